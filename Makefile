@@ -1,0 +1,67 @@
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STACK := $(PYTHON) collector/stack.py
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:  ## Show what there is
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Each virtual environment is made anew when pyproject.toml changes.
+.venv-demo/.done: pyproject.toml
+	@echo "making .venv-demo (what a user gets) ..."
+	@$(PYTHON) -m venv .venv-demo
+	@.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.done: pyproject.toml
+	@echo "making $(VENV) (with the tools for development) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/.done  ## Make the virtual environment for development
+
+.PHONY: demo
+demo: .venv-demo/.done  ## Run a small flow on the fake provider and print its priced trace
+	@.venv-demo/bin/python -m tracemind_otel demo
+
+.PHONY: test
+test: $(VENV)/.done  ## Run every test; end to end against the real programs where Go or Docker can give them
+	@$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: $(VENV)/.done  ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+
+.PHONY: format
+format: $(VENV)/.done  ## Put the code into its form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: wheel
+wheel: $(VENV)/.done  ## Build the wheel and run the smoke tests against it, outside the source tree
+	@$(BIN)/python tests/wheel.py
+
+.PHONY: bench
+bench: $(VENV)/.done  ## Measure what the telemetry costs
+	@$(BIN)/python benchmarks/overhead.py
+
+.PHONY: stack
+stack:  ## Start the Collector, Jaeger and Prometheus here, and print their addresses
+	@$(STACK) up
+
+.PHONY: stack-down
+stack-down:  ## End what `make stack` started
+	@$(STACK) down
+
+.PHONY: clean
+clean:  ## Remove the virtual environments and what tools left behind
+	@rm -rf .venv .venv-demo dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,119 @@
+"""See what the model calls in your flows did, why they were retried, and what they cost.
+
+Names are loaded on first use, so that importing the package loads neither an SDK nor an HTTP library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._version import __version__
+    from .ai.llm.client import AsyncLLMClient
+    from .ai.llm.pricing import Price, estimate_cost
+    from .ai.llm.types import LLMRequest, LLMResponse, LLMUsage
+    from .errors import (
+        ConfigError,
+        LLMAuthenticationError,
+        LLMClientError,
+        LLMConnectionError,
+        LLMError,
+        LLMNotFoundError,
+        LLMQuotaError,
+        LLMRateLimitError,
+        LLMRequestError,
+        LLMResponseError,
+        LLMServerError,
+        LLMStatusError,
+        LLMTimeoutError,
+        TraceMindError,
+        UnknownProviderError,
+    )
+    from .otel.decorators import flow, step
+    from .otel.recorder import OTelRecorder
+    from .otel.setup import Telemetry, configure
+    from .runtime.recorder import CompositeRecorder, InMemoryRecorder, Recorder
+    from .runtime.rollup import carry_context
+    from .steps.ai_llm_call import LLMCallConfig, LLMClientFactory, apply_vars, run_llm_call
+
+__all__ = [
+    "AsyncLLMClient",
+    "CompositeRecorder",
+    "ConfigError",
+    "InMemoryRecorder",
+    "LLMAuthenticationError",
+    "LLMCallConfig",
+    "LLMClientError",
+    "LLMClientFactory",
+    "LLMConnectionError",
+    "LLMError",
+    "LLMNotFoundError",
+    "LLMQuotaError",
+    "LLMRateLimitError",
+    "LLMRequest",
+    "LLMRequestError",
+    "LLMResponse",
+    "LLMResponseError",
+    "LLMServerError",
+    "LLMStatusError",
+    "LLMTimeoutError",
+    "LLMUsage",
+    "OTelRecorder",
+    "Price",
+    "Recorder",
+    "Telemetry",
+    "TraceMindError",
+    "UnknownProviderError",
+    "__version__",
+    "apply_vars",
+    "carry_context",
+    "configure",
+    "estimate_cost",
+    "flow",
+    "run_llm_call",
+    "step",
+]
+
+_MODULES = {
+    "_version": ("__version__",),
+    "ai.llm.client": ("AsyncLLMClient",),
+    "ai.llm.pricing": ("Price", "estimate_cost"),
+    "ai.llm.types": ("LLMRequest", "LLMResponse", "LLMUsage"),
+    "errors": (
+        "ConfigError",
+        "LLMAuthenticationError",
+        "LLMClientError",
+        "LLMConnectionError",
+        "LLMError",
+        "LLMNotFoundError",
+        "LLMQuotaError",
+        "LLMRateLimitError",
+        "LLMRequestError",
+        "LLMResponseError",
+        "LLMServerError",
+        "LLMStatusError",
+        "LLMTimeoutError",
+        "TraceMindError",
+        "UnknownProviderError",
+    ),
+    "otel.decorators": ("flow", "step"),
+    "otel.recorder": ("OTelRecorder",),
+    "otel.setup": ("Telemetry", "configure"),
+    "runtime.recorder": ("CompositeRecorder", "InMemoryRecorder", "Recorder"),
+    "runtime.rollup": ("carry_context",),
+    "steps.ai_llm_call": ("LLMCallConfig", "LLMClientFactory", "apply_vars", "run_llm_call"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

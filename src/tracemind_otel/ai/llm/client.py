@@ -1,0 +1,49 @@
+"""The client every provider implements."""
+
+from __future__ import annotations
+
+import abc
+from types import TracebackType
+from typing import Self
+
+from .types import LLMRequest, LLMResponse, LLMUsage
+
+__all__ = ["AsyncLLMClient", "LLMRequest", "LLMResponse", "LLMUsage"]
+
+
+class AsyncLLMClient(abc.ABC):
+    """A model provider, seen through one coroutine. Retries, time-outs and telemetry are the step's."""
+
+    provider_name: str
+    """The provider's name: the key of the price table, and `gen_ai.provider.name` unless that is set."""
+    telemetry_name: str | None = None
+    """`gen_ai.provider.name`, where the conventions spell it otherwise than `provider_name`."""
+    operation: str = "chat"
+    """`gen_ai.operation.name` of a call."""
+    server_address: str | None = None
+    """Host name of the provider's server; `None` when there is none."""
+    server_port: int | None = None
+    """Port of the provider's server; `None` when there is none."""
+
+    @abc.abstractmethod
+    async def complete(self, req: LLMRequest) -> LLMResponse:
+        """Make one attempt and return the whole reply.
+
+        Raises:
+            tracemind_otel.errors.LLMError: the attempt failed; the class says whether to repeat it.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Release what the client holds; closing twice is harmless."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()

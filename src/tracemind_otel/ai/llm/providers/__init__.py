@@ -1,0 +1,142 @@
+"""The providers, and the registry that makes their clients by name."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import os
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Protocol
+
+from ....errors import ConfigError, UnknownProviderError
+from ..client import AsyncLLMClient
+from ._http import shared_pools
+from ._loop import PerLoop
+from .fake import FakeLLMClient
+from .openai import OpenAILLMClient
+
+__all__ = ["FakeLLMClient", "OpenAILLMClient"]
+
+ENTRY_POINT_GROUP = "tracemind_otel.providers"
+"""The entry-point group in which other distributions name their client factories."""
+
+
+class ClientFactory(Protocol):
+    """Makes a client; an `AsyncLLMClient` class with these two options is one."""
+
+    def __call__(self, *, api_key: str | None = None, base_url: str | None = None) -> AsyncLLMClient:
+        """Make a client; `None` leaves a value to the provider's environment variables."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    factory: ClientFactory
+    environment: tuple[str, ...] = ()
+    """Variables the factory reads; a client is made anew when one of them has changed."""
+
+
+def _fake(*, api_key: str | None = None, base_url: str | None = None) -> AsyncLLMClient:
+    for name, value in (("api_key", api_key), ("base_url", base_url)):
+        if value is not None:
+            raise ConfigError(f"{name}: the fake provider takes none")
+    return FakeLLMClient()
+
+
+def _openai(*, api_key: str | None = None, base_url: str | None = None) -> AsyncLLMClient:
+    return OpenAILLMClient(api_key, base_url, timeout_s=None, pools=shared_pools)
+
+
+_entries: dict[str, _Entry] = {
+    "fake": _Entry(_fake),
+    "local": _Entry(_fake),
+    "openai": _Entry(_openai, ("OPENAI_API_KEY", "OPENAI_BASE_URL")),
+}
+_plugins_are_loaded = False
+
+
+def register(name: str, factory: ClientFactory) -> None:
+    """Add a provider, or replace one.
+
+    Raises:
+        ConfigError: the name is empty or the factory cannot be called.
+    """
+    if not name.strip():
+        raise ConfigError(f"provider name {name!r} is empty")
+    if not callable(factory):
+        raise ConfigError(f"provider {name!r}: the factory {factory!r} cannot be called")
+    _entries[name.strip().lower()] = _Entry(factory)
+
+
+def is_known(name: str) -> bool:
+    """Whether a provider of that name can be made without looking for plug-ins."""
+    return name.strip().lower() in _entries or _plugins_are_loaded
+
+
+def load_plugins() -> None:
+    """Register what other distributions offer. Reads their metadata from disk, so not on the event loop.
+
+    A name that is registered already keeps its factory.
+    """
+    global _plugins_are_loaded
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name.lower() not in _entries:
+            register(point.name, point.load())
+    _plugins_are_loaded = True
+
+
+def names() -> list[str]:
+    """The providers that are registered, sorted."""
+    return sorted(_entries)
+
+
+_ClientKey = tuple[_Entry, str | None, str | None, tuple[str | None, ...]]
+
+
+async def _close_all(clients: dict[_ClientKey, AsyncLLMClient]) -> None:
+    for client in clients.values():
+        await client.aclose()
+
+
+_clients: PerLoop[dict[_ClientKey, AsyncLLMClient]] = PerLoop(dict, _close_all)
+
+
+def make(name: str, *, api_key: str | None = None, base_url: str | None = None) -> AsyncLLMClient:
+    """The running loop's client for these arguments, made on first use and closed when the loop ends.
+
+    Outside a loop every call makes a client, which is the caller's to close.
+
+    Raises:
+        UnknownProviderError: no such provider; the message lists those there are.
+    """
+    entry = _find(name)
+    if not _in_loop():
+        return entry.factory(api_key=api_key, base_url=base_url)
+    clients = _clients.get()
+    key = (entry, api_key, base_url, tuple(os.environ.get(variable) for variable in entry.environment))
+    if key not in clients:
+        clients[key] = entry.factory(api_key=api_key, base_url=base_url)
+    return clients[key]
+
+
+def _in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _find(name: str) -> _Entry:
+    key = (name or "").strip().lower()
+    if key not in _entries and not _plugins_are_loaded:
+        load_plugins()
+    if key in _entries:
+        return _entries[key]
+    close = difflib.get_close_matches(key, _entries, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise UnknownProviderError(
+        f"Unsupported LLM provider: {name!r}{hint} Known are {', '.join(names())}; "
+        f"add one with LLMClientFactory.register or the entry-point group {ENTRY_POINT_GROUP!r}"
+    )

@@ -1,0 +1,314 @@
+"""HTTP, shared by the providers: one request, one whole reply, typed errors.
+
+`httpx`'s API over the aiohttp transport: httpx's own pool costs O(n²) in pooled connections. Importing both
+and making a TLS context takes a few hundred milliseconds, so it happens in a worker thread on first use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
+from urllib.parse import SplitResult, urlsplit
+
+from ...._version import __version__
+from ....errors import (
+    ConfigError,
+    LLMConnectionError,
+    LLMError,
+    LLMQuotaError,
+    LLMResponseError,
+    LLMStatusError,
+    LLMTimeoutError,
+    error_class_for_status,
+)
+from ..policy import parse_retry_after
+from ..scrub import scrub
+from ._loop import PerLoop
+
+if TYPE_CHECKING:
+    import httpx
+
+_KEEP_IDLE_S = 20.0
+"""Seconds an idle connection is kept: servers drop theirs after a minute or so, and a reused dead one costs a retry."""
+
+_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id", "x-ms-request-id", "x-generation-id")
+
+_SPENT_QUOTA = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+    }
+)
+"""Types and codes of a 429 that no waiting mends. Not matched by words: an ordinary limit may say "quota" too."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """One whole reply."""
+
+    status_code: int
+    """The HTTP status."""
+    headers: Mapping[str, str]
+    """The headers; names in any case find them."""
+    body: bytes
+    """The body, decompressed."""
+
+    @property
+    def request_id(self) -> str | None:
+        """The provider's id of the request, whatever header it comes in."""
+        return next((self.headers[name] for name in _REQUEST_ID_HEADERS if name in self.headers), None)
+
+
+class HttpSender(Protocol):
+    """The seam to the HTTP library."""
+
+    async def post(self, url: str, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> HttpReply:
+        """Send one request and read the whole reply, whatever its status.
+
+        Raises:
+            LLMConnectionError, LLMTimeoutError, LLMResponseError: no whole reply came.
+        """
+        ...
+
+
+class HttpPool:
+    """The clients of one event loop, one for each base URL."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, httpx.AsyncClient] = {}
+        self._making = asyncio.Lock()
+
+    async def client(self, base_url: str) -> httpx.AsyncClient:
+        """The client for a base URL, made on first use."""
+        client = self._clients.get(base_url)
+        if client is None:
+            async with self._making:
+                client = self._clients.get(base_url)
+                if client is None:
+                    client = self._clients[base_url] = await asyncio.to_thread(_new_client)
+        return client
+
+    async def aclose(self) -> None:
+        """Close every client."""
+        clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            await client.aclose()
+
+
+_tls_context: ssl.SSLContext | None = None
+
+
+def _new_client() -> httpx.AsyncClient:
+    """Imports and TLS set-up, hence for a worker thread."""
+    import httpx
+    from httpx_aiohttp import HttpxAiohttpClient
+
+    global _tls_context
+    if _tls_context is None:
+        _tls_context = httpx.create_ssl_context()
+    # 0 is aiohttp's "no limit"; None would leave its limit of 100 in place.
+    limits = httpx.Limits(max_connections=0, max_keepalive_connections=None, keepalive_expiry=_KEEP_IDLE_S)
+    return HttpxAiohttpClient(verify=_tls_context, limits=limits, timeout=None)
+
+
+shared_pools: PerLoop[HttpPool] = PerLoop(HttpPool, HttpPool.aclose)
+"""The pools behind the clients that `LLMClientFactory` hands out."""
+
+
+class PooledSender:
+    """Sends through the running loop's pool."""
+
+    def __init__(self, pools: PerLoop[HttpPool], base_url: str) -> None:
+        self._pools = pools
+        self._base_url = base_url
+        self._urls: dict[str, httpx.URL] = {}
+
+    async def post(self, url: str, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> HttpReply:
+        client = await self._pools.get().client(self._base_url)
+        return await send(client, self._urls, url, headers, body)
+
+
+class GivenClientSender:
+    """Sends through a client that the user made, and that the user closes."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+        self._urls: dict[str, httpx.URL] = {}
+
+    async def post(self, url: str, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> HttpReply:
+        return await send(self._client, self._urls, url, headers, body)
+
+
+async def send(
+    client: httpx.AsyncClient,
+    urls: dict[str, httpx.URL],
+    url: str,
+    headers: Sequence[tuple[bytes, bytes]],
+    body: bytes,
+) -> HttpReply:
+    """Post through an httpx client. Parsed URLs are kept in `urls`: parsing costs as much as the headers do."""
+    import aiohttp
+    import httpx
+
+    parsed = urls.get(url)
+    if parsed is None:
+        parsed = urls[url] = httpx.URL(url)
+    request = httpx.Request("POST", parsed, headers=headers, content=body)
+    try:
+        response = await client.send(request)
+    except (httpx.HTTPError, aiohttp.ClientError, OSError, EOFError) as error:
+        raise _transport_error(error, parsed) from error
+    return HttpReply(response.status_code, response.headers, response.content)
+
+
+def _transport_error(error: Exception, url: httpx.URL) -> LLMError:
+    """Classified by cause: the aiohttp transport gives one and the same httpx error for many faults."""
+    import aiohttp
+    import httpx
+
+    cause = error.__cause__ or error
+    where = url.host if url.port is None else f"{url.host}:{url.port}"
+    if isinstance(cause, aiohttp.ServerTimeoutError) or (cause is error and isinstance(error, httpx.TimeoutException)):
+        return LLMTimeoutError(f"no answer from {where} in time")
+    if isinstance(cause, httpx.DecodingError | aiohttp.ClientResponseError | aiohttp.http.HttpProcessingError):
+        return LLMResponseError(f"the reply of {where} is not valid HTTP: {type(cause).__name__}")
+    message = f"connection to {where} failed: {_reason(cause)}"
+    return LLMConnectionError(message, retryable=not isinstance(cause, aiohttp.ClientSSLError))
+
+
+def _reason(cause: BaseException) -> str:
+    """The operating system's word where there is one; never the exception's text, which may hold a URL or a header."""
+    system_error = getattr(cause, "os_error", cause)
+    text = getattr(system_error, "strerror", None)
+    return str(text) if text else type(cause).__name__
+
+
+def base_url_of(field: str, value: str) -> tuple[str, SplitResult]:
+    """Check a base URL; returns it without a trailing slash, and its parts.
+
+    Raises:
+        ConfigError: it is not an http or https URL, or holds a user name or a password.
+    """
+    parts = urlsplit(value.strip())
+    try:
+        port_is_valid = parts.port is None or parts.port > 0
+    except ValueError:
+        port_is_valid = False
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_valid:
+        raise ConfigError(f"{field} must be an http:// or https:// URL with a host, like https://api.example.com/v1")
+    if parts.username or parts.password:
+        raise ConfigError(f"{field} must not hold a user name or a password; pass the key as api_key")
+    return parts.geturl().rstrip("/"), parts
+
+
+def key_of(field: str, value: str | None) -> str | None:
+    """Check a key without ever showing it; `None` when there is none.
+
+    Raises:
+        ConfigError: it holds a character that no HTTP header can carry.
+    """
+    key = (value or "").strip()
+    for position, character in enumerate(key):
+        if not "!" <= character <= "~":
+            raise ConfigError(f"{field}: the character at position {position} cannot be sent in an HTTP header")
+    return key or None
+
+
+def json_headers(extra: Sequence[tuple[bytes, bytes]] = ()) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers of a JSON request."""
+    return (
+        (b"accept", b"application/json"),
+        (b"accept-encoding", b"gzip, deflate"),
+        (b"content-type", b"application/json"),
+        (b"user-agent", f"tracemind-otel/{__version__}".encode()),
+        *extra,
+    )
+
+
+def json_object(reply: HttpReply) -> dict[str, Any]:
+    """The body of a successful reply.
+
+    Raises:
+        LLMResponseError: the body is empty, not JSON, or not an object.
+    """
+    try:
+        document = json.loads(reply.body)
+    except ValueError:
+        what = "is empty" if not reply.body.strip() else "is not JSON"
+        # Not chained: the decoder's error holds the whole body.
+        raise LLMResponseError(
+            f"the body of the reply {what} (HTTP {reply.status_code})", request_id=reply.request_id
+        ) from None
+    if not isinstance(document, dict):
+        raise LLMResponseError("the body of the reply is not a JSON object", request_id=reply.request_id)
+    return cast("dict[str, Any]", document)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBody:
+    """What an error body says, whichever family's shape it has."""
+
+    message: str | None = None
+    """The provider's words."""
+    type: str | None = None
+    """The provider's error type."""
+    code: str | None = None
+    """The provider's error code, where it is a string."""
+    status_code: int | None = None
+    """A status inside the body (OpenRouter sends one with HTTP 200)."""
+
+
+def error_body(document: object) -> ErrorBody:
+    """Read an error body: `{error: {...}}`, `{error: "text"}`, `{message}`, `{detail}` and their mixtures."""
+    if not isinstance(document, dict):
+        return ErrorBody()
+    outer = cast("dict[str, Any]", document)
+    inner = outer.get("error")
+    fields: dict[str, Any] = {**outer, **cast("dict[str, Any]", inner)} if isinstance(inner, dict) else outer
+    code = fields.get("code")
+    message = _first_text(fields.get("message"), inner, fields.get("detail"))
+    return ErrorBody(
+        message=message,
+        type=_first_text(fields.get("type")),
+        code=code if isinstance(code, str) and code else None,
+        status_code=code if isinstance(code, int) and 400 <= code < 600 else None,
+    )
+
+
+def _first_text(*values: object) -> str | None:
+    return next((value for value in values if isinstance(value, str) and value), None)
+
+
+def status_error(reply: HttpReply, *, key: str | None, prompt: str) -> LLMStatusError:
+    """The typed error for a reply that is not a success."""
+    try:
+        body = error_body(json.loads(reply.body))
+    except ValueError:
+        body = ErrorBody()
+    return error_from_body(reply, reply.status_code, body, key=key, prompt=prompt)
+
+
+def error_from_body(
+    reply: HttpReply, status_code: int, body: ErrorBody, *, key: str | None, prompt: str
+) -> LLMStatusError:
+    """The typed error for what an error body says; `status_code` may come from the body itself."""
+    error_class = error_class_for_status(status_code)
+    if status_code == 429 and not _SPENT_QUOTA.isdisjoint({body.type, body.code}):
+        error_class = LLMQuotaError
+    said = scrub(body.message, secrets=(key or "",), prompt=prompt) if body.message else "no message"
+    return error_class(
+        f"HTTP {status_code}: {said}",
+        status_code=status_code,
+        code=body.code,
+        provider_type=body.type,
+        request_id=reply.request_id,
+        retry_after_s=parse_retry_after(reply.headers),
+        retryable={"true": True, "false": False}.get(reply.headers.get("x-should-retry", "").lower()),
+    )

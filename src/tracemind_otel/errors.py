@@ -1,0 +1,195 @@
+"""The error tree. An error says who can act on it, and whether another try is worth it.
+
+```
+TraceMindError
+├── ConfigError (ValueError)          the caller's mistake: raised at once, never retried
+│   └── UnknownProviderError          no provider of that name; lists those there are
+└── LLMError                          a run-time fault of one model call; the step returns it as a reason
+    ├── LLMTimeoutError (TimeoutError)    no answer in time                                retried
+    ├── LLMConnectionError                refused, unresolved, reset, or cut mid-body      retried
+    ├── LLMResponseError                  a reply that cannot be read                      retried
+    ├── LLMClientError                    a client raised something outside this tree      not retried
+    └── LLMStatusError                    an HTTP status that is not a success
+        ├── LLMRequestError               400, 413, 422 ...: the request itself is wrong   not retried
+        ├── LLMAuthenticationError        401, 403, or no key at all                       not retried
+        ├── LLMNotFoundError              404: no such model or path                       not retried
+        ├── LLMQuotaError                 402, or a 429 whose quota is spent               not retried
+        ├── LLMRateLimitError             429, 498                                         retried
+        └── LLMServerError                5xx, 408, 409                                    retried
+```
+
+`asyncio.CancelledError` stands in no tree and is never turned into one of these.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar, Literal
+
+RetryReason = Literal["rate_limit", "server_error", "timeout", "connection", "invalid_response"]
+"""Why an attempt is repeated; the value of the attribute `tracemind.retry.reason`."""
+
+_LOW_CARDINALITY = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,63}")
+
+
+class TraceMindError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigError(TraceMindError, ValueError):
+    """A mistake of the caller: the message names the field, its value and what is allowed."""
+
+
+class UnknownProviderError(ConfigError):
+    """No provider is registered under that name."""
+
+
+class LLMError(TraceMindError):
+    """A run-time fault of one model call.
+
+    Args:
+        message: what went wrong, for a person; holds neither a key nor the prompt.
+        status_code: the HTTP status, where a reply came.
+        code: the provider's own error code, where it sent a string.
+        provider_type: the provider's own error type, where it sent one.
+        request_id: the provider's id of the request, for its support.
+        retry_after_s: seconds the server asked to wait, where it did.
+        retryable: whether another try is worth it; `None` leaves it to the class.
+    """
+
+    retry_reason: ClassVar[RetryReason] = "server_error"
+    retried_by_default: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int | None = None,
+        code: str | None = None,
+        provider_type: str | None = None,
+        request_id: str | None = None,
+        retry_after_s: float | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status_code = status_code
+        self.code = code
+        self.provider_type = provider_type
+        self.request_id = request_id
+        self.retry_after_s = retry_after_s
+        self.retryable = self.retried_by_default if retryable is None else retryable
+
+    def __str__(self) -> str:
+        return self.message
+
+    def reword(self, message: str) -> None:
+        """Replace the message, in `args` too, so that no `repr` shows the old one."""
+        self.message = message
+        self.args = (message,)
+
+    @property
+    def error_type(self) -> str:
+        """The value of `error.type`, the same on span, event, metric and result.
+
+        The provider's code, else the HTTP status as text, else the provider's type, else a name of ours:
+        always one of few values, as the attribute's definition asks
+        (OpenTelemetry semantic conventions, "Recording errors").
+        """
+        if self.code and _LOW_CARDINALITY.fullmatch(self.code):
+            return self.code
+        if self.status_code is not None:
+            return str(self.status_code)
+        if self.provider_type and _LOW_CARDINALITY.fullmatch(self.provider_type):
+            return self.provider_type
+        return self._own_error_type()
+
+    def _own_error_type(self) -> str:
+        return type(self).__name__
+
+
+class LLMTimeoutError(LLMError, TimeoutError):
+    """No whole answer within the time given."""
+
+    retry_reason = "timeout"
+    retried_by_default = True
+
+    def _own_error_type(self) -> str:
+        return "timeout"
+
+
+class LLMConnectionError(LLMError):
+    """The connection was refused, not resolved, reset, or the reply was cut before its end."""
+
+    retry_reason = "connection"
+    retried_by_default = True
+
+
+class LLMResponseError(LLMError):
+    """A reply came that cannot be read as the provider's format."""
+
+    retry_reason = "invalid_response"
+    retried_by_default = True
+
+
+class LLMClientError(LLMError):
+    """A client raised something outside this tree; the original is the `__cause__`."""
+
+    def _own_error_type(self) -> str:
+        return type(self.__cause__ or self).__name__
+
+
+class LLMStatusError(LLMError):
+    """The provider answered with an HTTP status that is not a success."""
+
+
+class LLMRequestError(LLMStatusError):
+    """The request itself is wrong (400, 413, 422 ...): sending it again gives the same answer."""
+
+
+class LLMAuthenticationError(LLMStatusError):
+    """The key is missing, wrong, or not allowed to do this (401, 403)."""
+
+
+class LLMNotFoundError(LLMStatusError):
+    """No such model, deployment or path (404)."""
+
+
+class LLMQuotaError(LLMStatusError):
+    """The quota or the credit is spent (402, or a 429 that says so): waiting does not mend it."""
+
+    retry_reason = "rate_limit"
+
+
+class LLMRateLimitError(LLMStatusError):
+    """Too many requests or tokens for now (429; Groq's 498)."""
+
+    retry_reason = "rate_limit"
+    retried_by_default = True
+
+
+class LLMServerError(LLMStatusError):
+    """The provider failed or asks to try again (5xx, 408, 409)."""
+
+    retried_by_default = True
+
+
+def error_class_for_status(status_code: int) -> type[LLMStatusError]:
+    """The class of the tree above for an HTTP status that is not a success."""
+    if status_code in _CLASS_BY_STATUS:
+        return _CLASS_BY_STATUS[status_code]
+    if status_code >= 500:
+        return LLMServerError
+    return LLMRequestError if status_code >= 400 else LLMStatusError
+
+
+_CLASS_BY_STATUS: dict[int, type[LLMStatusError]] = {
+    401: LLMAuthenticationError,
+    402: LLMQuotaError,
+    403: LLMAuthenticationError,
+    404: LLMNotFoundError,
+    408: LLMServerError,
+    409: LLMServerError,
+    429: LLMRateLimitError,
+    498: LLMRateLimitError,
+}

@@ -1,0 +1,144 @@
+"""The options of `configure()`, and every environment variable that is read for them.
+
+The SDK and its exporters read the rest of the standard `OTEL_*` variables themselves: service name, resource
+attributes, sampler, headers, time-outs, compression, certificates, batch sizes, `OTEL_SDK_DISABLED`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, cast
+from urllib.parse import urlsplit
+
+from ..errors import ConfigError
+
+Protocol = Literal["http/protobuf", "grpc"]
+"""How OTLP travels."""
+
+Signal = Literal["traces", "metrics"]
+"""What is exported."""
+
+MetricNames = Literal["today", "newest", "both"]
+"""Which names of the GenAI metrics are sent."""
+
+PROTOCOL_VARIABLE = "OTEL_EXPORTER_OTLP_PROTOCOL"
+ENDPOINT_VARIABLES = (
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+)
+OPT_IN_VARIABLE = "OTEL_SEMCONV_STABILITY_OPT_IN"
+DISABLED_VARIABLE = "OTEL_SDK_DISABLED"
+
+_NEWEST = "gen_ai_latest_experimental"
+_PROTOCOLS = ("http/protobuf", "grpc")
+_DEFAULT_ENDPOINTS = {"http/protobuf": "http://localhost:4318", "grpc": "http://localhost:4317"}
+_SIGNAL_PATHS = ("/v1/traces", "/v1/metrics")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportConfig:
+    """Where telemetry goes."""
+
+    endpoint: str | None = None
+    """Base URL of an OTLP receiver; `None` leaves it to `OTEL_EXPORTER_OTLP_ENDPOINT` and its default."""
+    protocol: Protocol = "http/protobuf"
+    """How OTLP travels."""
+    headers: Mapping[str, str] | None = None
+    """Headers of each export; `None` leaves them to `OTEL_EXPORTER_OTLP_HEADERS`."""
+    file: str | None = None
+    """A file that gets the spans as OTLP JSON lines."""
+
+    @property
+    def uses_otlp(self) -> bool:
+        """Whether spans and metrics go to a receiver: not when a file is all that was asked for."""
+        return self.file is None or self.endpoint is not None or any(map(os.getenv, ENDPOINT_VARIABLES))
+
+    def signal_endpoint(self, signal: Signal) -> str | None:
+        """The endpoint to give to one signal's exporter; `None` leaves it to the environment."""
+        return None if self.endpoint is None else self._with_path(self.endpoint, signal)
+
+    def destination(self, signal: Signal) -> str:
+        """Where one signal goes, for a person; without a user name or password."""
+        own_variable = os.getenv(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
+        if self.endpoint is None and own_variable:
+            return _without_user(own_variable)
+        base = self.endpoint or os.getenv("OTEL_EXPORTER_OTLP_ENDPOINT") or _DEFAULT_ENDPOINTS[self.protocol]
+        return _without_user(self._with_path(base.rstrip("/"), signal))
+
+    def _with_path(self, base: str, signal: Signal) -> str:
+        return base if self.protocol == "grpc" else f"{base}/v1/{signal}"
+
+
+def export_config(
+    *,
+    endpoint: str | None,
+    protocol: str | None,
+    headers: Mapping[str, str] | None,
+    file: str | os.PathLike[str] | None,
+) -> ExportConfig:
+    """Check the arguments and fill in the environment.
+
+    Raises:
+        ConfigError: an argument or a variable has a value that is not allowed; the message names it.
+    """
+    return ExportConfig(
+        endpoint=None if endpoint is None else _endpoint(endpoint),
+        protocol=_protocol(protocol),
+        headers=headers,
+        file=None if file is None else os.fspath(file),
+    )
+
+
+def _protocol(argument: str | None) -> Protocol:
+    name, value = ("protocol", argument) if argument else (PROTOCOL_VARIABLE, os.getenv(PROTOCOL_VARIABLE))
+    value = (value or "http/protobuf").strip()
+    if value not in _PROTOCOLS:
+        raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(_PROTOCOLS)}")
+    return cast("Protocol", value)
+
+
+def _endpoint(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ConfigError(f"endpoint is {_without_user(value)!r}; it must be a base URL like http://localhost:4318")
+    endpoint = value.rstrip("/")
+    for path in _SIGNAL_PATHS:
+        endpoint = endpoint.removesuffix(path)
+    return endpoint
+
+
+def _without_user(url: str) -> str:
+    scheme, separator, rest = url.rpartition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+
+
+def exporter_is_on(signal: Signal) -> bool:
+    """Whether `OTEL_TRACES_EXPORTER` / `OTEL_METRICS_EXPORTER` leave OTLP on; only `otlp` and `none` are offered.
+
+    Raises:
+        ConfigError: the variable names another exporter.
+    """
+    variable = f"OTEL_{signal.upper()}_EXPORTER"
+    value = (os.getenv(variable) or "otlp").strip().lower()
+    if value not in ("otlp", "none"):
+        raise ConfigError(
+            f"{variable} is {value!r}; configure() offers otlp or none. Pass a provider of your own instead"
+        )
+    return value == "otlp"
+
+
+def sdk_is_disabled() -> bool:
+    """Whether `OTEL_SDK_DISABLED` switches telemetry off."""
+    return os.getenv(DISABLED_VARIABLE, "").strip().lower() == "true"
+
+
+def metric_names() -> MetricNames:
+    """What `OTEL_SEMCONV_STABILITY_OPT_IN` asks for; its values for other conventions are not our business."""
+    values = {value.strip() for value in os.getenv(OPT_IN_VARIABLE, "").split(",")}
+    if f"{_NEWEST}/dup" in values:
+        return "both"
+    return "newest" if _NEWEST in values else "today"

@@ -1,0 +1,145 @@
+"""What was handed to an exporter, what arrived, and what is lost.
+
+The SDK does not tell: a failed batch is dropped, `force_flush` returns True whatever happened, and its
+time-outs are not kept. So the exporters and the span processors are watched from outside, and their slow calls
+run in threads of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+
+class Ledger:
+    """The spans on their way to one destination. Any thread may write."""
+
+    def __init__(self, destination: str) -> None:
+        self._destination = destination
+        self._lock = threading.Lock()
+        self._accepted = 0
+        self._delivered = 0
+        self._failed = 0
+        if hasattr(os, "register_at_fork"):
+            forget = weakref.WeakMethod(self._forget)
+            os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
+
+    def _forget(self) -> None:
+        """What a parent process had not sent at the fork stays the parent's."""
+        self._lock = threading.Lock()
+        self._accepted = self._delivered = self._failed = 0
+
+    def accept(self, count: int) -> None:
+        """So many are to be delivered."""
+        with self._lock:
+            self._accepted += count
+
+    def settle(self, count: int, *, delivered: bool) -> None:
+        """An export is over."""
+        with self._lock:
+            if delivered:
+                self._delivered += count
+            else:
+                self._failed += count
+
+    @property
+    def failed(self) -> int:
+        """How many an export has failed to deliver."""
+        return self._failed
+
+    def loss(self) -> str | None:
+        """What has not arrived, for a person; `None` when all has. A full queue drops spans without an export."""
+        with self._lock:
+            missing, accepted = self._accepted - self._delivered, self._accepted
+        return f"{missing} of {accepted} spans did not reach {self._destination}" if missing else None
+
+
+class MetricsLedger(Ledger):
+    """The batches of metrics: sums go on from batch to batch, so one that arrives makes up for those before."""
+
+    def settle(self, count: int, *, delivered: bool) -> None:
+        with self._lock:
+            self._failed = 0 if delivered else self._failed + count
+
+    def loss(self) -> str | None:
+        return f"the last metrics did not reach {self._destination}" if self.failed else None
+
+
+class WatchedExporter:
+    """An exporter of spans or of metrics whose results are written down. Everything else is the exporter's own."""
+
+    def __init__(self, exporter: Any, ledger: Ledger, size: Callable[[Any], int] = len) -> None:
+        self._exporter = exporter
+        self._ledger = ledger
+        self._size = size
+        self._is_shut_down = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._exporter, name)
+
+    def export(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """Export and write down whether it arrived."""
+        delivered = False
+        try:
+            result = self._exporter.export(batch, *args, **kwargs)
+            delivered = result.name == "SUCCESS"
+            return result
+        finally:
+            self._ledger.settle(self._size(batch), delivered=delivered)
+
+    def shutdown(self, *args: Any, **kwargs: Any) -> None:
+        """Shut down once, which also cuts short a wait between the exporter's own retries."""
+        if not self._is_shut_down:
+            self._is_shut_down = True
+            self._exporter.shutdown(*args, **kwargs)
+
+
+class WatchedProcessor:
+    """A span processor whose sampled spans are counted on their way in."""
+
+    def __init__(self, processor: Any, ledger: Ledger) -> None:
+        self._processor = processor
+        self._ledger = ledger
+        # Looked up once: this is called for every span.
+        self._on_end = processor.on_end
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._processor, name)
+
+    def on_end(self, span: Any) -> None:
+        """Count a span, then pass it on."""
+        if span.context.trace_flags.sampled:
+            self._ledger.accept(1)
+        self._on_end(span)
+
+
+class OneShot:
+    """A slow call in a thread that was started beforehand: at interpreter exit none can be started any more."""
+
+    def __init__(self, name: str, function: Callable[[], object]) -> None:
+        self._function = function
+        self._told = threading.Event()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._told.wait()
+        try:
+            self._function()
+        finally:
+            self._done.set()
+
+    def tell(self) -> None:
+        """Let it run, if it does not yet."""
+        self._told.set()
+        if not self._thread.is_alive():
+            # A forked child has none of its parent's threads.
+            self._run()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it has finished, waiting at most so long."""
+        return self._done.wait(max(timeout_s, 0.0))

@@ -1,0 +1,217 @@
+"""The metrics of a model call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from opentelemetry.context import Context
+from opentelemetry.metrics import Counter, Histogram, Meter
+
+from ..ai.llm.types import LLMUsage
+from . import semconv
+from .config import MetricNames
+
+Attributes = dict[str, str | bool | int | float]
+
+_MAX_SETS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeSets:
+    """The attributes of a call's measurements, built once for all calls that share them."""
+
+    plain: Attributes
+    """Operation, provider, models, server, error type, flow, and what the user named."""
+    input: Attributes
+    """`plain` for the input side of today's token histogram."""
+    output: Attributes
+    """`plain` for its output side."""
+    text: Attributes
+    """`plain` with the modality that the newest token counters need."""
+    unknown: Attributes
+    """The same for a call that reported no tokens."""
+
+    @classmethod
+    def of(cls, plain: Attributes) -> AttributeSets:
+        """All the sets of one call."""
+        return cls(
+            plain,
+            {**plain, semconv.GEN_AI_TOKEN_TYPE: semconv.TOKEN_TYPE_INPUT},
+            {**plain, semconv.GEN_AI_TOKEN_TYPE: semconv.TOKEN_TYPE_OUTPUT},
+            {**plain, semconv.GEN_AI_TOKEN_MODALITY: semconv.MODALITY_TEXT},
+            {**plain, semconv.GEN_AI_TOKEN_MODALITY: semconv.MODALITY_UNKNOWN},
+        )
+
+
+class AttributeCache:
+    """Keeps attribute sets by the values they are made of; bounded, since models come and go."""
+
+    def __init__(self) -> None:
+        self._sets: dict[tuple[object, ...], AttributeSets] = {}
+
+    def get(self, names: tuple[str, ...], values: tuple[str | bool | int | float | None, ...]) -> AttributeSets:
+        """The sets for these values; a value of `None` leaves its attribute out."""
+        found = self._sets.get(values)
+        if found is None:
+            if len(self._sets) >= _MAX_SETS:
+                self._sets = {}
+            plain: Attributes = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+            found = self._sets[values] = AttributeSets.of(plain)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class EndedCall:
+    """What is measured of a call."""
+
+    duration_s: float
+    """Seconds from start to end; equals the span's duration."""
+    usage: LLMUsage | None
+    """Tokens and cost, where a reply came."""
+    failed: bool
+    """Whether the call ended in an error."""
+    retries: int
+    """Failed attempts that were repeated."""
+    attributes: AttributeSets
+    """The attributes of the measurements."""
+    context: Context
+    """The context of the call's span, for exemplars."""
+
+    @property
+    def reported(self) -> LLMUsage | None:
+        """The usage if the provider reported it: not when there is none, and not when it was estimated."""
+        usage = self.usage
+        return usage if usage is not None and usage.is_known and not usage.estimated else None
+
+
+class _MetricSet(Protocol):
+    def record(self, call: EndedCall) -> None:
+        """Measure one ended call."""
+        ...
+
+
+class CallMetrics:
+    """All metrics of model calls, by the names that were asked for."""
+
+    def __init__(self, meter: Meter, names: MetricNames) -> None:
+        self._sets: list[_MetricSet] = [_OurMetrics(meter)]
+        if names != "newest":
+            self._sets.append(_TodaysMetrics(meter))
+        if names != "today":
+            self._sets.append(_NewestMetrics(meter))
+
+    def record(self, call: EndedCall) -> None:
+        """Measure one ended call."""
+        for metric_set in self._sets:
+            metric_set.record(call)
+
+
+def histogram(meter: Meter, name: str, unit: str, boundaries: tuple[float, ...], description: str) -> Histogram:
+    """A histogram with boundaries that suit what it measures; the SDK's own suit none of ours."""
+    return meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=boundaries)
+
+
+class _OurMetrics:
+    def __init__(self, meter: Meter) -> None:
+        self._cost = meter.create_counter(semconv.METRIC_LLM_COST, "USD", "Cost of model calls that have a price")
+        self._call_cost = histogram(
+            meter, semconv.METRIC_LLM_CALL_COST, "USD", semconv.COST_BOUNDARIES_USD, "Cost of one model call"
+        )
+        self._retries = meter.create_counter(semconv.METRIC_LLM_RETRIES, "{retry}", "Attempts that were repeated")
+        self._unpriced = meter.create_counter(
+            semconv.METRIC_LLM_UNPRICED_CALLS, "{call}", "Model calls that succeeded and whose price is unknown"
+        )
+
+    def record(self, call: EndedCall) -> None:
+        attributes = call.attributes.plain
+        if call.retries:
+            self._retries.add(call.retries, attributes, call.context)
+        usage = call.usage
+        if usage is None:
+            return
+        if usage.cost_usd is None:
+            self._unpriced.add(1, attributes, call.context)
+        else:
+            self._cost.add(usage.cost_usd, attributes, call.context)
+            self._call_cost.record(usage.cost_usd, attributes, call.context)
+
+
+class _TodaysMetrics:
+    """The names that dashboards read today (conventions up to v1.41)."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._duration = histogram(
+            meter,
+            semconv.METRIC_OPERATION_DURATION,
+            "s",
+            semconv.DURATION_BOUNDARIES_S,
+            "Duration of a GenAI operation",
+        )
+        self._tokens = histogram(
+            meter, semconv.METRIC_TOKEN_USAGE, "{token}", semconv.TOKEN_BOUNDARIES, "Input and output tokens used"
+        )
+
+    def record(self, call: EndedCall) -> None:
+        self._duration.record(call.duration_s, call.attributes.plain, call.context)
+        usage = call.reported
+        if usage is not None:
+            self._tokens.record(usage.prompt_tokens, call.attributes.input, call.context)
+            self._tokens.record(usage.completion_tokens, call.attributes.output, call.context)
+
+
+class _NewestMetrics:
+    """The newest names of the conventions (semantic-conventions-genai, metrics.yaml)."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._duration = histogram(
+            meter, semconv.METRIC_INFERENCE_DURATION, "s", semconv.DURATION_BOUNDARIES_S, "Duration of an inference"
+        )
+        self._input = _tokens_counter(meter, semconv.METRIC_INFERENCE_INPUT_TOKENS, "Input tokens used")
+        self._output = _tokens_counter(meter, semconv.METRIC_INFERENCE_OUTPUT_TOKENS, "Output tokens used")
+        self._subsets = (
+            _tokens_counter(meter, semconv.METRIC_INFERENCE_CACHE_READ_TOKENS, "Input tokens read from a cache"),
+            _tokens_counter(meter, semconv.METRIC_INFERENCE_CACHE_WRITE_TOKENS, "Input tokens written to a cache"),
+            _tokens_counter(meter, semconv.METRIC_INFERENCE_REASONING_TOKENS, "Output tokens spent on reasoning"),
+        )
+        self._operation_input = histogram(
+            meter,
+            semconv.METRIC_INFERENCE_OPERATION_INPUT_TOKENS,
+            "{token}",
+            semconv.TOKEN_BOUNDARIES,
+            "Input tokens of one inference",
+        )
+        self._operation_output = histogram(
+            meter,
+            semconv.METRIC_INFERENCE_OPERATION_OUTPUT_TOKENS,
+            "{token}",
+            semconv.TOKEN_BOUNDARIES,
+            "Output tokens of one inference",
+        )
+
+    def record(self, call: EndedCall) -> None:
+        self._duration.record(call.duration_s, call.attributes.plain, call.context)
+        usage = call.reported
+        if usage is not None:
+            self._record_tokens(call, usage)
+        elif call.failed:
+            self._record_none(call)
+
+    def _record_tokens(self, call: EndedCall, usage: LLMUsage) -> None:
+        self._input.add(usage.prompt_tokens, call.attributes.text, call.context)
+        self._output.add(usage.completion_tokens, call.attributes.text, call.context)
+        self._operation_input.record(usage.prompt_tokens, call.attributes.plain, call.context)
+        self._operation_output.record(usage.completion_tokens, call.attributes.plain, call.context)
+        parts = (usage.cache_read_tokens, usage.cache_write_tokens, usage.reasoning_tokens)
+        for counter, tokens in zip(self._subsets, parts, strict=True):
+            if tokens is not None:
+                counter.add(tokens, call.attributes.text, call.context)
+
+    def _record_none(self, call: EndedCall) -> None:
+        """A failed call counts as zero tokens of unknown modality (conventions, "token metrics")."""
+        self._input.add(0, call.attributes.unknown, call.context)
+        self._output.add(0, call.attributes.unknown, call.context)
+
+
+def _tokens_counter(meter: Meter, name: str, description: str) -> Counter:
+    return meter.create_counter(name, "{token}", description)

@@ -1,0 +1,237 @@
+"""The recorder that turns steps into OpenTelemetry spans and metrics. Needs the API only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider, set_span_in_context
+
+from ..ai.llm.types import LLMResponse, LLMUsage
+from ..errors import LLMError
+from ..runtime.recorder import Recorder, StepEnd, StepHandle, StepRetry, StepStart
+from ..runtime.rollup import FlowScope, current_flow
+from . import semconv
+from .config import metric_names
+from .metrics import AttributeCache, AttributeSets, CallMetrics, EndedCall
+from .providers import configured_providers, meter, tracer
+
+AttributeValue = str | bool | int | float | Sequence[str]
+
+_METRIC_ATTRIBUTES = (
+    semconv.GEN_AI_OPERATION_NAME,
+    semconv.GEN_AI_PROVIDER_NAME,
+    semconv.GEN_AI_REQUEST_MODEL,
+    semconv.SERVER_ADDRESS,
+    semconv.SERVER_PORT,
+    semconv.GEN_AI_RESPONSE_MODEL,
+    semconv.ERROR_TYPE,
+    semconv.GEN_AI_WORKFLOW_NAME,
+)
+
+
+class OTelRecorder(Recorder):
+    """One CLIENT span for each call, a span event for each retry, and the metrics of cost, tokens and time.
+
+    Args:
+        tracer_provider: makes the spans; the default is the one `configure()` set, else the global one.
+        meter_provider: makes the metrics; the default likewise.
+        metric_attributes: names of flow attributes (`@flow(attributes={"team": ...})`) that become attributes
+            of the metrics. Keep their values few: each combination is a time series of its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        metric_attributes: Sequence[str] | None = None,
+    ) -> None:
+        self._tracer = tracer(tracer_provider)
+        self._metrics = CallMetrics(meter(meter_provider), metric_names())
+        named = configured_providers().metric_attributes if metric_attributes is None else tuple(metric_attributes)
+        self._flow_attributes = named
+        self._metric_attributes = _METRIC_ATTRIBUTES + named
+        self._cache = AttributeCache()
+
+    def begin_step(self, start: StepStart) -> StepHandle:
+        start_ns = time.time_ns()
+        span = self._tracer.start_span(
+            f"{start.operation} {start.model}",
+            kind=SpanKind.CLIENT,
+            attributes=_start_attributes(start),
+            start_time=start_ns,
+        )
+        return _CallHandle(self, start, span, start_ns)
+
+    def _record_metrics(self, call: _CallHandle, end: StepEnd, duration_s: float) -> None:
+        response, error = end.response, end.error
+        self._metrics.record(
+            EndedCall(
+                duration_s,
+                response.usage if response is not None else None,
+                error is not None,
+                end.retries,
+                self._attribute_sets(call.start, call.flow, response, error),
+                call.context,
+            )
+        )
+
+    def _attribute_sets(
+        self, start: StepStart, flow: FlowScope | None, response: LLMResponse | None, error: LLMError | None
+    ) -> AttributeSets:
+        values: tuple[str | bool | int | float | None, ...] = (
+            start.operation,
+            start.provider,
+            start.model,
+            start.server_address,
+            start.server_port,
+            response.response_model if response is not None else None,
+            error.error_type if error is not None else None,
+            flow.name if flow is not None else None,
+        )
+        if self._flow_attributes:
+            values += tuple(None if flow is None else flow.attribute(name) for name in self._flow_attributes)
+        return self._cache.get(self._metric_attributes, values)
+
+
+class _CallHandle(StepHandle):
+    """The span of one call."""
+
+    __slots__ = ("_ended", "_recorder", "_span", "_start_ns", "context", "flow", "start")
+
+    def __init__(self, recorder: OTelRecorder, start: StepStart, span: Span, start_ns: int) -> None:
+        self._recorder = recorder
+        self._span = span
+        self._start_ns = start_ns
+        self._ended = False
+        self.start = start
+        self.flow = current_flow()
+        self.context: Context = set_span_in_context(span)
+
+    def active(self) -> AbstractContextManager[object]:
+        return _Attached(self.context) if self._span.get_span_context().is_valid else nullcontext()
+
+    def retry(self, retry: StepRetry) -> None:
+        if self._span.is_recording():
+            self._span.add_event(semconv.RETRY_EVENT, _retry_attributes(retry))
+
+    def end(self, end: StepEnd) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        ended_ns = max(end.ended_ns or time.time_ns(), self._start_ns)
+        try:
+            if self._span.is_recording():
+                self._span.set_attributes(_end_attributes(end))
+                if end.error is not None:
+                    self._record_failure(end.error, ended_ns)
+        finally:
+            self._span.end(ended_ns)
+        self._recorder._record_metrics(self, end, (ended_ns - self._start_ns) / 1e9)
+
+    def _record_failure(self, error: LLMError, ended_ns: int) -> None:
+        self._span.set_status(Status(StatusCode.ERROR, error.message))
+        self._span.add_event(
+            semconv.EXCEPTION_EVENT,
+            {semconv.EXCEPTION_TYPE: type(error).__qualname__, semconv.EXCEPTION_MESSAGE: error.message},
+            timestamp=ended_ns,
+        )
+
+
+class _Attached(AbstractContextManager[object]):
+    """Makes a context current, for a body that runs in one task."""
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._token = otel_context.attach(self._context)
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        otel_context.detach(self._token)
+
+
+def _start_attributes(start: StepStart) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {
+        semconv.GEN_AI_OPERATION_NAME: start.operation,
+        semconv.GEN_AI_PROVIDER_NAME: start.provider,
+        semconv.GEN_AI_REQUEST_MODEL: start.model,
+        semconv.TRACEMIND_FLOW_ID: start.flow_id,
+        semconv.TRACEMIND_STEP_ID: start.step_id,
+        semconv.TRACEMIND_STEP_TYPE: start.step_type,
+    }
+    if start.server_address is not None:
+        attributes[semconv.SERVER_ADDRESS] = start.server_address
+    if start.server_port is not None:
+        attributes[semconv.SERVER_PORT] = start.server_port
+    if start.temperature is not None:
+        attributes[semconv.GEN_AI_REQUEST_TEMPERATURE] = float(start.temperature)
+    if start.top_p is not None:
+        attributes[semconv.GEN_AI_REQUEST_TOP_P] = float(start.top_p)
+    return attributes
+
+
+def _retry_attributes(retry: StepRetry) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {
+        semconv.TRACEMIND_RETRY_ATTEMPT: retry.attempt,
+        semconv.TRACEMIND_RETRY_MAX_ATTEMPTS: retry.max_attempts,
+        semconv.TRACEMIND_RETRY_DELAY_S: retry.delay_s,
+        semconv.TRACEMIND_RETRY_REASON: retry.reason,
+        semconv.ERROR_TYPE: retry.error_type,
+    }
+    if retry.status_code is not None:
+        attributes[semconv.HTTP_RESPONSE_STATUS_CODE] = retry.status_code
+    return attributes
+
+
+def _end_attributes(end: StepEnd) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {semconv.TRACEMIND_RETRY_COUNT: end.retries}
+    if end.response is not None:
+        _add_response(attributes, end.response)
+        _add_usage(attributes, end.response.usage)
+    if end.error is not None:
+        attributes[semconv.ERROR_TYPE] = end.error.error_type
+        if end.error.status_code is not None:
+            attributes[semconv.HTTP_RESPONSE_STATUS_CODE] = end.error.status_code
+    if end.cancelled:
+        attributes[semconv.TRACEMIND_CANCELLED] = True
+    return attributes
+
+
+def _add_response(attributes: dict[str, AttributeValue], response: LLMResponse) -> None:
+    if response.response_id is not None:
+        attributes[semconv.GEN_AI_RESPONSE_ID] = response.response_id
+    if response.response_model is not None:
+        attributes[semconv.GEN_AI_RESPONSE_MODEL] = response.response_model
+    if response.finish_reasons:
+        attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = response.finish_reasons
+
+
+def _add_usage(attributes: dict[str, AttributeValue], usage: LLMUsage) -> None:
+    """Absent is not zero: what was not reported gets no attribute."""
+    if usage.is_known:
+        attributes[semconv.GEN_AI_USAGE_INPUT_TOKENS] = usage.prompt_tokens
+        attributes[semconv.GEN_AI_USAGE_OUTPUT_TOKENS] = usage.completion_tokens
+    if usage.cache_read_tokens is not None:
+        attributes[semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS] = usage.cache_read_tokens
+    if usage.cache_write_tokens is not None:
+        attributes[semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS] = usage.cache_write_tokens
+    if usage.reasoning_tokens is not None:
+        attributes[semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS] = usage.reasoning_tokens
+    if usage.estimated:
+        attributes[semconv.TRACEMIND_USAGE_ESTIMATED] = True
+    if usage.cost_usd is not None:
+        attributes[semconv.GEN_AI_USAGE_COST] = usage.cost_usd
+        attributes[semconv.TRACEMIND_COST_USD] = usage.cost_usd
+        attributes[semconv.TRACEMIND_COST_SOURCE] = usage.cost_source or "provider"
+        attributes[semconv.TRACEMIND_COST_BUCKET] = semconv.cost_bucket(usage.cost_usd)

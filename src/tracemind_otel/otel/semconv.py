@@ -1,0 +1,123 @@
+"""Every name this package puts into telemetry, and nothing else.
+
+`gen_ai.*` follows the OpenTelemetry GenAI semantic conventions (open-telemetry/semantic-conventions-genai,
+read in November 2026, all of stability "development"); `error.type`, `server.*`, `exception.*` and
+`http.response.status_code` are stable. `gen_ai.usage.cost` is no convention yet; it is what Langfuse, OpenLIT
+and Grafana read. `tracemind.*` is ours: a rename there is a breaking change and goes into the changelog.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/gen-ai/1.42.0"
+
+# --- The call: known at its start ---
+GEN_AI_OPERATION_NAME: Final = "gen_ai.operation.name"
+GEN_AI_PROVIDER_NAME: Final = "gen_ai.provider.name"
+GEN_AI_REQUEST_MODEL: Final = "gen_ai.request.model"
+GEN_AI_REQUEST_TEMPERATURE: Final = "gen_ai.request.temperature"
+GEN_AI_REQUEST_TOP_P: Final = "gen_ai.request.top_p"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+TRACEMIND_FLOW_ID: Final = "tracemind.flow.id"
+TRACEMIND_STEP_ID: Final = "tracemind.step.id"
+TRACEMIND_STEP_TYPE: Final = "tracemind.step.type"
+
+# --- The call: known at its end ---
+GEN_AI_RESPONSE_ID: Final = "gen_ai.response.id"
+GEN_AI_RESPONSE_MODEL: Final = "gen_ai.response.model"
+GEN_AI_RESPONSE_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
+GEN_AI_USAGE_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+GEN_AI_USAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
+GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS: Final = "gen_ai.usage.cache_write.input_tokens"
+GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
+ERROR_TYPE: Final = "error.type"
+HTTP_RESPONSE_STATUS_CODE: Final = "http.response.status_code"
+TRACEMIND_CANCELLED: Final = "tracemind.cancelled"
+TRACEMIND_USAGE_ESTIMATED: Final = "tracemind.usage.estimated"
+
+# --- Cost: none of these when the price is unknown ---
+GEN_AI_USAGE_COST: Final = "gen_ai.usage.cost"
+TRACEMIND_COST_USD: Final = "tracemind.cost_usd"
+TRACEMIND_COST_SOURCE: Final = "tracemind.cost.source"
+TRACEMIND_COST_BUCKET: Final = "tracemind.cost.bucket"
+
+# --- A retry: a span event for each failed attempt that is repeated ---
+RETRY_EVENT: Final = "tracemind.retry"
+TRACEMIND_RETRY_ATTEMPT: Final = "tracemind.retry.attempt"
+TRACEMIND_RETRY_MAX_ATTEMPTS: Final = "tracemind.retry.max_attempts"
+TRACEMIND_RETRY_DELAY_S: Final = "tracemind.retry.delay_s"
+TRACEMIND_RETRY_REASON: Final = "tracemind.retry.reason"
+TRACEMIND_RETRY_COUNT: Final = "tracemind.retry.count"
+
+# --- The final failure: a span event ---
+EXCEPTION_EVENT: Final = "exception"
+EXCEPTION_TYPE: Final = "exception.type"
+EXCEPTION_MESSAGE: Final = "exception.message"
+EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
+
+# --- Flows and steps ---
+INVOKE_WORKFLOW: Final = "invoke_workflow"
+GEN_AI_WORKFLOW_NAME: Final = "gen_ai.workflow.name"
+TRACEMIND_FLOW_COST_USD: Final = "tracemind.flow.cost_usd"
+TRACEMIND_FLOW_INPUT_TOKENS: Final = "tracemind.flow.input_tokens"
+TRACEMIND_FLOW_OUTPUT_TOKENS: Final = "tracemind.flow.output_tokens"
+TRACEMIND_FLOW_LLM_CALLS: Final = "tracemind.flow.llm_calls"
+TRACEMIND_FLOW_RETRIES: Final = "tracemind.flow.retries"
+
+# --- Metrics that dashboards read today ---
+METRIC_TOKEN_USAGE: Final = "gen_ai.client.token.usage"
+METRIC_OPERATION_DURATION: Final = "gen_ai.client.operation.duration"
+METRIC_WORKFLOW_DURATION: Final = "gen_ai.invoke_workflow.duration"
+GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"
+TOKEN_TYPE_INPUT: Final = "input"
+TOKEN_TYPE_OUTPUT: Final = "output"
+
+# --- Metrics by their newest names ---
+METRIC_INFERENCE_DURATION: Final = "gen_ai.client.inference.duration"
+METRIC_INFERENCE_INPUT_TOKENS: Final = "gen_ai.client.inference.usage.input_tokens"
+METRIC_INFERENCE_OUTPUT_TOKENS: Final = "gen_ai.client.inference.usage.output_tokens"
+METRIC_INFERENCE_CACHE_READ_TOKENS: Final = "gen_ai.client.inference.usage.cache_read.input_tokens"
+METRIC_INFERENCE_CACHE_WRITE_TOKENS: Final = "gen_ai.client.inference.usage.cache_write.input_tokens"
+METRIC_INFERENCE_REASONING_TOKENS: Final = "gen_ai.client.inference.usage.reasoning.output_tokens"
+METRIC_INFERENCE_OPERATION_INPUT_TOKENS: Final = "gen_ai.client.inference.operation.input_tokens"
+METRIC_INFERENCE_OPERATION_OUTPUT_TOKENS: Final = "gen_ai.client.inference.operation.output_tokens"
+GEN_AI_TOKEN_MODALITY: Final = "gen_ai.token.modality"
+MODALITY_TEXT: Final = "text"
+MODALITY_UNKNOWN: Final = "unknown"
+
+# --- Metrics of ours ---
+METRIC_LLM_COST: Final = "tracemind.llm.cost"
+METRIC_LLM_CALL_COST: Final = "tracemind.llm.call.cost"
+METRIC_LLM_RETRIES: Final = "tracemind.llm.retries"
+METRIC_LLM_UNPRICED_CALLS: Final = "tracemind.llm.unpriced_calls"
+
+# --- Histogram boundaries ---
+DURATION_BOUNDARIES_S: Final = tuple(0.01 * 2**power for power in range(14))
+"""Seconds, 0.01 to 81.92 (conventions, `gen_ai.client.operation.duration`)."""
+TOKEN_BOUNDARIES: Final = tuple(4**power for power in range(14))
+"""Tokens, 1 to 67108864 (conventions, `gen_ai.client.token.usage`)."""
+WORKFLOW_DURATION_BOUNDARIES_S: Final = (1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
+"""Seconds (conventions, `gen_ai.invoke_workflow.duration`)."""
+COST_BOUNDARIES_USD: Final = (
+    *(digit * 10.0**power for power in range(-6, 1) for digit in (1, 2.5, 5)),
+    10.0,
+)
+"""USD, 0.000001 to 10: with the SDK's own boundaries every call would fall into one bucket."""
+
+_COST_BUCKETS: Final = (
+    (0.0001, "lt_0.0001"),
+    (0.001, "lt_0.001"),
+    (0.01, "lt_0.01"),
+    (0.1, "lt_0.1"),
+    (1.0, "lt_1"),
+    (10.0, "lt_10"),
+)
+
+
+def cost_bucket(cost_usd: float) -> str:
+    """The value of `tracemind.cost.bucket`: Jaeger's search compares strings, so "dear calls" need one."""
+    return next((name for limit, name in _COST_BUCKETS if cost_usd < limit), "ge_10")

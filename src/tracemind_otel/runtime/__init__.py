@@ -1,0 +1,1 @@
+"""What a step reports to, and what it runs in."""

@@ -1,0 +1,330 @@
+"""The port between a step and whatever records it. No OpenTelemetry here.
+
+Write a recorder of your own by overriding either
+
+- `record_step_start`, `record_step_retry` and `record_step_end`, which get plain dicts, or
+- `begin_step`, which gets typed data and returns the handle of one call. Ids need not be unique (a thousand
+  calls may share a flow id and a step id), so only the handle identifies a call.
+
+A recorder that raises never breaks a call: the step talks to it through `begin_safely`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal
+
+from ..ai.llm.types import LLMResponse
+from ..errors import LLMError, RetryReason
+
+log = logging.getLogger(__name__)
+
+StepStatus = Literal["success", "error"]
+"""How a step ended, as `record_step_end` is told. A cancelled call is an `error` with `cancelled` in its payload."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepStart:
+    """What is known when a model call begins."""
+
+    flow_id: str
+    """The flow's id, as the caller gave it."""
+    step_id: str
+    """The step's id, as the caller gave it."""
+    provider: str
+    """The provider's name in telemetry (`gen_ai.provider.name`)."""
+    model: str
+    """The model that is asked for."""
+    step_type: str = "ai.llm_call"
+    """The kind of step."""
+    operation: str = "chat"
+    """The GenAI operation (`gen_ai.operation.name`)."""
+    server_address: str | None = None
+    """Host name of the provider's server, where there is one."""
+    server_port: int | None = None
+    """Port of the provider's server, where there is one."""
+    temperature: float | None = None
+    """Sampling temperature, where asked for."""
+    top_p: float | None = None
+    """Nucleus sampling, where asked for."""
+
+    def payload(self) -> dict[str, Any]:
+        """The dict that `record_step_start` gets."""
+        return {"type": self.step_type, "provider": self.provider, "model": self.model, "attempt": 0}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepRetry:
+    """A failed attempt that will be repeated."""
+
+    attempt: int
+    """Which attempt failed; 1 is the first."""
+    max_attempts: int
+    """How many attempts there may be."""
+    delay_s: float
+    """Seconds until the next attempt."""
+    reason: RetryReason
+    """Why the attempt is repeated."""
+    error_type: str
+    """The low-cardinality name of the error (`error.type`)."""
+    status_code: int | None = None
+    """The HTTP status, where a reply came."""
+
+    def payload(self) -> dict[str, Any]:
+        """The dict that `record_step_retry` gets."""
+        return {
+            "attempt": self.attempt,
+            "max_attempts": self.max_attempts,
+            "delay_s": self.delay_s,
+            "reason": self.reason,
+            "error_type": self.error_type,
+            "status_code": self.status_code,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepEnd:
+    """How a model call ended. A call that was cancelled has neither a response nor an error."""
+
+    status: StepStatus
+    """`success`, or `error` for a failed or a cancelled call."""
+    payload: Mapping[str, Any]
+    """The step's result, as `record_step_end` gets it."""
+    response: LLMResponse | None = None
+    """The reply, priced where a price is known."""
+    error: LLMError | None = None
+    """What the call failed with."""
+    cancelled: bool = False
+    """Whether the call was cancelled."""
+    retries: int = 0
+    """How many failed attempts were repeated."""
+    ended_ns: int | None = None
+    """When the last attempt ended, in nanoseconds since the epoch; `None`: now."""
+
+
+class StepHandle:
+    """One running call. This one does nothing; every method may be overridden."""
+
+    def active(self) -> AbstractContextManager[object]:
+        """A context in which the provider is called, so that what happens inside nests under the call."""
+        return nullcontext()
+
+    def retry(self, retry: StepRetry) -> None:
+        """An attempt failed and will be repeated; told before the wait."""
+
+    def first_chunk(self) -> None:
+        """The first piece of a streamed reply has come."""
+
+    def end(self, end: StepEnd) -> None:
+        """The call is over; ending twice is harmless."""
+
+
+class Recorder:
+    """Records steps. This one does nothing; override what you need."""
+
+    def record_step_start(self, flow_id: str, step_id: str, payload: dict[str, Any] | None = None) -> None:
+        """A step begins; `payload` has `type`, `provider`, `model` and `attempt` (0)."""
+
+    def record_step_retry(self, flow_id: str, step_id: str, payload: dict[str, Any] | None = None) -> None:
+        """An attempt failed and will be repeated; `payload` as `StepRetry.payload`."""
+
+    def record_step_end(self, flow_id: str, step_id: str, status: str, payload: dict[str, Any] | None = None) -> None:
+        """A step is over, with `status` `success` or `error`; `payload` is the step's result."""
+
+    def begin_step(self, start: StepStart) -> StepHandle:
+        """Begin one call; the default forwards to the three methods above."""
+        return _ForwardingHandle(self, start)
+
+
+class _EndsOnce(StepHandle):
+    """A handle whose `_end` runs for the first `end` only."""
+
+    __slots__ = ("_ended",)
+
+    def __init__(self) -> None:
+        self._ended = False
+
+    def end(self, end: StepEnd) -> None:
+        if not self._ended:
+            self._ended = True
+            self._end(end)
+
+    def _end(self, end: StepEnd) -> None:
+        raise NotImplementedError
+
+
+class _ForwardingHandle(_EndsOnce):
+    """Turns the calls of a handle into the recorder's three methods."""
+
+    __slots__ = ("_recorder", "_start")
+
+    def __init__(self, recorder: Recorder, start: StepStart) -> None:
+        super().__init__()
+        self._recorder = recorder
+        self._start = start
+        recorder.record_step_start(start.flow_id, start.step_id, start.payload())
+
+    def retry(self, retry: StepRetry) -> None:
+        self._recorder.record_step_retry(self._start.flow_id, self._start.step_id, retry.payload())
+
+    def _end(self, end: StepEnd) -> None:
+        self._recorder.record_step_end(self._start.flow_id, self._start.step_id, end.status, dict(end.payload))
+
+
+@dataclass(slots=True)
+class RecordedStep:
+    """One call, as `InMemoryRecorder` saw it."""
+
+    start: StepStart
+    """How it began."""
+    retries: list[StepRetry] = field(default_factory=list[StepRetry])
+    """The attempts that failed and were repeated, in order."""
+    end: StepEnd | None = None
+    """How it ended; `None` while it runs."""
+
+
+class InMemoryRecorder(Recorder):
+    """Keeps every call in `steps`, in the order they began: for tests and notebooks."""
+
+    def __init__(self) -> None:
+        self.steps: list[RecordedStep] = []
+
+    def begin_step(self, start: StepStart) -> StepHandle:
+        step = RecordedStep(start)
+        self.steps.append(step)
+        return _InMemoryHandle(step)
+
+
+class _InMemoryHandle(_EndsOnce):
+    __slots__ = ("_step",)
+
+    def __init__(self, step: RecordedStep) -> None:
+        super().__init__()
+        self._step = step
+
+    def retry(self, retry: StepRetry) -> None:
+        self._step.retries.append(retry)
+
+    def _end(self, end: StepEnd) -> None:
+        self._step.end = end
+
+
+class CompositeRecorder(Recorder):
+    """Tells several recorders; one that raises does not keep the others from hearing."""
+
+    def __init__(self, *recorders: Recorder) -> None:
+        self._recorders = recorders
+
+    def begin_step(self, start: StepStart) -> StepHandle:
+        return _CompositeHandle([begin_safely(recorder, start) for recorder in self._recorders])
+
+
+class _CompositeHandle(StepHandle):
+    __slots__ = ("_handles",)
+
+    def __init__(self, handles: list[StepHandle]) -> None:
+        self._handles = handles
+
+    def active(self) -> AbstractContextManager[object]:
+        stack = ExitStack()
+        for handle in self._handles:
+            stack.enter_context(handle.active())
+        return stack
+
+    def retry(self, retry: StepRetry) -> None:
+        for handle in self._handles:
+            handle.retry(retry)
+
+    def first_chunk(self) -> None:
+        for handle in self._handles:
+            handle.first_chunk()
+
+    def end(self, end: StepEnd) -> None:
+        for handle in self._handles:
+            handle.end(end)
+
+
+def begin_safely(recorder: Recorder, start: StepStart) -> StepHandle:
+    """Begin a step on a recorder that may raise: its faults are logged and never reach the call."""
+    try:
+        return _SafeHandle(recorder.begin_step(start), type(recorder).__name__)
+    except Exception:
+        _report_fault(type(recorder).__name__, "begin_step")
+        return StepHandle()
+
+
+class _SafeHandle(StepHandle):
+    """The one border between telemetry and the call: nothing a recorder raises passes it."""
+
+    __slots__ = ("_handle", "_recorder_name")
+
+    def __init__(self, handle: StepHandle, recorder_name: str) -> None:
+        self._handle = handle
+        self._recorder_name = recorder_name
+
+    def active(self) -> AbstractContextManager[object]:
+        return _SafeActive(self._handle, self._recorder_name)
+
+    def retry(self, retry: StepRetry) -> None:
+        self._tell("retry", self._handle.retry, retry)
+
+    def first_chunk(self) -> None:
+        self._tell("first_chunk", self._handle.first_chunk)
+
+    def end(self, end: StepEnd) -> None:
+        self._tell("end", self._handle.end, end)
+
+    def _tell(self, name: str, method: Callable[..., None], *arguments: object) -> None:
+        try:
+            method(*arguments)
+        except Exception:
+            _report_fault(self._recorder_name, name)
+
+
+class _SafeActive(AbstractContextManager[object]):
+    __slots__ = ("_active", "_handle", "_recorder_name")
+
+    def __init__(self, handle: StepHandle, recorder_name: str) -> None:
+        self._handle = handle
+        self._recorder_name = recorder_name
+        self._active: AbstractContextManager[object] | None = None
+
+    def __enter__(self) -> None:
+        try:
+            active = self._handle.active()
+            active.__enter__()
+        except Exception:
+            _report_fault(self._recorder_name, "active")
+        else:
+            self._active = active
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._active is None:
+            return
+        try:
+            self._active.__exit__(exc_type, exc, traceback)
+        except Exception:
+            _report_fault(self._recorder_name, "active")
+
+
+_reported: set[tuple[str, str]] = set()
+_reported_lock = threading.Lock()
+
+
+def _report_fault(recorder_name: str, method: str) -> None:
+    """Log a recorder's fault: with its trace the first time, as one debug line after that."""
+    key = (recorder_name, method)
+    with _reported_lock:
+        is_new = key not in _reported
+        _reported.add(key)
+    if is_new:
+        log.exception("%s.%s failed; the call goes on, its telemetry is incomplete", recorder_name, method)
+    else:
+        log.debug("%s.%s failed again", recorder_name, method, exc_info=True)

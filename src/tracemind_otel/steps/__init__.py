@@ -1,0 +1,1 @@
+"""The steps a flow is made of."""
