@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError
@@ -33,7 +33,7 @@ OPT_IN_VARIABLE = "OTEL_SEMCONV_STABILITY_OPT_IN"
 DISABLED_VARIABLE = "OTEL_SDK_DISABLED"
 
 _NEWEST = "gen_ai_latest_experimental"
-_PROTOCOLS = ("http/protobuf", "grpc")
+_PROTOCOLS: dict[str, Protocol] = {"http/protobuf": "http/protobuf", "grpc": "grpc"}
 _DEFAULT_ENDPOINTS = {"http/protobuf": "http://localhost:4318", "grpc": "http://localhost:4317"}
 _SIGNAL_PATHS = ("/v1/traces", "/v1/metrics")
 
@@ -97,7 +97,7 @@ def _protocol(argument: str | None) -> Protocol:
     value = (value or "http/protobuf").strip()
     if value not in _PROTOCOLS:
         raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(_PROTOCOLS)}")
-    return cast("Protocol", value)
+    return _PROTOCOLS[value]
 
 
 def _endpoint(value: str) -> str:

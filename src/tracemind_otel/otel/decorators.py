@@ -128,7 +128,7 @@ def _wrap(
 
 
 def _refuse_generator(function: Callable[..., object], decorator: str) -> None:
-    if isinstance(function, staticmethod | classmethod):
+    if type(function) in (staticmethod, classmethod):
         raise TypeError(f"@{decorator}: put it below @{type(function).__name__}, next to the function")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(

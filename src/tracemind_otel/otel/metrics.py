@@ -15,6 +15,8 @@ from .config import MetricNames
 Attributes = dict[str, str | bool | int | float]
 
 _MAX_SETS = 1024
+_NO_SPAN = Context()
+"""The context for measurements without an exemplar: one on duration and cost each leads to the trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class _OurMetrics:
         if usage.cost_usd is None:
             self._unpriced.add(1, attributes, call.context)
         else:
-            self._cost.add(usage.cost_usd, attributes, call.context)
+            self._cost.add(usage.cost_usd, attributes, _NO_SPAN)
             self._call_cost.record(usage.cost_usd, attributes, call.context)
 
 
@@ -156,8 +158,8 @@ class _TodaysMetrics:
         self._duration.record(call.duration_s, call.attributes.plain, call.context)
         usage = call.reported
         if usage is not None:
-            self._tokens.record(usage.prompt_tokens, call.attributes.input, call.context)
-            self._tokens.record(usage.completion_tokens, call.attributes.output, call.context)
+            self._tokens.record(usage.prompt_tokens, call.attributes.input, _NO_SPAN)
+            self._tokens.record(usage.completion_tokens, call.attributes.output, _NO_SPAN)
 
 
 class _NewestMetrics:
@@ -198,19 +200,19 @@ class _NewestMetrics:
             self._record_none(call)
 
     def _record_tokens(self, call: EndedCall, usage: LLMUsage) -> None:
-        self._input.add(usage.prompt_tokens, call.attributes.text, call.context)
-        self._output.add(usage.completion_tokens, call.attributes.text, call.context)
-        self._operation_input.record(usage.prompt_tokens, call.attributes.plain, call.context)
-        self._operation_output.record(usage.completion_tokens, call.attributes.plain, call.context)
+        self._input.add(usage.prompt_tokens, call.attributes.text, _NO_SPAN)
+        self._output.add(usage.completion_tokens, call.attributes.text, _NO_SPAN)
+        self._operation_input.record(usage.prompt_tokens, call.attributes.plain, _NO_SPAN)
+        self._operation_output.record(usage.completion_tokens, call.attributes.plain, _NO_SPAN)
         parts = (usage.cache_read_tokens, usage.cache_write_tokens, usage.reasoning_tokens)
         for counter, tokens in zip(self._subsets, parts, strict=True):
             if tokens is not None:
-                counter.add(tokens, call.attributes.text, call.context)
+                counter.add(tokens, call.attributes.text, _NO_SPAN)
 
     def _record_none(self, call: EndedCall) -> None:
         """A failed call counts as zero tokens of unknown modality (conventions, "token metrics")."""
-        self._input.add(0, call.attributes.unknown, call.context)
-        self._output.add(0, call.attributes.unknown, call.context)
+        self._input.add(0, call.attributes.unknown, _NO_SPAN)
+        self._output.add(0, call.attributes.unknown, _NO_SPAN)
 
 
 def _tokens_counter(meter: Meter, name: str, description: str) -> Counter:

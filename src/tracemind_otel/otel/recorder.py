@@ -74,7 +74,7 @@ class OTelRecorder(Recorder):
         self._metrics.record(
             EndedCall(
                 duration_s,
-                response.usage if response is not None else None,
+                end.usage,
                 error is not None,
                 end.retries,
                 self._attribute_sets(call.start, call.flow, response, error),
@@ -198,7 +198,8 @@ def _end_attributes(end: StepEnd) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {semconv.TRACEMIND_RETRY_COUNT: end.retries}
     if end.response is not None:
         _add_response(attributes, end.response)
-        _add_usage(attributes, end.response.usage)
+    if end.usage is not None:
+        _add_usage(attributes, end.usage)
     if end.error is not None:
         attributes[semconv.ERROR_TYPE] = end.error.error_type
         if end.error.status_code is not None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal
 
-from ..ai.llm.types import LLMResponse
+from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import LLMError, RetryReason
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,9 @@ class StepEnd:
     payload: Mapping[str, Any]
     """The step's result, as `record_step_end` gets it."""
     response: LLMResponse | None = None
-    """The reply, priced where a price is known."""
+    """The reply, as the client returned it."""
+    usage: LLMUsage | None = None
+    """Tokens and cost of the reply, priced where a price is known."""
     error: LLMError | None = None
     """What the call failed with."""
     cancelled: bool = False

@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -237,13 +237,13 @@ class _Call:
         try:
             response = await self._complete()
             ended_ns = time.time_ns()
-            response = await self._priced(response)
+            usage = await self._priced(response)
         except LLMError as error:
             return self._failed(error)
         except BaseException:
             self._interrupted(response)
             raise
-        return self._succeeded(response, ended_ns)
+        return self._succeeded(response, usage, ended_ns)
 
     async def _complete(self) -> LLMResponse:
         """Attempts until one succeeds, or until the policy says that it is enough."""
@@ -310,24 +310,22 @@ class _Call:
     def _name(self) -> str:
         return f"{STEP_TYPE} {self._cfg.provider}/{self._cfg.model}"
 
-    async def _priced(self, response: LLMResponse) -> LLMResponse:
+    async def _priced(self, response: LLMResponse) -> LLMUsage:
         """A cost in the reply wins; else by the model that answered, then by the one that was asked for."""
         usage = response.usage
         if usage.cost_usd is not None:
-            return response if usage.cost_source else _with_usage(response, replace(usage, cost_source="provider"))
+            return usage if usage.cost_source else usage.with_cost(usage.cost_usd, "provider")
         models = (response.response_model, self._cfg.model) if response.response_model else (self._cfg.model,)
         priced = await price_call(
             self._client.provider_name, models, usage, at=datetime.now(UTC), service_tier=response.service_tier
         )
-        if priced is None:
-            return response
-        return _with_usage(response, replace(usage, cost_usd=priced.cost_usd, cost_source=priced.source))
+        return usage if priced is None else usage.with_cost(priced.cost_usd, priced.source)
 
-    def _succeeded(self, response: LLMResponse, ended_ns: int) -> dict[str, Any]:
+    def _succeeded(self, response: LLMResponse, usage: LLMUsage, ended_ns: int) -> dict[str, Any]:
         result = {
             "status": "ok",
             "text": response.text,
-            "usage": dict(vars(response.usage)),
+            "usage": dict(vars(usage)),
             **self._common_result(),
             "response_id": response.response_id,
             "response_model": response.response_model,
@@ -335,7 +333,14 @@ class _Call:
             "request_id": response.request_id,
         }
         self._end(
-            StepEnd(status="success", payload=result, response=response, retries=self._retries, ended_ns=ended_ns)
+            StepEnd(
+                status="success",
+                payload=result,
+                response=response,
+                usage=usage,
+                retries=self._retries,
+                ended_ns=ended_ns,
+            )
         )
         return result
 
@@ -356,8 +361,14 @@ class _Call:
         return result
 
     def _interrupted(self, response: LLMResponse | None) -> None:
+        """Cancelled, if need be after the reply had come: then what it used is known, though not its price."""
         result = {"status": "error", "reason": "cancelled", "cancelled": True, **self._common_result()}
-        self._end(StepEnd(status="error", payload=result, response=response, cancelled=True, retries=self._retries))
+        usage = response.usage if response is not None else None
+        self._end(
+            StepEnd(
+                status="error", payload=result, response=response, usage=usage, cancelled=True, retries=self._retries
+            )
+        )
 
     def _common_result(self) -> dict[str, Any]:
         return {"provider": self._cfg.provider, "model": self._cfg.model, "retries": self._retries}
@@ -365,12 +376,8 @@ class _Call:
     def _end(self, end: StepEnd) -> None:
         flow = current_flow()
         if flow is not None:
-            flow.add_call(end.response.usage if end.response else None, retries=end.retries)
+            flow.add_call(end.usage, retries=end.retries)
         self._handle.end(end)
-
-
-def _with_usage(response: LLMResponse, usage: LLMUsage) -> LLMResponse:
-    return replace(response, usage=usage)
 
 
 def _as_llm_error(error: Exception, prompt: str) -> LLMError:

@@ -187,18 +187,34 @@ class _Rates:
     cache_write: Decimal | TieredPrices | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Matched:
+    """A model of the table."""
+
+    model: ModelInfo
+    tiers: frozenset[str]
+    """The service tiers that change its price."""
+
+    @classmethod
+    def of(cls, model: ModelInfo) -> _Matched:
+        variants = model.price_variants or ()
+        return cls(
+            model, frozenset(variant.when["service_tier"] for variant in variants if "service_tier" in variant.when)
+        )
+
+
 class PriceTable:
     """`genai-prices` behind the two questions we ask: is a model matched, and what does a call cost."""
 
     def __init__(self) -> None:
         self._snapshot: object | None = None
-        self._models: dict[tuple[str, str], ModelInfo | None] = {}
+        self._models: dict[tuple[str, str], _Matched | None] = {}
 
     def is_matched(self, provider: str, model: str) -> bool:
         """Whether a call of that model can be priced (or called unknown) without a slow search."""
         return (provider, model) in self._models
 
-    def match(self, provider: str, model: str) -> ModelInfo | None:
+    def match(self, provider: str, model: str) -> _Matched | None:
         """Find a model; the first time imports the table and takes 0.1 to 0.4 s, so not on the event loop."""
         from genai_prices import data_snapshot
 
@@ -209,7 +225,7 @@ class PriceTable:
         if key not in self._models:
             try:
                 table_name = _TABLE_NAMES.get(provider, provider)
-                self._models[key] = snapshot.find_provider_model(model, None, table_name, None)[1]
+                self._models[key] = _Matched.of(snapshot.find_provider_model(model, None, table_name, None)[1])
             except LookupError:
                 self._models[key] = None
         return self._models[key]
@@ -217,10 +233,10 @@ class PriceTable:
     def cost(self, provider: str, model: str, usage: LLMUsage, at: datetime, tier: str | None) -> Decimal | None:
         """USD for a call, or `None` when the table lacks the model or a rate that the call needs."""
         found = self.match(provider, model)
-        if found is None or not found.prices:
+        if found is None or not found.model.prices:
             return None
-        context = {"service_tier": tier} if tier and found.price_variants else None
-        return _cost(_rates(found.get_prices(at, context)), usage)
+        context = None if tier is None or tier not in found.tiers else {"service_tier": tier}
+        return _cost(_rates(found.model.get_prices(at, context)), usage)
 
 
 def _rates(price: ModelPrice) -> _Rates:

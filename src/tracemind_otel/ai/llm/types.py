@@ -34,6 +34,20 @@ class LLMUsage:
     estimated: bool = False
     """Whether the counts were estimated here, since the provider reported none."""
 
+    def with_cost(self, cost_usd: float, source: CostSource) -> LLMUsage:
+        """The same tokens at a price."""
+        return LLMUsage(
+            self.prompt_tokens,
+            self.completion_tokens,
+            self.total_tokens,
+            cost_usd,
+            cost_source=source,
+            cache_read_tokens=self.cache_read_tokens,
+            cache_write_tokens=self.cache_write_tokens,
+            reasoning_tokens=self.reasoning_tokens,
+            estimated=self.estimated,
+        )
+
     @property
     def is_known(self) -> bool:
         """Whether any tokens were counted: a reply without usage is unknown, not zero."""

@@ -271,9 +271,9 @@ def error_body(document: object) -> ErrorBody:
         return ErrorBody()
     outer = cast("dict[str, Any]", document)
     inner = outer.get("error")
-    fields: dict[str, Any] = {**outer, **cast("dict[str, Any]", inner)} if isinstance(inner, dict) else outer
+    fields = {**outer, **cast("dict[str, Any]", inner)} if isinstance(inner, dict) else outer
     code = fields.get("code")
-    message = _first_text(fields.get("message"), inner, fields.get("detail"))
+    message = _first_text(fields.get("message"), outer.get("error"), fields.get("detail"))
     return ErrorBody(
         message=message,
         type=_first_text(fields.get("type")),

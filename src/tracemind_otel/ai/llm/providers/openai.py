@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class OpenAILLMClient(AsyncLLMClient):
@@ -94,7 +95,7 @@ class OpenAILLMClient(AsyncLLMClient):
             raise LLMTimeoutError(f"no whole answer within {self._timeout_s:g} s") from error
 
     async def _complete(self, req: LLMRequest) -> LLMResponse:
-        body = json.dumps(to_payload(req), ensure_ascii=False, separators=(",", ":")).encode()
+        body = _JSON.encode(to_payload(req)).encode()
         reply = await self._sender.post(self._url, self._headers, body)
         if not 200 <= reply.status_code < 300:
             raise status_error(reply, key=self._key, prompt=req.prompt)
