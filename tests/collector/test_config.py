@@ -1,0 +1,422 @@
+"""The stack's files agree with each other; none of this needs Go, Docker or the network."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+ROOT = Path(__file__).resolve().parents[2]
+COLLECTOR = ROOT / "collector"
+STACK_PY = COLLECTOR / "stack.py"
+COMPOSE = ROOT / "docker-compose.yml"
+
+Json = dict[str, Any]
+
+CONFIGS = ("otelcol.yaml", "jaeger.yaml")
+RENAMED_TYPES = {"otlphttp", "prometheusremotewrite", "spanmetrics", "signaltometrics", "loadbalancing"}
+IMAGES_WITH_WGET = {"jaegertracing/jaeger", "prom/prometheus"}
+DEFAULT = re.compile(r"\$\{(?:env:)?(?P<name>[A-Z_]+):-(?P<default>[^}]*)\}")
+
+
+def read_yaml(path: Path) -> Json:
+    return cast("Json", yaml.safe_load(path.read_text()))
+
+
+def services() -> dict[str, Json]:
+    return cast("dict[str, Json]", read_yaml(COMPOSE)["services"])
+
+
+def with_defaults(text: str) -> str:
+    """What a file's text comes to where no environment variable is set."""
+    return DEFAULT.sub(lambda found: found["default"], text)
+
+
+def defaults_in(path: Path) -> dict[str, str]:
+    return {found["name"]: found["default"] for found in DEFAULT.finditer(path.read_text())}
+
+
+def image_and_tag(service: Json) -> tuple[str, str]:
+    image, _, tag = str(service["image"]).rpartition(":")
+    return image, tag
+
+
+def published(service: Json) -> list[str]:
+    return [with_defaults(port) for port in service.get("ports", [])]
+
+
+def host_ports() -> set[int]:
+    return {int(port.split(":")[1]) for service in services().values() for port in published(service)}
+
+
+def container_ports(service: Json) -> set[int]:
+    return {int(port.split(":")[2]) for port in published(service)}
+
+
+@pytest.fixture(scope="module")
+def stack_module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("collector_stack", STACK_PY)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up here
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- the Collector and Jaeger
+
+
+@pytest.mark.parametrize(
+    "path",
+    [COMPOSE, *sorted(COLLECTOR.rglob("*.y*ml")), *sorted(COLLECTOR.rglob("*.json"))],
+    ids=lambda path: path.name,
+)
+def test_every_file_parses(path: Path) -> None:
+    """No file of the stack has a slip of syntax in it."""
+    content: object = json.loads(path.read_text()) if path.suffix == ".json" else read_yaml(path)
+
+    assert content
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_pipelines_use_what_is_defined_and_all_of_it(name: str) -> None:
+    """Every component a pipeline names is defined, and nothing is defined that no pipeline uses."""
+    config = read_yaml(COLLECTOR / name)
+    pipelines: list[Json] = list(config["service"]["pipelines"].values())
+
+    for kind in ("receivers", "processors", "exporters"):
+        used = {component for pipeline in pipelines for component in pipeline.get(kind, [])}
+        assert used == set(config.get(kind, {})), kind
+    assert set(config["service"]["extensions"]) == set(config["extensions"])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_no_batch_processor_and_no_old_type_name(name: str) -> None:
+    """The files go on working with Collectors that dropped the batch processor and the old names."""
+    config = read_yaml(COLLECTOR / name)
+    kinds = ("processors", "exporters", "connectors", "extensions")
+    types = {component.partition("/")[0] for kind in kinds for component in config.get(kind, {})}
+
+    assert "batch" not in types
+    assert not types & RENAMED_TYPES
+    assert "otlp" not in {component.partition("/")[0] for component in config["exporters"]}
+
+
+def test_the_memory_limiter_comes_first_everywhere() -> None:
+    """Every pipeline of the Collector refuses data before memory runs out."""
+    pipelines = read_yaml(COLLECTOR / "otelcol.yaml")["service"]["pipelines"]
+
+    assert all(pipeline["processors"][0] == "memory_limiter" for pipeline in pipelines.values())
+
+
+def test_traces_wait_in_a_queue_that_makes_batches() -> None:
+    """A Jaeger that is away for a while costs no spans, and spans travel in batches."""
+    exporter = read_yaml(COLLECTOR / "otelcol.yaml")["exporters"]["otlp_grpc/jaeger"]
+
+    assert exporter["sending_queue"]["batch"]
+    assert exporter["retry_on_failure"]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_address_comes_from_the_environment(name: str) -> None:
+    """The files serve Docker and a native run unedited: no host and no port is written without its variable."""
+    config = (COLLECTOR / name).read_text()
+    addresses = re.findall(r"^ *(?:endpoint|host|port): (.+)$", config, re.MULTILINE)
+
+    assert addresses
+    assert not [address for address in addresses if DEFAULT.sub("", address).strip(' "') not in ("", ":")]
+    assert all("0.0.0.0" not in address for address in addresses)
+
+
+def test_default_ports_are_the_same_everywhere(stack_module: ModuleType) -> None:
+    """The ports of the configuration, of docker-compose.yml and of stack.py are the documented ones."""
+    in_stack = {port.env: str(port.default) for port in stack_module.PORTS}
+    for path in (COMPOSE, *(COLLECTOR / name for name in CONFIGS)):
+        in_file = {name: value for name, value in defaults_in(path).items() if name.endswith("_PORT")}
+        assert in_file == {name: in_stack[name] for name in in_file}, path.name
+    assert host_ports() == {port.default for port in stack_module.PORTS if port.in_docker}
+
+
+def test_jaeger_reads_a_ui_file_with_opentelemetry_words() -> None:
+    """Jaeger shows event names, and the attributes of model calls on top."""
+    ui = json.loads((COLLECTOR / "jaeger-ui.json").read_text())
+
+    assert ui["useOpenTelemetryTerms"] is True
+    assert ui["topTagPrefixes"][:2] == ["gen_ai.", "tracemind."]
+    assert defaults_in(COLLECTOR / "jaeger.yaml")["TRACEMIND_JAEGER_UI_CONFIG"] == "collector/jaeger-ui.json"
+
+
+def test_prometheus_keeps_the_applications_labels_and_reads_both_endpoints() -> None:
+    """A metric's job is the application's name, and the Collector's own figures are there too."""
+    (job,) = read_yaml(COLLECTOR / "prometheus.yml")["scrape_configs"]
+    groups: list[Json] = json.loads((COLLECTOR / "prometheus-targets.json").read_text())
+
+    assert job["honor_labels"] is True
+    assert job["file_sd_configs"] == [{"files": ["targets.json"]}]
+    defaults = defaults_in(COLLECTOR / "otelcol.yaml")
+    names = ("TRACEMIND_COLLECTOR_METRICS_PORT", "TRACEMIND_COLLECTOR_TELEMETRY_PORT")
+    assert [group["targets"] for group in groups] == [[f"otelcol:{defaults[name]}"] for name in names]
+
+
+# --- Docker
+
+
+def test_every_port_is_open_on_this_host_only() -> None:
+    """Prompts and costs are not served to the network of the machine."""
+    for service in services().values():
+        assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in published(service))
+
+
+def test_containers_listen_where_the_configuration_says() -> None:
+    """Each published port leads to a port that the program in the container has by default."""
+    for name, file in (("otelcol", "otelcol.yaml"), ("jaeger", "jaeger.yaml")):
+        inside = {int(value) for key, value in defaults_in(COLLECTOR / file).items() if key.endswith("_PORT")}
+        assert container_ports(services()[name]) <= inside
+
+
+def test_jaeger_is_reached_through_the_collector_only() -> None:
+    """Jaeger's own OTLP port stays inside: whatever the Collector does to spans cannot be passed by."""
+    port = int(defaults_in(COLLECTOR / "jaeger.yaml")["TRACEMIND_JAEGER_OTLP_PORT"])
+
+    assert port not in host_ports()
+    assert services()["otelcol"]["environment"]["TRACEMIND_JAEGER_OTLP_ENDPOINT"] == f"jaeger:{port}"
+
+
+def test_images_are_pinned_in_one_place() -> None:
+    """Exact versions, each written once: a bump is one line, and no file says otherwise."""
+    for service in services().values():
+        image, tag = image_and_tag(service)
+        assert re.fullmatch(r"v?\d+\.\d+\.\d+", tag), service["image"]
+        for path in COLLECTOR.rglob("*"):
+            if path.suffix in (".yaml", ".yml", ".md", ".py", ".json"):
+                assert not re.search(rf"{re.escape(image)}:v?\d", path.read_text()), path
+
+
+def test_docker_and_the_native_build_run_the_same_collector() -> None:
+    """What the end-to-end tests prove natively holds for the image: both are one version."""
+    builder = read_yaml(COLLECTOR / "build" / "otelcol" / "builder.yaml")
+
+    assert image_and_tag(services()["otelcol"])[1] == builder["dist"]["version"]
+
+
+def test_mounted_files_exist_and_are_read_only() -> None:
+    """Docker would make an empty folder of a file that is missing."""
+    mounts = [volume for service in services().values() for volume in service["volumes"]]
+    files = [with_defaults(mount) for mount in mounts if with_defaults(mount).startswith(".")]
+
+    assert len(files) == 5
+    for mount in files:
+        source, target, mode = mount.split(":")
+        assert (ROOT / source).is_file(), source
+        assert target.startswith("/etc/")
+        assert mode == "ro"
+
+
+def test_configuration_is_read_from_where_it_is_mounted() -> None:
+    """Each program is told of a file that its container has."""
+    for name in ("otelcol", "jaeger", "prometheus"):
+        service = services()[name]
+        targets = {with_defaults(volume).split(":")[1] for volume in service["volumes"]}
+        given = {word.split("=")[1] for word in service["command"] if word.startswith(("--config=", "--config.file="))}
+        assert given <= targets
+        assert given
+    assert services()["jaeger"]["environment"]["TRACEMIND_JAEGER_UI_CONFIG"] == "/etc/jaeger/jaeger-ui.json"
+
+
+def test_health_checks_stand_only_where_the_image_can_run_them() -> None:
+    """The Collector's image is empty but for the Collector: a check in it would call it ill for ever."""
+    for service in services().values():
+        assert (image_and_tag(service)[0] in IMAGES_WITH_WGET) == ("healthcheck" in service)
+
+
+def test_services_come_back_and_have_their_limits() -> None:
+    """The stack survives a restart of Docker, and none of it can eat the machine."""
+    for service in services().values():
+        assert service["restart"] == "unless-stopped"
+        assert service["mem_limit"]
+        assert service["cap_drop"] == ["ALL"]
+
+
+# --- the native build
+
+
+def requirements(program: str) -> dict[str, str]:
+    """Each module of a go.mod and its version, a replaced one with the version that replaces it."""
+    text = (COLLECTOR / "build" / program / "go.mod").read_text()
+    required = dict(re.findall(r"^\s*(?:require )?(\S+\.\S+/\S+) (v\S+)", text, re.MULTILINE))
+    return required | dict(re.findall(r"^replace \S+ => (\S+) (v\S+)$", text, re.MULTILINE))
+
+
+def test_the_builder_and_the_lock_file_name_the_same_versions() -> None:
+    """The Collector that is built is the one that builder.yaml describes."""
+    builder = read_yaml(COLLECTOR / "build" / "otelcol" / "builder.yaml")
+    locked = requirements("otelcol")
+    kinds = ("receivers", "processors", "connectors", "exporters", "extensions", "providers")
+    modules = [entry["gomod"].split() for kind in kinds for entry in builder[kind]]
+
+    assert len(modules) > 20
+    assert {module: locked.get(module) for module, _ in modules} == dict(modules)
+
+
+@pytest.mark.parametrize("program", ["otelcol", "jaeger"])
+def test_every_requirement_is_locked_by_its_hash(program: str) -> None:
+    """A build takes exactly the modules that were tried, by their checksums."""
+    sums = (COLLECTOR / "build" / program / "go.sum").read_text()
+
+    assert not [name for name, version in requirements(program).items() if f"{name} {version}" not in sums]
+
+
+def test_the_collector_that_is_built_has_the_components_in_use() -> None:
+    """otelcol.yaml names nothing that the native build lacks."""
+    modules = (COLLECTOR / "build" / "otelcol" / "builder.yaml").read_text()
+    config = read_yaml(COLLECTOR / "otelcol.yaml")
+    suffixes = {
+        "receivers": "receiver",
+        "processors": "processor",
+        "exporters": "exporter",
+        "extensions": "extension",
+    }
+
+    for kind, suffix in suffixes.items():
+        for component in config[kind]:
+            name = component.partition("/")[0].replace("_grpc", "").replace("_", "")
+            assert f"{name}{suffix} " in modules, component
+
+
+# --- stack.py
+
+
+def run_stack(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(STACK_PY), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+
+
+def bare_environment(tmp_path: Path) -> dict[str, str]:
+    """An environment with an empty cache, and with no program to be found."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    return {"PATH": str(programs), "HOME": str(tmp_path), "TRACEMIND_STACK_CACHE": str(tmp_path / "cache")}
+
+
+def test_without_go_and_docker_one_line_says_what_to_install(tmp_path: Path) -> None:
+    """On a machine with neither, `up` ends at once with exit code 3, and says what would help."""
+    done = run_stack("up", env=bare_environment(tmp_path))
+
+    assert done.returncode == 3
+    (line,) = done.stderr.splitlines()
+    assert "neither Go nor a Docker engine" in line
+    assert "install Go 1.26 or newer, or Docker" in line
+
+
+def test_down_and_status_of_nothing(tmp_path: Path) -> None:
+    """`down` where nothing runs is no mistake; `status` says that nothing does."""
+    env = bare_environment(tmp_path)
+
+    down, status = run_stack("down", env=env), run_stack("status", env=env)
+
+    assert (down.returncode, down.stdout) == (0, "nothing was running\n")
+    assert status.returncode == 1
+    assert status.stdout.count("stopped") == 3
+
+
+FAKE_DOCKER = """\
+#!{python}
+import json, os, pathlib, signal, subprocess, sys
+here, words = pathlib.Path(__file__).parent, sys.argv[1:]
+names = ("TRACEMIND_JAEGER_HTTP_PORT", "TRACEMIND_COLLECTOR_HEALTH_PORT", "TRACEMIND_PROMETHEUS_PORT")
+with (here / "calls").open("a") as calls:
+    targets = os.environ.get("TRACEMIND_PROMETHEUS_TARGETS")
+    print(json.dumps({{"words": words, "targets": targets}}), file=calls)
+if "up" in words:
+    servers = [subprocess.Popen([sys.executable, str(here / "ready.py"), os.environ[name]]) for name in names]
+    (here / "pids").write_text(" ".join(str(server.pid) for server in servers))
+elif "down" in words:
+    [os.kill(int(pid), signal.SIGTERM) for pid in (here / "pids").read_text().split()]
+else:
+    print("1.0")
+"""
+
+READY_SERVER = """\
+import http.server, sys
+class Ready(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Ready).serve_forever()
+"""
+
+
+@pytest.fixture
+def docker_only(tmp_path: Path) -> dict[str, str]:
+    """An environment whose only program is a stand-in for Docker that notes how it is called."""
+    env = bare_environment(tmp_path)
+    docker = Path(env["PATH"]) / "docker"
+    docker.write_text(FAKE_DOCKER.format(python=sys.executable))
+    docker.chmod(0o755)
+    (docker.parent / "ready.py").write_text(READY_SERVER)
+    return env
+
+
+def test_without_go_the_stack_runs_in_docker(docker_only: dict[str, str], tmp_path: Path) -> None:
+    """Where only Docker is, `up` and `down` drive docker-compose.yml, on free ports and in their own project."""
+    state = str(tmp_path / "state")
+    up = run_stack("up", "--ports", "auto", "--json", "--state", state, env=docker_only)
+    again = run_stack("up", "--ports", "auto", "--json", "--state", state, env=docker_only)
+    down = run_stack("down", "--state", state, env=docker_only)
+
+    assert up.returncode == 0, up.stderr
+    assert json.loads(up.stdout)["mode"] == "docker"
+    assert again.stdout == up.stdout
+    assert down.stdout == "stopped otelcol, jaeger, prometheus\n"
+    calls = [json.loads(line) for line in (Path(docker_only["PATH"]) / "calls").read_text().splitlines()]
+    (started,) = [call for call in calls if "up" in call["words"]]
+    (ended,) = [call for call in calls if "down" in call["words"]]
+    assert started["words"][:3] == ["compose", "-f", str(COMPOSE)]
+    assert started["words"][3:5] == ended["words"][3:5]
+    targets: list[Json] = json.loads((tmp_path / "state" / "targets.json").read_text())
+    assert started["targets"] == str(tmp_path / "state" / "targets.json")
+    assert {group["labels"]["__scrape_interval__"] for group in targets} == {"1s"}
+
+
+def test_a_number_that_is_no_port_is_refused(docker_only: dict[str, str]) -> None:
+    """A mistyped port is called a mistyped port."""
+    done = run_stack("up", env={**docker_only, "TRACEMIND_PROMETHEUS_PORT": "9090x"})
+
+    assert done.returncode == 1
+    assert "TRACEMIND_PROMETHEUS_PORT=9090x is not a port" in done.stderr
+
+
+def test_every_variable_is_explained() -> None:
+    """collector/README.md tells of each variable that the files or stack.py read."""
+    paths = [COMPOSE, STACK_PY, *(COLLECTOR / name for name in CONFIGS)]
+    used = {name for path in paths for name in re.findall(r"TRACEMIND_[A-Z_]*[A-Z]", path.read_text())}
+    readme = (COLLECTOR / "README.md").read_text()
+
+    assert sorted(name for name in used if f"`{name}`" not in readme) == []
+
+
+def test_no_file_depends_on_one_machine() -> None:
+    """Paths of a home folder or of a build machine are in none of the files."""
+    for path in [COMPOSE, *(path for path in COLLECTOR.rglob("*") if path.is_file())]:
+        if "__pycache__" not in path.parts:
+            assert not re.search(r"(?<![\w.])/(?:root|home|work|Users)/", path.read_text()), path
+
+
+def test_stack_py_imports_the_standard_library_only() -> None:
+    """The stack starts with a bare Python, before anything was installed."""
+    names = re.findall(r"^(?:import|from) (\w+)", STACK_PY.read_text(), re.MULTILINE)
+
+    assert set(names) <= sys.stdlib_module_names
+    assert os.access(STACK_PY, os.X_OK)

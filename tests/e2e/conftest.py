@@ -1,0 +1,59 @@
+"""Starts the real Collector, Jaeger and Prometheus once for all end-to-end tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.e2e.backends import STACK_PY, Stack, run_stack
+
+NEITHER_GO_NOR_DOCKER = 3
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test's time does not count the start of the stack, which the first time takes minutes."""
+    for item in items:
+        if item.get_closest_marker("e2e") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(120, func_only=True))
+
+
+@pytest.fixture(scope="session")
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The stack on free ports, with a scrape each second; built first where that was never done."""
+    state = tmp_path_factory.mktemp("stack")
+    try:
+        yield Stack(state=state, **start_stack(request.config, state))
+    finally:
+        run_stack("down", "--state", str(state))
+
+
+def start_stack(config: pytest.Config, state: Path) -> dict[str, str]:
+    done = up_visibly(config, state)
+    if done.returncode == NEITHER_GO_NOR_DOCKER and os.environ.get("TRACEMIND_E2E_REQUIRED") != "1":
+        pytest.skip(done.stderr.strip())
+    if done.returncode != 0:
+        pytest.fail(f"the stack did not start (exit code {done.returncode}):\n{done.stderr}", pytrace=False)
+    return cast("dict[str, str]", json.loads(done.stdout))
+
+
+def up_visibly(config: pytest.Config, state: Path) -> subprocess.CompletedProcess[str]:
+    """Runs `up`; its progress goes to the terminal at once, since a first build takes minutes."""
+    command = [sys.executable, str(STACK_PY), "up", "--ports", "auto", "--json", "--state", str(state)]
+    capture = cast("Any", config.pluginmanager.getplugin("capturemanager"))
+    lines: list[str] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stderr:
+            lines.append(line)
+            with capture.global_and_fixture_disabled():
+                print(f"\n{line.rstrip()}", end="", file=sys.stderr, flush=True)
+        stdout = process.stdout.read()
+    return subprocess.CompletedProcess(command, process.returncode, stdout, "".join(lines))
