@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._version import __version__
     from .ai.llm.client import AsyncLLMClient
-    from .ai.llm.pricing import Price, estimate_cost
+    from .ai.llm.pricing import Price, estimate_cost, set_prices
     from .ai.llm.types import LLMRequest, LLMResponse, LLMUsage
     from .errors import (
         ConfigError,
@@ -72,13 +72,14 @@ __all__ = [
     "estimate_cost",
     "flow",
     "run_llm_call",
+    "set_prices",
     "step",
 ]
 
 _MODULES = {
     "_version": ("__version__",),
     "ai.llm.client": ("AsyncLLMClient",),
-    "ai.llm.pricing": ("Price", "estimate_cost"),
+    "ai.llm.pricing": ("Price", "estimate_cost", "set_prices"),
     "ai.llm.types": ("LLMRequest", "LLMResponse", "LLMUsage"),
     "errors": (
         "ConfigError",

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from ..ai.llm import providers
@@ -220,6 +221,11 @@ def _start(flow_id: str, step_id: str, cfg: LLMCallConfig, client: AsyncLLMClien
     )
 
 
+@lru_cache(maxsize=64)
+def _policy(max_retries: int) -> RetryPolicy:
+    return RetryPolicy(max_retries=max_retries)
+
+
 class _Call:
     """One call from its first attempt to its end, which is told to the recorder exactly once."""
 
@@ -228,7 +234,7 @@ class _Call:
         self._request = request
         self._client = client
         self._handle = handle
-        self._policy = RetryPolicy(max_retries=cfg.max_retries)
+        self._policy = _policy(cfg.max_retries)
         self._ends_at = None if cfg.deadline_ms is None else time.monotonic() + cfg.deadline_ms / 1000.0
         self._retries = 0
 

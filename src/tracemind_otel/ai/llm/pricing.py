@@ -197,9 +197,15 @@ class _Matched:
 
     @classmethod
     def of(cls, model: ModelInfo) -> _Matched:
+        """Tiers that are listed without a price of their own cost what everybody pays."""
         variants = model.price_variants or ()
         return cls(
-            model, frozenset(variant.when["service_tier"] for variant in variants if "service_tier" in variant.when)
+            model,
+            frozenset(
+                variant.when["service_tier"]
+                for variant in variants
+                if "service_tier" in variant.when and any(rate is not None for rate in vars(variant.prices).values())
+            ),
         )
 
 

@@ -63,7 +63,7 @@ class HttpReply:
     @property
     def request_id(self) -> str | None:
         """The provider's id of the request, whatever header it comes in."""
-        return next((self.headers[name] for name in _REQUEST_ID_HEADERS if name in self.headers), None)
+        return next((value for name in _REQUEST_ID_HEADERS if (value := self.headers.get(name))), None)
 
 
 class HttpSender(Protocol):
