@@ -1,0 +1,255 @@
+"""A decorated flow through the real Collector, into the real Jaeger and the real Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+
+import tracemind_otel as tm
+from tests.e2e.backends import Span, Stack
+from tests.servers.fixture import OpenAIServer, running_server
+from tracemind_otel.ai.llm.providers import FakeLLMClient
+
+pytestmark = pytest.mark.e2e
+
+SERVICE = "tracemind-e2e"
+MODEL = "gpt-4o-mini"
+ANSWERED_BY = "gpt-4o-mini-2024-07-18"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the flow: what the steps returned, and what Jaeger gave back."""
+
+    results: dict[str, dict[str, Any]]
+    spans: list[Span]
+    server_port: int
+
+    def flow(self) -> Span:
+        return next(span for span in self.spans if span["name"] == "invoke_workflow digest")
+
+    def step(self) -> Span:
+        return next(span for span in self.spans if span["name"] == "enrich")
+
+    def call(self, step_id: str) -> Span:
+        return next(span for span in self.spans if span["attributes"].get("tracemind.step.id") == step_id)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[OpenAIServer]:
+    """A server with OpenAI's wire format, in a process of its own."""
+    with running_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def run(stack: Stack, server: OpenAIServer) -> Run:
+    """Five calls: fake and OpenAI wire, one with two retries, one that fails."""
+    results, trace_id = asyncio.run(run_flow(stack.otlp_http, server))
+    return Run(results, stack.wait_for_trace(trace_id, spans=7), server.port)
+
+
+async def run_flow(endpoint: str, server: OpenAIServer) -> tuple[dict[str, dict[str, Any]], str]:
+    async with tm.configure(
+        service_name=SERVICE,
+        endpoint=endpoint,
+        resource={"deployment.environment.name": "test"},
+        metric_attributes=["team"],
+    ) as telemetry:
+        results, trace_id = await digest(telemetry.recorder, server)
+        assert await telemetry.aflush(timeout_s=20)
+    return results, trace_id
+
+
+@tm.flow(name="digest", attributes={"team": "search"})
+async def digest(recorder: tm.Recorder, server: OpenAIServer) -> tuple[dict[str, dict[str, Any]], str]:
+    calls = Calls(recorder, server)
+    plain, recovers = await asyncio.gather(calls.openai("plain"), calls.recovers())
+    results = {
+        "plain": plain,
+        "recovers": recovers,
+        "fails": await calls.fails(),
+        "fake": await calls.fake(),
+        "nested": await enrich(calls),
+    }
+    return results, f"{trace.get_current_span().get_span_context().trace_id:032x}"
+
+
+@tm.step(name="enrich", attributes={"tracemind.test": True})
+async def enrich(calls: Calls) -> dict[str, Any]:
+    return await calls.openai("nested")
+
+
+class Calls:
+    """The model calls of the flow."""
+
+    def __init__(self, recorder: tm.Recorder, server: OpenAIServer) -> None:
+        self._recorder = recorder
+        self._server = server
+        self._client = tm.LLMClientFactory.make("openai", api_key="sk-e2e", base_url=server.base_url)
+
+    async def openai(self, step_id: str, model: str = MODEL) -> dict[str, Any]:
+        config = tm.LLMCallConfig("openai", model, prompt="Hello there", temperature=0.5, top_p=0.9)
+        return await tm.run_llm_call("e2e", step_id, config, self._recorder, client=self._client)
+
+    async def recovers(self) -> dict[str, Any]:
+        limited = {"error": {"message": "slow down", "type": "requests", "code": "rate_limit_exceeded"}}
+        model = self._server.script(
+            {"status": 429, "headers": {"retry-after-ms": "40"}, "body": json.dumps(limited)},
+            {"status": 503, "headers": {"retry-after-ms": "60"}, "body": "upstream is away"},
+            {"do": "echo"},
+        )
+        return await self.openai("recovers", model)
+
+    async def fails(self) -> dict[str, Any]:
+        denied = {"error": {"message": "no such model", "type": "invalid_request_error", "code": "model_not_found"}}
+        return await self.openai("fails", self._server.script({"status": 404, "body": json.dumps(denied)}))
+
+    async def fake(self) -> dict[str, Any]:
+        config = tm.LLMCallConfig("fake", "toy-1", prompt="one two three")
+        return await tm.run_llm_call("e2e", "fake", config, self._recorder, client=FakeLLMClient(latency_ms=1))
+
+
+def test_trace_has_the_shape_of_the_flow(run: Run) -> None:
+    """Jaeger shows one flow span, the step below it, and each call as one CLIENT span below what called it."""
+    flow, step = run.flow(), run.step()
+    assert len(run.spans) == 7
+    assert (flow["kind"], flow["parent_id"], flow["status"]) == ("INTERNAL", None, "UNSET")
+    assert (step["kind"], step["parent_id"], step["attributes"]["tracemind.test"]) == (
+        "INTERNAL",
+        flow["span_id"],
+        True,
+    )
+    for step_id, parent in (("plain", flow), ("recovers", flow), ("fails", flow), ("fake", flow), ("nested", step)):
+        call = run.call(step_id)
+        assert (call["kind"], call["parent_id"]) == ("CLIENT", parent["span_id"])
+        assert call["name"] == f"chat {run.results[step_id]['model']}"
+        assert flow["start_ns"] <= call["start_ns"] <= call["end_ns"] <= flow["end_ns"]
+
+
+def test_resource_is_what_was_configured(run: Run) -> None:
+    """Service name and resource attributes given to `configure` are on every span's resource."""
+    for span in run.spans:
+        assert span["resource"]["service.name"] == SERVICE
+        assert span["resource"]["deployment.environment.name"] == "test"
+
+
+def test_call_carries_every_attribute(run: Run) -> None:
+    """A call of the OpenAI wire has all attributes of the design, with the values of its result, and no others."""
+    result, usage = run.results["plain"], run.results["plain"]["usage"]
+    assert run.call("plain")["attributes"] == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": MODEL,
+        "gen_ai.request.temperature": 0.5,
+        "gen_ai.request.top_p": 0.9,
+        "server.address": "127.0.0.1",
+        "server.port": run.server_port,
+        "tracemind.flow.id": "e2e",
+        "tracemind.step.id": "plain",
+        "tracemind.step.type": "ai.llm_call",
+        "gen_ai.response.id": result["response_id"],
+        "gen_ai.response.model": ANSWERED_BY,
+        "gen_ai.response.finish_reasons": ["stop"],
+        "gen_ai.usage.input_tokens": usage["prompt_tokens"],
+        "gen_ai.usage.output_tokens": usage["completion_tokens"],
+        "gen_ai.usage.cache_read.input_tokens": usage["cache_read_tokens"],
+        "gen_ai.usage.reasoning.output_tokens": usage["reasoning_tokens"],
+        "gen_ai.usage.cost": usage["cost_usd"],
+        "tracemind.cost_usd": usage["cost_usd"],
+        "tracemind.cost.source": "local",
+        "tracemind.cost.bucket": "lt_0.001",
+        "tracemind.retry.count": 0,
+    }
+    assert usage["cost_usd"] == pytest.approx((600 * 0.15 + 400 * 0.075 + 200 * 0.60) / 1e6, abs=1e-12)
+
+
+def test_fake_call_costs_nothing(run: Run) -> None:
+    """The fake provider's cost is zero, which is not unknown, and it has no server."""
+    attributes = run.call("fake")["attributes"]
+    assert attributes["tracemind.cost_usd"] == 0.0
+    assert attributes["gen_ai.provider.name"] == "fake"
+    assert "server.address" not in attributes
+
+
+def test_recovered_call_tells_its_retries_and_no_error(run: Run) -> None:
+    """Two failed attempts are two events with their delays; the call that recovers carries no error."""
+    call = run.call("recovers")
+    assert call["status"] == "UNSET"
+    assert call["attributes"]["tracemind.retry.count"] == 2
+    assert "error.type" not in call["attributes"]
+    assert [(event["name"], event["attributes"]) for event in call["events"]] == [
+        (
+            "tracemind.retry",
+            {
+                "tracemind.retry.attempt": 1,
+                "tracemind.retry.max_attempts": 3,
+                "tracemind.retry.delay_s": 0.04,
+                "tracemind.retry.reason": "rate_limit",
+                "error.type": "rate_limit_exceeded",
+                "http.response.status_code": 429,
+            },
+        ),
+        (
+            "tracemind.retry",
+            {
+                "tracemind.retry.attempt": 2,
+                "tracemind.retry.max_attempts": 3,
+                "tracemind.retry.delay_s": 0.06,
+                "tracemind.retry.reason": "server_error",
+                "error.type": "503",
+                "http.response.status_code": 503,
+            },
+        ),
+    ]
+
+
+def test_failed_call_carries_its_error(run: Run) -> None:
+    """The call that fails has status ERROR, `error.type`, the HTTP status and one exception event, and no cost."""
+    call = run.call("fails")
+    assert (call["status"], call["status_message"]) == ("ERROR", "HTTP 404: no such model")
+    assert call["attributes"]["error.type"] == run.results["fails"]["error_type"] == "model_not_found"
+    assert call["attributes"]["http.response.status_code"] == 404
+    assert [event["name"] for event in call["events"]] == ["exception"]
+    assert not [name for name in call["attributes"] if "cost" in name or "usage" in name]
+
+
+def test_flow_carries_the_sums(run: Run) -> None:
+    """The flow's span has the cost, tokens, calls and retries of all five calls, those below the step included."""
+    usages = [result["usage"] for result in run.results.values() if result["status"] == "ok"]
+    attributes = run.flow()["attributes"]
+    assert attributes["tracemind.flow.cost_usd"] == pytest.approx(sum(u["cost_usd"] for u in usages), abs=1e-12)
+    assert attributes["tracemind.flow.input_tokens"] == sum(u["prompt_tokens"] for u in usages)
+    assert attributes["tracemind.flow.output_tokens"] == sum(u["completion_tokens"] for u in usages)
+    assert attributes["tracemind.flow.llm_calls"] == 5
+    assert attributes["tracemind.flow.retries"] == 2
+    assert attributes["gen_ai.workflow.name"] == "digest"
+
+
+def test_trace_is_found_by_search(run: Run, stack: Stack) -> None:
+    """Jaeger finds the trace by service and operation."""
+    found = stack.search_traces(SERVICE, operation="invoke_workflow digest")
+    assert run.flow()["trace_id"] in found
+
+
+def test_prometheus_has_the_cost_to_the_last_digit(run: Run, stack: Stack) -> None:
+    """The cost counter that Prometheus scraped equals the sum of the step results to 1e-9, per team and flow."""
+    expected = sum(result["usage"]["cost_usd"] for result in run.results.values() if result["status"] == "ok")
+    query = 'sum(tracemind_llm_cost_USD_total{team="search",gen_ai_workflow_name="digest"})'
+    [sample] = stack.wait_for_metric(query, until=lambda samples: samples[0]["value"] > 0)
+    assert abs(sample["value"] - expected) < 1e-9
+
+
+def test_prometheus_has_the_retries_and_the_error(run: Run, stack: Stack) -> None:
+    """Retries are counted, and failed calls can be told by `error_type`."""
+    [retries] = stack.wait_for_metric('sum(tracemind_llm_retries_total{gen_ai_workflow_name="digest"})')
+    assert retries["value"] == 2
+    query = 'sum(gen_ai_client_operation_duration_seconds_count{error_type="model_not_found"})'
+    [failures] = stack.wait_for_metric(query)
+    assert failures["value"] == 1
