@@ -1,11 +1,12 @@
 """What the step and its telemetry cost, in CPU time of this process with all its threads.
 
-Four ways to make the same request over one httpx client (aiohttp transport) alternate in short slices:
+Five ways to make the same request over one httpx client (aiohttp transport) alternate in short slices:
 
 - bare:  the request, its JSON read
 - hand:  bare, with hand-written OpenTelemetry: the same attributes and metrics as the step sets
 - quiet: the step with a recorder that does nothing
-- step:  the step with OTelRecorder
+- step:  the step with OTelRecorder on what `configure()` makes
+- joined: the step with OTelRecorder on providers that somebody else made
 
 The telemetry ratio is (step - quiet) / (hand - bare); the step alone costs quiet - bare. Spans go through the
 SDK's BatchSpanProcessor and metrics through its periodic reader, to exporters that drop them, so that encoding,
@@ -24,6 +25,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import httpx
 from httpx_aiohttp import HttpxAiohttpClient
@@ -34,7 +36,7 @@ from opentelemetry.sdk.metrics.export import (
     MetricsData,
     PeriodicExportingMetricReader,
 )
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanKind, use_span
 
@@ -44,6 +46,9 @@ from benchmarks.server import running_server
 from tracemind_otel import InMemoryRecorder, LLMCallConfig, OTelRecorder, Recorder, run_llm_call
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 from tracemind_otel.otel import semconv
+from tracemind_otel.otel.aggregation import OwnInstruments
+from tracemind_otel.otel.delivery import Ledger, MetricsLedger, WatchedExporter, WatchedProcessor
+from tracemind_otel.otel.providers import Providers, meter, use_providers
 
 Call = Callable[[], Awaitable[None]]
 
@@ -78,6 +83,23 @@ def new_providers() -> tuple[TracerProvider, MeterProvider]:
     tracer_provider.add_span_processor(BatchSpanProcessor(DroppingSpans()))
     reader = PeriodicExportingMetricReader(DroppingMetrics(), export_interval_millis=1000)
     return tracer_provider, MeterProvider([reader])
+
+
+def recorder_of_configure() -> OTelRecorder:
+    """The pipeline of `configure()`, piece by piece, but for exporters that drop."""
+    tracer_provider = TracerProvider()
+    ledger = Ledger("nowhere")
+    processor = BatchSpanProcessor(cast("SpanExporter", WatchedExporter(DroppingSpans(), ledger)))
+    tracer_provider.add_span_processor(cast("SpanProcessor", WatchedProcessor(processor, ledger)))
+    instruments: list[OwnInstruments] = []
+    exporter = WatchedExporter(
+        DroppingMetrics(), MetricsLedger("nowhere"), lambda _: 1, lambda data: instruments[0].add_histograms(data)
+    )
+    reader = PeriodicExportingMetricReader(cast("MetricExporter", exporter), export_interval_millis=1000)
+    meter_provider = MeterProvider([reader])
+    instruments.append(OwnInstruments(meter(meter_provider), delta=False))
+    use_providers(Providers(tracer_provider=tracer_provider, meter_provider=meter_provider, instruments=instruments[0]))
+    return OTelRecorder()
 
 
 class BareCall:
@@ -206,7 +228,7 @@ async def measure(base_url: str, rounds: int, calls: int) -> dict[str, list[floa
     async with HttpxAiohttpClient(timeout=None) as http_client:
         client = OpenAILLMClient("benchmark", base_url, timeout_s=None, http_client=http_client)
         tracer_provider, meter_provider = new_providers()
-        recorder = OTelRecorder(tracer_provider=tracer_provider, meter_provider=meter_provider)
+        joined = OTelRecorder(tracer_provider=tracer_provider, meter_provider=meter_provider)
         bare = BareCall(http_client, base_url)
         assert client.server_address is not None
         assert client.server_port is not None
@@ -214,7 +236,8 @@ async def measure(base_url: str, rounds: int, calls: int) -> dict[str, list[floa
             "bare": bare,
             "hand": HandWrittenCall(bare, client.server_address, client.server_port),
             "quiet": step_call(client, Recorder()),
-            "step": step_call(client, recorder),
+            "step": step_call(client, recorder_of_configure()),
+            "joined": step_call(client, joined),
         }
         await assert_same_telemetry(client)
         for call in cases.values():
@@ -225,7 +248,8 @@ async def measure(base_url: str, rounds: int, calls: int) -> dict[str, list[floa
         names = list(cases)
         for round_number in range(rounds):
             # Another one begins each time, so that none always follows the same neighbour.
-            for name in names[round_number % 4 :] + names[: round_number % 4]:
+            first = round_number % len(names)
+            for name in names[first:] + names[:first]:
                 slices[name].append(await cpu_us(cases[name], calls))
         return slices
 
@@ -242,6 +266,7 @@ def report(slices: dict[str, list[float]]) -> dict[str, float]:
         "hand_written_telemetry_us": round(hand, 1),
         "our_telemetry_us": round(telemetry, 1),
         "telemetry_ratio": round(telemetry / hand, 2),
+        "joined_telemetry_ratio": round(paired(slices, "joined", "quiet") / hand, 2),
         "step_alone_us": round(paired(slices, "quiet", "bare"), 1),
     }
 

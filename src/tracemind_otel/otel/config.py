@@ -131,6 +131,11 @@ def exporter_is_on(signal: Signal) -> bool:
     return value == "otlp"
 
 
+def histograms_are_delta() -> bool:
+    """What `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` means for histograms (OTLP exporter specification)."""
+    return os.getenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "").strip().lower() in ("delta", "lowmemory")
+
+
 def sdk_is_disabled() -> bool:
     """Whether `OTEL_SDK_DISABLED` switches telemetry off."""
     return os.getenv(DISABLED_VARIABLE, "").strip().lower() == "true"

@@ -14,12 +14,11 @@ from types import MappingProxyType, TracebackType
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from opentelemetry import context as otel_context
-from opentelemetry.metrics import Histogram
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 
 from ..runtime.rollup import AttributeValue, FlowScope, FlowTotals, enter_flow
 from . import semconv
-from .metrics import histogram
+from .instruments import Attributes, Histogram, MeterInstruments
 from .providers import Providers, configured_providers, meter, tracer
 
 P = ParamSpec("P")
@@ -203,7 +202,7 @@ class _FlowRun(_SpanRun):
         span.set_attributes(_totals_attributes(self._scope.totals()))
 
     def _measure(self, exc: BaseException | None) -> None:
-        attributes = {semconv.GEN_AI_WORKFLOW_NAME: self._flow_name}
+        attributes: Attributes = {semconv.GEN_AI_WORKFLOW_NAME: self._flow_name}
         if isinstance(exc, Exception):
             attributes[semconv.ERROR_TYPE] = type(exc).__qualname__
         self._tools.duration.record(time.perf_counter() - self._started, attributes, set_span_in_context(self._span))
@@ -238,16 +237,12 @@ def _record_exception(span: Span, exc: BaseException) -> None:
 
 
 class _Tools:
-    """The tracer and the histogram of one pair of providers."""
+    """The tracer and the histogram of one set-up."""
 
     def __init__(self, providers: Providers) -> None:
         self.tracer: Tracer = tracer(providers.tracer_provider)
-        self.duration: Histogram = histogram(
-            meter(providers.meter_provider),
-            semconv.METRIC_WORKFLOW_DURATION,
-            "s",
-            semconv.WORKFLOW_DURATION_BOUNDARIES_S,
-            "Duration of a flow",
+        self.duration: Histogram = MeterInstruments(meter(providers.meter_provider)).histogram(
+            semconv.METRIC_WORKFLOW_DURATION, "s", "Duration of a flow", semconv.WORKFLOW_DURATION_BOUNDARIES_S
         )
 
 

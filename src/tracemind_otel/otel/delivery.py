@@ -71,10 +71,17 @@ class MetricsLedger(Ledger):
 class WatchedExporter:
     """An exporter of spans or of metrics whose results are written down. Everything else is the exporter's own."""
 
-    def __init__(self, exporter: Any, ledger: Ledger, size: Callable[[Any], int] = len) -> None:
+    def __init__(
+        self,
+        exporter: Any,
+        ledger: Ledger,
+        size: Callable[[Any], int] = len,
+        complete: Callable[[Any], Any] = lambda batch: batch,
+    ) -> None:
         self._exporter = exporter
         self._ledger = ledger
         self._size = size
+        self._complete = complete
         self._is_shut_down = False
 
     def __getattr__(self, name: str) -> Any:
@@ -84,7 +91,7 @@ class WatchedExporter:
         """Export and write down whether it arrived."""
         delivered = False
         try:
-            result = self._exporter.export(batch, *args, **kwargs)
+            result = self._exporter.export(self._complete(batch), *args, **kwargs)
             delivered = result.name == "SUCCESS"
             return result
         finally:

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from opentelemetry.context import Context
-from opentelemetry.metrics import Counter, Histogram, Meter
 
 from ..ai.llm.types import LLMUsage
 from . import semconv
 from .config import MetricNames
-
-Attributes = dict[str, str | bool | int | float]
+from .instruments import Attributes, Counter, Histogram, Instruments
 
 _MAX_SETS = 1024
 _NO_SPAN = Context()
@@ -96,12 +94,12 @@ class _MetricSet(Protocol):
 class CallMetrics:
     """All metrics of model calls, by the names that were asked for."""
 
-    def __init__(self, meter: Meter, names: MetricNames) -> None:
-        self._sets: list[_MetricSet] = [_OurMetrics(meter)]
+    def __init__(self, instruments: Instruments, names: MetricNames) -> None:
+        self._sets: list[_MetricSet] = [_OurMetrics(instruments)]
         if names != "newest":
-            self._sets.append(_TodaysMetrics(meter))
+            self._sets.append(_TodaysMetrics(instruments))
         if names != "today":
-            self._sets.append(_NewestMetrics(meter))
+            self._sets.append(_NewestMetrics(instruments))
 
     def record(self, call: EndedCall) -> None:
         """Measure one ended call."""
@@ -109,31 +107,26 @@ class CallMetrics:
             metric_set.record(call)
 
 
-def histogram(meter: Meter, name: str, unit: str, boundaries: tuple[float, ...], description: str) -> Histogram:
-    """A histogram with boundaries that suit what it measures; the SDK's own suit none of ours."""
-    return meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=boundaries)
-
-
 class _OurMetrics:
-    def __init__(self, meter: Meter) -> None:
-        self._cost = meter.create_counter(semconv.METRIC_LLM_COST, "USD", "Cost of model calls that have a price")
-        self._call_cost = histogram(
-            meter, semconv.METRIC_LLM_CALL_COST, "USD", semconv.COST_BOUNDARIES_USD, "Cost of one model call"
+    def __init__(self, instruments: Instruments) -> None:
+        self._cost = instruments.counter(semconv.METRIC_LLM_COST, "USD", "Cost of model calls that have a price")
+        self._call_cost = instruments.histogram(
+            semconv.METRIC_LLM_CALL_COST, "USD", "Cost of one model call", semconv.COST_BOUNDARIES_USD
         )
-        self._retries = meter.create_counter(semconv.METRIC_LLM_RETRIES, "{retry}", "Attempts that were repeated")
-        self._unpriced = meter.create_counter(
+        self._retries = instruments.counter(semconv.METRIC_LLM_RETRIES, "{retry}", "Attempts that were repeated")
+        self._unpriced = instruments.counter(
             semconv.METRIC_LLM_UNPRICED_CALLS, "{call}", "Model calls that succeeded and whose price is unknown"
         )
 
     def record(self, call: EndedCall) -> None:
         attributes = call.attributes.plain
-        if call.retries:
-            self._retries.add(call.retries, attributes, call.context)
+        # Zero counts too: a series that begins at zero lets rate() see the first retry.
+        self._retries.add(call.retries, attributes, _NO_SPAN)
         usage = call.usage
         if usage is None:
             return
         if usage.cost_usd is None:
-            self._unpriced.add(1, attributes, call.context)
+            self._unpriced.add(1, attributes, _NO_SPAN)
         else:
             self._cost.add(usage.cost_usd, attributes, _NO_SPAN)
             self._call_cost.record(usage.cost_usd, attributes, call.context)
@@ -142,16 +135,12 @@ class _OurMetrics:
 class _TodaysMetrics:
     """The names that dashboards read today (conventions up to v1.41)."""
 
-    def __init__(self, meter: Meter) -> None:
-        self._duration = histogram(
-            meter,
-            semconv.METRIC_OPERATION_DURATION,
-            "s",
-            semconv.DURATION_BOUNDARIES_S,
-            "Duration of a GenAI operation",
+    def __init__(self, instruments: Instruments) -> None:
+        self._duration = instruments.histogram(
+            semconv.METRIC_OPERATION_DURATION, "s", "Duration of a GenAI operation", semconv.DURATION_BOUNDARIES_S
         )
-        self._tokens = histogram(
-            meter, semconv.METRIC_TOKEN_USAGE, "{token}", semconv.TOKEN_BOUNDARIES, "Input and output tokens used"
+        self._tokens = instruments.histogram(
+            semconv.METRIC_TOKEN_USAGE, "{token}", "Input and output tokens used", semconv.TOKEN_BOUNDARIES
         )
 
     def record(self, call: EndedCall) -> None:
@@ -165,31 +154,25 @@ class _TodaysMetrics:
 class _NewestMetrics:
     """The newest names of the conventions (semantic-conventions-genai, metrics.yaml)."""
 
-    def __init__(self, meter: Meter) -> None:
-        self._duration = histogram(
-            meter, semconv.METRIC_INFERENCE_DURATION, "s", semconv.DURATION_BOUNDARIES_S, "Duration of an inference"
+    def __init__(self, instruments: Instruments) -> None:
+        def counter(name: str, description: str) -> Counter:
+            return instruments.counter(name, "{token}", description)
+
+        def histogram(name: str, description: str) -> Histogram:
+            return instruments.histogram(name, "{token}", description, semconv.TOKEN_BOUNDARIES)
+
+        self._duration = instruments.histogram(
+            semconv.METRIC_INFERENCE_DURATION, "s", "Duration of an inference", semconv.DURATION_BOUNDARIES_S
         )
-        self._input = _tokens_counter(meter, semconv.METRIC_INFERENCE_INPUT_TOKENS, "Input tokens used")
-        self._output = _tokens_counter(meter, semconv.METRIC_INFERENCE_OUTPUT_TOKENS, "Output tokens used")
+        self._input = counter(semconv.METRIC_INFERENCE_INPUT_TOKENS, "Input tokens used")
+        self._output = counter(semconv.METRIC_INFERENCE_OUTPUT_TOKENS, "Output tokens used")
         self._subsets = (
-            _tokens_counter(meter, semconv.METRIC_INFERENCE_CACHE_READ_TOKENS, "Input tokens read from a cache"),
-            _tokens_counter(meter, semconv.METRIC_INFERENCE_CACHE_WRITE_TOKENS, "Input tokens written to a cache"),
-            _tokens_counter(meter, semconv.METRIC_INFERENCE_REASONING_TOKENS, "Output tokens spent on reasoning"),
+            counter(semconv.METRIC_INFERENCE_CACHE_READ_TOKENS, "Input tokens read from a cache"),
+            counter(semconv.METRIC_INFERENCE_CACHE_WRITE_TOKENS, "Input tokens written to a cache"),
+            counter(semconv.METRIC_INFERENCE_REASONING_TOKENS, "Output tokens spent on reasoning"),
         )
-        self._operation_input = histogram(
-            meter,
-            semconv.METRIC_INFERENCE_OPERATION_INPUT_TOKENS,
-            "{token}",
-            semconv.TOKEN_BOUNDARIES,
-            "Input tokens of one inference",
-        )
-        self._operation_output = histogram(
-            meter,
-            semconv.METRIC_INFERENCE_OPERATION_OUTPUT_TOKENS,
-            "{token}",
-            semconv.TOKEN_BOUNDARIES,
-            "Output tokens of one inference",
-        )
+        self._operation_input = histogram(semconv.METRIC_INFERENCE_OPERATION_INPUT_TOKENS, "Input tokens of a call")
+        self._operation_output = histogram(semconv.METRIC_INFERENCE_OPERATION_OUTPUT_TOKENS, "Output tokens of a call")
 
     def record(self, call: EndedCall) -> None:
         self._duration.record(call.duration_s, call.attributes.plain, call.context)
@@ -213,7 +196,3 @@ class _NewestMetrics:
         """A failed call counts as zero tokens of unknown modality (conventions, "token metrics")."""
         self._input.add(0, call.attributes.unknown, _NO_SPAN)
         self._output.add(0, call.attributes.unknown, _NO_SPAN)
-
-
-def _tokens_counter(meter: Meter, name: str, description: str) -> Counter:
-    return meter.create_counter(name, "{token}", description)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from opentelemetry import metrics, trace
 
 from .._version import __version__
+from .instruments import SCOPE_NAME, Instruments, MeterInstruments
 from .semconv import SCHEMA_URL
-
-_SCOPE = "tracemind_otel"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +19,8 @@ class Providers:
     """Makes the spans."""
     meter_provider: metrics.MeterProvider | None = None
     """Makes the metrics."""
+    instruments: Instruments | None = None
+    """Lean instruments of the pipeline behind `meter_provider`, where it is one that `configure()` made."""
     metric_attributes: tuple[str, ...] = ()
     """Names of flow attributes that become attributes of the metrics."""
 
@@ -41,12 +42,19 @@ def use_providers(providers: Providers) -> None:
 def tracer(provider: trace.TracerProvider | None = None) -> trace.Tracer:
     """Our tracer from a provider, else from the configured or global one."""
     return trace.get_tracer(
-        _SCOPE, __version__, tracer_provider=provider or _configured.tracer_provider, schema_url=SCHEMA_URL
+        SCOPE_NAME, __version__, tracer_provider=provider or _configured.tracer_provider, schema_url=SCHEMA_URL
     )
 
 
 def meter(provider: metrics.MeterProvider | None = None) -> metrics.Meter:
     """Our meter from a provider, else from the configured or global one."""
     return metrics.get_meter(
-        _SCOPE, __version__, meter_provider=provider or _configured.meter_provider, schema_url=SCHEMA_URL
+        SCOPE_NAME, __version__, meter_provider=provider or _configured.meter_provider, schema_url=SCHEMA_URL
     )
+
+
+def instruments(provider: metrics.MeterProvider | None = None) -> Instruments:
+    """What to write metrics to: a given provider's instruments, else the configured lean ones, else the global ones."""
+    if provider is None and _configured.instruments is not None:
+        return _configured.instruments
+    return MeterInstruments(meter(provider))

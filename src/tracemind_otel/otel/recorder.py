@@ -19,7 +19,7 @@ from ..runtime.rollup import FlowScope, current_flow
 from . import semconv
 from .config import metric_names
 from .metrics import AttributeCache, AttributeSets, CallMetrics, EndedCall
-from .providers import configured_providers, meter, tracer
+from .providers import configured_providers, instruments, tracer
 
 AttributeValue = str | bool | int | float | Sequence[str]
 
@@ -53,7 +53,7 @@ class OTelRecorder(Recorder):
         metric_attributes: Sequence[str] | None = None,
     ) -> None:
         self._tracer = tracer(tracer_provider)
-        self._metrics = CallMetrics(meter(meter_provider), metric_names())
+        self._metrics = CallMetrics(instruments(meter_provider), metric_names())
         named = configured_providers().metric_attributes if metric_attributes is None else tuple(metric_attributes)
         self._flow_attributes = named
         self._metric_attributes = _METRIC_ATTRIBUTES + named

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -20,13 +20,14 @@ from ..ai.llm.pricing import PriceSource, set_prices
 from ..errors import ConfigError
 from ..runtime.recorder import Recorder
 from ..runtime.rollup import AttributeValue
-from .config import ExportConfig, export_config, exporter_is_on, sdk_is_disabled
+from .aggregation import OwnInstruments
+from .config import ExportConfig, export_config, exporter_is_on, histograms_are_delta, sdk_is_disabled
 from .delivery import Ledger, MetricsLedger, OneShot, WatchedExporter, WatchedProcessor
-from .providers import Providers, use_providers
+from .providers import Providers, meter, use_providers
 from .recorder import OTelRecorder
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.metrics.export import MetricExporter
+    from opentelemetry.sdk.metrics.export import MetricExporter, MetricsData
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -45,8 +46,16 @@ class _Pipeline:
 
     tracer_provider: trace.TracerProvider | None = None
     meter_provider: metrics.MeterProvider | None = None
+    instruments: OwnInstruments | None = None
     exporters: list[WatchedExporter] = field(default_factory=list[WatchedExporter])
     ledgers: list[Ledger] = field(default_factory=list[Ledger])
+
+    def add(self, exporter: WatchedExporter, ledger: Ledger) -> None:
+        self.exporters.append(exporter)
+        self.ledgers.append(ledger)
+
+    def with_histograms(self, data: MetricsData) -> MetricsData:
+        return data if self.instruments is None else self.instruments.add_histograms(data)
 
     @property
     def providers(self) -> list[Any]:
@@ -217,6 +226,7 @@ def configure(
         providers=Providers(
             tracer_provider=joined.tracer_provider or pipeline.tracer_provider,
             meter_provider=joined.meter_provider or pipeline.meter_provider,
+            instruments=pipeline.instruments,
             metric_attributes=tuple(metric_attributes),
         ),
         pipeline=pipeline,
@@ -285,10 +295,12 @@ def _build_metrics(pipeline: _Pipeline, config: ExportConfig, resource: Resource
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
     ledger = MetricsLedger(config.destination("metrics"))
-    exporter = _watched(pipeline, _metric_exporter(config), ledger, lambda _: 1)
+    exporter = WatchedExporter(_metric_exporter(config), ledger, lambda _: 1, pipeline.with_histograms)
     reader = PeriodicExportingMetricReader(cast("MetricExporter", exporter))
     provider = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
+    pipeline.add(exporter, ledger)
     pipeline.meter_provider = provider
+    pipeline.instruments = OwnInstruments(meter(provider), delta=histograms_are_delta())
     _made_here.add(provider)
     if _is_placeholder(metrics.get_meter_provider()):
         metrics.set_meter_provider(provider)
@@ -298,15 +310,9 @@ def _processor(pipeline: _Pipeline, exporter: SpanExporter, destination: str) ->
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     ledger = Ledger(destination)
-    watched = _watched(pipeline, exporter, ledger, len)
+    watched = WatchedExporter(exporter, ledger)
+    pipeline.add(watched, ledger)
     return cast("SpanProcessor", WatchedProcessor(BatchSpanProcessor(cast("SpanExporter", watched)), ledger))
-
-
-def _watched(pipeline: _Pipeline, exporter: object, ledger: Ledger, size: Callable[[Any], int]) -> WatchedExporter:
-    watched = WatchedExporter(exporter, ledger, size)
-    pipeline.exporters.append(watched)
-    pipeline.ledgers.append(ledger)
-    return watched
 
 
 def _file_exporter(path: str) -> SpanExporter:

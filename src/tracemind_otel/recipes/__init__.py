@@ -1,0 +1,1 @@
+"""Programs to copy from, each runnable as a module."""
