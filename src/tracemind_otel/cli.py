@@ -45,9 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    arguments = _parser().parse_args(argv)
     try:
-        return _run(arguments)
+        return _run(_parser().parse_args(argv))
     except (CommandError, ConfigError) as error:
         _say(str(error))
         return _EXIT_FAILED
@@ -243,7 +242,7 @@ def _demo(file: str | None, endpoint: str | None, jaeger: str) -> None:
 
 
 def _new_file() -> str:
-    descriptor, path = tempfile.mkstemp(prefix="tracemind-demo-", suffix=".jsonl")
+    descriptor, path = tempfile.mkstemp(prefix="tracemind-demo-", suffix=".otlp.jsonl")
     os.close(descriptor)
     return path
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import importlib
 import logging
 import os
 import sys
@@ -211,6 +212,8 @@ def configure(
     if _active is not None:
         log.warning("configure() was called before: its Telemetry is returned as it is; shut it down first")
         return _active
+    # Whoever configures will call: better imported here than on the event loop, by the first call.
+    importlib.import_module("tracemind_otel.steps.ai_llm_call")
     config = export_config(endpoint=endpoint, protocol=protocol, headers=headers, file=file)
     _warn_of_wrong_port(config)
     if prices is not None:

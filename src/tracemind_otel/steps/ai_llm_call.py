@@ -92,7 +92,7 @@ class LLMCallConfig:
         for name in values:
             if name not in allowed:
                 close = difflib.get_close_matches(str(name), allowed, n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
+                hint = f"; did you mean {close[0]!r}?" if close else "."
                 raise ConfigError(f"{STEP_TYPE}: unknown field {name!r}{hint} Allowed are {', '.join(allowed)}")
         for name in ("provider", "model"):
             if name not in values:
@@ -362,7 +362,7 @@ class _Call:
             "retry_after_s": error.retry_after_s,
             "retryable": error.retryable,
         }
-        log.warning("%s failed after %d attempts: %s", self._name, self._retries + 1, error.error_type)
+        log.warning("%s failed after %d attempt(s): %s", self._name, self._retries + 1, error.error_type)
         self._end(StepEnd(status="error", payload=result, error=error, retries=self._retries))
         return result
 

@@ -135,7 +135,7 @@ def _find(name: str) -> _Entry:
     if key in _entries:
         return _entries[key]
     close = difflib.get_close_matches(key, _entries, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close else "."
     raise UnknownProviderError(
         f"Unsupported LLM provider: {name!r}{hint} Known are {', '.join(names())}; "
         f"add one with LLMClientFactory.register or the entry-point group {ENTRY_POINT_GROUP!r}"

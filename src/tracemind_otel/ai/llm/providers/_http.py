@@ -240,7 +240,7 @@ def json_object(reply: HttpReply) -> dict[str, Any]:
     """
     try:
         document = json.loads(reply.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         what = "is empty" if not reply.body.strip() else "is not JSON"
         # Not chained: the decoder's error holds the whole body.
         raise LLMResponseError(
@@ -290,7 +290,7 @@ def status_error(reply: HttpReply, *, key: str | None, prompt: str) -> LLMStatus
     """The typed error for a reply that is not a success."""
     try:
         body = error_body(json.loads(reply.body))
-    except ValueError:
+    except (ValueError, RecursionError):
         body = ErrorBody()
     return error_from_body(reply, reply.status_code, body, key=key, prompt=prompt)
 
