@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from ._version import __version__
 from .errors import ConfigError
-from .otel.config import ExportConfig, export_config, exporter_is_on
+from .otel.config import ExportConfig, export_config
 from .otlp_file import FileSpan, OTLPFileError, read_spans
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def _demo(file: str | None, endpoint: str | None, jaeger: str) -> None:
     run = run_demo(file=path, endpoint=endpoint)
     _print_traces(console, _spans_of_demo(path, run.trace_id))
     _print_line(console, f"\nSpans written to {path}")
-    if config.uses_otlp and exporter_is_on("traces"):
+    if "traces" in config.signals:
         _print_export(console, config, f"{jaeger.rstrip('/')}/trace/{run.trace_id}", arrived=run.arrived)
     _print_next_steps(console, path)
 

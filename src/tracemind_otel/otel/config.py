@@ -35,6 +35,7 @@ DISABLED_VARIABLE = "OTEL_SDK_DISABLED"
 _NEWEST = "gen_ai_latest_experimental"
 _PROTOCOLS: dict[str, Protocol] = {"http/protobuf": "http/protobuf", "grpc": "grpc"}
 _DEFAULT_ENDPOINTS = {"http/protobuf": "http://localhost:4318", "grpc": "http://localhost:4317"}
+_SIGNALS: tuple[Signal, ...] = ("traces", "metrics")
 _SIGNAL_PATHS = ("/v1/traces", "/v1/metrics")
 
 
@@ -50,11 +51,8 @@ class ExportConfig:
     """Headers of each export; `None` leaves them to `OTEL_EXPORTER_OTLP_HEADERS`."""
     file: str | None = None
     """A file that gets the spans as OTLP JSON lines."""
-
-    @property
-    def uses_otlp(self) -> bool:
-        """Whether spans and metrics go to a receiver: not when a file is all that was asked for."""
-        return self.file is None or self.endpoint is not None or any(map(os.getenv, ENDPOINT_VARIABLES))
+    signals: frozenset[Signal] = frozenset(("traces", "metrics"))
+    """What goes to the receiver: nothing when a file is all that was asked for."""
 
     def signal_endpoint(self, signal: Signal) -> str | None:
         """The endpoint to give to one signal's exporter; `None` leaves it to the environment."""
@@ -89,7 +87,14 @@ def export_config(
         protocol=_protocol(protocol),
         headers=headers,
         file=None if file is None else os.fspath(file),
+        signals=_signals(is_file_alone=file is not None and endpoint is None),
     )
+
+
+def _signals(*, is_file_alone: bool) -> frozenset[Signal]:
+    switched_on = frozenset[Signal](signal for signal in _SIGNALS if _exporter_is_on(signal))
+    is_wanted = not is_file_alone or any(map(os.getenv, ENDPOINT_VARIABLES))
+    return switched_on if is_wanted else frozenset[Signal]()
 
 
 def _protocol(argument: str | None) -> Protocol:
@@ -116,12 +121,7 @@ def _without_user(url: str) -> str:
     return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
-def exporter_is_on(signal: Signal) -> bool:
-    """Whether `OTEL_TRACES_EXPORTER` / `OTEL_METRICS_EXPORTER` leave OTLP on; only `otlp` and `none` are offered.
-
-    Raises:
-        ConfigError: the variable names another exporter.
-    """
+def _exporter_is_on(signal: Signal) -> bool:
     variable = f"OTEL_{signal.upper()}_EXPORTER"
     value = (os.getenv(variable) or "otlp").strip().lower()
     if value not in ("otlp", "none"):

@@ -7,11 +7,15 @@ run in threads of their own.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
+
+_SELDOM_S = 60.0
 
 
 class Ledger:
@@ -68,6 +72,24 @@ class MetricsLedger(Ledger):
         return f"the last metrics did not reach {self._destination}" if self.failed else None
 
 
+class _OnceAMinute(logging.Filter):
+    """Lets a logger say the same thing once a minute: an exporter whose receiver is down says it at every try."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said_at: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        key, now = (record.name, str(record.msg)), time.monotonic()
+        if now - self._said_at.get(key, float("-inf")) < _SELDOM_S:
+            return False
+        self._said_at[key] = now
+        return True
+
+
+_once_a_minute = _OnceAMinute()
+
+
 class WatchedExporter:
     """An exporter of spans or of metrics whose results are written down. Everything else is the exporter's own."""
 
@@ -83,6 +105,7 @@ class WatchedExporter:
         self._size = size
         self._complete = complete
         self._is_shut_down = False
+        logging.getLogger(type(exporter).__module__).addFilter(_once_a_minute)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._exporter, name)

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from opentelemetry import metrics, trace
 
-from ..ai.llm.pricing import PriceSource, set_prices
+from ..ai.llm.pricing import PriceSource, load_prices, set_prices
 from ..errors import ConfigError
 from ..runtime.recorder import Recorder
 from ..runtime.rollup import AttributeValue
 from .aggregation import OwnInstruments
-from .config import ExportConfig, export_config, exporter_is_on, histograms_are_delta, sdk_is_disabled
+from .config import ExportConfig, export_config, histograms_are_delta, sdk_is_disabled
 from .delivery import Ledger, MetricsLedger, OneShot, WatchedExporter, WatchedProcessor
 from .providers import Providers, meter, use_providers
 from .recorder import OTelRecorder
@@ -215,9 +215,7 @@ def configure(
     # Whoever configures will call: better imported here than on the event loop, by the first call.
     importlib.import_module("tracemind_otel.steps.ai_llm_call")
     config = export_config(endpoint=endpoint, protocol=protocol, headers=headers, file=file)
-    _warn_of_wrong_port(config)
-    if prices is not None:
-        set_prices(prices)
+    own_prices = None if prices is None else load_prices(prices)
     pipeline = _Pipeline()
     joined = Providers(
         tracer_provider=tracer_provider or _existing(trace.get_tracer_provider()),
@@ -225,6 +223,11 @@ def configure(
     )
     if not sdk_is_disabled():
         _build(pipeline, joined, config, _resource(service_name, resource))
+        _publish(pipeline)
+    # Only now that nothing can go wrong any more: a mistake leaves nothing behind.
+    _warn_of_wrong_port(config)
+    if own_prices is not None:
+        set_prices(own_prices)
     _active = Telemetry(
         providers=Providers(
             tracer_provider=joined.tracer_provider or pipeline.tracer_provider,
@@ -272,25 +275,25 @@ def _resource(service_name: str | None, attributes: Mapping[str, AttributeValue]
 
 def _build(pipeline: _Pipeline, joined: Providers, config: ExportConfig, resource: Resource) -> None:
     """Make what is missing. Somebody who made a tracer provider alone gets no metrics sent to a guessed address."""
-    asked_for = config.endpoint is not None or joined.tracer_provider is None
-    if joined.meter_provider is None and config.uses_otlp and asked_for and exporter_is_on("metrics"):
-        _build_metrics(pipeline, config, resource)
     if joined.tracer_provider is None:
         _build_traces(pipeline, config, resource)
+    asked_for = config.endpoint is not None or joined.tracer_provider is None
+    if joined.meter_provider is None and "metrics" in config.signals and asked_for:
+        _build_metrics(pipeline, config, resource)
 
 
 def _build_traces(pipeline: _Pipeline, config: ExportConfig, resource: Resource) -> None:
     from opentelemetry.sdk.trace import TracerProvider
 
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    exporters: list[tuple[SpanExporter, str]] = []
     if config.file is not None:
-        provider.add_span_processor(_processor(pipeline, _file_exporter(config.file), config.file))
-    if config.uses_otlp and exporter_is_on("traces"):
-        provider.add_span_processor(_processor(pipeline, _span_exporter(config), config.destination("traces")))
+        exporters.append((_file_exporter(config.file), config.file))
+    if "traces" in config.signals:
+        exporters.append((_span_exporter(config), config.destination("traces")))
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    for exporter, destination in exporters:
+        provider.add_span_processor(_processor(pipeline, exporter, destination))
     pipeline.tracer_provider = provider
-    _made_here.add(provider)
-    if _is_placeholder(trace.get_tracer_provider()):
-        trace.set_tracer_provider(provider)
 
 
 def _build_metrics(pipeline: _Pipeline, config: ExportConfig, resource: Resource) -> None:
@@ -304,9 +307,15 @@ def _build_metrics(pipeline: _Pipeline, config: ExportConfig, resource: Resource
     pipeline.add(exporter, ledger)
     pipeline.meter_provider = provider
     pipeline.instruments = OwnInstruments(meter(provider), delta=histograms_are_delta())
-    _made_here.add(provider)
-    if _is_placeholder(metrics.get_meter_provider()):
-        metrics.set_meter_provider(provider)
+
+
+def _publish(pipeline: _Pipeline) -> None:
+    """Make what was made the global providers, where there are none: they can be set once in a process."""
+    _made_here.update(pipeline.providers)
+    if pipeline.tracer_provider is not None and _is_placeholder(trace.get_tracer_provider()):
+        trace.set_tracer_provider(pipeline.tracer_provider)
+    if pipeline.meter_provider is not None and _is_placeholder(metrics.get_meter_provider()):
+        metrics.set_meter_provider(pipeline.meter_provider)
 
 
 def _processor(pipeline: _Pipeline, exporter: SpanExporter, destination: str) -> SpanProcessor:

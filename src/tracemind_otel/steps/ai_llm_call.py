@@ -19,7 +19,7 @@ from ..ai.llm.policy import RetryPolicy
 from ..ai.llm.pricing import price_call
 from ..ai.llm.scrub import scrub
 from ..ai.llm.types import LLMRequest, LLMResponse, LLMUsage
-from ..errors import ConfigError, LLMClientError, LLMConnectionError, LLMError, LLMTimeoutError
+from ..errors import ConfigError, LLMClientError, LLMConnectionError, LLMError, LLMResponseError, LLMTimeoutError
 from ..runtime.recorder import Recorder, StepEnd, StepHandle, StepRetry, StepStart, begin_safely
 from ..runtime.rollup import current_flow
 
@@ -268,7 +268,7 @@ class _Call:
     async def _attempt(self) -> LLMResponse:
         try:
             with self._handle.active():
-                return await self._complete_in_time()
+                return _checked(await self._complete_in_time(), self._client)
         except LLMError as error:
             error.reword(scrub(error.message, prompt=self._request.prompt))
             raise
@@ -384,6 +384,14 @@ class _Call:
         if flow is not None:
             flow.add_call(end.usage, retries=end.retries)
         self._handle.end(end)
+
+
+def _checked(response: object, client: AsyncLLMClient) -> LLMResponse:
+    """What a client of a third party returns need not be what its signature says."""
+    usage: object = getattr(response, "usage", None)
+    if isinstance(response, LLMResponse) and isinstance(usage, LLMUsage):
+        return response
+    raise LLMResponseError(f"{type(client).__name__}.complete returned no LLMResponse", retryable=False)
 
 
 def _as_llm_error(error: Exception, prompt: str) -> LLMError:

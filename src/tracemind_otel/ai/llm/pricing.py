@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...errors import ConfigError
 from .types import CostSource, LLMUsage
@@ -100,8 +100,10 @@ def _rate(model: str, name: str, value: object) -> Decimal | None:
 
 
 def _provider(model: str, value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
+    if value is None:
+        return None
+    if isinstance(value, str) and value.strip():
+        return value.strip().lower()
     raise ConfigError(f"price of {model!r}: 'provider' is {value!r}; it must be a provider's name or absent")
 
 
@@ -128,11 +130,19 @@ def load_prices(source: PriceSource) -> tuple[Price, ...]:
     Raises:
         ConfigError: the file cannot be read or a row is wrong.
     """
-    rows = _rows_of_file(Path(source)) if isinstance(source, str | Path) else source
-    return tuple(row if isinstance(row, Price) else Price.from_mapping(row) for row in rows)
+    rows: Iterable[object] = _rows_of_file(Path(source)) if isinstance(source, str | Path) else source
+    return tuple(_price_of_row(row) for row in rows)
 
 
-def _rows_of_file(path: Path) -> list[Mapping[str, Any]]:
+def _price_of_row(row: object) -> Price:
+    if isinstance(row, Price):
+        return row
+    if not isinstance(row, Mapping):
+        raise ConfigError(f"price: {row!r} is not a table of fields")
+    return Price.from_mapping(cast("Mapping[str, Any]", row))
+
+
+def _rows_of_file(path: Path) -> list[object]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -142,7 +152,7 @@ def _rows_of_file(path: Path) -> list[Mapping[str, Any]]:
     rows = document.get("price")
     if not isinstance(rows, list):
         raise ConfigError(f"prices: {path} has no [[price]] table")
-    return rows  # pyright: ignore[reportUnknownVariableType]  # each row is checked by Price.from_mapping
+    return cast("list[object]", rows)
 
 
 class Overrides:
@@ -179,12 +189,14 @@ def set_prices(source: PriceSource) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Rates:
-    """The rates of a table's price that a chat call can use; USD per million tokens."""
+    """The rates of a price that a chat call can use: USD per million tokens, and per thousand requests."""
 
     input: Decimal | TieredPrices | None
     output: Decimal | TieredPrices | None
     cache_read: Decimal | TieredPrices | None
     cache_write: Decimal | TieredPrices | None
+    reasoning: Decimal | TieredPrices | None = None
+    requests: Decimal | TieredPrices | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,41 +258,48 @@ class PriceTable:
 
 
 def _rates(price: ModelPrice) -> _Rates:
-    values = price.__dict__
+    rate_of = vars(price).get
     return _Rates(
-        values.get("input_mtok"),
-        values.get("output_mtok"),
-        values.get("cache_read_mtok"),
-        values.get("cache_write_mtok"),
+        rate_of("input_mtok"),
+        rate_of("output_mtok"),
+        rate_of("cache_read_mtok"),
+        rate_of("cache_write_mtok"),
+        rate_of("output_reasoning_mtok"),
+        rate_of("requests_kcount"),
     )
 
 
 def _cost(rates: _Rates, usage: LLMUsage) -> Decimal | None:
-    """Each token at its own rate; a part without a rate of its own costs what plain input costs."""
-    read, write, plain = _input_parts(usage, rates)
+    """Each token at its own rate; `None` where a rate that is needed is missing."""
+    prompt, completion = max(usage.prompt_tokens, 0), max(usage.completion_tokens, 0)
+    read = _part(usage.cache_read_tokens, prompt, rates.cache_read)
+    write = _part(usage.cache_write_tokens, prompt - read, rates.cache_write)
+    reasoning = _part(usage.reasoning_tokens, completion, rates.reasoning)
     total = Decimal(0)
     for count, rate in (
-        (plain, rates.input),
+        (prompt - read - write, rates.input),
         (read, rates.cache_read),
         (write, rates.cache_write),
-        (max(usage.completion_tokens, 0), rates.output),
+        (completion - reasoning, rates.output),
+        (reasoning, rates.reasoning),
     ):
         if count:
             if rate is None:
                 return None
-            total += count * (rate if isinstance(rate, Decimal) else _tier(rate, usage.prompt_tokens))
-    return total / _MILLION
+            total += count * _at_size(rate, prompt)
+    fee = Decimal(0) if rates.requests is None else _at_size(rates.requests, prompt) / 1000
+    return total / _MILLION + fee
 
 
-def _input_parts(usage: LLMUsage, rates: _Rates) -> tuple[int, int, int]:
-    """Cache reads, cache writes and the rest; clamped, since some servers report more reads than input."""
-    prompt = max(usage.prompt_tokens, 0)
-    read = min(max(usage.cache_read_tokens or 0, 0), prompt) if rates.cache_read is not None else 0
-    write = min(max(usage.cache_write_tokens or 0, 0), prompt - read) if rates.cache_write is not None else 0
-    return read, write, prompt - read - write
+def _part(count: int | None, whole: int, rate: object) -> int:
+    """A part that has a rate of its own, clamped: some servers report more of a part than of the whole."""
+    return 0 if rate is None or count is None else min(max(count, 0), whole)
 
 
-def _tier(rate: TieredPrices, prompt_tokens: int) -> Decimal:
+def _at_size(rate: Decimal | TieredPrices, prompt_tokens: int) -> Decimal:
+    """The rate for a prompt of that size."""
+    if isinstance(rate, Decimal):
+        return rate
     reached = [tier.price for tier in rate.tiers if prompt_tokens > tier.start]
     return reached[-1] if reached else rate.base
 

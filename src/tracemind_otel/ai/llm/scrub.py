@@ -7,9 +7,14 @@ from collections.abc import Iterable
 
 _WITHHELD = "(the message is withheld: it repeats the prompt)"
 _REDACTED = "[redacted]"
-_WINDOW = 24
-_MAX_MESSAGE = 500
-_IGNORED = re.compile(r"[\s\\]+")
+_SHOWN = 500
+"""Characters of a message that are shown; a page of HTML shall not flood a span."""
+_RUN = 24
+"""So many characters of the prompt in a row are a repetition."""
+_BLOCK = _RUN // 2
+"""Any run of that length holds a whole block of this length that begins at a multiple of it."""
+_ESCAPED_CHARACTER = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|U([0-9a-fA-F]{8}))")
+_IGNORED = re.compile(r"\\+[nrtbf]|[\s\\]+")
 
 
 def scrub(message: str, *, secrets: Iterable[str] = (), prompt: str = "") -> str:
@@ -23,18 +28,33 @@ def scrub(message: str, *, secrets: Iterable[str] = (), prompt: str = "") -> str
     for secret in secrets:
         if secret:
             message = message.replace(secret, _REDACTED)
-    if _repeats(message, prompt):
-        return _WITHHELD
-    return message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + "..."
+    shown = message if len(message) <= _SHOWN else message[:_SHOWN] + "..."
+    return _WITHHELD if _repeats(message[:_SHOWN], prompt) else shown
+
+
+def scrub_token(token: str | None, *, secrets: Iterable[str] = (), prompt: str = "") -> str | None:
+    """A code, a type or an id of a server's, or `None` where it repeats a secret or the prompt."""
+    return token if token is not None and scrub(token, secrets=secrets, prompt=prompt) == token else None
 
 
 def _repeats(message: str, prompt: str) -> bool:
     said, sent = _plain(message), _plain(prompt)
-    if len(sent) < _WINDOW:
+    if len(sent) < _RUN:
         return bool(sent) and sent in said
-    return any(said[start : start + _WINDOW] in sent for start in range(len(said) - _WINDOW + 1))
+    blocks = range(0, len(said) - _BLOCK + 1, _BLOCK)
+    return any(said[start : start + _BLOCK] in sent and _shares_a_run(said, sent, start) for start in blocks)
+
+
+def _shares_a_run(said: str, sent: str, block: int) -> bool:
+    """Whether a run that holds this block stands in both."""
+    first, last = max(0, block + _BLOCK - _RUN), min(block, len(said) - _RUN)
+    return any(said[start : start + _RUN] in sent for start in range(first, last + 1))
 
 
 def _plain(text: str) -> str:
-    """Without white space and escapes, so that a prompt quoted as JSON is found too."""
-    return _IGNORED.sub("", text).casefold()
+    """Without white space and escapes, so that a prompt quoted as JSON or as a Python string is found too."""
+    unescaped = _ESCAPED_CHARACTER.sub(
+        lambda match: chr(min(int(match[1] or match[2] or match[3], 16), 0x10FFFF)), text
+    )
+    joined = unescaped.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return _IGNORED.sub("", joined).casefold()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import logging
 import os
 from dataclasses import dataclass
-from importlib.metadata import entry_points
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ....errors import ConfigError, UnknownProviderError
 from ..client import AsyncLLMClient
@@ -16,7 +16,12 @@ from ._loop import PerLoop
 from .fake import FakeLLMClient
 from .openai import OpenAILLMClient
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 __all__ = ["FakeLLMClient", "OpenAILLMClient"]
+
+log = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "tracemind_otel.providers"
 """The entry-point group in which other distributions name their client factories."""
@@ -79,11 +84,22 @@ def load_plugins() -> None:
 
     A name that is registered already keeps its factory.
     """
+    # Costs some 20 ms, which nobody without plug-ins should pay at import.
+    from importlib.metadata import entry_points
+
     global _plugins_are_loaded
     for point in entry_points(group=ENTRY_POINT_GROUP):
         if point.name.lower() not in _entries:
-            register(point.name, point.load())
+            _load(point)
     _plugins_are_loaded = True
+
+
+def _load(point: EntryPoint) -> None:
+    """One plug-in that cannot be loaded keeps no other provider from working."""
+    try:
+        register(point.name, point.load())
+    except Exception as error:
+        log.warning("provider %r (%s) cannot be loaded: %s: %s", point.name, point.value, type(error).__name__, error)
 
 
 def names() -> list[str]:
@@ -96,7 +112,10 @@ _ClientKey = tuple[_Entry, str | None, str | None, tuple[str | None, ...]]
 
 async def _close_all(clients: dict[_ClientKey, AsyncLLMClient]) -> None:
     for client in clients.values():
-        await client.aclose()
+        try:
+            await client.aclose()
+        except Exception:
+            log.exception("closing %s failed", type(client).__name__)
 
 
 _clients: PerLoop[dict[_ClientKey, AsyncLLMClient]] = PerLoop(dict, _close_all)

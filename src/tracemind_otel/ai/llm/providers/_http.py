@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from ....errors import (
     error_class_for_status,
 )
 from ..policy import parse_retry_after
-from ..scrub import scrub
+from ..scrub import scrub, scrub_token
 from ._loop import PerLoop
 
 if TYPE_CHECKING:
@@ -175,26 +176,33 @@ def _transport_error(error: Exception, url: httpx.URL) -> LLMError:
 
     cause = error.__cause__ or error
     where = url.host if url.port is None else f"{url.host}:{url.port}"
-    if isinstance(cause, aiohttp.ServerTimeoutError) or (cause is error and isinstance(error, httpx.TimeoutException)):
-        return LLMTimeoutError(f"no answer from {where} in time")
-    if isinstance(cause, httpx.DecodingError | aiohttp.ClientResponseError | aiohttp.http.HttpProcessingError):
+    if isinstance(error, httpx.DecodingError) or isinstance(
+        cause, aiohttp.ClientResponseError | aiohttp.http.HttpProcessingError
+    ):
         return LLMResponseError(f"the reply of {where} is not valid HTTP: {type(cause).__name__}")
+    is_other_fault = isinstance(cause, aiohttp.ClientError) and not isinstance(cause, aiohttp.ServerTimeoutError)
+    if isinstance(error, httpx.TimeoutException) and not is_other_fault:
+        return LLMTimeoutError(f"no answer from {where} in time")
     message = f"connection to {where} failed: {_reason(cause)}"
     return LLMConnectionError(message, retryable=not isinstance(cause, aiohttp.ClientSSLError))
 
 
 def _reason(cause: BaseException) -> str:
     """The operating system's word where there is one; never the exception's text, which may hold a URL or a header."""
-    system_error = getattr(cause, "os_error", cause)
-    text = getattr(system_error, "strerror", None)
-    return str(text) if text else type(cause).__name__
+    inner: BaseException | None = cause
+    while inner is not None:
+        number = getattr(inner, "errno", None)
+        if isinstance(number, int) and number > 0:
+            return os.strerror(number)
+        inner = inner.__cause__ or inner.__context__
+    return type(cause).__name__
 
 
 def base_url_of(field: str, value: str) -> tuple[str, SplitResult]:
     """Check a base URL; returns it without a trailing slash, and its parts.
 
     Raises:
-        ConfigError: it is not an http or https URL, or holds a user name or a password.
+        ConfigError: it is not an http or https URL, or holds what may be a key.
     """
     parts = urlsplit(value.strip())
     try:
@@ -203,8 +211,8 @@ def base_url_of(field: str, value: str) -> tuple[str, SplitResult]:
         port_is_valid = False
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_valid:
         raise ConfigError(f"{field} must be an http:// or https:// URL with a host, like https://api.example.com/v1")
-    if parts.username or parts.password:
-        raise ConfigError(f"{field} must not hold a user name or a password; pass the key as api_key")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigError(f"{field} must not hold a user, a password or a query; pass the key as api_key")
     return parts.geturl().rstrip("/"), parts
 
 
@@ -302,13 +310,14 @@ def error_from_body(
     error_class = error_class_for_status(status_code)
     if status_code == 429 and not _SPENT_QUOTA.isdisjoint({body.type, body.code}):
         error_class = LLMQuotaError
-    said = scrub(body.message, secrets=(key or "",), prompt=prompt) if body.message else "no message"
+    secrets = (key or "",)
+    said = scrub(body.message, secrets=secrets, prompt=prompt) if body.message else "no message"
     return error_class(
         f"HTTP {status_code}: {said}",
         status_code=status_code,
-        code=body.code,
-        provider_type=body.type,
-        request_id=reply.request_id,
+        code=scrub_token(body.code, secrets=secrets, prompt=prompt),
+        provider_type=scrub_token(body.type, secrets=secrets, prompt=prompt),
+        request_id=scrub_token(reply.request_id, secrets=secrets, prompt=prompt),
         retry_after_s=parse_retry_after(reply.headers),
         retryable={"true": True, "false": False}.get(reply.headers.get("x-should-retry", "").lower()),
     )

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     import httpx
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
+_MAX_COUNT = 2**53
+"""No count is as large; beyond it a float is no exact number, and beyond 2**63 OTLP loses the whole batch."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
@@ -88,10 +90,13 @@ class OpenAILLMClient(AsyncLLMClient):
             raise LLMAuthenticationError("OPENAI_API_KEY is not set: set it, or pass api_key")
         if self._timeout_s is None:
             return await self._complete(req)
+        scope = asyncio.timeout(self._timeout_s)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with scope:
                 return await self._complete(req)
         except TimeoutError as error:
+            if not scope.expired():
+                raise
             raise LLMTimeoutError(f"no whole answer within {self._timeout_s:g} s") from error
 
     async def _complete(self, req: LLMRequest) -> LLMResponse:
@@ -193,14 +198,14 @@ def _usage(usage: Mapping[str, Any]) -> LLMUsage:
 
 def _count(value: object) -> int | None:
     """A token count, or `None` where there is none; absent is not zero."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MAX_COUNT:
         return None
     return int(value)
 
 
 def _cost(value: object) -> float | None:
     """USD, where the server says so (OpenRouter); anything but a number of zero or more is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MAX_COUNT:
         return None
     return float(value)
 

@@ -1,0 +1,136 @@
+"""The server of `openai_server.py` in a process of its own, for the length of a test module or a session."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from .openai_server import Action
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class ReceivedRequest(dict[str, Any]):
+    """What the server keeps of a request."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers, by lower-case name."""
+        return cast("dict[str, str]", self["headers"])
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The decoded JSON body."""
+        return cast("dict[str, Any]", self["body"])
+
+
+class OpenAIServer:
+    """The tests' end of the server."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._numbers = itertools.count(1)
+        # The machine's proxy is none of the tests' business.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    @property
+    def base_url(self) -> str:
+        """What to give to a client as `base_url`."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def script(self, *actions: Action) -> str:
+        """Script the attempts of one call; returns the model to ask for."""
+        model = f"scripted-{next(self._numbers)}"
+        self._ask("PUT", f"_script/{model}", list(actions))
+        return model
+
+    def requests(self, model: str) -> list[ReceivedRequest]:
+        """The requests that have reached the server, in order."""
+        return [ReceivedRequest(each) for each in self._ask("GET", f"_requests/{model}")]
+
+    async def wait_for_request(self, model: str, count: int = 1) -> None:
+        """Return when so many requests have reached the server."""
+        await asyncio.to_thread(self._ask, "GET", f"_requests/{model}?count={count}")
+
+    async def wait_for_abort(self, model: str, count: int = 1) -> None:
+        """Return when the client has closed so many connections on which the server hangs."""
+        await asyncio.to_thread(self._ask, "GET", f"_aborted/{model}?count={count}")
+
+    def _ask(self, method: str, path: str, document: object = None) -> Any:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/{path}", json.dumps(document).encode() if method == "PUT" else None
+        )
+        request.method = method
+        with self._opener.open(request, timeout=30) as reply:
+            return json.load(reply)
+
+
+@contextmanager
+def running_server() -> Generator[OpenAIServer]:
+    """Start the server; it ends with the block, and with this process at the latest."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.servers.openai_server"],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        yield OpenAIServer(json.loads(process.stdout.readline())["port"])
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def openai_server() -> Iterator[OpenAIServer]:
+    """A server that answers like OpenAI's, in a process of its own."""
+    with running_server() as server:
+        yield server
+
+
+def closed_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a program ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_program(
+    source: str, *arguments: object, options: tuple[str, ...] = (), environment: dict[str, str] | None = None
+) -> Finished:
+    """Run Python source in a fresh process, outside pytest."""
+    done = subprocess.run(
+        [sys.executable, *options, "-c", source, *map(str, arguments)],
+        cwd=REPOSITORY,
+        env=_clean_environment() | (environment or {}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def _clean_environment() -> dict[str, str]:
+    """This process's, without what would change where telemetry or requests go."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "OPENAI_"))}

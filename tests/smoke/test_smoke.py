@@ -1,0 +1,92 @@
+"""What must work for whoever installed the wheel: uses the installed package, the standard library and pytest only."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+import tracemind_otel as tm
+
+pytestmark = pytest.mark.smoke
+
+PUBLISHED = {
+    "ai.llm": ("AsyncLLMClient", "LLMRequest", "LLMResponse", "LLMUsage"),
+    "ai.llm.client": ("AsyncLLMClient",),
+    "ai.llm.pricing": ("estimate_cost",),
+    "ai.llm.providers": ("FakeLLMClient", "OpenAILLMClient"),
+    "ai.llm.types": ("LLMRequest", "LLMResponse", "LLMUsage"),
+    "runtime.recorder": ("Recorder",),
+    "steps.ai_llm_call": ("LLMCallConfig", "LLMClientFactory", "apply_vars", "run_llm_call"),
+}
+
+
+def environment() -> dict[str, str]:
+    """The machine's, without any telemetry set-up."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "TRACEMIND_"))}
+
+
+def test_a_fake_call_is_recorded() -> None:
+    """The step runs offline, and a recorder hears of it."""
+    recorder = tm.InMemoryRecorder()
+    cfg = tm.LLMCallConfig("fake", "toy-1", template="What is {a}+{{ b }}?", vars={"a": 2, "b": 2})
+    result = asyncio.run(tm.run_llm_call("flow", "step", cfg, recorder))
+    assert (result["status"], result["text"]) == ("ok", "[fake:toy-1] ?2+2 si tahW")
+    (step,) = recorder.steps
+    assert step.end is not None
+    assert (step.start.flow_id, step.start.step_id, step.end.status) == ("flow", "step", "success")
+    assert step.end.payload == result
+
+
+def test_a_price_is_known() -> None:
+    """The price table comes with the package's dependencies."""
+    cost = tm.estimate_cost("openai", "gpt-4o-mini", 1_000, 500)
+    assert cost == pytest.approx(0.00045)
+
+
+@pytest.mark.parametrize(
+    "command", [[sys.executable, "-m", "tracemind_otel"], [str(Path(sys.executable).parent / "tracemind-otel")]]
+)
+def test_the_demo_prints_a_priced_tree(command: list[str], tmp_path: Path) -> None:
+    """`demo` needs nothing: it prints the flow, its steps, what was repeated and why, and what it cost."""
+    done = subprocess.run(
+        [*command, "demo", "--file", str(tmp_path / "spans.otlp.jsonl")],
+        env=environment() | {"PYTHONIOENCODING": "utf-8"},
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "invoke_workflow answer_ticket" in done.stdout
+    assert len(re.findall(r"chat demo-small", done.stdout)) == 3
+    assert "$0.00045" in done.stdout
+    assert "rate_limit" in done.stdout
+
+
+@pytest.mark.parametrize("root", ["tracemind_otel", "trace_mind"])
+@pytest.mark.parametrize("path", PUBLISHED)
+def test_published_paths(root: str, path: str) -> None:
+    """The paths of the first version import, under both roots."""
+    module = importlib.import_module(f"{root}.{path}")
+    assert [name for name in PUBLISHED[path] if not hasattr(module, name)] == []
+
+
+@pytest.mark.parametrize("package", ["tracemind_otel", "trace_mind"])
+def test_types_are_shipped(package: str) -> None:
+    """Type checkers read the installed package."""
+    assert files(package).joinpath("py.typed").is_file()
+
+
+def test_the_version() -> None:
+    """The package and its distribution agree on the version."""
+    assert tm.__version__ == version("tracemind-otel")

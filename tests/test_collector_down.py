@@ -1,0 +1,120 @@
+"""A Collector that is down costs no call and no patience, and what is lost is said in a few lines."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Literal
+
+import pytest
+
+from tests.servers.fixture import Finished, closed_port, run_program
+
+Protocol = Literal["http/protobuf", "grpc"]
+CALLS = 25
+MOST_LINES = 8
+
+PROGRAM = """
+import asyncio, json, sys, time
+import tracemind_otel as tm
+
+endpoint, protocol, rounds, calls = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+
+async def timed(recorder):
+    started = time.perf_counter()
+    result = await tm.run_llm_call("flow", "step", tm.LLMCallConfig("fake", "m", prompt="ping"), recorder)
+    return result["status"], time.perf_counter() - started
+
+async def main(recorder):
+    return [each for _ in range(rounds) for each in await asyncio.gather(*(timed(recorder) for _ in range(calls)))]
+
+telemetry = tm.configure(endpoint=endpoint, protocol=protocol)
+seen = asyncio.run(main(telemetry.recorder))
+print(json.dumps({
+    "statuses": sorted({status for status, _ in seen}),
+    "calls": len(seen),
+    "slowest_s": max(seconds for _, seconds in seen),
+    "ended_at": time.time(),
+}))
+"""
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that accepts connections, as many as come, and never says anything."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+        yield listener.getsockname()[1]
+
+
+def assert_harmless(done: Finished, ended_at: float, *, lost: str) -> None:
+    """All calls went well, the process ended soon, and a few lines on stderr say what was lost."""
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["statuses"] == ["ok"]
+    assert told["slowest_s"] < 1.0
+    assert ended_at - told["ended_at"] < 5.0
+    lines = done.stderr.splitlines()
+    assert 1 <= len(lines) <= MOST_LINES, done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in lines if line.startswith("tracemind-otel: lost:")]
+    assert lost in line
+
+
+def run_against(
+    port: int, protocol: Protocol, *, rounds: int = 1, environment: dict[str, str] | None = None
+) -> tuple[Finished, float]:
+    """Run the program against a port; returns how it ended, and when."""
+    endpoint = f"http://127.0.0.1:{port}"
+    done = run_program(PROGRAM, endpoint, protocol, rounds, CALLS, environment=environment)
+    return done, time.time()
+
+
+def destination(port: int, protocol: Protocol) -> str:
+    """Where the spans should have gone."""
+    return f"http://127.0.0.1:{port}" + ("/v1/traces" if protocol == "http/protobuf" else "")
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_nobody_listens(protocol: Protocol) -> None:
+    """With no Collector there, calls succeed as fast as ever, and the process ends soon and says what it lost."""
+    port = closed_port()
+
+    done, ended_at = run_against(port, protocol)
+
+    assert_harmless(done, ended_at, lost=f"{CALLS} of {CALLS} spans did not reach {destination(port, protocol)}")
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_nobody_answers(silent_port: int, protocol: Protocol) -> None:
+    """With a Collector that accepts and never answers, the process does not wait for it either."""
+    done, ended_at = run_against(silent_port, protocol)
+
+    assert_harmless(done, ended_at, lost=f"{CALLS} of {CALLS} spans did not reach {destination(silent_port, protocol)}")
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_down_while_the_process_works(protocol: Protocol) -> None:
+    """Exports that fail again and again while calls go on slow none of them, and do not fill stderr."""
+    port = closed_port()
+
+    done, ended_at = run_against(
+        port,
+        protocol,
+        rounds=60,
+        environment={"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_METRIC_EXPORT_INTERVAL": "100"},
+    )
+
+    lost = f"{60 * CALLS} of {60 * CALLS} spans did not reach {destination(port, protocol)}"
+    assert_harmless(done, ended_at, lost=lost)
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_metrics_are_named_too(protocol: Protocol) -> None:
+    """The line on stderr says that metrics were lost, not spans only."""
+    done, _ = run_against(closed_port(), protocol)
+
+    assert "the last metrics did not reach" in done.stderr

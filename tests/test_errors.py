@@ -1,0 +1,183 @@
+"""The error tree: who can act on an error, whether it is repeated, and what telemetry calls it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+
+import pytest
+
+from tracemind_otel import errors
+from tracemind_otel.errors import (
+    ConfigError,
+    LLMAuthenticationError,
+    LLMClientError,
+    LLMConnectionError,
+    LLMError,
+    LLMNotFoundError,
+    LLMQuotaError,
+    LLMRateLimitError,
+    LLMRequestError,
+    LLMResponseError,
+    LLMServerError,
+    LLMStatusError,
+    LLMTimeoutError,
+    TraceMindError,
+    UnknownProviderError,
+    error_class_for_status,
+)
+
+CLASSES_BY_STATUS: dict[int, type[LLMStatusError]] = {
+    302: LLMStatusError,
+    400: LLMRequestError,
+    401: LLMAuthenticationError,
+    402: LLMQuotaError,
+    403: LLMAuthenticationError,
+    404: LLMNotFoundError,
+    408: LLMServerError,
+    409: LLMServerError,
+    413: LLMRequestError,
+    422: LLMRequestError,
+    429: LLMRateLimitError,
+    498: LLMRateLimitError,
+    500: LLMServerError,
+    503: LLMServerError,
+    529: LLMServerError,
+}
+
+REPEATED: dict[type[LLMError], bool] = {
+    LLMTimeoutError: True,
+    LLMConnectionError: True,
+    LLMResponseError: True,
+    LLMClientError: False,
+    LLMRequestError: False,
+    LLMAuthenticationError: False,
+    LLMNotFoundError: False,
+    LLMQuotaError: False,
+    LLMRateLimitError: True,
+    LLMServerError: True,
+}
+
+REASONS: dict[type[LLMError], str] = {
+    LLMTimeoutError: "timeout",
+    LLMConnectionError: "connection",
+    LLMResponseError: "invalid_response",
+    LLMRateLimitError: "rate_limit",
+    LLMServerError: "server_error",
+}
+
+
+@pytest.mark.parametrize(("status_code", "expected"), CLASSES_BY_STATUS.items())
+def test_a_status_has_its_class(status_code: int, expected: type[LLMStatusError]) -> None:
+    """Catching one class catches the statuses that its line of the tree names."""
+    assert error_class_for_status(status_code) is expected
+
+
+@pytest.mark.parametrize(("error_class", "expected"), REPEATED.items())
+def test_what_is_repeated_is_said_by_the_class(error_class: type[LLMError], expected: bool) -> None:
+    """Only what another try can mend is retryable."""
+    assert error_class("failed").retryable is expected
+
+
+@pytest.mark.parametrize("retryable", [True, False])
+@pytest.mark.parametrize("error_class", REPEATED)
+def test_a_client_can_overrule_its_class(error_class: type[LLMError], retryable: bool) -> None:
+    """A client that knows better says so with `retryable=`."""
+    assert error_class("failed", retryable=retryable).retryable is retryable
+
+
+@pytest.mark.parametrize(("error_class", "expected"), REASONS.items())
+def test_the_retry_reason(error_class: type[LLMError], expected: str) -> None:
+    """Each class that is repeated has its own value of `tracemind.retry.reason`."""
+    assert error_class("failed").retry_reason == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            LLMRateLimitError("x", status_code=429, code="rate_limit_exceeded", provider_type="requests"),
+            "rate_limit_exceeded",
+        ),
+        (LLMRateLimitError("x", status_code=429, provider_type="requests"), "429"),
+        (LLMError("x", provider_type="overloaded_error"), "overloaded_error"),
+        (LLMTimeoutError("x"), "timeout"),
+        (LLMTimeoutError("x", status_code=408), "408"),
+        (LLMConnectionError("x"), "LLMConnectionError"),
+        (LLMResponseError("x"), "LLMResponseError"),
+        (LLMServerError("x", status_code=500, code=""), "500"),
+        (LLMServerError("x", status_code=500, code="no such user: 12345 in org 6"), "500"),
+        (LLMServerError("x", status_code=500, code="a" * 65), "500"),
+        (LLMError("x", provider_type="spaces are no type"), "LLMError"),
+    ],
+)
+def test_the_error_type_is_one_of_few_values(error: LLMError, expected: str) -> None:
+    """`error.type` is the code, else the status, else the provider's type, else a name of ours; free text never."""
+    assert error.error_type == expected
+
+
+def test_the_error_type_of_a_foreign_error_is_its_class() -> None:
+    """A client's own exception is named by its class, so a dashboard can group by it."""
+    error = LLMClientError("x")
+    error.__cause__ = KeyError("secret")
+    assert error.error_type == "KeyError"
+    assert LLMClientError("x").error_type == "LLMClientError"
+
+
+def test_rewording_leaves_no_trace_of_the_old_message() -> None:
+    """After a message was cleaned, neither str, repr nor args show what it was."""
+    error = LLMServerError("the prompt was: my secret", status_code=500)
+    error.reword("withheld")
+    assert str(error) == error.message == "withheld"
+    assert "secret" not in repr(error)
+    assert "secret" not in str(error.args)
+
+
+def test_an_error_carries_what_the_provider_said() -> None:
+    """The published attributes of a typed error are all there."""
+    error = LLMRateLimitError(
+        "slow down", status_code=429, code="rpm", provider_type="requests", request_id="req_1", retry_after_s=2.5
+    )
+    assert (error.status_code, error.code, error.message) == (429, "rpm", "slow down")
+    assert (error.provider_type, error.request_id, error.retry_after_s, error.retryable) == (
+        "requests",
+        "req_1",
+        2.5,
+        True,
+    )
+
+
+def test_builtin_classes_catch_ours() -> None:
+    """`except ValueError` catches a caller's mistake, `except TimeoutError` a time-out, and neither the other."""
+    assert issubclass(ConfigError, ValueError)
+    assert issubclass(UnknownProviderError, ConfigError)
+    assert issubclass(LLMTimeoutError, TimeoutError)
+    assert not issubclass(ConfigError, LLMError)
+    assert not issubclass(LLMError, ValueError)
+
+
+def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
+    """What the module's drawing promises, class by class and parent by parent, is so."""
+    importlib.import_module("tracemind_otel.otlp_file")
+    assert _drawn_tree() == dict(_tree_below(TraceMindError))
+
+
+def _tree_below(parent: type[TraceMindError]) -> Iterator[tuple[str, str]]:
+    """Each class of the package below a class, with its parent."""
+    for child in parent.__subclasses__():
+        if child.__module__.startswith("tracemind_otel."):
+            yield child.__name__, parent.__name__
+            yield from _tree_below(child)
+
+
+def _drawn_tree() -> dict[str, str]:
+    """Each class in the drawing with the class it hangs from."""
+    lines = (errors.__doc__ or "").partition("```\n")[2].partition("```")[0].splitlines()
+    parents, found = {0: lines[0].split()[0]}, dict[str, str]()
+    for line in lines[1:]:
+        depth = len(line) - len(line.lstrip(" │├└─"))
+        name = line[depth:].split()[0]
+        level = depth // 4
+        parents[level] = name
+        found[name] = parents[level - 1]
+    return found

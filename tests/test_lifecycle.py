@@ -1,0 +1,338 @@
+"""Clients live as long as their event loop, say so when they are forgotten, and can be somebody else's."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tracemind_otel as tm
+from tests.servers.fixture import Finished, OpenAIServer, run_program
+from tests.servers.fixture import openai_server as openai_server
+from tests.support import Captured
+from tracemind_otel.ai.llm import providers
+from tracemind_otel.ai.llm.providers import OpenAILLMClient
+
+STRICT = ("-X", "dev", "-W", "error")
+"""Any warning is an error: a connection left open, a coroutine never awaited."""
+
+
+def run_strictly(program: str, server: OpenAIServer, *arguments: object, **environment: str) -> Finished:
+    """Run a program in which no warning passes, not even one in a finaliser."""
+    return run_program(
+        UNRAISABLE + program,
+        *arguments,
+        options=STRICT,
+        environment={"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": server.base_url, **environment},
+    )
+
+
+def assert_clean(done: Finished) -> None:
+    """The program went well, and nothing was complained about."""
+    assert done.returncode == 0, done.stderr
+    assert not any(word in done.stderr for word in ("Warning", "Traceback", "nclosed", "never")), done.stderr
+
+
+UNRAISABLE = """
+import asyncio, gc, sys
+import tracemind_otel as tm
+
+unraisable = []
+sys.unraisablehook = lambda hooked: unraisable.append(f"{hooked.exc_value!r} in {hooked.object!r}")
+
+async def call(model="m", client=None):
+    config = tm.LLMCallConfig("openai", model, prompt="ping")
+    return await tm.run_llm_call("flow", "step", config, tm.Recorder(), client=client)
+"""
+
+SEVERAL_LOOPS = """
+async def several():
+    return await asyncio.gather(*(call() for _ in range(5)))
+
+for _ in range(3):
+    results = asyncio.run(several())
+    assert [result["status"] for result in results] == ["ok"] * 5, results
+    gc.collect()
+assert unraisable == [], unraisable
+"""
+
+
+def test_several_event_loops(openai_server: OpenAIServer) -> None:
+    """Several `asyncio.run` in one process work, and each closes its connections at its end."""
+    done = run_strictly(SEVERAL_LOOPS, openai_server)
+
+    assert_clean(done)
+
+
+CANCELLED_LOOP = """
+async def cancelled():
+    calls = [asyncio.create_task(call(sys.argv[1])) for _ in range(5)]
+    await asyncio.sleep(0.3)
+    raise SystemExit(7)
+
+try:
+    asyncio.run(cancelled())
+except SystemExit:
+    pass
+gc.collect()
+assert unraisable == [], unraisable
+"""
+
+
+def test_loop_that_ends_in_the_middle(openai_server: OpenAIServer) -> None:
+    """A program that stops while calls are running leaves nothing open and nothing to complain about."""
+    model = openai_server.script({"do": "hang"})
+
+    done = run_strictly(CANCELLED_LOOP, openai_server, model)
+
+    assert_clean(done)
+
+
+FORGOTTEN = """
+from tracemind_otel.ai.llm.providers import OpenAILLMClient
+
+async def forgetful():
+    client = OpenAILLMClient()
+    assert (await call(client=client))["status"] == "ok"
+    del client
+    gc.collect()
+    return list(unraisable)
+
+seen = asyncio.run(forgetful())
+assert any("ResourceWarning" in each and "unclosed OpenAILLMClient" in each for each in seen), seen
+"""
+
+
+def test_forgotten_client(openai_server: OpenAIServer) -> None:
+    """A client of your own that you drop without closing it says so with a `ResourceWarning`."""
+    done = run_strictly(FORGOTTEN, openai_server)
+
+    assert done.returncode == 0, done.stderr
+
+
+CLOSED = """
+from tracemind_otel.ai.llm.providers import OpenAILLMClient
+
+async def tidy():
+    client = OpenAILLMClient()
+    assert (await call(client=client))["status"] == "ok"
+    await client.aclose()
+    await client.aclose()
+    del client
+    unused = OpenAILLMClient()
+    del unused
+    gc.collect()
+
+asyncio.run(tidy())
+gc.collect()
+assert unraisable == [], unraisable
+"""
+
+
+def test_closed_client(openai_server: OpenAIServer) -> None:
+    """A client that was closed, even twice, and one that was never used leave no warning."""
+    done = run_strictly(CLOSED, openai_server)
+
+    assert_clean(done)
+
+
+async def test_client_works_after_closing(openai_server: OpenAIServer) -> None:
+    """Closing gives the connections back; a call after it opens new ones."""
+    client = OpenAILLMClient("sk-test", openai_server.base_url)
+    request = tm.LLMRequest("openai", openai_server.script({"do": "echo"}), "ping")
+    async with client:
+        await client.complete(request)
+    async with client:
+        assert (await client.complete(request)).text == "echo: ping"
+
+
+async def test_clients_share_connections(openai_server: OpenAIServer) -> None:
+    """Clients of the factory with different keys share one pool of connections to a server."""
+    model = openai_server.script({"do": "echo"})
+    for key in ("sk-of-team-a", "sk-of-team-b"):
+        client = tm.LLMClientFactory.make("openai", api_key=key, base_url=openai_server.base_url)
+        await client.complete(tm.LLMRequest("openai", model, "ping"))
+
+    first, second = openai_server.requests(model)
+    assert (first.headers["authorization"], second.headers["authorization"]) == (
+        "Bearer sk-of-team-a",
+        "Bearer sk-of-team-b",
+    )
+    assert first["connection"] == second["connection"]
+
+
+async def test_factory_keeps_clients() -> None:
+    """Within one event loop the factory gives the same client for the same arguments, whatever the name's case."""
+    assert tm.LLMClientFactory.make("openai", api_key="a") is tm.LLMClientFactory.make("OpenAI", api_key="a")
+    assert tm.LLMClientFactory.make("openai", api_key="a") is not tm.LLMClientFactory.make("openai", api_key="b")
+
+
+async def test_new_key_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that changes in the environment is used from the next call on."""
+    before = tm.LLMClientFactory.make("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-new")
+
+    assert tm.LLMClientFactory.make("openai") is not before
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry as it was before the test."""
+    monkeypatch.setattr(providers, "_entries", dict(providers._entries))
+
+
+class _OwnClient(tm.AsyncLLMClient):
+    provider_name = "own"
+
+    def __init__(self, *, api_key: str | None = None, base_url: str | None = None) -> None:
+        self.arguments = (api_key, base_url)
+
+    async def complete(self, req: tm.LLMRequest) -> tm.LLMResponse:
+        return tm.LLMResponse("own answer", tm.LLMUsage())
+
+
+async def test_registered_provider(capture: Captured, registry: None) -> None:
+    """A provider registered by name is called by that name, in any case, and recorded under its own."""
+    tm.LLMClientFactory.register("Own", _OwnClient)
+
+    config = tm.LLMCallConfig("own", "m", prompt="ping")
+    result = await tm.run_llm_call("f", "s", config, capture.recorder())
+
+    assert result["text"] == "own answer"
+    assert "own" in tm.LLMClientFactory.names()
+    assert (capture.span("chat m").attributes or {})["gen_ai.provider.name"] == "own"
+
+
+async def test_registered_provider_gets_its_arguments(registry: None) -> None:
+    """Key and base URL reach a registered factory as they were given."""
+    tm.LLMClientFactory.register("own", _OwnClient)
+
+    client = tm.LLMClientFactory.make("own", api_key="k", base_url="u")
+
+    assert isinstance(client, _OwnClient)
+    assert client.arguments == ("k", "u")
+
+
+@pytest.mark.parametrize(("name", "factory"), [("", _OwnClient), ("  ", _OwnClient), ("own", None)])
+def test_registering_nonsense(registry: None, name: str, factory: Any) -> None:
+    """A name that is empty and a factory that cannot be called are refused at once."""
+    with pytest.raises(tm.ConfigError):
+        tm.LLMClientFactory.register(name, factory)
+
+
+REGISTERED = """
+closed = []
+
+class Own(tm.AsyncLLMClient):
+    provider_name = "own"
+    def __init__(self, *, api_key=None, base_url=None):
+        pass
+    async def complete(self, req):
+        return tm.LLMResponse("ok", tm.LLMUsage(1, 1, 2, 0.0))
+    async def aclose(self):
+        await asyncio.sleep(0)
+        closed.append(self)
+
+class Broken(Own):
+    async def aclose(self):
+        raise RuntimeError("cannot close")
+
+tm.LLMClientFactory.register("broken", Broken)
+tm.LLMClientFactory.register("own", Own)
+
+async def main():
+    for provider in ("broken", "own"):
+        config = tm.LLMCallConfig(provider, "m", prompt="ping")
+        assert (await tm.run_llm_call("f", "s", config, tm.Recorder()))["status"] == "ok"
+    assert closed == []
+
+asyncio.run(main())
+assert len(closed) == 1, closed
+assert unraisable == [], unraisable
+"""
+
+
+def test_registered_clients_are_closed(openai_server: OpenAIServer) -> None:
+    """Clients the factory made are closed when their event loop ends, also after one that fails to close."""
+    done = run_strictly(REGISTERED, openai_server)
+
+    assert done.returncode == 0, done.stderr
+
+
+PLUG_IN = """
+sys.path.insert(0, sys.argv[1])
+
+async def main():
+    config = tm.LLMCallConfig("tiny", "m", prompt="ping")
+    return await tm.run_llm_call("flow", "step", config, tm.Recorder())
+
+assert asyncio.run(main())["text"] == "tiny answer"
+assert "tiny" in tm.LLMClientFactory.names()
+assert tm.LLMClientFactory.make("fake").provider_name == "fake"
+"""
+
+
+def _install_plug_in(directory: Path, *, broken: bool = False) -> None:
+    """What pip leaves of a distribution with two entry points; the second asks for a name that is taken."""
+    (directory / "tiny_provider.py").write_text(
+        "import tracemind_otel as tm\n"
+        "class Tiny(tm.AsyncLLMClient):\n"
+        "    provider_name = 'tiny'\n"
+        "    def __init__(self, *, api_key=None, base_url=None): pass\n"
+        "    async def complete(self, req): return tm.LLMResponse('tiny answer', tm.LLMUsage())\n"
+    )
+    info = directory / "tiny_provider-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-provider\nVersion: 1.0\n")
+    lines = ["[tracemind_otel.providers]", "tiny = tiny_provider:Tiny", "fake = tiny_provider:Tiny"]
+    if broken:
+        lines.insert(1, "broken = no_such_module:Client")
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+
+
+def test_provider_of_another_distribution(openai_server: OpenAIServer, tmp_path: Path) -> None:
+    """A distribution that is installed offers its provider by an entry point, and takes no name of ours."""
+    _install_plug_in(tmp_path)
+
+    done = run_strictly(PLUG_IN, openai_server, tmp_path)
+
+    assert_clean(done)
+
+
+def test_broken_plug_in(openai_server: OpenAIServer, tmp_path: Path) -> None:
+    """A plug-in that cannot be imported is named in a warning and keeps no other provider from working."""
+    _install_plug_in(tmp_path, broken=True)
+
+    done = run_strictly(PLUG_IN, openai_server, tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert "broken" in done.stderr
+
+
+def test_unknown_provider() -> None:
+    """An unknown provider is refused with the names there are, and with the one that was probably meant."""
+    with pytest.raises(tm.ConfigError, match="did you mean 'openai'") as caught:
+        tm.LLMClientFactory.make("opnai")
+
+    for name in tm.LLMClientFactory.names():
+        assert name in str(caught.value)
+    assert {"fake", "local", "openai"} <= set(tm.LLMClientFactory.names())
+
+
+async def test_unknown_provider_in_a_call(capture: Captured) -> None:
+    """A call of an unknown provider is the caller's mistake: it is raised, and records nothing."""
+    with pytest.raises(ValueError, match="Unsupported LLM provider: 'nobody'"):
+        await tm.run_llm_call("f", "s", tm.LLMCallConfig("nobody", "m", prompt="ping"), capture.recorder())
+
+    assert capture.spans == []
+
+
+def test_client_outside_a_loop() -> None:
+    """Outside an event loop every call makes a client of the caller's own."""
+    first, second = tm.LLMClientFactory.make("fake"), tm.LLMClientFactory.make("fake")
+
+    assert first is not second
+    del first, second
+    gc.collect()

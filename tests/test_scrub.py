@@ -1,0 +1,96 @@
+"""No key and no prompt in an error text."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracemind_otel.ai.llm.scrub import scrub
+
+PROMPT = 'Dear model,\n\tmy "patient" is Ada Lovelace, born 1815, with a broken arm.'
+WITHHELD = "(the message is withheld: it repeats the prompt)"
+
+
+def test_an_innocent_message_stays() -> None:
+    """An error text that repeats nothing is shown as it came."""
+    assert scrub("The model is overloaded.", prompt=PROMPT) == "The model is overloaded."
+
+
+def test_secrets_are_replaced_everywhere() -> None:
+    """A key is struck out as often as the server repeats it."""
+    text = scrub("bad key sk-123 (sk-123) or tok-9", secrets=("sk-123", "tok-9", ""))
+    assert text == "bad key [redacted] ([redacted]) or [redacted]"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        PROMPT,
+        f"invalid input: {PROMPT}",
+        f"invalid input: {json.dumps(PROMPT)}",
+        f"invalid input: {json.dumps(PROMPT).replace(' ', '  ')}",
+        PROMPT.upper(),
+        repr(PROMPT),
+        "near '" + PROMPT[20:60] + "'",
+    ],
+)
+def test_a_message_that_repeats_the_prompt_is_withheld(said: str) -> None:
+    """Whole or in part, quoted or not, in whatever case or spacing: the prompt does not come out."""
+    assert scrub(said, prompt=PROMPT) == WITHHELD
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["Привет, моего пациента зовут Ада, ей тридцать лет", "私の患者の名前はエイダ・ラブレスで、年齢は三十六歳です。"],
+)
+@pytest.mark.parametrize("quote", [json.dumps, ascii, str])
+def test_a_prompt_in_another_script_is_found_too(prompt: str, quote: Callable[[str], str]) -> None:
+    """A server that quotes with escapes (`\\u041f`), as Python's do by default, gives nothing away either."""
+    assert scrub(f"invalid input: {quote(prompt)}", prompt=prompt) == WITHHELD
+
+
+def test_a_short_prompt_is_found_too() -> None:
+    """A prompt of a few words is withheld where it stands whole in the message."""
+    assert scrub("cannot parse 'Ada Lovelace'", prompt="Ada  Lovelace") == WITHHELD
+    assert scrub("cannot parse 'Ada'", prompt="Ada Lovelace") == "cannot parse 'Ada'"
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "\n"])
+def test_an_empty_prompt_withholds_nothing(prompt: str) -> None:
+    """Without a prompt there is nothing to repeat."""
+    assert scrub("HTTP 500", prompt=prompt) == "HTTP 500"
+
+
+def test_a_long_message_is_cut() -> None:
+    """A server's page of HTML does not flood a span or a log."""
+    assert scrub("x" * 501) == "x" * 500 + "..."
+    assert scrub("x" * 500) == "x" * 500
+
+
+def test_a_key_at_the_cut_does_not_half_survive() -> None:
+    """The key is struck out before the text is cut, not after."""
+    assert "sk-1" not in scrub("x" * 497 + "sk-12345", secrets=("sk-12345",))
+
+
+around = st.text(st.characters(exclude_characters="\\", exclude_categories=["Cs"]), max_size=20)
+
+
+@given(prompt=st.text(min_size=24, max_size=60), before=around, after=around)
+def test_no_prompt_survives(prompt: str, before: str, after: str) -> None:
+    """Any prompt, put anywhere into a message, is withheld unless it is blank."""
+    is_blank = not "".join(prompt.split()).replace("\\", "")
+    assert (scrub(before + prompt + after, prompt=prompt) == WITHHELD) or is_blank
+
+
+def test_a_huge_message_does_not_hold_up_the_event_loop() -> None:
+    """A page of HTML against a book as the prompt takes no time to speak of: other calls are waiting."""
+    message, prompt = "<td>0x%05x</td>", "%06d bottles of beer on the wall. "
+    page, book = "".join(message % n for n in range(4_000)), "".join(prompt % n for n in range(8_000))
+    started = time.perf_counter()
+    assert scrub(page, prompt=book) == page[:500] + "..."
+    assert time.perf_counter() - started < 0.5

@@ -1,0 +1,128 @@
+"""One module owns every name of the telemetry, and each is one that somebody reads."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tracemind_otel.otel import semconv
+
+SRC = Path(__file__).resolve().parents[1] / "src"
+OWNER = SRC / "tracemind_otel" / "otel" / "semconv.py"
+OWNED = re.compile(r"\b(gen_ai\.|tracemind\.(flow|step|retry|cost|llm|usage|cancelled))")
+
+ATTRIBUTES = {
+    "gen_ai.operation.name",
+    "gen_ai.provider.name",
+    "gen_ai.request.model",
+    "gen_ai.request.temperature",
+    "gen_ai.request.top_p",
+    "gen_ai.response.finish_reasons",
+    "gen_ai.response.id",
+    "gen_ai.response.model",
+    "gen_ai.response.time_to_first_chunk",
+    "gen_ai.token.modality",
+    "gen_ai.usage.cache_read.input_tokens",
+    "gen_ai.usage.cache_write.input_tokens",
+    "gen_ai.usage.input_tokens",
+    "gen_ai.usage.output_tokens",
+    "gen_ai.usage.reasoning.output_tokens",
+    "gen_ai.workflow.name",
+    "gen_ai.agent.name",
+    "gen_ai.conversation.id",
+    "gen_ai.request.stream",
+    "gen_ai.tool.name",
+    "gen_ai.tool.type",
+}
+"""Attributes of semantic-conventions-genai (registry.yaml, November 2026) that we may use."""
+METRICS = {
+    "gen_ai.client.inference.duration",
+    "gen_ai.client.inference.operation.input_tokens",
+    "gen_ai.client.inference.operation.output_tokens",
+    "gen_ai.client.inference.time_per_output_chunk",
+    "gen_ai.client.inference.time_to_first_chunk",
+    "gen_ai.client.inference.usage.cache_read.input_tokens",
+    "gen_ai.client.inference.usage.cache_write.input_tokens",
+    "gen_ai.client.inference.usage.input_tokens",
+    "gen_ai.client.inference.usage.output_tokens",
+    "gen_ai.client.inference.usage.reasoning.output_tokens",
+    "gen_ai.execute_tool.duration",
+    "gen_ai.invoke_agent.duration",
+    "gen_ai.invoke_workflow.duration",
+}
+"""Metrics of the same (metrics.yaml, token-metrics.yaml)."""
+NOT_OF_THE_NEWEST = {
+    "gen_ai.client.operation.duration": "what dashboards read today for model calls",
+    "gen_ai.client.token.usage": "what dashboards read today",
+    "gen_ai.token.type": "the attribute of that histogram",
+    "gen_ai.usage.cost": "no convention yet; what Langfuse, OpenLIT and Grafana read",
+}
+
+
+def names() -> dict[str, str]:
+    """Every constant of the module that is a name."""
+    return {
+        constant: value
+        for constant, value in vars(semconv).items()
+        if constant.isupper() and not constant.startswith("_") and isinstance(value, str)
+    }
+
+
+def literals(path: Path) -> Iterator[str]:
+    """The strings in a module's code: those of f-strings too, documentation not."""
+    tree = ast.parse(path.read_text())
+    documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+            yield node.value
+
+
+def sources() -> list[Path]:
+    return [path for path in sorted(SRC.rglob("*.py")) if path != OWNER]
+
+
+def test_the_names_stand_in_one_place() -> None:
+    """To rename an attribute, one line is changed: no other module spells one out."""
+    found = {str(path.relative_to(SRC)): [text for text in literals(path) if OWNED.search(text)] for path in sources()}
+    assert {path: texts for path, texts in found.items() if texts} == {}
+
+
+def test_the_search_finds_what_it_looks_for(tmp_path: Path) -> None:
+    """The test above sees a name in code, in an f-string too, and not in documentation."""
+    path = tmp_path / "module.py"
+    path.write_text(
+        '"""gen_ai.a"""\nX = "gen_ai.b"\ndef f():\n    """tracemind.flow.c"""\n    return f"{X} gen_ai.d"\n'
+    )
+    assert [text for text in literals(path) if OWNED.search(text)] == ["gen_ai.b", " gen_ai.d"]
+
+
+def test_names_are_unique() -> None:
+    """No two constants stand for the same name."""
+    assert [name for name, count in Counter(names().values()).items() if count > 1] == []
+
+
+@pytest.mark.parametrize("name", sorted(value for value in names().values() if value.startswith("gen_ai.")))
+def test_a_gen_ai_name_is_a_convention(name: str) -> None:
+    """Each `gen_ai.*` is in the newest conventions, or one of the few that dashboards need."""
+    assert name in ATTRIBUTES | METRICS | set(NOT_OF_THE_NEWEST)
+
+
+@pytest.mark.parametrize(("constant", "name"), sorted(names().items()))
+def test_a_name_belongs_to_somebody(constant: str, name: str) -> None:
+    """Names are the conventions' or ours, lower case with dots, and a constant is called as its name."""
+    if constant.startswith(("METRIC_", "GEN_AI_", "TRACEMIND_")):
+        assert re.fullmatch(r"(gen_ai|tracemind)(\.[a-z_0-9]+)+", name)
+    if constant.startswith(("GEN_AI_", "TRACEMIND_")):
+        assert constant == name.replace(".", "_").upper()
+
+
+def test_boundaries_grow() -> None:
+    """The boundaries of every histogram rise strictly."""
+    for constant, value in vars(semconv).items():
+        if "_BOUNDARIES" in constant:
+            assert list(value) == sorted(set(value))

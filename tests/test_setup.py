@@ -1,0 +1,730 @@
+"""`configure()`: join what is there, or make it; deliver; say what was lost.
+
+Global providers are once a process, so most of these run a program of their own, against a real OTLP receiver here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socket import AF_INET, SOCK_STREAM, socket
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+
+import tracemind_otel as tm
+from tests.support import Captured
+from tracemind_otel.errors import ConfigError
+from tracemind_otel.otel import setup
+from tracemind_otel.otel.providers import configured_providers
+
+GRPC: Any = importlib.import_module("grpc")
+"""Untyped."""
+
+PRELUDE = """
+import asyncio, sys
+import tracemind_otel as tm
+from tracemind_otel.ai.llm import LLMUsage
+from tracemind_otel.ai.llm.providers import FakeLLMClient
+
+async def call(recorder):
+    client = FakeLLMClient(0, usage=LLMUsage(10, 5, 15, 0.25, cache_read_tokens=4))
+    return await tm.run_llm_call("f", "s", tm.LLMCallConfig("fake", "toy-1", "hi"), recorder, client=client)
+
+@tm.flow
+def work(recorder):
+    return asyncio.run(call(recorder))
+
+"""
+
+
+# --- A receiver, and programs ---
+
+
+@dataclass(frozen=True)
+class Post:
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass
+class Sink:
+    """An OTLP receiver over HTTP that keeps what it gets."""
+
+    status: int = 200
+    posts: list[Post] = field(default_factory=list[Post])
+    url: str = ""
+
+    def traces(self) -> list[ExportTraceServiceRequest]:
+        return [ExportTraceServiceRequest.FromString(post.body) for post in self.posts if post.path == "/v1/traces"]
+
+    def spans(self) -> list[Span]:
+        return [
+            span
+            for request in self.traces()
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
+    def resource(self) -> dict[str, str]:
+        return plain(self.traces()[0].resource_spans[0].resource.attributes)
+
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics of the last batch, which has the sums of all before."""
+        posts = [post for post in self.posts if post.path == "/v1/metrics"]
+        return {
+            metric.name: metric
+            for resource in ExportMetricsServiceRequest.FromString(posts[-1].body).resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
+
+    @property
+    def paths(self) -> set[str]:
+        return {post.path for post in self.posts}
+
+
+def plain(attributes: Any) -> dict[str, Any]:
+    def value_of(item: KeyValue) -> Any:
+        return getattr(item.value, item.value.WhichOneof("value") or "string_value")
+
+    return {item.key: value_of(item) for item in attributes}
+
+
+@contextmanager
+def listening(status: int = 200) -> Generator[Sink]:
+    sink = Sink(status)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            sink.posts.append(Post(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+            self.send_response(sink.status)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        sink.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield sink
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    """An OTLP receiver."""
+    with listening() as found:
+        yield found
+
+
+@pytest.fixture
+def refused() -> Iterator[str]:
+    """An address where nobody listens, held so that nobody else takes it."""
+    with socket(AF_INET, SOCK_STREAM) as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+    at: float
+
+
+def python(program: str, *arguments: str, **environment: str) -> Ended:
+    """Run a program in a process of its own, with warnings as errors and none of our own `OTEL_*` variables."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "TRACEMIND_"))}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PRELUDE + textwrap.dedent(program), *arguments],
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr, time.time())
+
+
+def passes(program: str, *arguments: str, **environment: str) -> Ended:
+    """The same, for a program that must end well and have nothing to complain of."""
+    ended = python(program, *arguments, **environment)
+    assert (ended.code, ended.stderr) == (0, ""), ended
+    return ended
+
+
+# --- Joining ---
+
+
+def test_it_joins_global_providers() -> None:
+    """Providers that the application set are used, never replaced, and not shut down with ours."""
+    passes(
+        """
+        from opentelemetry import metrics, trace
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+        exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
+        tracer_provider, meter_provider = TracerProvider(), MeterProvider([reader])
+        tracer_provider.add_span_processor(SimpleSpanProcessor(exporter))
+        trace.set_tracer_provider(tracer_provider)
+        metrics.set_meter_provider(meter_provider)
+
+        telemetry = tm.configure(service_name="ignored", endpoint="http://127.0.0.1:9")
+        assert trace.get_tracer_provider() is telemetry.tracer_provider is tracer_provider
+        assert metrics.get_meter_provider() is telemetry.meter_provider is meter_provider
+        work(telemetry.recorder)
+        assert [s.name for s in exporter.get_finished_spans()] == ["chat toy-1", "invoke_workflow work"]
+        assert telemetry.flush() and telemetry.shutdown()
+
+        work(tm.OTelRecorder())
+        assert len(exporter.get_finished_spans()) == 4
+        names = {m.name for r in reader.get_metrics_data().resource_metrics for s in r.scope_metrics for m in s.metrics}
+        assert {"tracemind.llm.cost", "gen_ai.invoke_workflow.duration"} <= names
+        """
+    )
+
+
+@pytest.mark.parametrize(("arguments", "paths"), [("", set[str]()), ("endpoint=sys.argv[1]", {"/v1/metrics"})])
+def test_a_tracer_provider_alone_is_joined(sink: Sink, arguments: str, paths: set[str]) -> None:
+    """Metrics are made beside somebody's tracer provider only when an address was given, never to a guessed one."""
+    passes(
+        f"""
+        from opentelemetry import metrics, trace
+        from opentelemetry.sdk.trace import TracerProvider
+
+        theirs = TracerProvider()
+        trace.set_tracer_provider(theirs)
+        telemetry = tm.configure({arguments})
+        assert trace.get_tracer_provider() is telemetry.tracer_provider is theirs
+        work(telemetry.recorder)
+        telemetry.shutdown()
+        """,
+        sink.url,
+    )
+    assert sink.paths == paths
+
+
+def test_passed_providers_are_joined(capture: Captured) -> None:
+    """Providers that are passed are used without becoming global; shutting down leaves them open."""
+    with tm.configure(tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider) as telemetry:
+        assert telemetry.tracer_provider is capture.tracer_provider
+        assert telemetry.meter_provider is capture.meter_provider
+        assert configured_providers().tracer_provider is capture.tracer_provider
+        tm.step(name="inside")(lambda: None)()
+    assert configured_providers().tracer_provider is None
+    capture.tracer_provider.get_tracer("mine").start_span("afterwards").end()
+    assert [span.name for span in capture.spans] == ["inside", "afterwards"]
+
+
+# --- Making ---
+
+
+def test_it_makes_providers_from_the_environment(sink: Sink) -> None:
+    """Without arguments the standard variables decide: address, headers, service name, resource attributes."""
+    passes(
+        """
+        from opentelemetry import metrics, trace
+        telemetry = tm.configure()
+        assert trace.get_tracer_provider() is telemetry.tracer_provider
+        assert metrics.get_meter_provider() is telemetry.meter_provider
+        work(telemetry.recorder)
+        """,
+        OTEL_EXPORTER_OTLP_ENDPOINT=sink.url,
+        OTEL_EXPORTER_OTLP_HEADERS="x-tenant=blue",
+        OTEL_SERVICE_NAME="billing",
+        OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=test,service.name=not-this",
+    )
+    assert {span.name for span in sink.spans()} == {"chat toy-1", "invoke_workflow work"}
+    assert {post.headers.get("x-tenant") for post in sink.posts} == {"blue"}
+    assert sink.resource().items() >= {"service.name": "billing", "deployment.environment.name": "test"}.items()
+
+
+def test_arguments_win_over_the_environment(sink: Sink) -> None:
+    """What `configure()` is told counts more than what the environment says; the rest is added up."""
+    passes(
+        """
+        tm.configure(
+            service_name="argument",
+            endpoint=sys.argv[1],
+            headers={"Authorization": "Bearer argument"},
+            resource={"tier": 2, "both": "argument"},
+        )
+        work(tm.OTelRecorder())
+        """,
+        sink.url,
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
+        OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer%20environment",
+        OTEL_SERVICE_NAME="environment",
+        OTEL_RESOURCE_ATTRIBUTES="both=environment,only=environment",
+    )
+    assert {post.headers["authorization"] for post in sink.posts} == {"Bearer argument"}
+    expected = {"service.name": "argument", "tier": 2, "both": "argument", "only": "environment"}
+    assert sink.resource().items() >= expected.items()
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/v1/traces", "/v1/metrics", "/v1/traces/"])
+def test_an_endpoint_is_a_base_url(sink: Sink, suffix: str) -> None:
+    """The paths are added for both signals, also where one of them was given with the address."""
+    passes("tm.configure(endpoint=sys.argv[1]); work(tm.OTelRecorder())", sink.url + suffix)
+    assert sink.paths == {"/v1/traces", "/v1/metrics"}
+
+
+def test_a_base_url_may_have_a_path(sink: Sink) -> None:
+    """A receiver behind a gateway keeps its own path before ours."""
+    passes("tm.configure(endpoint=sys.argv[1]); work(tm.OTelRecorder())", f"{sink.url}/otlp")
+    assert sink.paths == {"/otlp/v1/traces", "/otlp/v1/metrics"}
+
+
+def test_the_sampler_of_the_environment(sink: Sink) -> None:
+    """`OTEL_TRACES_SAMPLER` thins the traces; the metrics still have every call."""
+    passes("tm.configure(endpoint=sys.argv[1]); work(tm.OTelRecorder())", sink.url, OTEL_TRACES_SAMPLER="always_off")
+    assert sink.paths == {"/v1/metrics"}
+    assert sink.metrics()["tracemind.llm.cost"].sum.data_points[0].as_double == 0.25
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "paths"),
+    [
+        ("OTEL_TRACES_EXPORTER", "none", {"/v1/metrics"}),
+        ("OTEL_METRICS_EXPORTER", "none", {"/v1/traces"}),
+        ("OTEL_METRICS_EXPORTER", "otlp", {"/v1/traces", "/v1/metrics"}),
+        ("OTEL_SDK_DISABLED", "true", set[str]()),
+        ("OTEL_SDK_DISABLED", "false", {"/v1/traces", "/v1/metrics"}),
+    ],
+)
+def test_signals_can_be_switched_off(sink: Sink, variable: str, value: str, paths: set[str]) -> None:
+    """The standard variables switch off a signal or everything; the calls go on, and flushing is no failure."""
+    passes(
+        """
+        telemetry = tm.configure(endpoint=sys.argv[1])
+        assert work(telemetry.recorder)["status"] == "ok"
+        assert telemetry.flush() and telemetry.shutdown()
+        """,
+        sink.url,
+        **{variable: value},
+    )
+    assert sink.paths == paths
+
+
+def test_what_arrives(sink: Sink) -> None:
+    """Spans and metrics arrive whole: nested, with the same cost, and with exemplars that lead to the trace."""
+    passes("tm.configure(endpoint=sys.argv[1]); work(tm.OTelRecorder()); work(tm.OTelRecorder())", sink.url)
+    calls = [span for span in sink.spans() if span.name == "chat toy-1"]
+    flows = {span.span_id for span in sink.spans() if span.name == "invoke_workflow work"}
+    assert {span.parent_span_id for span in calls} == flows
+    assert [plain(span.attributes)["gen_ai.usage.cost"] for span in calls] == [0.25, 0.25]
+    metrics = sink.metrics()
+    cost, tokens = metrics["tracemind.llm.cost"], metrics["gen_ai.client.token.usage"]
+    assert (cost.unit, cost.sum.is_monotonic, [point.as_double for point in cost.sum.data_points]) == (
+        "USD",
+        True,
+        [0.5],
+    )
+    assert {plain(p.attributes)["gen_ai.token.type"]: p.sum for p in tokens.histogram.data_points} == {
+        "input": 20.0,
+        "output": 10.0,
+    }
+    (duration,) = metrics["gen_ai.client.operation.duration"].histogram.data_points
+    assert (duration.count, sum(duration.bucket_counts), len(duration.explicit_bounds)) == (2, 2, 14)
+    assert {exemplar.span_id for exemplar in duration.exemplars} <= {span.span_id for span in calls}
+    assert duration.exemplars
+    assert "gen_ai.invoke_workflow.duration" in metrics
+
+
+def test_metric_attributes_arrive(sink: Sink) -> None:
+    """`metric_attributes` puts a flow's attribute on the cost."""
+    passes(
+        """
+        telemetry = tm.configure(endpoint=sys.argv[1], metric_attributes=["team"])
+        for team in ("search", "ads"):
+            tm.flow(name="work", attributes={"team": team, "ticket": "T-1"})(work)(telemetry.recorder)
+        """,
+        sink.url,
+    )
+    points = sink.metrics()["tracemind.llm.cost"].sum.data_points
+    assert {plain(point.attributes)["team"]: point.as_double for point in points} == {"search": 0.25, "ads": 0.25}
+    assert "ticket" not in plain(points[0].attributes)
+
+
+def test_prices_are_set(capture: Captured, tmp_path: Path) -> None:
+    """`prices=` takes a file or rows, and its mistakes are said at once."""
+    path = tmp_path / "prices.toml"
+    path.write_text('[[price]]\nmodel = "house"\ninput = 1\noutput = 2\n')
+    providers: dict[str, Any] = {
+        "tracer_provider": capture.tracer_provider,
+        "meter_provider": capture.meter_provider,
+    }
+    with tm.configure(prices=path, **providers):
+        assert tm.estimate_cost("any", "house", 1_000_000, 1_000_000) == 3.0
+    with pytest.raises(ConfigError, match="'input'"):
+        tm.configure(prices=[{"model": "house", "output": 1}], **providers)
+
+
+def test_grpc() -> None:
+    """`protocol="grpc"` sends to an `http://` address without TLS, with the headers as metadata."""
+    received, metadata = list[ExportTraceServiceRequest](), list[dict[str, str]]()
+
+    def export(request: ExportTraceServiceRequest, context: Any) -> ExportTraceServiceResponse:
+        received.append(request)
+        metadata.append(dict(context.invocation_metadata()))
+        return ExportTraceServiceResponse()
+
+    method = GRPC.unary_unary_rpc_method_handler(
+        export, ExportTraceServiceRequest.FromString, ExportTraceServiceResponse.SerializeToString
+    )
+    server = GRPC.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers(
+        (
+            GRPC.method_handlers_generic_handler(
+                "opentelemetry.proto.collector.trace.v1.TraceService", {"Export": method}
+            ),
+        )
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        passes(
+            """
+            telemetry = tm.configure(endpoint=sys.argv[1], protocol="grpc", headers={"X-Tenant": "blue"})
+            work(telemetry.recorder)
+            assert telemetry.shutdown()
+            """,
+            f"http://127.0.0.1:{port}",
+            OTEL_METRICS_EXPORTER="none",
+        )
+    finally:
+        server.stop(None).wait()
+    names = {
+        span.name for request in received for scope in request.resource_spans[0].scope_spans for span in scope.spans
+    }
+    assert names == {"chat toy-1", "invoke_workflow work"}
+    assert metadata[0]["x-tenant"] == "blue"
+
+
+# --- A file ---
+
+
+def spans_in(path: Path) -> set[str]:
+    return {
+        span["name"]
+        for line in path.read_text().splitlines()
+        for resource in json.loads(line)["resourceSpans"]
+        for scope in resource["scopeSpans"]
+        for span in scope["spans"]
+    }
+
+
+def test_a_file_alone_opens_no_socket(tmp_path: Path) -> None:
+    """With `file=` and no address, the spans go there and nothing goes to the network."""
+    path = tmp_path / "spans.otlp.jsonl"
+    passes(
+        """
+        connected = []
+        sys.addaudithook(lambda event, _: connected.append(event) if event == "socket.connect" else None)
+        with tm.configure(file=sys.argv[1]) as telemetry:
+            work(telemetry.recorder)
+            assert telemetry.flush()
+        assert connected == []
+        """,
+        str(path),
+    )
+    assert spans_in(path) == {"chat toy-1", "invoke_workflow work"}
+
+
+@pytest.mark.parametrize("by", ["argument", "variable"])
+def test_a_file_beside_an_address(tmp_path: Path, sink: Sink, by: str) -> None:
+    """With both, both get the spans."""
+    path = tmp_path / "spans.otlp.jsonl"
+    options, environment = (
+        (", endpoint=sys.argv[2]", {}) if by == "argument" else ("", {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url})
+    )
+    passes(f"tm.configure(file=sys.argv[1]{options}); work(tm.OTelRecorder())", str(path), sink.url, **environment)
+    assert spans_in(path) == {span.name for span in sink.spans()} == {"chat toy-1", "invoke_workflow work"}
+    assert "/v1/metrics" in sink.paths
+
+
+# --- Twice, and afterwards ---
+
+
+def test_a_second_configure_returns_the_first(capture: Captured, caplog: pytest.LogCaptureFixture) -> None:
+    """Calling it twice is harmless, and the log says that nothing was configured anew."""
+    providers: dict[str, Any] = {
+        "tracer_provider": capture.tracer_provider,
+        "meter_provider": capture.meter_provider,
+    }
+    with tm.configure(**providers) as first:
+        assert tm.configure(service_name="other", endpoint="http://127.0.0.1:9") is first
+    assert "configure() was called before" in caplog.text
+
+
+def test_a_new_one_after_shutdown(sink: Sink) -> None:
+    """After shutdown a new set-up works, for the recorder and the decorators, at another address."""
+    with listening() as second:
+        passes(
+            """
+            for url in sys.argv[1:]:
+                telemetry = tm.configure(endpoint=url)
+                work(telemetry.recorder)
+                assert telemetry.shutdown()
+            """,
+            sink.url,
+            second.url,
+        )
+        for found in (sink, second):
+            assert sorted(span.name for span in found.spans()) == ["chat toy-1", "invoke_workflow work"]
+            assert found.metrics()["tracemind.llm.cost"].sum.data_points[0].as_double == 0.25
+            assert "gen_ai.invoke_workflow.duration" in found.metrics()
+
+
+def test_shutting_down_twice(capture: Captured) -> None:
+    """A second shutdown, whichever way, does nothing and says the same."""
+    telemetry = tm.configure(tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider)
+    assert [telemetry.shutdown(), telemetry.shutdown(), asyncio.run(telemetry.ashutdown())] == [True] * 3
+    assert telemetry.flush()
+
+
+def test_an_old_handle_does_not_forget_the_new_one(capture: Captured) -> None:
+    """Shutting an old handle down again leaves the set-up that came after it alone."""
+    providers: dict[str, Any] = {
+        "tracer_provider": capture.tracer_provider,
+        "meter_provider": capture.meter_provider,
+    }
+    old = tm.configure(**providers)
+    old.shutdown()
+    with tm.configure(**providers) as new:
+        old.shutdown()
+        assert tm.configure() is new
+
+
+async def test_context_managers(capture: Captured) -> None:
+    """`with` and `async with` shut down at their end, after an exception too."""
+    providers: dict[str, Any] = {
+        "tracer_provider": capture.tracer_provider,
+        "meter_provider": capture.meter_provider,
+    }
+    with pytest.raises(KeyError), tm.configure(**providers) as first:
+        raise KeyError
+    async with tm.configure(**providers) as second:
+        assert second is not first
+        assert await second.aflush()
+    with pytest.raises(KeyError):
+        async with tm.configure(**providers):
+            raise KeyError
+    assert configured_providers().tracer_provider is None
+
+
+def test_async_with_delivers(sink: Sink) -> None:
+    """In a coroutine, flush and shutdown are awaited and the event loop goes on."""
+    passes(
+        """
+        async def main():
+            async with tm.configure(endpoint=sys.argv[1]) as telemetry:
+                await call(telemetry.recorder)
+                assert await telemetry.aflush()
+        asyncio.run(main())
+        """,
+        sink.url,
+    )
+    assert [span.name for span in sink.spans()] == ["chat toy-1"]
+
+
+# --- Delivery ---
+
+
+def test_flush_delivers(sink: Sink) -> None:
+    """When `flush` returns True, what was recorded has arrived."""
+    ended = passes(
+        """
+        telemetry = tm.configure(endpoint=sys.argv[1])
+        work(telemetry.recorder)
+        print(telemetry.flush(), flush=True)
+        import os
+        os._exit(0)
+        """,
+        sink.url,
+    )
+    assert ended.stdout == "True\n"
+    assert {span.name for span in sink.spans()} == {"chat toy-1", "invoke_workflow work"}
+    assert "tracemind.llm.cost" in sink.metrics()
+
+
+@pytest.mark.parametrize("ending", ["", "sys.exit(3)", "raise SystemExit(3)"])
+def test_the_end_of_the_process_delivers(sink: Sink, ending: str) -> None:
+    """A program that never shuts down loses nothing, and keeps its exit code."""
+    ended = python(f"tm.configure(endpoint=sys.argv[1])\nwork(tm.OTelRecorder())\n{ending}", sink.url)
+    assert (ended.code, ended.stderr) == (3 if ending else 0, "")
+    assert {span.name for span in sink.spans()} == {"chat toy-1", "invoke_workflow work"}
+
+
+def test_a_program_that_crashes_delivers(sink: Sink) -> None:
+    """An uncaught exception ends the program as always, and its spans arrive."""
+    ended = python("tm.configure(endpoint=sys.argv[1])\nwork(tm.OTelRecorder())\nraise KeyError('boom')", sink.url)
+    assert ended.code == 1
+    assert ended.stderr.rstrip().endswith("KeyError: 'boom'")
+    assert {span.name for span in sink.spans()} == {"chat toy-1", "invoke_workflow work"}
+
+
+def test_with_nobody_there(refused: str) -> None:
+    """With the Collector down `flush` says False in its time; the process ends within 5 s and says what was lost."""
+    ended = python(
+        """
+        import logging, time
+        logging.disable()
+        telemetry = tm.configure(endpoint=sys.argv[1])
+        assert work(telemetry.recorder)["status"] == "ok"
+        started = time.monotonic()
+        print(telemetry.flush(timeout_s=1.0), time.monotonic() - started < 1.5)
+        print(time.time())
+        """,
+        refused.replace("http://", "http://user:secret@"),
+    )
+    flushed, last_line_at = ended.stdout.splitlines()
+    assert (ended.code, flushed) == (0, "False True")
+    assert ended.at - float(last_line_at) < 5.0
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("tracemind-otel: lost: ")
+    assert f"2 of 2 spans did not reach {refused}/v1/traces" in line
+    assert f"the last metrics did not reach {refused}/v1/metrics" in line
+    assert "secret" not in line
+
+
+def test_a_receiver_that_refuses(sink: Sink) -> None:
+    """An answer that is no success is a loss: flush and shutdown say False."""
+    sink.status = 400
+    ended = python(
+        """
+        import logging
+        logging.disable()
+        telemetry = tm.configure(endpoint=sys.argv[1])
+        work(telemetry.recorder)
+        print(telemetry.flush(), telemetry.shutdown(), telemetry.shutdown())
+        """,
+        sink.url,
+    )
+    assert (ended.code, ended.stdout) == (0, "False False False\n")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_nothing_recorded_is_nothing_lost(refused: str) -> None:
+    """A program that recorded nothing has nothing to say at its end."""
+    passes("tm.configure(endpoint=sys.argv[1])", refused)
+
+
+# --- Mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "named"),
+    [
+        ({"protocol": "http/json"}, {}, ("protocol", "'http/json'", "http/protobuf, grpc")),
+        ({"protocol": "udp"}, {}, ("protocol", "'udp'")),
+        ({}, {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, ("OTEL_EXPORTER_OTLP_PROTOCOL", "'http/json'")),
+        ({"endpoint": "localhost:4318"}, {}, ("endpoint", "'localhost:4318'", "http://localhost:4318")),
+        ({"endpoint": "ftp://localhost"}, {}, ("endpoint", "'ftp://localhost'")),
+        ({"endpoint": "http://"}, {}, ("endpoint",)),
+        ({"endpoint": ""}, {}, ("endpoint",)),
+        ({"endpoint": "grpc://user:secret@host:4317"}, {}, ("endpoint", "grpc://host:4317")),
+    ],
+)
+def test_mistakes_are_named(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, str], environment: dict[str, str], named: tuple[str, ...]
+) -> None:
+    """A wrong argument or variable is a `ConfigError` that names it, shows it without a password, and helps."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as caught:
+        tm.configure(**options)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert all(part in str(caught.value) for part in named), str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert setup._active is None
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "named"),
+    [
+        ("endpoint=sys.argv[1]", {"OTEL_TRACES_EXPORTER": "console"}, "OTEL_TRACES_EXPORTER is 'console'"),
+        ("endpoint=sys.argv[1]", {"OTEL_METRICS_EXPORTER": "prometheus"}, "OTEL_METRICS_EXPORTER is 'prometheus'"),
+        ("endpoint=sys.argv[1], file='/no/such/folder/x'", {}, "file '/no/such/folder/x' cannot be written"),
+    ],
+)
+def test_a_mistake_leaves_nothing_behind(sink: Sink, options: str, environment: dict[str, str], named: str) -> None:
+    """After a `ConfigError` nothing is half set up, and a second `configure()` is a fresh one."""
+    ended = passes(
+        f"""
+        import os
+        from opentelemetry import metrics, trace
+        before = trace.get_tracer_provider(), metrics.get_meter_provider()
+        try:
+            tm.configure({options})
+        except tm.ConfigError as error:
+            print(error)
+        assert (trace.get_tracer_provider(), metrics.get_meter_provider()) == before
+        for name in ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER"):
+            os.environ.pop(name, None)
+        with tm.configure(endpoint=sys.argv[1]) as telemetry:
+            work(telemetry.recorder)
+        """,
+        sink.url,
+        **environment,
+    )
+    assert named in ended.stdout
+    assert sink.paths == {"/v1/traces", "/v1/metrics"}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "protocol", "is_warned"),
+    [
+        ("http://localhost:4317", "http/protobuf", True),
+        ("http://localhost:4318", "grpc", True),
+        ("http://localhost:4318", "http/protobuf", False),
+        ("http://localhost:4317", "grpc", False),
+    ],
+)
+def test_the_other_protocols_port_is_warned_of(
+    caplog: pytest.LogCaptureFixture, endpoint: str, protocol: str, is_warned: bool
+) -> None:
+    """4317 is gRPC's and 4318 HTTP's: mixing them up is the commonest mistake, and the log says so."""
+    providers: dict[str, Any] = {"tracer_provider": TracerProvider(), "meter_provider": MeterProvider()}
+    with tm.configure(endpoint=endpoint, protocol=protocol, **providers):
+        assert ("4317 is usually gRPC's port" in caplog.text) is is_warned
+    for provider in providers.values():
+        provider.shutdown()

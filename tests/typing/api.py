@@ -1,0 +1,197 @@
+"""Type-checked by mypy and pyright, never run: what a user's editor says about the published names.
+
+Each line marked as ignored is a mistake that the checkers must see; mypy complains of an ignore without a mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, assert_type
+
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
+
+import tracemind_otel as tm
+from tracemind_otel.ai.llm import AsyncLLMClient, LLMRequest, LLMResponse, LLMUsage
+from tracemind_otel.ai.llm.providers import FakeLLMClient, OpenAILLMClient
+from tracemind_otel.runtime.recorder import Recorder, StepEnd, StepHandle, StepRetry, StepStart
+
+# --- Decorators keep what they decorate ---
+
+
+@tm.flow
+def bare_flow(a: int, *, b: str = "") -> float:
+    return float(a) + len(b)
+
+
+@tm.flow(name="named", attributes={"team": "search", "tier": 2})
+def flow_with_options(a: int, *, b: str = "") -> float:
+    return float(a) + len(b)
+
+
+@tm.step
+async def bare_step(a: int, *, b: str = "") -> bytes:
+    return b.encode() * a
+
+
+@tm.step(name="named")
+async def step_with_options(a: int, *, b: str = "") -> bytes:
+    return b.encode() * a
+
+
+@tm.flow()
+def no_options() -> None: ...
+
+
+class Service:
+    @tm.flow
+    async def method(self, a: int) -> str:
+        return str(a)
+
+    @staticmethod
+    @tm.step
+    def static(a: int) -> str:
+        return str(a)
+
+    @classmethod
+    @tm.step(name="of the class")
+    def of_the_class(cls, a: int) -> str:
+        return str(a)
+
+
+async def decorated() -> None:
+    assert_type(bare_flow(1, b="x"), float)
+    assert_type(flow_with_options(1), float)
+    assert_type(await bare_step(1, b="x"), bytes)
+    assert_type(await step_with_options(1), bytes)
+    assert_type(await Service().method(1), str)
+    assert_type(Service.static(1), str)
+    assert_type(Service.of_the_class(1), str)
+    no_options()
+    bare_flow("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    bare_flow(1, c=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await step_with_options()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await Service().method("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    tm.flow(title="no such option")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    tm.step(attributes={"k": object()})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def carried(work: Callable[[int], str]) -> None:
+    assert_type(tm.carry_context(work), Callable[[int], str])
+    assert_type(tm.carry_context(work)(1), str)
+
+
+# --- The step ---
+
+
+async def called(recorder: Recorder, client: AsyncLLMClient) -> None:
+    cfg = tm.LLMCallConfig(provider="fake", model="toy-1", template="{a}", vars={"a": 1}, deadline_ms=1000)
+    assert_type(await tm.run_llm_call("flow", "step", cfg, recorder), dict[str, Any])
+    assert_type(await tm.run_llm_call("flow", "step", cfg, recorder, client=client), dict[str, Any])
+    assert_type(tm.LLMCallConfig.from_mapping({"provider": "fake", "model": "toy-1"}), tm.LLMCallConfig)
+    assert_type(tm.apply_vars("{a}", {"a": 1}), str)
+    assert_type(tm.apply_vars("{a}", None), str)
+    assert_type(tm.estimate_cost("openai", "gpt-4o-mini", 1, 1), float | None)
+    assert_type(tm.LLMClientFactory.make("fake"), AsyncLLMClient)
+    assert_type(tm.LLMClientFactory.names(), list[str])
+    tm.LLMClientFactory.register("mine", OpenAILLMClient)
+    await tm.run_llm_call("flow", "step", cfg, recorder, client)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    tm.LLMCallConfig("fake", "toy-1", deadline_ms="soon")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    cfg.model = "other"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+async def replied(client: AsyncLLMClient) -> None:
+    async with client as same:
+        reply = await same.complete(LLMRequest("fake", "toy-1", "hi", temperature=0.2, extra={"seed": 1}))
+    assert_type(same, AsyncLLMClient)
+    assert_type(reply, LLMResponse)
+    assert_type(reply.text, str)
+    assert_type(reply.usage, LLMUsage)
+    assert_type(reply.usage.cost_usd, float | None)
+    assert_type(reply.usage.cache_read_tokens, int | None)
+    assert_type(reply.finish_reasons, tuple[str, ...])
+    async with FakeLLMClient(0, script=["429", "ok"], usage=LLMUsage(1, 1, 2), text="hi") as fake:
+        assert_type(fake, FakeLLMClient)
+
+
+def failed(error: tm.LLMError) -> None:
+    assert_type(error.status_code, int | None)
+    assert_type(error.error_type, str)
+    assert_type(error.code, str | None)
+    assert_type(error.message, str)
+    assert_type(error.request_id, str | None)
+    assert_type(error.retry_after_s, float | None)
+    assert_type(error.retryable, bool)
+
+
+# --- What third parties write ---
+
+
+class MyClient(AsyncLLMClient):
+    provider_name = "mine"
+
+    async def complete(self, req: LLMRequest) -> LLMResponse:
+        return LLMResponse(req.prompt, LLMUsage())
+
+
+class OfTheFirstVersion(Recorder):
+    def record_step_start(self, flow_id: str, step_id: str, payload: dict[str, Any] | None = None) -> None: ...
+
+    def record_step_end(
+        self, flow_id: str, step_id: str, status: str, payload: dict[str, Any] | None = None
+    ) -> None: ...
+
+
+class MyHandle(StepHandle):
+    def retry(self, retry: StepRetry) -> None:
+        assert_type(retry.delay_s, float)
+
+    def end(self, end: StepEnd) -> None:
+        assert_type(end.usage, LLMUsage | None)
+
+
+class MyRecorder(Recorder):
+    def begin_step(self, start: StepStart) -> StepHandle:
+        assert_type(start.flow_id, str)
+        return MyHandle()
+
+
+class NoClient(AsyncLLMClient):
+    """Lacks `complete`."""
+
+
+def third_parties() -> None:
+    MyClient()
+    NoClient()  # type: ignore[abstract]  # pyright: ignore[reportAbstractUsage]
+    tm.CompositeRecorder(OfTheFirstVersion(), MyRecorder(), tm.InMemoryRecorder())
+    tm.LLMClientFactory.register("mine", MyClient)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# --- Setting up ---
+
+
+async def set_up(tracer_provider: TracerProvider, meter_provider: MeterProvider) -> None:
+    telemetry = tm.configure(
+        service_name="billing",
+        endpoint="http://localhost:4318",
+        protocol="grpc",
+        headers={"authorization": "Bearer x"},
+        file="spans.otlp.jsonl",
+        resource={"tier": 1, "is_test": True},
+        tracer_provider=tracer_provider,
+        meter_provider=meter_provider,
+        metric_attributes=["team"],
+        prices=[{"model": "house", "input": 1, "output": 2}],
+    )
+    assert_type(telemetry, tm.Telemetry)
+    assert_type(telemetry.recorder, Recorder)
+    assert_type(telemetry.tracer_provider, TracerProvider)
+    assert_type(telemetry.flush(), bool)
+    assert_type(await telemetry.aflush(), bool)
+    with telemetry as same:
+        assert_type(same, tm.Telemetry)
+    async with telemetry as same_again:
+        assert_type(same_again, tm.Telemetry)
+    assert_type(telemetry.shutdown(timeout_s=1.0), bool)
+    tm.OTelRecorder(tracer_provider=tracer_provider, meter_provider=meter_provider)
+    tm.configure("billing")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

@@ -1,0 +1,3 @@
+"""The server that the wire tests meet."""
+
+from tests.servers.fixture import openai_server as openai_server
