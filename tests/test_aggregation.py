@@ -30,23 +30,21 @@ from tracemind_otel.otel.providers import meter
 
 SETS = [AttributeSets.of({"gen_ai.request.model": model}) for model in ("a", "b", "c")]
 
-calls = st.builds(
-    lambda duration_s, usage, failed, retries, attributes: EndedCall(
-        duration_s, None if failed else usage, failed, retries, attributes, Context()
-    ),
-    st.floats(0, 200),
-    st.builds(
-        LLMUsage,
-        st.integers(0, 10**6),
-        st.integers(0, 10**6),
-        st.integers(0, 10**6),
-        st.none() | st.floats(0, 50),
-        cache_read_tokens=st.none() | st.integers(0, 1000),
-    ),
-    st.booleans(),
-    st.integers(0, 3),
-    st.sampled_from(SETS),
+usages = st.builds(
+    LLMUsage,
+    st.integers(0, 10**6),
+    st.integers(0, 10**6),
+    st.integers(0, 10**6),
+    st.none() | st.floats(0, 50),
+    cache_read_tokens=st.none() | st.integers(0, 1000),
 )
+
+
+def ended_call(duration_s: float, usage: LLMUsage, failed: bool, retries: int, attributes: AttributeSets) -> EndedCall:
+    return EndedCall(duration_s, None if failed else usage, failed, retries, attributes, Context())
+
+
+calls = st.builds(ended_call, st.floats(0, 200), usages, st.booleans(), st.integers(0, 3), st.sampled_from(SETS))
 
 
 class Side:

@@ -4,6 +4,7 @@
 TraceMindError
 ├── ConfigError (ValueError)          the caller's mistake: raised at once, never retried
 │   └── UnknownProviderError          no provider of that name; lists those there are
+├── OTLPFileError (ValueError)        a file that `view` cannot show (`tracemind_otel.otlp_file`)
 └── LLMError                          a run-time fault of one model call; the step returns it as a reason
     ├── LLMTimeoutError (TimeoutError)    no answer in time                                retried
     ├── LLMConnectionError                refused, unresolved, reset, or cut mid-body      retried

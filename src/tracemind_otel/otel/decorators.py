@@ -7,7 +7,7 @@ import functools
 import inspect
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from types import MappingProxyType, TracebackType
@@ -109,7 +109,7 @@ def _wrap(
     function: Callable[P, R], new_run: Callable[[], AbstractContextManager[None]], decorator: str
 ) -> Callable[P, R]:
     _refuse_generator(function, decorator)
-    if not inspect.iscoroutinefunction(function):
+    if not _is_async(function):
 
         @functools.wraps(function)
         def run_sync(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -118,12 +118,19 @@ def _wrap(
 
         return run_sync
 
+    coroutine_function = cast("Callable[P, Coroutine[Any, Any, Any]]", function)
+
     @functools.wraps(function)
     async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
         with new_run():
-            return await function(*args, **kwargs)
+            return await coroutine_function(*args, **kwargs)
 
     return cast("Callable[P, R]", run_async)
+
+
+def _is_async(function: Callable[..., object]) -> bool:
+    """Also true of an object whose call is a coroutine."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
 def _refuse_generator(function: Callable[..., object], decorator: str) -> None:

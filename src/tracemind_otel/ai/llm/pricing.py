@@ -169,9 +169,15 @@ class Overrides:
     def find(self, provider: str, model: str, day: date) -> Price | None:
         """The price that holds on `day`; one for this provider wins over one for any."""
         for price in self._by_model.get(model, ()):
-            if price.provider in (None, provider) and (price.effective_from or date.min) <= day:
+            if (price.provider is None or _same_provider(price.provider, provider)) and (
+                price.effective_from or date.min
+            ) <= day:
                 return price
         return None
+
+
+def _same_provider(name: str, other: str) -> bool:
+    return name.strip().lower() == other
 
 
 _overrides = Overrides()
