@@ -27,7 +27,9 @@ RANKS = {
     "recipes": 0,
     "ai.llm": 1,
     "ai.llm.client": 1,
+    "ai.llm.own_prices": 1,
     "ai.llm.policy": 1,
+    "ai.llm.price_table": 1,
     "ai.llm.pricing": 1,
     "ai.llm.scrub": 1,
     "ai.llm.tokens": 1,
@@ -60,6 +62,8 @@ RANKS = {
 
 SIDEWAYS = [
     ("ai.llm", "ai.llm.client"),
+    ("ai.llm.pricing", "ai.llm.own_prices"),
+    ("ai.llm.pricing", "ai.llm.price_table"),
     ("ai.llm.providers", "ai.llm.providers.*"),
     ("ai.llm.providers.*", "ai.llm.providers._*"),
     ("otel.metrics", "otel.instruments"),

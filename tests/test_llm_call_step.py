@@ -14,7 +14,7 @@ import pytest
 from opentelemetry import trace
 
 from tests.support import Captured, attributes, events
-from tracemind_otel.ai.llm import AsyncLLMClient, LLMRequest, LLMResponse, LLMUsage, pricing
+from tracemind_otel.ai.llm import AsyncLLMClient, LLMRequest, LLMResponse, LLMUsage
 from tracemind_otel.ai.llm.policy import RetryPolicy
 from tracemind_otel.ai.llm.providers import FakeLLMClient
 from tracemind_otel.errors import ConfigError, LLMError, LLMRateLimitError, LLMServerError, UnknownProviderError
@@ -409,7 +409,7 @@ async def test_cancelled_while_it_is_priced(monkeypatch: pytest.MonkeyPatch) -> 
         loop.call_soon_threadsafe(pricing_now.set)
         may_go_on.wait(30)
 
-    monkeypatch.setattr(pricing.PriceTable, "match", slow)
+    monkeypatch.setattr(price_table.PriceTable, "match", slow)
     client, recorder = Scripted(OK), InMemoryRecorder()
     client.provider_name = "openai"
     call = asyncio.create_task(run_llm_call("f", "s", CFG, recorder, client=client))

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import Captured
-from tracemind_otel.ai.llm import pricing
+from tracemind_otel.ai.llm import price_table, pricing
 from tracemind_otel.ai.llm.pricing import Price, PricedCall, estimate_cost, load_prices, price_call, set_prices
 from tracemind_otel.ai.llm.providers import FakeLLMClient
 from tracemind_otel.ai.llm.types import LLMUsage
@@ -486,7 +486,7 @@ async def test_a_broken_table_does_not_lose_the_reply(
     def fail(*_: object) -> None:
         raise RuntimeError("broken table")
 
-    monkeypatch.setattr(pricing.PriceTable, "match", fail)
+    monkeypatch.setattr(price_table.PriceTable, "match", fail)
     result = await run_llm_call(
         "f",
         "s",
@@ -529,7 +529,7 @@ async def test_the_table_is_searched_in_a_worker_thread_once(monkeypatch: pytest
         return find(*args)
 
     monkeypatch.setattr(data_snapshot.DataSnapshot, "find_provider_model", slow_find)
-    monkeypatch.setattr(pricing, "_table", pricing.PriceTable())
+    monkeypatch.setattr(pricing, "_table", price_table.PriceTable())
     pending = asyncio.create_task(cost_of("openai", "gpt-4o-mini", usage_of(1_000, 500)))
     await is_searching.wait()
     may_go_on.set()
