@@ -14,7 +14,7 @@ import pytest
 from opentelemetry import trace
 
 from tests.support import Captured, attributes, events
-from tracemind_otel.ai.llm import AsyncLLMClient, LLMRequest, LLMResponse, LLMUsage
+from tracemind_otel.ai.llm import AsyncLLMClient, LLMRequest, LLMResponse, LLMUsage, price_table
 from tracemind_otel.ai.llm.policy import RetryPolicy
 from tracemind_otel.ai.llm.providers import FakeLLMClient
 from tracemind_otel.errors import ConfigError, LLMError, LLMRateLimitError, LLMServerError, UnknownProviderError
