@@ -138,9 +138,7 @@ class OwnPrices:
             self._by_model.setdefault(price.model, []).append(price)
         for candidates in self._by_model.values():
             # One for a provider before one for any, the newest first.
-            candidates.sort(
-                key=lambda price: (price.provider is not None, price.effective_from or date.min), reverse=True
-            )
+            candidates.sort(key=_precedence, reverse=True)
 
     def __bool__(self) -> bool:
         return bool(self._by_model)
