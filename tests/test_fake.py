@@ -96,7 +96,7 @@ async def test_latency_of_one_attempt() -> None:
         ("399", "'399'"),
         ("600", "'600'"),
         ("²00", "'²00'"),
-        ("429 after=1", "'after'"),
+        ("429 before=1", "'before'"),
         ("429 code=", "'code'"),
         ("429 retry-after=soon", "'soon'"),
         ("ok latency=", "''"),

@@ -29,7 +29,7 @@ from tracemind_otel.runtime.recorder import (
     StepRetry,
     StepStart,
 )
-from tracemind_otel.steps import ai_llm_call as step_module
+from tracemind_otel.steps import call as step_module
 from tracemind_otel.steps.ai_llm_call import LLMCallConfig, LLMClientFactory, run_llm_call
 
 CFG = LLMCallConfig("fake", "toy-1", "What is 2+2?")
@@ -134,6 +134,11 @@ async def test_success() -> None:
         "response_id": "r-1",
         "response_model": "toy-1-0601",
         "finish_reasons": ["stop"],
+        "finish_reason": None,
+        "reasoning": None,
+        "refusal": None,
+        "tool_calls": [],
+        "service_tier": None,
         "request_id": "req-1",
     }
 

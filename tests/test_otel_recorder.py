@@ -348,7 +348,7 @@ async def test_pricing_takes_no_time_of_the_span(capture: Captured, monkeypatch:
         await asyncio.sleep(0.05)
         ended.append(1)
 
-    monkeypatch.setattr("tracemind_otel.steps.ai_llm_call.price_call", slow_price)
+    monkeypatch.setattr("tracemind_otel.steps.call.price_call", slow_price)
     span = await span_of(capture, REPLY)
     assert ended == [1]
     assert span.end_time is not None
@@ -385,7 +385,7 @@ def test_a_span_ends_even_if_its_attributes_cannot_be_set(capture: Captured, mon
     """A fault while the span is filled leaves no span open for ever."""
     handle = begin(capture)
 
-    def fail(_: StepEnd) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError
 
     monkeypatch.setattr("tracemind_otel.otel.recorder._end_attributes", fail)

@@ -20,7 +20,14 @@ ATTRIBUTES = {
     "gen_ai.operation.name",
     "gen_ai.provider.name",
     "gen_ai.request.model",
+    "gen_ai.request.frequency_penalty",
+    "gen_ai.request.max_tokens",
+    "gen_ai.request.presence_penalty",
+    "gen_ai.request.reasoning.level",
+    "gen_ai.request.seed",
+    "gen_ai.request.stop_sequences",
     "gen_ai.request.temperature",
+    "gen_ai.request.top_k",
     "gen_ai.request.top_p",
     "gen_ai.response.finish_reasons",
     "gen_ai.response.id",
@@ -57,6 +64,8 @@ METRICS = {
 }
 """Metrics of the same (metrics.yaml, token-metrics.yaml)."""
 NOT_OF_THE_NEWEST = {
+    "gen_ai.client.operation.time_per_output_chunk": "what dashboards read today for streams",
+    "gen_ai.client.operation.time_to_first_chunk": "what dashboards read today for streams",
     "gen_ai.client.operation.duration": "what dashboards read today for model calls",
     "gen_ai.client.token.usage": "what dashboards read today",
     "gen_ai.token.type": "the attribute of that histogram",

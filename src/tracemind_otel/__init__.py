@@ -12,7 +12,19 @@ if TYPE_CHECKING:
     from ._version import __version__
     from .ai.llm.client import AsyncLLMClient
     from .ai.llm.pricing import Price, estimate_cost, set_prices
-    from .ai.llm.types import LLMRequest, LLMResponse, LLMUsage
+    from .ai.llm.types import (
+        Finish,
+        Image,
+        LLMRequest,
+        LLMResponse,
+        LLMUsage,
+        Message,
+        ReasoningDelta,
+        Text,
+        TextDelta,
+        ToolCall,
+        ToolCallDelta,
+    )
     from .errors import (
         ConfigError,
         LLMAuthenticationError,
@@ -35,12 +47,14 @@ if TYPE_CHECKING:
     from .otel.setup import Telemetry, configure
     from .runtime.recorder import CompositeRecorder, InMemoryRecorder, Recorder
     from .runtime.rollup import carry_context
-    from .steps.ai_llm_call import LLMCallConfig, LLMClientFactory, apply_vars, run_llm_call
+    from .steps.ai_llm_call import LLMCallConfig, LLMClientFactory, LLMStream, apply_vars, run_llm_call, stream_llm_call
 
 __all__ = [
     "AsyncLLMClient",
     "CompositeRecorder",
     "ConfigError",
+    "Finish",
+    "Image",
     "InMemoryRecorder",
     "LLMAuthenticationError",
     "LLMCallConfig",
@@ -57,12 +71,19 @@ __all__ = [
     "LLMResponseError",
     "LLMServerError",
     "LLMStatusError",
+    "LLMStream",
     "LLMTimeoutError",
     "LLMUsage",
+    "Message",
     "OTelRecorder",
     "Price",
+    "ReasoningDelta",
     "Recorder",
     "Telemetry",
+    "Text",
+    "TextDelta",
+    "ToolCall",
+    "ToolCallDelta",
     "TraceMindError",
     "UnknownProviderError",
     "__version__",
@@ -74,13 +95,26 @@ __all__ = [
     "run_llm_call",
     "set_prices",
     "step",
+    "stream_llm_call",
 ]
 
 _MODULES = {
     "_version": ("__version__",),
     "ai.llm.client": ("AsyncLLMClient",),
     "ai.llm.pricing": ("Price", "estimate_cost", "set_prices"),
-    "ai.llm.types": ("LLMRequest", "LLMResponse", "LLMUsage"),
+    "ai.llm.types": (
+        "Finish",
+        "Image",
+        "LLMRequest",
+        "LLMResponse",
+        "LLMUsage",
+        "Message",
+        "ReasoningDelta",
+        "Text",
+        "TextDelta",
+        "ToolCall",
+        "ToolCallDelta",
+    ),
     "errors": (
         "ConfigError",
         "LLMAuthenticationError",
@@ -103,7 +137,14 @@ _MODULES = {
     "otel.setup": ("Telemetry", "configure"),
     "runtime.recorder": ("CompositeRecorder", "InMemoryRecorder", "Recorder"),
     "runtime.rollup": ("carry_context",),
-    "steps.ai_llm_call": ("LLMCallConfig", "LLMClientFactory", "apply_vars", "run_llm_call"),
+    "steps.ai_llm_call": (
+        "LLMCallConfig",
+        "LLMClientFactory",
+        "LLMStream",
+        "apply_vars",
+        "run_llm_call",
+        "stream_llm_call",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -77,6 +77,10 @@ class EndedCall:
     """The attributes of the measurements."""
     context: Context
     """The context of the call's span, for exemplars."""
+    first_chunk_s: float | None = None
+    """Seconds from start to the first piece of a stream."""
+    chunk_gaps_s: tuple[float, ...] = ()
+    """Seconds between the pieces of a stream."""
 
     @property
     def reported(self) -> LLMUsage | None:
@@ -98,13 +102,42 @@ class CallMetrics:
         self._sets: list[_MetricSet] = [_OurMetrics(instruments)]
         if names != "newest":
             self._sets.append(_TodaysMetrics(instruments))
+            self._sets.append(
+                _StreamMetrics(
+                    instruments,
+                    semconv.METRIC_OPERATION_TIME_TO_FIRST_CHUNK,
+                    semconv.METRIC_OPERATION_TIME_PER_OUTPUT_CHUNK,
+                )
+            )
         if names != "today":
             self._sets.append(_NewestMetrics(instruments))
+            self._sets.append(
+                _StreamMetrics(
+                    instruments,
+                    semconv.METRIC_INFERENCE_TIME_TO_FIRST_CHUNK,
+                    semconv.METRIC_INFERENCE_TIME_PER_OUTPUT_CHUNK,
+                )
+            )
 
     def record(self, call: EndedCall) -> None:
         """Measure one ended call."""
         for metric_set in self._sets:
             metric_set.record(call)
+
+
+class _StreamMetrics:
+    """Time to the first chunk, and between those after it."""
+
+    def __init__(self, instruments: Instruments, first: str, others: str) -> None:
+        boundaries = semconv.DURATION_BOUNDARIES_S
+        self._first = instruments.histogram(first, "s", "Time to the first chunk of a stream", boundaries)
+        self._others = instruments.histogram(others, "s", "Time per chunk after the first", boundaries)
+
+    def record(self, call: EndedCall) -> None:
+        if call.first_chunk_s is not None:
+            self._first.record(call.first_chunk_s, call.attributes.plain, call.context)
+        for gap_s in call.chunk_gaps_s:
+            self._others.record(gap_s, call.attributes.plain, _NO_SPAN)
 
 
 class _OurMetrics:

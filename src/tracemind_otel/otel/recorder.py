@@ -79,6 +79,8 @@ class OTelRecorder(Recorder):
                 end.retries,
                 self._attribute_sets(call.start, call.flow, response, error),
                 call.context,
+                call.first_chunk_s,
+                end.chunk_gaps_s,
             )
         )
 
@@ -103,13 +105,14 @@ class OTelRecorder(Recorder):
 class _CallHandle(StepHandle):
     """The span of one call."""
 
-    __slots__ = ("_ended", "_recorder", "_span", "_start_ns", "context", "flow", "start")
+    __slots__ = ("_ended", "_recorder", "_span", "_start_ns", "context", "first_chunk_s", "flow", "start")
 
     def __init__(self, recorder: OTelRecorder, start: StepStart, span: Span, start_ns: int) -> None:
         self._recorder = recorder
         self._span = span
         self._start_ns = start_ns
         self._ended = False
+        self.first_chunk_s: float | None = None
         self.start = start
         self.flow = current_flow()
         self.context: Context = set_span_in_context(span)
@@ -121,6 +124,9 @@ class _CallHandle(StepHandle):
         if self._span.is_recording():
             self._span.add_event(semconv.RETRY_EVENT, _retry_attributes(retry))
 
+    def first_chunk(self) -> None:
+        self.first_chunk_s = max(time.time_ns() - self._start_ns, 0) / 1e9
+
     def end(self, end: StepEnd) -> None:
         if self._ended:
             return
@@ -128,7 +134,7 @@ class _CallHandle(StepHandle):
         ended_ns = max(end.ended_ns or time.time_ns(), self._start_ns)
         try:
             if self._span.is_recording():
-                self._span.set_attributes(_end_attributes(end))
+                self._span.set_attributes(_end_attributes(end, self.first_chunk_s))
                 if end.error is not None:
                     self._record_failure(end.error, ended_ns)
         finally:
@@ -174,11 +180,30 @@ def _start_attributes(start: StepStart) -> dict[str, AttributeValue]:
         attributes[semconv.SERVER_ADDRESS] = start.server_address
     if start.server_port is not None:
         attributes[semconv.SERVER_PORT] = start.server_port
-    if start.temperature is not None:
-        attributes[semconv.GEN_AI_REQUEST_TEMPERATURE] = float(start.temperature)
-    if start.top_p is not None:
-        attributes[semconv.GEN_AI_REQUEST_TOP_P] = float(start.top_p)
+    if start.is_stream:
+        attributes[semconv.GEN_AI_REQUEST_STREAM] = True
+    _add_parameters(attributes, start)
     return attributes
+
+
+def _add_parameters(attributes: dict[str, AttributeValue], start: StepStart) -> None:
+    """What was asked for; what was not gets no attribute."""
+    for name, number in (
+        (semconv.GEN_AI_REQUEST_TEMPERATURE, start.temperature),
+        (semconv.GEN_AI_REQUEST_TOP_P, start.top_p),
+        (semconv.GEN_AI_REQUEST_FREQUENCY_PENALTY, start.frequency_penalty),
+        (semconv.GEN_AI_REQUEST_PRESENCE_PENALTY, start.presence_penalty),
+    ):
+        if number is not None:
+            attributes[name] = float(number)
+    others: tuple[tuple[str, AttributeValue | None], ...] = (
+        (semconv.GEN_AI_REQUEST_MAX_TOKENS, start.max_tokens),
+        (semconv.GEN_AI_REQUEST_TOP_K, start.top_k),
+        (semconv.GEN_AI_REQUEST_SEED, start.seed),
+        (semconv.GEN_AI_REQUEST_REASONING_LEVEL, start.reasoning_effort),
+        (semconv.GEN_AI_REQUEST_STOP_SEQUENCES, start.stop or None),
+    )
+    attributes.update({name: value for name, value in others if value is not None})
 
 
 def _retry_attributes(retry: StepRetry) -> dict[str, AttributeValue]:
@@ -194,8 +219,12 @@ def _retry_attributes(retry: StepRetry) -> dict[str, AttributeValue]:
     return attributes
 
 
-def _end_attributes(end: StepEnd) -> dict[str, AttributeValue]:
+def _end_attributes(end: StepEnd, first_chunk_s: float | None) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {semconv.TRACEMIND_RETRY_COUNT: end.retries}
+    if first_chunk_s is not None:
+        attributes[semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = first_chunk_s
+    if end.closed_early:
+        attributes[semconv.TRACEMIND_STREAM_CLOSED_EARLY] = True
     if end.response is not None:
         _add_response(attributes, end.response)
     if end.usage is not None:

@@ -52,6 +52,22 @@ class StepStart:
     """Sampling temperature, where asked for."""
     top_p: float | None = None
     """Nucleus sampling, where asked for."""
+    max_tokens: int | None = None
+    """Most output tokens, where asked for."""
+    stop: tuple[str, ...] = ()
+    """Texts at which the reply ends, where asked for."""
+    seed: int | None = None
+    """Seed, where asked for."""
+    top_k: int | None = None
+    """Sampling among the k likeliest tokens, where asked for."""
+    frequency_penalty: float | None = None
+    """Frequency penalty, where asked for."""
+    presence_penalty: float | None = None
+    """Presence penalty, where asked for."""
+    reasoning_effort: str | None = None
+    """How much the model shall reason, where asked for."""
+    is_stream: bool = False
+    """Whether the reply is streamed."""
 
     def payload(self) -> dict[str, Any]:
         """The dict that `record_step_start` gets."""
@@ -105,6 +121,10 @@ class StepEnd:
     """Whether the call was cancelled."""
     retries: int = 0
     """How many failed attempts were repeated."""
+    closed_early: bool = False
+    """Whether the reader of a stream wanted no more before its end."""
+    chunk_gaps_s: tuple[float, ...] = ()
+    """Seconds between the pieces of a stream, as they came."""
     ended_ns: int | None = None
     """When the last attempt ended, in nanoseconds since the epoch; `None`: now."""
 

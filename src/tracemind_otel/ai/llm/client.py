@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
 from typing import Self
 
-from .types import LLMRequest, LLMResponse, LLMUsage
+from ...errors import ConfigError
+from .types import LLMRequest, LLMResponse, LLMUsage, StreamEvent
 
 __all__ = ["AsyncLLMClient", "LLMRequest", "LLMResponse", "LLMUsage"]
 
@@ -33,6 +35,17 @@ class AsyncLLMClient(abc.ABC):
             tracemind_otel.errors.LLMError: the attempt failed; the class says whether to repeat it.
         """
         ...
+
+    def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
+        """Make one attempt and yield the reply as it comes, in batches of what came together.
+
+        The last event is a `Finish` with the whole reply. Closing the generator closes the connection.
+
+        Raises:
+            tracemind_otel.errors.ConfigError: this client cannot stream.
+            tracemind_otel.errors.LLMError: the attempt failed, or the stream was cut, which is never a success.
+        """
+        raise ConfigError(f"provider {self.provider_name!r} cannot stream: its client has no stream()")
 
     async def aclose(self) -> None:
         """Release what the client holds; closing twice is harmless."""

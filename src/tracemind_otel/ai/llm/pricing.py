@@ -84,6 +84,27 @@ async def price_call(
     return priced
 
 
+def price_now(provider: str, models: Sequence[str], usage: LLMUsage, *, at: datetime) -> PricedCall | None:
+    """Price a call where nothing can be awaited; `None` too when the table was not searched for its model yet."""
+    if not usage.is_known:
+        return None
+    is_ready = _is_priced_without_table(provider, models, at) or all(_table.is_matched(provider, m) for m in models)
+    return _price(provider, models, usage, at, None) if is_ready else None
+
+
+def warm_up(provider: str, model: str) -> None:
+    """Search the table in a worker thread, for a call that may end where nothing can be awaited."""
+    if not _is_priced_without_table(provider, (model,), datetime.now(UTC)) and not _table.is_matched(provider, model):
+        asyncio.get_running_loop().run_in_executor(None, _search_quietly, provider, model)
+
+
+def _search_quietly(provider: str, model: str) -> None:
+    try:
+        _table.match(provider, model)
+    except Exception:
+        log.exception("the price table failed for %s/%s", provider, model)
+
+
 _unpriced: set[tuple[str, str]] = set()
 
 

@@ -10,6 +10,71 @@ CostSource = Literal["provider", "local", "override"]
 """Where a cost came from: the reply itself, the price table, or the user's own prices."""
 
 
+Role = Literal["system", "user", "assistant", "tool"]
+"""Who says a message."""
+
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+"""How much a model shall reason, in the providers' words; which of them a model takes is for the provider to say."""
+
+FinishReason = Literal["stop", "length", "tool_call", "content_filter", "error"]
+"""Why a reply ended, in one vocabulary for all providers (OpenTelemetry GenAI, output messages)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of text."""
+
+    text: str
+    """The text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """A picture, by address or by its bytes; exactly one of `url` and `data`."""
+
+    url: str | None = None
+    """Where the provider fetches it."""
+    data: bytes | None = field(default=None, repr=False)
+    """The picture itself."""
+    media_type: str = "image/png"
+    """Its media type, needed with `data`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool that the model asks for."""
+
+    id: str
+    """The provider's id of the call; one is made up where the provider has none."""
+    name: str
+    """The tool's name."""
+    arguments: Mapping[str, Any] | str
+    """The arguments; as the raw text where that is not a JSON object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message of a conversation."""
+
+    role: Role
+    """Who says it."""
+    content: str | tuple[Text | Image, ...] = ""
+    """What is said; the result, in a tool's message."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The calls that an assistant's message asked for."""
+    tool_call_id: str | None = None
+    """Which call a tool's message answers."""
+    name: str | None = None
+    """The tool's name in a tool's message; some providers need it."""
+
+    @property
+    def text(self) -> str:
+        """The text in the content."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content if isinstance(part, Text))
+
+
 @dataclass(frozen=True)
 class LLMUsage:
     """Tokens of one call, as the provider reported them, and what they cost."""
@@ -70,6 +135,37 @@ class LLMRequest:
     """Nucleus sampling; `None` leaves it to the provider."""
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Fields that go into the provider's request body as they are, and win over ours."""
+    _: KW_ONLY
+    messages: tuple[Message, ...] = ()
+    """A conversation, instead of `prompt`; a prompt that is given too comes last."""
+    system: str | None = None
+    """Instructions for the model, apart from the conversation."""
+    max_tokens: int | None = None
+    """Most output tokens; `None` leaves it to the provider."""
+    stop: tuple[str, ...] = ()
+    """Texts at which the reply ends."""
+    seed: int | None = None
+    """For replies that repeat, as far as the provider keeps that."""
+    top_k: int | None = None
+    """Sampling among the k likeliest tokens."""
+    frequency_penalty: float | None = None
+    """Less of what was said often."""
+    presence_penalty: float | None = None
+    """Less of what was said at all."""
+    reasoning_effort: ReasoningEffort | None = None
+    """How much the model shall reason."""
+
+    @property
+    def conversation(self) -> tuple[Message, ...]:
+        """The messages, with the prompt as the last one; without the system text."""
+        return (*self.messages, Message(role="user", content=self.prompt)) if self.prompt else self.messages
+
+    @property
+    def said(self) -> str:
+        """All text that is sent, for finding it where it should not be, and for counting it."""
+        if not self.messages and self.system is None:
+            return self.prompt
+        return "\n".join([self.system or "", *(message.text for message in self.conversation)])
 
 
 @dataclass(frozen=True)
@@ -85,6 +181,14 @@ class LLMResponse:
     _: KW_ONLY
     finish_reasons: tuple[str, ...] = ()
     """Why each choice ended, in the provider's own words."""
+    finish_reason: FinishReason | None = None
+    """Why the first choice ended, in one vocabulary; `None` for a word that is not known here."""
+    reasoning: str | None = None
+    """The model's reasoning, where the provider shows it."""
+    refusal: str | None = None
+    """Why the model refused to answer, where it says so apart from the text."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The tools that the first choice asks to call."""
     response_id: str | None = None
     """The provider's id of this reply."""
     response_model: str | None = None
@@ -93,3 +197,45 @@ class LLMResponse:
     """The tier that served the call, where the provider says so; it can change the price."""
     request_id: str | None = None
     """The provider's id of the HTTP request, for its support."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of the visible text of the first choice."""
+
+    text: str
+    """The piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """A piece of the model's reasoning."""
+
+    text: str
+    """The piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of a tool call."""
+
+    index: int
+    """Which call of the reply; pieces of one call share it."""
+    id: str | None
+    """The call's id, in its first piece."""
+    name: str | None
+    """The tool's name, in its first piece."""
+    arguments: str
+    """A piece of the arguments, as JSON text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of a stream."""
+
+    response: LLMResponse
+    """The whole reply."""
+
+
+StreamEvent = TextDelta | ReasoningDelta | ToolCallDelta | Finish
+"""What a stream consists of; `Finish` comes last, and once."""

@@ -15,6 +15,7 @@ from ._http import shared_pools
 from ._loop import PerLoop
 from .fake import FakeLLMClient
 from .openai import OpenAILLMClient
+from .presets import PRESETS, Preset
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -53,11 +54,19 @@ def _openai(*, api_key: str | None = None, base_url: str | None = None) -> Async
     return OpenAILLMClient(api_key, base_url, timeout_s=None, pools=shared_pools)
 
 
+def _factory_of(preset: Preset) -> ClientFactory:
+    def make_client(*, api_key: str | None = None, base_url: str | None = None) -> AsyncLLMClient:
+        return preset.client(api_key, base_url, pools=shared_pools)
+
+    return make_client
+
+
 _entries: dict[str, _Entry] = {
     "fake": _Entry(_fake),
     "local": _Entry(_fake),
     "openai": _Entry(_openai, ("OPENAI_API_KEY", "OPENAI_BASE_URL")),
 }
+_entries.update({preset.name: _Entry(_factory_of(preset), preset.environment) for preset in PRESETS})
 _plugins_are_loaded = False
 
 

@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import SplitResult, urlsplit
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 _KEEP_IDLE_S = 20.0
 """Seconds an idle connection is kept: servers drop theirs after a minute or so, and a reused dead one costs a retry."""
 
+Headers = Sequence[tuple[bytes, bytes]]
+"""Header names and values, as they are sent."""
+
+_MAX_URLS = 256
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id", "x-ms-request-id", "x-generation-id")
 
 _SPENT_QUOTA = frozenset(
@@ -67,14 +71,52 @@ class HttpReply:
         return next((value for name in _REQUEST_ID_HEADERS if (value := self.headers.get(name))), None)
 
 
+class HttpStream:
+    """A reply whose body is still coming. Close it, or read it to its end."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self.status_code = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        """The body as it comes, decompressed.
+
+        Raises:
+            LLMConnectionError, LLMTimeoutError, LLMResponseError: the body was cut or cannot be decompressed.
+        """
+        try:
+            async for chunk in self._response.aiter_bytes():
+                yield chunk
+        except _transport_faults() as error:
+            raise _transport_error(error, self._response.request.url) from error
+
+    async def whole(self) -> HttpReply:
+        """The whole reply, for one that is an error."""
+        body = b"".join([chunk async for chunk in self.chunks()])
+        return HttpReply(self.status_code, self.headers, body)
+
+    async def aclose(self) -> None:
+        """Let go of the connection."""
+        await self._response.aclose()
+
+
 class HttpSender(Protocol):
     """The seam to the HTTP library."""
 
-    async def post(self, url: str, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> HttpReply:
+    async def post(self, url: str, headers: Headers, body: bytes) -> HttpReply:
         """Send one request and read the whole reply, whatever its status.
 
         Raises:
             LLMConnectionError, LLMTimeoutError, LLMResponseError: no whole reply came.
+        """
+        ...
+
+    async def open(self, url: str, headers: Headers, body: bytes) -> HttpStream:
+        """Send one request and return when its status and headers have come.
+
+        Raises:
+            LLMConnectionError, LLMTimeoutError, LLMResponseError: they did not come.
         """
         ...
 
@@ -123,50 +165,70 @@ shared_pools: PerLoop[HttpPool] = PerLoop(HttpPool, HttpPool.aclose)
 """The pools behind the clients that `LLMClientFactory` hands out."""
 
 
-class PooledSender:
+class HttpxSender:
+    """Sends through an httpx client; subclasses say which."""
+
+    def __init__(self) -> None:
+        self._urls: dict[str, httpx.URL] = {}
+
+    async def _client(self) -> httpx.AsyncClient:
+        raise NotImplementedError
+
+    async def post(self, url: str, headers: Headers, body: bytes) -> HttpReply:
+        response = await self._send(url, headers, body, stream=False)
+        return HttpReply(response.status_code, response.headers, response.content)
+
+    async def open(self, url: str, headers: Headers, body: bytes) -> HttpStream:
+        return HttpStream(await self._send(url, headers, body, stream=True))
+
+    async def _send(self, url: str, headers: Headers, body: bytes, *, stream: bool) -> httpx.Response:
+        client = await self._client()
+        request = self._request(url, headers, body)
+        try:
+            return await client.send(request, stream=stream)
+        except _transport_faults() as error:
+            raise _transport_error(error, request.url) from error
+
+    def _request(self, url: str, headers: Headers, body: bytes) -> httpx.Request:
+        """Parsed URLs are kept: parsing costs as much as the headers do."""
+        import httpx
+
+        parsed = self._urls.get(url)
+        if parsed is None:
+            if len(self._urls) >= _MAX_URLS:
+                self._urls = {}
+            parsed = self._urls[url] = httpx.URL(url)
+        return httpx.Request("POST", parsed, headers=headers, content=body)
+
+
+class PooledSender(HttpxSender):
     """Sends through the running loop's pool."""
 
     def __init__(self, pools: PerLoop[HttpPool], base_url: str) -> None:
+        super().__init__()
         self._pools = pools
         self._base_url = base_url
-        self._urls: dict[str, httpx.URL] = {}
 
-    async def post(self, url: str, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> HttpReply:
-        client = await self._pools.get().client(self._base_url)
-        return await send(client, self._urls, url, headers, body)
+    async def _client(self) -> httpx.AsyncClient:
+        return await self._pools.get().client(self._base_url)
 
 
-class GivenClientSender:
+class GivenClientSender(HttpxSender):
     """Sends through a client that the user made, and that the user closes."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
-        self._client = client
-        self._urls: dict[str, httpx.URL] = {}
+        super().__init__()
+        self._given = client
 
-    async def post(self, url: str, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> HttpReply:
-        return await send(self._client, self._urls, url, headers, body)
+    async def _client(self) -> httpx.AsyncClient:
+        return self._given
 
 
-async def send(
-    client: httpx.AsyncClient,
-    urls: dict[str, httpx.URL],
-    url: str,
-    headers: Sequence[tuple[bytes, bytes]],
-    body: bytes,
-) -> HttpReply:
-    """Post through an httpx client. Parsed URLs are kept in `urls`: parsing costs as much as the headers do."""
+def _transport_faults() -> tuple[type[Exception], ...]:
     import aiohttp
     import httpx
 
-    parsed = urls.get(url)
-    if parsed is None:
-        parsed = urls[url] = httpx.URL(url)
-    request = httpx.Request("POST", parsed, headers=headers, content=body)
-    try:
-        response = await client.send(request)
-    except (httpx.HTTPError, aiohttp.ClientError, OSError, EOFError) as error:
-        raise _transport_error(error, parsed) from error
-    return HttpReply(response.status_code, response.headers, response.content)
+    return (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, OSError, EOFError)
 
 
 def _transport_error(error: Exception, url: httpx.URL) -> LLMError:
@@ -229,7 +291,7 @@ def key_of(field: str, value: str | None) -> str | None:
     return key or None
 
 
-def json_headers(extra: Sequence[tuple[bytes, bytes]] = ()) -> tuple[tuple[bytes, bytes], ...]:
+def json_headers(extra: Headers = ()) -> Headers:
     """The headers of a JSON request."""
     return (
         (b"accept", b"application/json"),
@@ -294,10 +356,12 @@ def _first_text(*values: object) -> str | None:
     return next((value for value in values if isinstance(value, str) and value), None)
 
 
-def status_error(reply: HttpReply, *, key: str | None, prompt: str) -> LLMStatusError:
+def status_error(
+    reply: HttpReply, *, key: str | None, prompt: str, read: Callable[[object], ErrorBody] = error_body
+) -> LLMStatusError:
     """The typed error for a reply that is not a success."""
     try:
-        body = error_body(json.loads(reply.body))
+        body = read(json.loads(reply.body))
     except (ValueError, RecursionError):
         body = ErrorBody()
     return error_from_body(reply, reply.status_code, body, key=key, prompt=prompt)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 
 from ....errors import (
@@ -16,16 +17,18 @@ from ....errors import (
     error_class_for_status,
 )
 from ..client import AsyncLLMClient
-from ..types import LLMRequest, LLMResponse, LLMUsage
+from ..types import Finish, LLMRequest, LLMResponse, LLMUsage, StreamEvent, TextDelta
 
-_KINDS = "ok, timeout, connection, invalid, or an HTTP status from 400 to 599"
-_OPTIONS = "retry-after=SECONDS, code=NAME, latency=MILLISECONDS"
+_KINDS = "ok, timeout, connection, invalid, cut, or an HTTP status from 400 to 599"
+_OPTIONS = "retry-after=SECONDS, code=NAME, latency=MILLISECONDS, after=CHUNKS"
 
 
 @dataclass(frozen=True, slots=True)
 class _ScriptedAttempt:
     kind: str
-    """`ok`, `timeout`, `connection`, `invalid`, or an HTTP status."""
+    """`ok`, `timeout`, `connection`, `invalid`, `cut`, or an HTTP status."""
+    after: int = 0
+    """Chunks that a stream delivers before it fails."""
     retry_after_s: float | None = None
     code: str | None = None
     latency_s: float | None = None
@@ -34,7 +37,7 @@ class _ScriptedAttempt:
 def _parse(entry: str) -> _ScriptedAttempt:
     """Read one entry of a script, like `429 retry-after=0.2`."""
     kind, *options = entry.split() or [""]
-    if kind not in ("ok", "timeout", "connection", "invalid") and not _is_error_status(kind):
+    if kind not in ("ok", "timeout", "connection", "invalid", "cut") and not _is_error_status(kind):
         raise ConfigError(f"script: {entry!r} begins with {kind!r}; allowed are {_KINDS}")
     attempt = _ScriptedAttempt(kind)
     for option in options:
@@ -51,6 +54,8 @@ def _with_option(attempt: _ScriptedAttempt, entry: str, name: str, value: str) -
         return replace(attempt, code=value)
     if name == "retry-after":
         return replace(attempt, retry_after_s=_number(entry, value))
+    if name == "after":
+        return replace(attempt, after=int(_number(entry, value)))
     if name == "latency":
         return replace(attempt, latency_s=_number(entry, value) / 1000.0)
     raise ConfigError(f"script: {entry!r} has {name!r}; allowed are {_OPTIONS}")
@@ -72,6 +77,8 @@ class FakeLLMClient(AsyncLLMClient):
             end every attempt succeeds. A `timeout` never answers, so that the caller's time-out is what ends it.
         usage: the tokens, and the cost if any, that every reply reports; the default counts words.
         text: the text of every reply; the default is the echo.
+        chunks: the pieces in which a stream delivers its text; the default is its words.
+        chunk_gap_ms: milliseconds before each piece of a stream after the first.
 
     Raises:
         ConfigError: a script's entry cannot be read.
@@ -86,7 +93,11 @@ class FakeLLMClient(AsyncLLMClient):
         script: Sequence[str] = (),
         usage: LLMUsage | None = None,
         text: str | None = None,
+        chunks: Sequence[str] | None = None,
+        chunk_gap_ms: float = 0,
     ) -> None:
+        self._chunks = chunks
+        self._chunk_gap_s = chunk_gap_ms / 1000.0
         self._latency_s = latency_ms / 1000.0
         self._script = [_parse(entry) for entry in script]
         self._usage = usage
@@ -103,6 +114,22 @@ class FakeLLMClient(AsyncLLMClient):
             raise _error(attempt)
         return self._reply(req)
 
+    async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
+        attempt = self._next_attempt()
+        await asyncio.sleep(self._latency_s if attempt.latency_s is None else attempt.latency_s)
+        reply = self._reply(req)
+        pieces = list(self._chunks) if self._chunks is not None else re.findall(r"\S+\s*", reply.text)
+        delivered = pieces if attempt.kind == "ok" else pieces[: attempt.after]
+        for number, piece in enumerate(delivered):
+            if number:
+                await asyncio.sleep(self._chunk_gap_s)
+            yield (TextDelta(piece),)
+        if attempt.kind == "timeout":
+            await asyncio.Event().wait()
+        if attempt.kind != "ok":
+            raise _error(attempt)
+        yield (Finish(replace(reply, text="".join(pieces))),)
+
     def _next_attempt(self) -> _ScriptedAttempt:
         with self._lock:
             index = self._attempts
@@ -116,11 +143,14 @@ class FakeLLMClient(AsyncLLMClient):
             self._usage or _count_words(req.prompt, text),
             {"echo": True},
             finish_reasons=("stop",),
+            finish_reason="stop",
             response_model=req.model,
         )
 
 
 def _error(attempt: _ScriptedAttempt) -> LLMError:
+    if attempt.kind == "cut":
+        return LLMConnectionError("scripted: the reply was cut before its end")
     if attempt.kind == "connection":
         return LLMConnectionError("scripted: the connection was reset")
     if attempt.kind == "invalid":

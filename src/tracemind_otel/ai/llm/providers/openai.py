@@ -1,47 +1,98 @@
-"""OpenAI Chat Completions, and any server that speaks it.
+"""OpenAI Chat Completions, and the servers that speak it with an accent.
 
-Source: OpenAI API reference, "Create chat completion" (`POST {base}/chat/completions`), as of 2026-11.
+Source: OpenAI API reference, "Create chat completion" (`POST {base}/chat/completions`), as of 2026-11; for the
+accents, the documentation of each server.
 """
 
 from __future__ import annotations
 
-import asyncio
+import base64
 import json
 import os
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from ....errors import LLMAuthenticationError, LLMResponseError, LLMTimeoutError
-from ..client import AsyncLLMClient
-from ..types import LLMRequest, LLMResponse, LLMUsage
-from ._http import (
-    GivenClientSender,
-    HttpPool,
-    HttpReply,
-    HttpSender,
-    PooledSender,
-    base_url_of,
-    error_body,
-    error_from_body,
-    json_headers,
-    json_object,
-    key_of,
-    status_error,
+from ....errors import LLMResponseError
+from ..types import (
+    FinishReason,
+    Image,
+    LLMRequest,
+    LLMResponse,
+    LLMUsage,
+    Message,
+    ReasoningDelta,
+    StreamEvent,
+    Text,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
 )
+from ._client import WireClient
+from ._http import HttpPool, error_body
 from ._loop import PerLoop
+from ._sse import ServerSentEvent
+from ._wire import (
+    StreamedError,
+    Wire,
+    cost_of,
+    count_of,
+    document_of,
+    listed,
+    mapped,
+    normal_finish,
+    part_of,
+    refuse_others,
+    text_of,
+)
 
 if TYPE_CHECKING:
     import httpx
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
-_MAX_COUNT = 2**53
-"""No count is as large; beyond it a float is no exact number, and beyond 2**63 OTLP loses the whole batch."""
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "length": "length",
+    "model_length": "length",
+    "tool_calls": "tool_call",
+    "function_call": "tool_call",
+    "content_filter": "content_filter",
+    "error": "error",
+    "insufficient_system_resource": "error",
+}
 
 
-class OpenAILLMClient(AsyncLLMClient):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accent:
+    """How a server differs from OpenAI's."""
+
+    provider: str = "openai"
+    """The provider's name, for error messages."""
+    max_tokens: str = "max_completion_tokens"
+    """The name of the field for the most output tokens."""
+    seed: str = "seed"
+    """The name of the field for the seed."""
+    asks_for_usage: bool = True
+    """Whether a stream must be asked for its usage (`stream_options`); some refuse to be asked."""
+    refuses: frozenset[str] = frozenset({"top_k"})
+    """The parameters it has no place for."""
+    path: str = "/chat/completions"
+    """The path below the base URL."""
+
+
+def chat_wire(accent: Accent = Accent()) -> Wire:  # frozen
+    """The wire format of Chat Completions in an accent."""
+    return Wire(
+        path=lambda req, stream: accent.path,
+        to_payload=lambda req, stream: to_payload(req, stream=stream, accent=accent),
+        from_payload=lambda document, request_id: from_payload(document, request_id=request_id),
+        new_reader=ChatReader,
+    )
+
+
+class OpenAILLMClient(WireClient):
     """Chat Completions over httpx.
 
     Args:
@@ -55,8 +106,6 @@ class OpenAILLMClient(AsyncLLMClient):
         ConfigError: the key or the base URL cannot be used; the message names the field.
     """
 
-    provider_name = "openai"
-
     def __init__(
         self,
         api_key: str | None = None,
@@ -66,75 +115,93 @@ class OpenAILLMClient(AsyncLLMClient):
         http_client: httpx.AsyncClient | None = None,
         pools: PerLoop[HttpPool] | None = None,
     ) -> None:
-        self._own_pools: PerLoop[HttpPool] | None = None
-        self._key = key_of("api_key (OPENAI_API_KEY)", api_key or os.getenv("OPENAI_API_KEY"))
-        self.base_url, parts = base_url_of(
-            "base_url (OPENAI_BASE_URL)", base_url or os.getenv("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+        chosen_url = base_url or os.getenv("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+        needs_key = chosen_url.rstrip("/") == DEFAULT_BASE_URL
+        super().__init__(
+            chat_wire(),
+            provider_name="openai",
+            base_url=chosen_url,
+            key=api_key or os.getenv("OPENAI_API_KEY"),
+            key_hint="OPENAI_API_KEY is not set: set it, or pass api_key" if needs_key else None,
+            timeout_s=timeout_s,
+            http_client=http_client,
+            pools=pools,
         )
-        self.server_address = parts.hostname
-        self.server_port = parts.port or _DEFAULT_PORTS[parts.scheme]
-        self._timeout_s = timeout_s
-        self._url = f"{self.base_url}/chat/completions"
-        self._headers = json_headers(() if self._key is None else ((b"authorization", f"Bearer {self._key}".encode()),))
-        self._sender = self._new_sender(http_client, pools)
-
-    def _new_sender(self, http_client: httpx.AsyncClient | None, pools: PerLoop[HttpPool] | None) -> HttpSender:
-        if http_client is not None:
-            return GivenClientSender(http_client)
-        if pools is None:
-            pools = self._own_pools = PerLoop(HttpPool, HttpPool.aclose)
-        return PooledSender(pools, self.base_url)
-
-    async def complete(self, req: LLMRequest) -> LLMResponse:
-        if self._key is None and self.base_url == DEFAULT_BASE_URL:
-            raise LLMAuthenticationError("OPENAI_API_KEY is not set: set it, or pass api_key")
-        if self._timeout_s is None:
-            return await self._complete(req)
-        scope = asyncio.timeout(self._timeout_s)
-        try:
-            async with scope:
-                return await self._complete(req)
-        except TimeoutError as error:
-            if not scope.expired():
-                raise
-            raise LLMTimeoutError(f"no whole answer within {self._timeout_s:g} s") from error
-
-    async def _complete(self, req: LLMRequest) -> LLMResponse:
-        body = _JSON.encode(to_payload(req)).encode()
-        reply = await self._sender.post(self._url, self._headers, body)
-        if not 200 <= reply.status_code < 300:
-            raise status_error(reply, key=self._key, prompt=req.prompt)
-        document = json_object(reply)
-        if document.get("error") and not document.get("choices"):
-            self._raise_error_inside_success(reply, document, req)
-        return from_payload(document, request_id=reply.request_id)
-
-    def _raise_error_inside_success(self, reply: HttpReply, document: Mapping[str, Any], req: LLMRequest) -> None:
-        """OpenRouter answers some failures with HTTP 200 and an error body."""
-        body = error_body(document)
-        status_code = body.status_code or reply.status_code
-        raise error_from_body(reply, status_code, body, key=self._key, prompt=req.prompt)
-
-    async def aclose(self) -> None:
-        """Close this client's own connections; those of the shared pool are closed when their loop ends."""
-        if self._own_pools is not None:
-            await self._own_pools.aclose()
-
-    def __del__(self) -> None:
-        pools: PerLoop[HttpPool] | None = getattr(self, "_own_pools", None)
-        if pools is not None and not pools.is_empty:
-            warnings.warn(f"unclosed {type(self).__name__}: call aclose()", ResourceWarning, source=self, stacklevel=1)
 
 
-def to_payload(req: LLMRequest) -> dict[str, Any]:
+# --- Request
+
+
+_PARAMETERS = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "reasoning_effort", "top_k")
+_ALL_PARAMETERS = frozenset({*_PARAMETERS, "max_tokens", "stop", "seed"})
+
+
+def to_payload(req: LLMRequest, *, stream: bool = False, accent: Accent = Accent()) -> dict[str, Any]:
     """The body of the request."""
-    payload: dict[str, Any] = {"model": req.model, "messages": [{"role": "user", "content": req.prompt}]}
-    if req.temperature is not None:
-        payload["temperature"] = req.temperature
-    if req.top_p is not None:
-        payload["top_p"] = req.top_p
+    if accent.refuses:
+        refuse_others(req, provider=accent.provider, supported=_ALL_PARAMETERS - accent.refuses)
+    payload: dict[str, Any] = {"model": req.model, "messages": _messages(req)}
+    for name in _PARAMETERS:
+        value = getattr(req, name)
+        if value is not None:
+            payload[name] = value
+    if req.max_tokens is not None:
+        payload[accent.max_tokens] = req.max_tokens
+    if req.stop:
+        payload["stop"] = list(req.stop)
+    if req.seed is not None:
+        payload[accent.seed] = req.seed
+    if stream:
+        payload["stream"] = True
+        if accent.asks_for_usage:
+            payload["stream_options"] = {"include_usage": True}
     payload.update(req.extra)
     return payload
+
+
+def _messages(req: LLMRequest) -> list[dict[str, Any]]:
+    if not req.messages and req.system is None:
+        return [{"role": "user", "content": req.prompt}]
+    system = [] if req.system is None else [{"role": "system", "content": req.system}]
+    return [*system, *(_message(message) for message in req.conversation)]
+
+
+def _message(message: Message) -> dict[str, Any]:
+    said: dict[str, Any] = {"role": message.role, "content": _content(message.content)}
+    if message.tool_calls:
+        said["tool_calls"] = [_outgoing_call(call) for call in message.tool_calls]
+        said["content"] = said["content"] or None
+    if message.tool_call_id is not None:
+        said["tool_call_id"] = message.tool_call_id
+    if message.name is not None:
+        said["name"] = message.name
+    return said
+
+
+def _content(content: str | Sequence[Text | Image]) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return content
+    return [
+        {"type": "text", "text": part.text}
+        if isinstance(part, Text)
+        else {"type": "image_url", "image_url": {"url": image_url(part)}}
+        for part in content
+    ]
+
+
+def image_url(image: Image) -> str:
+    """The address of a picture; a data URL for one that is given by its bytes."""
+    if image.data is None:
+        return image.url or ""
+    return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"
+
+
+def _outgoing_call(call: ToolCall) -> dict[str, Any]:
+    arguments = call.arguments if isinstance(call.arguments, str) else json.dumps(dict(call.arguments))
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+
+
+# --- Whole reply
 
 
 def from_payload(document: Mapping[str, Any], *, request_id: str | None = None) -> LLMResponse:
@@ -143,73 +210,203 @@ def from_payload(document: Mapping[str, Any], *, request_id: str | None = None) 
     Raises:
         LLMResponseError: there are no choices.
     """
-    choices = document.get("choices")
-    if not isinstance(choices, list) or not choices:
+    raw_choices = document.get("choices")
+    if not isinstance(raw_choices, list) or not raw_choices:
         raise LLMResponseError("the reply has no choices", request_id=request_id)
-    choices = [_object(choice) for choice in cast("list[object]", choices)]
+    choices = [mapped(choice) for choice in cast("list[object]", raw_choices)]
+    message = mapped(choices[0].get("message"))
+    text, thought = _split_content(message.get("content"))
+    calls = tuple(_incoming_calls(message))
+    raw_reasons = tuple(reason for choice in choices if (reason := text_of(choice.get("finish_reason"))))
+    first_reason = text_of(choices[0].get("finish_reason"))
     return LLMResponse(
-        text=_text(_object(choices[0].get("message")).get("content")),
-        usage=_usage(_object(document.get("usage"))),
+        text=text,
+        usage=usage_of(mapped(document.get("usage"))),
         raw=document,
-        finish_reasons=tuple(reason for choice in choices if (reason := _string(choice.get("finish_reason")))),
-        response_id=_string(document.get("id")),
-        response_model=_string(document.get("model")),
-        service_tier=_string(document.get("service_tier")),
+        finish_reasons=raw_reasons,
+        finish_reason=normal_finish(_FINISH_REASONS, first_reason, calls_tools=bool(calls)),
+        reasoning=_reasoning(message) or thought or None,
+        refusal=text_of(message.get("refusal")),
+        tool_calls=calls,
+        response_id=text_of(document.get("id")),
+        response_model=text_of(document.get("model")),
+        service_tier=text_of(document.get("service_tier")),
         request_id=request_id,
     )
 
 
-def _object(value: object) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def _string(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _text(content: object) -> str:
-    """Content is a string, null beside tool calls, or a list of parts."""
+def _split_content(content: object) -> tuple[str, str]:
+    """Text and reasoning: content is a string, null beside tool calls, or a list of parts (Mistral's thinking)."""
     if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        return ""
-    parts = [_object(part) for part in cast("list[object]", content)]
-    return "".join(_string(part.get("text")) or "" for part in parts if part.get("type") == "text")
+        return content, ""
+    text, thought = "", ""
+    for part in listed(content):
+        if part.get("type") == "thinking":
+            thought += _thinking(part.get("thinking"))
+        else:
+            text += text_of(part.get("text")) or ""
+    return text, thought
 
 
-def _usage(usage: Mapping[str, Any]) -> LLMUsage:
+def _thinking(thinking: object) -> str:
+    if isinstance(thinking, str):
+        return thinking
+    return "".join(text_of(part.get("text")) or "" for part in listed(thinking))
+
+
+def _reasoning(message: Mapping[str, Any]) -> str | None:
+    return text_of(message.get("reasoning_content")) or text_of(message.get("reasoning"))
+
+
+def _incoming_calls(message: Mapping[str, Any]) -> list[ToolCall]:
+    calls = [
+        ToolCall(text_of(call.get("id")) or f"call_{number}", name, arguments_of(function.get("arguments")))
+        for number, call in enumerate(listed(message.get("tool_calls")))
+        if (name := text_of((function := mapped(call.get("function"))).get("name")))
+    ]
+    old = mapped(message.get("function_call"))
+    if not calls and (name := text_of(old.get("name"))):
+        return [ToolCall("call_0", name, arguments_of(old.get("arguments")))]
+    return calls
+
+
+def arguments_of(arguments: object) -> Mapping[str, Any] | str:
+    """Arguments as an object; as the raw text where they are no JSON object; empty for null and nothing."""
+    if isinstance(arguments, dict):
+        return cast("dict[str, Any]", arguments)
+    if not isinstance(arguments, str) or not arguments.strip():
+        return {}
+    try:
+        parsed = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+    return cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else arguments
+
+
+def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
     """Tokens as reported; a subset never exceeds its whole, whatever the server says."""
-    prompt = _count(usage.get("prompt_tokens")) or 0
-    completion = _count(usage.get("completion_tokens")) or 0
-    prompt_details = _object(usage.get("prompt_tokens_details"))
-    read = _part(prompt_details.get("cached_tokens"), prompt)
-    cost = _cost(usage.get("cost"))
+    prompt = count_of(usage.get("prompt_tokens")) or 0
+    completion = count_of(usage.get("completion_tokens")) or 0
+    prompt_details = mapped(usage.get("prompt_tokens_details"))
+    read = part_of(prompt_details.get("cached_tokens"), prompt)
+    cost = cost_of(usage.get("cost"))
     return LLMUsage(
         prompt,
         completion,
-        _count(usage.get("total_tokens")) or prompt + completion,
+        count_of(usage.get("total_tokens")) or prompt + completion,
         cost,
         cost_source=None if cost is None else "provider",
         cache_read_tokens=read,
-        cache_write_tokens=_part(prompt_details.get("cache_write_tokens"), prompt - (read or 0)),
-        reasoning_tokens=_part(_object(usage.get("completion_tokens_details")).get("reasoning_tokens"), completion),
+        cache_write_tokens=part_of(prompt_details.get("cache_write_tokens"), prompt - (read or 0)),
+        reasoning_tokens=part_of(mapped(usage.get("completion_tokens_details")).get("reasoning_tokens"), completion),
     )
 
 
-def _count(value: object) -> int | None:
-    """A token count, or `None` where there is none; absent is not zero."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MAX_COUNT:
-        return None
-    return int(value)
+# --- Stream
 
 
-def _cost(value: object) -> float | None:
-    """USD, where the server says so (OpenRouter); anything but a number of zero or more is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MAX_COUNT:
-        return None
-    return float(value)
+@dataclass(slots=True)
+class _CallPieces:
+    id: str | None = None
+    name: str | None = None
+    arguments: list[str] = field(default_factory=list[str])
 
 
-def _part(value: object, whole: int) -> int | None:
-    count = _count(value)
-    return None if count is None else min(count, whole)
+class ChatReader:
+    """Puts a streamed completion together. Only the first choice is streamed out; of the others the end is noted."""
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self._calls: dict[int, _CallPieces] = {}
+        self._reasons: dict[int, str] = {}
+        self._usage: Mapping[str, Any] = {}
+        self._head: dict[str, str] = {}
+        self._is_done = False
+
+    @property
+    def is_complete(self) -> bool:
+        return self._is_done or bool(self._reasons)
+
+    def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
+        if event.data == b"[DONE]":
+            self._is_done = True
+            return ()
+        document = document_of(event)
+        if document.get("error"):
+            raise StreamedError(error_body(document))
+        for name in ("id", "model", "service_tier"):
+            if name not in self._head and (value := text_of(document.get(name))):
+                # Azure's first chunk has neither id nor model.
+                self._head[name] = value
+        # The last usage that is not null wins: it may come in one chunk, in all, or beside the choices.
+        self._usage = (
+            mapped(document.get("usage")) or mapped(mapped(document.get("x_groq")).get("usage")) or self._usage
+        )
+        deltas: list[StreamEvent] = []
+        for choice in listed(document.get("choices")):
+            deltas += self._choice(choice)
+        return deltas
+
+    def _choice(self, choice: Mapping[str, Any]) -> list[StreamEvent]:
+        index = count_of(choice.get("index")) or 0
+        if reason := text_of(choice.get("finish_reason")):
+            self._reasons[index] = reason
+        return [] if index else self._delta(mapped(choice.get("delta")))
+
+    def _delta(self, delta: Mapping[str, Any]) -> list[StreamEvent]:
+        deltas: list[StreamEvent] = []
+        text, thought = _split_content(delta.get("content"))
+        if thought := _reasoning(delta) or thought:
+            self._reasoning.append(thought)
+            deltas.append(ReasoningDelta(thought))
+        if text:
+            self._text.append(text)
+            deltas.append(TextDelta(text))
+        if refusal := text_of(delta.get("refusal")):
+            self._refusal.append(refusal)
+        for position, call in enumerate(listed(delta.get("tool_calls"))):
+            deltas.append(self._call_delta(position, call))
+        return deltas
+
+    def _call_delta(self, position: int, call: Mapping[str, Any]) -> ToolCallDelta:
+        """A piece belongs to the call of its index; without an index, to the call of its id, else to a new one."""
+        function, call_id = mapped(call.get("function")), text_of(call.get("id"))
+        index = self._index_of(count_of(call.get("index")), call_id, position)
+        pieces = self._calls.setdefault(index, _CallPieces())
+        is_first = pieces.name is None
+        pieces.id = pieces.id or call_id
+        pieces.name = pieces.name or text_of(function.get("name"))
+        arguments = function.get("arguments")
+        piece = arguments if isinstance(arguments, str) else json.dumps(arguments) if arguments else ""
+        pieces.arguments.append(piece)
+        return ToolCallDelta(index, pieces.id if is_first else None, pieces.name if is_first else None, piece)
+
+    def _index_of(self, index: int | None, call_id: str | None, position: int) -> int:
+        if index is not None:
+            return index
+        known = next((number for number, pieces in self._calls.items() if call_id and pieces.id == call_id), None)
+        if known is not None:
+            return known
+        return len(self._calls) if call_id else position
+
+    def response(self, request_id: str | None) -> LLMResponse:
+        calls = tuple(
+            ToolCall(pieces.id or f"call_{index}", pieces.name, arguments_of("".join(pieces.arguments)))
+            for index, pieces in sorted(self._calls.items())
+            if pieces.name
+        )
+        return LLMResponse(
+            "".join(self._text),
+            usage_of(self._usage),
+            finish_reasons=tuple(reason for _, reason in sorted(self._reasons.items())),
+            finish_reason=normal_finish(_FINISH_REASONS, self._reasons.get(0), calls_tools=bool(calls)),
+            reasoning="".join(self._reasoning) or None,
+            refusal="".join(self._refusal) or None,
+            tool_calls=calls,
+            response_id=self._head.get("id"),
+            response_model=self._head.get("model"),
+            service_tier=self._head.get("service_tier"),
+            request_id=request_id,
+        )

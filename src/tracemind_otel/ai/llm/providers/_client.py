@@ -1,0 +1,205 @@
+"""The client of every HTTP provider: a wire format over one shared way to send."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import warnings
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING
+
+from ....errors import (
+    LLMAuthenticationError,
+    LLMConnectionError,
+    LLMResponseError,
+    LLMStatusError,
+    LLMTimeoutError,
+)
+from ..client import AsyncLLMClient
+from ..types import Finish, LLMRequest, LLMResponse, StreamEvent
+from ._http import (
+    GivenClientSender,
+    Headers,
+    HttpPool,
+    HttpReply,
+    HttpSender,
+    HttpStream,
+    PooledSender,
+    base_url_of,
+    error_from_body,
+    json_headers,
+    json_object,
+    key_of,
+    status_error,
+)
+from ._loop import PerLoop
+from ._sse import EventDecoder, LineSplitter, ServerSentEvent
+from ._wire import StreamedError, StreamReader, Wire
+
+if TYPE_CHECKING:
+    import httpx
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+class WireClient(AsyncLLMClient):
+    """Speaks one wire format with one server.
+
+    Args:
+        wire: the format.
+        provider_name: the provider's name.
+        base_url: the server.
+        key: the key, or `None` for a server that needs none.
+        key_header: the header that carries the key; `authorization` carries it as `Bearer`.
+        key_hint: what to do about a missing key; `None` where none is needed.
+        telemetry_name: `gen_ai.provider.name`, where the conventions spell it otherwise.
+        headers: more headers of every request.
+        timeout_s: seconds for one `complete`; `None` leaves the time to the caller, as the step does.
+        http_client: an httpx client to send with; you close it yourself.
+        pools: where pooled connections live; the default is a pool of this client's own, closed by `aclose`.
+
+    Raises:
+        ConfigError: the key or the base URL cannot be used; the message names the field.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        *,
+        provider_name: str,
+        base_url: str,
+        key: str | None = None,
+        key_header: str = "authorization",
+        key_hint: str | None = None,
+        telemetry_name: str | None = None,
+        headers: Headers = (),
+        timeout_s: float | None = None,
+        http_client: httpx.AsyncClient | None = None,
+        pools: PerLoop[HttpPool] | None = None,
+    ) -> None:
+        self._own_pools: PerLoop[HttpPool] | None = None
+        self._wire = wire
+        self.provider_name = provider_name
+        self.telemetry_name = telemetry_name
+        self.operation = wire.operation
+        self._key = key_of("api_key", key)
+        self._key_hint = key_hint
+        self.base_url, parts = base_url_of("base_url", base_url)
+        self.server_address = parts.hostname
+        self.server_port = parts.port or _DEFAULT_PORTS[parts.scheme]
+        self._timeout_s = timeout_s
+        self._headers = json_headers((*_key_headers(self._key, key_header), *headers))
+        self._sender = self._new_sender(http_client, pools)
+
+    def _new_sender(self, http_client: httpx.AsyncClient | None, pools: PerLoop[HttpPool] | None) -> HttpSender:
+        if http_client is not None:
+            return GivenClientSender(http_client)
+        if pools is None:
+            pools = self._own_pools = PerLoop(HttpPool, HttpPool.aclose)
+        return PooledSender(pools, self.base_url)
+
+    async def complete(self, req: LLMRequest) -> LLMResponse:
+        if self._timeout_s is None:
+            return await self._complete(req)
+        scope = asyncio.timeout(self._timeout_s)
+        try:
+            async with scope:
+                return await self._complete(req)
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise LLMTimeoutError(f"no whole answer within {self._timeout_s:g} s") from error
+
+    async def _complete(self, req: LLMRequest) -> LLMResponse:
+        reply = await self._sender.post(*self._outgoing(req, stream=False))
+        if not 200 <= reply.status_code < 300:
+            raise self._status_error(reply, req)
+        document = json_object(reply)
+        if document.get("error") and not document.get("choices"):
+            # OpenRouter answers some failures with HTTP 200 and an error body.
+            raise self._error_inside_success(reply, StreamedError(self._wire.errors_of(document)), req)
+        return self._wire.from_payload(document, reply.request_id)
+
+    async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
+        opened = await self._sender.open(*self._outgoing(req, stream=True))
+        try:
+            if not 200 <= opened.status_code < 300:
+                raise self._status_error(await opened.whole(), req)
+            async for batch in self._read(opened, req):
+                yield batch
+        finally:
+            await opened.aclose()
+
+    async def _read(self, opened: HttpStream, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
+        reader, decoder = self._wire.new_reader(), _decoder(self._wire)
+        head = HttpReply(opened.status_code, opened.headers, b"")
+        try:
+            async for chunk in opened.chunks():
+                if batch := _feed(reader, decoder.feed(chunk)):
+                    yield batch
+            if batch := _feed_last(reader, decoder.end()):
+                yield batch
+        except StreamedError as error:
+            raise self._error_inside_success(head, error, req) from None
+        if not reader.is_complete:
+            raise LLMConnectionError("the stream was cut before its end", request_id=head.request_id)
+        yield (Finish(reader.response(head.request_id)),)
+
+    def _outgoing(self, req: LLMRequest, *, stream: bool) -> tuple[str, Headers, bytes]:
+        if self._key is None and self._key_hint is not None:
+            raise LLMAuthenticationError(self._key_hint)
+        body = _JSON.encode(self._wire.to_payload(req, stream)).encode()
+        return f"{self.base_url}{self._wire.path(req, stream)}", self._headers, body
+
+    def _status_error(self, reply: HttpReply, req: LLMRequest) -> LLMStatusError:
+        return status_error(reply, key=self._key, prompt=req.said, read=self._wire.errors_of)
+
+    def _error_inside_success(self, reply: HttpReply, error: StreamedError, req: LLMRequest) -> LLMStatusError:
+        status_code = error.body.status_code or reply.status_code
+        return error_from_body(reply, status_code, error.body, key=self._key, prompt=req.said)
+
+    async def aclose(self) -> None:
+        """Close this client's own connections; those of the shared pool are closed when their loop ends."""
+        if self._own_pools is not None:
+            await self._own_pools.aclose()
+
+    def __del__(self) -> None:
+        pools: PerLoop[HttpPool] | None = getattr(self, "_own_pools", None)
+        if pools is not None and not pools.is_empty:
+            warnings.warn(f"unclosed {type(self).__name__}: call aclose()", ResourceWarning, source=self, stacklevel=1)
+
+
+def _key_headers(key: str | None, header: str) -> Headers:
+    if key is None:
+        return ()
+    return ((header.encode(), f"Bearer {key}".encode() if header == "authorization" else key.encode()),)
+
+
+class _JsonLines:
+    """JSON lines in the guise of events."""
+
+    def __init__(self) -> None:
+        self._lines = LineSplitter()
+
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        return [ServerSentEvent("message", line) for line in self._lines.feed(data) if line.strip()]
+
+    def end(self) -> list[ServerSentEvent]:
+        return [ServerSentEvent("message", line) for line in self._lines.end() if line.strip()]
+
+
+def _decoder(wire: Wire) -> EventDecoder | _JsonLines:
+    return EventDecoder() if wire.framing == "events" else _JsonLines()
+
+
+def _feed(reader: StreamReader, events: Sequence[ServerSentEvent]) -> list[StreamEvent]:
+    return [delta for event in events for delta in reader.feed(event)]
+
+
+def _feed_last(reader: StreamReader, events: Sequence[ServerSentEvent]) -> list[StreamEvent]:
+    """What came without its ending: half an event means that the stream was cut, which the caller finds out."""
+    try:
+        return _feed(reader, events)
+    except LLMResponseError:
+        return []

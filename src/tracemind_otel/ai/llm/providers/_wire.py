@@ -1,0 +1,160 @@
+"""What one wire format is: pure functions between our forms and a provider's, without I/O."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast
+
+from ....errors import ConfigError, LLMResponseError
+from ..types import FinishReason, LLMRequest, LLMResponse, StreamEvent
+from ._http import ErrorBody, error_body
+from ._sse import ServerSentEvent
+
+
+class StreamReader(Protocol):
+    """Puts one streamed reply together, event by event."""
+
+    def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
+        """What an event adds; `Finish` is not among it.
+
+        Raises:
+            StreamedError: the provider reports an error inside the stream.
+            LLMResponseError: the event cannot be read.
+        """
+        ...
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a finish reason or the format's end mark has come: a stream without either was cut."""
+        ...
+
+    def response(self, request_id: str | None) -> LLMResponse:
+        """The reply so far; the whole one once it is complete."""
+        ...
+
+
+class StreamedError(Exception):
+    """An error that a provider reports inside a stream that began as a success."""
+
+    def __init__(self, body: ErrorBody) -> None:
+        super().__init__(body.type or body.code or "error")
+        self.body = body
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wire:
+    """A wire format."""
+
+    path: Callable[[LLMRequest, bool], str]
+    """The path below the base URL, for a request and whether it streams."""
+    to_payload: Callable[[LLMRequest, bool], dict[str, Any]]
+    """The body, for a request and whether it streams.
+
+    Raises `ConfigError` for what the format has no place for: nothing is dropped in silence.
+    """
+    from_payload: Callable[[Mapping[str, Any], str | None], LLMResponse]
+    """The reply in the normal form, for a body and the request's id. Raises `LLMResponseError` when it is none."""
+    new_reader: Callable[[], StreamReader]
+    """A reader for one stream."""
+    framing: Literal["events", "lines"] = "events"
+    """Server-sent events, or a JSON document a line."""
+    operation: str = "chat"
+    """The GenAI operation in telemetry."""
+    errors_of: Callable[[object], ErrorBody] = error_body
+    """Reads an error body."""
+
+
+_REFUSABLE = (
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "stop",
+    "seed",
+    "top_k",
+    "frequency_penalty",
+    "presence_penalty",
+    "reasoning_effort",
+)
+
+
+def refuse_others(req: LLMRequest, *, provider: str, supported: Iterable[str]) -> None:
+    """Refuse the parameters that a provider has no place for.
+
+    Raises:
+        ConfigError: one of them is set; the message names it and those that are supported.
+    """
+    allowed = frozenset(supported)
+    for name in _REFUSABLE:
+        if name not in allowed and getattr(req, name) not in (None, ()):
+            known = ", ".join(sorted(allowed))
+            raise ConfigError(
+                f"{name}: {provider} has no such parameter; it takes {known}. Use extra to send it anyway"
+            )
+
+
+def mapped(value: object) -> Mapping[str, Any]:
+    """A JSON object, or an empty one for anything else: details may be null or missing."""
+    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def listed(value: object) -> list[Mapping[str, Any]]:
+    """A JSON array of objects; whatever is none is left out."""
+    if not isinstance(value, list):
+        return []
+    return [cast("Mapping[str, Any]", item) for item in cast("list[object]", value) if isinstance(item, dict)]
+
+
+def text_of(value: object) -> str | None:
+    """A string that is not empty; some servers send an empty one for null."""
+    return value if isinstance(value, str) and value else None
+
+
+_MAX_COUNT = 2**53
+"""No count is as large; beyond it a float is no exact number, and beyond 2**63 OTLP loses the whole batch."""
+
+
+def count_of(value: object) -> int | None:
+    """A token count, or `None` where there is none; absent is not zero, and nothing is negative."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MAX_COUNT:
+        return None
+    return int(value)
+
+
+def part_of(value: object, whole: int) -> int | None:
+    """The count of a part, which never exceeds its whole, whatever the server says."""
+    count = count_of(value)
+    return None if count is None else min(count, whole)
+
+
+def cost_of(value: object) -> float | None:
+    """USD, where a reply names its cost: a number of zero or more."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MAX_COUNT:
+        return None
+    return float(value)
+
+
+def normal_finish(reasons: Mapping[str, FinishReason], raw: str | None, *, calls_tools: bool) -> FinishReason | None:
+    """The one vocabulary for finish reasons; a stop beside tool calls means the calls."""
+    reason = reasons.get(raw) if raw else None
+    return "tool_call" if calls_tools and reason in (None, "stop") else reason
+
+
+def document_of(event: ServerSentEvent) -> Mapping[str, Any]:
+    """The JSON object in an event.
+
+    Raises:
+        LLMResponseError: it is none.
+    """
+    document = _loads(event.data)
+    if not isinstance(document, dict):
+        raise LLMResponseError("an event of the stream is not a JSON object")
+    return cast("Mapping[str, Any]", document)
+
+
+def _loads(data: bytes) -> object:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        raise LLMResponseError("an event of the stream is not JSON") from None

@@ -1,0 +1,248 @@
+"""What a call of a model is made from: its configuration, its template, its request."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, cast, get_args
+
+from ..ai.llm.types import Image, LLMRequest, Message, ReasoningEffort, Role, Text, ToolCall
+from ..errors import ConfigError
+
+STEP_TYPE = "ai.llm_call"
+"""The name of this step type in flows and in telemetry."""
+
+_CONTENT_FIELDS = frozenset({"prompt", "template", "vars", "extra", "messages", "system", "stop"})
+
+
+@dataclass(frozen=True)
+class LLMCallConfig:
+    """What to call and how.
+
+    Raises:
+        ConfigError: a value is not allowed; the message names the field, the value and what is allowed.
+    """
+
+    provider: str
+    """The provider's name: `fake`, `openai`, or one that was registered."""
+    model: str
+    """The model's name, as the provider knows it."""
+    prompt: str | None = None
+    """The user's message; `{{ name }}` and `{name}` are replaced from `vars`."""
+    template: str | None = None
+    """The same as `prompt`; wins where both are given."""
+    vars: Mapping[str, Any] | None = None
+    """Values for the names in the prompt or template."""
+    timeout_ms: int = 30000
+    """Milliseconds for each attempt; in a stream, for each wait for its next piece."""
+    max_retries: int = 2
+    """Attempts after the first one; 2 means three attempts."""
+    temperature: float | None = None
+    """Sampling temperature; `None` leaves it to the provider."""
+    top_p: float | None = None
+    """Nucleus sampling; `None` leaves it to the provider."""
+    extra: Mapping[str, Any] | None = None
+    """Fields that go into the provider's request body as they are."""
+    deadline_ms: int | None = field(default=None, kw_only=True)
+    """Milliseconds for the whole call, attempts and waits together; `None` for no such limit."""
+    messages: Sequence[Message] = field(default=(), kw_only=True)
+    """A conversation; the prompt, where there is one, is its last message."""
+    system: str | None = field(default=None, kw_only=True)
+    """Instructions for the model, apart from the conversation."""
+    max_tokens: int | None = field(default=None, kw_only=True)
+    """Most output tokens; `None` leaves it to the provider."""
+    stop: Sequence[str] = field(default=(), kw_only=True)
+    """Texts at which the reply ends."""
+    seed: int | None = field(default=None, kw_only=True)
+    """For replies that repeat, as far as the provider keeps that."""
+    top_k: int | None = field(default=None, kw_only=True)
+    """Sampling among the k likeliest tokens."""
+    frequency_penalty: float | None = field(default=None, kw_only=True)
+    """Less of what was said often."""
+    presence_penalty: float | None = field(default=None, kw_only=True)
+    """Less of what was said at all."""
+    reasoning_effort: ReasoningEffort | None = field(default=None, kw_only=True)
+    """How much the model shall reason."""
+
+    def __post_init__(self) -> None:
+        for name in ("provider", "model"):
+            self._require(name, lambda value: isinstance(value, str), "a string")
+            self._require(name, lambda value: bool(cast("str", value).strip()), "not empty")
+        for name in ("prompt", "template", "system"):
+            self._require(name, lambda value: isinstance(value, str | None), "a string or absent")
+        for name in ("vars", "extra"):
+            self._require(name, lambda value: isinstance(value, Mapping | None), "a mapping or absent")
+        self._require("timeout_ms", _is_positive, "more than 0 milliseconds")
+        self._require("deadline_ms", lambda v: v is None or _is_positive(v), "more than 0 milliseconds, or absent")
+        self._require("max_retries", lambda value: _is_whole(value, 0), "a whole number, 0 or more")
+        for name in ("temperature", "top_p", "frequency_penalty", "presence_penalty"):
+            self._require(name, lambda value: value is None or _is_number(value), "a number or absent")
+        for name in ("max_tokens", "top_k"):
+            self._require(name, lambda value: value is None or _is_whole(value, 1), "a whole number above 0, or absent")
+        self._require("seed", lambda value: value is None or _is_whole(value), "a whole number or absent")
+        self._require("messages", lambda value: _is_sequence_of(value, Message), "a sequence of Message")
+        self._require("stop", lambda value: _is_sequence_of(value, str), "a sequence of strings")
+        efforts = get_args(ReasoningEffort)
+        self._require("reasoning_effort", lambda v: v is None or v in efforts, f"one of {', '.join(efforts)}")
+        if (self.extra or {}).get("stream"):
+            raise ConfigError(f"{STEP_TYPE}: extra['stream'] must be absent; call stream_llm_call for a stream")
+
+    def _require(self, name: str, is_allowed: Callable[[Any], bool], allowed: str) -> None:
+        value = getattr(self, name)
+        if not is_allowed(value):
+            shown = type(value).__name__ if name in _CONTENT_FIELDS else repr(value)
+            raise ConfigError(f"{STEP_TYPE}: {name} is {shown}; it must be {allowed}")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> LLMCallConfig:
+        """A configuration from a plain mapping, a flow's step in YAML for instance.
+
+        Messages are mappings with `role` and `content`, which is a string or a list of `{"text": ...}` and
+        `{"image_url": ...}`.
+
+        Raises:
+            ConfigError: a field is unknown, missing, or has a value that is not allowed.
+        """
+        allowed = [known.name for known in fields(cls)]
+        for name in values:
+            if name not in allowed:
+                close = difflib.get_close_matches(str(name), allowed, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else "."
+                raise ConfigError(f"{STEP_TYPE}: unknown field {name!r}{hint} Allowed are {', '.join(allowed)}")
+        for name in ("provider", "model"):
+            if name not in values:
+                raise ConfigError(f"{STEP_TYPE}: field {name!r} is missing; it must be a string")
+        if "messages" not in values:
+            return cls(**values)
+        read: dict[str, Any] = {**values, "messages": _messages(values["messages"])}
+        return cls(**read)
+
+    def request(self) -> LLMRequest:
+        """What goes to the provider.
+
+        Raises:
+            ConfigError: there is neither a prompt, nor a template, nor a message.
+        """
+        text = self.template or self.prompt
+        if not text and not self.messages:
+            raise ConfigError(f"{STEP_TYPE} requires either 'prompt' or 'template', or 'messages'")
+        return LLMRequest(
+            self.provider,
+            self.model,
+            apply_vars(text or "", self.vars),
+            self.temperature,
+            self.top_p,
+            dict(self.extra or {}),
+            messages=tuple(self.messages),
+            system=self.system,
+            max_tokens=self.max_tokens,
+            stop=tuple(self.stop),
+            seed=self.seed,
+            top_k=self.top_k,
+            frequency_penalty=self.frequency_penalty,
+            presence_penalty=self.presence_penalty,
+            reasoning_effort=self.reasoning_effort,
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _is_positive(value: object) -> bool:
+    return _is_number(value) and cast("float", value) > 0
+
+
+def _is_whole(value: object, least: int | None = None) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least)
+
+
+def _is_sequence_of(value: object, kind: type) -> bool:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return False
+    return all(isinstance(item, kind) for item in cast("Sequence[object]", value))
+
+
+_VARIABLE = re.compile(r"\{\{\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*\}\}|\{([a-zA-Z_][a-zA-Z0-9_]*)\}")
+
+
+def apply_vars(template: str, vars: Mapping[str, Any] | None) -> str:
+    """Replace `{{ name }}` and `{name}` by the values of `vars`.
+
+    A name that is not in `vars` stays as it is. Values are put in as text and never looked at again: no
+    expression, attribute or nested name in them is interpreted.
+    """
+    if not vars:
+        return template
+
+    def value_of(match: re.Match[str]) -> str:
+        name = match.group(1) or match.group(2)
+        return str(vars[name]) if name in vars else match.group(0)
+
+    return _VARIABLE.sub(value_of, template)
+
+
+# --- Messages from plain mappings
+
+
+def _messages(values: object) -> tuple[Message, ...]:
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise ConfigError(f"{STEP_TYPE}: messages is {type(values).__name__}; it must be a list")
+    items = cast("Sequence[object]", values)
+    return tuple(_message(f"messages[{number}]", item) for number, item in enumerate(items))
+
+
+def _message(where: str, value: object) -> Message:
+    if isinstance(value, Message):
+        return value
+    values = _mapping(where, value)
+    role: Any = values.get("role")
+    if role not in get_args(Role):
+        raise ConfigError(f"{STEP_TYPE}: {where}.role is {role!r}; it must be one of {', '.join(get_args(Role))}")
+    calls = values.get("tool_calls") or ()
+    return Message(
+        role=role,
+        content=_content(where, values.get("content") or ""),
+        tool_calls=tuple(_tool_call(f"{where}.tool_calls[{n}]", call) for n, call in enumerate(calls)),
+        tool_call_id=values.get("tool_call_id"),
+        name=values.get("name"),
+    )
+
+
+def _mapping(where: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{STEP_TYPE}: {where} is {type(value).__name__}; it must be a mapping")
+    return cast("Mapping[str, Any]", value)
+
+
+def _content(where: str, value: object) -> str | tuple[Text | Image, ...]:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, Sequence):
+        raise ConfigError(f"{STEP_TYPE}: {where}.content is {type(value).__name__}; it must be a string or a list")
+    parts = cast("Sequence[object]", value)
+    return tuple(_part(f"{where}.content[{number}]", part) for number, part in enumerate(parts))
+
+
+def _part(where: str, value: object) -> Text | Image:
+    if isinstance(value, Text | Image):
+        return value
+    values = _mapping(where, value)
+    text, url = values.get("text"), values.get("image_url")
+    if isinstance(text, str):
+        return Text(text)
+    if isinstance(url, str):
+        return Image(url=url)
+    raise ConfigError(f"{STEP_TYPE}: {where} must have 'text' or 'image_url', each a string")
+
+
+def _tool_call(where: str, value: object) -> ToolCall:
+    if isinstance(value, ToolCall):
+        return value
+    values = _mapping(where, value)
+    call_id, name, arguments = values.get("id"), values.get("name"), values.get("arguments", {})
+    if not isinstance(call_id, str) or not isinstance(name, str) or not isinstance(arguments, str | Mapping):
+        raise ConfigError(f"{STEP_TYPE}: {where} must have 'id', 'name' and 'arguments'")
+    return ToolCall(call_id, name, cast("Mapping[str, Any] | str", arguments))
