@@ -40,6 +40,8 @@ class Action(TypedDict, total=False):
     """Text; a lone surrogate like U+DCFF stands for a byte that is no UTF-8."""
     gzip: bool
     delay_s: float
+    split_at: list[int]
+    """Send the body in pieces that end at these positions, each as a packet of its own."""
 
 
 @dataclass
@@ -172,7 +174,20 @@ async def perform(
         if what == "reset":
             _make_close_a_reset(writer)
         raise ConnectionResetError
-    writer.write(whole)
+    if "split_at" in action:
+        await _write_in_pieces(whole, action["split_at"], writer)
+    else:
+        writer.write(whole)
+
+
+async def _write_in_pieces(whole: bytes, positions: list[int], writer: asyncio.StreamWriter) -> None:
+    start = whole.index(b"\r\n\r\n") + 4
+    ends = [start + position for position in sorted(positions) if start + position < len(whole)]
+    for begin, end in zip([0, *ends], [*ends, len(whole)], strict=True):
+        writer.write(whole[begin:end])
+        await writer.drain()
+        # One turn of the loop, so that the kernel sends what was written.
+        await asyncio.sleep(0.001)
 
 
 def _whole_reply(what: str, action: Action, request: Request) -> bytes:

@@ -13,9 +13,10 @@ from ....errors import ConfigError, UnknownProviderError
 from ..client import AsyncLLMClient
 from ._http import shared_pools
 from ._loop import PerLoop
+from ._preset import Preset
 from .fake import FakeLLMClient
 from .openai import OpenAILLMClient
-from .presets import PRESETS, Preset
+from .presets import PRESETS
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

@@ -1,4 +1,4 @@
-"""Providers that speak a wire format of ours: where they are, where their key is, and their accent.
+"""The servers that speak Chat Completions, each with its accent.
 
 A preset is data; adding one takes no code. Base URLs and variables are those that each provider documents
 (read in November 2026).
@@ -6,85 +6,8 @@ A preset is data; adding one takes no code. Base URLs and variables are those th
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from ....errors import ConfigError
-from ._client import WireClient
-from ._http import HttpPool
-from ._loop import PerLoop
-from ._wire import Wire
+from ._preset import Preset
 from .openai import Accent, chat_wire
-
-if TYPE_CHECKING:
-    import httpx
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Preset:
-    """A provider behind one of the wire formats."""
-
-    name: str
-    """The provider's name for `LLMClientFactory.make`."""
-    wire: Wire
-    """Its format."""
-    base_url: str | None
-    """Where it is; `None` where only the user can say."""
-    key_variables: tuple[str, ...] = ()
-    """Environment variables that may hold the key, the first one that is set wins."""
-    url_variables: tuple[str, ...] = ()
-    """Environment variables that may hold the base URL."""
-    needs_key: bool = True
-    """Whether it answers nobody without a key."""
-    key_header: str = "authorization"
-    """The header that carries the key."""
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    """More headers of every request."""
-    telemetry_name: str | None = None
-    """`gen_ai.provider.name`, where the conventions spell it otherwise than `name`."""
-
-    @property
-    def environment(self) -> tuple[str, ...]:
-        """All variables that are read."""
-        return self.key_variables + self.url_variables
-
-    def client(
-        self,
-        api_key: str | None = None,
-        base_url: str | None = None,
-        *,
-        timeout_s: float | None = None,
-        http_client: httpx.AsyncClient | None = None,
-        pools: PerLoop[HttpPool] | None = None,
-    ) -> WireClient:
-        """A client for the provider; arguments win over variables, these over what is known here.
-
-        Raises:
-            ConfigError: there is no base URL, or one that cannot be used.
-        """
-        url = base_url or _first_set(self.url_variables) or self.base_url
-        if url is None:
-            wanted = " or ".join(("base_url", *self.url_variables))
-            raise ConfigError(f"provider {self.name!r} needs {wanted}: where its server is")
-        variables = " or ".join(self.key_variables) or "api_key"
-        return WireClient(
-            self.wire,
-            provider_name=self.name,
-            telemetry_name=self.telemetry_name,
-            base_url=url,
-            key=api_key or _first_set(self.key_variables),
-            key_header=self.key_header,
-            key_hint=f"{variables} is not set: set it, or pass api_key" if self.needs_key else None,
-            headers=self.headers,
-            timeout_s=timeout_s,
-            http_client=http_client,
-            pools=pools,
-        )
-
-
-def _first_set(variables: tuple[str, ...]) -> str | None:
-    return next((value for name in variables if (value := os.getenv(name))), None)
 
 
 def _compatible(
