@@ -276,12 +276,14 @@ def test_view_says_that_a_file_has_no_spans(content: str, tmp_path: Path) -> Non
 
 
 def test_view_names_the_line_that_is_not_json(demo: tuple[Finished, Path], tmp_path: Path) -> None:
-    """A damaged or wrong file is refused with the number of the line."""
+    """A wrong file is refused with the number of the line; a line that one crash broke off costs that line only."""
     text = demo[1].read_text(encoding="utf-8")
-    (tmp_path / "bad.jsonl").write_text(f"{text}oops\n{text}", encoding="utf-8")
-    number = len(text.splitlines()) + 1
-    line = one_line(run(*MODULE, "view", "bad.jsonl", directory=tmp_path))
-    assert f"bad.jsonl: line {number} is not JSON" in line
+    (tmp_path / "bad.jsonl").write_text("oops\nand again\n", encoding="utf-8")
+    assert "bad.jsonl: line 1 is not JSON" in one_line(run(*MODULE, "view", "bad.jsonl", directory=tmp_path))
+    (tmp_path / "resumed.jsonl").write_text(f"{text[:100]}\n{text}", encoding="utf-8")
+    done = run(*MODULE, "view", "resumed.jsonl", directory=tmp_path)
+    assert (done.returncode, without_chance(done.stdout)) == (0, TREE)
+    assert "line 1 of resumed.jsonl is not JSON and is skipped" in done.stderr
 
 
 def test_view_skips_a_torn_last_line_with_a_warning(demo: tuple[Finished, Path], tmp_path: Path) -> None:

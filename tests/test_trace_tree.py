@@ -322,8 +322,16 @@ def test_a_parent_of_zeros_is_no_parent() -> None:
 def test_a_line_that_is_not_json_is_named() -> None:
     """Who has a damaged file learns which line to look at."""
     with pytest.raises(OTLPFileError, match=r"line 2 is not JSON: Expecting value at column 1") as raised:
-        list(read_spans([otlp_line({}), "oops", otlp_line({})]))
+        list(read_spans(["", "oops", "and again"]))
     assert raised.value.line_number == 2
+
+
+def test_a_torn_line_in_the_middle_costs_that_line_only() -> None:
+    """A file to which a program went on appending after a crash is shown, but for the line that broke off."""
+    torn: list[int] = []
+    line = otlp_line({"name": "a"})
+    assert len(list(read_spans([line, line[:30], line], on_torn=torn.append))) == 2
+    assert torn == [2]
 
 
 def test_a_torn_last_line_is_reported_and_the_rest_is_read() -> None:

@@ -172,7 +172,7 @@ def _listed(trace_ids: Sequence[str]) -> str:
 
 def _read(path: str, name: str) -> Iterable[FileSpan]:
     def warn(line_number: int) -> None:
-        _say(f"warning: the last line of {name}, {line_number}, breaks off and is skipped; the rest is shown")
+        _say(f"warning: line {line_number} of {name} is not JSON and is skipped; the rest is shown")
 
     try:
         with _open(path) as lines:

@@ -80,29 +80,28 @@ def read_spans(
 
     Args:
         lines: the lines, of an open file for instance; only one is held at a time.
-        on_torn: called with the number of a last line that breaks off (a crash while writing), which is skipped.
+        on_torn: called with the number of a line that is not JSON, which is skipped: one that a crash broke off,
+            with the lines of the next run after it.
 
     Raises:
-        OTLPFileError: a line before the last one, or the only one, is not JSON.
+        OTLPFileError: no line at all is JSON.
     """
-    torn: OTLPFileError | None = None
+    torn: list[OTLPFileError] = []
     has_content = False
     for line_number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        if torn is not None:
-            raise torn
         try:
             document: object = json.loads(line)
         except (ValueError, RecursionError) as error:
-            torn = OTLPFileError(line_number, _short(error))
+            torn.append(OTLPFileError(line_number, _short(error)))
             continue
         has_content = True
         yield from _spans(document)
-    if torn is not None:
-        if not has_content:
-            raise torn
-        on_torn(torn.line_number)
+    if torn and not has_content:
+        raise torn[0]
+    for fault in torn:
+        on_torn(fault.line_number)
 
 
 def _short(error: Exception) -> str:

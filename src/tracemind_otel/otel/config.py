@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError
@@ -32,6 +32,7 @@ ENDPOINT_VARIABLES = (
 OPT_IN_VARIABLE = "OTEL_SEMCONV_STABILITY_OPT_IN"
 DISABLED_VARIABLE = "OTEL_SDK_DISABLED"
 
+_EXPLICIT = "explicit_bucket_histogram"
 _NEWEST = "gen_ai_latest_experimental"
 _PROTOCOLS: dict[str, Protocol] = {"http/protobuf": "http/protobuf", "grpc": "grpc"}
 _DEFAULT_ENDPOINTS = {"http/protobuf": "http://localhost:4318", "grpc": "http://localhost:4317"}
@@ -45,14 +46,19 @@ class ExportConfig:
 
     endpoint: str | None = None
     """Base URL of an OTLP receiver; `None` leaves it to `OTEL_EXPORTER_OTLP_ENDPOINT` and its default."""
-    protocol: Protocol = "http/protobuf"
-    """How OTLP travels."""
+    protocols: Mapping[Signal, Protocol]
+    """How OTLP travels, for each signal."""
     headers: Mapping[str, str] | None = None
     """Headers of each export; `None` leaves them to `OTEL_EXPORTER_OTLP_HEADERS`."""
     file: str | None = None
     """A file that gets the spans as OTLP JSON lines."""
     signals: frozenset[Signal] = frozenset(("traces", "metrics"))
     """What goes to the receiver: nothing when a file is all that was asked for."""
+
+    @property
+    def has_endpoint(self) -> bool:
+        """Whether somebody said where telemetry goes."""
+        return self.endpoint is not None or any(map(os.getenv, ENDPOINT_VARIABLES))
 
     def signal_endpoint(self, signal: Signal) -> str | None:
         """The endpoint to give to one signal's exporter; `None` leaves it to the environment."""
@@ -63,11 +69,11 @@ class ExportConfig:
         own_variable = os.getenv(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
         if self.endpoint is None and own_variable:
             return _without_user(own_variable)
-        base = self.endpoint or os.getenv("OTEL_EXPORTER_OTLP_ENDPOINT") or _DEFAULT_ENDPOINTS[self.protocol]
+        base = self.endpoint or os.getenv("OTEL_EXPORTER_OTLP_ENDPOINT") or _DEFAULT_ENDPOINTS[self.protocols[signal]]
         return _without_user(self._with_path(base.rstrip("/"), signal))
 
     def _with_path(self, base: str, signal: Signal) -> str:
-        return base if self.protocol == "grpc" else f"{base}/v1/{signal}"
+        return base if self.protocols[signal] == "grpc" else f"{base}/v1/{signal}"
 
 
 def export_config(
@@ -84,8 +90,8 @@ def export_config(
     """
     return ExportConfig(
         endpoint=None if endpoint is None else _endpoint(endpoint),
-        protocol=_protocol(protocol),
-        headers=headers,
+        protocols={signal: _protocol(protocol, signal) for signal in _SIGNALS},
+        headers=_headers(headers),
         file=None if file is None else os.fspath(file),
         signals=_signals(is_file_alone=file is not None and endpoint is None),
     )
@@ -97,15 +103,25 @@ def _signals(*, is_file_alone: bool) -> frozenset[Signal]:
     return switched_on if is_wanted else frozenset[Signal]()
 
 
-def _protocol(argument: str | None) -> Protocol:
-    name, value = ("protocol", argument) if argument else (PROTOCOL_VARIABLE, os.getenv(PROTOCOL_VARIABLE))
-    value = (value or "http/protobuf").strip()
+def _headers(headers: object) -> Mapping[str, str] | None:
+    if headers is None or isinstance(headers, Mapping):
+        return cast("Mapping[str, str] | None", headers)
+    raise ConfigError(f"headers is {type(headers).__name__}; it must be a mapping of names to values")
+
+
+def _protocol(argument: str | None, signal: Signal) -> Protocol:
+    own_variable = f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL"
+    named = [("protocol", argument), *((name, os.getenv(name)) for name in (own_variable, PROTOCOL_VARIABLE))]
+    name, value = next(((name, value) for name, value in named if value), ("protocol", "http/protobuf"))
+    value = value.strip()
     if value not in _PROTOCOLS:
         raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(_PROTOCOLS)}")
     return _PROTOCOLS[value]
 
 
-def _endpoint(value: str) -> str:
+def _endpoint(value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"endpoint is {value!r}; it must be a base URL like http://localhost:4318")
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ConfigError(f"endpoint is {_without_user(value)!r}; it must be a base URL like http://localhost:4318")
@@ -134,6 +150,13 @@ def _exporter_is_on(signal: Signal) -> bool:
 def histograms_are_delta() -> bool:
     """What `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` means for histograms (OTLP exporter specification)."""
     return os.getenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "").strip().lower() in ("delta", "lowmemory")
+
+
+def lean_instruments_fit() -> bool:
+    """Whether our own histograms do what the SDK's would: not when its variables ask for others."""
+    exemplars = os.getenv("OTEL_METRICS_EXEMPLAR_FILTER", "trace_based").strip().lower()
+    aggregation = os.getenv("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", _EXPLICIT).strip().lower()
+    return exemplars in ("", "trace_based") and aggregation in ("", _EXPLICIT)
 
 
 def sdk_is_disabled() -> bool:

@@ -95,7 +95,8 @@ def _decorate(
     name: str | None,
 ) -> Callable[P, R] | Decorator:
     def decorate(function: Callable[P, R], /) -> Callable[P, R]:
-        return _wrap(function, functools.partial(make_run, name or _name_of(function)), decorator)
+        _refuse_unfit(function, decorator)
+        return _wrap(function, functools.partial(make_run, name or _name_of(function)))
 
     return decorate(function) if function is not None else cast("Decorator", decorate)
 
@@ -105,10 +106,7 @@ def _name_of(function: Callable[..., object]) -> str:
     return getattr(function, "__qualname__", type(function).__name__).rpartition("<locals>.")[2]
 
 
-def _wrap(
-    function: Callable[P, R], new_run: Callable[[], AbstractContextManager[None]], decorator: str
-) -> Callable[P, R]:
-    _refuse_generator(function, decorator)
+def _wrap(function: Callable[P, R], new_run: Callable[[], AbstractContextManager[None]]) -> Callable[P, R]:
     if not _is_async(function):
 
         @functools.wraps(function)
@@ -133,7 +131,9 @@ def _is_async(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
-def _refuse_generator(function: Callable[..., object], decorator: str) -> None:
+def _refuse_unfit(function: Callable[..., object], decorator: str) -> None:
+    if isinstance(cast("object", function), str):
+        raise TypeError(f"@{decorator}({function!r}): write @{decorator}(name={function!r})")
     if type(function) in (staticmethod, classmethod):
         raise TypeError(f"@{decorator}: put it below @{type(function).__name__}, next to the function")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):

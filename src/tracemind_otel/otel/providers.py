@@ -55,6 +55,6 @@ def meter(provider: metrics.MeterProvider | None = None) -> metrics.Meter:
 
 def instruments(provider: metrics.MeterProvider | None = None) -> Instruments:
     """What to write metrics to: a given provider's instruments, else the configured lean ones, else the global ones."""
-    if provider is None and _configured.instruments is not None:
+    if provider in (None, _configured.meter_provider) and _configured.instruments is not None:
         return _configured.instruments
     return MeterInstruments(meter(provider))

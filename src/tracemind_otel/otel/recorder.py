@@ -13,13 +13,13 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider, set_span_in_context
 
 from ..ai.llm.types import LLMResponse, LLMUsage
-from ..errors import LLMError
+from ..errors import ConfigError, LLMError
 from ..runtime.recorder import Recorder, StepEnd, StepHandle, StepRetry, StepStart
 from ..runtime.rollup import FlowScope, current_flow
 from . import semconv
 from .config import metric_names
 from .metrics import AttributeCache, AttributeSets, CallMetrics, EndedCall
-from .providers import configured_providers, instruments, tracer
+from .providers import Providers, configured_providers, instruments, tracer
 
 AttributeValue = str | bool | int | float | Sequence[str]
 
@@ -52,14 +52,24 @@ class OTelRecorder(Recorder):
         meter_provider: MeterProvider | None = None,
         metric_attributes: Sequence[str] | None = None,
     ) -> None:
-        self._tracer = tracer(tracer_provider)
-        self._metrics = CallMetrics(instruments(meter_provider), metric_names())
-        named = configured_providers().metric_attributes if metric_attributes is None else tuple(metric_attributes)
-        self._flow_attributes = named
-        self._metric_attributes = _METRIC_ATTRIBUTES + named
+        if isinstance(metric_attributes, str):
+            raise ConfigError(f"metric_attributes is {metric_attributes!r}; it must be a list of names")
+        self._tracer_provider, self._meter_provider = tracer_provider, meter_provider
+        self._named = None if metric_attributes is None else tuple(metric_attributes)
+        self._use(configured_providers())
+
+    def _use(self, providers: Providers) -> None:
+        """Write to these from now on: a recorder may be older than the `configure()` that it follows."""
+        self._providers = providers
+        self._tracer = tracer(self._tracer_provider)
+        self._metrics = CallMetrics(instruments(self._meter_provider), metric_names())
+        self._flow_attributes = providers.metric_attributes if self._named is None else self._named
+        self._metric_attributes = _METRIC_ATTRIBUTES + self._flow_attributes
         self._cache = AttributeCache()
 
     def begin_step(self, start: StepStart) -> StepHandle:
+        if self._providers is not configured_providers():
+            self._use(configured_providers())
         start_ns = time.time_ns()
         span = self._tracer.start_span(
             f"{start.operation} {start.model}",

@@ -22,7 +22,7 @@ from ..errors import ConfigError
 from ..runtime.recorder import Recorder
 from ..runtime.rollup import AttributeValue
 from .aggregation import OwnInstruments
-from .config import ExportConfig, export_config, histograms_are_delta, sdk_is_disabled
+from .config import ExportConfig, export_config, histograms_are_delta, lean_instruments_fit, sdk_is_disabled
 from .delivery import Ledger, MetricsLedger, OneShot, WatchedExporter, WatchedProcessor
 from .providers import Providers, meter, use_providers
 from .recorder import OTelRecorder
@@ -214,6 +214,7 @@ def configure(
         return _active
     # Whoever configures will call: better imported here than on the event loop, by the first call.
     importlib.import_module("tracemind_otel.steps.ai_llm_call")
+    _refuse_wrong_kinds(resource=resource, metric_attributes=metric_attributes)
     config = export_config(endpoint=endpoint, protocol=protocol, headers=headers, file=file)
     own_prices = None if prices is None else load_prices(prices)
     pipeline = _Pipeline()
@@ -240,6 +241,13 @@ def configure(
     return _active
 
 
+def _refuse_wrong_kinds(*, resource: object, metric_attributes: object) -> None:
+    if resource is not None and not isinstance(resource, Mapping):
+        raise ConfigError(f"resource is {type(resource).__name__}; it must be a mapping of attributes")
+    if isinstance(metric_attributes, str) or not isinstance(metric_attributes, Sequence):
+        raise ConfigError(f"metric_attributes is {metric_attributes!r}; it must be a list of names")
+
+
 def _forget(telemetry: Telemetry) -> None:
     global _active
     if _active is telemetry:
@@ -257,13 +265,11 @@ def _is_placeholder(provider: object) -> bool:
 
 
 def _warn_of_wrong_port(config: ExportConfig) -> None:
-    wrong = {"http/protobuf": ":4317", "grpc": ":4318"}[config.protocol]
+    protocol = config.protocols["traces"]
+    wrong = {"http/protobuf": ":4317", "grpc": ":4318"}[protocol]
     if config.endpoint is not None and config.endpoint.endswith(wrong):
-        log.warning(
-            "endpoint %s with protocol %s: 4317 is usually gRPC's port and 4318 HTTP's",
-            config.endpoint,
-            config.protocol,
-        )
+        port = "4317 is usually gRPC's port and 4318 HTTP's"
+        log.warning("endpoint %s with protocol %s: %s", config.destination("traces"), protocol, port)
 
 
 def _resource(service_name: str | None, attributes: Mapping[str, AttributeValue] | None) -> Resource:
@@ -277,9 +283,12 @@ def _build(pipeline: _Pipeline, joined: Providers, config: ExportConfig, resourc
     """Make what is missing. Somebody who made a tracer provider alone gets no metrics sent to a guessed address."""
     if joined.tracer_provider is None:
         _build_traces(pipeline, config, resource)
-    asked_for = config.endpoint is not None or joined.tracer_provider is None
-    if joined.meter_provider is None and "metrics" in config.signals and asked_for:
+    if joined.meter_provider is not None or "metrics" not in config.signals:
+        return
+    if config.has_endpoint or joined.tracer_provider is None:
         _build_metrics(pipeline, config, resource)
+    else:
+        log.info("metrics go nowhere: there is a tracer provider but no meter provider, and no endpoint is set")
 
 
 def _build_traces(pipeline: _Pipeline, config: ExportConfig, resource: Resource) -> None:
@@ -306,7 +315,8 @@ def _build_metrics(pipeline: _Pipeline, config: ExportConfig, resource: Resource
     provider = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
     pipeline.add(exporter, ledger)
     pipeline.meter_provider = provider
-    pipeline.instruments = OwnInstruments(meter(provider), delta=histograms_are_delta())
+    if lean_instruments_fit():
+        pipeline.instruments = OwnInstruments(meter(provider), delta=histograms_are_delta())
 
 
 def _publish(pipeline: _Pipeline) -> None:
@@ -337,7 +347,7 @@ def _file_exporter(path: str) -> SpanExporter:
 
 
 def _span_exporter(config: ExportConfig) -> SpanExporter:
-    if config.protocol == "grpc":
+    if config.protocols["traces"] == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
         return GrpcExporter(endpoint=config.signal_endpoint("traces"), headers=_grpc_headers(config))
@@ -347,7 +357,7 @@ def _span_exporter(config: ExportConfig) -> SpanExporter:
 
 
 def _metric_exporter(config: ExportConfig) -> MetricExporter:
-    if config.protocol == "grpc":
+    if config.protocols["metrics"] == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
 
         return GrpcExporter(endpoint=config.signal_endpoint("metrics"), headers=_grpc_headers(config))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.types import LLMResponse, LLMUsage
@@ -53,6 +53,8 @@ async def run_llm_call(
         asyncio.CancelledError: the task was cancelled; the call is recorded as cancelled.
     """
     request = cfg.request()
+    if client is not None and not isinstance(cast("object", client), AsyncLLMClient):
+        raise ConfigError(f"client is {type(client).__name__}; it must be an AsyncLLMClient")
     llm = client if client is not None else await client_for(cfg.provider)
     call = Call((flow_id, step_id), cfg, request, llm, recorder)
     response: LLMResponse | None = None

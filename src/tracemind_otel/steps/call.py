@@ -51,7 +51,7 @@ class Call:
         self._ends_at = None if cfg.deadline_ms is None else time.monotonic() + cfg.deadline_ms / 1000.0
         self._flow = current_flow()
         self._has_ended = False
-        self.handle = begin_safely(recorder, _start(ids, request, client, is_stream=is_stream))
+        self.handle = begin_safely(recorder, _start(ids, cfg, request, client, is_stream=is_stream))
 
     @property
     def name(self) -> str:
@@ -129,12 +129,12 @@ class Call:
 
     async def priced(self, response: LLMResponse) -> LLMUsage:
         """A cost in the reply wins; else by the model that answered, then by the one that was asked for."""
-        usage = response.usage
+        usage = response.usage.sound()
         if usage.cost_usd is not None:
             return usage if usage.cost_source else usage.with_cost(usage.cost_usd, "provider")
         models = (response.response_model, self.cfg.model) if response.response_model else (self.cfg.model,)
         priced = await price_call(
-            self.client.provider_name, models, usage, at=datetime.now(UTC), service_tier=response.service_tier
+            provider_of(self.client, self.cfg), models, usage, at=datetime.now(UTC), service_tier=response.service_tier
         )
         return usage if priced is None else usage.with_cost(priced.cost_usd, priced.source)
 
@@ -186,7 +186,7 @@ class Call:
     def interrupted(self, response: LLMResponse | None, **more: Any) -> dict[str, Any]:
         """End as cancelled, if need be after the reply had come: then what it used is known, though not its price."""
         result = {"status": "error", "reason": "cancelled", "cancelled": True, **self._common_result()}
-        more = {"usage": response.usage if response is not None else None, **more}
+        more = {"usage": response.usage.sound() if response is not None else None, **more}
         self.end(
             StepEnd(status="error", payload=result, response=response, cancelled=True, retries=self.retries, **more)
         )
@@ -200,18 +200,27 @@ class Call:
         if self._has_ended:
             return
         self._has_ended = True
-        if self._flow is not None:
-            self._flow.add_call(end.usage, retries=end.retries)
-        self.handle.end(end)
+        try:
+            if self._flow is not None:
+                self._flow.add_call(end.usage, retries=end.retries)
+        finally:
+            self.handle.end(end)
 
 
-def _start(ids: tuple[str, str], request: LLMRequest, client: AsyncLLMClient, *, is_stream: bool) -> StepStart:
+def provider_of(client: AsyncLLMClient, cfg: LLMCallConfig) -> str:
+    """The client's name of its provider, as the price table knows it; the configuration's where it has none."""
+    return str(getattr(client, "provider_name", cfg.provider)).strip().lower()
+
+
+def _start(
+    ids: tuple[str, str], cfg: LLMCallConfig, request: LLMRequest, client: AsyncLLMClient, *, is_stream: bool
+) -> StepStart:
     return StepStart(
         flow_id=ids[0],
         step_id=ids[1],
         step_type=STEP_TYPE,
         operation=client.operation,
-        provider=client.telemetry_name or client.provider_name,
+        provider=client.telemetry_name or provider_of(client, cfg),
         model=request.model,
         server_address=client.server_address,
         server_port=client.server_port,

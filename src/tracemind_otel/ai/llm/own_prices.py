@@ -94,6 +94,8 @@ def _day(model: str, value: object) -> date | None:
     raise ConfigError(f"price of {model!r}: 'effective_from' is {value!r}; it must be a date")
 
 
+_FIELDS = tuple(field.name for field in fields(Price))
+
 PriceSource = str | Path | Iterable[Price | Mapping[str, Any]]
 """A TOML file with `[[price]]` tables, or the prices themselves."""
 
@@ -110,7 +112,8 @@ def load_prices(source: PriceSource) -> tuple[Price, ...]:
 
 def _price_of_row(row: object) -> Price:
     if isinstance(row, Price):
-        return row
+        # Made directly, perhaps with floats: checked like any other row.
+        row = {name: value for name in _FIELDS if (value := getattr(row, name)) is not None}
     if not isinstance(row, Mapping):
         raise ConfigError(f"price: {row!r} is not a table of fields")
     return Price.from_mapping(cast("Mapping[str, Any]", row))

@@ -11,6 +11,8 @@ _SHOWN = 500
 """Characters of a message that are shown; a page of HTML shall not flood a span."""
 _RUN = 24
 """So many characters of the prompt in a row are a repetition."""
+_CERTAINLY_LONG = 1000
+"""A prompt of that length is not made plain for a text that is too short to hold a run of it."""
 _BLOCK = _RUN // 2
 """Any run of that length holds a whole block of this length that begins at a multiple of it."""
 _ESCAPED_CHARACTER = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|U([0-9a-fA-F]{8}))")
@@ -38,7 +40,10 @@ def scrub_token(token: str | None, *, secrets: Iterable[str] = (), prompt: str =
 
 
 def _repeats(message: str, prompt: str) -> bool:
-    said, sent = _plain(message), _plain(prompt)
+    said = _plain(message)
+    if len(said) < _RUN and len(prompt) > _CERTAINLY_LONG:
+        return False
+    sent = _plain(prompt)
     if len(sent) < _RUN:
         return bool(sent) and sent in said
     blocks = range(0, len(said) - _BLOCK + 1, _BLOCK)

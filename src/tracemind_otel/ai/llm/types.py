@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Literal
+from decimal import Decimal
+from typing import Any, Literal, cast
 
 CostSource = Literal["provider", "local", "override"]
 """Where a cost came from: the reply itself, the price table, or the user's own prices."""
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _sound_cost(value: object) -> float | None:
+    if isinstance(value, float) and 0.0 <= value < float("inf"):
+        return value
+    is_number = isinstance(value, int | Decimal) and not isinstance(value, bool)
+    return _sound_cost(float(cast("int", value))) if is_number else None
 
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -113,10 +125,46 @@ class LLMUsage:
             estimated=self.estimated,
         )
 
+    def sound(self) -> LLMUsage:
+        """The same without what cannot be: counts and costs that are no numbers, negative or endless.
+
+        Usage comes from clients of third parties too, and a sum that took in one such value is lost.
+        """
+        counts = (self.prompt_tokens, self.completion_tokens, self.total_tokens)
+        parts = (self.cache_read_tokens, self.cache_write_tokens, self.reasoning_tokens)
+        cost = _sound_cost(self.cost_usd)
+        if cost == self.cost_usd and all(map(_is_count, counts)) and all(p is None or _is_count(p) for p in parts):
+            return self
+        prompt, completion, total = (count if _is_count(count) else 0 for count in counts)
+        read, write, reasoning = (part if _is_count(part) else None for part in parts)
+        return LLMUsage(
+            prompt,
+            completion,
+            total,
+            cost,
+            cost_source=None if cost is None else self.cost_source,
+            cache_read_tokens=read,
+            cache_write_tokens=write,
+            reasoning_tokens=reasoning,
+            estimated=self.estimated,
+        )
+
     @property
     def is_known(self) -> bool:
         """Whether any tokens were counted: a reply without usage is unknown, not zero."""
-        return bool(self.prompt_tokens or self.completion_tokens or self.total_tokens)
+        return bool(self.prompt_tokens or self.completion_tokens)
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    """Every string in a JSON-like value: what goes through `extra` may be a conversation too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in cast("Mapping[object, object]", value).values():
+            yield from _texts_in(item)
+    elif isinstance(value, list | tuple):
+        for item in cast("Sequence[object]", value):
+            yield from _texts_in(item)
 
 
 @dataclass(frozen=True)
@@ -163,9 +211,10 @@ class LLMRequest:
     @property
     def said(self) -> str:
         """All text that is sent, for finding it where it should not be, and for counting it."""
-        if not self.messages and self.system is None:
+        if not self.messages and self.system is None and not self.extra:
             return self.prompt
-        return "\n".join([self.system or "", *(message.text for message in self.conversation)])
+        texts = [self.system or "", *(message.text for message in self.conversation), *_texts_in(self.extra)]
+        return "\n".join(text for text in texts if text)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import inspect
 import logging
 import os
 from dataclasses import dataclass
@@ -75,12 +76,16 @@ def register(name: str, factory: ClientFactory) -> None:
     """Add a provider, or replace one.
 
     Raises:
-        ConfigError: the name is empty or the factory cannot be called.
+        ConfigError: the name is empty, or the factory cannot be called with `api_key` and `base_url`.
     """
     if not name.strip():
         raise ConfigError(f"provider name {name!r} is empty")
     if not callable(factory):
         raise ConfigError(f"provider {name!r}: the factory {factory!r} cannot be called")
+    try:
+        inspect.signature(factory).bind(api_key=None, base_url=None)
+    except TypeError:
+        raise ConfigError(f"provider {name!r}: the factory must take api_key= and base_url=") from None
     _entries[name.strip().lower()] = _Entry(factory)
 
 

@@ -28,9 +28,15 @@ class PerLoop(Generic[T]):
         loop = asyncio.get_running_loop()
         held = self._values.get(loop)
         if held is None:
+            self._drop_closed()
             value = self._make()
             self._values[loop] = held = (value, self._closing_with(loop, value))
         return held[0]
+
+    def _drop_closed(self) -> None:
+        """Loops that were closed without closing their generators would be kept for ever by these."""
+        for loop in [loop for loop in self._values if loop.is_closed()]:
+            del self._values[loop]
 
     @property
     def is_empty(self) -> bool:

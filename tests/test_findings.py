@@ -1,0 +1,157 @@
+"""What a new user found, held so that it stays mended."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from typing import Any, cast
+
+import pytest
+
+import tracemind_otel as tm
+from tests.support import Captured, attributes
+from tracemind_otel.ai.llm.providers import openai
+from tracemind_otel.ai.llm.providers._loop import PerLoop
+from tracemind_otel.otel.aggregation import OwnInstruments
+from tracemind_otel.otel.config import export_config
+from tracemind_otel.otel.providers import Providers, configured_providers, meter, use_providers
+
+
+class Client(tm.AsyncLLMClient):
+    """Answers with a usage of the test's choice."""
+
+    provider_name = "MyCorp"
+
+    def __init__(self, usage: Any) -> None:
+        self._usage = usage
+
+    async def complete(self, req: tm.LLMRequest) -> tm.LLMResponse:
+        return tm.LLMResponse("text", self._usage)
+
+
+async def call(client: tm.AsyncLLMClient, recorder: tm.Recorder, **options: Any) -> dict[str, Any]:
+    config = tm.LLMCallConfig("mycorp", "m", prompt="p", **options)
+    return await tm.run_llm_call("f", "s", config, recorder, client=client)
+
+
+async def test_a_total_alone_is_not_a_price_of_zero(capture: Captured) -> None:
+    """A reply that reports only a total has unknown usage: no cost, no token attributes, one unpriced call."""
+    document = {"choices": [{"message": {"content": "x"}}], "usage": {"total_tokens": 1500}}
+    usage = openai.from_payload(document).usage
+    result = await call(Client(tm.LLMUsage(0, 0, usage.total_tokens)), capture.recorder())
+    assert result["usage"]["cost_usd"] is None
+    assert capture.total("tracemind.llm.unpriced_calls") == 1
+    assert "gen_ai.usage.input_tokens" not in attributes(capture.span("chat m"))
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        tm.LLMUsage(cast("int", None), cast("int", None), cast("int", None)),
+        tm.LLMUsage(10, 5, 15, float("nan")),
+        tm.LLMUsage(10, 5, 15, -5.0),
+        tm.LLMUsage(-10, 5, -5),
+        tm.LLMUsage(cast("int", "10"), 5, 15),
+        tm.LLMUsage(10, 5, 15, cast("float", Decimal("0.01"))),
+    ],
+    ids=["none", "nan", "negative-cost", "negative-tokens", "text", "decimal"],
+)
+async def test_odd_usage_neither_breaks_the_call_nor_the_sums(capture: Captured, usage: tm.LLMUsage) -> None:
+    """What cannot be a count or a cost is dropped; the call succeeds, its span ends, the flow's sums stay sane."""
+
+    @tm.flow(name="odd")
+    async def run() -> dict[str, Any]:
+        return await call(Client(usage), capture.recorder())
+
+    assert (await run())["status"] == "ok"
+    assert len(capture.spans) == 2
+    totals = attributes(capture.span("invoke_workflow odd"))
+    assert totals["tracemind.flow.input_tokens"] in (0, 10)
+    assert totals.get("tracemind.flow.cost_usd") in (None, 0.01)
+
+
+async def test_ones_own_price_is_found_whatever_the_case_of_the_provider(capture: Captured) -> None:
+    """A client's provider name is read as the price list reads it, and floats in a `Price` are as good as decimals."""
+    tm.set_prices([tm.Price(model="m", provider="MyCorp", input=cast("Decimal", 1.0), output=Decimal(2))])
+    result = await call(Client(tm.LLMUsage(1_000_000, 1_000_000, 2_000_000)), capture.recorder())
+    assert result["usage"]["cost_usd"] == 3.0
+
+
+async def test_a_recorder_made_before_configure_writes_where_configure_says(capture: Captured) -> None:
+    """One counter of a name, whichever recorder a call was given: two would hide each other's money."""
+    before = configured_providers()
+    early = tm.OTelRecorder()
+    own = OwnInstruments(meter(capture.meter_provider), delta=False)
+    use_providers(
+        Providers(tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider, instruments=own)
+    )
+    try:
+        for recorder in (early, tm.OTelRecorder(), tm.OTelRecorder(meter_provider=capture.meter_provider)):
+            await call(Client(tm.LLMUsage(1, 1, 2, 1.0)), recorder)
+    finally:
+        use_providers(before)
+    points = capture.points("tracemind.llm.cost")
+    assert len(points) == 1
+    assert capture.total("tracemind.llm.cost") == 3.0
+
+
+async def test_a_prompt_in_extra_is_kept_out_of_errors_too(capture: Captured) -> None:
+    """Messages that go through `extra` are the prompt as well."""
+    secret = "the patient Ada Lovelace, born 1815, has a broken arm"
+
+    class Repeats(Client):
+        async def complete(self, req: tm.LLMRequest) -> tm.LLMResponse:
+            raise tm.LLMRequestError(f"invalid input: {secret}", status_code=400)
+
+    extra = {"messages": [{"role": "system", "content": secret}]}
+    result = await call(Repeats(None), capture.recorder(), extra=extra)
+    assert secret not in result["reason"]
+    assert secret not in capture.spans[0].to_json()
+
+
+def test_a_factory_that_cannot_be_called_is_refused_at_once() -> None:
+    """`register` says what a factory must take, not the first call."""
+
+    def without_options() -> tm.AsyncLLMClient:
+        return Client(None)
+
+    with pytest.raises(tm.ConfigError, match="api_key= and base_url="):
+        tm.LLMClientFactory.register("acme", cast("Any", without_options))
+
+
+async def test_a_client_that_is_none_is_refused_with_a_name() -> None:
+    """Something that is no client is the caller's mistake, named."""
+    with pytest.raises(tm.ConfigError, match="client is object; it must be an AsyncLLMClient"):
+        await call(cast("tm.AsyncLLMClient", object()), tm.Recorder())
+
+
+def test_a_flow_named_by_position_is_told_how() -> None:
+    """`@flow("digest")` is the likeliest slip, and is answered with the right spelling."""
+    with pytest.raises(TypeError, match=r"write @flow\(name='digest'\)"):
+        tm.flow(cast("Any", "digest"))
+
+
+def test_loops_that_were_closed_badly_are_let_go() -> None:
+    """A loop closed without closing its generators is not kept for ever."""
+
+    async def nothing(value: list[int]) -> None:
+        value.clear()
+
+    held: PerLoop[list[int]] = PerLoop(list, nothing)
+    for _ in range(3):
+        loop = asyncio.new_event_loop()
+
+        async def use() -> None:
+            held.get()
+
+        loop.run_until_complete(use())
+        loop.close()
+    assert len(held._values) == 1
+
+
+def test_each_signal_has_its_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`OTEL_EXPORTER_OTLP_TRACES_PROTOCOL` holds for the traces alone."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc")
+    config = export_config(endpoint=None, protocol=None, headers=None, file=None)
+    assert config.protocols == {"traces": "grpc", "metrics": "http/protobuf"}
+    assert config.destination("traces") == "http://localhost:4317"
