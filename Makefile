@@ -51,8 +51,9 @@ wheel: $(VENV)/.done  ## Build the wheel and run the smoke tests against it, out
 	@$(BIN)/python tests/wheel.py
 
 .PHONY: bench
-bench: $(VENV)/.done  ## Measure what the telemetry costs
+bench: $(VENV)/.done  ## Measure what the telemetry costs, for a call and for a streamed chunk
 	@$(BIN)/python benchmarks/overhead.py
+	@$(BIN)/python benchmarks/streaming.py
 
 .PHONY: stack
 stack:  ## Start the Collector, Jaeger and Prometheus here, and print their addresses

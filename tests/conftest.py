@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,12 @@ from opentelemetry import trace
 
 from tests.support import Captured, captured
 from tracemind_otel.ai.llm import pricing
+
+_KEYS_AND_ADDRESSES = (
+    *("_API_KEY", "_BASE_URL", "_API_URL", "_AD_TOKEN", "_API_VERSION"),
+    *("AZURE_OPENAI_ENDPOINT", "OLLAMA_HOST"),
+)
+"""How the variables end that providers read."""
 
 
 @pytest.fixture
@@ -21,8 +28,9 @@ def capture() -> Iterator[Captured]:
 @pytest.fixture(autouse=True)
 def _clean_slate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No key of the machine, no prices of another test, and no span left open behind."""
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SEMCONV_STABILITY_OPT_IN"):
-        monkeypatch.delenv(name, raising=False)
+    for name in list(os.environ):
+        if name.endswith(_KEYS_AND_ADDRESSES) or name.startswith("OTEL_"):
+            monkeypatch.delenv(name)
     yield
     pricing.set_prices([])
     assert trace.get_current_span() is trace.INVALID_SPAN, "a span is still current after the test"

@@ -55,7 +55,8 @@ class FlowScope:
         self.name = name
         self.attributes = attributes
         self.parent = parent
-        self._lock = threading.Lock()
+        # Re-entrant: a stream dropped unread ends its call in a garbage collection, which may strike in here.
+        self._lock = threading.RLock()
         self._cost_usd: float | None = None
         self._input_tokens = 0
         self._output_tokens = 0

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeGuard, cast
 
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.pricing import price_now, warm_up
 from ..ai.llm.tokens import CharacterTokenizer, Tokenizer
-from ..ai.llm.types import Finish, LLMResponse, LLMUsage, ReasoningDelta, StreamEvent, TextDelta
-from ..errors import ConfigError, LLMConnectionError, LLMError
+from ..ai.llm.types import (
+    Finish,
+    LLMResponse,
+    LLMUsage,
+    ReasoningDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+)
+from ..errors import ConfigError, LLMConnectionError, LLMError, LLMResponseError
 from ..runtime.recorder import Recorder
 from .call import Call
 from .config import LLMCallConfig
 from .factory import client_for
+
+log = logging.getLogger(__name__)
+
+_DELTAS: frozenset[type] = frozenset({TextDelta, ReasoningDelta, ToolCallDelta})
 
 
 def stream_llm_call(
@@ -75,8 +89,11 @@ class LLMStream:
         self._batches: AsyncGenerator[Sequence[StreamEvent]] | None = None
         self._ready: deque[StreamEvent] = deque()
         self._is_over = False
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
+        self._is_closed = False
+        self._came: list[StreamEvent] = []
+        self._reply: LLMResponse | None = None
+        self._reading = asyncio.Lock()
+        self._reader: asyncio.Task[Any] | None = None
         self._last_chunk_s: float | None = None
         self._chunk_gaps_s: list[float] = []
 
@@ -99,9 +116,17 @@ class LLMStream:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop reading. What has come is recorded, with its tokens estimated; closing twice is harmless."""
+        """Stop reading. What has come is recorded, with its tokens estimated; closing twice is harmless.
+
+        A task that waits for the next event meanwhile finds the stream ended.
+        """
+        reader = None if self._call is None or self._call.has_ended else self._reader
         self._stop_early()
-        await self._close_batches()
+        self._ready.clear()
+        if reader is not None:
+            reader.cancel()  # taken back in `_fill`
+        async with self._reading:
+            await self._close_batches()
 
     def __del__(self) -> None:
         # Dropped without a close: the event loop closes the generator, and with it the connection.
@@ -109,8 +134,23 @@ class LLMStream:
             self._stop_early()
 
     async def _fill(self) -> None:
-        """Wait for what comes next. Whatever goes wrong here ends the call."""
-        call = self._call or await self._begin()
+        """Wait for what comes next; one task at a time."""
+        async with self._reading:
+            if self._ready or self._is_over:
+                return  # by another task, meanwhile
+            call = self._call or await self._begin()
+            reader = self._reader = asyncio.current_task()
+            try:
+                await self._read(call)
+            except asyncio.CancelledError:
+                # `aclose` ends the call before it cancels; any other cancellation finds the call ended as cancelled.
+                if not self._is_closed or reader is None or reader.uncancel():
+                    raise
+            finally:
+                self._reader = None
+
+    async def _read(self, call: Call) -> None:
+        """Read one batch. Whatever goes wrong here ends the call."""
         try:
             if self._batches is None:
                 batch = await call.with_retries(lambda: self._first(call))
@@ -119,7 +159,6 @@ class LLMStream:
             await self._take(call, batch)
         except LLMError as error:
             self._fail(call, error)
-            await self._close_batches()
             raise
         except ConfigError as error:
             self._is_over = True
@@ -127,8 +166,10 @@ class LLMStream:
             raise
         except BaseException:
             self._interrupt(call)
-            await self._close_batches()
             raise
+        finally:
+            if self._is_over:
+                await self._close_batches()
 
     async def _begin(self) -> Call:
         client = self._client if self._client is not None else await client_for(self._cfg.provider)
@@ -137,34 +178,44 @@ class LLMStream:
 
     async def _first(self, call: Call) -> Sequence[StreamEvent]:
         """One attempt: open the stream and wait for its first events."""
-        batches = call.client.stream(self._request)
         try:
-            batch = await self._next(call, batches)
+            batch = await self._checked(call, lambda: self._open(call))
         except BaseException:
-            await batches.aclose()
+            await self._close_batches()
             raise
-        self._batches = batches
         warm_up(call.client.provider_name, self._cfg.model)
         return batch
 
+    async def _open(self, call: Call) -> Sequence[StreamEvent]:
+        self._batches = call.client.stream(self._request)
+        return await anext(self._batches)
+
     async def _next(self, call: Call, batches: AsyncGenerator[Sequence[StreamEvent]]) -> Sequence[StreamEvent]:
+        return await self._checked(call, batches.__anext__)
+
+    async def _checked(self, call: Call, work: Callable[[], Awaitable[object]]) -> Sequence[StreamEvent]:
+        """The next batch; what a client of a third party yields need not be what its signature says."""
         try:
-            return await call.provider(batches.__anext__)
+            batch = await call.provider(work)
         except StopAsyncIteration:
             raise LLMConnectionError("the stream ended without its last event") from None
+        if _is_batch(batch):
+            return batch
+        raise LLMResponseError(f"{type(call.client).__name__}.stream yielded no sequence of events", retryable=False)
 
     async def _take(self, call: Call, batch: Sequence[StreamEvent]) -> None:
-        self._note_chunk(call)
-        for event in batch:
-            if isinstance(event, TextDelta):
-                self._text.append(event.text)
-            elif isinstance(event, ReasoningDelta):
-                self._reasoning.append(event.text)
-            elif isinstance(event, Finish):
-                event = await self._finish(call, event.response)  # with its price
-            self._ready.append(event)
+        self._note_chunk(call, batch)
+        end = next((event for event in batch[-1:] if isinstance(event, Finish)), None)
+        deltas = batch if end is None else batch[:-1]
+        self._came += deltas
+        self._ready += deltas
+        if end is not None:
+            self._ready.append(await self._finish(call, end.response))  # with its price
 
-    def _note_chunk(self, call: Call) -> None:
+    def _note_chunk(self, call: Call, batch: Sequence[StreamEvent]) -> None:
+        """A batch is a chunk if it brings anything; the end alone is one only where nothing else came."""
+        if self._last_chunk_s is not None and (not batch or isinstance(batch[0], Finish)):
+            return
         now = time.perf_counter()
         if self._last_chunk_s is None:
             call.handle.first_chunk()
@@ -175,7 +226,8 @@ class LLMStream:
     async def _finish(self, call: Call, response: LLMResponse) -> Finish:
         ended_ns = time.time_ns()
         if not response.usage.is_known:
-            response = replace(response, usage=self._estimated())
+            response = replace(response, usage=self._estimated(response))
+        self._reply = response
         usage = await call.priced(response)
         self._is_over = True
         self.result = call.succeeded(response, usage, ended_ns=ended_ns, chunk_gaps_s=tuple(self._chunk_gaps_s))
@@ -188,30 +240,55 @@ class LLMStream:
             return
         usage = self._estimated_and_priced(call)
         self.result = call.failed(error, usage=usage, chunk_gaps_s=tuple(self._chunk_gaps_s))
-        self.result |= {"text": "".join(self._text), "usage": dict(vars(usage))}
+        self.result |= {"text": self._text, "usage": dict(vars(usage))}
 
     def _interrupt(self, call: Call) -> None:
+        """Cancelled, or worse: what came is told, and what it used, estimated unless the whole reply had come."""
         self._is_over = True
+        if call.has_ended:
+            return
         usage = None if self._last_chunk_s is None else self._estimated_and_priced(call)
-        self.result = call.interrupted(None, usage=usage, chunk_gaps_s=tuple(self._chunk_gaps_s))
+        if self._reply is not None:
+            usage = self._reply.usage
+        self.result = call.interrupted(self._reply, usage=usage, chunk_gaps_s=tuple(self._chunk_gaps_s))
 
     def _stop_early(self) -> None:
         """Closed or dropped before the end: no error, since the reader wanted no more."""
-        call, self._is_over = self._call, True
+        call, self._is_over, self._is_closed = self._call, True, True
         if call is None or call.has_ended:
             return
         usage = LLMUsage() if self._last_chunk_s is None else self._estimated_and_priced(call)
-        partial = LLMResponse("".join(self._text), usage, reasoning="".join(self._reasoning) or None)
+        partial = LLMResponse(self._text, usage, reasoning=self._reasoning or None)
         gaps = tuple(self._chunk_gaps_s)
         self.result = call.succeeded(partial, usage, closed_early=True, chunk_gaps_s=gaps) | {"closed_early": True}
 
-    def _estimated(self) -> LLMUsage:
+    @property
+    def _text(self) -> str:
+        return "".join(event.text for event in self._came if isinstance(event, TextDelta))
+
+    @property
+    def _reasoning(self) -> str:
+        return "".join(event.text for event in self._came if isinstance(event, ReasoningDelta))
+
+    def _estimated(self, reply: LLMResponse | None = None) -> LLMUsage:
         """What has been consumed, by the tokenizer's count."""
-        model = self._cfg.model
-        prompt = self._tokenizer.count(self._request.said, model)
-        reasoning = self._tokenizer.count("".join(self._reasoning), model)
-        completion = reasoning + self._tokenizer.count("".join(self._text), model)
+        text = self._text or (reply.text if reply is not None else "")
+        prompt = self._count(self._request.said)
+        arguments = "".join(event.arguments for event in self._came if isinstance(event, ToolCallDelta))
+        completion = sum(map(self._count, (text, self._reasoning, arguments)))
         return LLMUsage(prompt, completion, prompt + completion, estimated=True)
+
+    def _count(self, text: str) -> int:
+        """A tokenizer of the user's that fails does no harm to the call."""
+        try:
+            return max(0, int(self._tokenizer.count(text, self._cfg.model)))
+        except Exception as error:
+            log.warning(
+                "%s failed (%s); tokens are estimated by a rule of thumb",
+                type(self._tokenizer).__name__,
+                type(error).__name__,
+            )
+            return CharacterTokenizer().count(text, self._cfg.model)
 
     def _estimated_and_priced(self, call: Call) -> LLMUsage:
         usage = self._estimated()
@@ -219,6 +296,28 @@ class LLMStream:
         return usage if priced is None else usage.with_cost(priced.cost_usd, priced.source)
 
     async def _close_batches(self) -> None:
+        """Close the connection; a client that fails at it does no harm to what came before."""
         batches, self._batches = self._batches, None
-        if batches is not None:
+        if batches is None:
+            return
+        try:
             await batches.aclose()
+        except Exception as error:
+            # Without its text, which may hold the prompt.
+            log.warning(
+                "%s/%s: closing the stream failed: %s", self._cfg.provider, self._cfg.model, type(error).__name__
+            )
+
+
+def _is_batch(batch: object) -> TypeGuard[Sequence[StreamEvent]]:
+    """Whether it is a sequence of deltas, and last perhaps a `Finish`; kinds are compared, not each event."""
+    if not isinstance(batch, Sequence):
+        return False
+    *deltas, last = cast("Sequence[object]", batch) or (TextDelta(""),)
+    return set(map(type, deltas)) <= _DELTAS and (type(last) in _DELTAS or _is_end(last))
+
+
+def _is_end(event: object) -> bool:
+    reply: object = event.response if isinstance(event, Finish) else None
+    usage: object = getattr(reply, "usage", None)
+    return isinstance(reply, LLMResponse) and isinstance(usage, LLMUsage)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ....errors import ConfigError, UnknownProviderError
 from ..client import AsyncLLMClient
+from . import anthropic, azure_openai, cohere, gemini, ollama, openai_responses
 from ._http import shared_pools
 from ._loop import PerLoop
 from ._preset import Preset
@@ -56,6 +57,17 @@ def _openai(*, api_key: str | None = None, base_url: str | None = None) -> Async
     return OpenAILLMClient(api_key, base_url, timeout_s=None, pools=shared_pools)
 
 
+def _azure(*, api_key: str | None = None, base_url: str | None = None) -> AsyncLLMClient:
+    return azure_openai.azure_client(api_key=api_key, base_url=base_url, pools=shared_pools)
+
+
+def _ollama(*, api_key: str | None = None, base_url: str | None = None) -> AsyncLLMClient:
+    return ollama.ollama_client(api_key=api_key, base_url=base_url, pools=shared_pools)
+
+
+_PRESETS = (*PRESETS, openai_responses.PRESET, anthropic.PRESET, gemini.PRESET, cohere.PRESET)
+
+
 def _factory_of(preset: Preset) -> ClientFactory:
     def make_client(*, api_key: str | None = None, base_url: str | None = None) -> AsyncLLMClient:
         return preset.client(api_key, base_url, pools=shared_pools)
@@ -67,8 +79,10 @@ _entries: dict[str, _Entry] = {
     "fake": _Entry(_fake),
     "local": _Entry(_fake),
     "openai": _Entry(_openai, ("OPENAI_API_KEY", "OPENAI_BASE_URL")),
+    "azure_openai": _Entry(_azure, azure_openai.ENVIRONMENT),
+    "ollama": _Entry(_ollama, ollama.PRESET.environment),
 }
-_entries.update({preset.name: _Entry(_factory_of(preset), preset.environment) for preset in PRESETS})
+_entries.update({preset.name: _Entry(_factory_of(preset), preset.environment) for preset in _PRESETS})
 _plugins_are_loaded = False
 
 

@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 from ...._version import __version__
 from ....errors import (
     ConfigError,
+    LLMAuthenticationError,
     LLMConnectionError,
     LLMError,
     LLMQuotaError,
@@ -40,7 +41,16 @@ Headers = Sequence[tuple[bytes, bytes]]
 """Header names and values, as they are sent."""
 
 _MAX_URLS = 256
-_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id", "x-ms-request-id", "x-generation-id")
+_REQUEST_ID_HEADERS = (
+    "apim-request-id",
+    "x-request-id",
+    "request-id",
+    "mistral-correlation-id",
+    "x-debug-trace-id",
+    "x-generation-id",
+    "x-ms-request-id",
+)
+"""Azure's own comes first, since it sends two."""
 
 _SPENT_QUOTA = frozenset(
     {
@@ -49,6 +59,7 @@ _SPENT_QUOTA = frozenset(
         "organization_spend_limit_exceeded",
         "project_spend_limit_exceeded",
         "organization_usage_limit_exceeded",
+        "enforced_spend_limit_reached",
     }
 )
 """Types and codes of a 429 that no waiting mends. Not matched by words: an ordinary limit may say "quota" too."""
@@ -333,6 +344,10 @@ class ErrorBody:
     """The provider's error code, where it is a string."""
     status_code: int | None = None
     """A status inside the body (OpenRouter sends one with HTTP 200)."""
+    request_id: str | None = None
+    """The request's id inside the body (Anthropic sends it there too)."""
+    retry_after_s: float | None = None
+    """Seconds the body asks to wait (Google puts its delay there, not into a header)."""
 
 
 def error_body(document: object) -> ErrorBody:
@@ -374,6 +389,9 @@ def error_from_body(
     error_class = error_class_for_status(status_code)
     if status_code == 429 and not _SPENT_QUOTA.isdisjoint({body.type, body.code}):
         error_class = LLMQuotaError
+    if body.code == "API_KEY_INVALID":
+        # Google answers a bad key with 400.
+        error_class = LLMAuthenticationError
     secrets = (key or "",)
     said = scrub(body.message, secrets=secrets, prompt=prompt) if body.message else "no message"
     return error_class(
@@ -381,7 +399,7 @@ def error_from_body(
         status_code=status_code,
         code=scrub_token(body.code, secrets=secrets, prompt=prompt),
         provider_type=scrub_token(body.type, secrets=secrets, prompt=prompt),
-        request_id=scrub_token(reply.request_id, secrets=secrets, prompt=prompt),
-        retry_after_s=parse_retry_after(reply.headers),
+        request_id=scrub_token(reply.request_id or body.request_id, secrets=secrets, prompt=prompt),
+        retry_after_s=parse_retry_after(reply.headers) or body.retry_after_s,
         retryable={"true": True, "false": False}.get(reply.headers.get("x-should-retry", "").lower()),
     )

@@ -16,7 +16,7 @@ class LineSplitter:
     """Splits bytes into lines, wherever they are cut."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []
         self._is_first = True
         self._ignore_newline = False
 
@@ -30,16 +30,21 @@ class LineSplitter:
             # A CR at the end may be half of a CRLF: the line ends now, and an LF that follows belongs to it.
             self._ignore_newline = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
-        if self._is_first and lines:
+        first, *others = data.split(b"\n")
+        # A list, since joining at every piece costs the square of a long line's length.
+        self._rest.append(first)
+        if not others:
+            return []
+        lines = [b"".join(self._rest), *others]
+        self._rest = [lines.pop()]
+        if self._is_first:
             self._is_first = False
             lines[0] = lines[0].removeprefix(_BYTE_ORDER_MARK)
         return lines
 
     def end(self) -> list[bytes]:
         """The last line, if the bytes ended without a line ending."""
-        rest, self._rest = self._rest, b""
+        rest, self._rest = b"".join(self._rest), []
         return [rest.removeprefix(_BYTE_ORDER_MARK) if self._is_first else rest] if rest else []
 
 

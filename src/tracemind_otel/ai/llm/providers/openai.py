@@ -9,11 +9,12 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from ....errors import LLMResponseError
+from ....errors import LLMRequestError, LLMResponseError
 from ..types import (
     FinishReason,
     Image,
@@ -29,7 +30,7 @@ from ..types import (
     ToolCallDelta,
 )
 from ._client import WireClient
-from ._http import HttpPool, error_body
+from ._http import ErrorBody, HttpPool, error_body
 from ._loop import PerLoop
 from ._sse import ServerSentEvent
 from ._wire import (
@@ -80,6 +81,10 @@ class Accent:
     """The parameters it has no place for."""
     path: str = "/chat/completions"
     """The path below the base URL."""
+    hides_output: bool = True
+    """Whether what the total has beyond prompt and completion is output: reasoning, at xAI and Gemini."""
+    cost_key: str | None = None
+    """Where the USD stand in a `cost` that is an object; `None` where only a number is a cost."""
 
 
 def chat_wire(accent: Accent = Accent()) -> Wire:  # frozen
@@ -87,12 +92,45 @@ def chat_wire(accent: Accent = Accent()) -> Wire:  # frozen
     return Wire(
         path=lambda req, stream: accent.path,
         to_payload=lambda req, stream: to_payload(req, stream=stream, accent=accent),
-        from_payload=lambda document, request_id: from_payload(document, request_id=request_id),
-        new_reader=ChatReader,
+        from_payload=lambda document, request_id: from_payload(document, request_id=request_id, accent=accent),
+        new_reader=lambda: ChatReader(accent),
+        errors_of=errors_of,
     )
 
 
-class OpenAILLMClient(WireClient):
+def errors_of(document: object) -> ErrorBody:
+    """An error body of the family; Groq's streamed ones name their status in a field of its own."""
+    body = error_body(document)
+    status = count_of(mapped(mapped(document).get("error")).get("status_code"))
+    if body.status_code is None and status is not None and 400 <= status < 600:
+        return replace(body, status_code=status)
+    return body
+
+
+class ChatClient(WireClient):
+    """A client for Chat Completions that stops asking for a stream's usage where the server refuses to be asked."""
+
+    _refuses_stream_options = False
+
+    async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
+        silent = replace(req, extra={"stream_options": None, **req.extra})
+        try:
+            # A refusal comes before any event, so nothing is said twice.
+            async with aclosing(super().stream(silent if self._refuses_stream_options else req)) as batches:
+                async for batch in batches:
+                    yield batch
+            return
+        except LLMRequestError as error:
+            is_known = self._refuses_stream_options or "stream_options" in req.extra
+            if is_known or error.status_code not in (400, 422) or "stream_options" not in error.message:
+                raise
+        self._refuses_stream_options = True
+        async with aclosing(super().stream(silent)) as batches:
+            async for batch in batches:
+                yield batch
+
+
+class OpenAILLMClient(ChatClient):
     """Chat Completions over httpx.
 
     Args:
@@ -156,6 +194,9 @@ def to_payload(req: LLMRequest, *, stream: bool = False, accent: Accent = Accent
         if accent.asks_for_usage:
             payload["stream_options"] = {"include_usage": True}
     payload.update(req.extra)
+    if stream and payload.get("stream_options", ...) is None:
+        # The user turns it off, for a server that refuses the very field.
+        del payload["stream_options"]
     return payload
 
 
@@ -204,7 +245,9 @@ def _outgoing_call(call: ToolCall) -> dict[str, Any]:
 # --- Whole reply
 
 
-def from_payload(document: Mapping[str, Any], *, request_id: str | None = None) -> LLMResponse:
+def from_payload(
+    document: Mapping[str, Any], *, request_id: str | None = None, accent: Accent = Accent()
+) -> LLMResponse:
     """The reply in the normal form. Empty strings count as absent, since some servers send them for null.
 
     Raises:
@@ -221,7 +264,7 @@ def from_payload(document: Mapping[str, Any], *, request_id: str | None = None) 
     first_reason = text_of(choices[0].get("finish_reason"))
     return LLMResponse(
         text=text,
-        usage=usage_of(mapped(document.get("usage"))),
+        usage=usage_of(mapped(document.get("usage")), accent),
         raw=document,
         finish_reasons=raw_reasons,
         finish_reason=normal_finish(_FINISH_REASONS, first_reason, calls_tools=bool(calls)),
@@ -283,13 +326,14 @@ def arguments_of(arguments: object) -> Mapping[str, Any] | str:
     return cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else arguments
 
 
-def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
+def usage_of(usage: Mapping[str, Any], accent: Accent = Accent()) -> LLMUsage:
     """Tokens as reported; a subset never exceeds its whole, whatever the server says."""
     prompt = count_of(usage.get("prompt_tokens")) or 0
-    completion = count_of(usage.get("completion_tokens")) or 0
-    prompt_details = mapped(usage.get("prompt_tokens_details"))
-    read = part_of(prompt_details.get("cached_tokens"), prompt)
-    cost = cost_of(usage.get("cost"))
+    reasoning = mapped(usage.get("completion_tokens_details")).get("reasoning_tokens")
+    completion = _output(usage, prompt, count_of(reasoning)) if accent.hides_output else _reported_output(usage)
+    read = part_of(_cached(usage), prompt)
+    written = mapped(usage.get("prompt_tokens_details")).get("cache_write_tokens")
+    cost = _cost(usage.get("cost"), accent)
     return LLMUsage(
         prompt,
         completion,
@@ -297,9 +341,36 @@ def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
         cost,
         cost_source=None if cost is None else "provider",
         cache_read_tokens=read,
-        cache_write_tokens=part_of(prompt_details.get("cache_write_tokens"), prompt - (read or 0)),
-        reasoning_tokens=part_of(mapped(usage.get("completion_tokens_details")).get("reasoning_tokens"), completion),
+        cache_write_tokens=part_of(written, prompt - (read or 0)),
+        reasoning_tokens=part_of(reasoning, completion),
     )
+
+
+def _reported_output(usage: Mapping[str, Any]) -> int:
+    return count_of(usage.get("completion_tokens")) or 0
+
+
+def _output(usage: Mapping[str, Any], prompt: int, reasoning: int | None) -> int:
+    """The output with its reasoning: where the total has room for just that, it was left out of the completion."""
+    completion = _reported_output(usage)
+    hidden = (count_of(usage.get("total_tokens")) or 0) - prompt - completion
+    is_reasoning = hidden > 0 and prompt > 0 and (not reasoning or reasoning == hidden)
+    return completion + hidden if is_reasoning else completion
+
+
+def _cached(usage: Mapping[str, Any]) -> object:
+    """Cache reads: in the details, or beside them at DeepSeek and Mistral."""
+    places = (
+        mapped(usage.get("prompt_tokens_details")).get("cached_tokens"),
+        usage.get("prompt_cache_hit_tokens"),
+        usage.get("num_cached_tokens"),
+    )
+    return next((found for found in places if count_of(found) is not None), None)
+
+
+def _cost(cost: object, accent: Accent) -> float | None:
+    parts = mapped(cost)
+    return cost_of(parts.get(accent.cost_key) if accent.cost_key and parts else cost)
 
 
 # --- Stream
@@ -315,11 +386,14 @@ class _CallPieces:
 class ChatReader:
     """Puts a streamed completion together. Only the first choice is streamed out; of the others the end is noted."""
 
-    def __init__(self) -> None:
+    def __init__(self, accent: Accent = Accent()) -> None:
+        self._accent = accent
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
         self._calls: dict[int, _CallPieces] = {}
+        self._latest: dict[int | None, int] = {}
+        self._begun: set[int] = set()
         self._reasons: dict[int, str] = {}
         self._usage: Mapping[str, Any] = {}
         self._head: dict[str, str] = {}
@@ -327,15 +401,15 @@ class ChatReader:
 
     @property
     def is_complete(self) -> bool:
-        return self._is_done or bool(self._reasons)
+        return self._is_done or (bool(self._reasons) and self._begun <= self._reasons.keys())
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
         if event.data == b"[DONE]":
             self._is_done = True
             return ()
         document = document_of(event)
-        if document.get("error"):
-            raise StreamedError(error_body(document))
+        if document.get("error") or event.name == "error" or document.get("object") == "error":
+            raise StreamedError(errors_of(document))
         for name in ("id", "model", "service_tier"):
             if name not in self._head and (value := text_of(document.get(name))):
                 # Azure's first chunk has neither id nor model.
@@ -351,6 +425,7 @@ class ChatReader:
 
     def _choice(self, choice: Mapping[str, Any]) -> list[StreamEvent]:
         index = count_of(choice.get("index")) or 0
+        self._begun.add(index)
         if reason := text_of(choice.get("finish_reason")):
             self._reasons[index] = reason
         return [] if index else self._delta(mapped(choice.get("delta")))
@@ -366,14 +441,12 @@ class ChatReader:
             deltas.append(TextDelta(text))
         if refusal := text_of(delta.get("refusal")):
             self._refusal.append(refusal)
-        for position, call in enumerate(listed(delta.get("tool_calls"))):
-            deltas.append(self._call_delta(position, call))
+        deltas.extend(self._call_delta(call) for call in listed(delta.get("tool_calls")) or _old_call(delta))
         return deltas
 
-    def _call_delta(self, position: int, call: Mapping[str, Any]) -> ToolCallDelta:
-        """A piece belongs to the call of its index; without an index, to the call of its id, else to a new one."""
+    def _call_delta(self, call: Mapping[str, Any]) -> ToolCallDelta:
         function, call_id = mapped(call.get("function")), text_of(call.get("id"))
-        index = self._index_of(count_of(call.get("index")), call_id, position)
+        index = self._index_of(count_of(call.get("index")), call_id, text_of(function.get("name")))
         pieces = self._calls.setdefault(index, _CallPieces())
         is_first = pieces.name is None
         pieces.id = pieces.id or call_id
@@ -383,13 +456,32 @@ class ChatReader:
         pieces.arguments.append(piece)
         return ToolCallDelta(index, pieces.id if is_first else None, pieces.name if is_first else None, piece)
 
-    def _index_of(self, index: int | None, call_id: str | None, position: int) -> int:
-        if index is not None:
-            return index
-        known = next((number for number, pieces in self._calls.items() if call_id and pieces.id == call_id), None)
-        if known is not None:
+    def _index_of(self, wire_index: int | None, call_id: str | None, name: str | None) -> int:
+        """The call that a piece belongs to: of its index, else of its id, else the latest one.
+
+        A name begins a new call where the id is another one, or where neither index nor id says which call it is:
+        some servers give every call the index 0, or none.
+        """
+        if wire_index is None and (known := self._known(call_id)) is not None:
             return known
-        return len(self._calls) if call_id else position
+        latest = self._latest.get(wire_index)
+        if latest is None or self._is_another(self._calls[latest], wire_index, call_id, name):
+            latest = wire_index if wire_index is not None and wire_index not in self._calls else self._next_index
+        self._latest[wire_index] = self._latest[None] = latest
+        return latest
+
+    def _known(self, call_id: str | None) -> int | None:
+        return next((index for index, pieces in self._calls.items() if call_id and pieces.id == call_id), None)
+
+    @staticmethod
+    def _is_another(pieces: _CallPieces, wire_index: int | None, call_id: str | None, name: str | None) -> bool:
+        if wire_index is None:
+            return bool(call_id) or bool(name and pieces.name)
+        return bool(name and pieces.name and call_id and pieces.id and call_id != pieces.id)
+
+    @property
+    def _next_index(self) -> int:
+        return max(self._calls, default=-1) + 1
 
     def response(self, request_id: str | None) -> LLMResponse:
         calls = tuple(
@@ -399,7 +491,7 @@ class ChatReader:
         )
         return LLMResponse(
             "".join(self._text),
-            usage_of(self._usage),
+            usage_of(self._usage, self._accent),
             finish_reasons=tuple(reason for _, reason in sorted(self._reasons.items())),
             finish_reason=normal_finish(_FINISH_REASONS, self._reasons.get(0), calls_tools=bool(calls)),
             reasoning="".join(self._reasoning) or None,
@@ -410,3 +502,10 @@ class ChatReader:
             service_tier=self._head.get("service_tier"),
             request_id=request_id,
         )
+
+
+def _old_call(delta: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The old single `function_call`; some servers send an empty one with every reply."""
+    function = mapped(delta.get("function_call"))
+    is_empty = not text_of(function.get("name")) and not function.get("arguments")
+    return [] if is_empty else [{"index": 0, "function": function}]

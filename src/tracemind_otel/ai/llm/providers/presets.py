@@ -20,9 +20,19 @@ def _compatible(
     refuses: frozenset[str] = frozenset(),
     asks_for_usage: bool = True,
     url_variables: tuple[str, ...] = (),
+    hides_output: bool = True,
+    cost_key: str | None = None,
 ) -> Preset:
     """A server of the compatible family; without key variables it needs no key."""
-    accent = Accent(provider=name, max_tokens=max_tokens, seed=seed, asks_for_usage=asks_for_usage, refuses=refuses)
+    accent = Accent(
+        provider=name,
+        max_tokens=max_tokens,
+        seed=seed,
+        asks_for_usage=asks_for_usage,
+        refuses=refuses,
+        hides_output=hides_output,
+        cost_key=cost_key,
+    )
     return Preset(
         name=name,
         wire=chat_wire(accent),
@@ -35,13 +45,19 @@ def _compatible(
 
 
 PRESETS: tuple[Preset, ...] = (
-    _compatible("openai_compatible", None, url_variables=("OPENAI_COMPATIBLE_BASE_URL",)),
+    _compatible("openai_compatible", None, url_variables=("OPENAI_COMPATIBLE_BASE_URL",), cost_key="total_cost"),
     _compatible("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
     _compatible("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", refuses=frozenset({"top_k"})),
     _compatible("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY", refuses=frozenset({"top_k", "seed"})),
     _compatible("together", "https://api.together.xyz/v1", "TOGETHER_API_KEY"),
     _compatible("xai", "https://api.x.ai/v1", "XAI_API_KEY", telemetry_name="x_ai", refuses=frozenset({"top_k"})),
-    _compatible("perplexity", "https://api.perplexity.ai", "PERPLEXITY_API_KEY", refuses=frozenset({"seed", "stop"})),
+    _compatible(
+        "perplexity",
+        "https://api.perplexity.ai",
+        "PERPLEXITY_API_KEY",
+        refuses=frozenset({"seed", "stop"}),
+        cost_key="total_cost",
+    ),
     _compatible(
         "mistral",
         "https://api.mistral.ai/v1",
@@ -50,6 +66,7 @@ PRESETS: tuple[Preset, ...] = (
         seed="random_seed",
         asks_for_usage=False,
         refuses=frozenset({"top_k"}),
+        hides_output=False,  # audio of the prompt is in the total and in nothing else
     ),
     _compatible("vllm", "http://localhost:8000/v1", url_variables=("VLLM_BASE_URL",)),
     _compatible("llama_cpp", "http://localhost:8080/v1", url_variables=("LLAMA_CPP_BASE_URL",)),

@@ -1,0 +1,500 @@
+"""Anthropic's Messages.
+
+Source: Anthropic API reference, "Messages" (`POST {base}/v1/messages`) and "Streaming messages", with
+`anthropic-version: 2023-06-01`, as of 2026-11.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from ....errors import ConfigError, LLMResponseError
+from ..types import (
+    FinishReason,
+    Image,
+    LLMRequest,
+    LLMResponse,
+    LLMUsage,
+    Message,
+    ReasoningDelta,
+    StreamEvent,
+    Text,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+)
+from ._http import ErrorBody, error_body
+from ._preset import Preset
+from ._sse import ServerSentEvent
+from ._wire import (
+    StreamedError,
+    Wire,
+    count_of,
+    document_of,
+    listed,
+    mapped,
+    normal_finish,
+    part_of,
+    refuse_others,
+    text_of,
+)
+
+DEFAULT_MAX_TOKENS = 4096
+"""The most output tokens where the request names none: the API demands a number, and every model takes this one."""
+
+_VERSION = b"2023-06-01"
+"""With the version after it (2026-10-21), temperature, top_p and top_k are refused even at their default values."""
+
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_call",
+    "refusal": "content_filter",
+}
+"""`pause_turn` is not among them: the reply did not end, it is to be sent back to go on."""
+
+# --- Request
+
+_SAMPLING = ("temperature", "top_p", "top_k")
+_PARAMETERS = frozenset({*_SAMPLING, "max_tokens", "stop", "reasoning_effort"})
+_EFFORTS = ("low", "medium", "high", "xhigh", "max")
+
+
+def to_payload(req: LLMRequest, *, stream: bool = False) -> dict[str, Any]:
+    """The body of the request.
+
+    Raises:
+        ConfigError: a parameter or a message has no place in this format.
+    """
+    refuse_others(req, provider="anthropic", supported=_PARAMETERS)
+    max_tokens = DEFAULT_MAX_TOKENS if req.max_tokens is None else req.max_tokens
+    payload: dict[str, Any] = {"model": req.model, "max_tokens": max_tokens, **_said(req)}
+    for name in _SAMPLING:
+        value = getattr(req, name)
+        if value is not None:
+            payload[name] = value
+    if req.stop:
+        payload["stop_sequences"] = list(req.stop)
+    if req.reasoning_effort is not None:
+        payload["output_config"] = {"effort": _effort(req)}
+    if stream:
+        payload["stream"] = True
+    payload.update(req.extra)
+    return payload
+
+
+def _effort(req: LLMRequest) -> str:
+    """The effort as it is sent; refused where `extra` would replace it without a word."""
+    effort = str(req.reasoning_effort)
+    if effort not in _EFFORTS:
+        raise ConfigError(f"reasoning_effort is {effort!r}: anthropic takes {', '.join(_EFFORTS)}")
+    if "output_config" in req.extra:
+        raise ConfigError("reasoning_effort: extra has an output_config, which replaces it; put the effort in there")
+    return effort
+
+
+def _said(req: LLMRequest) -> dict[str, Any]:
+    """The fields `messages` and `system`: system messages at the beginning join the system text.
+
+    A later one stays where it is, as it holds from there on.
+    """
+    if not req.messages and req.system is None:
+        return {"messages": [{"role": "user", "content": req.prompt}]}
+    rest = list(itertools.dropwhile(_is_system, req.conversation))
+    leading = req.conversation[: len(req.conversation) - len(rest)]
+    system = [] if req.system is None else [req.system]
+    system += [_system_text(message) for message in leading]
+    return {"messages": _messages(rest), **_system_field([text for text in system if text])}
+
+
+def _is_system(message: Message) -> bool:
+    return message.role == "system"
+
+
+def _system_field(texts: list[str]) -> dict[str, Any]:
+    if not texts:
+        return {}
+    return {"system": texts[0] if len(texts) == 1 else [_text_block(text) for text in texts]}
+
+
+def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """The results of parallel calls go into one message, since each call must be answered in the next message."""
+    said: list[dict[str, Any]] = []
+    for is_result, group in itertools.groupby(messages, lambda message: message.role == "tool"):
+        if is_result:
+            said.append({"role": "user", "content": [_tool_result(message) for message in group]})
+        else:
+            said += [_message(message) for message in group]
+    return said
+
+
+def _message(message: Message) -> dict[str, Any]:
+    _refuse_misplaced(message)
+    if message.role == "system":
+        return {"role": "system", "content": _system_text(message)}
+    if message.role == "assistant":
+        return {"role": "assistant", "content": _assistant_content(message)}
+    return {"role": "user", "content": _content(message.content)}
+
+
+def _refuse_misplaced(message: Message) -> None:
+    """A tool's name needs no place, as the id of the call says which it was; another name has none."""
+    if message.tool_calls and message.role != "assistant":
+        raise ConfigError(f"tool_calls in a message of role {message.role!r}: only the assistant calls tools")
+    if message.role == "tool":
+        return
+    if message.tool_call_id is not None:
+        raise ConfigError(f"tool_call_id in a message of role {message.role!r}: only role 'tool' has one")
+    if message.name is not None:
+        raise ConfigError(f"name in a message of role {message.role!r}: anthropic has no place for it")
+
+
+def _system_text(message: Message) -> str:
+    _refuse_misplaced(message)
+    _refuse_images(message)
+    return message.text
+
+
+def _assistant_content(message: Message) -> str | list[dict[str, Any]]:
+    _refuse_images(message)
+    if not message.tool_calls:
+        return _content(message.content)
+    # An empty text block is refused by the API.
+    text = [_text_block(message.text)] if message.text else []
+    return [*text, *(_tool_use(call) for call in message.tool_calls)]
+
+
+def _refuse_images(message: Message) -> None:
+    if not isinstance(message.content, str) and any(isinstance(part, Image) for part in message.content):
+        raise ConfigError(f"an image in a message of role {message.role!r}: anthropic takes images from user and tool")
+
+
+def _tool_use(call: ToolCall) -> dict[str, Any]:
+    arguments = _arguments(call.arguments) if isinstance(call.arguments, str) else dict(call.arguments)
+    if isinstance(arguments, str):
+        raise ConfigError(f"tool call {call.id!r}: its arguments are not a JSON object, the only form anthropic takes")
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
+
+
+def _tool_result(message: Message) -> dict[str, Any]:
+    _refuse_misplaced(message)
+    if not message.tool_call_id:
+        raise ConfigError("a message of role 'tool' needs tool_call_id: which call it answers")
+    return {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": _content(message.content)}
+
+
+def _content(content: str | Sequence[Text | Image]) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return content
+    return [_text_block(part.text) if isinstance(part, Text) else _image_block(part) for part in content]
+
+
+def _text_block(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _image_block(image: Image) -> dict[str, Any]:
+    if (image.url is None) == (image.data is None):
+        raise ConfigError("an image needs exactly one of url and data")
+    if image.data is None:
+        return {"type": "image", "source": _source_of_url(image.url or "")}
+    return {"type": "image", "source": _base64_source(image.media_type, base64.b64encode(image.data).decode())}
+
+
+def _source_of_url(url: str) -> dict[str, Any]:
+    """A data URL is taken apart: the API fetches addresses of http only."""
+    head, comma, data = url.partition(",")
+    if comma and head.startswith("data:") and head.endswith(";base64"):
+        return _base64_source(head.removeprefix("data:").removesuffix(";base64"), data)
+    return {"type": "url", "url": url}
+
+
+def _base64_source(media_type: str, data: str) -> dict[str, Any]:
+    return {"type": "base64", "media_type": media_type, "data": data}
+
+
+# --- Whole reply
+
+
+def from_payload(document: Mapping[str, Any], *, request_id: str | None = None) -> LLMResponse:
+    """The reply in the normal form. Many text blocks are one text; tools that the server runs itself are no calls.
+
+    Raises:
+        LLMResponseError: there is no list of content blocks; an empty one is a reply.
+    """
+    content = document.get("content")
+    if not isinstance(content, list):
+        raise LLMResponseError("the reply has no content", request_id=request_id)
+    blocks = listed(cast("list[object]", content))
+    calls = tuple(_incoming_calls(blocks))
+    usage = mapped(document.get("usage"))
+    reason = text_of(document.get("stop_reason"))
+    return LLMResponse(
+        text=_joined(blocks, "text"),
+        usage=usage_of(usage),
+        raw=document,
+        finish_reasons=(reason,) if reason else (),
+        finish_reason=normal_finish(_FINISH_REASONS, reason, calls_tools=bool(calls)),
+        reasoning=_joined(blocks, "thinking") or None,
+        refusal=_refusal(mapped(document.get("stop_details"))),
+        tool_calls=calls,
+        response_id=text_of(document.get("id")),
+        response_model=text_of(document.get("model")),
+        service_tier=text_of(usage.get("service_tier")),
+        request_id=request_id,
+    )
+
+
+def _joined(blocks: Iterable[Mapping[str, Any]], kind: str) -> str:
+    """What the blocks of a kind say; the field is named like the kind."""
+    return "".join(text_of(block.get(kind)) or "" for block in blocks if block.get("type") == kind)
+
+
+def _incoming_calls(blocks: Iterable[Mapping[str, Any]]) -> list[ToolCall]:
+    asked = [block for block in blocks if block.get("type") == "tool_use"]
+    return [
+        ToolCall(text_of(block.get("id")) or f"call_{number}", name, _arguments(block.get("input")))
+        for number, block in enumerate(asked)
+        if (name := text_of(block.get("name")))
+    ]
+
+
+def _arguments(given: object) -> Mapping[str, Any] | str:
+    """Arguments as an object; as the raw text where that is cut or no JSON object; empty for nothing at all."""
+    if not isinstance(given, str) or not given.strip():
+        return mapped(given)
+    try:
+        parsed = json.loads(given)
+    except (ValueError, RecursionError):
+        return given
+    return cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else given
+
+
+def _refusal(details: Mapping[str, Any]) -> str | None:
+    if details.get("type") != "refusal":
+        return None
+    return text_of(details.get("explanation")) or text_of(details.get("category"))
+
+
+def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
+    """Tokens as the conventions count them: on the wire `input_tokens` leaves out what the cache read and wrote."""
+    read = count_of(usage.get("cache_read_input_tokens"))
+    written = _written(usage)
+    prompt = (count_of(usage.get("input_tokens")) or 0) + (read or 0) + (written or 0)
+    completion = count_of(usage.get("output_tokens")) or 0
+    return LLMUsage(
+        prompt,
+        completion,
+        prompt + completion,
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=part_of(mapped(usage.get("output_tokens_details")).get("thinking_tokens"), completion),
+    )
+
+
+def _written(usage: Mapping[str, Any]) -> int | None:
+    """The sum; where only its parts by time to live came, they are added."""
+    written = count_of(usage.get("cache_creation_input_tokens"))
+    if written is not None:
+        return written
+    parts = mapped(usage.get("cache_creation"))
+    counts = [count_of(parts.get(f"ephemeral_{age}_input_tokens")) for age in ("5m", "1h")]
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+# --- Errors
+
+_STATUS_OF_TYPE = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "conflict_error": 409,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""The status of each error type: inside a stream that began with 200 the type is all there is."""
+
+
+def errors_of(document: object) -> ErrorBody:
+    """Read an error body: `{type: "error", error: {type, message, details: {error_code}}, request_id}`."""
+    body = error_body(document)
+    error = mapped(mapped(document).get("error"))
+    code = text_of(mapped(error.get("details")).get("error_code"))
+    return replace(body, code=code or body.code, status_code=_STATUS_OF_TYPE.get(body.type or "") or body.status_code)
+
+
+# --- Stream
+
+_PIECES = {
+    "text_delta": "text",
+    "thinking_delta": "thinking",
+    "signature_delta": "signature",
+    "input_json_delta": "partial_json",
+}
+"""The field of each kind of piece; all but the last are named like the field of the block that they add to."""
+
+
+@dataclass(slots=True)
+class _Block:
+    """One content block, as far as it came."""
+
+    start: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    pieces: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    citations: list[Any] = field(default_factory=list[Any])
+    call_index: int | None = None
+
+    def whole(self) -> dict[str, Any]:
+        """The block as a whole reply has it."""
+        # The pieces tell the kind of a block whose start never came.
+        block = {"type": next(iter(self.pieces), None), **self.start}
+        for name, pieces in self.pieces.items():
+            said = "".join(pieces)
+            if name != "partial_json":
+                block[name] = (text_of(block.get(name)) or "") + said
+            elif said.strip():
+                block["input"] = _arguments(said)
+        if self.citations:
+            block["citations"] = [*listed(block.get("citations")), *self.citations]
+        return block
+
+
+class MessagesReader:
+    """Puts a streamed message together, into the document that a whole reply would have been.
+
+    So a stream and a whole reply are read by the same code, and `raw` has the thinking blocks with their
+    signatures, which must go back unchanged in a tool loop.
+    """
+
+    def __init__(self) -> None:
+        self._head: dict[str, Any] = {}
+        self._usage: dict[str, Any] = {}
+        self._blocks: dict[int, _Block] = {}
+        self._call_count = 0
+        self._is_done = False
+
+    @property
+    def is_complete(self) -> bool:
+        return self._is_done or text_of(self._head.get("stop_reason")) is not None
+
+    def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
+        if event.name == "ping" or event.data == b"[DONE]":
+            # The mark is none of Anthropic's, but proxies that translate send it.
+            return ()
+        document = document_of(event)
+        kind = document.get("type")
+        if kind == "error" or event.name == "error" or mapped(document.get("error")):
+            raise StreamedError(errors_of(document))
+        if kind == "content_block_delta":
+            return self._piece(self._block(document), mapped(document.get("delta")))
+        if kind == "content_block_start":
+            return self._begin_block(document)
+        if kind == "content_block_stop":
+            return self._end_block(document)
+        self._note(kind, document)
+        return ()
+
+    def _note(self, kind: object, document: Mapping[str, Any]) -> None:
+        """What comes apart from the content; kinds that are not known are left alone."""
+        if kind == "message_start":
+            message = mapped(document.get("message"))
+            self._head.update({**message, "stop_reason": None})
+            self._merge_usage(message)
+        elif kind == "message_delta":
+            self._head.update(_present(mapped(document.get("delta"))))
+            self._merge_usage(document)
+        elif kind == "message_stop":
+            self._is_done = True
+
+    def _merge_usage(self, document: Mapping[str, Any]) -> None:
+        """Counts are cumulative: the newest that is not null wins, and none are ever added."""
+        for name, value in _present(mapped(document.get("usage"))).items():
+            before = mapped(self._usage.get(name))
+            self._usage[name] = {**before, **_present(mapped(value))} if before else value
+
+    def _block(self, document: Mapping[str, Any]) -> _Block:
+        return self._blocks.setdefault(count_of(document.get("index")) or 0, _Block())
+
+    def _begin_block(self, document: Mapping[str, Any]) -> Sequence[StreamEvent]:
+        block = self._block(document)
+        block.start = mapped(document.get("content_block"))
+        kind = block.start.get("type")
+        if kind == "tool_use":
+            block.call_index = self._call_count
+            self._call_count += 1
+            return (
+                ToolCallDelta(block.call_index, text_of(block.start.get("id")), text_of(block.start.get("name")), ""),
+            )
+        return _delta(f"{kind}_delta", text_of(block.start.get(str(kind))), None)
+
+    def _piece(self, block: _Block, delta: Mapping[str, Any]) -> Sequence[StreamEvent]:
+        kind = str(delta.get("type"))
+        if kind == "citations_delta":
+            block.citations.append(delta.get("citation"))
+        name = _PIECES.get(kind)
+        piece = text_of(delta.get(name)) if name else None
+        if name is None or piece is None:
+            return ()
+        block.pieces.setdefault(name, []).append(piece)
+        return _delta(kind, piece, block.call_index)
+
+    def _end_block(self, document: Mapping[str, Any]) -> Sequence[StreamEvent]:
+        """Arguments that came whole with the block's start, as some servers send them, are a piece of their own."""
+        block = self._block(document)
+        given = block.start.get("input")
+        if block.call_index is None or not given or "partial_json" in block.pieces:
+            return ()
+        return (ToolCallDelta(block.call_index, None, None, json.dumps(given)),)
+
+    def response(self, request_id: str | None) -> LLMResponse:
+        content = [block.whole() for _, block in sorted(self._blocks.items())]
+        return from_payload({**self._head, "content": content, "usage": self._usage}, request_id=request_id)
+
+
+def _delta(kind: str, piece: str | None, call_index: int | None) -> Sequence[StreamEvent]:
+    if not piece:
+        return ()
+    if kind == "text_delta":
+        return (TextDelta(piece),)
+    if kind == "thinking_delta":
+        return (ReasoningDelta(piece),)
+    if kind == "input_json_delta" and call_index is not None:
+        return (ToolCallDelta(call_index, None, None, piece),)
+    return ()
+
+
+def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+MESSAGES = Wire(
+    path=lambda req, stream: "/v1/messages",
+    to_payload=lambda req, stream: to_payload(req, stream=stream),
+    from_payload=lambda document, request_id: from_payload(document, request_id=request_id),
+    new_reader=MessagesReader,
+    errors_of=errors_of,
+)
+"""The wire format."""
+
+PRESET = Preset(
+    name="anthropic",
+    wire=MESSAGES,
+    base_url="https://api.anthropic.com",
+    key_variables=("ANTHROPIC_API_KEY",),
+    url_variables=("ANTHROPIC_BASE_URL",),
+    key_header="x-api-key",
+    headers=((b"anthropic-version", _VERSION),),
+)
+"""Anthropic."""

@@ -1,0 +1,122 @@
+"""Azure OpenAI: Chat Completions at an endpoint of the user's own.
+
+Source: Microsoft Learn, "Azure OpenAI in Microsoft Foundry Models": v1 API and the data plane inference reference
+(`/openai/deployments/{deployment}/chat/completions?api-version=...`), as of 2026-11. A request names the deployment
+as its model; the reply names the real model, and that one has the price.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from ....errors import ConfigError
+from ..types import LLMRequest
+from ._client import WireClient
+from ._http import HttpPool, base_url_of
+from ._loop import PerLoop
+from ._wire import Wire
+from .openai import Accent, chat_wire
+
+if TYPE_CHECKING:
+    import httpx
+
+ENVIRONMENT = ("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "OPENAI_API_VERSION")
+"""All variables that are read."""
+
+_V1 = "/openai/v1"
+_FIRST_MODERN_VERSION = "2024-09-01"
+"""Older API versions know neither `max_completion_tokens` nor `stream_options`; they refuse what they do not know."""
+_KEY_HINT = "AZURE_OPENAI_API_KEY or AZURE_OPENAI_AD_TOKEN is not set: set one, or pass api_key"
+
+
+def azure_client(
+    *,
+    api_key: str | None = None,
+    base_url: str | None = None,
+    ad_token: str | None = None,
+    api_version: str | None = None,
+    timeout_s: float | None = None,
+    http_client: httpx.AsyncClient | None = None,
+    pools: PerLoop[HttpPool] | None = None,
+) -> WireClient:
+    """A client for one Azure OpenAI resource; arguments win over variables.
+
+    Args:
+        api_key: the resource's key; the default is `AZURE_OPENAI_API_KEY`.
+        base_url: the resource's endpoint, with or without `/openai/v1`; the default is `AZURE_OPENAI_ENDPOINT`.
+        ad_token: a Microsoft Entra token, sent instead of a key; the default is `AZURE_OPENAI_AD_TOKEN`, which wins
+            over a key that is in the environment too, as in OpenAI's SDK. It is not renewed here.
+        api_version: asks for the older surface with a path for each deployment; the default is
+            `OPENAI_API_VERSION`. An endpoint that ends in `/openai/v1` has no versions, and the variable is not read.
+        timeout_s: seconds for one `complete`; `None` leaves the time to the caller, as the step does.
+        http_client: an httpx client to send with; you close it yourself.
+        pools: where pooled connections live; the default is a pool of this client's own, closed by `aclose`.
+
+    Raises:
+        ConfigError: there is no endpoint, one that cannot be used, or arguments that contradict each other.
+    """
+    endpoint, is_v1 = _endpoint(base_url)
+    version = _version(api_version, is_v1=is_v1)
+    token, key = _credentials(api_key, ad_token)
+    return WireClient(
+        azure_wire(version),
+        provider_name="azure_openai",
+        telemetry_name="azure.ai.openai",
+        base_url=endpoint if version else endpoint + _V1,
+        key=token or key,
+        key_header="authorization" if token else "api-key",
+        key_hint=_KEY_HINT,
+        timeout_s=timeout_s,
+        http_client=http_client,
+        pools=pools,
+    )
+
+
+def azure_wire(api_version: str | None = None) -> Wire:
+    """The wire format of the v1 surface, or with an API version that of the deployment surface."""
+    if api_version is None:
+        return chat_wire(Accent(provider="azure_openai"))
+    is_modern = api_version >= _FIRST_MODERN_VERSION
+    accent = Accent(
+        provider="azure_openai",
+        max_tokens="max_completion_tokens" if is_modern else "max_tokens",
+        asks_for_usage=is_modern,
+    )
+    version = quote(api_version, safe="")
+
+    def path(req: LLMRequest, stream: bool) -> str:
+        return f"/openai/deployments/{quote(req.model, safe='')}/chat/completions?api-version={version}"
+
+    return replace(chat_wire(accent), path=path)
+
+
+def _endpoint(base_url: str | None) -> tuple[str, bool]:
+    """The resource's endpoint alone, and whether it was given as that of the v1 surface."""
+    given = base_url or os.getenv("AZURE_OPENAI_ENDPOINT")
+    if not given:
+        raise ConfigError(
+            "provider 'azure_openai' needs base_url or AZURE_OPENAI_ENDPOINT: where its resource is, "
+            "like https://my-resource.openai.azure.com"
+        )
+    url, _ = base_url_of("base_url" if base_url else "AZURE_OPENAI_ENDPOINT", given)
+    if "/openai/deployments" in url:
+        raise ConfigError("base_url: leave out /openai/deployments/...; the deployment is the request's model")
+    return url.removesuffix(_V1).removesuffix("/openai"), url.endswith(_V1)
+
+
+def _version(api_version: str | None, *, is_v1: bool) -> str | None:
+    if is_v1 and api_version:
+        raise ConfigError(f"api_version: the surface at {_V1} has none; leave one of the two out")
+    return None if is_v1 else api_version or os.getenv("OPENAI_API_VERSION") or None
+
+
+def _credentials(api_key: str | None, ad_token: str | None) -> tuple[str | None, str | None]:
+    """The token and the key; of those in the environment, the token wins."""
+    if api_key and ad_token:
+        raise ConfigError("api_key and ad_token: pass one of them")
+    if api_key or ad_token:
+        return ad_token, api_key
+    return os.getenv("AZURE_OPENAI_AD_TOKEN") or None, os.getenv("AZURE_OPENAI_API_KEY")

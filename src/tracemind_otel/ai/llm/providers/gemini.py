@@ -1,0 +1,589 @@
+"""Google Gemini: AI Studio with a key, and Vertex with a token callback.
+
+Source: Gemini API reference v1beta, "Generating content" (`models.generateContent`, `models.streamGenerateContent`),
+and Vertex AI REST v1, `publishers.models.generateContent`, as of 2026-11; enums as in google-genai 3.4.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
+
+from ....errors import ConfigError, LLMAuthenticationError, LLMResponseError, LLMStatusError
+from ..types import (
+    FinishReason,
+    Image,
+    LLMRequest,
+    LLMResponse,
+    LLMUsage,
+    Message,
+    ReasoningDelta,
+    StreamEvent,
+    Text,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+)
+from ._client import WireClient
+from ._http import (
+    ErrorBody,
+    Headers,
+    HttpPool,
+    HttpReply,
+    HttpSender,
+    HttpStream,
+    error_body,
+    error_from_body,
+    key_of,
+    status_error,
+)
+from ._loop import PerLoop
+from ._preset import Preset
+from ._sse import ServerSentEvent
+from ._wire import (
+    StreamedError,
+    Wire,
+    count_of,
+    document_of,
+    listed,
+    mapped,
+    normal_finish,
+    part_of,
+    refuse_others,
+    text_of,
+)
+
+if TYPE_CHECKING:
+    import httpx
+
+# --- Request
+
+_GENERATION_FIELDS = {
+    "temperature": "temperature",
+    "top_p": "topP",
+    "top_k": "topK",
+    "max_tokens": "maxOutputTokens",
+    "seed": "seed",
+    "presence_penalty": "presencePenalty",
+    "frequency_penalty": "frequencyPenalty",
+}
+_THINKING_LEVELS = frozenset({"minimal", "low", "medium", "high", "xhigh"})
+_SUPPORTED = frozenset({*_GENERATION_FIELDS, "stop", "reasoning_effort"})
+_MADE_UP_ID = "gemini-call-"
+"""The start of ids that are made up here; they never go back, since the server does not know them."""
+_MEDIA_TYPES = {
+    "gif": "image/gif",
+    "heic": "image/heic",
+    "heif": "image/heif",
+    "jpeg": "image/jpeg",
+    "jpg": "image/jpeg",
+    "png": "image/png",
+    "webp": "image/webp",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SignedToolCall(ToolCall):
+    """A call with its thought signature; newer models refuse a conversation in which the signature is missing."""
+
+    signature: str = field(default="", repr=False)
+    """What the model wants back beside the call, as it came."""
+
+
+def path_of(req: LLMRequest, stream: bool) -> str:
+    """The path in AI Studio: the model is in it, and nowhere else."""
+    kind, slash, name = req.model.partition("/")
+    if not slash or kind not in ("models", "tunedModels"):
+        kind, name = "models", req.model
+    return f"/v1beta/{kind}/{quote(name, safe='')}:{_method(stream)}"
+
+
+def _method(stream: bool) -> str:
+    # Without alt=sse the stream is one JSON array.
+    return "streamGenerateContent?alt=sse" if stream else "generateContent"
+
+
+def to_payload(req: LLMRequest) -> dict[str, Any]:
+    """The body of the request; `extra` wins, and its `generationConfig` joins ours field by field.
+
+    Raises:
+        ConfigError: Gemini has no place for something; the message says what.
+    """
+    refuse_others(req, provider="gemini", supported=_SUPPORTED)
+    payload: dict[str, Any] = {"contents": _contents(req.conversation)}
+    if system := _system_parts(req):
+        payload["systemInstruction"] = {"parts": system}
+    config = _joined(_generation_config(req), mapped(req.extra.get("generationConfig")))
+    payload.update(req.extra)
+    if config and isinstance(req.extra.get("generationConfig", {}), dict):
+        payload["generationConfig"] = config
+    return payload
+
+
+def _joined(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    both = {**ours, **theirs}
+    for name in ours.keys() & theirs.keys():
+        if isinstance(ours[name], dict) and isinstance(theirs[name], dict):
+            both[name] = {**ours[name], **theirs[name]}
+    return both
+
+
+def _generation_config(req: LLMRequest) -> dict[str, Any]:
+    config = {theirs: value for ours, theirs in _GENERATION_FIELDS.items() if (value := getattr(req, ours)) is not None}
+    if req.stop:
+        config["stopSequences"] = list(req.stop)
+    if req.reasoning_effort is not None:
+        config["thinkingConfig"] = {"thinkingLevel": _thinking_level(req.reasoning_effort)}
+    return config
+
+
+def _thinking_level(effort: str) -> str:
+    if effort not in _THINKING_LEVELS:
+        known = ", ".join(sorted(_THINKING_LEVELS))
+        raise ConfigError(
+            f"reasoning_effort: gemini has no {effort!r}; it takes {known}. "
+            "A budget of tokens goes into extra={'generationConfig': {'thinkingConfig': {'thinkingBudget': ...}}}"
+        )
+    return effort.upper()
+
+
+def _system_parts(req: LLMRequest) -> list[dict[str, Any]]:
+    texts = [] if req.system is None else [req.system]
+    texts += [_only_text(message, "a system message") for message in _leading_system(req.conversation)]
+    return [{"text": text} for text in texts]
+
+
+def _leading_system(conversation: Sequence[Message]) -> list[Message]:
+    end = next((at for at, message in enumerate(conversation) if message.role != "system"), len(conversation))
+    return list(conversation[:end])
+
+
+def _contents(conversation: Sequence[Message]) -> list[dict[str, Any]]:
+    """The turns; results of tools that follow each other are one turn, as the calls were."""
+    turns: list[dict[str, Any]] = []
+    names: dict[str, str] = {}
+    answers = False
+    for message in conversation[len(_leading_system(conversation)) :]:
+        parts = _parts(message, names)
+        if answers and message.role == "tool":
+            turns[-1]["parts"] += parts
+        else:
+            turns.append({"role": "model" if message.role == "assistant" else "user", "parts": parts})
+        answers = message.role == "tool"
+    return turns
+
+
+def _parts(message: Message, names: dict[str, str]) -> list[dict[str, Any]]:
+    """The parts of one message; notes in `names` which tool each call is of, for the results that follow."""
+    if message.role == "system":
+        raise ConfigError("messages: gemini takes system text only before the conversation, not within it")
+    if message.tool_calls and message.role != "assistant":
+        raise ConfigError("messages: only an assistant's message can have tool_calls")
+    if message.role == "tool":
+        return [_function_response(message, names)]
+    names.update({call.id: call.name for call in message.tool_calls})
+    said = [{"text": message.content}] if isinstance(message.content, str) else [*map(_part, message.content)]
+    if message.tool_calls:
+        said = [part for part in said if part != {"text": ""}]
+    return [*said, *(_function_call(call) for call in message.tool_calls)]
+
+
+def _only_text(message: Message, where: str) -> str:
+    if not isinstance(message.content, str) and any(isinstance(part, Image) for part in message.content):
+        raise ConfigError(f"messages: gemini takes no picture in {where}")
+    return message.text
+
+
+def _function_call(call: ToolCall) -> dict[str, Any]:
+    arguments = _object_in(call.arguments or "{}") if isinstance(call.arguments, str) else dict(call.arguments)
+    if arguments is None:
+        raise ConfigError("tool_calls: gemini takes arguments only as a JSON object")
+    part: dict[str, Any] = {"functionCall": {**_sent_id(call.id), "name": call.name, "args": arguments}}
+    if isinstance(call, SignedToolCall) and call.signature:
+        part["thoughtSignature"] = call.signature
+    return part
+
+
+def _function_response(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
+    name = message.name or names.get(message.tool_call_id or "")
+    if not name:
+        raise ConfigError("messages: gemini needs the tool's name in a tool's message: set Message.name")
+    response = {**_sent_id(message.tool_call_id), "name": name, "response": _result(message)}
+    return {"functionResponse": response}
+
+
+def _result(message: Message) -> dict[str, Any]:
+    """A tool's result, which must be an object: what is none goes under `output`, as the reference asks."""
+    text = _only_text(message, "a tool's message")
+    parsed = _object_in(text)
+    return {"output": text} if parsed is None else parsed
+
+
+def _object_in(text: str) -> dict[str, Any] | None:
+    """The JSON object in a text, if it is one."""
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else None
+
+
+def _sent_id(call_id: str | None) -> dict[str, str]:
+    return {"id": call_id} if call_id and not call_id.startswith(_MADE_UP_ID) else {}
+
+
+def _part(part: Text | Image) -> dict[str, Any]:
+    if isinstance(part, Text):
+        return {"text": part.text}
+    if part.data is not None:
+        return _inline(part.media_type, base64.b64encode(part.data).decode())
+    if not part.url:
+        raise ConfigError("messages: an Image needs a url or data")
+    if part.url.startswith("data:"):
+        head, _, data = part.url.removeprefix("data:").partition(",")
+        if not head.endswith(";base64"):
+            raise ConfigError("messages: gemini takes a data URL only in base64")
+        return _inline(head.removesuffix(";base64"), data)
+    suffix = part.url.partition("?")[0].rpartition(".")[2].lower()
+    return {"fileData": {"mimeType": _MEDIA_TYPES.get(suffix, part.media_type), "fileUri": part.url}}
+
+
+def _inline(media_type: str, data: str) -> dict[str, Any]:
+    return {"inlineData": {"mimeType": media_type, "data": data}}
+
+
+# --- Reply
+
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    **dict.fromkeys(
+        (
+            "SAFETY",
+            "RECITATION",
+            "BLOCKLIST",
+            "PROHIBITED_CONTENT",
+            "SPII",
+            "MODEL_ARMOR",
+            "IMAGE_SAFETY",
+            "IMAGE_PROHIBITED_CONTENT",
+            "IMAGE_RECITATION",
+            "IMAGE_OTHER",
+        ),
+        "content_filter",
+    ),
+    **dict.fromkeys(
+        (
+            "MALFORMED_FUNCTION_CALL",
+            "UNEXPECTED_TOOL_CALL",
+            "MALFORMED_RESPONSE",
+            "TOO_MANY_TOOL_CALLS",
+            "MISSING_THOUGHT_SIGNATURE",
+        ),
+        "error",
+    ),
+}
+_UNSET_REASON = "FINISH_REASON_UNSPECIFIED"
+_COUNTS = ("promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount", "totalTokenCount")
+
+
+def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> LLMResponse:
+    """The reply in the normal form: it is read as a stream of one event, so that both always agree.
+
+    Raises:
+        LLMResponseError: there are no candidates, and the prompt was not blocked either.
+    """
+    reader = GeminiReader(raw=document)
+    reader.take(document)
+    if not reader.is_answered:
+        raise LLMResponseError("the reply has no candidates", request_id=request_id)
+    return reader.response(request_id)
+
+
+def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
+    """Tokens as reported. What is absent was not spent: no `candidatesTokenCount` when nothing was said."""
+    prompt = (count_of(usage.get("promptTokenCount")) or 0) + (count_of(usage.get("toolUsePromptTokenCount")) or 0)
+    thoughts = count_of(usage.get("thoughtsTokenCount"))
+    completion = (count_of(usage.get("candidatesTokenCount")) or 0) + (thoughts or 0)
+    return LLMUsage(
+        prompt,
+        completion,
+        count_of(usage.get("totalTokenCount")) or prompt + completion,
+        cache_read_tokens=part_of(usage.get("cachedContentTokenCount"), prompt),
+        reasoning_tokens=thoughts,
+    )
+
+
+class GeminiReader:
+    """Puts a reply together. Only the first candidate is streamed out; of the others the end is noted."""
+
+    def __init__(self, raw: Mapping[str, Any] | None = None) -> None:
+        self._raw: Mapping[str, Any] = {} if raw is None else raw
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._calls: list[ToolCall] = []
+        self._reasons: dict[int, str | None] = {}
+        self._block_reason: str | None = None
+        self._usage: Mapping[str, Any] = {}
+        self._head: dict[str, str] = {}
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether there is a candidate, or the prompt was blocked and there will be none."""
+        return bool(self._reasons) or self._block_reason is not None
+
+    @property
+    def is_complete(self) -> bool:
+        return self.is_answered and all(self._reasons.values())
+
+    def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
+        document = document_of(event)
+        if document.get("error"):
+            raise StreamedError(errors_of(document))
+        return self.take(document)
+
+    def take(self, document: Mapping[str, Any]) -> Sequence[StreamEvent]:
+        """Note one document of the reply; returns what it adds."""
+        self._take_head(document)
+        usage = mapped(document.get("usageMetadata"))
+        if any(count_of(usage.get(name)) is not None for name in _COUNTS):
+            # Running totals: the last whole one holds. Vertex's chunks before it may have a trafficType and no counts.
+            self._usage = usage
+        deltas: list[StreamEvent] = []
+        for position, candidate in enumerate(listed(document.get("candidates"))):
+            index = count_of(candidate.get("index"))
+            deltas += self._candidate(position if index is None else index, candidate)
+        return deltas
+
+    def _take_head(self, document: Mapping[str, Any]) -> None:
+        for name in ("responseId", "modelVersion"):
+            if name not in self._head and (value := text_of(document.get(name))):
+                self._head[name] = value
+        self._block_reason = text_of(mapped(document.get("promptFeedback")).get("blockReason")) or self._block_reason
+
+    def _candidate(self, index: int, candidate: Mapping[str, Any]) -> list[StreamEvent]:
+        reason = text_of(candidate.get("finishReason"))
+        # The unset value of the enum says nothing: some servers send it until there is a reason.
+        self._reasons[index] = (None if reason == _UNSET_REASON else reason) or self._reasons.get(index)
+        if index != min(self._reasons):
+            return []
+        parts = listed(mapped(candidate.get("content")).get("parts"))
+        return [delta for part in parts if (delta := self._part(part)) is not None]
+
+    def _part(self, part: Mapping[str, Any]) -> StreamEvent | None:
+        call = mapped(part.get("functionCall"))
+        if name := text_of(call.get("name")):
+            return self._call(name, call, text_of(part.get("thoughtSignature")))
+        text = text_of(part.get("text"))
+        if text is None:
+            return None
+        if part.get("thought") is True:
+            self._reasoning.append(text)
+            return ReasoningDelta(text)
+        self._text.append(text)
+        return TextDelta(text)
+
+    def _call(self, name: str, call: Mapping[str, Any], signature: str | None) -> ToolCallDelta:
+        index = len(self._calls)
+        call_id = text_of(call.get("id")) or f"{_MADE_UP_ID}{index}"
+        args = call.get("args")
+        arguments = args if isinstance(args, str) else mapped(args)
+        signed = SignedToolCall(call_id, name, arguments, signature) if signature else None
+        self._calls.append(signed or ToolCall(call_id, name, arguments))
+        return ToolCallDelta(
+            index, call_id, name, arguments if isinstance(arguments, str) else json.dumps(dict(arguments))
+        )
+
+    def response(self, request_id: str | None) -> LLMResponse:
+        reasons = tuple(reason for _, reason in sorted(self._reasons.items()) if reason)
+        return LLMResponse(
+            "".join(self._text),
+            usage_of(self._usage),
+            self._raw,
+            finish_reasons=reasons or ((self._block_reason,) if self._block_reason else ()),
+            finish_reason=self._finish_reason(),
+            reasoning="".join(self._reasoning) or None,
+            tool_calls=tuple(self._calls),
+            response_id=self._head.get("responseId"),
+            response_model=self._head.get("modelVersion"),
+            request_id=request_id,
+        )
+
+    def _finish_reason(self) -> FinishReason | None:
+        raw = self._reasons[min(self._reasons)] if self._reasons else None
+        if raw is None and self._block_reason is not None:
+            return "content_filter"
+        return normal_finish(_FINISH_REASONS, raw, calls_tools=bool(self._calls))
+
+
+# --- Errors
+
+_SECONDS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
+
+
+def errors_of(document: object) -> ErrorBody:
+    """Read an error body, or a list of them, as a stream without `alt=sse` sends.
+
+    The type is the status in words, `RESOURCE_EXHAUSTED`; the code is the reason, `API_KEY_INVALID`, where given.
+    """
+    found = listed(document) or [mapped(document)]
+    first = next((each for each in found if each.get("error")), found[0])
+    plain = error_body(first)
+    error = mapped(first.get("error"))
+    details = listed(error.get("details"))
+    reasons = (text_of(each.get("reason")) for each in details)
+    delays = (_seconds_of(each.get("retryDelay")) for each in details)
+    return ErrorBody(
+        message=plain.message,
+        type=text_of(error.get("status")) or plain.type,
+        code=next(filter(None, reasons), plain.code),
+        status_code=plain.status_code,
+        retry_after_s=next(filter(None, delays), None),
+    )
+
+
+def _seconds_of(delay: object) -> float | None:
+    """A duration in JSON, `48s` or `1.5s`; one that is not positive counts as none."""
+    match = _SECONDS.fullmatch(delay) if isinstance(delay, str) else None
+    return (float(match[1]) or None) if match else None
+
+
+WIRE = Wire(
+    path=path_of,
+    to_payload=lambda req, stream: to_payload(req),
+    from_payload=from_payload,
+    new_reader=GeminiReader,
+    operation="generate_content",
+    errors_of=errors_of,
+)
+"""The format in AI Studio."""
+
+PRESET = Preset(
+    name="gemini",
+    wire=WIRE,
+    base_url="https://generativelanguage.googleapis.com",
+    key_variables=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
+    url_variables=("GEMINI_BASE_URL",),
+    key_header="x-goog-api-key",
+    telemetry_name="gcp.gemini",
+)
+"""Gemini in AI Studio."""
+
+
+# --- Vertex
+
+_LOCATION = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_MULTI_REGIONS = frozenset({"us", "eu"})
+
+
+class VertexLLMClient(WireClient):
+    """Gemini on Vertex AI, where an access token that lives for an hour takes the place of a key.
+
+    Args:
+        project: the id of the Google Cloud project.
+        location: the region, or `global`.
+        token: gives an access token that is still valid; asked anew for each request, so it should keep its own.
+        base_url: the default is the location's.
+        timeout_s: seconds for one `complete`; `None` leaves the time to the caller, as the step does.
+        http_client: an httpx client to send with; you close it yourself.
+        pools: where pooled connections live; the default is a pool of this client's own, closed by `aclose`.
+
+    Raises:
+        ConfigError: the project, the location or the base URL cannot be used; the message names the field.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str,
+        location: str = "global",
+        token: Callable[[], Awaitable[str]],
+        base_url: str | None = None,
+        timeout_s: float | None = None,
+        http_client: httpx.AsyncClient | None = None,
+        pools: PerLoop[HttpPool] | None = None,
+    ) -> None:
+        self._tokens = _Tokens(token)
+        super().__init__(
+            _vertex_wire(project, location),
+            provider_name="vertex_ai",
+            telemetry_name="gcp.vertex_ai",
+            base_url=base_url or _vertex_url(location),
+            timeout_s=timeout_s,
+            http_client=http_client,
+            pools=pools,
+        )
+
+    def _new_sender(self, http_client: httpx.AsyncClient | None, pools: PerLoop[HttpPool] | None) -> HttpSender:
+        return _AuthorizingSender(super()._new_sender(http_client, pools), self._tokens)
+
+    def _status_error(self, reply: HttpReply, req: LLMRequest) -> LLMStatusError:
+        return status_error(reply, key=self._tokens.last, prompt=req.said, read=self._wire.errors_of)
+
+    def _error_inside_success(self, reply: HttpReply, error: StreamedError, req: LLMRequest) -> LLMStatusError:
+        status_code = error.body.status_code or reply.status_code
+        return error_from_body(reply, status_code, error.body, key=self._tokens.last, prompt=req.said)
+
+
+class _Tokens:
+    """Asks for tokens; keeps the last one, so that it can be struck from error texts."""
+
+    def __init__(self, ask: Callable[[], Awaitable[str]]) -> None:
+        self._ask = ask
+        self.last: str | None = None
+
+    async def header(self) -> tuple[bytes, bytes]:
+        token = self.last = key_of("token", await self._ask())
+        if token is None:
+            raise LLMAuthenticationError("the token callback gave no token")
+        return (b"authorization", f"Bearer {token}".encode())
+
+
+class _AuthorizingSender:
+    """Sends as another sender does, with a fresh token on each request."""
+
+    def __init__(self, sender: HttpSender, tokens: _Tokens) -> None:
+        self._sender = sender
+        self._tokens = tokens
+
+    async def post(self, url: str, headers: Headers, body: bytes) -> HttpReply:
+        return await self._sender.post(url, (*headers, await self._tokens.header()), body)
+
+    async def open(self, url: str, headers: Headers, body: bytes) -> HttpStream:
+        return await self._sender.open(url, (*headers, await self._tokens.header()), body)
+
+
+def _vertex_url(location: str) -> str:
+    if not _LOCATION.fullmatch(location):
+        raise ConfigError("location must be a region like europe-west4, or global")
+    if location == "global":
+        return "https://aiplatform.googleapis.com"
+    if location in _MULTI_REGIONS:
+        return f"https://aiplatform.{location}.rep.googleapis.com"
+    return f"https://{location}-aiplatform.googleapis.com"
+
+
+def _vertex_wire(project: str, location: str) -> Wire:
+    if not project.strip():
+        raise ConfigError("project must be the id of a Google Cloud project, not empty")
+    parent = f"/v1/projects/{quote(project.strip(), safe='')}/locations/{quote(location, safe='')}"
+
+    def vertex_path(req: LLMRequest, stream: bool) -> str:
+        if req.model.startswith("endpoints/"):
+            return f"{parent}/endpoints/{quote(req.model.removeprefix('endpoints/'), safe='')}:{_method(stream)}"
+        name = req.model.removeprefix("publishers/google/").removeprefix("models/")
+        return f"{parent}/publishers/google/models/{quote(name, safe='')}:{_method(stream)}"
+
+    return Wire(
+        path=vertex_path,
+        to_payload=WIRE.to_payload,
+        from_payload=WIRE.from_payload,
+        new_reader=WIRE.new_reader,
+        operation=WIRE.operation,
+        errors_of=WIRE.errors_of,
+    )

@@ -1,0 +1,429 @@
+"""OpenAI Responses.
+
+Source: OpenAI API reference, "Create a model response" (`POST {base}/responses`) and its streaming events, as of
+2026-11. There is no finish reason on the wire: a reply has a status and, where it is incomplete, a reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ....errors import ConfigError, LLMResponseError, LLMServerError
+from ..types import (
+    FinishReason,
+    Image,
+    LLMRequest,
+    LLMResponse,
+    LLMUsage,
+    Message,
+    ReasoningDelta,
+    StreamEvent,
+    Text,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+)
+from ._http import ErrorBody, error_body
+from ._preset import Preset
+from ._sse import ServerSentEvent
+from ._wire import (
+    StreamedError,
+    Wire,
+    cost_of,
+    count_of,
+    document_of,
+    listed,
+    mapped,
+    normal_finish,
+    part_of,
+    refuse_others,
+    text_of,
+)
+from .openai import arguments_of, image_url
+
+_SUPPORTED = ("temperature", "top_p", "max_tokens", "reasoning_effort")
+
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "completed": "stop",
+    "max_output_tokens": "length",
+    "content_filter": "content_filter",
+    "failed": "error",
+}
+
+_BETWEEN_THOUGHTS = "\n\n"
+"""Between the parts of a reasoning summary, each of which is a paragraph with a heading."""
+
+
+# --- Request
+
+
+def to_payload(req: LLMRequest, *, stream: bool = False) -> dict[str, Any]:
+    """The body of the request.
+
+    Raises:
+        ConfigError: a parameter or a message that the format has no place for.
+    """
+    refuse_others(req, provider="openai_responses", supported=_SUPPORTED)
+    payload: dict[str, Any] = {"model": req.model, "input": _input(req)}
+    optional = {
+        "instructions": req.system,
+        "max_output_tokens": req.max_tokens,
+        "temperature": req.temperature,
+        "top_p": req.top_p,
+        "reasoning": None if req.reasoning_effort is None else {"effort": req.reasoning_effort},
+        "stream": True if stream else None,
+    }
+    payload.update((name, value) for name, value in optional.items() if value is not None)
+    payload.update(req.extra)
+    return payload
+
+
+def _input(req: LLMRequest) -> str | list[dict[str, Any]]:
+    if not req.messages:
+        return req.prompt
+    return [item for message in req.conversation for item in _items(message)]
+
+
+def _items(message: Message) -> list[dict[str, Any]]:
+    """One message is several items here: what was said, and each call of a tool."""
+    if message.role == "tool":
+        return [_tool_result(message)]
+    if message.name is not None:
+        raise ConfigError(f"name: openai_responses has no name for a message of role {message.role!r}")
+    if message.tool_calls and message.role != "assistant":
+        raise ConfigError(f"tool_calls: only an assistant's message has them, not one of role {message.role!r}")
+    calls = [_outgoing_call(call) for call in message.tool_calls]
+    if calls and not message.content:
+        return calls
+    return [{"role": message.role, "content": _content(message)}, *calls]
+
+
+def _tool_result(message: Message) -> dict[str, Any]:
+    if message.tool_call_id is None:
+        raise ConfigError("tool_call_id: openai_responses needs it in a tool's message")
+    return {"type": "function_call_output", "call_id": message.tool_call_id, "output": _content(message)}
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    if isinstance(message.content, str):
+        return message.content
+    if message.role != "assistant":
+        return [_part(part) for part in message.content]
+    if any(isinstance(part, Image) for part in message.content):
+        raise ConfigError("content: openai_responses takes no image in an assistant's message")
+    return message.text
+
+
+def _part(part: Text | Image) -> dict[str, Any]:
+    if isinstance(part, Text):
+        return {"type": "input_text", "text": part.text}
+    if (part.url is None) == (part.data is None):
+        raise ConfigError("content: an image needs exactly one of url and data")
+    return {"type": "input_image", "image_url": image_url(part)}
+
+
+def _outgoing_call(call: ToolCall) -> dict[str, Any]:
+    arguments = call.arguments if isinstance(call.arguments, str) else json.dumps(dict(call.arguments))
+    return {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": arguments}
+
+
+# --- Whole reply
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Said:
+    """What the output of a reply says."""
+
+    text: str = ""
+    refusal: str = ""
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+
+    def or_else(self, other: _Said) -> _Said:
+        """This, with what it lacks taken from the other."""
+        return _Said(
+            text=self.text or other.text,
+            refusal=self.refusal or other.refusal,
+            reasoning=self.reasoning or other.reasoning,
+            calls=self.calls or other.calls,
+        )
+
+
+def from_payload(document: Mapping[str, Any], *, request_id: str | None = None) -> LLMResponse:
+    """The reply in the normal form.
+
+    Raises:
+        LLMServerError: its status is `failed`.
+        LLMResponseError: it has no output.
+    """
+    if document.get("status") == "failed":
+        code = errors_of(document).code
+        raise LLMServerError("the response has failed", code=code, request_id=request_id)
+    if not isinstance(document.get("output"), list):
+        raise LLMResponseError("the reply has no output", request_id=request_id)
+    return _response_of(document, _said(listed(document["output"])), request_id)
+
+
+def _response_of(document: Mapping[str, Any], said: _Said, request_id: str | None) -> LLMResponse:
+    status, reason = _ending(document)
+    return LLMResponse(
+        said.text,
+        usage_of(mapped(document.get("usage"))),
+        document,
+        finish_reasons=(reason,) if reason else (),
+        finish_reason=normal_finish(
+            _FINISH_REASONS, reason, calls_tools=bool(said.calls) and status in ("completed", None)
+        ),
+        reasoning=said.reasoning or None,
+        refusal=said.refusal or None,
+        tool_calls=said.calls,
+        response_id=text_of(document.get("id")),
+        response_model=text_of(document.get("model")),
+        service_tier=text_of(document.get("service_tier")),
+        request_id=request_id,
+    )
+
+
+def _ending(document: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The status, and the word that says why the reply ended: the reason where it is incomplete, else the status."""
+    status = text_of(document.get("status"))
+    reason = text_of(mapped(document.get("incomplete_details")).get("reason"))
+    return status, (reason or status) if status == "incomplete" else status
+
+
+def _said(items: Sequence[Mapping[str, Any]]) -> _Said:
+    """Items of types that are not known here, the built-in tools for instance, say nothing."""
+    parts = [part for item in items if item.get("type") == "message" for part in listed(item.get("content"))]
+    thoughts = [thought for item in items if item.get("type") == "reasoning" for thought in _thoughts(item)]
+    return _Said(
+        text="".join(text_of(part.get("text")) or "" for part in parts if part.get("type") == "output_text"),
+        refusal="".join(text_of(part.get("refusal")) or "" for part in parts if part.get("type") == "refusal"),
+        reasoning=_BETWEEN_THOUGHTS.join(thoughts),
+        calls=_incoming_calls(items),
+    )
+
+
+def _thoughts(item: Mapping[str, Any]) -> list[str]:
+    parts = [*listed(item.get("summary")), *listed(item.get("content"))]
+    return [text for part in parts if (text := text_of(part.get("text")))]
+
+
+_CALL_TYPES = {"function_call": "arguments", "custom_tool_call": "input"}
+"""The items that ask for a tool of the caller's, and where each has its arguments."""
+
+
+def _incoming_calls(items: Sequence[Mapping[str, Any]]) -> tuple[ToolCall, ...]:
+    pieces = [_CallPieces.of(item) for item in items if text_of(item.get("type")) in _CALL_TYPES]
+    return _calls_of(pieces)
+
+
+def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
+    """Tokens as reported; a subset never exceeds its whole, whatever the server says."""
+    given = count_of(usage.get("input_tokens")) or 0
+    made = count_of(usage.get("output_tokens")) or 0
+    details = mapped(usage.get("input_tokens_details"))
+    read = part_of(details.get("cached_tokens"), given)
+    cost = cost_of(usage.get("cost"))
+    return LLMUsage(
+        given,
+        made,
+        count_of(usage.get("total_tokens")) or given + made,
+        cost,
+        cost_source=None if cost is None else "provider",
+        cache_read_tokens=read,
+        cache_write_tokens=part_of(details.get("cache_write_tokens"), given - (read or 0)),
+        reasoning_tokens=part_of(mapped(usage.get("output_tokens_details")).get("reasoning_tokens"), made),
+    )
+
+
+# --- Errors
+
+_STATUS_BY_WORD = {
+    "server_error": 500,
+    "internal_error": 500,
+    "server_is_overloaded": 503,
+    "vector_store_timeout": 504,
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+    "slow_down": 429,
+    "insufficient_quota": 429,
+}
+
+
+def errors_of(document: object) -> ErrorBody:
+    """Read an error: a body, an `error` event, or a response that has failed.
+
+    A failure inside a success has no HTTP status of its own, and whether to repeat it is told by its code alone;
+    so it gets the status that the API sends with that code. The status of a real error reply is never replaced.
+    """
+    body = error_body(document)
+    known = (_STATUS_BY_WORD.get(word) for word in (body.code, body.type) if word)
+    status_code = body.status_code or next((status for status in known if status), 400 if body.code else 500)
+    # In a flat `error` event the type is the event's.
+    return replace(body, type=None if body.type == "error" else body.type, status_code=status_code)
+
+
+# --- Stream
+
+
+@dataclass(slots=True)
+class _CallPieces:
+    id: str | None = None
+    name: str | None = None
+    arguments: list[str] = field(default_factory=list[str])
+
+    @classmethod
+    def of(cls, item: Mapping[str, Any]) -> _CallPieces:
+        """The call in an item."""
+        arguments = item.get(_CALL_TYPES.get(str(item.get("type")), "arguments"))
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments) if arguments else ""
+        return cls(text_of(item.get("call_id")), text_of(item.get("name")), [text] if text else [])
+
+
+def _calls_of(calls: Sequence[_CallPieces]) -> tuple[ToolCall, ...]:
+    return tuple(
+        ToolCall(call.id or f"call_{number}", call.name, arguments_of("".join(call.arguments)))
+        for number, call in enumerate(calls)
+        if call.name
+    )
+
+
+_ENDS = {"response.completed": "completed", "response.incomplete": "incomplete"}
+_FAILURES = ("error", "response.failed")
+
+
+class ResponsesReader:
+    """Puts a streamed response together.
+
+    The last event holds the whole response, and it counts; some gateways leave its output empty, and then the
+    pieces that were streamed count, and where there are none the finished items.
+    """
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._refusal: list[str] = []
+        self._reasoning: list[str] = []
+        self._thought: tuple[object, ...] | None = None
+        self._calls: dict[object, _CallPieces] = {}
+        self._done_items: list[Mapping[str, Any]] = []
+        self._response: Mapping[str, Any] = {}
+        self._is_complete = False
+
+    @property
+    def is_complete(self) -> bool:
+        return self._is_complete
+
+    def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
+        if event.data == b"[DONE]":
+            # Not of this format; a gateway that sends it all the same has sent the real end before.
+            return ()
+        document = document_of(event)
+        kind = text_of(document.get("type")) or event.name
+        self._raise_failure(kind, document)
+        if response := mapped(document.get("response")):
+            self._response = response
+        if kind in _ENDS:
+            self._end(_ENDS[kind])
+        if kind in ("response.output_item.added", "response.output_item.done"):
+            return self._item(document, is_done=kind.endswith("done"))
+        delta = document.get("delta")
+        return self._delta(kind, delta, document) if isinstance(delta, str) and delta else ()
+
+    def _raise_failure(self, kind: str, document: Mapping[str, Any]) -> None:
+        response = mapped(document.get("response"))
+        if response.get("error") or response.get("status") == "failed":
+            raise StreamedError(errors_of(response))
+        if document.get("error") or kind in _FAILURES:
+            raise StreamedError(errors_of(document))
+
+    def _end(self, status: str) -> None:
+        self._is_complete = True
+        if not text_of(self._response.get("status")) or self._response.get("status") == "in_progress":
+            self._response = {**self._response, "status": status}
+
+    def _delta(self, kind: str, piece: str, document: Mapping[str, Any]) -> Sequence[StreamEvent]:
+        if kind == "response.output_text.delta":
+            self._text.append(piece)
+            return (TextDelta(piece),)
+        if kind == "response.refusal.delta":
+            self._refusal.append(piece)
+        elif kind in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
+            return (self._reasoning_delta(kind, piece, document),)
+        elif kind in ("response.function_call_arguments.delta", "response.custom_tool_call_input.delta"):
+            return (self._call_delta(document, _CallPieces(arguments=[piece])),)
+        return ()
+
+    def _reasoning_delta(self, kind: str, piece: str, document: Mapping[str, Any]) -> ReasoningDelta:
+        position = document.get("summary_index", document.get("content_index"))
+        thought = (kind, _item_key(document), count_of(position))
+        if self._thought not in (None, thought):
+            piece = _BETWEEN_THOUGHTS + piece
+        self._thought = thought
+        self._reasoning.append(piece)
+        return ReasoningDelta(piece)
+
+    def _item(self, document: Mapping[str, Any], *, is_done: bool) -> Sequence[StreamEvent]:
+        item = mapped(document.get("item"))
+        if is_done:
+            self._done_items.append(item)
+        if text_of(item.get("type")) not in _CALL_TYPES:
+            return ()
+        call, key = _CallPieces.of(item), _item_key(document)
+        known = self._calls.get(key)
+        if known is not None and (known.arguments or not call.arguments):
+            return ()
+        return (self._call_delta(document, call),)
+
+    def _call_delta(self, document: Mapping[str, Any], added: _CallPieces) -> ToolCallDelta:
+        key = _item_key(document)
+        is_first = key not in self._calls
+        call = self._calls.setdefault(key, _CallPieces(added.id, added.name))
+        call.arguments += added.arguments
+        index = list(self._calls).index(key)
+        return ToolCallDelta(
+            index, call.id if is_first else None, call.name if is_first else None, "".join(added.arguments)
+        )
+
+    def response(self, request_id: str | None) -> LLMResponse:
+        streamed = _Said(
+            text="".join(self._text),
+            refusal="".join(self._refusal),
+            reasoning="".join(self._reasoning),
+            calls=_calls_of(list(self._calls.values())),
+        )
+        whole = _said(listed(self._response.get("output")))
+        said = whole.or_else(streamed).or_else(_said(self._done_items))
+        # The status of an unfinished response says nothing about its end.
+        document = self._response if self._is_complete else {**self._response, "status": None}
+        return _response_of(document, said, request_id)
+
+
+def _item_key(document: Mapping[str, Any]) -> object:
+    """Which item an event belongs to: its position, and its id where a gateway leaves the position out."""
+    position = count_of(document.get("output_index"))
+    if position is not None:
+        return position
+    return text_of(document.get("item_id")) or text_of(mapped(document.get("item")).get("id"))
+
+
+WIRE = Wire(
+    path=lambda req, stream: "/responses",
+    to_payload=lambda req, stream: to_payload(req, stream=stream),
+    from_payload=lambda document, request_id: from_payload(document, request_id=request_id),
+    new_reader=ResponsesReader,
+    errors_of=errors_of,
+)
+"""The wire format of Responses."""
+
+PRESET = Preset(
+    name="openai_responses",
+    wire=WIRE,
+    base_url="https://api.openai.com/v1",
+    key_variables=("OPENAI_API_KEY",),
+    url_variables=("OPENAI_BASE_URL",),
+    telemetry_name="openai",
+)
+"""OpenAI's own server; others that speak the format are reached by their base URL."""

@@ -1,0 +1,140 @@
+"""The provider on the page docs/providers.md is small, and a good one."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support import Captured, attributes, events
+from tracemind_otel import (
+    AsyncLLMClient,
+    LLMCallConfig,
+    LLMClientFactory,
+    LLMConnectionError,
+    LLMStream,
+    TextDelta,
+    run_llm_call,
+    stream_llm_call,
+)
+from tracemind_otel.ai.llm import providers
+from tracemind_otel.ai.llm.providers.presets import PRESETS
+
+PAGE = (Path(__file__).parents[1] / "docs" / "providers.md").read_text(encoding="utf-8")
+CODE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[0]
+DONE = '{"done": true, "tokens_in": 3, "tokens_out": 2}\n'
+OK = httpx.Response(200, json={"answer": "Hello there", "tokens_in": 3, "tokens_out": 2})
+MakeClient = Callable[[str | None, str | None, httpx.AsyncBaseTransport], AsyncLLMClient]
+
+
+def page_class() -> MakeClient:
+    """The class on the page, without running the page's `main`."""
+    tree = ast.parse(CODE)
+    tree.body = [node for node in tree.body if not isinstance(node, ast.Expr)]
+    names: dict[str, Any] = {}
+    exec(compile(tree, "docs/providers.md", "exec"), names)
+    made: MakeClient = names["AcmeClient"]
+    return made
+
+
+def client_for(*replies: httpx.Response | Exception) -> AsyncLLMClient:
+    """The page's client, whose server gives these replies in turn."""
+    coming = iter(replies)
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        reply = next(coming)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    return page_class()("key", None, httpx.MockTransport(answer))
+
+
+def stream_of(capture: Captured, *replies: httpx.Response) -> LLMStream:
+    config = LLMCallConfig("acme", "a-1", prompt="Say hello.")
+    return stream_llm_call("f", "s", config, capture.recorder(), client=client_for(*replies))
+
+
+def no_delay(*_: object) -> float:
+    return 0.0
+
+
+def test_a_provider_takes_under_sixty_lines() -> None:
+    """The class and its imports, with both ways to answer, is short."""
+    tree = ast.parse(CODE)
+    needed = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef)]
+    assert sum((node.end_lineno or 0) - node.lineno + 1 for node in needed) < 60
+    (made,) = (node for node in tree.body if isinstance(node, ast.ClassDef))
+    methods = {node.name for node in made.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    assert {"complete", "stream"} <= methods
+
+
+@pytest.mark.parametrize("first", [httpx.Response(503), httpx.Response(429), httpx.ConnectError("x")], ids=str)
+async def test_its_faults_are_repeated_by_the_rules(
+    capture: Captured, monkeypatch: pytest.MonkeyPatch, first: httpx.Response | Exception
+) -> None:
+    """A fault worth repeating is repeated and shown as an event; the call then succeeds."""
+    monkeypatch.setattr("tracemind_otel.ai.llm.policy.RetryPolicy._delay_s", no_delay)
+    config = LLMCallConfig("acme", "a-1", prompt="Say hello.")
+    result = await run_llm_call("f", "s", config, capture.recorder(), client=client_for(first, OK))
+    assert (result["status"], result["text"], result["retries"]) == ("ok", "Hello there", 1)
+    assert len(events(capture.span("chat a-1"), "tracemind.retry")) == 1
+
+
+async def test_its_other_faults_are_not(capture: Captured) -> None:
+    """A wrong key ends the call at once."""
+    config = LLMCallConfig("acme", "a-1", prompt="Say hello.")
+    result = await run_llm_call("f", "s", config, capture.recorder(), client=client_for(httpx.Response(401)))
+    assert (result["status"], result["status_code"], result["retries"]) == ("error", 401, 0)
+
+
+async def test_its_stream_has_one_span(capture: Captured) -> None:
+    """Pieces, tokens and provider arrive in the telemetry."""
+    stream = stream_of(capture, httpx.Response(200, text='{"piece": "Hello "}\n{"piece": "there"}\n' + DONE))
+    assert [event.text async for event in stream if isinstance(event, TextDelta)] == ["Hello ", "there"]
+    found = attributes(capture.span("chat a-1"))
+    assert (found["gen_ai.provider.name"], found["gen_ai.usage.output_tokens"]) == ("acme", 2)
+
+
+async def test_its_cut_stream_is_no_success(capture: Captured) -> None:
+    """A stream without its end is an error of the connection."""
+    stream = stream_of(capture, httpx.Response(200, text='{"piece": "Hello "}\n'))
+    assert await anext(stream) == TextDelta("Hello ")
+    with pytest.raises(LLMConnectionError):
+        await anext(stream)
+    assert attributes(capture.span("chat a-1"))["error.type"] == "LLMConnectionError"
+
+
+class Body(httpx.AsyncByteStream):
+    """A body that never ends, and notes that it was closed."""
+
+    is_closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            yield b'{"piece": "and so on "}\n'
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+async def test_its_connection_is_closed_when_the_reader_stops(capture: Captured) -> None:
+    """What the page promises about `async with` inside the generator."""
+    body = Body()
+    async with stream_of(capture, httpx.Response(200, stream=body)) as stream:
+        await anext(stream)
+        assert not body.is_closed
+    assert body.is_closed
+    assert attributes(capture.span("chat a-1"))["tracemind.stream.closed_early"] is True
+
+
+def test_the_page_names_what_there_is() -> None:
+    """The entry-point group and the presets on the page are those of the code."""
+    assert providers.ENTRY_POINT_GROUP in PAGE
+    assert {"groq", "vllm"} <= {preset.name for preset in PRESETS}
+    assert "openai_compatible" in LLMClientFactory.names()

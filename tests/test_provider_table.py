@@ -1,0 +1,51 @@
+"""The README's table of providers says what the registry knows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import tracemind_otel as tm
+from tracemind_otel.ai.llm import providers
+from tracemind_otel.ai.llm.providers._preset import Preset
+from tracemind_otel.ai.llm.providers.presets import PRESETS
+from tracemind_otel.errors import ConfigError
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+ROWS = {
+    name: (key, refused)
+    for names, key, refused in re.findall(r"^\| (`[^|]*) \| ([^|]*) \| ([^|]*) \|$", README, re.MULTILINE)
+    for name in re.findall(r"`(\w+)`", names)
+}
+
+
+def test_every_provider_has_a_row() -> None:
+    """Who looks for a provider in the README finds all there are."""
+    built_in = set(providers.names())
+    assert built_in - set(ROWS) == set()
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
+def test_a_row_names_the_variables(preset: Preset) -> None:
+    """The key's variable in the README is the one that is read."""
+    key, _ = ROWS[preset.name]
+    for variable in preset.key_variables or preset.url_variables:
+        assert variable in key
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
+def test_a_row_names_what_is_refused(preset: Preset) -> None:
+    """A parameter that the README says is refused is refused, and no other."""
+    _, refused = ROWS[preset.name]
+    told = set(re.findall(r"`(\w+)`", refused))
+    values: dict[str, object] = {"top_k": 5, "seed": 1, "stop": ("x",), "max_tokens": 10, "temperature": 0.1}
+    for name, value in values.items():
+        request = tm.LLMRequest(preset.name, "m", "p")
+        object.__setattr__(request, name, value)
+        if name in told:
+            with pytest.raises(ConfigError, match=name):
+                preset.wire.to_payload(request, False)
+        else:
+            assert preset.wire.to_payload(request, False)

@@ -1,0 +1,1077 @@
+"""Anthropic's Messages: bodies of the recorded shapes, whole and streamed, pure and over a real HTTP server.
+
+Shapes after the Anthropic API reference, version 2023-06-01, as of 2026-11.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from anthropic import APIStatusError, AsyncAnthropic
+from anthropic.types import Message as SdkMessage
+from anthropic.types import MessageParam
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.servers.fixture import OpenAIServer
+from tests.servers.openai_server import Action
+from tests.support import Captured, attributes
+from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, LLMResponse, LLMResponseError, run_llm_call
+from tracemind_otel.ai.llm.providers._client import WireClient
+from tracemind_otel.ai.llm.providers._sse import EventDecoder
+from tracemind_otel.ai.llm.providers._wire import StreamedError
+from tracemind_otel.ai.llm.providers.anthropic import (
+    DEFAULT_MAX_TOKENS,
+    PRESET,
+    MessagesReader,
+    errors_of,
+    from_payload,
+    to_payload,
+)
+from tracemind_otel.ai.llm.types import (
+    Finish,
+    FinishReason,
+    Image,
+    Message,
+    ReasoningDelta,
+    StreamEvent,
+    Text,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+)
+from tracemind_otel.errors import LLMConnectionError, LLMQuotaError, LLMRateLimitError, LLMServerError, LLMStatusError
+from tracemind_otel.steps.stream import stream_llm_call
+
+MODEL = "claude-sonnet-4-5-20250929"
+LARGEST_ATTRIBUTE = 2**63 - 1
+Json = dict[str, Any]
+Events = list[tuple[str, Json]]
+SSE = {"content-type": "text/event-stream; charset=utf-8"}
+
+
+def usage(input_tokens: int, output_tokens: int, **fields: Any) -> Json:
+    """Usage as a whole reply has it."""
+    return {
+        "input_tokens": input_tokens,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
+        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+        "output_tokens": output_tokens,
+        "service_tier": "standard",
+        "inference_geo": "global",
+        **fields,
+    }
+
+
+def text(words: str) -> Json:
+    return {"type": "text", "text": words}
+
+
+def tool_use(call_id: str, name: str, arguments: Json) -> Json:
+    return {"type": "tool_use", "id": call_id, "name": name, "input": arguments}
+
+
+PLAIN_USAGE = usage(12, 6)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One reply, and what has to be seen in it; it is served whole and as a stream."""
+
+    name: str
+    content: list[Json]
+    stop_reason: str
+    finish_reason: FinishReason | None
+    usage: Json = field(default_factory=lambda: PLAIN_USAGE)
+    text: str = ""
+    tokens: tuple[int, int] = (12, 6)
+    parts: tuple[int | None, int | None, int | None] = (0, 0, None)
+    """Cache read, cache write, reasoning."""
+    reasoning: str | None = None
+    refusal: str | None = None
+    calls: tuple[ToolCall, ...] = ()
+    more: Json = field(default_factory=dict[str, Any])
+
+    @property
+    def document(self) -> Json:
+        """The whole reply."""
+        return {
+            "id": "msg_01XFDUDYJgAACzvnptvVoYEL",
+            "type": "message",
+            "role": "assistant",
+            "model": MODEL,
+            "content": self.content,
+            "stop_reason": self.stop_reason,
+            "stop_sequence": None,
+            "usage": self.usage,
+            **self.more,
+        }
+
+    @property
+    def events(self) -> Events:
+        """The same reply as a stream."""
+        start: Json = {**self.document, "content": [], "stop_reason": None, "usage": {**self.usage, "output_tokens": 1}}
+        delta = {"stop_reason": self.stop_reason, "stop_sequence": None, **self.more}
+        last: Json = {"type": "message_delta", "delta": delta, "usage": final_usage(self.usage)}
+        blocks = [event for index, block in enumerate(self.content) for event in block_events(index, block)]
+        return [
+            ("message_start", {"type": "message_start", "message": start}),
+            ("ping", {"type": "ping"}),
+            *blocks,
+            ("message_delta", last),
+            ("message_stop", {"type": "message_stop"}),
+        ]
+
+    @property
+    def stream(self) -> bytes:
+        """The bytes of the stream."""
+        return sse(self.events)
+
+    def check(self, seen: LLMResponse) -> None:
+        """The normal form is the expected one, in every field."""
+        counted = seen.usage
+        assert seen.text == self.text
+        assert seen.finish_reasons == (self.stop_reason,)
+        assert seen.finish_reason == self.finish_reason
+        assert (counted.prompt_tokens, counted.completion_tokens) == self.tokens
+        assert counted.total_tokens == sum(self.tokens)
+        assert (counted.cache_read_tokens, counted.cache_write_tokens, counted.reasoning_tokens) == self.parts
+        assert (seen.reasoning, seen.refusal, seen.tool_calls) == (self.reasoning, self.refusal, self.calls)
+        assert (seen.response_id, seen.response_model) == ("msg_01XFDUDYJgAACzvnptvVoYEL", MODEL)
+        assert seen.service_tier == "standard"
+        assert seen.raw["content"] == self.content
+
+
+def final_usage(whole: Json) -> Json:
+    """The usage of `message_delta`: cumulative, with nulls and without the fields of the start."""
+    return {**whole, "cache_creation": None, "service_tier": None, "server_tool_use": None, "inference_geo": None}
+
+
+def block_events(index: int, block: Json) -> Events:
+    """How a block comes: its start, its pieces, its end."""
+    started: Json = block
+    pieces: list[Json] = []
+    if block["type"] == "text":
+        started = {**{key: value for key, value in block.items() if key != "citations"}, "text": ""}
+        pieces = [{"type": "text_delta", "text": piece} for piece in halves(block["text"])]
+        pieces += [{"type": "citations_delta", "citation": cited} for cited in block.get("citations", [])]
+    elif block["type"] == "thinking":
+        started = {"type": "thinking", "thinking": "", "signature": ""}
+        pieces = [{"type": "thinking_delta", "thinking": piece} for piece in halves(block["thinking"])]
+        pieces.append({"type": "signature_delta", "signature": block["signature"]})
+    elif block["type"] in ("tool_use", "server_tool_use"):
+        started = {**block, "input": {}}
+        arguments = json.dumps(block["input"]) if block["input"] else ""
+        pieces = [{"type": "input_json_delta", "partial_json": piece} for piece in ["", *halves(arguments)]]
+    head: Events = [("content_block_start", {"type": "content_block_start", "index": index, "content_block": started})]
+    body: Events = [
+        ("content_block_delta", {"type": "content_block_delta", "index": index, "delta": each}) for each in pieces
+    ]
+    return [*head, *body, ("content_block_stop", {"type": "content_block_stop", "index": index})]
+
+
+def halves(words: str) -> list[str]:
+    middle = len(words) // 2
+    return [piece for piece in (words[:middle], words[middle:]) if piece]
+
+
+def sse(events: Events, newline: str = "\n", comment: str = "") -> bytes:
+    """The bytes of a stream; like Anthropic's, its data is padded before the closing brace."""
+    lines = [f"{comment}event: {name}\ndata: {json.dumps(data)[:-1]}    }}\n\n" for name, data in events]
+    return "".join(lines).replace("\n", newline).encode()
+
+
+WHERE: Json = {"location": "Zürich, CH", "unit": "celsius"}
+WEATHER = ToolCall("toolu_01A09q90qw90lq917835lq9", "get_weather", WHERE)
+TIME = ToolCall("toolu_01T1x1fJ34qAmk2tNTrN7Up6", "get_time", {})
+THINKING = {"type": "thinking", "thinking": "27 times 453: twelve thousand.", "signature": "EqQBCgIYAhIM1gbcDa9GJwZA"}
+SEARCH = {"type": "server_tool_use", "id": "srvtoolu_01", "name": "web_search", "input": {"query": "claude shannon"}}
+FOUND = {
+    "type": "web_search_tool_result",
+    "tool_use_id": "srvtoolu_01",
+    "content": [{"type": "web_search_result", "url": "https://example.com", "title": "A", "encrypted_content": "Eo8"}],
+}
+CITED = {
+    "type": "web_search_result_location",
+    "url": "https://example.com",
+    "title": "A",
+    "encrypted_index": "Eo8",
+    "cited_text": "born",
+}
+
+CASES = [
+    Case("plain", [text("Grüße, 世界 🎉.")], "end_turn", "stop", text="Grüße, 世界 🎉."),
+    Case("stop sequence", [text("one")], "stop_sequence", "stop", text="one"),
+    Case(
+        "tool",
+        [text("Let me look."), tool_use(WEATHER.id, WEATHER.name, WHERE)],
+        "tool_use",
+        "tool_call",
+        text="Let me look.",
+        calls=(WEATHER,),
+    ),
+    Case(
+        "parallel tools, one without arguments",
+        [
+            tool_use(WEATHER.id, WEATHER.name, WHERE),
+            tool_use(TIME.id, TIME.name, {}),
+        ],
+        "tool_use",
+        "tool_call",
+        calls=(WEATHER, TIME),
+    ),
+    Case("structured", [text('{"name": "Ada", "age": 36}')], "end_turn", "stop", text='{"name": "Ada", "age": 36}'),
+    Case(
+        "refusal",
+        [],
+        "refusal",
+        "content_filter",
+        refusal="This request could enable harm.",
+        more={
+            "stop_details": {
+                "type": "refusal",
+                "category": "bio",
+                "explanation": "This request could enable harm.",
+            }
+        },
+    ),
+    Case(
+        "refusal without an explanation",
+        [text("I")],
+        "refusal",
+        "content_filter",
+        text="I",
+        refusal="cyber",
+        more={"stop_details": {"type": "refusal", "category": "cyber", "explanation": None}},
+    ),
+    Case("length", [text("The quick")], "max_tokens", "length", text="The quick"),
+    Case("context window", [text("The")], "model_context_window_exceeded", "length", text="The"),
+    Case(
+        "cached",
+        [text("ok")],
+        "end_turn",
+        "stop",
+        usage=usage(21, 393, cache_read_input_tokens=188086, cache_creation_input_tokens=2048),
+        text="ok",
+        tokens=(21 + 188086 + 2048, 393),
+        parts=(188086, 2048, None),
+    ),
+    Case(
+        "reasoning",
+        [THINKING, {"type": "redacted_thinking", "data": "EmwKAhgBEgy3va3p"}, text("12231")],
+        "end_turn",
+        "stop",
+        usage=usage(50, 300, output_tokens_details={"thinking_tokens": 220}),
+        text="12231",
+        tokens=(50, 300),
+        parts=(0, 0, 220),
+        reasoning="27 times 453: twelve thousand.",
+    ),
+    Case(
+        "server tools and citations",
+        [SEARCH, FOUND, text("Shannon was "), {**text("born in 1916"), "citations": [CITED]}, text(".")],
+        "end_turn",
+        "stop",
+        usage=usage(10682, 510, server_tool_use={"web_search_requests": 1}),
+        text="Shannon was born in 1916.",
+        tokens=(10682, 510),
+    ),
+    Case("nothing to say", [], "end_turn", "stop"),
+    Case("paused turn", [text("Searching"), SEARCH], "pause_turn", None, text="Searching"),
+    Case("a reason of the future", [text("x")], "quantum_collapse", None, text="x"),
+]
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def read(data: bytes, *cuts: int) -> tuple[MessagesReader, list[StreamEvent]]:
+    """Feed a stream, cut at these positions."""
+    decoder, reader, deltas = EventDecoder(), MessagesReader(), list[StreamEvent]()
+    ends = sorted({cut % (len(data) + 1) for cut in cuts})
+    for begin, end in zip([0, *ends], [*ends, len(data)], strict=True):
+        for event in decoder.feed(data[begin:end]):
+            deltas += reader.feed(event)
+    for event in decoder.end():
+        deltas += reader.feed(event)
+    return reader, deltas
+
+
+def put_together(deltas: Sequence[StreamEvent]) -> tuple[str, str, dict[int, str]]:
+    """Text, reasoning and the arguments of each call, from the pieces."""
+    arguments: dict[int, str] = {}
+    for delta in deltas:
+        if isinstance(delta, ToolCallDelta):
+            arguments[delta.index] = arguments.get(delta.index, "") + delta.arguments
+    said = "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
+    return said, "".join(delta.text for delta in deltas if isinstance(delta, ReasoningDelta)), arguments
+
+
+# --- Replies, pure
+
+
+@every_case
+def test_whole_reply(case: Case) -> None:
+    """A whole reply of each shape has exactly the expected normal form, and keeps what came."""
+    seen = from_payload(case.document, request_id="req_1")
+
+    case.check(seen)
+    assert seen.raw == case.document
+    assert seen.request_id == "req_1"
+
+
+@every_case
+def test_streamed_reply(case: Case) -> None:
+    """The same reply as a stream has the same normal form, and its pieces add up to it."""
+    reader, deltas = read(case.stream)
+
+    assert reader.is_complete
+    case.check(reader.response("req_1"))
+    said, thought, arguments = put_together(deltas)
+    assert (said, thought or None) == (case.text, case.reasoning)
+    assert [json.loads(arguments[n] or "{}") for n in sorted(arguments)] == [call.arguments for call in case.calls]
+
+
+@every_case
+@given(cuts=st.lists(st.integers(0, 10_000), max_size=12))
+@settings(max_examples=30, deadline=None)
+def test_any_split_reads_the_same(case: Case, cuts: list[int]) -> None:
+    """However the bytes are cut, the reply is the same."""
+    reader, _ = read(case.stream, *cuts)
+
+    assert reader.response(None) == read(case.stream)[0].response(None)
+
+
+def test_every_single_split_reads_the_same() -> None:
+    """A cut at any one byte changes nothing, in line endings and in the middle of a character neither."""
+    case = CASES[0]
+    for newline in ("\n", "\r\n", "\r"):
+        data = sse(case.events, newline, comment=": keep-alive\n")
+        for position in range(len(data)):
+            case.check(read(data, position)[0].response(None))
+
+
+@every_case
+def test_truncated_at_any_byte_is_no_success(case: Case) -> None:
+    """A stream that ends before its stop reason has come whole is never complete."""
+    data = case.stream
+    end = data.index(b"\n\nevent: message_stop")
+    for position in range(end):
+        assert not read_tolerantly(data[:position]).is_complete
+    assert read_tolerantly(data[:end]).is_complete
+
+
+def read_tolerantly(data: bytes) -> MessagesReader:
+    """As the client reads: half an event at the end is ignored, as the cut is found out otherwise."""
+    decoder, reader = EventDecoder(), MessagesReader()
+    for event in decoder.feed(data):
+        reader.feed(event)
+    for event in decoder.end():
+        try:
+            reader.feed(event)
+        except LLMResponseError:
+            break
+    return reader
+
+
+# --- Traps
+
+
+def test_usage_of_the_stream_is_not_added() -> None:
+    """With server tools the end reports other input tokens than the start: the end's win, and nothing is added."""
+    start = {"usage": usage(100, 1, cache_read_input_tokens=7, output_tokens_details={"thinking_tokens": 1})}
+    end: Json = {
+        "input_tokens": 10432,
+        "output_tokens": 510,
+        "cache_read_input_tokens": None,
+        "output_tokens_details": {},
+    }
+    reader, _ = read(
+        sse(
+            [
+                ("message_start", {"type": "message_start", "message": start}),
+                ("message_delta", {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 300}}),
+                ("message_delta", {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": end}),
+            ]
+        )
+    )
+
+    seen = reader.response(None).usage
+    assert (seen.prompt_tokens, seen.completion_tokens) == (10432 + 7, 510)
+    assert (seen.cache_read_tokens, seen.reasoning_tokens) == (7, 1)
+
+
+def test_ping_and_unknown_events_anywhere() -> None:
+    """Pings, events and pieces that nobody knows yet, and a translating proxy's end mark, change nothing."""
+    case = CASES[2]
+    noise: Events = [
+        ("ping", {"type": "ping"}),
+        ("future", {"type": "future", "index": 0, "delta": {"type": "text_delta", "text": "x"}}),
+        ("content_block_delta", {"type": "content_block_delta", "index": 0, "delta": {"type": "hum", "text": "x"}}),
+    ]
+    events = [part for event in case.events for part in (event, *noise)]
+
+    case.check(read(sse(events) + b"data: [DONE]\n\n")[0].response(None))
+
+
+def test_start_is_never_the_end() -> None:
+    """A server that copies the stop reason into the start does not make a cut stream a success by it."""
+    start = ("message_start", {"type": "message_start", "message": {"id": "m", "stop_reason": "end_turn"}})
+
+    assert not read(sse([start]))[0].is_complete
+
+
+def test_any_form_of_error_event() -> None:
+    """An error is one by its event's name, by its type, or by its error field alone."""
+    error = {"type": "api_error", "message": "scripted"}
+    forms: Events = [("error", {"message": "x"}), ("message", {"type": "error"}), ("message", {"error": error})]
+    for form in forms:
+        with pytest.raises(StreamedError):
+            read(sse([form]))
+
+
+def test_end_mark_alone_is_the_end() -> None:
+    """A stream with the end mark but without a stop reason is complete, and has no finish reason."""
+    events = [event for event in CASES[0].events if event[0] != "message_delta"]
+
+    reader, _ = read(sse(events))
+
+    assert reader.is_complete
+    assert reader.response(None).finish_reasons == ()
+
+
+def test_tool_without_arguments() -> None:
+    """A call without arguments sends empty pieces only, which means an empty object."""
+    seen = read(CASES[3].stream)[0].response(None)
+
+    assert seen.tool_calls[1].arguments == {}
+
+
+def test_tool_arguments_with_the_start() -> None:
+    """Servers that send a call's arguments whole with its start are read too, and give them as a piece."""
+    block = tool_use("t", "f", {"a": 1})
+    stream = sse(
+        [
+            ("content_block_start", {"type": "content_block_start", "index": 0, "content_block": block}),
+            ("content_block_stop", {"type": "content_block_stop", "index": 0}),
+        ]
+    )
+
+    reader, deltas = read(stream)
+
+    assert reader.response(None).tool_calls == (ToolCall("t", "f", {"a": 1}),)
+    assert deltas == [ToolCallDelta(0, "t", "f", ""), ToolCallDelta(0, None, None, '{"a": 1}')]
+
+
+def test_cut_tool_arguments() -> None:
+    """Arguments that the token limit cut off stay as their raw text."""
+    events = [
+        event if '"unit' not in json.dumps(event[1]) else ("ping", {"type": "ping"})
+        for event in CASES[2].events
+        if event[0] != "content_block_stop"
+    ]
+
+    (call,) = read(sse(events))[0].response(None).tool_calls
+
+    assert isinstance(call.arguments, str)
+    assert call.arguments
+
+
+def test_pieces_without_a_start() -> None:
+    """Pieces of a block whose start was lost are text all the same."""
+    piece = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "hi"}}
+
+    reader, deltas = read(sse([("content_block_delta", piece)]))
+
+    assert deltas == [TextDelta("hi")]
+    assert reader.response(None).text == "hi"
+
+
+def test_tools_of_the_server_are_no_calls() -> None:
+    """What the server ran itself is not asked of the user, streamed or whole."""
+    case = next(case for case in CASES if case.name == "server tools and citations")
+    reader, deltas = read(case.stream)
+
+    assert not [delta for delta in deltas if isinstance(delta, ToolCallDelta)]
+    assert reader.response(None).tool_calls == from_payload(case.document).tool_calls == ()
+
+
+@pytest.mark.parametrize("content", [None, {}, "x", 1])
+def test_no_content(content: Any) -> None:
+    """A reply without a list of blocks cannot be read; an empty list is a reply."""
+    with pytest.raises(LLMResponseError, match="no content"):
+        from_payload({"content": content})
+    assert from_payload({"content": []}).text == ""
+
+
+def test_cache_writes_by_age_only() -> None:
+    """Where only the parts by time to live are reported, they are the cache write."""
+    parts = {"ephemeral_5m_input_tokens": 30, "ephemeral_1h_input_tokens": 12}
+
+    seen = from_payload({"content": [], "usage": {"input_tokens": 1, "cache_creation": parts}}).usage
+
+    assert (seen.prompt_tokens, seen.cache_write_tokens) == (43, 42)
+
+
+def test_absent_is_not_zero() -> None:
+    """What is not reported stays unknown."""
+    seen = from_payload({"content": [], "usage": {"input_tokens": 3, "output_tokens": 2}}).usage
+
+    assert (seen.cache_read_tokens, seen.cache_write_tokens, seen.reasoning_tokens) == (None, None, None)
+    assert not from_payload({"content": []}).usage.is_known
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+counts = st.integers(-5, 50) | st.floats(-5, 50) | anything
+usages = anything | st.fixed_dictionaries(
+    {},
+    optional={
+        "input_tokens": counts,
+        "output_tokens": counts,
+        "cache_read_input_tokens": counts,
+        "cache_creation_input_tokens": counts,
+        "cache_creation": anything
+        | st.fixed_dictionaries(
+            {}, optional={"ephemeral_5m_input_tokens": counts, "ephemeral_1h_input_tokens": counts}
+        ),
+        "output_tokens_details": anything | st.fixed_dictionaries({}, optional={"thinking_tokens": counts}),
+        "service_tier": anything,
+    },
+)
+
+
+@given(usages, usages)
+@example({"input_tokens": 10**400, "output_tokens": 1e300}, {"cache_read_input_tokens": 2**53 - 1})
+@settings(max_examples=60, deadline=None)
+def test_usage_is_always_sane(start: Any, end: Any) -> None:
+    """Whatever a server puts into `usage`, nothing raises, nothing is negative and no part exceeds its whole."""
+    reader, _ = read(
+        sse(
+            [
+                ("message_start", {"type": "message_start", "message": {"usage": start}}),
+                ("message_delta", {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": end}),
+            ]
+        )
+    )
+    for seen in (from_payload({"content": [], "usage": start}).usage, reader.response(None).usage):
+        cached, written = seen.cache_read_tokens or 0, seen.cache_write_tokens or 0
+        tokens: list[object] = [seen.prompt_tokens, seen.completion_tokens, seen.total_tokens, cached, written]
+        assert all(isinstance(count, int) and 0 <= count <= LARGEST_ATTRIBUTE for count in tokens)
+        assert cached + written <= seen.prompt_tokens
+        assert 0 <= (seen.reasoning_tokens or 0) <= seen.completion_tokens
+
+
+shapes = st.dictionaries(
+    st.sampled_from(["type", "index", "delta", "content_block", "message", "usage", "content", "stop_reason", "id"]),
+    anything | st.sampled_from(["message_start", "content_block_start", "content_block_delta", "message_delta"]),
+)
+
+
+@given(st.lists(shapes, max_size=4), shapes)
+@settings(max_examples=60, deadline=None)
+def test_any_reply_is_read_or_refused(events: list[Json], document: Json) -> None:
+    """A reply of any shape is read, or refused with the one error that says so; a stream of any events is read."""
+    reader = read(sse([("message", event) for event in events]))[0]
+    assert isinstance(reader.response(None).text, str)
+    try:
+        response = from_payload(document)
+    except LLMResponseError:
+        return
+    assert all(isinstance(reason, str) for reason in response.finish_reasons)
+
+
+# --- Errors
+
+SPENT = {
+    "type": "error",
+    "error": {
+        "type": "rate_limit_error",
+        "message": "You have reached your specified spend limit.",
+        "details": {"error_code": "enforced_spend_limit_reached"},
+    },
+    "request_id": "req_011CSHoEeqs5C35K2UUqR7Fy",
+}
+
+
+def error_document(kind: str) -> Json:
+    return {
+        "type": "error",
+        "error": {"type": kind, "message": "scripted", "details": None},
+        "request_id": "req_011CSHoEeqs5C35K2UUqR7Fy",
+    }
+
+
+STATUSES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "conflict_error": 409,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+RETRYABLE = {409, 429, 500, 504, 529}
+
+
+@pytest.mark.parametrize(("kind", "status"), STATUSES.items())
+def test_error_bodies(kind: str, status: int) -> None:
+    """The type of an error is the inner one, and says the status where the HTTP status cannot."""
+    body = errors_of(error_document(kind))
+
+    assert (body.type, body.message, body.code, body.status_code) == (kind, "scripted", None, status)
+
+
+def test_error_of_an_unknown_shape() -> None:
+    """An error of a new type has no status, and a body of any other shape says nothing."""
+    assert errors_of(error_document("brand_new_error")).status_code is None
+    assert errors_of([1]).message is None
+    assert errors_of({"error": {"type": {}, "details": []}}).code is None
+
+
+def test_spent_spend_limit_has_its_code() -> None:
+    """The code that tells a spent limit from a rate limit is taken from the details."""
+    assert errors_of(SPENT).code == "enforced_spend_limit_reached"
+
+
+def test_error_inside_a_stream() -> None:
+    """An error event ends the stream, and the overload in it is HTTP's 529."""
+    with pytest.raises(StreamedError) as caught:
+        read(sse([*CASES[0].events[:4], ("error", error_document("overloaded_error"))]))
+
+    assert (caught.value.body.type, caught.value.body.status_code) == ("overloaded_error", 529)
+
+
+# --- Requests
+
+
+def payload_of(prompt: str = "hi", **fields: Any) -> Json:
+    return to_payload(LLMRequest("anthropic", MODEL, prompt, **fields))
+
+
+def test_smallest_payload() -> None:
+    """The API demands a number of tokens, so there is a default; nothing else is sent unasked."""
+    assert payload_of() == {
+        "model": MODEL,
+        "max_tokens": DEFAULT_MAX_TOKENS,
+        "messages": [{"role": "user", "content": "hi"}],
+    }
+
+
+def test_parameters() -> None:
+    """Each parameter has its place, and zero is a value."""
+    request = LLMRequest(
+        "anthropic", MODEL, "hi", 0.0, 0.5, max_tokens=9, top_k=3, stop=("a", "b"), reasoning_effort="xhigh", system="s"
+    )
+
+    payload = to_payload(request, stream=True)
+
+    assert payload == {
+        "model": MODEL,
+        "max_tokens": 9,
+        "messages": [{"role": "user", "content": "hi"}],
+        "system": "s",
+        "temperature": 0.0,
+        "top_p": 0.5,
+        "top_k": 3,
+        "stop_sequences": ["a", "b"],
+        "output_config": {"effort": "xhigh"},
+        "stream": True,
+    }
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seed": 1},
+        {"frequency_penalty": 0.0},
+        {"presence_penalty": 0.5},
+        {"reasoning_effort": "none"},
+        {"reasoning_effort": "minimal"},
+        {"reasoning_effort": "low", "extra": {"output_config": {"format": {}}}},
+    ],
+)
+def test_refused_parameters(fields: Json) -> None:
+    """What the API has no place for is refused by name; so is an effort that `extra` would replace."""
+    with pytest.raises(ConfigError, match=next(iter(fields))):
+        payload_of(**fields)
+
+
+@given(st.dictionaries(st.text(max_size=12), anything, max_size=4))
+@settings(max_examples=30, deadline=None)
+def test_extra_fields_win(extra: Json) -> None:
+    """Every extra field is in the payload as it was given."""
+    payload = payload_of(extra=extra)
+
+    assert {name: payload[name] for name in extra} == extra
+
+
+def test_tool_loop() -> None:
+    """Calls are blocks of the assistant, and the results of parallel calls are blocks of one user message."""
+    messages = (
+        Message(role="system", content="be brief"),
+        Message(role="user", content="weather and time?"),
+        Message(role="assistant", content="Looking.", tool_calls=(WEATHER, ToolCall("t2", "get_time", "{}"))),
+        Message(role="tool", content="7 °C", tool_call_id=WEATHER.id, name="get_weather"),
+        Message(role="tool", content=(Text("12:00"), Image(data=b"\x89PNG")), tool_call_id="t2"),
+        Message(role="assistant", tool_calls=(ToolCall("t3", "f", ""),)),
+        Message(role="tool", content="", tool_call_id="t3"),
+    )
+
+    payload = payload_of("and now?", messages=messages, system="you are a clock")
+
+    picture = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(b"\x89PNG").decode()}
+    result = {"type": "tool_result"}
+    assert payload["system"] == [text("you are a clock"), text("be brief")]
+    assert payload["messages"] == [
+        {"role": "user", "content": "weather and time?"},
+        {
+            "role": "assistant",
+            "content": [
+                text("Looking."),
+                {"type": "tool_use", "id": WEATHER.id, "name": "get_weather", "input": WEATHER.arguments},
+                tool_use("t2", "get_time", {}),
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {**result, "tool_use_id": WEATHER.id, "content": "7 °C"},
+                {**result, "tool_use_id": "t2", "content": [text("12:00"), {"type": "image", "source": picture}]},
+            ],
+        },
+        {"role": "assistant", "content": [tool_use("t3", "f", {})]},
+        {"role": "user", "content": [{**result, "tool_use_id": "t3", "content": ""}]},
+        {"role": "user", "content": "and now?"},
+    ]
+
+
+def test_later_system_message_stays() -> None:
+    """A system message in the middle holds from there on, so it is not moved to the beginning."""
+    messages = (Message(role="user", content="a"), Message(role="system", content="b"))
+
+    payload = payload_of("", messages=messages)
+
+    assert payload["messages"] == [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]
+    assert "system" not in payload
+
+
+def test_leading_system_message_is_the_system_text() -> None:
+    """One system message at the beginning is the same as the system text."""
+    assert payload_of(messages=(Message(role="system", content="s"),)) == payload_of(system="s")
+
+
+@pytest.mark.parametrize(
+    ("image", "source"),
+    [
+        (Image(url="https://x.test/a.png"), {"type": "url", "url": "https://x.test/a.png"}),
+        (Image(data=b"GIF", media_type="image/gif"), {"type": "base64", "media_type": "image/gif", "data": "R0lG"}),
+        (Image(url="data:image/gif;base64,R0lG"), {"type": "base64", "media_type": "image/gif", "data": "R0lG"}),
+    ],
+)
+def test_images(image: Image, source: Json) -> None:
+    """A picture goes by its address or by its bytes; a data URL is its bytes."""
+    message = Message(role="user", content=(Text("what?"), image))
+
+    payload = payload_of("", messages=(message,))
+
+    assert payload["messages"][0]["content"] == [text("what?"), {"type": "image", "source": source}]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (Message(role="user", content=(Image(),)), "exactly one"),
+        (Message(role="user", content=(Image(url="https://x", data=b"x"),)), "exactly one"),
+        (Message(role="assistant", content=(Image(url="https://x"),)), "an image"),
+        (Message(role="system", content=(Image(url="https://x"),)), "an image"),
+        (Message(role="tool", content="secret result"), "tool_call_id"),
+        (Message(role="user", tool_calls=(TIME,)), "tool_calls"),
+        (Message(role="tool", tool_call_id="t", tool_calls=(TIME,)), "tool_calls"),
+        (Message(role="user", content="secret", tool_call_id="t"), "tool_call_id"),
+        (Message(role="user", content="secret", name="Ada"), "name"),
+        (Message(role="assistant", tool_calls=(ToolCall("t", "f", '["secret"]'),)), "JSON object"),
+        (Message(role="assistant", tool_calls=(ToolCall("t", "f", "{secret"),)), "JSON object"),
+    ],
+)
+def test_refused_messages(message: Message, reason: str) -> None:
+    """What a message cannot hold here is refused, and what it says stays out of the error."""
+    with pytest.raises(ConfigError, match=reason) as caught:
+        payload_of("", messages=(message,))
+
+    assert "secret" not in str(caught.value)
+
+
+# --- Over HTTP
+
+
+def root(server: OpenAIServer) -> str:
+    return server.base_url.removesuffix("/v1")
+
+
+def client_of(server: OpenAIServer) -> WireClient:
+    return PRESET.client(api_key="k-test-123", base_url=root(server))
+
+
+def served(case: Case) -> Action:
+    return {"body": json.dumps(case.document), "headers": {"request-id": "req_9"}, "gzip": True}
+
+
+def streamed(case: Case, **fields: Any) -> Action:
+    action: Action = {"body": case.stream.decode(), "headers": SSE}
+    action.update(fields)  # type: ignore[typeddict-item]
+    return action
+
+
+async def collect(client: WireClient, model: str) -> tuple[list[StreamEvent], LLMResponse]:
+    """All events of a stream, and the reply at its end."""
+    found = [event async for batch in client.stream(LLMRequest("anthropic", model, "secret prompt")) for event in batch]
+    last = found[-1]
+    assert isinstance(last, Finish)
+    return found[:-1], last.response
+
+
+@every_case
+async def test_complete_over_http(case: Case, openai_server: OpenAIServer) -> None:
+    """Each shape is read over HTTP, compressed, and the request has its path, key and version in their places."""
+    model = openai_server.script(served(case))
+    async with client_of(openai_server) as client:
+        case.check(await client.complete(LLMRequest("anthropic", model, "hi", temperature=0.2)))
+
+    (request,) = openai_server.requests(model)
+    assert request["path"] == "/v1/messages"
+    assert request.headers["x-api-key"] == "k-test-123"
+    assert request.headers["anthropic-version"] == "2023-06-01"
+    assert "authorization" not in request.headers
+    assert request.body["temperature"] == 0.2
+
+
+@every_case
+async def test_stream_over_http(case: Case, openai_server: OpenAIServer) -> None:
+    """Each shape is read as a stream over HTTP, plain in pieces and compressed."""
+    model = openai_server.script(streamed(case, split_at=[1, 300, 301, 700]), streamed(case, gzip=True))
+    async with client_of(openai_server) as client:
+        for _ in range(2):
+            deltas, response = await collect(client, model)
+            case.check(response)
+            assert put_together(deltas)[0] == case.text
+
+    assert all(request.body["stream"] is True for request in openai_server.requests(model))
+
+
+async def test_truncated_stream_over_http(openai_server: OpenAIServer) -> None:
+    """A stream that ends early is a connection error, also when the HTTP reply ended properly."""
+    body = CASES[0].stream.decode()
+    model = openai_server.script({"body": body[: body.index("event: message_delta") + 40], "headers": SSE})
+    async with client_of(openai_server) as client:
+        with pytest.raises(LLMConnectionError):
+            await collect(client, model)
+
+
+@pytest.mark.parametrize(("kind", "status"), STATUSES.items())
+async def test_errors_over_http(kind: str, status: int, openai_server: OpenAIServer) -> None:
+    """Every status of the API becomes its typed error, by reply and inside a stream, and says whether to repeat."""
+    document = error_document(kind)
+    inside = sse([*CASES[0].events[:3], ("error", document)]).decode()
+    whole = openai_server.script({"status": status, "body": json.dumps(document)})
+    model = openai_server.script({"body": inside, "headers": SSE})
+    async with client_of(openai_server) as client:
+        with pytest.raises(LLMStatusError) as by_status:
+            await client.complete(LLMRequest("anthropic", whole, "secret prompt"))
+        with pytest.raises(LLMStatusError) as by_event:
+            await collect(client, model)
+
+    for error in (by_status.value, by_event.value):
+        assert (error.status_code, error.provider_type) == (status, kind)
+        assert error.retryable == (status in RETRYABLE)
+        assert "secret" not in str(error)
+        assert "k-test" not in str(error)
+
+
+async def test_x_should_retry_wins(openai_server: OpenAIServer) -> None:
+    """Anthropic's own word on whether to repeat wins over the status."""
+    body = json.dumps(error_document("overloaded_error"))
+    model = openai_server.script({"status": 529, "body": body, "headers": {"x-should-retry": "false"}})
+    async with client_of(openai_server) as client:
+        with pytest.raises(LLMServerError) as caught:
+            await client.complete(LLMRequest("anthropic", model, "hi"))
+
+    assert not caught.value.retryable
+
+
+async def test_spent_spend_limit_is_not_repeated(openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spent spend limit is a quota, not a rate limit: no waiting mends it."""
+    monkeypatch.setattr(
+        "tracemind_otel.ai.llm.providers._http._SPENT_QUOTA", frozenset({"enforced_spend_limit_reached"})
+    )
+    spent = openai_server.script({"status": 429, "body": json.dumps(SPENT)})
+    busy = openai_server.script({"status": 429, "body": json.dumps(error_document("rate_limit_error"))})
+    async with client_of(openai_server) as client:
+        with pytest.raises(LLMQuotaError) as caught:
+            await client.complete(LLMRequest("anthropic", spent, "hi"))
+        with pytest.raises(LLMRateLimitError):
+            await client.complete(LLMRequest("anthropic", busy, "hi"))
+
+    assert caught.value.code == "enforced_spend_limit_reached"
+    assert not caught.value.retryable
+
+
+async def test_error_body_with_success_status(openai_server: OpenAIServer) -> None:
+    """A proxy's HTTP 200 with an error body is that error."""
+    model = openai_server.script({"body": json.dumps(error_document("overloaded_error"))})
+    async with client_of(openai_server) as client:
+        with pytest.raises(LLMServerError) as caught:
+            await client.complete(LLMRequest("anthropic", model, "hi"))
+
+    assert caught.value.status_code == 529
+
+
+def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without arguments the key and the server come from Anthropic's own variables."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
+    monkeypatch.delenv("ANTHROPIC_BASE_URL", raising=False)
+    assert PRESET.client().base_url == "https://api.anthropic.com"
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "https://proxy.test/anthropic/")
+
+    assert PRESET.client().base_url == "https://proxy.test/anthropic"
+
+
+# --- The step, its span and its cost
+
+CACHED = next(case for case in CASES if case.name == "cached")
+
+
+def expected_cost(case: Case) -> float:
+    """USD by the table's rates, computed apart from the SDK: fresh, read and written input, then output."""
+    from genai_prices import data_snapshot
+
+    counted, million = case.usage, Decimal(10**6)
+    rates = data_snapshot.get_snapshot().find_provider_model(MODEL, None, "anthropic", None)[1].prices
+    assert rates is not None
+    total = Decimal(0)
+    for name, count in (
+        ("input_mtok", counted["input_tokens"]),
+        ("cache_read_mtok", counted["cache_read_input_tokens"]),
+        ("cache_write_mtok", counted["cache_creation_input_tokens"]),
+        ("output_mtok", counted["output_tokens"]),
+    ):
+        rate = getattr(rates, name)
+        # The prompt stays below 200,000 tokens, where the higher tier begins.
+        total += Decimal(count) * (rate if isinstance(rate, Decimal) else rate.base) / million
+    return float(total)
+
+
+def assert_recorded(capture: Captured, model: str, case: Case) -> None:
+    """The span says who answered, what it took and what it cost."""
+    seen = attributes(capture.span(f"chat {model}"))
+    assert seen["gen_ai.provider.name"] == "anthropic"
+    assert seen["gen_ai.operation.name"] == "chat"
+    assert seen["gen_ai.response.model"] == MODEL
+    assert seen["gen_ai.response.finish_reasons"] == (case.stop_reason,)
+    assert (seen["gen_ai.usage.input_tokens"], seen["gen_ai.usage.output_tokens"]) == case.tokens
+    assert seen["gen_ai.usage.cache_read.input_tokens"] == case.parts[0]
+    assert seen["gen_ai.usage.cache_write.input_tokens"] == case.parts[1]
+    assert seen["gen_ai.usage.cost"] == pytest.approx(expected_cost(case), rel=1e-12)
+
+
+async def test_run_llm_call(openai_server: OpenAIServer, capture: Captured) -> None:
+    """The step returns the text and records one span with tokens and cost; cache writes have their own price."""
+    model = openai_server.script(served(CACHED))
+    async with client_of(openai_server) as client:
+        config = LLMCallConfig("anthropic", model, prompt="hi")
+        result = await run_llm_call("f", "s", config, capture.recorder(), client=client)
+
+    assert (result["status"], result["text"]) == ("ok", "ok")
+    assert result["usage"]["cost_usd"] == pytest.approx(expected_cost(CACHED), rel=1e-12)
+    assert_recorded(capture, model, CACHED)
+
+
+async def test_stream_llm_call(openai_server: OpenAIServer, capture: Captured) -> None:
+    """The streamed step records the same tokens and the same cost as the whole reply."""
+    model = openai_server.script(streamed(CACHED))
+    async with client_of(openai_server) as client:
+        config = LLMCallConfig("anthropic", model, prompt="hi")
+        async with stream_llm_call("f", "s", config, capture.recorder(), client=client) as stream:
+            found = [event async for event in stream]
+
+    assert isinstance(found[-1], Finish)
+    assert found[-1].response.text == "ok"
+    assert_recorded(capture, model, CACHED)
+
+
+# --- The official SDK reads the same bodies
+
+
+def compare(ours: LLMResponse, theirs: SdkMessage) -> None:
+    """Text, reasoning, tool calls, stop reason and tokens are the same in both."""
+    counted = theirs.usage
+    parts = (counted.input_tokens, counted.cache_read_input_tokens or 0, counted.cache_creation_input_tokens or 0)
+    assert ours.text == "".join(block.text for block in theirs.content if block.type == "text")
+    assert (ours.reasoning or "") == "".join(block.thinking for block in theirs.content if block.type == "thinking")
+    calls = [(block.id, block.name, block.input) for block in theirs.content if block.type == "tool_use"]
+    assert [(call.id, call.name, call.arguments) for call in ours.tool_calls] == calls
+    assert ours.finish_reasons == (theirs.stop_reason,)
+    assert (ours.usage.prompt_tokens, ours.usage.completion_tokens) == (sum(parts), counted.output_tokens)
+    details = counted.output_tokens_details
+    assert ours.usage.reasoning_tokens == (None if details is None else details.thinking_tokens)
+    assert (ours.response_id, ours.response_model) == (theirs.id, theirs.model)
+
+
+def sdk_of(server: OpenAIServer) -> AsyncAnthropic:
+    return AsyncAnthropic(api_key="k", base_url=root(server), max_retries=0)
+
+
+SDK_MESSAGES: list[MessageParam] = [{"role": "user", "content": "hi"}]
+
+
+@every_case
+async def test_sdk_reads_the_same(case: Case, openai_server: OpenAIServer) -> None:
+    """Anthropic's own SDK reads each body as we do, whole and as a stream."""
+    whole, pieces = openai_server.script(served(case)), openai_server.script(streamed(case))
+    async with sdk_of(openai_server) as sdk, client_of(openai_server) as client:
+        theirs: SdkMessage = await sdk.messages.create(max_tokens=9, model=whole, messages=SDK_MESSAGES)
+        compare(await client.complete(LLMRequest("anthropic", whole, "hi")), theirs)
+        async with sdk.messages.stream(max_tokens=9, model=pieces, messages=SDK_MESSAGES) as stream:
+            streamed_message = await stream.get_final_message()
+        compare((await collect(client, pieces))[1], streamed_message)
+
+
+async def test_sdk_reads_the_same_differing_usage(openai_server: OpenAIServer) -> None:
+    """Where the end of a stream reports other input tokens than its start, the SDK takes the end's too."""
+    case = CASES[0]
+    events = case.events
+    events[-2] = ("message_delta", {**events[-2][1], "usage": {"input_tokens": 10432, "output_tokens": 510}})
+    model = openai_server.script({"body": sse(events).decode(), "headers": SSE})
+    async with sdk_of(openai_server) as sdk, client_of(openai_server) as client:
+        async with sdk.messages.stream(max_tokens=9, model=model, messages=SDK_MESSAGES) as stream:
+            theirs = await stream.get_final_message()
+        _, ours = await collect(client, model)
+
+    compare(ours, theirs)
+    assert (ours.usage.prompt_tokens, ours.usage.completion_tokens) == (10432, 510)
+
+
+async def test_sdk_reads_the_same_error(openai_server: OpenAIServer) -> None:
+    """Anthropic's own SDK gives an error the same status and type."""
+    model = openai_server.script({"status": 529, "body": json.dumps(error_document("overloaded_error"))})
+    async with sdk_of(openai_server) as sdk, client_of(openai_server) as client:
+        with pytest.raises(APIStatusError) as theirs:
+            await sdk.messages.create(max_tokens=9, model=model, messages=SDK_MESSAGES)
+        with pytest.raises(LLMStatusError) as ours:
+            await client.complete(LLMRequest("anthropic", model, "hi"))
+
+    assert theirs.value.status_code == ours.value.status_code
+    body: Any = theirs.value.body
+    assert body["error"]["type"] == ours.value.provider_type

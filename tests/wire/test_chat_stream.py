@@ -1,0 +1,765 @@
+"""Chat Completions streamed, in the shapes that servers of the family send (provider-wire.md 1.4, 2, 10; 2026-11)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from tests.servers.fixture import OpenAIServer
+from tests.servers.openai_server import Action
+from tests.support import Captured, attributes
+from tracemind_otel import LLMCallConfig, LLMRequest, LLMResponse, run_llm_call, stream_llm_call
+from tracemind_otel.ai.llm.providers import OpenAILLMClient
+from tracemind_otel.ai.llm.providers._sse import EventDecoder
+from tracemind_otel.ai.llm.providers._wire import StreamedError
+from tracemind_otel.ai.llm.providers.openai import Accent, ChatReader, errors_of, from_payload
+from tracemind_otel.ai.llm.providers.presets import PRESETS
+from tracemind_otel.ai.llm.types import Finish, ReasoningDelta, StreamEvent, TextDelta, ToolCall, ToolCallDelta
+from tracemind_otel.errors import (
+    LLMConnectionError,
+    LLMError,
+    LLMRateLimitError,
+    LLMRequestError,
+    LLMResponseError,
+    LLMServerError,
+    LLMStatusError,
+)
+
+BY_NAME = {preset.name: preset for preset in PRESETS}
+DONE = "data: [DONE]\n\n"
+USAGE = {
+    "prompt_tokens": 1000,
+    "completion_tokens": 200,
+    "total_tokens": 1200,
+    "prompt_tokens_details": {"cached_tokens": 400},
+    "completion_tokens_details": {"reasoning_tokens": 50},
+}
+TOKENS = (1000, 200, 1200, 400, 50)
+
+
+def chunk(delta: Mapping[str, Any] | None = None, finish: str | None = None, index: int = 0, **fields: Any) -> str:
+    """One event of a stream, with one choice."""
+    choice = {"index": index, "delta": delta or {}, "logprobs": None, "finish_reason": finish}
+    return event({"choices": [choice], **fields})
+
+
+def event(document: Mapping[str, Any]) -> str:
+    """One event of a stream, with the fields that all of them have."""
+    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-mini-2024-07-18"}
+    return f"data: {json.dumps({**head, **document}, ensure_ascii=False)}\n\n"
+
+
+def tool(arguments: Any, index: int | None = 0, id: str | None = None, name: str | None = None) -> str:
+    """A piece of a tool call; what is None is left out."""
+    function = {"name": name, "arguments": arguments} if name is not None else {"arguments": arguments}
+    piece: dict[str, Any] = {"function": function}
+    piece |= {"index": index} if index is not None else {}
+    piece |= {"id": id, "type": "function"} if id is not None else {}
+    return chunk({"tool_calls": [piece]})
+
+
+START = chunk({"role": "assistant", "content": "", "refusal": None})
+HELLO = START + chunk({"content": "Hél"}) + chunk({"content": "lo\u2028😀"})
+TEXT = "Hél" + "lo\u2028😀"
+STOP = chunk(finish="stop")
+END = chunk(finish="tool_calls") + DONE
+A, B = ToolCall("call_a", "find", {"q": "x"}), ToolCall("call_b", "add", {"n": 1})
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a reader made of a stream."""
+
+    response: LLMResponse
+    deltas: Sequence[StreamEvent]
+    is_complete: bool
+
+    @property
+    def tokens(self) -> tuple[int | None, ...]:
+        u = self.response.usage
+        return u.prompt_tokens, u.completion_tokens, u.total_tokens, u.cache_read_tokens, u.reasoning_tokens
+
+
+def read(body: str | bytes, accent: str | None = None, pieces: Sequence[bytes] | None = None) -> Read:
+    """Decode and put together, without a server."""
+    whole = body.encode() if isinstance(body, str) else body
+    decoder = EventDecoder()
+    reader = BY_NAME[accent].wire.new_reader() if accent else ChatReader()
+    events = [each for piece in pieces or [whole] for each in decoder.feed(piece)] + decoder.end()
+    deltas = [delta for each in events for delta in reader.feed(each)]
+    return Read(reader.response(None), deltas, reader.is_complete)
+
+
+STREAMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": (HELLO + STOP + DONE, {"text": TEXT}),
+    "no-done": (HELLO + STOP, {"text": TEXT}),
+    "done-without-reason": (HELLO + DONE, {"text": TEXT, "finish_reasons": (), "finish_reason": None}),
+    "length": (HELLO + chunk(finish="length") + DONE, {"text": TEXT, "finish_reason": "length"}),
+    "filter": (START + chunk(finish="content_filter") + DONE, {"finish_reason": "content_filter"}),
+    "eos": (HELLO + chunk(finish="eos") + DONE, {"text": TEXT, "finish_reasons": ("eos",), "finish_reason": "stop"}),
+    "unknown": (HELLO + chunk(finish="new") + DONE, {"text": TEXT, "finish_reasons": ("new",), "finish_reason": None}),
+    "no-resource": (HELLO + chunk(finish="insufficient_system_resource"), {"text": TEXT, "finish_reason": "error"}),
+    "n": (
+        START
+        + chunk({"content": ""}, index=1)
+        + chunk({"content": "a"})
+        + chunk({"content": "X"}, index=1)
+        + chunk(finish="length", index=1)
+        + chunk({"content": "b"})
+        + STOP
+        + DONE,
+        {"text": "ab", "finish_reasons": ("stop", "length"), "finish_reason": "stop"},
+    ),
+    "refusal": (START + chunk({"refusal": "I "}) + chunk({"refusal": "can't"}) + STOP + DONE, {"refusal": "I can't"}),
+    "padding": (
+        chunk({"content": "a"}, obfuscation="xK2") + chunk(finish="stop", obfuscation="q") + DONE,
+        {"text": "a"},
+    ),
+    "moderation": (HELLO + event({"choices": [], "moderation": {"input": {}}}) + STOP + DONE, {"text": TEXT}),
+    "reasoning_content": (
+        chunk({"reasoning_content": "h", "content": None}) + chunk({"reasoning_content": "m"}) + HELLO + STOP + DONE,
+        {"text": TEXT, "reasoning": "hm"},
+    ),
+    "reasoning": (
+        chunk({"reasoning": "hm", "content": "", "reasoning_details": [{}]}) + HELLO + STOP + DONE,
+        {"text": TEXT, "reasoning": "hm"},
+    ),
+    "both-reasonings": (
+        chunk({"reasoning": "hm", "reasoning_content": "hm"}) + STOP + DONE,
+        {"reasoning": "hm"},
+    ),
+    "tool": (
+        tool("", id="call_a", name="find") + tool('{"q"') + tool(': "x"}') + END,
+        {"tool_calls": (A,), "finish_reason": "tool_call"},
+    ),
+    "parallel": (
+        tool("", 0, "call_a", "find")
+        + tool('{"q": "x"}', 0)
+        + tool("", 1, "call_b", "add")
+        + tool('{"n": ', 1)
+        + tool("1}", 1)
+        + END,
+        {"tool_calls": (A, B)},
+    ),
+    "interleaved": (
+        tool("", 0, "call_a", "find")
+        + tool("", 1, "call_b", "add")
+        + tool('{"q": ', 0)
+        + tool('{"n": 1}', 1)
+        + tool('"x"}', 0)
+        + END,
+        {"tool_calls": (A, B)},
+    ),
+    "id-repeated": (
+        tool('{"q": ', 0, "call_a", "find") + tool('"x"}', 0, "call_a") + tool("", 0, "call_a", "") + END,
+        {"tool_calls": (A,)},
+    ),
+    "no-index": (
+        tool('{"q": ', None, "call_a", "find")
+        + tool('"x"}', None)
+        + tool('{"n"', None, "call_b", "add")
+        + tool(": 1}", None)
+        + END,
+        {"tool_calls": (A, B)},
+    ),
+    "no-index-but-ids": (
+        tool("", None, "call_a", "find")
+        + tool("", None, "call_b", "add")
+        + tool('{"q": "x"}', None, "call_a")
+        + tool('{"n": 1}', None, "call_b")
+        + END,
+        {"tool_calls": (A, B)},
+    ),
+    "no-index-no-id": (
+        tool('{"q": "x"}', None, None, "find") + tool('{"n": 1}', None, "", "add") + END,
+        {"tool_calls": (replace(A, id="call_0"), replace(B, id="call_1"))},
+    ),
+    "index-always-zero": (
+        tool('{"q": "x"}', 0, "call_a", "find") + tool('{"n": ', 0, "call_b", "add") + tool("1}", 0) + END,
+        {"tool_calls": (A, B)},
+    ),
+    "arguments-object": (tool({"q": "x"}, id="call_a", name="find") + END, {"tool_calls": (A,)}),
+    "arguments-null": (tool(None, id="call_a", name="find") + END, {"tool_calls": (replace(A, arguments={}),)}),
+    "arguments-broken": (
+        tool('{"q": ', id="call_a", name="find") + END,
+        {"tool_calls": (replace(A, arguments='{"q": '),)},
+    ),
+    "arguments-list": (tool("[1]", id="call_a", name="find") + END, {"tool_calls": (replace(A, arguments="[1]"),)}),
+    "tool-with-stop": (
+        tool('{"q": "x"}', id="call_a", name="find") + STOP + DONE,
+        {"tool_calls": (A,), "finish_reasons": ("stop",), "finish_reason": "tool_call"},
+    ),
+    "old-function-call": (
+        chunk({"function_call": {"name": "find", "arguments": ""}})
+        + chunk({"function_call": {"arguments": '{"q": '}})
+        + chunk({"function_call": {"arguments": '"x"}'}})
+        + chunk(finish="function_call")
+        + DONE,
+        {"tool_calls": (replace(A, id="call_0"),), "finish_reason": "tool_call"},
+    ),
+    "empty-function-call": (
+        chunk({"content": "a", "function_call": {}}, finish="")
+        + chunk({"function_call": {"name": "", "arguments": ""}}, finish="stop")
+        + DONE,
+        {"text": "a", "tool_calls": (), "finish_reason": "stop"},
+    ),
+    "empty-strings": (
+        chunk({"content": "a"}, "", id="", model="") + chunk({}, "stop", id="", model="", service_tier="") + DONE,
+        {"text": "a", "response_id": None, "response_model": None, "service_tier": None},
+    ),
+    "azure-head": (
+        event({"id": "", "model": "", "choices": [], "prompt_filter_results": []}) + HELLO + STOP + DONE,
+        {"text": TEXT, "response_id": "chatcmpl-1", "response_model": "gpt-4o-mini-2024-07-18"},
+    ),
+    "tier": (chunk({"content": "a"}, service_tier="flex") + STOP + DONE, {"text": "a", "service_tier": "flex"}),
+    "openrouter": (
+        ": OPENROUTER PROCESSING\n\n" * 3 + HELLO + ": OPENROUTER PROCESSING\n\n" + STOP + DONE,
+        {"text": TEXT},
+    ),
+    "deepseek": (": keep-alive\n\n\n\n" + HELLO + ": keep-alive\n\n" + STOP + DONE, {"text": TEXT}),
+    "vllm-nulls": (
+        chunk({"content": "a", "tool_calls": None, "reasoning": None}, prompt_logprobs=None, kv_transfer_params=None)
+        + chunk(None, "stop", error=None, usage=None)
+        + DONE,
+        {"text": "a"},
+    ),
+    "parts": (
+        chunk({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]}) + HELLO + STOP + DONE,
+        {"text": TEXT, "reasoning": "hm"},
+    ),
+    "perplexity": (
+        (
+            chunk({"role": "assistant", "content": "a"}, message={"role": "assistant", "content": "a"})
+            + event(
+                {
+                    "object": "chat.completion.done",
+                    "citations": ["https://example.com"],
+                    "choices": [
+                        {
+                            "index": 0,
+                            "message": {"role": "assistant", "content": "a"},
+                            "delta": {"role": "assistant", "content": ""},
+                            "finish_reason": "stop",
+                        }
+                    ],
+                }
+            )
+        ).replace("\n", "\r\n"),
+        {"text": "a"},
+    ),
+}
+DEFAULTS: dict[str, Any] = {
+    "text": "",
+    "finish_reasons": None,
+    "finish_reason": None,
+    "reasoning": None,
+    "refusal": None,
+    "tool_calls": (),
+    "response_id": "chatcmpl-1",
+    "response_model": "gpt-4o-mini-2024-07-18",
+    "service_tier": None,
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_stream(name: str) -> None:
+    """Each shape of stream gives exactly its normal form, and the deltas add up to it."""
+    body, fields = STREAMS[name]
+
+    seen = read(body)
+
+    expected = DEFAULTS | fields
+    if "finish_reason" not in fields:
+        expected["finish_reason"] = "tool_call" if fields.get("tool_calls") else "stop"
+    if "finish_reasons" not in fields:
+        expected["finish_reasons"] = seen.response.finish_reasons
+        assert len(seen.response.finish_reasons) == 1
+    assert {field: getattr(seen.response, field) for field in expected} == expected
+    assert seen.is_complete
+    assert_deltas_add_up(seen)
+
+
+def assert_deltas_add_up(seen: Read) -> None:
+    """What was handed out piece by piece is what the whole says."""
+    text = "".join(delta.text for delta in seen.deltas if isinstance(delta, TextDelta))
+    thought = "".join(delta.text for delta in seen.deltas if isinstance(delta, ReasoningDelta))
+    pieces = [delta for delta in seen.deltas if isinstance(delta, ToolCallDelta)]
+    calls = {piece.index: [each for each in pieces if each.index == piece.index] for piece in pieces}
+    assert (text, thought) == (seen.response.text, seen.response.reasoning or "")
+    assert [call[0].name for call in calls.values()] == [call.name for call in seen.response.tool_calls]
+    for call, whole in zip(calls.values(), seen.response.tool_calls, strict=True):
+        joined = "".join(piece.arguments for piece in call)
+        is_object = isinstance(whole.arguments, Mapping)
+        assert (json.loads(joined or "{}") if is_object else joined) == whole.arguments
+        assert call[0].id in (None, whole.id)
+
+
+SPENT: dict[str, tuple[str, str | None, tuple[int | None, ...]]] = {
+    "extra-chunk": (HELLO + STOP + event({"choices": [], "usage": USAGE}) + DONE, None, TOKENS),
+    "extra-chunk-and-nulls": (
+        chunk({"content": "a"}, usage=None) + STOP + event({"choices": [], "usage": USAGE}) + DONE,
+        None,
+        TOKENS,
+    ),
+    "finish-chunk": (HELLO + chunk(finish="stop", usage=USAGE) + DONE, "together", TOKENS),
+    "all-chunks": (
+        chunk({"content": "a"}, usage={"prompt_tokens": 1000, "completion_tokens": 1, "total_tokens": 1001})
+        + chunk({}, "stop", usage=USAGE)
+        + DONE,
+        "vllm",
+        TOKENS,
+    ),
+    "null-after": (chunk({}, "stop", usage=USAGE) + event({"choices": [], "usage": None}) + DONE, None, TOKENS),
+    "x_groq": (HELLO + chunk({}, "stop", x_groq={"id": "req_1", "usage": USAGE}) + DONE, "groq", TOKENS),
+    "nowhere": (HELLO + STOP + DONE, None, (0, 0, 0, None, None)),
+    "choice-beside": (HELLO + STOP + chunk({"content": ""}, usage=USAGE) + DONE, "openrouter", TOKENS),
+}
+
+
+@pytest.mark.parametrize("name", SPENT)
+def test_where_usage_stands(name: str) -> None:
+    """Wherever the usage stands, the last one that is not null counts."""
+    body, accent, tokens = SPENT[name]
+
+    assert read(body, accent).tokens == tokens
+
+
+XAI = {
+    "prompt_tokens": 10,
+    "completion_tokens": 5,
+    "total_tokens": 35,
+    "completion_tokens_details": {"reasoning_tokens": 20},
+}
+READ_USAGE: list[tuple[str, str, Mapping[str, Any], tuple[int | None, ...]]] = [
+    ("xai adds reasoning", "xai", XAI, (10, 25, 35, None, 20)),
+    ("xai on azure", "xai", {**XAI, "total_tokens": 15}, (10, 5, 15, None, 5)),
+    ("xai otherwise", "xai", {**XAI, "total_tokens": 40}, (10, 5, 40, None, 5)),
+    (
+        "gemini's surface",
+        "openai_compatible",
+        {"prompt_tokens": 35, "completion_tokens": 12, "total_tokens": 109},
+        (35, 74, 109, None, None),
+    ),
+    (
+        "mistral's audio",
+        "mistral",
+        {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 40, "num_cached_tokens": 4},
+        (10, 5, 40, 4, None),
+    ),
+    (
+        "deepseek's cache",
+        "deepseek",
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": 5,
+            "total_tokens": 15,
+            "prompt_cache_hit_tokens": 8,
+            "prompt_cache_miss_tokens": 2,
+        },
+        (10, 5, 15, 8, None),
+    ),
+    (
+        "more cached than prompt",
+        "xai",
+        {"prompt_tokens": 10, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 64}},
+        (10, 1, 11, 10, None),
+    ),
+    (
+        "more reasoning than output",
+        "openrouter",
+        {"prompt_tokens": 10, "completion_tokens": 10, "completion_tokens_details": {"reasoning_tokens": 11}},
+        (10, 10, 20, None, 10),
+    ),
+    ("no prompt", "openai_compatible", {"total_tokens": 9}, (0, 0, 9, None, None)),
+]
+
+
+@pytest.mark.parametrize(
+    ("accent", "usage", "tokens"), [case[1:] for case in READ_USAGE], ids=[c[0] for c in READ_USAGE]
+)
+def test_usage_of_the_family(accent: str, usage: Mapping[str, Any], tokens: tuple[int | None, ...]) -> None:
+    """Each server's way to count gives input with its cache and output with its reasoning, streamed and whole."""
+    streamed = read(HELLO + chunk({}, "stop", usage=usage) + DONE, accent)
+    whole = BY_NAME[accent].wire.from_payload({"choices": [{"message": {"content": "a"}}], "usage": usage}, None)
+
+    assert streamed.tokens == tokens
+    assert whole.usage == streamed.response.usage
+
+
+@pytest.mark.parametrize(
+    ("accent", "usage", "cost"),
+    [
+        ("openrouter", {"cost": 0.00012}, 0.00012),
+        ("openrouter", {"cost": {"total_cost": 1}}, None),
+        ("perplexity", {"cost": {"input_tokens_cost": 0.1, "output_tokens_cost": 0.2, "total_cost": 0.3}}, 0.3),
+        ("perplexity", {"cost": {"total_cost": "0.3"}}, None),
+        ("perplexity", {"cost": {"total_cost": -1}}, None),
+        ("perplexity", {"cost": {}}, None),
+        ("perplexity", {"cost": 0.5}, 0.5),
+        ("xai", {"cost_in_usd_ticks": 37756000}, None),
+    ],
+)
+def test_cost_in_the_reply(accent: str, usage: Mapping[str, Any], cost: float | None) -> None:
+    """A cost is read as the server writes it; xAI's ticks are left alone, since no source here names their unit."""
+    seen = read(chunk({}, "stop", usage={"prompt_tokens": 1, **usage}), accent).response.usage
+
+    assert (seen.cost_usd, seen.cost_source) == (cost, None if cost is None else "provider")
+
+
+counts = st.none() | st.integers(-5, 60) | st.floats(0, 60) | st.text(max_size=3) | st.just(10**400)
+usages = st.fixed_dictionaries(
+    {},
+    optional={
+        "prompt_tokens": counts,
+        "completion_tokens": counts,
+        "total_tokens": counts,
+        "prompt_cache_hit_tokens": counts,
+        "num_cached_tokens": counts,
+        "cost": counts | st.dictionaries(st.just("total_cost"), counts),
+        "prompt_tokens_details": counts
+        | st.dictionaries(st.sampled_from(["cached_tokens", "cache_write_tokens"]), counts),
+        "completion_tokens_details": counts | st.dictionaries(st.just("reasoning_tokens"), counts),
+    },
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(usages, st.sampled_from(sorted(BY_NAME)))
+def test_usage_is_always_sane(usage: Any, accent: str) -> None:
+    """Whatever a server of the family counts, no part exceeds its whole and nothing is negative."""
+    seen = BY_NAME[accent].wire.from_payload({"choices": [{}], "usage": usage}, None).usage
+
+    parts = [seen.cache_read_tokens or 0, seen.cache_write_tokens or 0, seen.reasoning_tokens or 0]
+    assert all(0 <= count < 2**54 for count in [*parts, seen.prompt_tokens, seen.completion_tokens, seen.total_tokens])
+    assert parts[0] + parts[1] <= seen.prompt_tokens
+    assert parts[2] <= seen.completion_tokens
+    assert seen.cost_usd is None or seen.cost_usd >= 0
+
+
+ERRORS: dict[str, tuple[str, type[LLMError], int, str | None]] = {
+    "openai": (event({"error": {"message": "bad", "type": "server_error", "code": None}}), LLMStatusError, 200, None),
+    "vllm-old": (
+        event({"object": "error", "message": "bad", "type": "BadRequestError", "code": 400}),
+        LLMRequestError,
+        400,
+        None,
+    ),
+    "groq": (
+        'event: error\ndata: {"error": {"message": "bad", "type": "invalid_request_error", '
+        '"code": "tool_use_failed", "failed_generation": "x", "status_code": 400}}\n\n',
+        LLMRequestError,
+        400,
+        "tool_use_failed",
+    ),
+    "openrouter": (
+        event({"error": {"code": 502, "message": "bad"}, "choices": [{"delta": {}, "finish_reason": "error"}]}) + DONE,
+        LLMServerError,
+        502,
+        None,
+    ),
+    "xai": (event({"code": "overloaded", "error": "bad"}), LLMStatusError, 200, "overloaded"),
+    "lm-studio": (event({"error": "bad"}), LLMStatusError, 200, None),
+    "only-the-name": ('event: error\ndata: {"message": "bad"}\n\n', LLMStatusError, 200, None),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+async def test_error_inside_a_stream(name: str, openai_server: OpenAIServer) -> None:
+    """An error inside a stream of status 200 is raised with the provider's own words, code and status."""
+    body, kind, status, code = ERRORS[name]
+    model = openai_server.script({"body": HELLO + body, "headers": {"content-type": "text/event-stream"}})
+
+    with pytest.raises(kind, match="bad") as caught:
+        await streamed(openai_server, model)
+
+    assert (caught.value.status_code, caught.value.code) == (status, code)
+
+
+WHOLE_ERRORS: list[tuple[str, int, Any, type[LLMError], int, str | None]] = [
+    ("openrouter-200", 200, {"error": {"code": 429, "message": "bad"}}, LLMRateLimitError, 429, None),
+    ("xai-400", 400, {"code": "Client specified an invalid argument", "error": "bad"}, LLMRequestError, 400, ""),
+    ("vllm-flat", 400, {"object": "error", "message": "bad", "code": 400}, LLMRequestError, 400, None),
+    ("lm-studio", 500, {"error": "bad"}, LLMServerError, 500, None),
+    ("groq-498", 498, {"error": {"message": "bad", "code": "capacity"}}, LLMRateLimitError, 498, "capacity"),
+    ("detail", 422, {"detail": "bad"}, LLMRequestError, 422, None),
+]
+
+
+@pytest.mark.parametrize("case", WHOLE_ERRORS, ids=[case[0] for case in WHOLE_ERRORS])
+async def test_error_body(
+    case: tuple[str, int, Any, type[LLMError], int, str | None], openai_server: OpenAIServer
+) -> None:
+    """Each server's shape of error gives its typed error, with its words and its status."""
+    _, http_status, body, kind, status, code = case
+    model = openai_server.script({"status": http_status, "body": json.dumps(body)})
+
+    async with BY_NAME["openai_compatible"].client("k", openai_server.base_url) as client:
+        with pytest.raises(kind, match="bad") as caught:
+            await client.complete(LLMRequest("any", model, "hi"))
+
+    assert caught.value.status_code == status
+    assert code == "" or caught.value.code == code
+
+
+def test_status_in_the_error() -> None:
+    """A status inside an error counts where it is one."""
+    assert errors_of({"error": {"status_code": 400}}).status_code == 400
+    assert errors_of({"error": {"status_code": 200}}).status_code is None
+    assert errors_of({"error": {"code": 503, "status_code": 400}}).status_code == 503
+    assert errors_of([]).status_code is None
+
+
+async def streamed(server: OpenAIServer, model: str, accent: str = "openai_compatible", **fields: Any) -> Read:
+    """Stream over the real server."""
+    deltas: list[StreamEvent] = []
+    async with BY_NAME[accent].client("k", server.base_url) as client:
+        async for batch in client.stream(LLMRequest("any", model, "hi", **fields)):
+            deltas += batch
+    last = deltas.pop()
+    assert isinstance(last, Finish)
+    return Read(last.response, deltas, True)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_over_the_server(name: str, openai_server: OpenAIServer) -> None:
+    """Over HTTP, in odd pieces or compressed, a stream gives what it gives without."""
+    body = STREAMS[name][0]
+    size = len(body.encode())
+    pieces: Action = {"body": body, "split_at": [1, 7, size // 3, size // 2, size - 2]}
+    model = openai_server.script(pieces, {"body": body, "gzip": True})
+    expected = read(body)
+
+    for _ in range(2):
+        seen = await streamed(openai_server, model)
+        assert replace(seen.response, request_id=None) == expected.response
+        assert list(seen.deltas) == list(expected.deltas)
+
+
+LONG = (
+    ": hi\n\n"
+    + chunk({"reasoning_content": "hm"})
+    + HELLO
+    + tool("", 0, "call_a", "find")
+    + tool('{"q": "x"}', 0)
+    + chunk({}, "tool_calls")
+    + event({"choices": [], "usage": USAGE})
+    + DONE
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.integers(0, len(LONG.encode())), max_size=6), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
+def test_any_split(positions: list[int], ending: str, comments: bool) -> None:
+    """However the bytes are cut, whatever ends the lines, and with comments between: the reply is the same."""
+    body = LONG.replace("\n\n", "\n: ping\n\n: OPENROUTER PROCESSING\n\n") if comments else LONG
+    data = body.replace("\n", ending).encode()
+    ends = sorted(set(positions))
+
+    seen = read(data, pieces=[data[a:b] for a, b in zip([0, *ends], [*ends, len(data)], strict=True)])
+
+    assert seen == read(LONG)
+    assert seen.tokens == TOKENS
+
+
+def test_cut_at_every_byte() -> None:
+    """A stream cut at any byte before its finish reason is no success; after that it is one."""
+    data = LONG.encode()
+    finish = data.index(b'"tool_calls"}]', data.index(b'"finish_reason": "tool_calls"') - 5)
+    finish = data.index(b"\n", finish)
+    for at in range(len(data)):
+        assert is_success(data[:at]) == (at >= finish)
+
+
+def is_success(data: bytes) -> bool:
+    """Whether a stream of these bytes counts as whole, as the client judges it."""
+    decoder, reader = EventDecoder(), ChatReader()
+    for each in decoder.feed(data):
+        reader.feed(each)
+    try:
+        for each in decoder.end():
+            reader.feed(each)
+    except LLMResponseError:
+        pass  # half an event at the end
+    return reader.is_complete
+
+
+def test_cut_between_choices() -> None:
+    """With several choices a stream that ends before all of them have is cut, unless it says that it is done."""
+    body = START + chunk({"content": "x"}, index=1) + STOP
+
+    assert not read(body).is_complete
+    assert read(body + chunk(finish="stop", index=1)).is_complete
+    assert read(body + DONE).is_complete
+
+
+@pytest.mark.parametrize("body", ["", HELLO, ": ping\n\n", HELLO + STOP[: len(STOP) // 2], START])
+async def test_a_cut_stream_is_a_connection_error(body: str, openai_server: OpenAIServer) -> None:
+    """Neither finish reason nor end mark: the stream was cut, even if the server closed it in good order."""
+    with pytest.raises(LLMConnectionError, match="cut before its end"):
+        await streamed(openai_server, openai_server.script({"body": body}))
+
+
+@pytest.mark.parametrize("data", ["x", "[1]", '{"choices"', '"text"'])
+async def test_an_event_that_cannot_be_read(data: str, openai_server: OpenAIServer) -> None:
+    """An event that is no JSON object is an invalid reply, and the error shows nothing of it."""
+    with pytest.raises(LLMResponseError, match="not"):
+        await streamed(openai_server, openai_server.script({"body": HELLO + f"data: {data}\n\n" + STOP}))
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.text(max_size=4) | st.just(10**400),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "index",
+                    "delta",
+                    "content",
+                    "tool_calls",
+                    "function",
+                    "function_call",
+                    "name",
+                    "arguments",
+                    "id",
+                    "usage",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.dictionaries(st.sampled_from(["choices", "usage", "x_groq", "id", "model"]), anything), max_size=4))
+@example([{"choices": [{"delta": {"tool_calls": [{"index": 10**400, "function": {"name": "f"}}]}}]}])
+def test_any_chunk_is_read(documents: list[dict[str, Any]]) -> None:
+    """Chunks of any shape never break a stream."""
+    seen = read("".join(f"data: {json.dumps(document)}\n\n" for document in documents))
+
+    assert isinstance(seen.response.text, str)
+    assert all(isinstance(call.name, str) for call in seen.response.tool_calls)
+
+
+def test_streamed_error_is_an_exception_of_its_own() -> None:
+    """The reader raises what the provider reports; the client makes the typed error of it."""
+    with pytest.raises(StreamedError) as caught:
+        read(event({"error": {"message": "m", "type": "t", "code": "c"}}))
+
+    assert (caught.value.body.message, caught.value.body.type, caught.value.body.code) == ("m", "t", "c")
+
+
+def test_whole_after_blank_lines() -> None:
+    """DeepSeek sends blank lines before the JSON of a whole reply while it waits."""
+    body = "\n\n\n" + json.dumps({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]})
+
+    assert from_payload(json.loads(body)).text == "a"
+
+
+async def test_blank_lines_before_a_body(openai_server: OpenAIServer) -> None:
+    """Blank lines before the JSON do no harm over HTTP either."""
+    body = "\n\n\n" + json.dumps({"choices": [{"message": {"content": "a", "function_call": {}}, "finish_reason": ""}]})
+    model = openai_server.script({"body": body})
+
+    async with BY_NAME["deepseek"].client("k", openai_server.base_url) as client:
+        reply = await client.complete(LLMRequest("deepseek", model, "hi"))
+
+    assert (reply.text, reply.finish_reasons, reply.tool_calls) == ("a", (), ())
+
+
+async def test_step(openai_server: OpenAIServer, capture: Captured) -> None:
+    """Streamed through the step: one span with provider, operation, tokens, finish reasons and the exact cost."""
+    body = HELLO + STOP + event({"choices": [], "usage": USAGE}) + DONE
+    model = openai_server.script({"body": body})
+    async with OpenAILLMClient("k", openai_server.base_url) as client:
+        config = LLMCallConfig("openai", model, prompt="hi")
+        async with stream_llm_call("f", "s", config, capture.recorder(), client=client) as stream:
+            text = "".join([each.text async for each in stream if isinstance(each, TextDelta)])
+
+    seen = attributes(capture.span(f"chat {model}"))
+    expected = (600 * Decimal("0.15") + 400 * Decimal("0.075") + 200 * Decimal("0.60")) / 10**6
+    assert text == TEXT
+    assert (seen["gen_ai.provider.name"], seen["gen_ai.operation.name"]) == ("openai", "chat")
+    assert (seen["gen_ai.usage.input_tokens"], seen["gen_ai.usage.output_tokens"]) == (1000, 200)
+    assert seen["gen_ai.usage.cache_read.input_tokens"] == 400
+    assert seen["gen_ai.response.finish_reasons"] == ("stop",)
+    assert seen["gen_ai.usage.cost"] == pytest.approx(float(expected), rel=1e-12)
+    assert seen["tracemind.cost.source"] == "local"
+
+
+async def test_usage_nowhere_is_estimated(openai_server: OpenAIServer, capture: Captured) -> None:
+    """A stream without usage has its tokens estimated by the step, which says so."""
+    model = openai_server.script({"body": HELLO + STOP + DONE})
+    async with BY_NAME["vllm"].client(None, openai_server.base_url) as client:
+        config = LLMCallConfig("vllm", model, prompt="hi")
+        async with stream_llm_call("f", "s", config, capture.recorder(), client=client) as stream:
+            assert [each async for each in stream]
+
+    assert stream.result is not None
+    assert stream.result["usage"]["estimated"] is True
+    assert attributes(capture.span(f"chat {model}"))["tracemind.usage.estimated"] is True
+
+
+async def test_cost_of_the_provider_wins(openai_server: OpenAIServer, capture: Captured) -> None:
+    """OpenRouter's own cost goes before any price table."""
+    body = {"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}], "usage": {**USAGE, "cost": 0.5}}
+    model = openai_server.script({"body": json.dumps({"model": "gpt-4o-mini", **body})})
+    async with BY_NAME["openrouter"].client("k", openai_server.base_url) as client:
+        config = LLMCallConfig("openrouter", model, prompt="hi")
+        result = await run_llm_call("f", "s", config, capture.recorder(), client=client)
+
+    assert (result["usage"]["cost_usd"], result["usage"]["cost_source"]) == (0.5, "provider")
+    assert attributes(capture.span(f"chat {model}"))["tracemind.cost.source"] == "provider"
+
+
+def refusal(status: int, message: str = "Unrecognized request argument supplied: stream_options") -> Action:
+    """How a server refuses a field."""
+    return {"status": status, "body": json.dumps({"error": {"message": message, "type": "invalid_request_error"}})}
+
+
+@pytest.mark.parametrize("status", [400, 422])
+async def test_usage_that_must_not_be_asked_for(status: int, openai_server: OpenAIServer) -> None:
+    """A server that refuses `stream_options` by name is asked once more without, and never again with it."""
+    model = openai_server.script(refusal(status), {"body": HELLO + STOP + DONE})
+    async with OpenAILLMClient("k", openai_server.base_url) as client:
+        for _ in range(2):
+            batches = [batch async for batch in client.stream(LLMRequest("openai", model, "hi"))]
+            assert isinstance(batches[-1][-1], Finish)
+
+    assert ["stream_options" in each.body for each in openai_server.requests(model)] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("action", "extra", "count"),
+    [
+        (refusal(400, "no such model"), {}, 1),
+        (refusal(404), {}, 1),
+        (refusal(400), {"stream_options": {"include_usage": False}}, 1),
+        (refusal(400), {}, 2),
+    ],
+)
+async def test_other_refusals_stand(
+    action: Action, extra: dict[str, Any], count: int, openai_server: OpenAIServer
+) -> None:
+    """Any other refusal, one of what the user asked for, or a second one, is raised as it is."""
+    model = openai_server.script(action)
+    async with OpenAILLMClient("k", openai_server.base_url) as client:
+        with pytest.raises(LLMStatusError):
+            await anext(client.stream(LLMRequest("openai", model, "hi", extra=extra)))
+
+    assert len(openai_server.requests(model)) == count
+
+
+def test_accent_is_the_default() -> None:
+    """Without an accent a reader reads OpenAI's."""
+    assert ChatReader(Accent()).response(None) == ChatReader().response(None)

@@ -1,0 +1,411 @@
+"""Cohere Chat v2: the mapping, the stream at any cut, and a real HTTP server that its SDK reads too.
+
+Bodies in the shapes of Cohere's API reference, November 2026.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from decimal import Decimal
+from typing import Any
+
+import cohere
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.servers.fixture import OpenAIServer
+from tests.support import Captured, attributes
+from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, LLMResponse, LLMResponseError, run_llm_call
+from tracemind_otel.ai.llm.providers._sse import EventDecoder
+from tracemind_otel.ai.llm.providers._wire import StreamedError
+from tracemind_otel.ai.llm.providers.cohere import PRESET, CohereReader, errors_of, from_payload, to_payload, usage_of
+from tracemind_otel.ai.llm.types import Finish, Image, Message, TextDelta, ToolCall
+from tracemind_otel.errors import LLMAuthenticationError, LLMConnectionError, LLMRequestError, LLMStatusError
+
+USAGE: dict[str, Any] = {
+    "billed_units": {"input_tokens": 10.0, "output_tokens": 20.0},
+    "tokens": {"input_tokens": 505.0, "output_tokens": 23.0, "reasoning_tokens": 4.0},
+    "cached_tokens": 6.0,
+}
+CALLS = [
+    {"id": f"weather_{city}", "type": "function", "function": {"name": "weather", "arguments": f'{{"city": "{city}"}}'}}
+    for city in ("Paris", "Oslo")
+]
+WHOLE: dict[str, Any] = {
+    "id": "c14c80c3",
+    "message": {
+        "role": "assistant",
+        "content": [{"type": "thinking", "thinking": "Hm "}, {"type": "text", "text": "Grüße\u2028🙂"}],
+        "tool_plan": "I will look.",
+        "tool_calls": CALLS,
+    },
+    "finish_reason": "TOOL_CALL",
+    "usage": USAGE,
+}
+DOCUMENTS: list[dict[str, Any]] = [
+    {"type": "message-start", "id": "c14c80c3", "delta": {"message": {"role": "assistant", "content": []}}},
+    {"type": "content-start", "index": 0, "delta": {"message": {"content": {"type": "thinking", "thinking": "Hm "}}}},
+    {"type": "content-end", "index": 0},
+    {"type": "content-start", "index": 1, "delta": {"message": {"content": {"type": "text", "text": "Grü"}}}},
+    {"type": "content-delta", "index": 1, "delta": {"message": {"content": {"text": "ße\u2028🙂"}}}},
+    {"type": "content-end", "index": 1},
+    {"type": "citation-start", "index": 0, "delta": {"message": {"citations": {"start": 0, "end": 1, "text": "G"}}}},
+    {"type": "tool-plan-delta", "delta": {"message": {"tool_plan": "I will look."}}},
+    *(
+        document
+        for index, call in enumerate(CALLS)
+        for document in (
+            {
+                "type": "tool-call-start",
+                "index": index,
+                "delta": {
+                    "message": {"tool_calls": {**call, "function": {"name": "weather", "arguments": ""}}},
+                },
+            },
+            *(
+                {
+                    "type": "tool-call-delta",
+                    "index": index,
+                    "delta": {"message": {"tool_calls": {"function": {"arguments": piece}}}},
+                }
+                for piece in ('{"city": ', f'"{("Paris", "Oslo")[index]}"}}')
+            ),
+            {"type": "tool-call-end", "index": index},
+        )
+    ),
+    {"type": "message-end", "id": "c14c80c3", "delta": {"finish_reason": "TOOL_CALL", "usage": USAGE}},
+]
+
+
+def event(document: dict[str, Any]) -> str:
+    """An event with its name, as Cohere frames one."""
+    return f"event: {document['type']}\ndata: {json.dumps(document, ensure_ascii=False)}\n\n"
+
+
+STREAM = ("".join(event(document) for document in DOCUMENTS) + "data: [DONE]\n\n").encode()
+BEFORE_END = STREAM.index(b"event: message-end")
+EXPECTED = (
+    "Grüße\u2028🙂",
+    "Hm I will look.",
+    (
+        ToolCall("weather_Paris", "weather", {"city": "Paris"}),
+        ToolCall("weather_Oslo", "weather", {"city": "Oslo"}),
+    ),
+    (10, 20, 30, 6, 4),
+    ("TOOL_CALL",),
+    "tool_call",
+    "c14c80c3",
+    None,
+)
+
+
+def read(*pieces: bytes) -> CohereReader:
+    """A reader that has been fed these bytes, as the client feeds one."""
+    reader, decoder = CohereReader(), EventDecoder()
+    for piece in pieces:
+        for found in decoder.feed(piece):
+            reader.feed(found)
+    for found in decoder.end():
+        try:
+            reader.feed(found)
+        except LLMResponseError:
+            break
+    return reader
+
+
+def essence(response: LLMResponse) -> tuple[Any, ...]:
+    """All that a stream and a whole reply have in common."""
+    usage = response.usage
+    return (
+        response.text,
+        response.reasoning,
+        response.tool_calls,
+        (
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.total_tokens,
+            usage.cache_read_tokens,
+            usage.reasoning_tokens,
+        ),
+        response.finish_reasons,
+        response.finish_reason,
+        response.response_id,
+        response.response_model,
+    )
+
+
+def test_whole_reply() -> None:
+    """Blocks become text and reasoning, the plan is reasoning, and the reply names no model."""
+    assert essence(from_payload(WHOLE)) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("reason", "normal"),
+    [
+        ("COMPLETE", "stop"),
+        ("STOP_SEQUENCE", "stop"),
+        ("MAX_TOKENS", "length"),
+        ("TOOL_CALL", "tool_call"),
+        ("ERROR_TOXIC", "content_filter"),
+        ("ERROR", "error"),
+        ("TIMEOUT", "error"),
+        ("NEW", None),
+    ],
+)
+def test_finish_reasons(reason: str, normal: str) -> None:
+    """Every reason passes through raw, in upper case; an unknown one has no normal form."""
+    response = from_payload({"message": {"content": [{"type": "text", "text": "{}"}]}, "finish_reason": reason})
+
+    assert (response.text, response.finish_reasons, response.finish_reason) == ("{}", (reason,), normal)
+
+
+def test_no_message() -> None:
+    """A document without a message is no reply."""
+    with pytest.raises(LLMResponseError, match="no message"):
+        from_payload({"id": "x"})
+
+
+def test_used_where_nothing_is_billed() -> None:
+    """Without billable tokens those that were used count; what is absent is unknown."""
+    usage = usage_of({"tokens": {"input_tokens": 5.0, "output_tokens": 2.0}, "billed_units": None})
+
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (5, 2, 7)
+    assert usage.cache_read_tokens is None
+    assert usage.reasoning_tokens is None
+
+
+def test_payload() -> None:
+    """Every parameter has its name in Cohere's words, and extra fields win."""
+    request = LLMRequest(
+        "cohere",
+        "command-a",
+        "hi",
+        0.0,
+        0.9,
+        {"safety_mode": "OFF", "seed": 2},
+        system="brief",
+        max_tokens=5,
+        stop=("a",),
+        seed=1,
+        top_k=3,
+        frequency_penalty=0.1,
+        presence_penalty=0.2,
+        reasoning_effort="none",
+    )
+
+    assert to_payload(request, True) == {
+        "model": "command-a",
+        "messages": [{"role": "system", "content": "brief"}, {"role": "user", "content": "hi"}],
+        "stream": True,
+        "temperature": 0.0,
+        "p": 0.9,
+        "k": 3,
+        "max_tokens": 5,
+        "seed": 2,
+        "frequency_penalty": 0.1,
+        "presence_penalty": 0.2,
+        "stop_sequences": ["a"],
+        "thinking": {"type": "disabled"},
+        "safety_mode": "OFF",
+    }
+
+
+def test_messages() -> None:
+    """Calls, results and pictures have their places."""
+    conversation = (
+        Message(role="user", content=(Image(data=b"png"), Image(url="https://x/y.png"))),
+        Message(role="assistant", tool_calls=(ToolCall("c1", "add", {"a": 1}),)),
+        Message(role="tool", content="2", tool_call_id="c1", name="add"),
+    )
+
+    assert to_payload(LLMRequest("cohere", "m", "", messages=conversation), False)["messages"] == [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,cG5n"}},
+                {"type": "image_url", "image_url": {"url": "https://x/y.png"}},
+            ],
+        },
+        {
+            "role": "assistant",
+            "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}],
+        },
+        {"role": "tool", "content": "2", "tool_call_id": "c1"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"reasoning_effort": "high"},
+        {"messages": (Message(role="tool", content="2"),)},
+        {"messages": (Message(role="tool", content=(Image(data=b"x"),), tool_call_id="c"),)},
+        {"messages": (Message(role="user", content=(Image(),)),)},
+    ],
+)
+def test_refused(options: dict[str, Any]) -> None:
+    """What Cohere has no place for is refused, not dropped."""
+    with pytest.raises(ConfigError):
+        to_payload(LLMRequest("cohere", "m", "hi", **options), False)
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=6), st.sampled_from(["", "crlf", "comments"]))
+@settings(max_examples=50)
+def test_any_split(positions: list[int], variant: str) -> None:
+    """Wherever the bytes are cut, with any line ending and with comments, the reply is the same."""
+    data = STREAM.replace(b"\n", b"\r\n") if variant == "crlf" else STREAM
+    data = data.replace(b"event:", b": keep-alive\nevent:") if variant == "comments" else data
+    cuts = [0, *sorted(positions), len(data)]
+
+    reader = read(*(data[start:end] for start, end in itertools.pairwise(cuts)))
+
+    assert reader.is_complete
+    assert essence(reader.response(None)) == EXPECTED
+
+
+def test_every_split() -> None:
+    """Two pieces, cut at each position, give the same reply."""
+    for position in range(len(STREAM)):
+        assert essence(read(STREAM[:position], STREAM[position:]).response(None)) == EXPECTED
+
+
+def test_cut_stream_is_no_success() -> None:
+    """A stream is complete only with the whole of its message-end."""
+    end = STREAM.index(b"\n\ndata: [DONE]")
+    for length in range(end):
+        assert not read(STREAM[:length]).is_complete
+
+
+@pytest.mark.parametrize("delta", [{"finish_reason": "ERROR", "error": "went wrong"}, {"finish_reason": "ERROR"}])
+def test_error_in_message_end(delta: dict[str, Any]) -> None:
+    """A stream that ends in an error is that error."""
+    with pytest.raises(StreamedError) as caught:
+        read(STREAM[:BEFORE_END] + event({"type": "message-end", "delta": delta}).encode())
+
+    assert caught.value.body.type == "ERROR"
+    assert caught.value.body.message == delta.get("error")
+
+
+def test_unknown_events() -> None:
+    """Unknown events, and pieces of calls that never began, change nothing."""
+    noise = event({"type": "new-event", "delta": {"x": 1}}) + event({"type": "tool-call-delta", "index": 9})
+
+    assert essence(read(noise.encode() + STREAM).response(None)) == EXPECTED
+
+
+def test_error_body() -> None:
+    """An error is `{id, message}`, with a type at times."""
+    body = errors_of({"id": "1", "message": "too long", "error_type": "invalid_request"})
+
+    assert (body.message, body.type) == ("too long", "invalid_request")
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 50) | st.floats() | st.just(10**400) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+TOKENS = ["input_tokens", "output_tokens", "reasoning_tokens"]
+units = anything | st.dictionaries(st.sampled_from(TOKENS), anything)
+
+
+@given(st.fixed_dictionaries({}, optional={"billed_units": units, "tokens": units, "cached_tokens": anything}))
+@settings(max_examples=60)
+def test_usage_is_always_sane(document: dict[str, Any]) -> None:
+    """Whatever stands in `usage`, nothing is negative and no part exceeds its whole."""
+    usage = usage_of(document)
+
+    assert 0 <= (usage.cache_read_tokens or 0) <= usage.prompt_tokens
+    assert 0 <= (usage.reasoning_tokens or 0) <= usage.completion_tokens
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+
+
+async def test_stream_over_http(openai_server: OpenAIServer) -> None:
+    """A gzipped stream in small packets yields its text and last the whole reply; the key is in its header."""
+    body, packets = STREAM.decode(), list(range(7, 800, 61))
+    model = openai_server.script({"body": body, "gzip": True, "split_at": packets})
+    async with PRESET.client(api_key="key-of-a-test", base_url=openai_server.base_url) as client:
+        events = [e async for batch in client.stream(LLMRequest("cohere", model, "hi")) for e in batch]
+
+    request = openai_server.requests(model)[0]
+    assert "".join(e.text for e in events if isinstance(e, TextDelta)) == EXPECTED[0]
+    assert isinstance(events[-1], Finish)
+    assert essence(events[-1].response) == EXPECTED
+    assert request["path"] == "/v1/v2/chat"
+    assert request.headers["authorization"] == "Bearer key-of-a-test"
+
+
+async def test_errors_over_http(openai_server: OpenAIServer) -> None:
+    """Errors are typed by status; a cut stream and an error at its end are errors too."""
+    denied = openai_server.script({"status": 401, "body": '{"id": "1", "message": "invalid api token"}'})
+    wrong = openai_server.script({"status": 422, "body": '{"id": "1", "message": "unknown field"}'})
+    cut = openai_server.script({"body": STREAM[:BEFORE_END].decode()})
+    last = event({"type": "message-end", "delta": {"finish_reason": "ERROR", "error": "went wrong"}})
+    broken = openai_server.script({"body": last})
+    async with PRESET.client(api_key="key-of-a-test", base_url=openai_server.base_url) as client:
+        with pytest.raises(LLMAuthenticationError, match="invalid api token"):
+            await client.complete(LLMRequest("cohere", denied, "hi"))
+        with pytest.raises(LLMRequestError, match="unknown field"):
+            await client.complete(LLMRequest("cohere", wrong, "hi"))
+        with pytest.raises(LLMConnectionError):
+            [batch async for batch in client.stream(LLMRequest("cohere", cut, "hi"))]
+        with pytest.raises(LLMStatusError, match="went wrong"):
+            [batch async for batch in client.stream(LLMRequest("cohere", broken, "hi"))]
+
+
+async def test_step_prices_by_requested_model(openai_server: OpenAIServer, capture: Captured) -> None:
+    """The reply names no model, so the one that was asked for gives the price: billable tokens at its rates."""
+    scripted = openai_server.script({"body": json.dumps(WHOLE)})
+    config = LLMCallConfig("cohere", "command-a", prompt="hi", extra={"model": scripted})
+    async with PRESET.client(api_key="key-of-a-test", base_url=openai_server.base_url) as client:
+        result = await run_llm_call("f", "s", config, capture.recorder(), client=client)
+
+    found = attributes(capture.spans[0])
+    # The table has no price for cached input, so all of it costs what input costs.
+    expected = (10 * Decimal("2.5") + 20 * Decimal(10)) / 10**6
+    assert result["status"] == "ok"
+    assert found["gen_ai.usage.cost"] == float(expected)
+    assert found["gen_ai.provider.name"] == "cohere"
+    assert found["gen_ai.operation.name"] == "chat"
+    assert found["gen_ai.usage.input_tokens"] == 10
+    assert found["gen_ai.usage.output_tokens"] == 20
+    assert found["gen_ai.response.finish_reasons"] == ("TOOL_CALL",)
+    assert "gen_ai.response.model" not in found
+
+
+async def test_sdk_reads_the_same(openai_server: OpenAIServer) -> None:
+    """Cohere's SDK finds the same text, thinking, calls, reason and counts."""
+    model = openai_server.script({"body": json.dumps(WHOLE)})
+    sdk: Any = cohere.AsyncClientV2("k", base_url=openai_server.base_url)
+    async with sdk:
+        theirs = await sdk.chat(model=model, messages=[{"role": "user", "content": "hi"}])
+    ours, raw = from_payload(WHOLE), theirs.model_dump()
+
+    blocks = raw["message"]["content"]
+    assert "".join(block.get("text") or "" for block in blocks) == ours.text
+    assert [call["id"] for call in raw["message"]["tool_calls"]] == [call.id for call in ours.tool_calls]
+    assert (raw["id"], raw["finish_reason"]) == (ours.response_id, ours.finish_reasons[0])
+    assert raw["usage"]["billed_units"]["input_tokens"] == ours.usage.prompt_tokens
+    assert raw["usage"]["billed_units"]["output_tokens"] == ours.usage.completion_tokens
+    assert raw["usage"]["cached_tokens"] == ours.usage.cache_read_tokens
+
+
+async def test_sdk_streams_the_same(openai_server: OpenAIServer) -> None:
+    """Cohere's SDK reads the same stream: text, pieces of arguments, reason and counts; U+2028 breaks its lines."""
+    body = STREAM.replace("\u2028".encode(), b"\\u2028").decode()
+    model = openai_server.script({"body": body, "headers": {"content-type": "text/event-stream"}})
+    sdk: Any = cohere.AsyncClientV2("k", base_url=openai_server.base_url)
+    async with sdk:
+        stream = sdk.chat_stream(model=model, messages=[{"role": "user", "content": "hi"}])
+        raw = [found.model_dump() async for found in stream]
+
+    content = [found for found in raw if found["type"] in ("content-start", "content-delta")]
+    text = "".join(found["delta"]["message"]["content"].get("text") or "" for found in content)
+    pieces = [found for found in raw if found["type"] == "tool-call-delta"]
+    arguments = "".join(found["delta"]["message"]["tool_calls"]["function"]["arguments"] for found in pieces)
+    assert text == EXPECTED[0]
+    assert arguments == '{"city": "Paris"}{"city": "Oslo"}'
+    assert raw[-1]["delta"]["finish_reason"] == "TOOL_CALL"
+    assert raw[-1]["delta"]["usage"]["billed_units"].items() >= USAGE["billed_units"].items()

@@ -1,0 +1,611 @@
+"""Google Gemini's wire format: pure, over a real server, and beside Google's own SDK.
+
+Bodies have the shapes of the Gemini API reference v1beta and of recordings (provider-wire.md 6), as of 2026-11.
+"""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any, Unpack
+
+import pytest
+from google import genai
+from google.genai import errors as genai_errors
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.servers.fixture import OpenAIServer
+from tests.servers.openai_server import Action
+from tests.support import Captured, attributes
+from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, run_llm_call, stream_llm_call
+from tracemind_otel.ai.llm.providers._http import ErrorBody
+from tracemind_otel.ai.llm.providers._sse import EventDecoder
+from tracemind_otel.ai.llm.providers._wire import StreamedError
+from tracemind_otel.ai.llm.providers.gemini import (
+    PRESET,
+    GeminiReader,
+    SignedToolCall,
+    VertexLLMClient,
+    errors_of,
+    from_payload,
+    path_of,
+    to_payload,
+    usage_of,
+)
+from tracemind_otel.ai.llm.types import (
+    Finish,
+    Image,
+    LLMResponse,
+    LLMUsage,
+    Message,
+    ReasoningDelta,
+    Text,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+)
+from tracemind_otel.errors import (
+    LLMAuthenticationError,
+    LLMConnectionError,
+    LLMRateLimitError,
+    LLMRequestError,
+    LLMResponseError,
+)
+
+MODEL = "gemini-2.5-flash"
+USAGE: dict[str, Any] = {"promptTokenCount": 9, "candidatesTokenCount": 5, "totalTokenCount": 14}
+
+
+def body(*parts: dict[str, Any], reason: str | None = "STOP", usage: Any = None, **fields: Any) -> dict[str, Any]:
+    """A reply in the recorded shape."""
+    candidate: dict[str, Any] = {"content": {"role": "model", "parts": list(parts)}, "index": 0}
+    if reason is not None:
+        candidate["finishReason"] = reason
+    head = {"modelVersion": MODEL, "responseId": "r1"}
+    return {"candidates": [candidate], "usageMetadata": USAGE if usage is None else usage, **head, **fields}
+
+
+def stream_of(*documents: dict[str, Any], newline: str = "\r\n", comment: str = "") -> bytes:
+    """The documents as events, with the line endings of Google's."""
+    blank = newline * 2
+    return "".join(f"{comment}data: {json.dumps(each, ensure_ascii=False)}{blank}" for each in documents).encode()
+
+
+def read(*pieces: bytes) -> GeminiReader:
+    """A reader that was fed these bytes."""
+    reader, decoder = GeminiReader(), EventDecoder()
+    for events in (*map(decoder.feed, pieces), decoder.end()):
+        for event in events:
+            reader.feed(event)
+    return reader
+
+
+CALL = {"functionCall": {"name": "weather", "args": {"city": "Kyōto"}}}
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": (body({"text": "Hel"}, {"text": "lo"}), {"text": "Hello", "finish_reason": "stop"}),
+    "reasoning": (
+        body(
+            {"text": "hm", "thought": True},
+            {"text": "42"},
+            usage={"promptTokenCount": 9, "candidatesTokenCount": 2, "thoughtsTokenCount": 30, "totalTokenCount": 41},
+        ),
+        {"text": "42", "reasoning": "hm", "usage": LLMUsage(9, 32, 41, reasoning_tokens=30)},
+    ),
+    "call": (
+        body(CALL),
+        {"finish_reason": "tool_call", "tool_calls": (ToolCall("gemini-call-0", "weather", {"city": "Kyōto"}),)},
+    ),
+    "parallel": (
+        body(
+            {"functionCall": {"id": "a", "name": "one"}, "thoughtSignature": "c2ln"},
+            {"functionCall": {"id": "b", "name": "two", "args": {}}},
+        ),
+        {"tool_calls": (SignedToolCall("a", "one", {}, "c2ln"), ToolCall("b", "two", {}))},
+    ),
+    "structured": (body({"text": '{"n": 1}'}), {"text": '{"n": 1}'}),
+    "length, all spent on thoughts": (
+        {"candidates": [{"finishReason": "MAX_TOKENS", "index": 0}], "usageMetadata": {"promptTokenCount": 3}},
+        {"text": "", "finish_reason": "length", "usage": LLMUsage(3, 0, 3), "response_id": None},
+    ),
+    "safety without parts": (
+        {"candidates": [{"content": {"role": "model"}, "finishReason": "SAFETY"}]},
+        {"text": "", "finish_reason": "content_filter", "finish_reasons": ("SAFETY",), "usage": LLMUsage()},
+    ),
+    "blocked prompt": (
+        {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": {"promptTokenCount": 4}},
+        {"text": "", "finish_reason": "content_filter", "finish_reasons": ("PROHIBITED_CONTENT",)},
+    ),
+    "cached": (
+        body(
+            {"text": "x"},
+            usage={
+                "promptTokenCount": 1000,
+                "toolUsePromptTokenCount": 50,
+                "cachedContentTokenCount": 400,
+                "candidatesTokenCount": 10,
+                "totalTokenCount": 1060,
+            },
+        ),
+        {"usage": LLMUsage(1050, 10, 1060, cache_read_tokens=400)},
+    ),
+    "malformed call": (body(reason="MALFORMED_FUNCTION_CALL"), {"finish_reason": "error"}),
+    "unknown reason": (body({"text": "x"}, reason="NEW"), {"finish_reason": None, "finish_reasons": ("NEW",)}),
+}
+
+
+def check(response: LLMResponse, expected: dict[str, Any]) -> None:
+    """The named fields have these values."""
+    assert {name: getattr(response, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(("document", "expected"), CASES.values(), ids=CASES)
+def test_normal_form(document: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Each recorded shape gives the same normal form whole and streamed."""
+    check(from_payload(document, None), expected)
+    reader = read(stream_of(document))
+    assert reader.is_complete
+    check(reader.response(None), expected)
+
+
+STREAM = (
+    body({"text": "think", "thought": True}, reason=None, usage={"promptTokenCount": 9, "totalTokenCount": 9}),
+    body({"text": "Grüße \u2028"}, reason=None, usage={"promptTokenCount": 9, "thoughtsTokenCount": 7}),
+    body(CALL, usage={"promptTokenCount": 9, "candidatesTokenCount": 5, "totalTokenCount": 21}),
+)
+
+
+@settings(max_examples=50)
+@given(st.data(), st.sampled_from(["\r\n", "\n", "\r"]), st.sampled_from(["", ": ping\n", ":\r\n"]))
+def test_any_split(data: st.DataObject, newline: str, comment: str) -> None:
+    """Wherever the bytes are cut, whatever ends the lines, and with comments, the reply is the same."""
+    whole = stream_of(*STREAM, newline=newline, comment=comment)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
+    pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+
+    assert read(*pieces).response(None) == read(stream_of(*STREAM)).response(None)
+
+
+def test_every_single_cut() -> None:
+    """A cut in two at any byte changes nothing, and the end cut off before the last document is no success."""
+    whole = stream_of(*STREAM)
+    expected = read(whole).response(None)
+    for at in range(len(whole)):
+        assert read(whole[:at], whole[at:]).response(None) == expected
+        if at < len(whole) - 4:
+            assert not is_success(whole[:at])
+
+
+def is_success(part: bytes) -> bool:
+    """Whether a client would take these bytes for a whole stream."""
+    reader, decoder = GeminiReader(), EventDecoder()
+    for event in decoder.feed(part):
+        reader.feed(event)
+    try:
+        for event in decoder.end():
+            reader.feed(event)
+    except LLMResponseError:
+        return False
+    return reader.is_complete
+
+
+def test_last_whole_usage() -> None:
+    """Running totals are neither merged nor added; a chunk without counts does not erase them."""
+    late = {"usageMetadata": {"trafficType": "ON_DEMAND"}}
+
+    usage = read(stream_of(*STREAM, late)).response(None).usage
+
+    assert usage == LLMUsage(9, 5, 21)
+
+
+def test_second_candidate_must_finish() -> None:
+    """With several candidates a stream is complete when each has ended; the text is the first one's."""
+    one = {"index": 0, "content": {"parts": [{"text": "a"}]}, "finishReason": "STOP"}
+    two = {"index": 1, "content": {"parts": [{"text": "b"}]}}
+
+    assert not read(stream_of({"candidates": [one, two]})).is_complete
+    done = read(stream_of({"candidates": [one, two]}, {"candidates": [{"index": 1, "finishReason": "MAX_TOKENS"}]}))
+    assert done.is_complete
+    check(done.response(None), {"text": "a", "finish_reasons": ("STOP", "MAX_TOKENS")})
+
+
+def test_unspecified_reason_is_none() -> None:
+    """The enum's unset value is no finish reason: a stream that has only that was cut."""
+    assert not read(stream_of(body({"text": "x"}, reason="FINISH_REASON_UNSPECIFIED"))).is_complete
+
+
+@pytest.mark.parametrize("document", [{}, {"candidates": []}, {"candidates": None, "promptFeedback": {}}])
+def test_no_candidates(document: dict[str, Any]) -> None:
+    """A reply without candidates whose prompt was not blocked cannot be read."""
+    with pytest.raises(LLMResponseError, match="no candidates"):
+        from_payload(document)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+FIELDS = (
+    "promptTokenCount",
+    "toolUsePromptTokenCount",
+    "cachedContentTokenCount",
+    "candidatesTokenCount",
+    "thoughtsTokenCount",
+    "totalTokenCount",
+)
+
+
+@settings(max_examples=60)
+@given(st.dictionaries(st.sampled_from(FIELDS), st.integers(-5, 50) | anything))
+def test_usage_is_sane(usage: dict[str, Any]) -> None:
+    """Whatever is in the usage, nothing is negative and no part exceeds its whole."""
+    seen = usage_of(usage)
+    read_tokens, thoughts = seen.cache_read_tokens or 0, seen.reasoning_tokens or 0
+    assert 0 <= read_tokens <= seen.prompt_tokens < 2**63
+    assert 0 <= thoughts <= seen.completion_tokens < 2**63
+    assert 0 <= seen.total_tokens < 2**63
+
+
+@settings(max_examples=60)
+@given(st.dictionaries(st.sampled_from(["candidates", "usageMetadata", "promptFeedback", "responseId"]), anything))
+def test_any_reply_is_read_or_refused(document: dict[str, Any]) -> None:
+    """A reply of any shape is read, or refused with the one error that says so."""
+    try:
+        assert isinstance(from_payload(document).text, str)
+    except LLMResponseError:
+        return
+
+
+# --- Errors
+
+RATE_LIMIT: dict[str, Any] = {
+    "error": {
+        "code": 429,
+        "message": "You exceeded your current quota.",
+        "status": "RESOURCE_EXHAUSTED",
+        "details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "48s"}],
+    }
+}
+BAD_KEY: dict[str, Any] = {
+    "error": {
+        "code": 400,
+        "message": "API key not valid.",
+        "status": "INVALID_ARGUMENT",
+        "details": [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}],
+    }
+}
+
+
+@pytest.mark.parametrize("document", [RATE_LIMIT, [RATE_LIMIT]])
+def test_rate_limit_body(document: object) -> None:
+    """The delay is in the body, the type is the status in words; a list of errors is read too."""
+    assert errors_of(document) == ErrorBody(
+        "You exceeded your current quota.", "RESOURCE_EXHAUSTED", None, 429, retry_after_s=48.0
+    )
+
+
+@pytest.mark.parametrize("delay", ["0s", "-1s", "1e9s", "s", 48, None, "9" * 400 + "s"])
+def test_odd_delays(delay: object) -> None:
+    """A delay that is not a positive duration counts as none."""
+    assert errors_of({"error": {"details": [{"retryDelay": delay}]}}).retry_after_s is None
+
+
+@pytest.mark.parametrize("document", [[], [1], None, "x", {"error": "text"}, {"error": {"details": "x"}}])
+def test_odd_error_bodies(document: object) -> None:
+    """Error bodies of any shape are read as far as they go."""
+    assert isinstance(errors_of(document), ErrorBody)
+
+
+def test_error_in_stream() -> None:
+    """An error object inside a stream is that error."""
+    with pytest.raises(StreamedError) as caught:
+        read(stream_of(STREAM[0], RATE_LIMIT))
+
+    assert caught.value.body.type == "RESOURCE_EXHAUSTED"
+
+
+# --- Request
+
+
+def ask(prompt: str = "hi", **options: Any) -> LLMRequest:
+    """A request to Gemini."""
+    return LLMRequest("gemini", options.pop("model", MODEL), prompt, **options)
+
+
+def test_payload() -> None:
+    """Each parameter goes to its place; the fields of an extra generationConfig win and join."""
+    request = ask(
+        temperature=0.0, top_p=0.5, top_k=3, max_tokens=9, stop=("x",), seed=1, system="be brief",
+        frequency_penalty=0.1, presence_penalty=0.2, reasoning_effort="low",
+        extra={"generationConfig": {"topK": 4, "thinkingConfig": {"includeThoughts": True}}, "cachedContent": "c"},
+    )  # fmt: skip
+
+    assert to_payload(request) == {
+        "contents": [{"role": "user", "parts": [{"text": "hi"}]}],
+        "systemInstruction": {"parts": [{"text": "be brief"}]},
+        "generationConfig": {
+            "temperature": 0.0, "topP": 0.5, "topK": 4, "maxOutputTokens": 9, "stopSequences": ["x"], "seed": 1,
+            "frequencyPenalty": 0.1, "presencePenalty": 0.2,
+            "thinkingConfig": {"thinkingLevel": "LOW", "includeThoughts": True},
+        },
+        "cachedContent": "c",
+    }  # fmt: skip
+
+
+def test_conversation() -> None:
+    """Calls go back with their signatures, made-up ids do not, results of parallel calls are one turn."""
+    calls = (SignedToolCall("a", "one", {}, "c2ln"), ToolCall("gemini-call-1", "two", '{"n": 1}'))
+    messages = (
+        Message(role="system", content="s"),
+        Message(role="user", content=(Text("see"), Image(data=b"\x01"), Image(url="https://x.test/a.jpg?b"))),
+        Message(role="assistant", tool_calls=calls),
+        Message(role="tool", content="12", tool_call_id="a"),
+        Message(role="tool", content='{"ok": true}', tool_call_id="gemini-call-1", name="two"),
+    )
+
+    payload = to_payload(ask("", messages=messages))
+
+    assert payload["systemInstruction"] == {"parts": [{"text": "s"}]}
+    user, model, results = payload["contents"]
+    assert user["parts"][1:] == [
+        {"inlineData": {"mimeType": "image/png", "data": "AQ=="}},
+        {"fileData": {"mimeType": "image/jpeg", "fileUri": "https://x.test/a.jpg?b"}},
+    ]
+    assert model == {
+        "role": "model",
+        "parts": [
+            {"functionCall": {"id": "a", "name": "one", "args": {}}, "thoughtSignature": "c2ln"},
+            {"functionCall": {"name": "two", "args": {"n": 1}}},
+        ],
+    }
+    assert results["parts"] == [
+        {"functionResponse": {"id": "a", "name": "one", "response": {"output": "12"}}},
+        {"functionResponse": {"name": "two", "response": {"ok": True}}},
+    ]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ask(reasoning_effort="none"),
+        ask(reasoning_effort="max"),
+        ask(messages=(Message(role="tool", content="x", tool_call_id="unknown"),)),
+        ask(messages=(Message(role="user", content="x"), Message(role="system", content="late"))),
+        ask(messages=(Message(role="user", content=(Image(),)),)),
+        ask(messages=(Message(role="tool", name="t", content=(Image(data=b"x"),)),)),
+        ask(messages=(Message(role="assistant", tool_calls=(ToolCall("a", "t", "[1]"),)),)),
+    ],
+)
+def test_refused(request_: LLMRequest) -> None:
+    """What Gemini has no place for is refused, never dropped."""
+    with pytest.raises(ConfigError):
+        to_payload(request_)
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        (MODEL, f"/v1beta/models/{MODEL}:generateContent"),
+        (f"models/{MODEL}", f"/v1beta/models/{MODEL}:generateContent"),
+        ("tunedModels/mine", "/v1beta/tunedModels/mine:generateContent"),
+        ("../a?b#c:d", "/v1beta/models/..%2Fa%3Fb%23c%3Ad:generateContent"),
+    ],
+)
+def test_path(model: str, path: str) -> None:
+    """The model is one encoded segment of the path."""
+    assert path_of(ask(model=model), False) == path
+
+
+# --- Over the server
+
+
+def served(server: OpenAIServer, text: str | bytes, http_status: int = 200, **more: Unpack[Action]) -> str:
+    """Script one reply; returns the key that must be the body's `model`."""
+    action: Action = {**more, "body": text if isinstance(text, str) else text.decode()}
+    action["status"] = http_status
+    return server.script(action)
+
+
+@pytest.mark.parametrize("name", ["plain", "call", "blocked prompt", "cached"])
+async def test_complete(openai_server: OpenAIServer, name: str) -> None:
+    """Whole replies over HTTP give the normal form; the key is in its header and not in the URL."""
+    document, expected = CASES[name]
+    key = served(openai_server, json.dumps(document), gzip=name == "cached")
+    async with PRESET.client("k", openai_server.base_url) as client:
+        check(await client.complete(ask(extra={"model": key})), expected)
+    (request,) = openai_server.requests(key)
+    assert request.headers["x-goog-api-key"] == "k"
+    assert request["path"] == f"/v1/v1beta/models/{MODEL}:generateContent"
+
+
+async def test_stream(openai_server: OpenAIServer) -> None:
+    """A stream over HTTP, gzipped and in pieces, gives its deltas and one Finish."""
+    key = served(openai_server, stream_of(*STREAM), gzip=True, split_at=[7, 60, 61])
+    async with PRESET.client("k", openai_server.base_url) as client:
+        events = [event async for batch in client.stream(ask(extra={"model": key})) for event in batch]
+    assert events[:3] == [
+        ReasoningDelta("think"),
+        TextDelta("Grüße \u2028"),
+        ToolCallDelta(0, "gemini-call-0", "weather", json.dumps({"city": "Kyōto"})),
+    ]
+    assert isinstance(events[3], Finish)
+    assert openai_server.requests(key)[0]["path"].endswith(":streamGenerateContent?alt=sse")
+
+
+async def test_cut_stream(openai_server: OpenAIServer) -> None:
+    """A stream without a finish reason is a connection error."""
+    key = served(openai_server, stream_of(*STREAM[:2]))
+    async with PRESET.client("k", openai_server.base_url) as client:
+        with pytest.raises(LLMConnectionError):
+            [batch async for batch in client.stream(ask(extra={"model": key}))]
+
+
+async def test_errors(openai_server: OpenAIServer) -> None:
+    """A bad key is not repeated and names its reason; a rate limit is repeated."""
+    bad, limited = served(openai_server, json.dumps(BAD_KEY), 400), served(openai_server, json.dumps([RATE_LIMIT]), 429)
+    async with PRESET.client("k", openai_server.base_url) as client:
+        with pytest.raises((LLMRequestError, LLMAuthenticationError)) as caught:
+            await client.complete(ask(extra={"model": bad}))
+        with pytest.raises(LLMRateLimitError) as limit:
+            await client.complete(ask(extra={"model": limited}))
+    assert (caught.value.code, caught.value.retryable) == ("API_KEY_INVALID", False)
+    assert limit.value.provider_type == "RESOURCE_EXHAUSTED"
+    assert limit.value.retry_after_s == 48.0
+
+
+async def test_step(openai_server: OpenAIServer, capture: Captured) -> None:
+    """The step's span carries provider, operation, tokens, reasons and the exact cost of cached tokens."""
+    key = served(openai_server, json.dumps(CASES["cached"][0]))
+    config = LLMCallConfig("gemini", MODEL, "hi", extra={"model": key})
+    async with PRESET.client("k", openai_server.base_url) as client:
+        result = await run_llm_call("f", "s", config, capture.recorder(), client=client)
+    assert result["status"] == "ok"
+    seen = attributes(capture.span(f"generate_content {MODEL}"))
+    cost = (650 * Decimal("0.3") + 400 * Decimal("0.03") + 10 * Decimal("2.5")) / 1_000_000
+    expected = {
+        "gen_ai.provider.name": "gcp.gemini",
+        "gen_ai.operation.name": "generate_content",
+        "gen_ai.usage.input_tokens": 1050,
+        "gen_ai.usage.output_tokens": 10,
+        "gen_ai.usage.cache_read.input_tokens": 400,
+        "gen_ai.response.finish_reasons": ("STOP",),
+        "gen_ai.response.id": "r1",
+        "gen_ai.usage.cost": float(cost),
+    }
+    assert {name: seen.get(name) for name in expected} == expected
+
+
+async def test_streamed_step(openai_server: OpenAIServer, capture: Captured) -> None:
+    """A streamed call ends with one priced span."""
+    key = served(openai_server, stream_of(*STREAM))
+    config = LLMCallConfig("gemini", MODEL, "hi", extra={"model": key})
+    async with (
+        PRESET.client("k", openai_server.base_url) as client,
+        stream_llm_call("f", "s", config, capture.recorder(), client=client) as stream,
+    ):
+        assert [event async for event in stream]
+    seen = attributes(capture.span(f"generate_content {MODEL}"))
+    assert seen["gen_ai.usage.input_tokens"] == 9
+    assert seen["gen_ai.usage.cost"] > 0
+
+
+async def test_vertex(openai_server: OpenAIServer, capture: Captured) -> None:
+    """Vertex gets a fresh bearer token on each request, on the path of project and location."""
+    key = served(openai_server, json.dumps(CASES["plain"][0]))
+    tokens = iter(["t1", "t2"])
+
+    async def token() -> str:
+        return next(tokens)
+
+    base_url = openai_server.base_url
+    config = LLMCallConfig("vertex_ai", MODEL, "hi", extra={"model": key})
+    async with VertexLLMClient(project="p q", location="europe-west4", token=token, base_url=base_url) as client:
+        await client.complete(ask(extra={"model": key}))
+        await run_llm_call("f", "s", config, capture.recorder(), client=client)
+    requests = openai_server.requests(key)
+    assert [each.headers["authorization"] for each in requests] == ["Bearer t1", "Bearer t2"]
+    path = f"/v1/v1/projects/p%20q/locations/europe-west4/publishers/google/models/{MODEL}:generateContent"
+    assert requests[0]["path"] == path
+    seen = attributes(capture.span(f"generate_content {MODEL}"))
+    assert seen["gen_ai.provider.name"] == "gcp.vertex_ai"
+    assert seen["gen_ai.usage.cost"] > 0
+
+
+async def test_vertex_token_stays_secret(openai_server: OpenAIServer) -> None:
+    """A token that the server repeats is not in the error; an empty one sends nothing."""
+    key = served(openai_server, '{"error": {"message": "bad ya29.secret"}}', 401)
+    given = iter(["ya29.secret", ""])
+
+    async def token() -> str:
+        return next(given)
+
+    async with VertexLLMClient(project="p", token=token, base_url=openai_server.base_url) as client:
+        for _ in range(2):
+            with pytest.raises(LLMAuthenticationError) as caught:
+                await client.complete(ask(extra={"model": key}))
+            assert "ya29" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("location", "host"),
+    [("global", "aiplatform"), ("eu", "aiplatform.eu.rep"), ("us-east1", "us-east1-aiplatform"), ("evil.com/", None)],
+)
+def test_vertex_hosts(location: str, host: str | None) -> None:
+    """The location decides the host, and cannot be anything but a location."""
+
+    async def token() -> str:
+        return "t"
+
+    if host is None:
+        with pytest.raises(ConfigError, match="location"):
+            VertexLLMClient(project="p", location=location, token=token)
+    else:
+        client = VertexLLMClient(project="p", location=location, token=token)
+        assert client.base_url == f"https://{host}.googleapis.com"
+
+
+# --- Beside Google's SDK
+
+
+def google(server: OpenAIServer) -> Any:
+    """Google's own client; untyped, since its types are partly unknown."""
+    return genai.Client(api_key="k", http_options={"base_url": server.base_url, "api_version": "v1beta"})
+
+
+def compare(theirs: Any, ours: LLMResponse) -> None:
+    """Text, calls, reasons and counts are the same."""
+    assert (theirs.text or "") == ours.text
+    calls: list[Any] = [(call.name, call.args or {}) for call in theirs.function_calls or ()]
+    assert calls == [(call.name, call.arguments) for call in ours.tool_calls]
+    if theirs.candidates:
+        assert tuple(each.finish_reason.value for each in theirs.candidates) == ours.finish_reasons
+    if (usage := theirs.usage_metadata) is not None:
+        assert (usage.prompt_token_count or 0) + (usage.tool_use_prompt_token_count or 0) == ours.usage.prompt_tokens
+        spent = (usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0)
+        assert spent == ours.usage.completion_tokens
+        assert usage.cached_content_token_count == ours.usage.cache_read_tokens
+
+
+# An unknown reason makes the SDK warn; that is its way of passing it through.
+@pytest.mark.filterwarnings("ignore:NEW is not a valid FinishReason:UserWarning")
+@pytest.mark.parametrize("name", CASES)
+def test_sdk_agrees(openai_server: OpenAIServer, name: str) -> None:
+    """Google's SDK reads the same whole reply as we do."""
+    document, _ = CASES[name]
+    key = served(openai_server, json.dumps(document))
+    with google(openai_server) as client:
+        theirs = client.models.generate_content(
+            model=MODEL, contents="hi", config={"http_options": {"extra_body": {"model": key}}}
+        )
+    compare(theirs, from_payload(document))
+
+
+def test_sdk_agrees_on_a_stream(openai_server: OpenAIServer) -> None:
+    """Google's SDK sees the same texts, calls and last counts in a stream (CRLF; comments break it)."""
+    key = served(openai_server, stream_of(*STREAM))
+    with google(openai_server) as client:
+        chunks = list(
+            client.models.generate_content_stream(
+                model=MODEL, contents="hi", config={"http_options": {"extra_body": {"model": key}}}
+            )
+        )
+    ours = read(stream_of(*STREAM)).response(None)
+    parts = [part for chunk in chunks for each in chunk.candidates or () for part in each.content.parts]
+    assert "".join(part.text for part in parts if part.text and not part.thought) == ours.text
+    assert [part.function_call.name for part in parts if part.function_call] == [call.name for call in ours.tool_calls]
+    last = chunks[-1].usage_metadata
+    assert (last.prompt_token_count, last.candidates_token_count) == (
+        ours.usage.prompt_tokens,
+        ours.usage.completion_tokens,
+    )
+
+
+def test_sdk_agrees_on_an_error(openai_server: OpenAIServer) -> None:
+    """Google's SDK reads the same status in words."""
+    key = served(openai_server, json.dumps(BAD_KEY), 400)
+    with google(openai_server) as client, pytest.raises(genai_errors.ClientError) as caught:
+        client.models.generate_content(
+            model=MODEL, contents="hi", config={"http_options": {"extra_body": {"model": key}}}
+        )
+    assert caught.value.status == errors_of(BAD_KEY).type

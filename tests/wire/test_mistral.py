@@ -1,0 +1,251 @@
+"""Mistral, an accent of Chat Completions: what differs, over a real HTTP server that its SDK reads too.
+
+Bodies in the shapes of Mistral's API reference, November 2026.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mistralai.client import Mistral
+
+from tests.servers.fixture import OpenAIServer
+from tests.support import Captured, attributes
+from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, LLMResponse, run_llm_call, stream_llm_call
+from tracemind_otel.ai.llm.providers._sse import EventDecoder
+from tracemind_otel.ai.llm.providers.openai import ChatReader, from_payload
+from tracemind_otel.ai.llm.providers.presets import PRESETS
+from tracemind_otel.ai.llm.types import Finish, ToolCall
+from tracemind_otel.errors import LLMAuthenticationError, LLMConnectionError, LLMRequestError, LLMResponseError
+
+PRESET = next(preset for preset in PRESETS if preset.name == "mistral")
+MODEL = "mistral-small-2603"
+USAGE = {
+    "prompt_tokens": 100,
+    "completion_tokens": 20,
+    "total_tokens": 120,
+    "prompt_tokens_details": {"cached_tokens": 64},
+}
+THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}
+CALL = {"id": "D681PevKs", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}
+WHOLE: dict[str, Any] = {
+    "id": "cmpl-1",
+    "object": "chat.completion",
+    "created": 1792000000,
+    "model": MODEL,
+    "choices": [
+        {
+            "index": 0,
+            "message": {
+                "role": "assistant",
+                "content": [THINKING, {"type": "text", "text": "Grüße 🙂"}],
+                "tool_calls": [CALL],
+            },
+            "finish_reason": "tool_calls",
+        }
+    ],
+    "usage": USAGE,
+}
+
+
+def chunk(delta: dict[str, Any], reason: str | None = None, **fields: Any) -> dict[str, Any]:
+    """A chunk in the recorded shape, with Mistral's padding."""
+    choice = {"index": 0, "delta": delta, "finish_reason": reason}
+    head = {"id": "cmpl-1", "object": "chat.completion.chunk", "created": 1792000000, "model": MODEL}
+    return {**head, "choices": [choice], "p": "abcdef", **fields}
+
+
+CHUNKS = [
+    chunk({"role": "assistant", "content": [THINKING]}),
+    chunk({"content": "Grüße "}),
+    chunk({"content": [{"type": "text", "text": "🙂"}]}),
+    chunk({"content": "", "tool_calls": [CALL]}, "tool_calls", usage=USAGE),
+]
+"""Content changes its shape from chunk to chunk; the call is whole and has no index; usage comes with the end."""
+STREAM = ("".join(f"data: {json.dumps(c, ensure_ascii=False)}\n\n" for c in CHUNKS) + "data: [DONE]\n\n").encode()
+EXPECTED = (
+    "Grüße 🙂",
+    "Hm",
+    (ToolCall("D681PevKs", "weather", {"city": "Paris"}),),
+    (100, 20, 120, 64),
+    ("tool_calls",),
+    "tool_call",
+    MODEL,
+)
+
+
+def essence(response: LLMResponse) -> tuple[Any, ...]:
+    """All that a stream and a whole reply have in common."""
+    usage = response.usage
+    return (
+        response.text,
+        response.reasoning,
+        response.tool_calls,
+        (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, usage.cache_read_tokens),
+        response.finish_reasons,
+        response.finish_reason,
+        response.response_model,
+    )
+
+
+def read(*pieces: bytes) -> ChatReader:
+    """A reader that has been fed these bytes, as the client feeds one."""
+    reader, decoder = ChatReader(), EventDecoder()
+    for piece in pieces:
+        for found in decoder.feed(piece):
+            reader.feed(found)
+    for found in decoder.end():
+        try:
+            reader.feed(found)
+        except LLMResponseError:
+            break
+    return reader
+
+
+def test_whole_reply() -> None:
+    """Thinking in the content's list is reasoning, the rest is text."""
+    assert essence(from_payload(WHOLE)) == EXPECTED
+
+
+def test_model_length() -> None:
+    """A reply that filled the model's context ended for its length."""
+    response = from_payload({"choices": [{"message": {"content": "x"}, "finish_reason": "model_length"}]})
+
+    assert (response.finish_reasons, response.finish_reason) == (("model_length",), "length")
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=6), st.sampled_from(["", "crlf", "comments"]))
+@settings(max_examples=40)
+def test_any_split(positions: list[int], variant: str) -> None:
+    """Wherever the bytes are cut, with any line ending and with comments, the reply is the same."""
+    data = STREAM.replace(b"\n", b"\r\n") if variant == "crlf" else STREAM
+    data = data.replace(b"data:", b": keep-alive\ndata:") if variant == "comments" else data
+    cuts = [0, *sorted(positions), len(data)]
+
+    reader = read(*(data[start:end] for start, end in itertools.pairwise(cuts)))
+
+    assert reader.is_complete
+    assert essence(reader.response(None)) == EXPECTED
+
+
+def test_cut_stream_is_no_success() -> None:
+    """A stream is complete only with the whole of the chunk that has its finish reason."""
+    for length in range(STREAM.index(b"\n\ndata: [DONE]")):
+        assert not read(STREAM[:length]).is_complete
+
+
+def test_payload() -> None:
+    """Mistral refuses unknown fields, so it gets its own names and is not asked for usage."""
+    request = LLMRequest("mistral", MODEL, "hi", seed=1, max_tokens=5)
+
+    assert PRESET.wire.to_payload(request, True) == {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "hi"}],
+        "random_seed": 1,
+        "max_tokens": 5,
+        "stream": True,
+    }
+
+
+def test_refused() -> None:
+    """Mistral samples among no k likeliest tokens."""
+    with pytest.raises(ConfigError, match="top_k"):
+        PRESET.wire.to_payload(LLMRequest("mistral", MODEL, "hi", top_k=3), False)
+
+
+async def test_stream_over_http(openai_server: OpenAIServer) -> None:
+    """A gzipped stream ends with the whole reply, and one that is cut is a broken connection."""
+    model = openai_server.script({"body": STREAM.decode(), "gzip": True, "split_at": [5, 50, 90]})
+    cut = openai_server.script({"body": STREAM.partition(b"\n\n")[0].decode()})
+    async with PRESET.client(api_key="key-of-a-test", base_url=openai_server.base_url) as client:
+        events = [e async for batch in client.stream(LLMRequest("mistral", model, "hi")) for e in batch]
+        with pytest.raises(LLMConnectionError):
+            [batch async for batch in client.stream(LLMRequest("mistral", cut, "hi"))]
+
+    assert isinstance(events[-1], Finish)
+    assert essence(events[-1].response) == EXPECTED
+    assert openai_server.requests(model)[0]["path"] == "/v1/chat/completions"
+
+
+async def test_errors_over_http(openai_server: OpenAIServer) -> None:
+    """`detail` of a 401 is read, and an object for the message of a 422 breaks nothing."""
+    denied = openai_server.script({"status": 401, "body": '{"detail": "Unauthorized"}'})
+    details = {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"]}]}
+    body = {"object": "error", "message": details, "type": "invalid_request_error", "code": None}
+    wrong = openai_server.script({"status": 422, "body": json.dumps(body)})
+    async with PRESET.client(api_key="key-of-a-test", base_url=openai_server.base_url) as client:
+        with pytest.raises(LLMAuthenticationError, match="Unauthorized"):
+            await client.complete(LLMRequest("mistral", denied, "hi"))
+        with pytest.raises(LLMRequestError) as caught:
+            await client.complete(LLMRequest("mistral", wrong, "hi"))
+
+    assert caught.value.error_type == "422"
+
+
+async def test_step(openai_server: OpenAIServer, capture: Captured) -> None:
+    """The span names `mistral_ai`, and cached input costs what the table says."""
+    model = openai_server.script({"body": json.dumps(WHOLE)})
+    async with PRESET.client(api_key="key-of-a-test", base_url=openai_server.base_url) as client:
+        config = LLMCallConfig("mistral", model, prompt="hi")
+        await run_llm_call("f", "s", config, capture.recorder(), client=client)
+
+    found = attributes(capture.spans[0])
+    expected = (36 * Decimal("0.15") + 64 * Decimal("0.015") + 20 * Decimal("0.6")) / 10**6
+    assert found["gen_ai.provider.name"] == "mistral_ai"
+    assert found["gen_ai.usage.cost"] == float(expected)
+    assert found["gen_ai.usage.input_tokens"] == 100
+    assert found["gen_ai.response.finish_reasons"] == ("tool_calls",)
+
+
+async def test_sdk_reads_the_same(openai_server: OpenAIServer) -> None:
+    """Mistral's SDK finds the same text, calls, reason and counts."""
+    model = openai_server.script({"body": json.dumps(WHOLE)})
+    sdk: Any = Mistral(api_key="key-of-a-test", server_url=openai_server.base_url.removesuffix("/v1"))
+    async with sdk:
+        theirs = await sdk.chat.complete_async(model=model, messages=[{"role": "user", "content": "hi"}])
+    raw, ours = theirs.model_dump(mode="json"), from_payload(WHOLE)
+
+    message = raw["choices"][0]["message"]
+    assert "".join(part.get("text") or "" for part in message["content"]) == ours.text
+    assert [call["function"]["name"] for call in message["tool_calls"]] == [call.name for call in ours.tool_calls]
+    assert raw["choices"][0]["finish_reason"] == ours.finish_reasons[0]
+    assert raw["usage"]["prompt_tokens"] == ours.usage.prompt_tokens
+
+
+async def test_sdk_streams_the_same(openai_server: OpenAIServer) -> None:
+    """Mistral's SDK reads the same stream: text, call, reason and counts."""
+    model = openai_server.script({"body": STREAM.decode(), "headers": {"content-type": "text/event-stream"}})
+    sdk: Any = Mistral(api_key="k", server_url=openai_server.base_url.removesuffix("/v1"))
+    async with sdk:
+        stream = await sdk.chat.stream_async(model=model, messages=[{"role": "user", "content": "hi"}])
+        async with stream:
+            raw = [found.data.model_dump(mode="json") async for found in stream]
+
+    last = raw[-1]["choices"][0]
+    assert raw[1]["choices"][0]["delta"]["content"] == "Grüße "
+    assert raw[2]["choices"][0]["delta"]["content"][0]["text"] == "🙂"
+    assert last["finish_reason"] == "tool_calls"
+    assert last["delta"]["tool_calls"][0]["id"] == "D681PevKs"
+    assert raw[-1]["usage"]["prompt_tokens"] == 100
+
+
+async def test_streamed_step(openai_server: OpenAIServer, capture: Captured) -> None:
+    """A streamed call has the same tokens and cost on its span as a whole one, though usage was not asked for."""
+    model = openai_server.script({"body": STREAM.decode()})
+    async with PRESET.client(api_key="key-of-a-test", base_url=openai_server.base_url) as client:
+        config = LLMCallConfig("mistral", model, prompt="hi")
+        async with stream_llm_call("f", "s", config, capture.recorder(), client=client) as stream:
+            events = [found async for found in stream]
+
+    found = attributes(capture.spans[0])
+    assert isinstance(events[-1], Finish)
+    assert found["gen_ai.usage.output_tokens"] == 20
+    assert found["gen_ai.usage.cost"] == float(
+        (36 * Decimal("0.15") + 64 * Decimal("0.015") + 20 * Decimal("0.6")) / 10**6
+    )

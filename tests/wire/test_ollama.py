@@ -1,0 +1,397 @@
+"""Ollama's own API: the mapping, the stream at any cut, and a real HTTP server that its SDK reads too.
+
+Bodies in the shapes of Ollama's API documentation, November 2026.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import ollama
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.servers.fixture import OpenAIServer
+from tests.support import Captured, attributes
+from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, LLMResponse, LLMResponseError, run_llm_call
+from tracemind_otel.ai.llm.providers._client import _JsonLines  # pyright: ignore[reportPrivateUsage]
+from tracemind_otel.ai.llm.providers._wire import StreamedError
+from tracemind_otel.ai.llm.providers.ollama import (
+    PRESET,
+    OllamaReader,
+    from_payload,
+    ollama_client,
+    server_url,
+    to_payload,
+    usage_of,
+)
+from tracemind_otel.ai.llm.types import Finish, Image, Message, TextDelta, ToolCall
+from tracemind_otel.errors import LLMConnectionError, LLMNotFoundError, LLMStatusError
+
+END: dict[str, Any] = {"done": True, "done_reason": "stop", "prompt_eval_count": 26, "eval_count": 9}
+WEATHER = [{"function": {"name": "weather", "arguments": {"city": city}}} for city in ("Paris", "Oslo")]
+
+
+def said(message: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A document with a message, in the recorded shape."""
+    return {
+        "model": "qwen3",
+        "created_at": "2026-11-01T10:00:00Z",
+        "message": {"role": "assistant", "content": "", **message},
+        "done": False,
+        **fields,
+    }
+
+
+LINES = [
+    said({"thinking": "Hm\u2028"}),
+    said({"content": "Grüße "}),
+    said({"content": "🙂"}),
+    said({"tool_calls": WEATHER[:1]}),
+    said({"tool_calls": WEATHER[1:]}),
+    said({}, **END, total_duration=12),
+]
+STREAM = "\n".join(json.dumps(line, ensure_ascii=False) for line in LINES).encode()
+"""The last line lacks its newline, as some servers leave it."""
+WHOLE = said({"thinking": "Hm\u2028", "content": "Grüße 🙂", "tool_calls": WEATHER}, **END)
+
+
+def read(*pieces: bytes) -> OllamaReader:
+    """A reader that has been fed these bytes, as the client feeds one."""
+    reader, lines = OllamaReader(), _JsonLines()
+    for piece in pieces:
+        for event in lines.feed(piece):
+            reader.feed(event)
+    for event in lines.end():
+        try:
+            reader.feed(event)
+        except LLMResponseError:
+            break
+    return reader
+
+
+def essence(response: LLMResponse) -> tuple[Any, ...]:
+    """All that a stream and a whole reply have in common."""
+    usage = (response.usage.prompt_tokens, response.usage.completion_tokens, response.usage.total_tokens)
+    reasons = (response.finish_reasons, response.finish_reason)
+    return response.text, response.reasoning, response.tool_calls, usage, reasons, response.response_model
+
+
+EXPECTED = (
+    "Grüße 🙂",
+    "Hm\u2028",
+    (ToolCall("call_0", "weather", {"city": "Paris"}), ToolCall("call_1", "weather", {"city": "Oslo"})),
+    (26, 9, 35),
+    (("stop",), "tool_call"),
+    "qwen3",
+)
+
+
+def test_whole_reply() -> None:
+    """Thinking is reasoning, calls get ids, the counts stand in the reply, and there is no id."""
+    response = from_payload(WHOLE)
+
+    assert essence(response) == EXPECTED
+    assert response.response_id is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "normal"), [("stop", "stop"), ("length", "length"), ("load", "error"), ("new", None), ("", None)]
+)
+def test_finish_reasons(reason: str, normal: str | None) -> None:
+    """Every reason passes through raw; an unknown one has no normal form, an empty one is none."""
+    response = from_payload(said({"content": '{"a": 1}'}, done=True, done_reason=reason))
+
+    assert response.finish_reason == normal
+    assert response.finish_reasons == ((reason,) if reason else ())
+
+
+def test_prompt_count_missing() -> None:
+    """A wholly cached prompt is not counted by Ollama; the output still is."""
+    usage = from_payload(said({"content": "x"}, done=True, eval_count=7)).usage
+
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (0, 7, 7)
+    assert usage.cache_read_tokens is None
+    assert usage.reasoning_tokens is None
+
+
+def test_no_message() -> None:
+    """A document without a message is no reply."""
+    with pytest.raises(LLMResponseError, match="no message"):
+        from_payload({"models": []})
+
+
+def test_payload() -> None:
+    """Every parameter has its place among the options, and streaming is turned off by name."""
+    request = LLMRequest(
+        "ollama",
+        "qwen3",
+        "hi",
+        0.0,
+        0.9,
+        {"options": {"num_ctx": 8192, "seed": 2}, "keep_alive": "5m"},
+        system="brief",
+        max_tokens=5,
+        stop=("a",),
+        seed=1,
+        top_k=3,
+        frequency_penalty=0.1,
+        presence_penalty=0.2,
+        reasoning_effort="high",
+    )
+
+    assert to_payload(request, False) == {
+        "model": "qwen3",
+        "messages": [{"role": "system", "content": "brief"}, {"role": "user", "content": "hi"}],
+        "stream": False,
+        "options": {
+            "temperature": 0.0,
+            "top_p": 0.9,
+            "top_k": 3,
+            "num_predict": 5,
+            "seed": 2,
+            "frequency_penalty": 0.1,
+            "presence_penalty": 0.2,
+            "stop": ["a"],
+            "num_ctx": 8192,
+        },
+        "think": "high",
+        "keep_alive": "5m",
+    }
+
+
+def test_smallest_payload() -> None:
+    """What was not asked for is not sent, but for `stream`, whose default is true."""
+    payload = to_payload(LLMRequest("ollama", "m", "hi"), False)
+
+    assert payload == {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": False}
+
+
+def test_tool_messages() -> None:
+    """Arguments go out as objects, and a result names its tool, found by the call's id where need be."""
+    call = Message(role="assistant", tool_calls=(ToolCall("c1", "add", '{"a": 1}'),))
+    result = Message(role="tool", content="2", tool_call_id="c1")
+
+    messages = to_payload(LLMRequest("ollama", "m", "", messages=(call, result)), False)["messages"]
+
+    assert messages[0]["tool_calls"] == [{"function": {"name": "add", "arguments": {"a": 1}}}]
+    assert messages[1] == {"role": "tool", "content": "2", "tool_name": "add"}
+
+
+def test_image_by_bytes() -> None:
+    """A picture goes along as plain base64."""
+    message = Message(role="user", content=(Image(data=b"png"),))
+
+    payload = to_payload(LLMRequest("ollama", "m", "", messages=(message,)), False)
+
+    assert payload["messages"] == [{"role": "user", "content": "", "images": ["cG5n"]}]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message(role="user", content=(Image(url="https://x/y.png"),)),
+        Message(role="tool", content="2", tool_call_id="unknown"),
+        Message(role="assistant", tool_calls=(ToolCall("c1", "add", "not json"),)),
+    ],
+)
+def test_refused_messages(message: Message) -> None:
+    """What Ollama has no place for is refused, not dropped."""
+    with pytest.raises(ConfigError, match="ollama"):
+        to_payload(LLMRequest("ollama", "m", "", messages=(message,)), False)
+
+
+def test_refused_effort() -> None:
+    """A level of reasoning that Ollama lacks is refused; none turns thinking off."""
+    with pytest.raises(ConfigError, match="reasoning_effort"):
+        to_payload(LLMRequest("ollama", "m", "x", reasoning_effort="xhigh"), False)
+    assert to_payload(LLMRequest("ollama", "m", "x", reasoning_effort="none"), False)["think"] is False
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=6), st.booleans())
+@settings(max_examples=50)
+def test_any_split(positions: list[int], crlf: bool) -> None:
+    """Wherever the bytes are cut, and whatever ends the lines, the reply is the same."""
+    data = STREAM.replace(b"\n", b"\r\n\r\n") if crlf else STREAM
+    cuts = [0, *sorted(positions), len(data)]
+
+    reader = read(*(data[start:end] for start, end in itertools.pairwise(cuts)))
+
+    assert reader.is_complete
+    assert essence(reader.response(None)) == EXPECTED
+
+
+def test_every_split() -> None:
+    """Two pieces, cut at each position, give the same reply."""
+    for position in range(len(STREAM)):
+        assert essence(read(STREAM[:position], STREAM[position:]).response(None)) == EXPECTED
+
+
+def test_cut_stream_is_no_success() -> None:
+    """A stream that lacks so much as its last byte is incomplete."""
+    for length in range(len(STREAM)):
+        assert not read(STREAM[:length]).is_complete
+
+
+def test_error_line() -> None:
+    """A line with only an error ends the stream as that error."""
+    with pytest.raises(StreamedError) as caught:
+        read(STREAM.split(b"\n")[0] + b'\n{"error":"an error was encountered"}\n')
+
+    assert caught.value.body.message == "an error was encountered"
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["prompt_eval_count", "eval_count"]), anything))
+@settings(max_examples=50)
+def test_usage_is_always_sane(document: dict[str, Any]) -> None:
+    """Whatever stands in the counts, they are whole numbers of zero or more that add up."""
+    usage = usage_of(document)
+
+    assert usage.prompt_tokens >= 0
+    assert usage.completion_tokens >= 0
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+
+
+@given(st.fixed_dictionaries({"message": st.dictionaries(st.sampled_from(["content", "tool_calls"]), anything)}))
+@settings(max_examples=50)
+def test_any_message_is_read(document: dict[str, Any]) -> None:
+    """A message of any shape gives text, perhaps empty."""
+    assert isinstance(from_payload(document).text, str)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("box", "http://box:11434"),
+        ("box:80", "http://box:80"),
+        (":9000", "http://127.0.0.1:9000"),
+        ("0.0.0.0", "http://127.0.0.1:11434"),
+        ("http://0.0.0.0:1234", "http://127.0.0.1:1234"),
+        ("::1", "http://[::1]:11434"),
+        ("[::]:5", "http://[::1]:5"),
+        ("https://ollama.com", "https://ollama.com"),
+        ("http://box/prefix", "http://box/prefix"),
+    ],
+)
+def test_hosts(host: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every spelling of `OLLAMA_HOST` is reached."""
+    monkeypatch.setenv("OLLAMA_HOST", host)
+
+    assert server_url(host) == url
+    assert ollama_client().base_url == url
+
+
+@pytest.mark.parametrize("host", ["box:port", "http://user:secret@box", "ftp://box"])
+def test_bad_hosts(host: str) -> None:
+    """A host that cannot be used is a mistake of the caller, told without a secret."""
+    with pytest.raises(ConfigError) as caught:
+        ollama_client(base_url=host)
+
+    assert "secret" not in str(caught.value)
+
+
+def test_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without anything said, Ollama is on this machine, and needs no key."""
+    monkeypatch.delenv("OLLAMA_HOST", raising=False)
+
+    assert ollama_client().base_url == "http://localhost:11434"
+
+
+async def test_complete_over_http(openai_server: OpenAIServer) -> None:
+    """A gzipped reply is read, from the right path and with the key in its header."""
+    model = openai_server.script({"body": json.dumps(WHOLE), "gzip": True})
+    async with PRESET.client(api_key="key-of-a-test", base_url=openai_server.base_url) as client:
+        response = await client.complete(LLMRequest("ollama", model, "hi"))
+
+    request = openai_server.requests(model)[0]
+    assert essence(response) == EXPECTED
+    assert request["path"] == "/v1/api/chat"
+    assert request.headers["authorization"] == "Bearer key-of-a-test"
+
+
+@pytest.mark.parametrize("compress", [False, True])
+async def test_stream_over_http(openai_server: OpenAIServer, compress: bool) -> None:
+    """A stream in small packets, gzipped or not, yields its text and last the whole reply."""
+    model = openai_server.script({"body": STREAM.decode(), "gzip": compress, "split_at": list(range(7, 500, 61))})
+    async with PRESET.client(base_url=openai_server.base_url) as client:
+        events = [e async for batch in client.stream(LLMRequest("ollama", model, "hi")) for e in batch]
+
+    assert "".join(e.text for e in events if isinstance(e, TextDelta)) == "Grüße 🙂"
+    assert isinstance(events[-1], Finish)
+    assert essence(events[-1].response) == EXPECTED
+
+
+async def test_cut_over_http(openai_server: OpenAIServer) -> None:
+    """A stream that ends before `done` is a broken connection."""
+    model = openai_server.script({"body": STREAM.decode().rpartition("\n")[0]})
+    async with PRESET.client(base_url=openai_server.base_url) as client:
+        with pytest.raises(LLMConnectionError):
+            [batch async for batch in client.stream(LLMRequest("ollama", model, "hi"))]
+
+
+async def test_errors_over_http(openai_server: OpenAIServer) -> None:
+    """An error is a text; a model that was not pulled is not found; an error line is an error."""
+    missing = openai_server.script({"status": 404, "body": '{"error":"model not found, try pulling it"}'})
+    broken = openai_server.script({"body": '{"error":"llama runner died"}\n'})
+    async with PRESET.client(base_url=openai_server.base_url) as client:
+        with pytest.raises(LLMNotFoundError, match="try pulling"):
+            await client.complete(LLMRequest("ollama", missing, "hi"))
+        with pytest.raises(LLMStatusError, match="runner died"):
+            [batch async for batch in client.stream(LLMRequest("ollama", broken, "hi"))]
+
+
+async def test_step(openai_server: OpenAIServer, capture: Captured) -> None:
+    """The step's span carries provider, tokens and finish reasons, and no cost, since nobody charges."""
+    model = openai_server.script({"body": json.dumps(WHOLE)})
+    async with PRESET.client(base_url=openai_server.base_url) as client:
+        config = LLMCallConfig("ollama", model, prompt="hi")
+        result = await run_llm_call("f", "s", config, capture.recorder(), client=client)
+
+    found = attributes(capture.span(f"chat {model}"))
+    assert result["status"] == "ok"
+    assert found["gen_ai.provider.name"] == "ollama"
+    assert found["gen_ai.operation.name"] == "chat"
+    assert found["gen_ai.usage.input_tokens"] == 26
+    assert found["gen_ai.usage.output_tokens"] == 9
+    assert found["gen_ai.response.finish_reasons"] == ("stop",)
+    assert "gen_ai.usage.cost" not in found
+
+
+async def test_sdk_reads_the_same(openai_server: OpenAIServer) -> None:
+    """Ollama's SDK finds the same text, thinking, calls, reason and counts; ids it does not know."""
+    model = openai_server.script({"body": json.dumps(WHOLE)})
+    sdk: Any = ollama.AsyncClient(host=openai_server.base_url)
+    async with sdk:
+        theirs = await sdk.chat(model, [{"role": "user", "content": "hi"}])
+    ours = from_payload(WHOLE)
+
+    assert (theirs.message.content, theirs.message.thinking) == (ours.text, ours.reasoning)
+    calls = [(call.function.name, call.function.arguments) for call in theirs.message.tool_calls or ()]
+    assert calls == [(call.name, call.arguments) for call in ours.tool_calls]
+    assert (theirs.done_reason, theirs.model) == (ours.finish_reasons[0], ours.response_model)
+    assert (theirs.prompt_eval_count, theirs.eval_count) == (ours.usage.prompt_tokens, ours.usage.completion_tokens)
+
+
+async def test_sdk_streams_the_same(openai_server: OpenAIServer) -> None:
+    """Ollama's SDK puts the same stream together; its line iterator would break at U+2028, so that is escaped."""
+    body = "\n".join(json.dumps(line) for line in LINES)
+    model = openai_server.script({"body": body})
+    sdk: Any = ollama.AsyncClient(host=openai_server.base_url)
+    async with sdk:
+        stream = await sdk.chat(model, [{"role": "user", "content": "hi"}], stream=True)
+        parts = [part async for part in stream]
+    ours = read(body.encode()).response(None)
+
+    assert "".join(part.message.content or "" for part in parts) == ours.text
+    assert sum(len(part.message.tool_calls or ()) for part in parts) == len(ours.tool_calls)
+    assert (parts[-1].prompt_eval_count, parts[-1].eval_count) == (26, 9)

@@ -1,0 +1,887 @@
+"""OpenAI Responses: requests, whole and streamed replies, errors; pure, over a real server, and beside the SDK.
+
+Bodies in the shapes of the OpenAI API reference, "Responses", as of 2026-11; the SDK is openai 3.54.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+import openai
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai.types.responses import Response, ResponseCompletedEvent, ResponseIncompleteEvent
+
+from tests.servers.fixture import OpenAIServer
+from tests.servers.openai_server import Action
+from tests.support import Captured, attributes
+from tracemind_otel import LLMCallConfig, LLMRequest, LLMResponse, run_llm_call, stream_llm_call
+from tracemind_otel.ai.llm.providers._sse import EventDecoder, ServerSentEvent
+from tracemind_otel.ai.llm.providers._wire import StreamedError
+from tracemind_otel.ai.llm.providers.openai import arguments_of
+from tracemind_otel.ai.llm.providers.openai_responses import (
+    PRESET,
+    ResponsesReader,
+    errors_of,
+    from_payload,
+    to_payload,
+)
+from tracemind_otel.ai.llm.types import (
+    Finish,
+    FinishReason,
+    Image,
+    LLMUsage,
+    Message,
+    ReasoningDelta,
+    StreamEvent,
+    Text,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+)
+from tracemind_otel.errors import (
+    ConfigError,
+    LLMAuthenticationError,
+    LLMConnectionError,
+    LLMError,
+    LLMQuotaError,
+    LLMRateLimitError,
+    LLMRequestError,
+    LLMResponseError,
+    LLMServerError,
+)
+
+KEY = "sk-test-0123456789abcdef"
+MODEL = "gpt-5-mini-2025-08-07"
+few = settings(max_examples=40, deadline=None)
+
+Json = dict[str, Any]
+
+
+# --- Bodies
+
+
+def message(*parts: Json) -> Json:
+    """An item that says something."""
+    return {"id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": list(parts)}
+
+
+def text(said: str) -> Json:
+    """A part of visible text."""
+    return {"type": "output_text", "text": said, "annotations": [], "logprobs": []}
+
+
+def call(number: int, name: str, arguments: str) -> Json:
+    """An item that asks for a tool."""
+    ids = {"id": f"fc_{number}", "call_id": f"call_{number}"}
+    return {**ids, "type": "function_call", "status": "completed", "name": name, "arguments": arguments}
+
+
+def reasoning(*summary: str) -> Json:
+    """An item of reasoning."""
+    parts = [{"type": "summary_text", "text": part} for part in summary]
+    return {"id": "rs_1", "type": "reasoning", "summary": parts, "encrypted_content": None}
+
+
+def usage(given: int, made: int, *, cached: int = 0, thought: int = 0) -> Json:
+    """Tokens in the recorded shape."""
+    return {
+        "input_tokens": given,
+        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
+        "output_tokens": made,
+        "output_tokens_details": {"reasoning_tokens": thought},
+        "total_tokens": given + made,
+    }
+
+
+def body(*output: Json, **fields: Any) -> Json:
+    """A whole response."""
+    return {
+        "id": "resp_68af",
+        "object": "response",
+        "created_at": 1792000000,
+        "status": "completed",
+        "error": None,
+        "incomplete_details": None,
+        "instructions": None,
+        "model": MODEL,
+        "output": list(output),
+        "parallel_tool_calls": True,
+        "service_tier": "default",
+        "tool_choice": "auto",
+        "tools": [],
+        "usage": usage(36, 12),
+        **fields,
+    }
+
+
+def expected(said: str = "", **fields: Any) -> LLMResponse:
+    """The normal form of `body`, with what differs."""
+    plain = LLMResponse(
+        said,
+        LLMUsage(36, 12, 48, cache_read_tokens=0, cache_write_tokens=0, reasoning_tokens=0),
+        finish_reasons=("completed",),
+        finish_reason="stop",
+        response_id="resp_68af",
+        response_model=MODEL,
+        service_tier="default",
+    )
+    return replace(plain, **fields)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A body and the normal form that it has to give."""
+
+    name: str
+    body: Json
+    normal: LLMResponse
+
+
+WEATHER = ToolCall("call_0", "get_weather", {"city": "Zürich"})
+INCOMPLETE: Json = {"status": "incomplete"}
+CASES = (
+    Case("plain", body(message(text("Grüezi  there"))), expected("Grüezi  there")),
+    Case("two parts", body(message(text("one "), text("two"))), expected("one two")),
+    Case("structured", body(message(text('{"ok": true}'))), expected('{"ok": true}')),
+    Case(
+        "tool",
+        body(call(0, "get_weather", '{"city":"Zürich"}')),
+        expected(tool_calls=(WEATHER,), finish_reason="tool_call"),
+    ),
+    Case(
+        "parallel tools beside text",
+        body(message(text("Let me see.")), call(0, "get_weather", '{"city":"Zürich"}'), call(1, "now", "")),
+        expected("Let me see.", tool_calls=(WEATHER, ToolCall("call_1", "now", {})), finish_reason="tool_call"),
+    ),
+    Case(
+        "arguments that are no object",
+        body(call(0, "get_weather", '{"city":')),
+        expected(tool_calls=(ToolCall("call_0", "get_weather", '{"city":'),), finish_reason="tool_call"),
+    ),
+    Case("refusal", body(message({"type": "refusal", "refusal": "I can't."})), expected(refusal="I can't.")),
+    Case(
+        "length, all of it reasoning",
+        body(
+            reasoning(),
+            **INCOMPLETE,
+            incomplete_details={"reason": "max_output_tokens"},
+            usage=usage(36, 16, thought=16),
+        ),
+        expected(
+            finish_reasons=("max_output_tokens",),
+            finish_reason="length",
+            usage=LLMUsage(36, 16, 52, cache_read_tokens=0, cache_write_tokens=0, reasoning_tokens=16),
+        ),
+    ),
+    Case(
+        "content filter",
+        body(message(text("I")), **INCOMPLETE, incomplete_details={"reason": "content_filter"}),
+        expected("I", finish_reasons=("content_filter",), finish_reason="content_filter"),
+    ),
+    Case(
+        "reasoning and cache",
+        body(
+            reasoning("**First**", "**Then**"),
+            message(text("4")),
+            usage=usage(1000, 200, cached=400, thought=128),
+        ),
+        expected(
+            "4",
+            reasoning="**First**\n\n**Then**",
+            usage=LLMUsage(1000, 200, 1200, cache_read_tokens=400, cache_write_tokens=0, reasoning_tokens=128),
+        ),
+    ),
+)
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def item_events(index: int, item: Json) -> Iterator[Json]:
+    """The events of one item, as the API sends them."""
+    at = {"output_index": index, "item_id": item["id"]}
+    empty: Json = {"content": [], "summary": [], "arguments": ""}
+    yield {
+        "type": "response.output_item.added",
+        "output_index": index,
+        "item": {**item, **{name: empty[name] for name in empty if name in item}},
+    }
+    for number, part in enumerate(item.get("content", [])):
+        kind, name = ("output_text", "text") if "text" in part else ("refusal", "refusal")
+        here = {**at, "content_index": number}
+        yield {"type": "response.content_part.added", **here, "part": {**part, name: ""}}
+        for piece in halves(part[name]):
+            yield {"type": f"response.{kind}.delta", **here, "delta": piece, "logprobs": []}
+        yield {"type": f"response.{kind}.done", **here, name: part[name], "logprobs": []}
+    for number, part in enumerate(item.get("summary", [])):
+        here = {**at, "summary_index": number}
+        for piece in halves(part["text"]):
+            yield {"type": "response.reasoning_summary_text.delta", **here, "delta": piece}
+    for piece in halves(item.get("arguments", "")):
+        yield {"type": "response.function_call_arguments.delta", **at, "delta": piece}
+    yield {"type": "response.output_item.done", "output_index": index, "item": item}
+
+
+def halves(whole: str) -> list[str]:
+    """A text in two pieces, without empty ones."""
+    middle = len(whole) // 2
+    return [piece for piece in (whole[:middle], whole[middle:]) if piece]
+
+
+def events_of(document: Json) -> list[Json]:
+    """The events that stream a response."""
+    begun: Json = {**document, "status": "in_progress", "output": [], "usage": None, "incomplete_details": None}
+    items = [event for index, item in enumerate(document["output"]) for event in item_events(index, item)]
+    events: list[Json] = [
+        {"type": "response.created", "response": begun},
+        {"type": "response.in_progress", "response": begun},
+        *items,
+        {"type": f"response.{document['status']}", "response": document},
+    ]
+    return [{**event, "sequence_number": number} for number, event in enumerate(events)]
+
+
+def encoded(events: Sequence[Mapping[str, Any]], newline: str = "\n") -> bytes:
+    """Events as server-sent events."""
+    return "".join(
+        f"event: {event['type']}{newline}data: {json.dumps(event, ensure_ascii=False)}{newline}{newline}"
+        for event in events
+    ).encode()
+
+
+def streamed(pieces: Sequence[bytes], *, is_ended: bool = True) -> tuple[ResponsesReader, list[StreamEvent]]:
+    """A reader that has read these bytes, and what it gave."""
+    reader, decoder = ResponsesReader(), EventDecoder()
+    deltas = [delta for piece in pieces for event in decoder.feed(piece) for delta in reader.feed(event)]
+    if is_ended:
+        for event in decoder.end():
+            try:
+                deltas += reader.feed(event)
+            except LLMResponseError:  # half an event, as the client takes it
+                break
+    return reader, deltas
+
+
+def without_raw(response: LLMResponse) -> LLMResponse:
+    """A response without what the wire said."""
+    return replace(response, raw={}, request_id=None)
+
+
+def reply_action(
+    document: Json, *, status: int = 200, headers: Mapping[str, str] | None = None, gzip: bool = False
+) -> Action:
+    """A reply of the server."""
+    return {"body": json.dumps(document), "status": status, "headers": headers or {}, "gzip": gzip}
+
+
+def stream_action(content: bytes, *, gzip: bool = False, split_at: Sequence[int] = ()) -> Action:
+    """A stream of the server."""
+    headers = {"content-type": "text/event-stream"}
+    return {"body": content.decode(), "headers": headers, "gzip": gzip, "split_at": list(split_at)}
+
+
+RICH = body(
+    reasoning("**One** é", "**Two**"),
+    message(text("Grüezi \u2028 there")),
+    call(0, "get_weather", '{"city":"Zürich"}'),
+    call(1, "now", "{}"),
+    usage=usage(1000, 200, cached=400, thought=128),
+)
+RICH_STREAM = encoded(events_of(RICH))
+
+
+# --- Replies
+
+
+@every_case
+def test_whole_reply(case: Case) -> None:
+    """A whole body gives the normal form, and stays at hand as it came."""
+    response = from_payload(case.body, request_id="req_1")
+
+    assert without_raw(response) == case.normal
+    assert response.raw == case.body
+    assert response.request_id == "req_1"
+
+
+@every_case
+def test_streamed_reply(case: Case) -> None:
+    """A stream gives the same normal form as the whole body, and its pieces add up to it."""
+    reader, deltas = streamed([encoded(events_of(case.body))])
+    response = reader.response(None)
+
+    assert reader.is_complete
+    assert without_raw(response) == case.normal
+    assert "".join(delta.text for delta in deltas if isinstance(delta, TextDelta)) == response.text
+    assert "".join(delta.text for delta in deltas if isinstance(delta, ReasoningDelta)) == (response.reasoning or "")
+    calls = [delta for delta in deltas if isinstance(delta, ToolCallDelta)]
+    assert [delta.id for delta in calls if delta.id] == [tool.id for tool in response.tool_calls]
+
+
+@every_case
+def test_output_left_empty_in_the_last_event(case: Case) -> None:
+    """Some gateways leave `output` empty in the last event: the pieces are kept, with or without finished items."""
+    events = events_of(case.body)
+    events[-1]["response"] = {**case.body, "output": []}
+    bare = [event for event in events if event["type"] != "response.output_item.done"]
+
+    assert without_raw(streamed([encoded(events)])[0].response(None)) == case.normal
+    assert without_raw(streamed([encoded(bare)])[0].response(None)) == case.normal
+
+
+def test_unfinished_item_before_an_empty_last_output() -> None:
+    """Where the last event's output is empty, text of an item that was never finished is kept too."""
+    cut = body(message(text("one ")), message(text("two")), status="incomplete")
+    events = events_of(cut)
+    del events[-2]  # the second item is never reported as done
+    events[-1]["response"] = {**cut, "output": []}
+
+    assert streamed([encoded(events)])[0].response(None).text == "one two"
+
+
+def test_items_without_pieces_before_an_empty_last_output() -> None:
+    """Where nothing but finished items came, they are the reply."""
+    document = body(message(text("hi")), call(0, "now", "{}"))
+    events = [event for event in events_of(document) if not str(event["type"]).endswith("delta")]
+    events[-1]["response"] = {**document, "output": []}
+
+    assert without_raw(streamed([encoded(events)])[0].response(None)) == without_raw(from_payload(document))
+
+
+def test_pieces_of_parallel_calls_in_turn() -> None:
+    """Pieces of two calls that come in turn stay apart; each call has its index, and names itself once."""
+    events: list[Json] = [
+        {"type": "response.output_item.added", "output_index": 1, "item": call(0, "a", "")},
+        {"type": "response.output_item.added", "output_index": 2, "item": call(1, "b", "")},
+        {"type": "response.function_call_arguments.delta", "output_index": 1, "delta": '{"x"'},
+        {"type": "response.function_call_arguments.delta", "output_index": 2, "delta": '{"y"'},
+        {"type": "response.function_call_arguments.delta", "output_index": 1, "delta": ":1}"},
+        {"type": "response.function_call_arguments.delta", "output_index": 2, "delta": ":2}"},
+        {"type": "response.completed", "response": body()},
+    ]
+    reader, deltas = streamed([encoded(events)])
+
+    assert reader.response(None).tool_calls == (ToolCall("call_0", "a", {"x": 1}), ToolCall("call_1", "b", {"y": 2}))
+    assert deltas == [
+        ToolCallDelta(0, "call_0", "a", ""),
+        ToolCallDelta(1, "call_1", "b", ""),
+        ToolCallDelta(0, None, None, '{"x"'),
+        ToolCallDelta(1, None, None, '{"y"'),
+        ToolCallDelta(0, None, None, ":1}"),
+        ToolCallDelta(1, None, None, ":2}"),
+    ]
+
+
+def test_call_that_comes_in_one_piece() -> None:
+    """A call that is only told of when it is finished is one piece."""
+    done = {"type": "response.output_item.done", "output_index": 0, "item": call(0, "a", '{"x":1}')}
+    _, deltas = streamed([encoded([done])])
+
+    assert deltas == [ToolCallDelta(0, "call_0", "a", '{"x":1}')]
+
+
+@pytest.mark.parametrize("status", ["cancelled", "queued", "a_status_of_2031"])
+def test_unknown_status_passes_through(status: str) -> None:
+    """A status that is no end known here is kept in the provider's word."""
+    response = from_payload(body(message(text("x")), status=status))
+
+    assert (response.finish_reasons, response.finish_reason) == ((status,), None)
+
+
+@pytest.mark.parametrize(
+    ("details", "raw", "finish"),
+    [(None, "incomplete", None), ({"reason": ""}, "incomplete", None), ({"reason": "new"}, "new", None)],
+)
+def test_incomplete_without_a_known_reason(details: Any, raw: str, finish: FinishReason | None) -> None:
+    """An incomplete reply is no good one, whatever its reason, and calls in it may be cut."""
+    response = from_payload(body(call(0, "a", "{"), status="incomplete", incomplete_details=details))
+
+    assert (response.finish_reasons, response.finish_reason) == ((raw,), finish)
+
+
+def test_items_not_known_here_are_ignored() -> None:
+    """Built-in tools and parts of other types add nothing to the text."""
+    odd = {"type": "web_search_call", "id": "ws_1", "status": "completed"}
+
+    assert from_payload(body(odd, message({"type": "hologram", "text": "?"}, text("hi")))).text == "hi"
+
+
+def test_custom_tool_call() -> None:
+    """A custom tool's input is the arguments' text."""
+    item = {"type": "custom_tool_call", "id": "ct_1", "call_id": "call_9", "name": "sql", "input": "select 1"}
+
+    assert from_payload(body(item)).tool_calls == (ToolCall("call_9", "sql", "select 1"),)
+
+
+@pytest.mark.parametrize("output", [None, {}, "x"])
+def test_no_output(output: Any) -> None:
+    """A body without output is no reply, and says its request's id."""
+    with pytest.raises(LLMResponseError, match="no output") as caught:
+        from_payload({**body(), "output": output}, request_id="req_1")
+
+    assert caught.value.request_id == "req_1"
+
+
+def test_failed_without_an_error() -> None:
+    """A response that has failed raises even where it does not say why."""
+    with pytest.raises(LLMServerError):
+        from_payload(body(status="failed"))
+    with pytest.raises(LLMServerError) as caught:
+        from_payload(body(status="failed", error=ERROR), request_id="req_1")
+    assert (caught.value.code, caught.value.request_id) == ("server_error", "req_1")
+    with pytest.raises(StreamedError):
+        streamed([encoded([{"type": "response.failed", "response": body(status="failed")}])])
+
+
+# --- Streams
+
+
+@few
+@given(st.lists(st.integers(0, len(RICH_STREAM)), max_size=12), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
+def test_any_split_gives_the_same(cuts: list[int], newline: str, comments: bool) -> None:
+    """Wherever the bytes are cut, whatever ends the lines, and with comments between: the reply is the same."""
+    content = encoded(events_of(RICH), newline)
+    if comments:
+        content = content.replace(b"event: ", f": keep-alive{newline}event: ".encode())
+    ends = sorted({min(cut, len(content)) for cut in cuts})
+    pieces = [content[start:end] for start, end in zip([0, *ends], [*ends, len(content)], strict=True)]
+
+    assert streamed(pieces)[0].response(None) == from_payload(RICH)
+
+
+def test_every_single_split() -> None:
+    """A cut at each position of the stream changes nothing."""
+    whole = from_payload(TINY)
+    for cut in range(len(TINY_STREAM)):
+        assert streamed([TINY_STREAM[:cut], TINY_STREAM[cut:]])[0].response(None) == whole
+
+
+TINY = body(message(text("Zürich")), call(0, "now", '{"a":1}'))
+TINY_STREAM = encoded([event for event in events_of(TINY) if event["type"] != "response.in_progress"])
+
+
+def test_every_truncation_is_seen() -> None:
+    """A stream that ends at any byte before the end of its last event is not complete."""
+    end = len(TINY_STREAM.rstrip(b"\n"))
+    for length in range(end):
+        assert not streamed([TINY_STREAM[:length]])[0].is_complete
+    assert streamed([TINY_STREAM[:end]])[0].is_complete
+
+
+def test_unfinished_stream_has_no_finish_reason() -> None:
+    """What has come so far is there, without a reason for an end that has not come."""
+    reader, _ = streamed([encoded(events_of(RICH)[:-1])])
+
+    response = reader.response(None)
+    assert response.text == "Grüezi \u2028 there"
+    assert (response.finish_reasons, reader.is_complete) == ((), False)
+
+
+@pytest.mark.parametrize(
+    "data", [b"[DONE]", b'{"type":"response.hologram.delta","delta":"x"}', b'{"type":7}', b'{"delta":{}}', b"{}"]
+)
+def test_unknown_events_are_ignored(data: bytes) -> None:
+    """Events of other types say nothing, and end nothing: `[DONE]` is not of this format."""
+    reader = ResponsesReader()
+
+    assert list(reader.feed(ServerSentEvent("message", data))) == []
+    assert not reader.is_complete
+
+
+ERROR = {"code": "server_error", "message": "The server had an error"}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "response.failed", "response": body(status="failed", error=ERROR)},
+        {"type": "response.completed", "response": body(error=ERROR)},
+        {"type": "error", **ERROR, "param": None, "sequence_number": 3},
+        {"type": "error", "error": {"type": "server_error", **ERROR}},
+        {"error": {"type": "server_error", **ERROR}},
+    ],
+)
+def test_error_inside_a_stream(event: Json) -> None:
+    """Each way to report an error inside a stream raises it, with its code and the status that goes with it."""
+    with pytest.raises(StreamedError) as caught:
+        ResponsesReader().feed(ServerSentEvent("message", json.dumps(event).encode()))
+
+    seen = caught.value.body
+    assert (seen.code, seen.message, seen.status_code) == ("server_error", ERROR["message"], 500)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        ({"code": "rate_limit_exceeded"}, 429),
+        ({"code": "invalid_prompt"}, 400),
+        ({"code": None, "type": "rate_limit_error"}, 429),
+        ({}, 500),
+    ],
+)
+def test_status_of_a_failure(error: Json, status: int) -> None:
+    """Whether a failure inside a success is repeated hangs on its code."""
+    assert errors_of({"error": {"message": "x", **error}}).status_code == status
+
+
+# --- Usage
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+counts = st.integers(-5, 50) | st.floats(-5, 50) | anything
+
+
+def some(*names: str) -> st.SearchStrategy[Any]:
+    """An object with any of these fields, or anything."""
+    return anything | st.fixed_dictionaries({}, optional=dict.fromkeys(names, counts))
+
+
+usages = anything | st.fixed_dictionaries(
+    {},
+    optional={
+        "input_tokens": counts,
+        "output_tokens": counts,
+        "total_tokens": counts,
+        "cost": counts,
+        "input_tokens_details": some("cached_tokens", "cache_write_tokens"),
+        "output_tokens_details": some("reasoning_tokens"),
+    },
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(usages)
+def test_usage_is_always_sane(reported: Any) -> None:
+    """Whatever a server reports, nothing is negative and no part exceeds its whole."""
+    seen = from_payload(body(usage=reported)).usage
+
+    read, write, thought = seen.cache_read_tokens or 0, seen.cache_write_tokens or 0, seen.reasoning_tokens or 0
+    tokens = [seen.prompt_tokens, seen.completion_tokens, seen.total_tokens, read, write, thought]
+    assert all(0 <= count < 2**63 for count in tokens)
+    assert read + write <= seen.prompt_tokens
+    assert thought <= seen.completion_tokens
+    assert (seen.cost_usd is None) == (seen.cost_source is None)
+
+
+@few
+@given(st.dictionaries(st.sampled_from(["id", "model", "status", "output", "error", "incomplete_details"]), anything))
+def test_any_reply_is_read_or_refused(fields: Json) -> None:
+    """A body of any shape is either read or refused with an error of ours."""
+    try:
+        response = from_payload(body() | fields)
+    except LLMError:
+        return
+    assert all(isinstance(reason, str) for reason in response.finish_reasons)
+
+
+@few
+@given(st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(["type", "content", "name", "arguments"], anything))))
+def test_any_items_are_read(items: list[Json]) -> None:
+    """Items with fields of any shape break neither a whole reply nor a stream."""
+    assert isinstance(from_payload(body(*items)).text, str)
+    done = [{"type": "response.output_item.done", "output_index": 0, "item": item} for item in items]
+    reader = ResponsesReader()
+    for event in done:
+        reader.feed(ServerSentEvent("message", json.dumps(event).encode()))
+    assert isinstance(reader.response(None).text, str)
+
+
+@few
+@given(st.dictionaries(st.sampled_from(["output_index", "item", "item_id", "delta", "response", "part"]), anything))
+def test_any_event_is_read_or_refused(fields: Json) -> None:
+    """Events of known types with fields of any shape are read or refused with an error that the client knows."""
+    for kind in sorted({str(event["type"]) for event in events_of(RICH)}):
+        reader = ResponsesReader()
+        try:
+            reader.feed(ServerSentEvent(kind, json.dumps({"type": kind, **fields}).encode()))
+        except (StreamedError, LLMResponseError):
+            continue
+        assert isinstance(reader.response(None).text, str)
+
+
+def test_absent_is_not_zero() -> None:
+    """Parts that are not reported stay unknown."""
+    seen = from_payload(body(usage={"input_tokens": 5, "output_tokens": 2, "input_tokens_details": None})).usage
+
+    assert seen == LLMUsage(5, 2, 7)
+
+
+# --- Requests
+
+
+def request(prompt: str = "hi", **fields: Any) -> LLMRequest:
+    """A request with what a test needs."""
+    return LLMRequest("openai_responses", "gpt-5-mini", prompt, **fields)
+
+
+def test_smallest_payload() -> None:
+    """What was not asked for is not sent."""
+    assert to_payload(request()) == {"model": "gpt-5-mini", "input": "hi"}
+    assert to_payload(request(), stream=True) == {"model": "gpt-5-mini", "input": "hi", "stream": True}
+
+
+def test_parameters_have_their_names_here() -> None:
+    """Our parameters go out under this format's names, and extra fields win over them."""
+    asked = request(
+        system="be brief",
+        max_tokens=50,
+        temperature=0.0,
+        top_p=0.5,
+        reasoning_effort="low",
+        extra={"top_p": 1, "store": False},
+    )
+
+    assert to_payload(asked) == {
+        "model": "gpt-5-mini",
+        "input": "hi",
+        "instructions": "be brief",
+        "max_output_tokens": 50,
+        "temperature": 0.0,
+        "top_p": 1,
+        "reasoning": {"effort": "low"},
+        "store": False,
+    }
+
+
+@pytest.mark.parametrize(
+    "field", [{"stop": ("x",)}, {"seed": 1}, {"top_k": 5}, {"frequency_penalty": 0.1}, {"presence_penalty": 0.1}]
+)
+def test_parameters_without_a_place_are_refused(field: Json) -> None:
+    """Responses has no stop texts, seed, top k or penalties: they are refused by name."""
+    with pytest.raises(ConfigError, match=next(iter(field))):
+        to_payload(request(**field))
+
+
+def test_conversation() -> None:
+    """Text, pictures, calls and their results each become items."""
+    conversation = (
+        Message(role="system", content="be brief"),
+        Message(
+            role="user",
+            content=(Text("what?"), Image(url="https://x/y.png"), Image(data=b"\x01", media_type="image/gif")),
+        ),
+        Message(role="assistant", content=(Text("Let me "), Text("see.")), tool_calls=(WEATHER,)),
+        Message(role="tool", content="sunny", tool_call_id="call_0", name="get_weather"),
+        Message(role="assistant", tool_calls=(ToolCall("call_1", "raw", "{"),)),
+    )
+
+    assert to_payload(request(messages=conversation))["input"] == [
+        {"role": "system", "content": "be brief"},
+        {
+            "role": "user",
+            "content": [
+                {"type": "input_text", "text": "what?"},
+                {"type": "input_image", "image_url": "https://x/y.png"},
+                {"type": "input_image", "image_url": "data:image/gif;base64,AQ=="},
+            ],
+        },
+        {"role": "assistant", "content": "Let me see."},
+        {
+            "type": "function_call",
+            "call_id": "call_0",
+            "name": "get_weather",
+            "arguments": json.dumps({"city": "Zürich"}),
+        },
+        {"type": "function_call_output", "call_id": "call_0", "output": "sunny"},
+        {"type": "function_call", "call_id": "call_1", "name": "raw", "arguments": "{"},
+        {"role": "user", "content": "hi"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "names"),
+    [
+        (Message(role="tool", content="x"), "tool_call_id"),
+        (Message(role="user", content="x", name="Ada"), "name"),
+        (Message(role="user", content="x", tool_calls=(WEATHER,)), "tool_calls"),
+        (Message(role="assistant", content=(Image(url="https://x/y.png"),)), "image"),
+        (Message(role="user", content=(Image(),)), "image"),
+    ],
+)
+def test_messages_without_a_place_are_refused(said: Message, names: str) -> None:
+    """What a message cannot hold here is refused and not dropped."""
+    with pytest.raises(ConfigError, match=names):
+        to_payload(request(messages=(said,)))
+
+
+# --- Over a server
+
+
+async def finished(server: OpenAIServer, model: str) -> tuple[LLMResponse, list[StreamEvent]]:
+    """A streamed reply, and the pieces before it."""
+    async with PRESET.client(KEY, server.base_url) as client:
+        batches = [batch async for batch in client.stream(LLMRequest("openai_responses", model, "hi"))]
+    *deltas, last = [event for batch in batches for event in batch]
+    assert isinstance(last, Finish)
+    return last.response, deltas
+
+
+@pytest.mark.parametrize("compress", [False, True])
+async def test_complete_over_a_server(openai_server: OpenAIServer, compress: bool) -> None:
+    """A whole reply arrives, compressed or not; the request went to `/responses` with the key in its header."""
+    model = openai_server.script(reply_action(RICH, gzip=compress))
+    async with PRESET.client(KEY, openai_server.base_url) as client:
+        response = await client.complete(LLMRequest("openai_responses", model, "hi"))
+
+    (seen,) = openai_server.requests(model)
+    assert replace(response, request_id=None) == from_payload(RICH)
+    assert response.request_id
+    assert (seen["path"], seen.headers["authorization"]) == ("/v1/responses", f"Bearer {KEY}")
+
+
+@pytest.mark.parametrize("compress", [False, True])
+async def test_stream_over_a_server(openai_server: OpenAIServer, compress: bool) -> None:
+    """A stream arrives in small packets, compressed or not."""
+    model = openai_server.script(stream_action(RICH_STREAM, gzip=compress, split_at=list(range(100, 900, 97))))
+    response, deltas = await finished(openai_server, model)
+
+    assert replace(response, request_id=None) == from_payload(RICH)
+    assert TextDelta("Grüezi ") in deltas
+
+
+async def test_cut_stream_over_a_server(openai_server: OpenAIServer) -> None:
+    """A stream that ends without its last event is a broken connection."""
+    model = openai_server.script(stream_action(encoded(events_of(RICH)[:-1]) + b"data: [DONE]\n\n"))
+    with pytest.raises(LLMConnectionError, match="cut"):
+        await finished(openai_server, model)
+
+
+ERROR_REPLIES = (
+    (401, {"type": "invalid_request_error", "code": "invalid_api_key"}, LLMAuthenticationError, "invalid_api_key"),
+    (400, {"type": "invalid_request_error", "code": "model_not_found"}, LLMRequestError, "model_not_found"),
+    (429, {"type": "requests", "code": "rate_limit_exceeded"}, LLMRateLimitError, "rate_limit_exceeded"),
+    (
+        429,
+        {"type": "insufficient_quota", "code": "credit_balance_exhausted"},
+        LLMQuotaError,
+        "credit_balance_exhausted",
+    ),
+    (500, {"type": "server_error", "code": None}, LLMServerError, "500"),
+)
+
+
+@pytest.mark.parametrize(("status", "error", "kind", "error_type"), ERROR_REPLIES)
+async def test_error_replies(
+    openai_server: OpenAIServer, status: int, error: Json, kind: type[LLMError], error_type: str
+) -> None:
+    """Each error reply is its typed error, and its HTTP status is the reply's own."""
+    document = {"error": {"message": "scripted", "param": None, **error}}
+    model = openai_server.script(reply_action(document, status=status))
+    with pytest.raises(kind) as caught:
+        async with PRESET.client(KEY, openai_server.base_url) as client:
+            await client.complete(LLMRequest("openai_responses", model, "hi"))
+
+    assert (caught.value.status_code, caught.value.error_type) == (status, error_type)
+
+
+async def test_failed_response_over_a_server(openai_server: OpenAIServer) -> None:
+    """A response with status `failed` raises, whole or streamed; a server's fault is worth another try."""
+    failed = body(status="failed", error=ERROR)
+    whole = openai_server.script(reply_action(failed))
+    cut_off = openai_server.script(stream_action(encoded(events_of(failed))))
+    async with PRESET.client(KEY, openai_server.base_url) as client:
+        with pytest.raises(LLMServerError, match="The server had an error") as caught:
+            await client.complete(LLMRequest("openai_responses", whole, "hi"))
+    with pytest.raises(LLMServerError, match="The server had an error"):
+        await finished(openai_server, cut_off)
+
+    assert (caught.value.error_type, caught.value.retryable) == ("server_error", True)
+
+
+# --- Through the step
+
+COST = (Decimal(600) * Decimal("0.25") + Decimal(400) * Decimal("0.025") + Decimal(200) * 2) / 10**6
+"""600 fresh and 400 cached input tokens and 200 output tokens, at the price of gpt-5-mini."""
+
+
+async def test_step(openai_server: OpenAIServer, capture: Captured) -> None:
+    """A call through the step has one span with provider, tokens, finish reasons and the exact cost."""
+    model = openai_server.script(reply_action(RICH))
+    config = LLMCallConfig("openai_responses", model, prompt="hi")
+    async with PRESET.client(KEY, openai_server.base_url) as client:
+        result = await run_llm_call("flow", "step", config, capture.recorder(), client=client)
+
+    assert result["status"] == "ok"
+    assert result["usage"]["cost_usd"] == float(COST)
+    assert_span(capture, model)
+
+
+async def test_streamed_step(openai_server: OpenAIServer, capture: Captured) -> None:
+    """A streamed call through the step has the same span."""
+    model = openai_server.script(stream_action(RICH_STREAM))
+    config = LLMCallConfig("openai_responses", model, prompt="hi")
+    async with (
+        PRESET.client(KEY, openai_server.base_url) as client,
+        stream_llm_call("flow", "step", config, capture.recorder(), client=client) as stream,
+    ):
+        events = [event async for event in stream]
+
+    assert isinstance(events[-1], Finish)
+    assert_span(capture, model)
+
+
+def assert_span(capture: Captured, model: str) -> None:
+    """The span of the rich reply."""
+    seen = attributes(capture.span(f"chat {model}"))
+    assert seen["gen_ai.provider.name"] == "openai"
+    assert seen["gen_ai.operation.name"] == "chat"
+    assert seen["gen_ai.response.model"] == MODEL
+    assert (seen["gen_ai.usage.input_tokens"], seen["gen_ai.usage.output_tokens"]) == (1000, 200)
+    assert seen["gen_ai.response.finish_reasons"] == ("completed",)
+    assert seen["gen_ai.usage.cost"] == float(COST)
+
+
+# --- Beside the official SDK
+
+
+def assert_same(ours: LLMResponse, theirs: Response) -> None:
+    """Text, calls, status and tokens are the same in the SDK's eyes."""
+    assert theirs.output_text == ours.text
+    calls = [item for item in theirs.output if item.type == "function_call"]
+    assert ours.tool_calls == tuple(ToolCall(it.call_id, it.name, arguments_of(it.arguments)) for it in calls)
+    reason = theirs.incomplete_details and theirs.incomplete_details.reason
+    assert ours.finish_reasons == (reason or theirs.status,)
+    assert theirs.usage is not None
+    assert theirs.usage.input_tokens == ours.usage.prompt_tokens
+    assert theirs.usage.output_tokens == ours.usage.completion_tokens
+    assert theirs.usage.total_tokens == ours.usage.total_tokens
+    assert theirs.usage.input_tokens_details.cached_tokens == ours.usage.cache_read_tokens
+    assert theirs.usage.output_tokens_details.reasoning_tokens == ours.usage.reasoning_tokens
+
+
+@every_case
+async def test_sdk_reads_the_same(openai_server: OpenAIServer, case: Case) -> None:
+    """The official SDK, reading the same bodies from the same server, sees what we see."""
+    model = openai_server.script(reply_action(case.body))
+    async with (
+        openai.AsyncOpenAI(api_key=KEY, base_url=openai_server.base_url) as sdk,
+        PRESET.client(KEY, openai_server.base_url) as client,
+    ):
+        theirs = await sdk.responses.create(model=model, input="hi")
+        assert_same(await client.complete(LLMRequest("openai_responses", model, "hi")), theirs)
+    assert [seen.body for seen in openai_server.requests(model)] == [{"model": model, "input": "hi"}] * 2
+
+
+@every_case
+async def test_sdk_reads_the_same_stream(openai_server: OpenAIServer, case: Case) -> None:
+    """The official SDK gets the same text pieces and the same last response from the same stream."""
+    model = openai_server.script(stream_action(encoded(events_of(case.body))))
+    pieces: list[str] = []
+    last: Response | None = None
+    async with openai.AsyncOpenAI(api_key=KEY, base_url=openai_server.base_url) as sdk:
+        async for event in await sdk.responses.create(model=model, input="hi", stream=True):
+            if event.type == "response.output_text.delta":
+                pieces.append(event.delta)
+            elif isinstance(event, ResponseCompletedEvent | ResponseIncompleteEvent):
+                last = event.response
+    response, deltas = await finished(openai_server, model)
+
+    assert [delta.text for delta in deltas if isinstance(delta, TextDelta)] == pieces
+    assert last is not None
+    assert_same(response, last)
