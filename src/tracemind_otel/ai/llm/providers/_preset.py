@@ -36,6 +36,8 @@ class Preset:
     """The header that carries the key."""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     """More headers of every request."""
+    client_class: type[WireClient] = WireClient
+    """What makes its requests."""
     telemetry_name: str | None = None
     """`gen_ai.provider.name`, where the conventions spell it otherwise than `name`."""
 
@@ -63,7 +65,7 @@ class Preset:
             wanted = " or ".join(("base_url", *self.url_variables))
             raise ConfigError(f"provider {self.name!r} needs {wanted}: where its server is")
         variables = " or ".join(self.key_variables) or "api_key"
-        return WireClient(
+        return self.client_class(
             self.wire,
             provider_name=self.name,
             telemetry_name=self.telemetry_name,

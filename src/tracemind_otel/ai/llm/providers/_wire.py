@@ -103,6 +103,8 @@ def listed(value: object) -> list[Mapping[str, Any]]:
     """A JSON array of objects; whatever is none is left out."""
     if not isinstance(value, list):
         return []
+    if len(items := cast("list[object]", value)) == 1 and isinstance(items[0], dict):
+        return cast("list[Mapping[str, Any]]", items)
     return [cast("Mapping[str, Any]", item) for item in cast("list[object]", value) if isinstance(item, dict)]
 
 
@@ -147,14 +149,23 @@ def document_of(event: ServerSentEvent) -> Mapping[str, Any]:
     Raises:
         LLMResponseError: it is none.
     """
-    document = _loads(event.data)
+    try:
+        # A string spares the guess of its encoding; JSON on the wire is UTF-8 (RFC 8259, 8.1).
+        document = _parse(event.data.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError):
+        raise LLMResponseError("an event of the stream is not JSON") from None
     if not isinstance(document, dict):
         raise LLMResponseError("an event of the stream is not a JSON object")
     return cast("Mapping[str, Any]", document)
 
 
-def _loads(data: bytes) -> object:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        raise LLMResponseError("an event of the stream is not JSON") from None
+_DECODER = json.JSONDecoder()
+
+
+def _parse(text: str) -> object:
+    """Half the time of `json.loads` for a document without white space around it, as each chunk is."""
+    if text.startswith("{"):
+        document, end = _DECODER.raw_decode(text)
+        if end == len(text):
+            return document
+    return _DECODER.decode(text)

@@ -376,6 +376,9 @@ def _cost(cost: object, accent: Accent) -> float | None:
 # --- Stream
 
 
+_HEAD = ("id", "model", "service_tier")
+
+
 @dataclass(slots=True)
 class _CallPieces:
     id: str | None = None
@@ -410,29 +413,37 @@ class ChatReader:
         document = document_of(event)
         if document.get("error") or event.name == "error" or document.get("object") == "error":
             raise StreamedError(errors_of(document))
-        for name in ("id", "model", "service_tier"):
-            if name not in self._head and (value := text_of(document.get(name))):
-                # Azure's first chunk has neither id nor model.
-                self._head[name] = value
+        if len(self._head) < len(_HEAD):
+            self._note_head(document)
         # The last usage that is not null wins: it may come in one chunk, in all, or beside the choices.
-        self._usage = (
-            mapped(document.get("usage")) or mapped(mapped(document.get("x_groq")).get("usage")) or self._usage
-        )
-        deltas: list[StreamEvent] = []
-        for choice in listed(document.get("choices")):
-            deltas += self._choice(choice)
-        return deltas
+        if usage := mapped(document.get("usage")) or mapped(mapped(document.get("x_groq")).get("usage")):
+            self._usage = usage
+        choices = listed(document.get("choices"))
+        if len(choices) == 1:
+            return self._choice(choices[0])
+        return [delta for choice in choices for delta in self._choice(choice)]
 
-    def _choice(self, choice: Mapping[str, Any]) -> list[StreamEvent]:
+    def _note_head(self, document: Mapping[str, Any]) -> None:
+        """Azure's first chunk has neither id nor model."""
+        for name in _HEAD:
+            if name not in self._head and (value := text_of(document.get(name))):
+                self._head[name] = value
+
+    def _choice(self, choice: Mapping[str, Any]) -> Sequence[StreamEvent]:
         index = count_of(choice.get("index")) or 0
         self._begun.add(index)
         if reason := text_of(choice.get("finish_reason")):
             self._reasons[index] = reason
-        return [] if index else self._delta(mapped(choice.get("delta")))
+        return () if index else self._delta(mapped(choice.get("delta")))
 
-    def _delta(self, delta: Mapping[str, Any]) -> list[StreamEvent]:
+    def _delta(self, delta: Mapping[str, Any]) -> Sequence[StreamEvent]:
+        content = delta.get("content")
+        if len(delta) == 1 and isinstance(content, str) and content:
+            # Nearly every chunk of a stream: a piece of text and nothing else.
+            self._text.append(content)
+            return (TextDelta(content),)
         deltas: list[StreamEvent] = []
-        text, thought = _split_content(delta.get("content"))
+        text, thought = _split_content(content)
         if thought := _reasoning(delta) or thought:
             self._reasoning.append(thought)
             deltas.append(ReasoningDelta(thought))

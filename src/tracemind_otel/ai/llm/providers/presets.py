@@ -7,7 +7,7 @@ A preset is data; adding one takes no code. Base URLs and variables are those th
 from __future__ import annotations
 
 from ._preset import Preset
-from .openai import Accent, chat_wire
+from .openai import Accent, ChatClient, chat_wire
 
 
 def _compatible(
@@ -41,6 +41,7 @@ def _compatible(
         url_variables=url_variables,
         needs_key=bool(keys),
         telemetry_name=telemetry_name,
+        client_class=ChatClient,
     )
 
 
