@@ -68,7 +68,6 @@ SIDEWAYS = [
     ("ai.llm.providers.*", "ai.llm.providers._*"),
     ("ai.llm.providers.presets", "ai.llm.providers.openai"),
     ("ai.llm.providers.azure_openai", "ai.llm.providers.openai"),
-    ("ai.llm.providers.openai_responses", "ai.llm.providers.openai"),
     ("steps.ai_llm_call", "steps.*"),
     ("steps.call", "steps.config"),
     ("steps.stream", "steps.*"),

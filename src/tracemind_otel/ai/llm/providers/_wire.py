@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
 from ....errors import ConfigError, LLMResponseError
-from ..types import FinishReason, LLMRequest, LLMResponse, StreamEvent
+from ..types import FinishReason, Image, LLMRequest, LLMResponse, StreamEvent, ToolCall
 from ._http import ErrorBody, error_body
 from ._sse import ServerSentEvent
 
@@ -169,3 +170,27 @@ def _parse(text: str) -> object:
         if end == len(text):
             return document
     return _DECODER.decode(text)
+
+
+def arguments_of(arguments: object) -> Mapping[str, Any] | str:
+    """Arguments as an object; as the raw text where they are no JSON object; empty for null and nothing."""
+    if not isinstance(arguments, str) or not arguments.strip():
+        return mapped(arguments)
+    try:
+        parsed = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+    return cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else arguments
+
+
+def outgoing_call(call: ToolCall) -> dict[str, Any]:
+    """A tool call as Chat Completions spells it, and Cohere after it."""
+    arguments = call.arguments if isinstance(call.arguments, str) else json.dumps(dict(call.arguments))
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+
+
+def image_url(image: Image) -> str:
+    """The address of a picture; a data URL for one that is given by its bytes."""
+    if image.data is None:
+        return image.url or ""
+    return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"

@@ -34,6 +34,7 @@ from ._sse import ServerSentEvent
 from ._wire import (
     StreamedError,
     Wire,
+    arguments_of,
     count_of,
     document_of,
     listed,
@@ -177,7 +178,7 @@ def _refuse_images(message: Message) -> None:
 
 
 def _tool_use(call: ToolCall) -> dict[str, Any]:
-    arguments = _arguments(call.arguments) if isinstance(call.arguments, str) else dict(call.arguments)
+    arguments = arguments_of(call.arguments) if isinstance(call.arguments, str) else dict(call.arguments)
     if isinstance(arguments, str):
         raise ConfigError(f"tool call {call.id!r}: its arguments are not a JSON object, the only form anthropic takes")
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
@@ -260,21 +261,10 @@ def _joined(blocks: Iterable[Mapping[str, Any]], kind: str) -> str:
 def _incoming_calls(blocks: Iterable[Mapping[str, Any]]) -> list[ToolCall]:
     asked = [block for block in blocks if block.get("type") == "tool_use"]
     return [
-        ToolCall(text_of(block.get("id")) or f"call_{number}", name, _arguments(block.get("input")))
+        ToolCall(text_of(block.get("id")) or f"call_{number}", name, arguments_of(block.get("input")))
         for number, block in enumerate(asked)
         if (name := text_of(block.get("name")))
     ]
-
-
-def _arguments(given: object) -> Mapping[str, Any] | str:
-    """Arguments as an object; as the raw text where that is cut or no JSON object; empty for nothing at all."""
-    if not isinstance(given, str) or not given.strip():
-        return mapped(given)
-    try:
-        parsed = json.loads(given)
-    except (ValueError, RecursionError):
-        return given
-    return cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else given
 
 
 def _refusal(details: Mapping[str, Any]) -> str | None:
@@ -365,7 +355,7 @@ class _Block:
             if name != "partial_json":
                 block[name] = (text_of(block.get(name)) or "") + said
             elif said.strip():
-                block["input"] = _arguments(said)
+                block["input"] = arguments_of(said)
         if self.citations:
             block["citations"] = [*listed(block.get("citations")), *self.citations]
         return block

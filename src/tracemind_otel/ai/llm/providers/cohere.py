@@ -6,11 +6,9 @@ A reply does not name its model, so it is priced by the model that was asked for
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 from ....errors import ConfigError, LLMResponseError
 from ..types import (
@@ -30,7 +28,20 @@ from ..types import (
 from ._http import ErrorBody, error_body
 from ._preset import Preset
 from ._sse import ServerSentEvent
-from ._wire import StreamedError, Wire, count_of, document_of, listed, mapped, normal_finish, part_of, text_of
+from ._wire import (
+    StreamedError,
+    Wire,
+    arguments_of,
+    count_of,
+    document_of,
+    image_url,
+    listed,
+    mapped,
+    normal_finish,
+    outgoing_call,
+    part_of,
+    text_of,
+)
 
 _FINISH_REASONS: dict[str, FinishReason] = {
     "COMPLETE": "stop",
@@ -96,7 +107,7 @@ def _message(message: Message) -> dict[str, Any]:
     if message.content or not message.tool_calls:
         said["content"] = _content(message)
     if message.tool_calls:
-        said["tool_calls"] = [_outgoing_call(call) for call in message.tool_calls]
+        said["tool_calls"] = [outgoing_call(call) for call in message.tool_calls]
     if message.role == "tool":
         if message.tool_call_id is None:
             raise ConfigError("messages: cohere needs tool_call_id in a tool's message")
@@ -117,18 +128,7 @@ def _part(part: Text | Image) -> dict[str, Any]:
         return {"type": "text", "text": part.text}
     if part.data is None and not part.url:
         raise ConfigError("messages: an image needs a url or data")
-    return {"type": "image_url", "image_url": {"url": _image_url(part)}}
-
-
-def _image_url(image: Image) -> str:
-    if image.data is None:
-        return image.url or ""
-    return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"
-
-
-def _outgoing_call(call: ToolCall) -> dict[str, Any]:
-    arguments = call.arguments if isinstance(call.arguments, str) else json.dumps(dict(call.arguments))
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+    return {"type": "image_url", "image_url": {"url": image_url(part)}}
 
 
 # --- Whole reply
@@ -170,23 +170,10 @@ def _split_content(content: object) -> tuple[str, str]:
 
 def _incoming_calls(message: Mapping[str, Any]) -> list[ToolCall]:
     return [
-        ToolCall(text_of(call.get("id")) or f"call_{number}", name, _arguments(function.get("arguments")))
+        ToolCall(text_of(call.get("id")) or f"call_{number}", name, arguments_of(function.get("arguments")))
         for number, call in enumerate(listed(message.get("tool_calls")))
         if (name := text_of((function := mapped(call.get("function"))).get("name")))
     ]
-
-
-def _arguments(arguments: object) -> Mapping[str, Any] | str:
-    """Arguments as an object; as the raw text where they are no JSON object; empty for null and nothing."""
-    if isinstance(arguments, dict):
-        return mapped(cast("object", arguments))
-    if not isinstance(arguments, str) or not arguments.strip():
-        return {}
-    try:
-        parsed = json.loads(arguments)
-    except (ValueError, RecursionError):
-        return arguments
-    return cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else arguments
 
 
 def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
@@ -294,7 +281,7 @@ class CohereReader:
 
     def response(self, request_id: str | None) -> LLMResponse:
         calls = tuple(
-            ToolCall(pieces.id, pieces.name, _arguments("".join(pieces.arguments)))
+            ToolCall(pieces.id, pieces.name, arguments_of("".join(pieces.arguments)))
             for _, pieces in sorted(self._calls.items())
         )
         return LLMResponse(

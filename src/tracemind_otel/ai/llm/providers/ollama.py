@@ -10,7 +10,7 @@ import base64
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 from ....errors import ConfigError, LLMResponseError
@@ -33,7 +33,7 @@ from ._http import HttpPool, error_body
 from ._loop import PerLoop
 from ._preset import Preset
 from ._sse import ServerSentEvent
-from ._wire import StreamedError, Wire, count_of, document_of, listed, mapped, normal_finish, text_of
+from ._wire import StreamedError, Wire, arguments_of, count_of, document_of, listed, mapped, normal_finish, text_of
 
 _DEFAULT_PORT = 11434
 _UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared with, never bound
@@ -127,7 +127,7 @@ def _image(image: Image) -> str:
 
 
 def _outgoing_call(call: ToolCall) -> dict[str, Any]:
-    arguments = _arguments(call.arguments) if isinstance(call.arguments, str) else call.arguments
+    arguments = arguments_of(call.arguments) if isinstance(call.arguments, str) else call.arguments
     if isinstance(arguments, str):
         raise ConfigError("messages: ollama takes a tool call's arguments as a JSON object only")
     return {"function": {"name": call.name, "arguments": dict(arguments)}}
@@ -168,22 +168,9 @@ def incoming_calls(message: Mapping[str, Any], first: int) -> list[ToolCall]:
         if (name := text_of((function := mapped(call.get("function"))).get("name")))
     ]
     return [
-        ToolCall(text_of(call.get("id")) or f"call_{number}", name, _arguments(function.get("arguments")))
+        ToolCall(text_of(call.get("id")) or f"call_{number}", name, arguments_of(function.get("arguments")))
         for number, (call, function, name) in enumerate(named, first)
     ]
-
-
-def _arguments(arguments: object) -> Mapping[str, Any] | str:
-    """Arguments as an object; as the raw text where they are no JSON object; empty for null and nothing."""
-    if isinstance(arguments, dict):
-        return mapped(cast("object", arguments))
-    if not isinstance(arguments, str) or not arguments.strip():
-        return {}
-    try:
-        parsed = json.loads(arguments)
-    except (ValueError, RecursionError):
-        return arguments
-    return cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else arguments
 
 
 def usage_of(document: Mapping[str, Any]) -> LLMUsage:

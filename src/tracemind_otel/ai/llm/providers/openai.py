@@ -6,7 +6,6 @@ accents, the documentation of each server.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -36,12 +35,15 @@ from ._sse import ServerSentEvent
 from ._wire import (
     StreamedError,
     Wire,
+    arguments_of,
     cost_of,
     count_of,
     document_of,
+    image_url,
     listed,
     mapped,
     normal_finish,
+    outgoing_call,
     part_of,
     refuse_others,
     text_of,
@@ -210,7 +212,7 @@ def _messages(req: LLMRequest) -> list[dict[str, Any]]:
 def _message(message: Message) -> dict[str, Any]:
     said: dict[str, Any] = {"role": message.role, "content": _content(message.content)}
     if message.tool_calls:
-        said["tool_calls"] = [_outgoing_call(call) for call in message.tool_calls]
+        said["tool_calls"] = [outgoing_call(call) for call in message.tool_calls]
         said["content"] = said["content"] or None
     if message.tool_call_id is not None:
         said["tool_call_id"] = message.tool_call_id
@@ -228,18 +230,6 @@ def _content(content: str | Sequence[Text | Image]) -> str | list[dict[str, Any]
         else {"type": "image_url", "image_url": {"url": image_url(part)}}
         for part in content
     ]
-
-
-def image_url(image: Image) -> str:
-    """The address of a picture; a data URL for one that is given by its bytes."""
-    if image.data is None:
-        return image.url or ""
-    return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"
-
-
-def _outgoing_call(call: ToolCall) -> dict[str, Any]:
-    arguments = call.arguments if isinstance(call.arguments, str) else json.dumps(dict(call.arguments))
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
 # --- Whole reply
@@ -311,19 +301,6 @@ def _incoming_calls(message: Mapping[str, Any]) -> list[ToolCall]:
     if not calls and (name := text_of(old.get("name"))):
         return [ToolCall("call_0", name, arguments_of(old.get("arguments")))]
     return calls
-
-
-def arguments_of(arguments: object) -> Mapping[str, Any] | str:
-    """Arguments as an object; as the raw text where they are no JSON object; empty for null and nothing."""
-    if isinstance(arguments, dict):
-        return cast("dict[str, Any]", arguments)
-    if not isinstance(arguments, str) or not arguments.strip():
-        return {}
-    try:
-        parsed = json.loads(arguments)
-    except (ValueError, RecursionError):
-        return arguments
-    return cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else arguments
 
 
 def usage_of(usage: Mapping[str, Any], accent: Accent = Accent()) -> LLMUsage:

@@ -32,9 +32,11 @@ from ._sse import ServerSentEvent
 from ._wire import (
     StreamedError,
     Wire,
+    arguments_of,
     cost_of,
     count_of,
     document_of,
+    image_url,
     listed,
     mapped,
     normal_finish,
@@ -42,7 +44,6 @@ from ._wire import (
     refuse_others,
     text_of,
 )
-from .openai import arguments_of, image_url
 
 _SUPPORTED = ("temperature", "top_p", "max_tokens", "reasoning_effort")
 
