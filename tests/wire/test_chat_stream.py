@@ -443,8 +443,8 @@ def test_usage_is_always_sane(usage: Any, accent: str) -> None:
     assert seen.cost_usd is None or seen.cost_usd >= 0
 
 
-ERRORS: dict[str, tuple[str, type[LLMError], int, str | None]] = {
-    "openai": (event({"error": {"message": "bad", "type": "server_error", "code": None}}), LLMStatusError, 200, None),
+ERRORS: dict[str, tuple[str, type[LLMError], int | None, str | None]] = {
+    "openai": (event({"error": {"message": "bad", "type": "server_error", "code": None}}), LLMServerError, None, None),
     "vllm-old": (
         event({"object": "error", "message": "bad", "type": "BadRequestError", "code": 400}),
         LLMRequestError,
@@ -464,9 +464,9 @@ ERRORS: dict[str, tuple[str, type[LLMError], int, str | None]] = {
         502,
         None,
     ),
-    "xai": (event({"code": "overloaded", "error": "bad"}), LLMStatusError, 200, "overloaded"),
-    "lm-studio": (event({"error": "bad"}), LLMStatusError, 200, None),
-    "only-the-name": ('event: error\ndata: {"message": "bad"}\n\n', LLMStatusError, 200, None),
+    "xai": (event({"code": "overloaded", "error": "bad"}), LLMServerError, None, "overloaded"),
+    "lm-studio": (event({"error": "bad"}), LLMServerError, None, None),
+    "only-the-name": ('event: error\ndata: {"message": "bad"}\n\n', LLMServerError, None, None),
 }
 
 

@@ -320,7 +320,7 @@ FAILURES = [
         ({"body": '{"error": {"code": "moderation", "message": "Flagged", "metadata": {}}}'},),
         "moderation",
         "LLMStatusError",
-        200,
+        None,
         code="moderation",
         reason="Flagged",
     ),

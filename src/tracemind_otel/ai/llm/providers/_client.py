@@ -156,8 +156,7 @@ class WireClient(AsyncLLMClient):
         return status_error(reply, key=self._key, prompt=req.said, read=self._wire.errors_of)
 
     def _error_inside_success(self, reply: HttpReply, error: StreamedError, req: LLMRequest) -> LLMStatusError:
-        status_code = error.body.status_code or reply.status_code
-        return error_from_body(reply, status_code, error.body, key=self._key, prompt=req.said)
+        return error_from_body(reply, error.body.status_code, error.body, key=self._key, prompt=req.said)
 
     async def aclose(self) -> None:
         """Close this client's own connections; those of the shared pool are closed when their loop ends."""

@@ -23,6 +23,7 @@ from ....errors import (
     LLMError,
     LLMQuotaError,
     LLMResponseError,
+    LLMServerError,
     LLMStatusError,
     LLMTimeoutError,
     error_class_for_status,
@@ -383,19 +384,13 @@ def status_error(
 
 
 def error_from_body(
-    reply: HttpReply, status_code: int, body: ErrorBody, *, key: str | None, prompt: str
+    reply: HttpReply, status_code: int | None, body: ErrorBody, *, key: str | None, prompt: str
 ) -> LLMStatusError:
-    """The typed error for what an error body says; `status_code` may come from the body itself."""
-    error_class = error_class_for_status(status_code)
-    if status_code == 429 and not _SPENT_QUOTA.isdisjoint({body.type, body.code}):
-        error_class = LLMQuotaError
-    if body.code == "API_KEY_INVALID":
-        # Google answers a bad key with 400.
-        error_class = LLMAuthenticationError
+    """The typed error for what an error body says; without a status for one inside a success that names none."""
     secrets = (key or "",)
     said = scrub(body.message, secrets=secrets, prompt=prompt) if body.message else "no message"
-    return error_class(
-        f"HTTP {status_code}: {said}",
+    return _error_class(status_code, body)(
+        f"the provider reports: {said}" if status_code is None else f"HTTP {status_code}: {said}",
         status_code=status_code,
         code=scrub_token(body.code, secrets=secrets, prompt=prompt),
         provider_type=scrub_token(body.type, secrets=secrets, prompt=prompt),
@@ -403,3 +398,27 @@ def error_from_body(
         retry_after_s=parse_retry_after(reply.headers) or body.retry_after_s,
         retryable={"true": True, "false": False}.get(reply.headers.get("x-should-retry", "").lower()),
     )
+
+
+_STATUS_OF_NAME = {
+    "invalid_request_error": 400,
+    "overloaded": 503,
+    "overloaded_error": 503,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "server_error": 500,
+}
+"""What errors inside a success mean by their code or type."""
+
+
+def _error_class(status_code: int | None, body: ErrorBody) -> type[LLMStatusError]:
+    status = status_code or _STATUS_OF_NAME.get(body.code or "") or _STATUS_OF_NAME.get(body.type or "")
+    if status is None:
+        # A code we do not know says what is wrong, so another try is a guess; without any it is the server's fault.
+        return LLMStatusError if body.code else LLMServerError
+    if status == 429 and not _SPENT_QUOTA.isdisjoint({body.type, body.code}):
+        return LLMQuotaError
+    if body.code == "API_KEY_INVALID":
+        # Google answers a bad key with 400.
+        return LLMAuthenticationError
+    return error_class_for_status(status)
