@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ..ai.llm.client import AsyncLLMClient
@@ -23,6 +24,8 @@ from .config import STEP_TYPE, LLMCallConfig
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @lru_cache(maxsize=64)
@@ -138,8 +141,10 @@ class Call:
         )
         return usage if priced is None else usage.with_cost(priced.cost_usd, priced.source)
 
-    def succeeded(self, response: LLMResponse, usage: LLMUsage, **more: Any) -> dict[str, Any]:
-        """End well; returns the step's result. What is in `more` goes to the recorder."""
+    def succeeded(
+        self, response: LLMResponse, usage: LLMUsage, *, also: Mapping[str, Any] = _NOTHING, **more: Any
+    ) -> dict[str, Any]:
+        """End well; returns the step's result, `also` included. What is in `more` goes to the recorder."""
         result = {
             "status": "ok",
             "text": response.text,
@@ -154,14 +159,15 @@ class Call:
             "tool_calls": [_plain_call(call) for call in response.tool_calls],
             "service_tier": response.service_tier,
             "request_id": response.request_id,
+            **also,
         }
         self.end(
             StepEnd(status="success", payload=result, response=response, usage=usage, retries=self.retries, **more)
         )
         return result
 
-    def failed(self, error: LLMError, **more: Any) -> dict[str, Any]:
-        """End in an error; returns the step's result. What is in `more` goes to the recorder."""
+    def failed(self, error: LLMError, *, also: Mapping[str, Any] = _NOTHING, **more: Any) -> dict[str, Any]:
+        """End in an error; returns the step's result, `also` included. What is in `more` goes to the recorder."""
         result = {
             "status": "error",
             "reason": error.message,
@@ -172,6 +178,7 @@ class Call:
             "request_id": error.request_id,
             "retry_after_s": error.retry_after_s,
             "retryable": error.retryable,
+            **also,
         }
         log.warning("%s failed after %d attempt(s): %s", self.name, self.retries + 1, error.error_type)
         self.end(StepEnd(status="error", payload=result, error=error, retries=self.retries, **more))

@@ -239,8 +239,8 @@ class LLMStream:
             self.result = call.failed(error)
             return
         usage = self._estimated_and_priced(call)
-        self.result = call.failed(error, usage=usage, chunk_gaps_s=tuple(self._chunk_gaps_s))
-        self.result |= {"text": self._text, "usage": dict(vars(usage))}
+        partial = {"text": self._text, "usage": dict(vars(usage))}
+        self.result = call.failed(error, also=partial, usage=usage, chunk_gaps_s=tuple(self._chunk_gaps_s))
 
     def _interrupt(self, call: Call) -> None:
         """Cancelled, or worse: what came is told, and what it used, estimated unless the whole reply had come."""
@@ -260,7 +260,8 @@ class LLMStream:
         usage = LLMUsage() if self._last_chunk_s is None else self._estimated_and_priced(call)
         partial = LLMResponse(self._text, usage, reasoning=self._reasoning or None)
         gaps = tuple(self._chunk_gaps_s)
-        self.result = call.succeeded(partial, usage, closed_early=True, chunk_gaps_s=gaps) | {"closed_early": True}
+        also = {"closed_early": True}
+        self.result = call.succeeded(partial, usage, also=also, closed_early=True, chunk_gaps_s=gaps)
 
     @property
     def _text(self) -> str:
