@@ -178,7 +178,7 @@ _ALL_PARAMETERS = frozenset({*_PARAMETERS, "max_tokens", "stop", "seed"})
 
 def to_payload(req: LLMRequest, *, stream: bool = False, accent: Accent = Accent()) -> dict[str, Any]:
     """The body of the request."""
-    if accent.refuses:
+    if any(getattr(req, name) not in (None, ()) for name in accent.refuses):
         refuse_others(req, provider=accent.provider, supported=_ALL_PARAMETERS - accent.refuses)
     payload: dict[str, Any] = {"model": req.model, "messages": _messages(req)}
     for name in _PARAMETERS:
