@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -271,14 +272,22 @@ def _print_export(console: Console, config: ExportConfig, link: str, *, arrived:
 
 def _print_next_steps(console: Console, path: str) -> None:
     rows = (
-        (f"python -m tracemind_otel view {shlex.quote(path)}", "this tree again, from the file"),
+        (f"{_python()} -m tracemind_otel view {shlex.quote(path)}", "this tree again, from the file"),
         ("make stack", "in a checkout: a Collector, Jaeger and Prometheus on this machine"),
-        (f"python -m tracemind_otel demo --endpoint {_DEFAULT_OTLP}", "the same trace in Jaeger"),
+        (f"{_python()} -m tracemind_otel demo --endpoint {_DEFAULT_OTLP}", "the same trace in Jaeger"),
         ("@tracemind_otel.flow", "on your own function: its model calls show up, priced"),
     )
     _print_line(console, "\nNext:")
     for what, why in rows:
         _print_line(console, f"  {what}\n      {why}")
+
+
+def _python() -> str:
+    """What to type for the interpreter that has this package: `python` where that is it, else its path."""
+    if shutil.which("python") == sys.executable:
+        return "python"
+    below_here = os.path.relpath(sys.executable)
+    return shlex.quote(sys.executable if below_here.startswith(os.pardir) else below_here)
 
 
 def _print_line(console: Console, text: str) -> None:
