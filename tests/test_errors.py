@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tracemind_otel import errors
 from tracemind_otel.errors import (
+    BudgetExceededError,
     ConfigError,
     LLMAuthenticationError,
     LLMClientError,
@@ -145,6 +148,25 @@ def test_an_error_carries_what_the_provider_said() -> None:
         2.5,
         True,
     )
+
+
+def spent_budget() -> BudgetExceededError:
+    return BudgetExceededError("nothing left", budget="research", kind="cost_usd", limit=1.0, spent=0.98)
+
+
+def test_a_spent_budget_is_not_repeated() -> None:
+    """Another try finds the budget as it was, and dashboards name the error by what it is."""
+    error = spent_budget()
+    assert not error.retryable
+    assert error.error_type == "budget_exceeded"
+
+
+@pytest.mark.parametrize("again", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_a_spent_budget_passes_between_processes(again: Callable[[BudgetExceededError], BudgetExceededError]) -> None:
+    """A worker's error arrives with its figures, and does not break the pool on its way."""
+    error = again(spent_budget())
+    assert (str(error), error.budget, error.kind) == ("nothing left", "research", "cost_usd")
+    assert (error.limit, error.spent) == (1.0, 0.98)
 
 
 def test_builtin_classes_catch_ours() -> None:

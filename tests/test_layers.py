@@ -21,6 +21,8 @@ RANKS = {
     "ai": 0,
     "ai.llm.types": 0,
     "runtime": 0,
+    "runtime.context": 0,
+    "runtime.faults": 0,
     "steps": 0,
     "otel": 0,
     "otel.semconv": 0,
@@ -33,19 +35,29 @@ RANKS = {
     "ai.llm.pricing": 1,
     "ai.llm.scrub": 1,
     "ai.llm.tokens": 1,
+    "runtime.budget": 1,
+    "runtime.ids": 1,
+    "runtime.kinds": 1,
     "runtime.recorder": 1,
     "runtime.rollup": 1,
     "otel.config": 1,
     "ai.llm.providers": 2,
     "ai.llm.providers.*": 2,
     "steps.*": 3,
+    "otel.budget": 4,
+    "otel.content": 4,
     "otel.decorators": 4,
+    "otel.ids": 4,
     "otel.instruments": 4,
+    "otel.logs": 4,
     "otel.metrics": 4,
+    "otel.propagation": 4,
     "otel.providers": 4,
     "otel.recorder": 4,
+    "otel.runs": 4,
     "otel.aggregation": 5,
     "otel.delivery": 5,
+    "otel.enrichment": 5,
     "otel.setup": 5,
     "integrations": 5,
     "integrations.*": 5,
@@ -73,12 +85,21 @@ SIDEWAYS = [
     ("steps.stream", "steps.*"),
     ("otel.metrics", "otel.instruments"),
     ("otel.providers", "otel.instruments"),
-    ("otel.decorators", "otel.instruments"),
-    ("otel.decorators", "otel.providers"),
+    ("otel.decorators", "otel.budget"),
+    ("otel.decorators", "otel.runs"),
+    ("otel.logs", "otel.ids"),
+    ("otel.propagation", "otel.ids"),
+    ("otel.recorder", "otel.ids"),
     ("otel.recorder", "otel.metrics"),
     ("otel.recorder", "otel.providers"),
     ("otel.setup", "otel.aggregation"),
+    ("otel.runs", "otel.budget"),
+    ("otel.runs", "otel.content"),
+    ("otel.runs", "otel.ids"),
+    ("otel.runs", "otel.instruments"),
+    ("otel.runs", "otel.providers"),
     ("otel.setup", "otel.delivery"),
+    ("otel.setup", "otel.enrichment"),
     ("__main__", "cli"),
     ("cli", "demo"),
     ("cli", "otlp_file"),
@@ -87,7 +108,15 @@ SIDEWAYS = [
 ]
 """Who may import whom within a rank."""
 
-OTEL_API = ("opentelemetry.context", "opentelemetry.metrics", "opentelemetry.trace", "opentelemetry")
+OTEL_API = (
+    "opentelemetry.baggage",
+    "opentelemetry.context",
+    "opentelemetry.environment_variables",
+    "opentelemetry.metrics",
+    "opentelemetry.propagators",
+    "opentelemetry.trace",
+    "opentelemetry",
+)
 OTEL_SDK = ("opentelemetry.sdk", "opentelemetry.exporter")
 
 
@@ -205,7 +234,7 @@ def _third_party_fault(rank: int, found: Import) -> str | None:
 def _is_within(name: str, allowed: str) -> bool:
     """`opentelemetry` alone allows its API and not the SDK below it."""
     if allowed == "opentelemetry":
-        return name in ("opentelemetry.context", "opentelemetry.metrics", "opentelemetry.trace")
+        return name in OTEL_API
     return name == allowed or name.startswith(f"{allowed}.")
 
 

@@ -18,7 +18,7 @@ from tracemind_otel.ai.llm import AsyncLLMClient, LLMRequest, LLMResponse, LLMUs
 from tracemind_otel.ai.llm.policy import RetryPolicy
 from tracemind_otel.ai.llm.providers import FakeLLMClient
 from tracemind_otel.errors import ConfigError, LLMError, LLMRateLimitError, LLMServerError, UnknownProviderError
-from tracemind_otel.runtime import recorder as port
+from tracemind_otel.runtime import faults
 from tracemind_otel.runtime.recorder import (
     CompositeRecorder,
     InMemoryRecorder,
@@ -96,7 +96,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_was_reported_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(port, "_reported", set[tuple[str, str]]())
+    monkeypatch.setattr(faults, "_reported", set[tuple[str, str]]())
 
 
 # --- Results ---

@@ -34,6 +34,8 @@ FACADE = {
     *("AsyncLLMClient", "CompositeRecorder", "InMemoryRecorder", "LLMCallConfig", "LLMClientFactory", "LLMRequest"),
     *("LLMResponse", "LLMUsage", "OTelRecorder", "Price", "Recorder", "Telemetry", "__version__", "apply_vars"),
     *("carry_context", "configure", "estimate_cost", "flow", "run_llm_call", "set_prices", "step"),
+    *("BudgetExceededError", "LogContextFilter", "agent", "budget", "continue_trace", "inject_context", "tool"),
+    *("stream_llm_call", "using_attributes"),
 }
 
 SIGNATURES: list[tuple[Any, str]] = [
@@ -41,8 +43,10 @@ SIGNATURES: list[tuple[Any, str]] = [
     (tm.apply_vars, "(template, vars)"),
     (tm.run_llm_call, "(flow_id, step_id, cfg, recorder, *, client=None)"),
     (tm.carry_context, "(function)"),
-    (tm.flow, "(function=None, /, *, name=None, attributes=None)"),
-    (tm.step, "(function=None, /, *, name=None, attributes=None)"),
+    (tm.flow, "(function=None, /, **options)"),
+    (tm.step, "(function=None, /, **options)"),
+    (tm.tool, "(function=None, /, **options)"),
+    (tm.agent, "(function=None, /, **options)"),
     (LLMClientFactory.make, "(provider, *, api_key=None, base_url=None)"),
     (LLMClientFactory.register, "(name, factory)"),
     (AsyncLLMClient.complete, "(self, req)"),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tracemind_otel.ai.llm.types import LLMResponse, LLMUsage
+from tracemind_otel.runtime import faults
 from tracemind_otel.runtime import recorder as port
 from tracemind_otel.runtime.recorder import (
     CompositeRecorder,
@@ -136,7 +137,7 @@ FAULTY = [FailsToBegin, FailsAlways, FailsToEnter, FailsToLeave]
 
 @pytest.fixture(autouse=True)
 def _nothing_was_reported_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(port, "_reported", set[tuple[str, str]]())
+    monkeypatch.setattr(faults, "_reported", set[tuple[str, str]]())
 
 
 def run_through(handle: StepHandle) -> str:

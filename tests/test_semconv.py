@@ -14,7 +14,9 @@ from tracemind_otel.otel import semconv
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 OWNER = SRC / "tracemind_otel" / "otel" / "semconv.py"
-OWNED = re.compile(r"\b(gen_ai\.|tracemind\.(flow|step|retry|cost|llm|usage|cancelled))")
+OWNED = re.compile(
+    r"\b(gen_ai\.|tracemind\.(flow|step|retry|cost|llm|usage|cancelled|budget|tags|function|stream)|(session|user)\.id)"
+)
 
 ATTRIBUTES = {
     "gen_ai.operation.name",
@@ -43,6 +45,8 @@ ATTRIBUTES = {
     "gen_ai.agent.name",
     "gen_ai.conversation.id",
     "gen_ai.request.stream",
+    "gen_ai.tool.call.arguments",
+    "gen_ai.tool.call.result",
     "gen_ai.tool.name",
     "gen_ai.tool.type",
 }

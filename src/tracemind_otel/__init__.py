@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ToolCallDelta,
     )
     from .errors import (
+        BudgetExceededError,
         ConfigError,
         LLMAuthenticationError,
         LLMClientError,
@@ -42,15 +43,20 @@ if TYPE_CHECKING:
         TraceMindError,
         UnknownProviderError,
     )
-    from .otel.decorators import flow, step
+    from .otel.budget import budget
+    from .otel.decorators import agent, flow, step, tool
+    from .otel.ids import using_attributes
+    from .otel.logs import LogContextFilter
+    from .otel.propagation import continue_trace, inject_context
     from .otel.recorder import OTelRecorder
     from .otel.setup import Telemetry, configure
+    from .runtime.context import carry_context
     from .runtime.recorder import CompositeRecorder, InMemoryRecorder, Recorder
-    from .runtime.rollup import carry_context
     from .steps.ai_llm_call import LLMCallConfig, LLMClientFactory, LLMStream, apply_vars, run_llm_call, stream_llm_call
 
 __all__ = [
     "AsyncLLMClient",
+    "BudgetExceededError",
     "CompositeRecorder",
     "ConfigError",
     "Finish",
@@ -74,6 +80,7 @@ __all__ = [
     "LLMStream",
     "LLMTimeoutError",
     "LLMUsage",
+    "LogContextFilter",
     "Message",
     "OTelRecorder",
     "Price",
@@ -87,15 +94,21 @@ __all__ = [
     "TraceMindError",
     "UnknownProviderError",
     "__version__",
+    "agent",
     "apply_vars",
+    "budget",
     "carry_context",
     "configure",
+    "continue_trace",
     "estimate_cost",
     "flow",
+    "inject_context",
     "run_llm_call",
     "set_prices",
     "step",
     "stream_llm_call",
+    "tool",
+    "using_attributes",
 ]
 
 _MODULES = {
@@ -116,6 +129,7 @@ _MODULES = {
         "ToolCallDelta",
     ),
     "errors": (
+        "BudgetExceededError",
         "ConfigError",
         "LLMAuthenticationError",
         "LLMClientError",
@@ -132,11 +146,15 @@ _MODULES = {
         "TraceMindError",
         "UnknownProviderError",
     ),
-    "otel.decorators": ("flow", "step"),
+    "otel.budget": ("budget",),
+    "otel.decorators": ("agent", "flow", "step", "tool"),
+    "otel.ids": ("using_attributes",),
+    "otel.logs": ("LogContextFilter",),
+    "otel.propagation": ("continue_trace", "inject_context"),
     "otel.recorder": ("OTelRecorder",),
     "otel.setup": ("Telemetry", "configure"),
+    "runtime.context": ("carry_context",),
     "runtime.recorder": ("CompositeRecorder", "InMemoryRecorder", "Recorder"),
-    "runtime.rollup": ("carry_context",),
     "steps.ai_llm_call": (
         "LLMCallConfig",
         "LLMClientFactory",

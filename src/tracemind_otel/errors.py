@@ -10,6 +10,7 @@ TraceMindError
     ├── LLMConnectionError                refused, unresolved, reset, or cut mid-body      retried
     ├── LLMResponseError                  a reply that cannot be read                      retried
     ├── LLMClientError                    a client raised something outside this tree      not retried
+    ├── BudgetExceededError               a budget around the call is spent: not sent      not retried
     └── LLMStatusError                    an HTTP status that is not a success
         ├── LLMRequestError               400, 413, 422 ...: the request itself is wrong   not retried
         ├── LLMAuthenticationError        401, 403, or no key at all                       not retried
@@ -25,10 +26,14 @@ TraceMindError
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Literal
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 RetryReason = Literal["rate_limit", "server_error", "timeout", "connection", "invalid_response"]
 """Why an attempt is repeated; the value of the attribute `tracemind.retry.reason`."""
+
+BudgetKind = Literal["cost_usd", "tokens", "llm_calls"]
+"""What a budget limits; the value of the attribute `tracemind.budget.kind`."""
 
 _LOW_CARDINALITY = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,63}")
 
@@ -138,6 +143,33 @@ class LLMClientError(LLMError):
 
     def _own_error_type(self) -> str:
         return type(self.__cause__ or self).__name__
+
+
+class BudgetExceededError(LLMError):
+    """A budget around the call has not enough left for it: it was not sent.
+
+    Args:
+        message: what was spent on what, and what to do; for a person.
+        budget: the budget's name, that of its flow.
+        kind: what is limited.
+        limit: the limit, in USD, tokens or calls.
+        spent: what was spent of it by calls that have ended.
+    """
+
+    def __init__(self, message: str, *, budget: str, kind: BudgetKind, limit: float, spent: float) -> None:
+        super().__init__(message)
+        self.budget = budget
+        self.kind: BudgetKind = kind
+        self.limit = limit
+        self.spent = spent
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By its message alone an exception with keyword-only arguments is not made again, in another process say.
+        made = partial(type(self), budget=self.budget, kind=self.kind, limit=self.limit, spent=self.spent)
+        return made, self.args, vars(self)
+
+    def _own_error_type(self) -> str:
+        return "budget_exceeded"
 
 
 class LLMStatusError(LLMError):

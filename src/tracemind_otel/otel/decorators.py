@@ -1,104 +1,278 @@
-"""`@flow` and `@step`: spans around functions that somebody already wrote."""
+"""`@flow`, `@step`, `@tool` and `@agent`: spans around functions that somebody already wrote.
+
+Each is used bare or with options, on functions and methods of every kind: sync and async functions, sync and async
+generators, and functions made by `contextlib.contextmanager` or `asynccontextmanager`. The function keeps its
+kind, name, signature and type. With options each is also the `with` of a block: `with flow(name="import"):`.
+
+A generator's span begins with its body, at the first item, and its body runs in a context of its own: what the
+consumer does between two items is never below the span. A span ends once, however the body ends:
+
+- returned, or read to the end: status unset, since what a success is only the application knows;
+- raised: status ERROR, `error.type` and an `exception` event with the places, without the message;
+- cancelled: status unset and `tracemind.cancelled`;
+- a generator that is closed or dropped before its end: status unset and `tracemind.stream.closed_early`.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
-import time
-import traceback
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AbstractContextManager
-from functools import lru_cache
-from types import MappingProxyType, TracebackType
-from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
-from opentelemetry import context as otel_context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
-
-from ..runtime.rollup import AttributeValue, FlowScope, FlowTotals, enter_flow
-from . import semconv
-from .instruments import Attributes, Histogram, MeterInstruments
-from .providers import Providers, configured_providers, meter, tracer
+from ..errors import ConfigError
+from ..runtime.budget import OnUnknownPrice
+from ..runtime.ids import IdSource, IdSources
+from ..runtime.kinds import Run, leave_block, wrap
+from ..runtime.rollup import NO_ATTRIBUTES, AttributeValue
+from .budget import checked_limits
+from .runs import AGENT, FLOW, STEP, TOOL, FlowPlan, Kind, Plan, start_flow, start_run
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_NO_ATTRIBUTES: Mapping[str, AttributeValue] = MappingProxyType({})
+
+class SpanOptions(TypedDict, total=False):
+    """What every decorator takes."""
+
+    name: str | None
+    """The name of the flow, step, tool or agent, of few values; the default is the function's own."""
+    attributes: Mapping[str, AttributeValue]
+    """Attributes of the span."""
+    capture_arguments: bool
+    """Record the arguments as JSON, without what looks like a secret; off by default, since they may hold prompts."""
+    capture_result: bool
+    """Record the result likewise; of a generator, its first hundred items."""
 
 
-class Decorator(Protocol):
-    """What `@flow(...)` and `@step(...)` return: it keeps the function's signature."""
+class FlowOptions(SpanOptions, total=False):
+    """What `@flow` takes besides."""
 
-    def __call__(self, function: Callable[P, R], /) -> Callable[P, R]:
-        """Wrap a function."""
-        ...
+    flow_id: IdSource | None
+    """`tracemind.flow.id` of every span and log below: a text, or a function of the call's arguments."""
+    session_id: IdSource | None
+    """`session.id`, likewise."""
+    conversation_id: IdSource | None
+    """`gen_ai.conversation.id`, likewise."""
+    user_id: IdSource | None
+    """`user.id`, likewise."""
+    tags: Sequence[str]
+    """`tracemind.tags`, added to those that are set around."""
+    max_cost_usd: float | None
+    """USD that the model calls below may cost."""
+    max_tokens: int | None
+    """Input and output tokens that they may use."""
+    max_llm_calls: int | None
+    """How many of them there may be."""
+    on_unknown_price: OnUnknownPrice
+    """Under `max_cost_usd`, a call of unknown price: `refuse` it (default), or count it as `zero` and warn."""
 
 
 @overload
 def flow(function: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
-def flow(*, name: str | None = None, attributes: Mapping[str, AttributeValue] | None = None) -> Decorator: ...
-def flow(
-    function: Callable[P, R] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    attributes: Mapping[str, AttributeValue] | None = None,
-) -> Callable[P, R] | Decorator:
+def flow(**options: Unpack[FlowOptions]) -> SpanDecorator: ...
+def flow(function: Callable[P, R] | None = None, /, **options: Unpack[FlowOptions]) -> Callable[P, R] | SpanDecorator:
     """Run a function as a flow: an `invoke_workflow {name}` span with the sums of all model calls below it.
 
-    Bare, or with options; for sync and async functions and methods. The sums (`tracemind.flow.*`) hold under
-    `asyncio.gather` and in `asyncio.to_thread` too, and in other threads by `carry_context`.
+    The sums are `tracemind.flow.*` with nested flows and `tracemind.flow.own.*` without them. They hold under
+    `asyncio.gather` and in `asyncio.to_thread` too, and in other threads by `carry_context`. A call that would go
+    over a limit is not sent, and fails with a `BudgetExceededError`; the span gets an event `tracemind.budget` at
+    50, 80 and 100 %.
 
     Args:
         function: the function, when used bare.
         name: the flow's name, of few values; the default is the function's own.
         attributes: attributes of the span; those named in `configure(metric_attributes=...)` go on metrics too.
+        flow_id: `tracemind.flow.id` of every span and log below. Each id is a text, or a function that is called
+            with the arguments of the decorated one: `session_id=lambda request: request.session`.
+        session_id: `session.id` of every span and log below.
+        conversation_id: `gen_ai.conversation.id` of every span and log below.
+        user_id: `user.id` of every span and log below.
+        tags: `tracemind.tags` of every span and log below, added to those that are set around.
+        max_cost_usd: USD that the model calls below may cost.
+        max_tokens: input and output tokens that they may use.
+        max_llm_calls: how many of them there may be.
+        on_unknown_price: under `max_cost_usd`, what becomes of a call whose price is unknown: `refuse` it (default),
+            or count it as `zero` and warn.
+        capture_arguments: record the arguments as JSON (`tracemind.function.arguments`), without what looks like a
+            secret; off by default, since they may hold prompts.
+        capture_result: record the result likewise (`tracemind.function.result`); of a generator, its first
+            hundred items.
 
     Raises:
-        TypeError: the function is a generator; the message says what to do instead.
+        ConfigError: an option has a value that is not allowed; the message names it.
+        TypeError: what is decorated is no function.
     """
-    return _decorate(function, functools.partial(_FlowRun, attributes=attributes or _NO_ATTRIBUTES), "flow", name)
+    decorator = _flow_decorator(**options)
+    return decorator if function is None else decorator(function)
+
+
+@overload
+def agent(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def agent(**options: Unpack[SpanOptions]) -> SpanDecorator: ...
+def agent(function: Callable[P, R] | None = None, /, **options: Unpack[SpanOptions]) -> Callable[P, R] | SpanDecorator:
+    """Run a function as an agent: an `invoke_agent {name}` span, under which its model calls and tools nest.
+
+    Args:
+        function: the function, when used bare.
+        name: the agent's name (`gen_ai.agent.name`), of few values; the default is the function's own.
+        attributes: attributes of the span.
+        capture_arguments: record the arguments as JSON (`tracemind.function.arguments`), without what looks like a
+            secret; off by default, since they may hold prompts.
+        capture_result: record the result likewise (`tracemind.function.result`); of a generator, its first
+            hundred items.
+
+    Raises:
+        ConfigError: an option has a value that is not allowed; the message names it.
+        TypeError: what is decorated is no function.
+    """
+    decorator = SpanDecorator(AGENT, **options)
+    return decorator if function is None else decorator(function)
+
+
+@overload
+def tool(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def tool(**options: Unpack[SpanOptions]) -> SpanDecorator: ...
+def tool(function: Callable[P, R] | None = None, /, **options: Unpack[SpanOptions]) -> Callable[P, R] | SpanDecorator:
+    """Run a function as a tool that a model asked for: an `execute_tool {name}` span.
+
+    Args:
+        function: the function, when used bare.
+        name: the tool's name (`gen_ai.tool.name`), as the model knows it; the default is the function's own.
+        attributes: attributes of the span.
+        capture_arguments: record the arguments as JSON (`gen_ai.tool.call.arguments`), without what looks like a
+            secret; off by default, since they may hold prompts.
+        capture_result: record the result likewise (`gen_ai.tool.call.result`); of a generator, its first hundred items.
+
+    Raises:
+        ConfigError: an option has a value that is not allowed; the message names it.
+        TypeError: what is decorated is no function.
+    """
+    decorator = SpanDecorator(TOOL, **options)
+    return decorator if function is None else decorator(function)
 
 
 @overload
 def step(function: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
-def step(*, name: str | None = None, attributes: Mapping[str, AttributeValue] | None = None) -> Decorator: ...
-def step(
-    function: Callable[P, R] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    attributes: Mapping[str, AttributeValue] | None = None,
-) -> Callable[P, R] | Decorator:
+def step(**options: Unpack[SpanOptions]) -> SpanDecorator: ...
+def step(function: Callable[P, R] | None = None, /, **options: Unpack[SpanOptions]) -> Callable[P, R] | SpanDecorator:
     """Run a function as a step: a span of its name, under which its model calls nest.
-
-    Bare, or with options; for sync and async functions and methods.
 
     Args:
         function: the function, when used bare.
         name: the step's name; the default is the function's own.
         attributes: attributes of the span.
+        capture_arguments: record the arguments as JSON (`tracemind.function.arguments`), without what looks like a
+            secret; off by default, since they may hold prompts.
+        capture_result: record the result likewise (`tracemind.function.result`); of a generator, its first
+            hundred items.
 
     Raises:
-        TypeError: the function is a generator; the message says what to do instead.
+        ConfigError: an option has a value that is not allowed; the message names it.
+        TypeError: what is decorated is no function.
     """
-    return _decorate(function, functools.partial(_StepRun, attributes=attributes or _NO_ATTRIBUTES), "step", name)
+    decorator = SpanDecorator(STEP, **options)
+    return decorator if function is None else decorator(function)
 
 
-def _decorate(
-    function: Callable[P, R] | None,
-    make_run: Callable[[str], AbstractContextManager[None]],
-    decorator: str,
-    name: str | None,
-) -> Callable[P, R] | Decorator:
-    def decorate(function: Callable[P, R], /) -> Callable[P, R]:
-        _refuse_unfit(function, decorator)
-        return _wrap(function, functools.partial(make_run, name or _name_of(function)))
+def _flow_decorator(
+    *,
+    flow_id: IdSource | None = None,
+    session_id: IdSource | None = None,
+    conversation_id: IdSource | None = None,
+    user_id: IdSource | None = None,
+    tags: Sequence[str] = (),
+    max_cost_usd: float | None = None,
+    max_tokens: int | None = None,
+    max_llm_calls: int | None = None,
+    on_unknown_price: OnUnknownPrice = "refuse",
+    **options: Unpack[SpanOptions],
+) -> SpanDecorator:
+    sources = {"flow_id": flow_id, "session_id": session_id, "conversation_id": conversation_id, "user_id": user_id}
+    limits = checked_limits(
+        max_cost_usd=max_cost_usd,
+        max_tokens=max_tokens,
+        max_llm_calls=max_llm_calls,
+        on_unknown_price=on_unknown_price,
+    )
+    attributes = options.get("attributes", NO_ATTRIBUTES)
+    plan = FlowPlan(attributes=attributes, ids=IdSources.of(tags, **sources), limits=limits)
+    return SpanDecorator(FLOW, **options, flow=plan)
 
-    return decorate(function) if function is not None else cast("Decorator", decorate)
+
+class SpanDecorator:
+    """What `@flow(...)` and the others return: it decorates functions, or is the `with` of one block at a time."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        *,
+        name: str | None = None,
+        attributes: Mapping[str, AttributeValue] = NO_ATTRIBUTES,
+        capture_arguments: bool = False,
+        capture_result: bool = False,
+        flow: FlowPlan | None = None,
+    ) -> None:
+        _check_name(name)
+        self._kind = kind
+        self._name = name
+        self._attributes = attributes
+        self._capture_arguments = capture_arguments
+        self._capture_result = capture_result
+        self._flow = flow
+        self._block: Run | None = None
+
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R]:
+        """Decorate a function."""
+        _refuse_unfit(function, self._kind.decorator)
+        plan = Plan.of(
+            self._kind,
+            self._name or _name_of(function),
+            self._attributes,
+            signature=_signature(function) if self._capture_arguments else None,
+            captures_result=self._capture_result,
+        )
+        return wrap(function, self._start(plan))
+
+    def _start(self, plan: Plan) -> Callable[[tuple[Any, ...], dict[str, Any]], Run]:
+        if self._flow is None:
+            return functools.partial(start_run, plan)
+        return functools.partial(start_flow, plan, self._flow)
+
+    def __enter__(self) -> None:
+        """Begin a block."""
+        if self._name is None:
+            raise ConfigError(f"with {self._kind.decorator}(): a block has no name of its own; pass name=...")
+        if self._block is not None:
+            raise RuntimeError(f"this {self._kind.decorator}(...) is in use; make one for each block")
+        self._block = self._start(Plan.of(self._kind, self._name, self._attributes))((), {})
+        self._block.enter()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        block, self._block = self._block, None
+        if block is not None:
+            leave_block(block, exc)
+
+    async def __aenter__(self) -> None:
+        """Begin a block."""
+        self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, traceback)
+
+
+def _check_name(name: object) -> None:
+    if name is not None and (not isinstance(name, str) or not name):
+        raise ConfigError(f"name is {name!r}; it must be a text that is not empty")
 
 
 def _name_of(function: Callable[..., object]) -> str:
@@ -106,151 +280,19 @@ def _name_of(function: Callable[..., object]) -> str:
     return getattr(function, "__qualname__", type(function).__name__).rpartition("<locals>.")[2]
 
 
-def _wrap(function: Callable[P, R], new_run: Callable[[], AbstractContextManager[None]]) -> Callable[P, R]:
-    if not _is_async(function):
-
-        @functools.wraps(function)
-        def run_sync(*args: P.args, **kwargs: P.kwargs) -> R:
-            with new_run():
-                return function(*args, **kwargs)
-
-        return run_sync
-
-    coroutine_function = cast("Callable[P, Coroutine[Any, Any, Any]]", function)
-
-    @functools.wraps(function)
-    async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-        with new_run():
-            return await coroutine_function(*args, **kwargs)
-
-    return cast("Callable[P, R]", run_async)
+def _signature(function: Callable[..., object]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except ValueError:  # a function in C that has none
+        return None
 
 
-def _is_async(function: Callable[..., object]) -> bool:
-    """Also true of an object whose call is a coroutine."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
-
-
-def _refuse_unfit(function: Callable[..., object], decorator: str) -> None:
-    if isinstance(cast("object", function), str):
+def _refuse_unfit(function: object, decorator: str) -> None:
+    if isinstance(function, str):
         raise TypeError(f"@{decorator}({function!r}): write @{decorator}(name={function!r})")
-    if type(function) in (staticmethod, classmethod):
-        raise TypeError(f"@{decorator}: put it below @{type(function).__name__}, next to the function")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError(
-            f"@{decorator}: {function.__qualname__} is a generator. Decorate the function that consumes it, "
-            f"or collect its items in a function of its own and decorate that"
-        )
-
-
-class _SpanRun(AbstractContextManager[None]):
-    """One run of a decorated function: a span that is current in its body and ends with it."""
-
-    def __init__(self, tracer: Tracer, name: str, attributes: Mapping[str, AttributeValue]) -> None:
-        self._tracer = tracer
-        self._name = name
-        self._attributes = attributes
-
-    def __enter__(self) -> None:
-        self._span = self._tracer.start_span(self._name, kind=SpanKind.INTERNAL, attributes=self._attributes)
-        self._token = otel_context.attach(set_span_in_context(self._span))
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        otel_context.detach(self._token)
-        try:
-            if self._span.is_recording():
-                self._before_end(self._span)
-                if exc is not None:
-                    _record_exception(self._span, exc)
-        finally:
-            self._span.end()
-
-    def _before_end(self, span: Span) -> None:
-        """Set what is known at the end only."""
-
-
-class _StepRun(_SpanRun):
-    def __init__(self, name: str, *, attributes: Mapping[str, AttributeValue]) -> None:
-        super().__init__(_tools(configured_providers()).tracer, name, attributes)
-
-
-class _FlowRun(_SpanRun):
-    def __init__(self, name: str, *, attributes: Mapping[str, AttributeValue]) -> None:
-        self._tools = _tools(configured_providers())
-        self._flow_name = name
-        self._flow = enter_flow(name, attributes)
-        super().__init__(
-            self._tools.tracer,
-            f"{semconv.INVOKE_WORKFLOW} {name}",
-            {
-                **attributes,
-                semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW,
-                semconv.GEN_AI_WORKFLOW_NAME: name,
-            },
-        )
-
-    def __enter__(self) -> None:
-        self._scope: FlowScope = self._flow.__enter__()
-        self._started = time.perf_counter()
-        super().__enter__()
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            super().__exit__(exc_type, exc, trace)
-        finally:
-            self._flow.__exit__(None, None, None)
-            self._measure(exc)
-
-    def _before_end(self, span: Span) -> None:
-        span.set_attributes(_totals_attributes(self._scope.totals()))
-
-    def _measure(self, exc: BaseException | None) -> None:
-        attributes: Attributes = {semconv.GEN_AI_WORKFLOW_NAME: self._flow_name}
-        if isinstance(exc, Exception):
-            attributes[semconv.ERROR_TYPE] = type(exc).__qualname__
-        self._tools.duration.record(time.perf_counter() - self._started, attributes, set_span_in_context(self._span))
-
-
-def _totals_attributes(totals: FlowTotals) -> dict[str, int | float]:
-    attributes: dict[str, int | float] = {
-        semconv.TRACEMIND_FLOW_INPUT_TOKENS: totals.input_tokens,
-        semconv.TRACEMIND_FLOW_OUTPUT_TOKENS: totals.output_tokens,
-        semconv.TRACEMIND_FLOW_LLM_CALLS: totals.llm_calls,
-        semconv.TRACEMIND_FLOW_RETRIES: totals.retries,
-    }
-    if totals.cost_usd is not None:
-        attributes[semconv.TRACEMIND_FLOW_COST_USD] = totals.cost_usd
-    return attributes
-
-
-def _record_exception(span: Span, exc: BaseException) -> None:
-    """The type and the places, not the message: the text of a user's exception may hold a prompt."""
-    if not isinstance(exc, Exception):
-        if isinstance(exc, asyncio.CancelledError):
-            span.set_attribute(semconv.TRACEMIND_CANCELLED, True)
-        return
-    name = type(exc).__qualname__
-    span.set_status(Status(StatusCode.ERROR, name))
-    span.set_attribute(semconv.ERROR_TYPE, name)
-    places = "\n".join(
-        f'File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_name}'
-        for frame, line in traceback.walk_tb(exc.__traceback__)
-    )
-    span.add_event(semconv.EXCEPTION_EVENT, {semconv.EXCEPTION_TYPE: name, semconv.EXCEPTION_STACKTRACE: places})
-
-
-class _Tools:
-    """The tracer and the histogram of one set-up."""
-
-    def __init__(self, providers: Providers) -> None:
-        self.tracer: Tracer = tracer(providers.tracer_provider)
-        self.duration: Histogram = MeterInstruments(meter(providers.meter_provider)).histogram(
-            semconv.METRIC_WORKFLOW_DURATION, "s", "Duration of a flow", semconv.WORKFLOW_DURATION_BOUNDARIES_S
-        )
-
-
-_tools = lru_cache(maxsize=8)(_Tools)
+    if isinstance(function, staticmethod | classmethod):
+        raise TypeError(f"@{decorator}: put it below @{type(function).__name__}, next to the function")  # pyright: ignore[reportUnknownArgumentType]
+    if isinstance(function, type):
+        raise TypeError(f"@{decorator}: {function.__name__} is a class; decorate its methods")
+    if not callable(function):
+        raise TypeError(f"@{decorator}: {type(function).__name__} is no function")

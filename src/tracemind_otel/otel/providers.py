@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import Any
 
 from opentelemetry import metrics, trace
+from opentelemetry.environment_variables import OTEL_PYTHON_METER_PROVIDER, OTEL_PYTHON_TRACER_PROVIDER
 
 from .._version import __version__
 from .instruments import SCOPE_NAME, Instruments, MeterInstruments
@@ -25,7 +28,18 @@ class Providers:
     """Names of flow attributes that become attributes of the metrics."""
 
 
+# Asking the API whether it has a provider costs more than making a placeholder's span, and so more than a decorator
+# may. These variables are private: should they go, decorated functions get slower and go on being right.
+_trace_api: Any = trace
+_metrics_api: Any = getattr(metrics, "_internal", metrics)
+_API_TELLS = (
+    hasattr(_trace_api, "_TRACER_PROVIDER")
+    and hasattr(_metrics_api, "_METER_PROVIDER")
+    and not {OTEL_PYTHON_TRACER_PROVIDER, OTEL_PYTHON_METER_PROVIDER} & os.environ.keys()
+)
+
 _configured = Providers()
+_is_configured = False
 
 
 def configured_providers() -> Providers:
@@ -33,10 +47,21 @@ def configured_providers() -> Providers:
     return _configured
 
 
+def nothing_is_recorded() -> bool:
+    """Whether no provider was ever set, so that every span and instrument would be a placeholder."""
+    return (
+        _API_TELLS
+        and not _is_configured
+        and _trace_api._TRACER_PROVIDER is None
+        and _metrics_api._METER_PROVIDER is None
+    )
+
+
 def use_providers(providers: Providers) -> None:
     """Make these the ones that the recorder and the decorators use."""
-    global _configured
+    global _configured, _is_configured
     _configured = providers
+    _is_configured = (providers.tracer_provider, providers.meter_provider) != (None, None)
 
 
 def tracer(provider: trace.TracerProvider | None = None) -> trace.Tracer:

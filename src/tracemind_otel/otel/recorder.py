@@ -14,10 +14,12 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvid
 
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import ConfigError, LLMError
+from ..runtime.ids import NO_IDS, Ids, current_ids
 from ..runtime.recorder import Recorder, StepEnd, StepHandle, StepRetry, StepStart
 from ..runtime.rollup import FlowScope, current_flow
 from . import semconv
 from .config import metric_names
+from .ids import id_attributes, without_baggage
 from .metrics import AttributeCache, AttributeSets, CallMetrics, EndedCall
 from .providers import Providers, configured_providers, instruments, tracer
 
@@ -128,7 +130,9 @@ class _CallHandle(StepHandle):
         self.context: Context = set_span_in_context(span)
 
     def active(self) -> AbstractContextManager[object]:
-        return _Attached(self.context) if self._span.get_span_context().is_valid else nullcontext()
+        context = without_baggage(self.context)
+        is_same = context is self.context and not self._span.get_span_context().is_valid
+        return nullcontext() if is_same else _Attached(context)
 
     def retry(self, retry: StepRetry) -> None:
         if self._span.is_recording():
@@ -186,6 +190,9 @@ def _start_attributes(start: StepStart) -> dict[str, AttributeValue]:
         semconv.TRACEMIND_STEP_ID: start.step_id,
         semconv.TRACEMIND_STEP_TYPE: start.step_type,
     }
+    ids = current_ids()
+    if ids is not NO_IDS:
+        _add_ids(attributes, ids)
     if start.server_address is not None:
         attributes[semconv.SERVER_ADDRESS] = start.server_address
     if start.server_port is not None:
@@ -194,6 +201,14 @@ def _start_attributes(start: StepStart) -> dict[str, AttributeValue]:
         attributes[semconv.GEN_AI_REQUEST_STREAM] = True
     _add_parameters(attributes, start)
     return attributes
+
+
+def _add_ids(attributes: dict[str, AttributeValue], ids: Ids) -> None:
+    """What was set around the call; a flow id that was given to the call itself wins."""
+    given = attributes[semconv.TRACEMIND_FLOW_ID]
+    attributes.update(id_attributes(ids))
+    if given:
+        attributes[semconv.TRACEMIND_FLOW_ID] = given
 
 
 def _add_parameters(attributes: dict[str, AttributeValue], start: StepStart) -> None:

@@ -46,7 +46,7 @@ ERROR_TYPE: Final = "error.type"
 HTTP_RESPONSE_STATUS_CODE: Final = "http.response.status_code"
 TRACEMIND_CANCELLED: Final = "tracemind.cancelled"
 TRACEMIND_STREAM_CLOSED_EARLY: Final = "tracemind.stream.closed_early"
-"""`true` on a stream whose reader stopped before its end: neither an error nor a whole reply, so it needs a word."""
+"""`true` on a stream, or a generator, whose reader stopped before its end: neither an error nor the whole of it."""
 TRACEMIND_USAGE_ESTIMATED: Final = "tracemind.usage.estimated"
 
 # --- Cost: none of these when the price is unknown ---
@@ -69,14 +69,46 @@ EXCEPTION_TYPE: Final = "exception.type"
 EXCEPTION_MESSAGE: Final = "exception.message"
 EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
 
-# --- Flows and steps ---
+# --- Set once, found on every span and log below ---
+SESSION_ID: Final = "session.id"
+USER_ID: Final = "user.id"
+GEN_AI_CONVERSATION_ID: Final = "gen_ai.conversation.id"
+TRACEMIND_TAGS: Final = "tracemind.tags"
+
+# --- Flows, agents, tools and steps ---
 INVOKE_WORKFLOW: Final = "invoke_workflow"
+INVOKE_AGENT: Final = "invoke_agent"
+EXECUTE_TOOL: Final = "execute_tool"
 GEN_AI_WORKFLOW_NAME: Final = "gen_ai.workflow.name"
+GEN_AI_AGENT_NAME: Final = "gen_ai.agent.name"
+GEN_AI_TOOL_NAME: Final = "gen_ai.tool.name"
+GEN_AI_TOOL_TYPE: Final = "gen_ai.tool.type"
+TOOL_TYPE_FUNCTION: Final = "function"
 TRACEMIND_FLOW_COST_USD: Final = "tracemind.flow.cost_usd"
 TRACEMIND_FLOW_INPUT_TOKENS: Final = "tracemind.flow.input_tokens"
 TRACEMIND_FLOW_OUTPUT_TOKENS: Final = "tracemind.flow.output_tokens"
 TRACEMIND_FLOW_LLM_CALLS: Final = "tracemind.flow.llm_calls"
 TRACEMIND_FLOW_RETRIES: Final = "tracemind.flow.retries"
+
+# --- The same without nested flows: these may be added up over all flows, and nothing is counted twice ---
+TRACEMIND_FLOW_OWN_COST_USD: Final = "tracemind.flow.own.cost_usd"
+TRACEMIND_FLOW_OWN_INPUT_TOKENS: Final = "tracemind.flow.own.input_tokens"
+TRACEMIND_FLOW_OWN_OUTPUT_TOKENS: Final = "tracemind.flow.own.output_tokens"
+TRACEMIND_FLOW_OWN_LLM_CALLS: Final = "tracemind.flow.own.llm_calls"
+TRACEMIND_FLOW_OWN_RETRIES: Final = "tracemind.flow.own.retries"
+
+# --- What a function got and gave: only where asked for; a tool's have names in the conventions ---
+GEN_AI_TOOL_CALL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
+GEN_AI_TOOL_CALL_RESULT: Final = "gen_ai.tool.call.result"
+TRACEMIND_FUNCTION_ARGUMENTS: Final = "tracemind.function.arguments"
+TRACEMIND_FUNCTION_RESULT: Final = "tracemind.function.result"
+
+# --- A budget: a span event for each threshold that is reached ---
+BUDGET_EVENT: Final = "tracemind.budget"
+TRACEMIND_BUDGET_KIND: Final = "tracemind.budget.kind"
+TRACEMIND_BUDGET_LIMIT: Final = "tracemind.budget.limit"
+TRACEMIND_BUDGET_SPENT: Final = "tracemind.budget.spent"
+TRACEMIND_BUDGET_FRACTION: Final = "tracemind.budget.fraction"
 
 # --- Metrics that dashboards read today ---
 METRIC_TOKEN_USAGE: Final = "gen_ai.client.token.usage"
@@ -84,6 +116,8 @@ METRIC_OPERATION_DURATION: Final = "gen_ai.client.operation.duration"
 METRIC_OPERATION_TIME_TO_FIRST_CHUNK: Final = "gen_ai.client.operation.time_to_first_chunk"
 METRIC_OPERATION_TIME_PER_OUTPUT_CHUNK: Final = "gen_ai.client.operation.time_per_output_chunk"
 METRIC_WORKFLOW_DURATION: Final = "gen_ai.invoke_workflow.duration"
+METRIC_AGENT_DURATION: Final = "gen_ai.invoke_agent.duration"
+METRIC_TOOL_DURATION: Final = "gen_ai.execute_tool.duration"
 GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"
 TOKEN_TYPE_INPUT: Final = "input"
 TOKEN_TYPE_OUTPUT: Final = "output"
@@ -116,6 +150,8 @@ TOKEN_BOUNDARIES: Final = tuple(4**power for power in range(14))
 """Tokens, 1 to 67108864 (conventions, `gen_ai.client.token.usage`)."""
 WORKFLOW_DURATION_BOUNDARIES_S: Final = (1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
 """Seconds (conventions, `gen_ai.invoke_workflow.duration`)."""
+AGENT_DURATION_BOUNDARIES_S: Final = tuple(0.1 * 2**power for power in range(13))
+"""Seconds, 0.1 to 409.6 (conventions, `gen_ai.invoke_agent.duration`)."""
 COST_BOUNDARIES_USD: Final = (
     *(digit * 10.0**power for power in range(-6, 1) for digit in (1, 2.5, 5)),
     10.0,

@@ -24,6 +24,7 @@ from ..runtime.rollup import AttributeValue
 from .aggregation import OwnInstruments
 from .config import ExportConfig, export_config, histograms_are_delta, lean_instruments_fit, sdk_is_disabled
 from .delivery import Ledger, MetricsLedger, OneShot, WatchedExporter, WatchedProcessor
+from .enrichment import enrich
 from .providers import Providers, meter, use_providers
 from .recorder import OTelRecorder
 
@@ -229,6 +230,7 @@ def configure(
     _warn_of_wrong_port(config)
     if own_prices is not None:
         set_prices(own_prices)
+    enrich(joined.tracer_provider or pipeline.tracer_provider)
     _active = Telemetry(
         providers=Providers(
             tracer_provider=joined.tracer_provider or pipeline.tracer_provider,

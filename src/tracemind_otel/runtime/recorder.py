@@ -12,7 +12,6 @@ A recorder that raises never breaks a call: the step talks to it through `begin_
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from typing import Any, Literal
 
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import LLMError, RetryReason
+from .faults import report_fault
 
 log = logging.getLogger(__name__)
 
@@ -276,7 +276,7 @@ def begin_safely(recorder: Recorder, start: StepStart) -> StepHandle:
     try:
         return _SafeHandle(recorder.begin_step(start), type(recorder).__name__)
     except Exception:
-        _report_fault(type(recorder).__name__, "begin_step")
+        report_fault(log, type(recorder).__name__, "begin_step")
         return StepHandle()
 
 
@@ -305,7 +305,7 @@ class _SafeHandle(StepHandle):
         try:
             method(*arguments)
         except Exception:
-            _report_fault(self._recorder_name, name)
+            report_fault(log, self._recorder_name, name)
 
 
 class _SafeActive(AbstractContextManager[object]):
@@ -321,7 +321,7 @@ class _SafeActive(AbstractContextManager[object]):
             active = self._handle.active()
             active.__enter__()
         except Exception:
-            _report_fault(self._recorder_name, "active")
+            report_fault(log, self._recorder_name, "active")
         else:
             self._active = active
 
@@ -333,20 +333,4 @@ class _SafeActive(AbstractContextManager[object]):
         try:
             self._active.__exit__(exc_type, exc, traceback)
         except Exception:
-            _report_fault(self._recorder_name, "active")
-
-
-_reported: set[tuple[str, str]] = set()
-_reported_lock = threading.Lock()
-
-
-def _report_fault(recorder_name: str, method: str) -> None:
-    """Log a recorder's fault: with its trace the first time, as one debug line after that."""
-    key = (recorder_name, method)
-    with _reported_lock:
-        is_new = key not in _reported
-        _reported.add(key)
-    if is_new:
-        log.exception("%s.%s failed; the call goes on, its telemetry is incomplete", recorder_name, method)
-    else:
-        log.debug("%s.%s failed again", recorder_name, method, exc_info=True)
+            report_fault(log, self._recorder_name, "active")

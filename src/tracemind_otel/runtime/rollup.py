@@ -7,28 +7,25 @@ threads by `carry_context`. The step feeds it once a call, whatever recorder it 
 from __future__ import annotations
 
 import contextvars
-import functools
 import threading
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ParamSpec, TypeVar
 
 from ..ai.llm.types import LLMUsage
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 AttributeValue = str | bool | int | float
 """What a flow's attribute may hold."""
 
-_NO_ATTRIBUTES: Mapping[str, AttributeValue] = MappingProxyType({})
+NO_ATTRIBUTES: Mapping[str, AttributeValue] = MappingProxyType({})
+
+# Re-entrant: a stream dropped unread ends its call in a garbage collection, which may strike while it is held.
+_lock = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True)
 class FlowTotals:
-    """Sums over all model calls under a flow, those of flows nested in it included."""
+    """Sums over model calls."""
 
     cost_usd: float | None
     """USD of the calls that had a price; `None` when none had."""
@@ -42,44 +39,61 @@ class FlowTotals:
     """Failed attempts that were repeated."""
 
 
+class _Sums:
+    """Adds in place: nothing in here may start a garbage collection between reading a sum and writing it."""
+
+    __slots__ = ("_cost_usd", "_input_tokens", "_llm_calls", "_output_tokens", "_retries")
+
+    def __init__(self) -> None:
+        self._cost_usd: float | None = None
+        self._input_tokens = self._output_tokens = self._llm_calls = self._retries = 0
+
+    def add(self, usage: LLMUsage | None, retries: int) -> None:
+        self._llm_calls += 1
+        self._retries += retries
+        if usage is None:
+            return
+        self._input_tokens += usage.prompt_tokens
+        self._output_tokens += usage.completion_tokens
+        if usage.cost_usd is not None:
+            self._cost_usd = (self._cost_usd or 0.0) + usage.cost_usd
+
+    def totals(self) -> FlowTotals:
+        return FlowTotals(self._cost_usd, self._input_tokens, self._output_tokens, self._llm_calls, self._retries)
+
+
+_NOTHING = _Sums()
+
+
 class FlowScope:
     """One running flow. Calls may end in any thread."""
+
+    __slots__ = ("_all", "_own", "attributes", "name", "parent")
 
     def __init__(
         self,
         name: str,
-        *,
-        attributes: Mapping[str, AttributeValue] = _NO_ATTRIBUTES,
+        attributes: Mapping[str, AttributeValue] = NO_ATTRIBUTES,
         parent: FlowScope | None = None,
     ) -> None:
         self.name = name
         self.attributes = attributes
         self.parent = parent
-        # Re-entrant: a stream dropped unread ends its call in a garbage collection, which may strike in here.
-        self._lock = threading.RLock()
-        self._cost_usd: float | None = None
-        self._input_tokens = 0
-        self._output_tokens = 0
-        self._llm_calls = 0
-        self._retries = 0
+        self._own: _Sums | None = None
+        self._all: _Sums | None = None
 
     def add_call(self, usage: LLMUsage | None, *, retries: int) -> None:
         """Count one call, here and in every flow around this one."""
+        own, everything = _Sums(), _Sums()  # before the sums are looked at: what allocates may collect garbage
+        with _lock:
+            self._own = self._own or own
+            self._own.add(usage, retries)
         scope: FlowScope | None = self
         while scope is not None:
-            scope._add(usage, retries)
-            scope = scope.parent
-
-    def _add(self, usage: LLMUsage | None, retries: int) -> None:
-        with self._lock:
-            self._llm_calls += 1
-            self._retries += retries
-            if usage is None:
-                return
-            self._input_tokens += usage.prompt_tokens
-            self._output_tokens += usage.completion_tokens
-            if usage.cost_usd is not None:
-                self._cost_usd = (self._cost_usd or 0.0) + usage.cost_usd
+            with _lock:
+                scope._all = scope._all or everything
+                scope._all.add(usage, retries)
+            scope, everything = scope.parent, _Sums()
 
     def attribute(self, name: str) -> AttributeValue | None:
         """An attribute of this flow, else of the nearest flow around it that has it."""
@@ -91,9 +105,14 @@ class FlowScope:
         return None
 
     def totals(self) -> FlowTotals:
-        """The sums so far."""
-        with self._lock:
-            return FlowTotals(self._cost_usd, self._input_tokens, self._output_tokens, self._llm_calls, self._retries)
+        """The sums so far over all calls below, those of nested flows included."""
+        with _lock:
+            return (self._all or _NOTHING).totals()
+
+    def own_totals(self) -> FlowTotals:
+        """The sums so far over the calls of this flow alone: those of nested flows are left to them."""
+        with _lock:
+            return (self._own or _NOTHING).totals()
 
 
 _current: contextvars.ContextVar[FlowScope | None] = contextvars.ContextVar("tracemind_flow", default=None)
@@ -104,33 +123,6 @@ def current_flow() -> FlowScope | None:
     return _current.get()
 
 
-@contextmanager
-def enter_flow(name: str, attributes: Mapping[str, AttributeValue] = _NO_ATTRIBUTES) -> Generator[FlowScope]:
-    """Make a new flow the current one, nested in the one that was."""
-    scope = FlowScope(name, attributes=attributes, parent=_current.get())
-    token = _current.set(scope)
-    try:
-        yield scope
-    finally:
-        _current.reset(token)
-
-
-def carry_context(function: Callable[P, R]) -> Callable[P, R]:
-    """Bind a function to the context of here and now, for a thread or an executor that would lose it.
-
-    The flow, its span and every other context variable are found by whatever the function calls. It may be
-    called many times, and from several threads at once.
-
-    Example:
-        >>> from concurrent.futures import ThreadPoolExecutor
-        >>> with ThreadPoolExecutor() as pool:
-        ...     pool.submit(carry_context(print), "in the caller's flow").result()
-        in the caller's flow
-    """
-    context = contextvars.copy_context()
-
-    @functools.wraps(function)
-    def in_context(*args: P.args, **kwargs: P.kwargs) -> R:
-        return context.copy().run(function, *args, **kwargs)
-
-    return in_context
+def enter_flow(scope: FlowScope) -> contextvars.Token[FlowScope | None]:
+    """Make a flow the current one, until the token is used."""
+    return _current.set(scope)

@@ -59,6 +59,7 @@ async def run_llm_call(
     call = Call((flow_id, step_id), cfg, request, llm, recorder)
     response: LLMResponse | None = None
     try:
+        await call.reserve()
         response = await call.with_retries(lambda: call.provider(lambda: _complete(call)))
         ended_ns = time.time_ns()
         usage = await call.priced(response)

@@ -13,10 +13,20 @@ from typing import Any, TypeVar
 
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.policy import RetryPolicy
-from ..ai.llm.pricing import price_call
+from ..ai.llm.pricing import find_price, price_call
 from ..ai.llm.scrub import scrub
+from ..ai.llm.tokens import CharacterTokenizer
 from ..ai.llm.types import LLMRequest, LLMResponse, LLMUsage, ToolCall
-from ..errors import ConfigError, LLMClientError, LLMConnectionError, LLMError, LLMTimeoutError
+from ..errors import (
+    BudgetExceededError,
+    ConfigError,
+    LLMClientError,
+    LLMConnectionError,
+    LLMError,
+    LLMStatusError,
+    LLMTimeoutError,
+)
+from ..runtime.budget import Estimate, Reservation, current_budget, needs_price, reserve
 from ..runtime.recorder import Recorder, StepEnd, StepRetry, StepStart, begin_safely
 from ..runtime.rollup import current_flow
 from .config import STEP_TYPE, LLMCallConfig
@@ -53,6 +63,8 @@ class Call:
         self._policy = _policy(cfg.max_retries)
         self._ends_at = None if cfg.deadline_ms is None else time.monotonic() + cfg.deadline_ms / 1000.0
         self._flow = current_flow()
+        self._budget = current_budget()
+        self._reservation: Reservation | None = None
         self._has_ended = False
         self.handle = begin_safely(recorder, _start(ids, cfg, request, client, is_stream=is_stream))
 
@@ -65,6 +77,37 @@ class Call:
     def has_ended(self) -> bool:
         """Whether its end was told."""
         return self._has_ended
+
+    async def reserve(self) -> None:
+        """Hold what the call is expected to use, where there is a budget around it.
+
+        Raises:
+            BudgetExceededError: there is not so much left; the call must not be sent.
+        """
+        if self._budget is not None:
+            estimate = await self._estimate(with_price=needs_price(self._budget))
+            self._reservation = reserve(self._budget, estimate)
+
+    async def _estimate(self, *, with_price: bool) -> Estimate:
+        """The prompt by a rule of thumb, and as much output as the request allows."""
+        request, provider = self.request, provider_of(self.client, self.cfg)
+        prompt = CharacterTokenizer().count(request.said, request.model)
+        output = request.max_tokens or 0
+        usage = LLMUsage(prompt, output, prompt + output)
+        return Estimate(
+            model=f"{provider}/{request.model}",
+            tokens=usage.total_tokens,
+            cost_usd=await self._price_before(provider, usage) if with_price else None,
+            reports_cost=self.client.reports_cost,
+        )
+
+    async def _price_before(self, provider: str, usage: LLMUsage) -> float | None:
+        try:
+            priced = await find_price(provider, (self.request.model,), usage, at=datetime.now(UTC))
+        except Exception:
+            log.exception("the price table failed for %s; the budget takes the price for unknown", self.name)
+            return None
+        return None if priced is None else priced.cost_usd
 
     async def with_retries(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Attempts until one succeeds, or until the policy says that it is enough."""
@@ -180,12 +223,16 @@ class Call:
             "retryable": error.retryable,
             **also,
         }
-        log.warning("%s failed after %d attempt(s): %s", self.name, self.retries + 1, error.error_type)
+        attempts = 0 if isinstance(error, BudgetExceededError) else self.retries + 1
+        log.warning("%s failed after %d attempt(s): %s", self.name, attempts, error.error_type)
         self.end(StepEnd(status="error", payload=result, error=error, retries=self.retries, **more))
         return result
 
     def refused(self, error: ConfigError) -> None:
         """End a call that the client could not even make; the error goes to the caller, whose mistake it is."""
+        if self._reservation is not None:
+            self._reservation.give_back()
+            self._reservation = None
         fault = LLMClientError(str(error))
         fault.__cause__ = error
         self.failed(fault)
@@ -208,10 +255,16 @@ class Call:
             return
         self._has_ended = True
         try:
-            if self._flow is not None:
-                self._flow.add_call(end.usage, retries=end.retries)
+            self._account(end)
         finally:
             self.handle.end(end)
+
+    def _account(self, end: StepEnd) -> None:
+        """Tell the flow and the budgets around; a call that a budget refused was none."""
+        if self._flow is not None and not isinstance(end.error, BudgetExceededError):
+            self._flow.add_call(end.usage, retries=end.retries)
+        if self._reservation is not None:
+            self._reservation.settle(end.usage, was_refused=isinstance(end.error, LLMStatusError))
 
 
 def provider_of(client: AsyncLLMClient, cfg: LLMCallConfig) -> str:

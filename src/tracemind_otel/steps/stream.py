@@ -153,6 +153,7 @@ class LLMStream:
         """Read one batch. Whatever goes wrong here ends the call."""
         try:
             if self._batches is None:
+                await call.reserve()
                 batch = await call.with_retries(lambda: self._first(call))
             else:
                 batch = await self._next(call, self._batches)

@@ -27,6 +27,9 @@ class AsyncLLMClient(abc.ABC):
     server_port: int | None = None
     """Port of the provider's server; `None` when there is none."""
 
+    reports_cost: bool = False
+    """Whether its replies name what they cost: then a budget admits a call whose price it does not know."""
+
     @abc.abstractmethod
     async def complete(self, req: LLMRequest) -> LLMResponse:
         """Make one attempt and return the whole reply.

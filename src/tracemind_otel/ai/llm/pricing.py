@@ -57,7 +57,7 @@ async def price_call(
     at: datetime,
     service_tier: str | None = None,
 ) -> PricedCall | None:
-    """Price a call by the first of `models` that has a price, without ever blocking the event loop.
+    """Price a call by the first of `models` that has a price, and say so once where none has.
 
     Args:
         provider: the provider's name.
@@ -70,11 +70,7 @@ async def price_call(
         _say_once(provider, models[-1], "the reply reports no tokens")
         return None
     try:
-        if not _is_priced_without_table(provider, models, at):
-            for model in models:
-                if not _table.is_matched(provider, model):
-                    await asyncio.to_thread(_table.match, provider, model)
-        priced = _price(provider, models, usage, at, service_tier)
+        priced = await find_price(provider, models, usage, at=at, service_tier=service_tier)
     except Exception:
         # A reply that was paid for must not be lost to a fault of the table.
         log.exception("the price table failed for %s/%s; the call stays without a cost", provider, models[-1])
@@ -82,6 +78,17 @@ async def price_call(
     if priced is None:
         _say_once(provider, models[-1], "its price is not known; set_prices() or configure(prices=...) adds it")
     return priced
+
+
+async def find_price(
+    provider: str, models: Sequence[str], usage: LLMUsage, *, at: datetime, service_tier: str | None = None
+) -> PricedCall | None:
+    """The price by the first of `models` that has one, without ever blocking the event loop."""
+    if not _is_priced_without_table(provider, models, at):
+        for model in models:
+            if not _table.is_matched(provider, model):
+                await asyncio.to_thread(_table.match, provider, model)
+    return _price(provider, models, usage, at, service_tier)
 
 
 def price_now(provider: str, models: Sequence[str], usage: LLMUsage, *, at: datetime) -> PricedCall | None:

@@ -40,6 +40,8 @@ class Preset:
     """What makes its requests."""
     telemetry_name: str | None = None
     """`gen_ai.provider.name`, where the conventions spell it otherwise than `name`."""
+    reports_cost: bool = False
+    """Whether its replies name what they cost."""
 
     @property
     def environment(self) -> tuple[str, ...]:
@@ -65,7 +67,7 @@ class Preset:
             wanted = " or ".join(("base_url", *self.url_variables))
             raise ConfigError(f"provider {self.name!r} needs {wanted}: where its server is")
         variables = " or ".join(self.key_variables) or "api_key"
-        return self.client_class(
+        client = self.client_class(
             self.wire,
             provider_name=self.name,
             telemetry_name=self.telemetry_name,
@@ -78,6 +80,8 @@ class Preset:
             http_client=http_client,
             pools=pools,
         )
+        client.reports_cost = self.reports_cost
+        return client
 
 
 def _first_set(variables: tuple[str, ...]) -> str | None:

@@ -101,6 +101,7 @@ class FakeLLMClient(AsyncLLMClient):
         self._latency_s = latency_ms / 1000.0
         self._script = [_parse(entry) for entry in script]
         self._usage = usage
+        self.reports_cost = usage is not None and usage.cost_usd is not None
         self._text = text
         self._attempts = 0
         self._lock = threading.Lock()

@@ -22,6 +22,7 @@ def _compatible(
     url_variables: tuple[str, ...] = (),
     hides_output: bool = True,
     cost_key: str | None = None,
+    reports_cost: bool = False,
 ) -> Preset:
     """A server of the compatible family; without key variables it needs no key."""
     accent = Accent(
@@ -42,12 +43,13 @@ def _compatible(
         needs_key=bool(keys),
         telemetry_name=telemetry_name,
         client_class=ChatClient,
+        reports_cost=reports_cost,
     )
 
 
 PRESETS: tuple[Preset, ...] = (
     _compatible("openai_compatible", None, url_variables=("OPENAI_COMPATIBLE_BASE_URL",), cost_key="total_cost"),
-    _compatible("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+    _compatible("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", reports_cost=True),
     _compatible("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", refuses=frozenset({"top_k"})),
     _compatible("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY", refuses=frozenset({"top_k", "seed"})),
     _compatible("together", "https://api.together.xyz/v1", "TOGETHER_API_KEY"),
@@ -58,6 +60,7 @@ PRESETS: tuple[Preset, ...] = (
         "PERPLEXITY_API_KEY",
         refuses=frozenset({"seed", "stop"}),
         cost_key="total_cost",
+        reports_cost=True,
     ),
     _compatible(
         "mistral",

@@ -1,0 +1,42 @@
+"""The ids of a flow on the spans of other libraries: of HTTP clients, databases, queues."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.context import Context
+
+from ..runtime.ids import NO_IDS, current_ids
+from .ids import id_attributes
+from .instruments import SCOPE_NAME
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+
+_enriched: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def enrich(provider: Any) -> None:
+    """Let every span of a provider of the SDK have the ids that hold where it starts. Doing so twice is harmless."""
+    if provider not in _enriched and hasattr(provider, "add_span_processor"):
+        _enriched.add(provider)
+        provider.add_span_processor(_id_processor())
+
+
+def _id_processor() -> SpanProcessor:
+    from opentelemetry.sdk.trace import SpanProcessor
+
+    class IdProcessor(SpanProcessor):
+        def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+            ids = current_ids()
+            if ids is not NO_IDS and not _is_ours(span):
+                span.set_attributes(id_attributes(ids))
+
+    return IdProcessor()
+
+
+def _is_ours(span: ReadableSpan) -> bool:
+    """Ours have them already, and a call's own flow id wins."""
+    scope = span.instrumentation_scope
+    return scope is not None and scope.name == SCOPE_NAME

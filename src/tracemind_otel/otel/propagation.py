@@ -1,0 +1,142 @@
+"""From one process to another by W3C headers: `traceparent`, `tracestate` and `baggage`.
+
+The trace and the ids travel, and whatever baggage the application set itself; prompts, arguments, results, keys and
+attributes of flows never do.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, MutableMapping
+from contextvars import Token
+from types import TracebackType
+from typing import Any, overload
+
+from opentelemetry import baggage as otel_baggage
+from opentelemetry import context as otel_context
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import Getter
+from opentelemetry.trace import get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from ..errors import ConfigError
+from ..runtime.context import restore
+from ..runtime.ids import Ids, checked_ids, current_ids, enter_ids
+from . import semconv
+from .ids import FIELDS, with_baggage
+
+log = logging.getLogger(__name__)
+
+_TRACE = TraceContextTextMapPropagator()
+_BAGGAGE = W3CBaggagePropagator()
+
+
+@overload
+def inject_context(headers: None = None) -> dict[str, str]: ...
+@overload
+def inject_context(headers: MutableMapping[str, str]) -> MutableMapping[str, str]: ...
+def inject_context(headers: MutableMapping[str, str] | None = None) -> MutableMapping[str, str]:
+    """Headers with which another process of yours continues this trace, with the ids that hold here.
+
+    They are plain text, for a message, a job, a command line or an environment variable (as JSON). All ids go along,
+    so hand them to nobody to whom a user's id is no business.
+
+    Args:
+        headers: a mapping to add them to; the default is a new one.
+
+    Returns:
+        The mapping, with `traceparent` and, where there is any, `tracestate` and `baggage`.
+
+    Example:
+        >>> inject_context({"content-type": "application/json"})
+        {'content-type': 'application/json'}
+    """
+    carrier: MutableMapping[str, str] = {} if headers is None else headers
+    context = with_baggage(current_ids(), otel_context.get_current())
+    _TRACE.inject(carrier, context)
+    _BAGGAGE.inject(carrier, context)
+    return carrier
+
+
+class continue_trace:  # noqa: N801  a function to whoever uses it
+    """Continue the trace of another process in a `with` block, with the ids that it handed over.
+
+    Where a span is current already, because a server's instrumentation has read the headers, it stays the parent, and
+    only the ids are taken. A header that cannot be read is ignored.
+
+    Args:
+        headers: what `inject_context` made, or the headers of a request; names in any case.
+
+    Example:
+        >>> with continue_trace({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}):
+        ...     pass
+    """
+
+    __slots__ = ("_headers", "_tokens")
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        if not isinstance(headers, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"headers is {type(headers).__name__}; it must be a mapping of names to values")
+        self._headers = headers
+        self._tokens: list[tuple[Token[Any], ...]] = []
+
+    def __enter__(self) -> None:
+        context = otel_context.get_current()
+        if not get_current_span(context).get_span_context().is_valid:
+            context = _TRACE.extract(self._headers, context, _ANY_CASE)
+        context = _BAGGAGE.extract(self._headers, context, _ANY_CASE)
+        self._tokens.append((otel_context.attach(context), enter_ids(_ids_in(context))))
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for token in self._tokens.pop():
+            restore(token)
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, traceback)
+
+
+def _ids_in(context: Context) -> Ids:
+    """The ids in a context's baggage; what is none is left out, since anybody may have sent it."""
+    values: dict[str, object] = {field: otel_baggage.get_baggage(name, context) for name, field in FIELDS.items()}
+    values["tags"] = _tags(otel_baggage.get_baggage(semconv.TRACEMIND_TAGS, context))
+    sound: dict[str, object] = {}
+    for field, value in values.items():
+        try:
+            checked_ids(**{field: value})
+        except ConfigError as error:
+            log.debug("an id that was handed over is ignored: %s", error)
+        else:
+            sound[field] = value
+    return checked_ids(**sound)
+
+
+def _tags(text: object) -> object:
+    if not isinstance(text, str):
+        return ()
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+class _AnyCase(Getter[Mapping[Any, Any]]):
+    """Reads headers whatever the case of their names; a value that is no text is none."""
+
+    def get(self, carrier: Mapping[Any, Any], key: str) -> list[str] | None:
+        values = [value for name, value in carrier.items() if isinstance(name, str) and name.lower() == key]
+        return [value for value in values if isinstance(value, str)] or None
+
+    def keys(self, carrier: Mapping[Any, Any]) -> list[str]:
+        return [name for name in carrier if isinstance(name, str)]
+
+
+_ANY_CASE = _AnyCase()

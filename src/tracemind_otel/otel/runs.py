@@ -1,0 +1,393 @@
+"""One run of a decorated function: a span that is current in its body and ends with it, and what goes with a flow."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+import traceback
+from collections.abc import Mapping
+from contextvars import Token
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+
+from ..runtime.budget import Budget, BudgetLimits, current_budget, enter_budget
+from ..runtime.context import restore
+from ..runtime.faults import report_fault
+from ..runtime.ids import NO_IDS, NO_SOURCES, Ids, IdSources, current_ids, enter_ids
+from ..runtime.kinds import Run
+from ..runtime.rollup import NO_ATTRIBUTES, AttributeValue, FlowScope, FlowTotals, current_flow, enter_flow
+from . import semconv
+from .budget import add_budget_event
+from .content import arguments_json, as_json
+from .ids import id_attributes
+from .instruments import Attributes, Histogram
+from .providers import Providers, configured_providers, instruments, nothing_is_recorded, tracer
+
+log = logging.getLogger(__name__)
+
+_NO_SPAN = Context()
+_KEPT_ITEMS = 100
+"""Items of a generator that are kept for its result, where that is asked for."""
+
+
+def _no_attributes() -> Mapping[str, AttributeValue]:
+    return NO_ATTRIBUTES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """What a decorator makes of a function."""
+
+    decorator: str
+    """The decorator's name."""
+    operation: str | None = None
+    """`gen_ai.operation.name`, and the first word of the span's name."""
+    name_attribute: str | None = None
+    """The attribute that holds the name."""
+    fixed: Mapping[str, AttributeValue] = field(default_factory=_no_attributes)
+    """Attributes of every span and measurement of this kind."""
+    metric: str | None = None
+    """The histogram of durations, where the conventions have one."""
+    arguments: str = semconv.TRACEMIND_FUNCTION_ARGUMENTS
+    """The attribute for the arguments."""
+    result: str = semconv.TRACEMIND_FUNCTION_RESULT
+    """The attribute for the result."""
+
+
+FLOW = Kind(
+    decorator="flow",
+    operation=semconv.INVOKE_WORKFLOW,
+    name_attribute=semconv.GEN_AI_WORKFLOW_NAME,
+    metric=semconv.METRIC_WORKFLOW_DURATION,
+)
+AGENT = Kind(
+    decorator="agent",
+    operation=semconv.INVOKE_AGENT,
+    name_attribute=semconv.GEN_AI_AGENT_NAME,
+    metric=semconv.METRIC_AGENT_DURATION,
+)
+TOOL = Kind(
+    decorator="tool",
+    operation=semconv.EXECUTE_TOOL,
+    name_attribute=semconv.GEN_AI_TOOL_NAME,
+    fixed={semconv.GEN_AI_TOOL_TYPE: semconv.TOOL_TYPE_FUNCTION},
+    metric=semconv.METRIC_TOOL_DURATION,
+    arguments=semconv.GEN_AI_TOOL_CALL_ARGUMENTS,
+    result=semconv.GEN_AI_TOOL_CALL_RESULT,
+)
+STEP = Kind(decorator="step")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What each run of one decorated function does, worked out once."""
+
+    kind: Kind
+    """The kind of span."""
+    name: str
+    """The name of the flow, step, tool or agent."""
+    span_name: str
+    """The name of the span."""
+    attributes: Mapping[str, AttributeValue]
+    """Attributes of the span."""
+    metric_attributes: Attributes
+    """Attributes of the duration."""
+    signature: inspect.Signature | None
+    """Names the arguments, where they are captured."""
+    captures_result: bool
+    """Whether the result is captured."""
+
+    @classmethod
+    def of(
+        cls,
+        kind: Kind,
+        name: str,
+        attributes: Mapping[str, AttributeValue],
+        *,
+        signature: inspect.Signature | None = None,
+        captures_result: bool = False,
+    ) -> Plan:
+        """The plan for a name, and the attributes that the user added."""
+        identity = dict(kind.fixed) if kind.name_attribute is None else {kind.name_attribute: name, **kind.fixed}
+        operation = {} if kind.operation is None else {semconv.GEN_AI_OPERATION_NAME: kind.operation}
+        return cls(
+            kind=kind,
+            name=name,
+            span_name=name if kind.operation is None else f"{kind.operation} {name}",
+            attributes={**attributes, **operation, **identity},
+            metric_attributes=identity,
+            signature=signature,
+            captures_result=captures_result,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlowPlan:
+    """What a flow has besides its span."""
+
+    attributes: Mapping[str, AttributeValue] = field(default_factory=_no_attributes)
+    """What the user said of it; some of it may go on metrics."""
+    ids: IdSources = NO_SOURCES
+    """Ids of everything below."""
+    limits: BudgetLimits | None = None
+    """What everything below may cost."""
+
+
+def start_run(plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+    """Start a run that is a span; where nothing is recorded it is nothing."""
+    return _NOTHING if nothing_is_recorded() else SpanRun(plan, args, kwargs)
+
+
+def start_flow(plan: Plan, flow: FlowPlan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+    """Start a run that is a flow; where nothing is recorded it has no span, and yet its sums, ids and budget."""
+    ids = NO_IDS if flow.ids is NO_SOURCES else flow.ids.of_call(args, kwargs)
+    if nothing_is_recorded():
+        return _FlowContext(plan.name, flow, ids)
+    return FlowRun(plan, flow, ids, args, kwargs)
+
+
+class _Nothing:
+    """A run that leaves no trace."""
+
+    __slots__ = ()
+
+    def enter(self) -> None: ...
+
+    def leave(self) -> None: ...
+
+    def item(self, value: object) -> None: ...
+
+    def end(self, exc: BaseException | None, result: object = None) -> None: ...
+
+    def close(self) -> None: ...
+
+
+_NOTHING = _Nothing()
+
+
+class _FlowContext(_Nothing):
+    """What a flow is without its span: sums, ids and a budget for everything below."""
+
+    __slots__ = ("_budget", "_ids", "_more", "_token", "scope")
+
+    def __init__(self, name: str, flow: FlowPlan, ids: Ids, span: Span = INVALID_SPAN) -> None:
+        self.scope = FlowScope(name, flow.attributes, current_flow())
+        self._ids = ids
+        self._budget: Budget | None = None
+        if flow.limits is not None:
+            on_threshold = partial(add_budget_event, span)
+            self._budget = Budget(flow.limits, name=name, parent=current_budget(), on_threshold=on_threshold)
+        self._token: Token[Any] | None = None
+        self._more: tuple[Token[Any], ...] = ()
+
+    def enter(self) -> None:
+        self._token = enter_flow(self.scope)
+        self._more = () if self._ids is NO_IDS else (enter_ids(self._ids),)
+        if self._budget is not None:
+            self._more += (enter_budget(self._budget),)
+
+    def leave(self) -> None:
+        for token in self._more:
+            restore(token)
+        if self._token is not None:
+            restore(self._token)
+
+
+class SpanRun:
+    """A run that is a span."""
+
+    __slots__ = ("_context", "_items", "_plan", "_span", "_started_s", "_token", "_tools")
+
+    def __init__(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], ids: Ids = NO_IDS) -> None:
+        self._plan = plan
+        self._tools = tools = _tools()
+        self._context: Context | None = None
+        self._token: Token[Context] | None = None
+        self._items: list[object] | None = None
+        self._started_s = time.perf_counter()
+        self._span = span = _start_span(
+            tools.tracer, plan, current_ids() if ids is NO_IDS else ids.below(current_ids())
+        )
+        if span.get_span_context().is_valid:
+            self._context = set_span_in_context(span)
+        if plan.signature is not None or plan.captures_result:
+            self._capture(plan, args, kwargs)
+
+    def _capture(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self._span.is_recording():
+            return
+        if plan.captures_result:
+            self._items = []
+        if plan.signature is not None:
+            arguments = arguments_json(plan.signature, args, kwargs)
+            if arguments is not None:
+                self._span.set_attribute(plan.kind.arguments, arguments)
+
+    def enter(self) -> None:
+        """Make the span current."""
+        if self._context is not None:
+            self._token = otel_context.attach(self._context)
+
+    def leave(self) -> None:
+        """Make the span current that was."""
+        if self._token is not None:
+            restore(self._token)
+
+    def item(self, value: object) -> None:
+        """Keep what a generator yields, where results are captured."""
+        if self._items is not None and len(self._items) < _KEPT_ITEMS:
+            self._items.append(value)
+
+    def close(self) -> None:
+        """End the span of a generator that was not read to its end."""
+        self.end(None, closed_early=True)
+
+    def end(self, exc: BaseException | None, result: object = None, *, closed_early: bool = False) -> None:
+        """End the span; what is no error of the user's code leaves its status alone."""
+        duration_s = time.perf_counter() - self._started_s
+        try:
+            self._describe(self._span, exc, result, closed_early=closed_early)
+        except Exception:
+            report_fault(log, self._plan.kind.decorator, "end")
+        finally:
+            _end_span(self._span)
+        metric = self._plan.kind.metric
+        if metric is not None:
+            self._measure(self._tools.durations[metric], duration_s, exc)
+
+    def _describe(self, span: Span, exc: BaseException | None, result: object, *, closed_early: bool) -> None:
+        if not span.is_recording():
+            return
+        self._before_end(span)
+        if closed_early:
+            span.set_attribute(semconv.TRACEMIND_STREAM_CLOSED_EARLY, True)
+        if exc is not None:
+            _record_exception(span, exc)
+        elif self._items is not None:
+            span.set_attribute(self._plan.kind.result, as_json(self._items or result))
+
+    def _before_end(self, span: Span) -> None:
+        """Set what is known at the end only."""
+
+    def _measure(self, durations: Histogram, duration_s: float, exc: BaseException | None) -> None:
+        attributes = self._plan.metric_attributes
+        if isinstance(exc, Exception):
+            attributes = {**attributes, semconv.ERROR_TYPE: type(exc).__qualname__}
+        try:
+            durations.record(duration_s, attributes, self._context or _NO_SPAN)
+        except Exception:
+            report_fault(log, self._plan.kind.decorator, "measure")
+
+
+class FlowRun(SpanRun):
+    """A run that is a flow: its span carries the sums of what was called below."""
+
+    __slots__ = ("_flow",)
+
+    def __init__(self, plan: Plan, flow: FlowPlan, ids: Ids, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__(plan, args, kwargs, ids)
+        self._flow = _FlowContext(plan.name, flow, ids, self._span)
+
+    def enter(self) -> None:
+        """Make the span and the flow current."""
+        super().enter()
+        self._flow.enter()
+
+    def leave(self) -> None:
+        """Put back what was current."""
+        self._flow.leave()
+        super().leave()
+
+    def _before_end(self, span: Span) -> None:
+        everything = _totals_attributes(_ALL, self._flow.scope.totals())
+        span.set_attributes(everything | _totals_attributes(_OWN, self._flow.scope.own_totals()))
+
+
+_ALL = (
+    semconv.TRACEMIND_FLOW_COST_USD,
+    semconv.TRACEMIND_FLOW_INPUT_TOKENS,
+    semconv.TRACEMIND_FLOW_OUTPUT_TOKENS,
+    semconv.TRACEMIND_FLOW_LLM_CALLS,
+    semconv.TRACEMIND_FLOW_RETRIES,
+)
+_OWN = (
+    semconv.TRACEMIND_FLOW_OWN_COST_USD,
+    semconv.TRACEMIND_FLOW_OWN_INPUT_TOKENS,
+    semconv.TRACEMIND_FLOW_OWN_OUTPUT_TOKENS,
+    semconv.TRACEMIND_FLOW_OWN_LLM_CALLS,
+    semconv.TRACEMIND_FLOW_OWN_RETRIES,
+)
+
+
+def _totals_attributes(names: tuple[str, ...], totals: FlowTotals) -> dict[str, int | float]:
+    values = (totals.cost_usd, totals.input_tokens, totals.output_tokens, totals.llm_calls, totals.retries)
+    return {name: value for name, value in zip(names, values, strict=True) if value is not None}
+
+
+def _start_span(tracer: Tracer, plan: Plan, ids: Ids) -> Span:
+    attributes = plan.attributes if ids is NO_IDS else {**plan.attributes, **id_attributes(ids)}
+    try:
+        return tracer.start_span(plan.span_name, kind=SpanKind.INTERNAL, attributes=attributes)
+    except Exception:
+        report_fault(log, type(tracer).__name__, "start_span")
+        return INVALID_SPAN
+
+
+def _end_span(span: Span) -> None:
+    try:
+        span.end()
+    except Exception:
+        report_fault(log, type(span).__name__, "end")
+
+
+def _record_exception(span: Span, exc: BaseException) -> None:
+    """The type and the places, not the message: the text of a user's exception may hold a prompt."""
+    if not isinstance(exc, Exception):
+        # Closed by its awaiter, a coroutine gets `GeneratorExit`: nobody waits for it any more.
+        if isinstance(exc, asyncio.CancelledError | GeneratorExit):
+            span.set_attribute(semconv.TRACEMIND_CANCELLED, True)
+        return
+    name = type(exc).__qualname__
+    span.set_status(Status(StatusCode.ERROR, name))
+    span.set_attribute(semconv.ERROR_TYPE, name)
+    places = "\n".join(
+        f'File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_name}'
+        for frame, line in traceback.walk_tb(exc.__traceback__)
+    )
+    span.add_event(semconv.EXCEPTION_EVENT, {semconv.EXCEPTION_TYPE: name, semconv.EXCEPTION_STACKTRACE: places})
+
+
+class _Tools:
+    """The tracer and the histograms of one set-up."""
+
+    def __init__(self, providers: Providers) -> None:
+        self.providers = providers
+        self.tracer: Tracer = tracer(providers.tracer_provider)
+        made = instruments(providers.meter_provider)
+        self.durations: dict[str, Histogram] = {
+            name: made.histogram(name, "s", description, boundaries)
+            for name, description, boundaries in (
+                (semconv.METRIC_WORKFLOW_DURATION, "Duration of a flow", semconv.WORKFLOW_DURATION_BOUNDARIES_S),
+                (semconv.METRIC_AGENT_DURATION, "Duration of an agent", semconv.AGENT_DURATION_BOUNDARIES_S),
+                (semconv.METRIC_TOOL_DURATION, "Duration of a tool", semconv.DURATION_BOUNDARIES_S),
+            )
+        }
+
+
+_latest: _Tools | None = None
+
+
+def _tools() -> _Tools:
+    """Made anew when `configure()` was called: a decorated function may be older than that."""
+    global _latest
+    providers = configured_providers()
+    if _latest is None or _latest.providers is not providers:
+        _latest = _Tools(providers)
+    return _latest

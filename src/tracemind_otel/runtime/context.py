@@ -1,0 +1,44 @@
+"""Context variables: put back what was set, and carry all of them into another thread."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def restore(token: contextvars.Token[Any]) -> None:
+    """Put a variable back to what it was, if this is the context that it was set in.
+
+    A coroutine or a `with` block may be closed from another task, or by the garbage collector, in whose context the
+    variable was never set: there is nothing to put back then.
+    """
+    try:
+        token.var.reset(token)
+    except ValueError:
+        pass
+
+
+def carry_context(function: Callable[P, R]) -> Callable[P, R]:
+    """Bind a function to the context of here and now, for a thread or an executor that would lose it.
+
+    The flow, its span and every other context variable are found by whatever the function calls. It may be
+    called many times, and from several threads at once.
+
+    Example:
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> with ThreadPoolExecutor() as pool:
+        ...     pool.submit(carry_context(print), "in the caller's flow").result()
+        in the caller's flow
+    """
+    context = contextvars.copy_context()
+
+    @functools.wraps(function)
+    def in_context(*args: P.args, **kwargs: P.kwargs) -> R:
+        return context.copy().run(function, *args, **kwargs)
+
+    return in_context
