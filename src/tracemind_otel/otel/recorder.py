@@ -14,7 +14,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvid
 
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import ConfigError, LLMError
-from ..runtime.ids import NO_IDS, Ids, current_ids
+from ..runtime.ids import NO_IDS, current_ids
 from ..runtime.recorder import Recorder, StepEnd, StepHandle, StepRetry, StepStart
 from ..runtime.rollup import FlowScope, current_flow
 from . import semconv
@@ -186,13 +186,14 @@ def _start_attributes(start: StepStart) -> dict[str, AttributeValue]:
         semconv.GEN_AI_OPERATION_NAME: start.operation,
         semconv.GEN_AI_PROVIDER_NAME: start.provider,
         semconv.GEN_AI_REQUEST_MODEL: start.model,
-        semconv.TRACEMIND_FLOW_ID: start.flow_id,
         semconv.TRACEMIND_STEP_ID: start.step_id,
         semconv.TRACEMIND_STEP_TYPE: start.step_type,
     }
     ids = current_ids()
     if ids is not NO_IDS:
-        _add_ids(attributes, ids)
+        attributes.update(id_attributes(ids))
+    if start.flow_id:
+        attributes[semconv.TRACEMIND_FLOW_ID] = start.flow_id
     if start.server_address is not None:
         attributes[semconv.SERVER_ADDRESS] = start.server_address
     if start.server_port is not None:
@@ -201,14 +202,6 @@ def _start_attributes(start: StepStart) -> dict[str, AttributeValue]:
         attributes[semconv.GEN_AI_REQUEST_STREAM] = True
     _add_parameters(attributes, start)
     return attributes
-
-
-def _add_ids(attributes: dict[str, AttributeValue], ids: Ids) -> None:
-    """What was set around the call; a flow id that was given to the call itself wins."""
-    given = attributes[semconv.TRACEMIND_FLOW_ID]
-    attributes.update(id_attributes(ids))
-    if given:
-        attributes[semconv.TRACEMIND_FLOW_ID] = given
 
 
 def _add_parameters(attributes: dict[str, AttributeValue], start: StepStart) -> None:
