@@ -161,7 +161,7 @@ def ancestors(span: ReadableSpan, by_id: dict[int, ReadableSpan]) -> Iterator[Re
 
 
 async def test_two_hundred_flows_at_once(capture: Captured) -> None:
-    """Every flow's sums, own and inclusive, equal a ledger kept beside it to 1e-9; each call hangs where it was made."""
+    """Every flow's sums, own and inclusive, equal a ledger kept beside it to 1e-9; each call is where it was made."""
     ledger, recorder = Ledger(), tm.OTelRecorder()
     await asyncio.gather(*(run_flow(ledger, number, recorder) for number in range(FLOWS)))
     spans = capture.spans

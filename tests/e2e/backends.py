@@ -80,8 +80,10 @@ class Stack:
     ) -> list[Span]:
         return wait_for_trace(self.jaeger_http, trace_id, spans=spans, until=until, timeout_s=timeout_s)
 
-    def search_traces(self, service: str, *, operation: str | None = None) -> dict[str, list[Span]]:
-        return search_traces(self.jaeger_http, service, operation=operation)
+    def search_traces(
+        self, service: str, *, operation: str | None = None, attributes: Mapping[str, str] | None = None
+    ) -> dict[str, list[Span]]:
+        return search_traces(self.jaeger_http, service, operation=operation, attributes=attributes)
 
     def prometheus_query(self, promql: str) -> list[Sample]:
         return prometheus_query(self.prometheus, promql)
@@ -161,10 +163,11 @@ def search_traces(
     service: str,
     *,
     operation: str | None = None,
+    attributes: Mapping[str, str] | None = None,
     lookback_s: float = 3600.0,
     limit: int = 100,
 ) -> dict[str, list[Span]]:
-    """Traces by service and operation, by trace id. Jaeger 2.13 and 2.20 spell the parameters differently."""
+    """Traces by service and the rest, by trace id. Jaeger 2.13 and 2.20 spell the parameters differently."""
     now = datetime.now(UTC)
     wanted = {
         ("serviceName", "service_name"): service,
@@ -174,6 +177,8 @@ def search_traces(
     }
     if operation is not None:
         wanted["operationName", "operation_name"] = operation
+    if attributes is not None:
+        wanted["attributes",] = json.dumps(attributes)
     parameters = {f"query.{name}": value for names, value in wanted.items() for name in names}
     traces: dict[str, list[Span]] = {}
     for span in spans_of(get_json(jaeger_http, "/api/v3/traces", parameters)):
