@@ -53,7 +53,11 @@ async def answer(recorder: tm.Recorder) -> AsyncGenerator[str]:
         yield str(result.get("error_type", result["status"]))
 
 
-@tm.flow(name="support", user_id=lambda user, *_: user, tags=["e2e"], max_cost_usd=1.0)
+def user_of(user: str, *_: object) -> str:
+    return user
+
+
+@tm.flow(name="support", user_id=user_of, tags=["e2e"], max_cost_usd=1.0)
 async def support(user: str, telemetry: tm.Telemetry, endpoint: str) -> tuple[list[str], str]:
     search("a query", api_key="sk-never-to-be-seen-0000")
     answers = [each async for each in answer(telemetry.recorder)]
