@@ -161,6 +161,31 @@ def test_children_stand_under_their_parents_by_start() -> None:
     assert [line.strip(" │├└─").split()[0] for line in text.splitlines()[1:]] == ["root", "early", "late"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "limit", "spent", "said"),
+    [
+        ("cost_usd", 1.0, 0.85, "budget: 80 % of $1.00 reached, $0.85 spent"),
+        ("tokens", 10_000, 8_100, "budget: 80 % of 10,000 tokens reached, 8,100 spent"),
+        ("llm_calls", 10, 8, "budget: 80 % of 10 calls reached, 8 spent"),
+    ],
+)
+def test_a_budget_is_told_where_it_ran_low(kind: str, limit: float, spent: float, said: str) -> None:
+    """The flow shows which part of its budget was reached, between the calls before it and after it."""
+    names = ("KIND", "LIMIT", "SPENT", "FRACTION")
+    values = {
+        getattr(semconv, f"TRACEMIND_BUDGET_{n}"): v for n, v in zip(names, (kind, limit, spent, 0.8), strict=True)
+    }
+    event = FileEvent(name=semconv.BUDGET_EVENT, time_ns=5, attributes=values)
+    calls = [span(name, "flow", start_ns=start) for name, start in (("before", 4), ("after", 6))]
+    text = shown([span("flow", start_ns=1, events=(event,)), *calls])
+    assert text.index("before") < text.index(said) < text.index("after")
+
+
+def test_a_generator_that_was_not_read_to_its_end() -> None:
+    """It says so, since a short run is no fault then."""
+    assert "closed early" in shown([span("g", attributes={semconv.TRACEMIND_STREAM_CLOSED_EARLY: True})])
+
+
 def test_a_retry_stands_between_the_attempts_around_it() -> None:
     """With HTTP spans under a call, the retry is shown where it happened."""
     retry = FileEvent(name=semconv.RETRY_EVENT, time_ns=5)

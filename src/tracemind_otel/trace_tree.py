@@ -84,17 +84,17 @@ class _TraceTree:
             placement = waiting.pop()
             item = placement.item
             if isinstance(item, FileEvent):
-                placement.node.add(_label(_retry_parts(item.attributes)))
+                placement.node.add(_label(_EVENTS[item.name](item.attributes)))
             elif id(item) not in self._placed:
                 self._placed.add(id(item))
                 node = placement.node.add(_label(self._span_parts(item, placement.parent)))
                 waiting += reversed([_Placement(below, item, node) for below in self._below(item)])
 
     def _below(self, span: FileSpan) -> list[FileSpan | FileEvent]:
-        """Child spans and retries, by time: which attempt failed before which wait."""
-        retries = [event for event in span.events if event.name == semconv.RETRY_EVENT]
+        """Child spans and events, by time: which attempt failed before which wait, which call spent a budget."""
+        events = [event for event in span.events if event.name in _EVENTS]
         children = self._children[span.span_id] if span.span_id else []
-        return sorted([*retries, *children], key=_time_ns)
+        return sorted([*events, *children], key=_time_ns)
 
     def _span_parts(self, span: FileSpan, parent: FileSpan | None) -> list[_Part]:
         parts = _span_parts(span)
@@ -134,6 +134,7 @@ def _span_parts(span: FileSpan) -> list[_Part]:
         *_cost_parts(span),
         (_flow_sums(span.attributes), "green"),
         ("cancelled" if span.attributes.get(semconv.TRACEMIND_CANCELLED) is True else "", "magenta"),
+        ("closed early" if span.attributes.get(semconv.TRACEMIND_STREAM_CLOSED_EARLY) is True else "", "magenta"),
         (_error(span), "bold red"),
     ]
 
@@ -264,3 +265,25 @@ def _retry_parts(attributes: Mapping[str, Scalar]) -> list[_Part]:
     why = reason if detail == reason else f"{reason} ({detail})"
     waited = "" if delay_s is None else f", waited {delay_s:.3g} s"
     return [(f"retry {attempt}/{attempts} {why}{waited}", "yellow")]
+
+
+def _budget_parts(attributes: Mapping[str, Scalar]) -> list[_Part]:
+    """`budget: 80 % of $1.00 reached, $0.85 spent`."""
+    is_money = attributes.get(semconv.TRACEMIND_BUDGET_KIND) == "cost_usd"
+    fraction = _number(attributes, semconv.TRACEMIND_BUDGET_FRACTION)
+    reached = "?" if fraction is None else f"{fraction * 100:.0f} %"
+    limit, spent = (
+        _amount(_number(attributes, name), is_money=is_money)
+        for name in (semconv.TRACEMIND_BUDGET_LIMIT, semconv.TRACEMIND_BUDGET_SPENT)
+    )
+    unit = "" if is_money else " tokens" if attributes.get(semconv.TRACEMIND_BUDGET_KIND) == "tokens" else " calls"
+    return [(f"budget: {reached} of {limit}{unit} reached, {spent} spent", "yellow")]
+
+
+def _amount(value: float | None, *, is_money: bool) -> str:
+    if value is None:
+        return "?"
+    return format_usd(value) if is_money else f"{value:,.0f}"
+
+
+_EVENTS = {semconv.RETRY_EVENT: _retry_parts, semconv.BUDGET_EVENT: _budget_parts}

@@ -177,9 +177,9 @@ def search_traces(
     }
     if operation is not None:
         wanted["operationName", "operation_name"] = operation
-    if attributes is not None:
-        wanted["attributes",] = json.dumps(attributes)
     parameters = {f"query.{name}": value for names, value in wanted.items() for name in names}
+    if attributes is not None:
+        parameters["query.attributes"] = json.dumps(attributes)
     traces: dict[str, list[Span]] = {}
     for span in spans_of(get_json(jaeger_http, "/api/v3/traces", parameters)):
         traces.setdefault(span["trace_id"], []).append(span)
