@@ -171,9 +171,11 @@ def test_children_stand_under_their_parents_by_start() -> None:
 )
 def test_a_budget_is_told_where_it_ran_low(kind: str, limit: float, spent: float, said: str) -> None:
     """The flow shows which part of its budget was reached, between the calls before it and after it."""
-    names = ("KIND", "LIMIT", "SPENT", "FRACTION")
-    values = {
-        getattr(semconv, f"TRACEMIND_BUDGET_{n}"): v for n, v in zip(names, (kind, limit, spent, 0.8), strict=True)
+    values: dict[str, Scalar] = {
+        semconv.TRACEMIND_BUDGET_KIND: kind,
+        semconv.TRACEMIND_BUDGET_LIMIT: limit,
+        semconv.TRACEMIND_BUDGET_SPENT: spent,
+        semconv.TRACEMIND_BUDGET_FRACTION: 0.8,
     }
     event = FileEvent(name=semconv.BUDGET_EVENT, time_ns=5, attributes=values)
     calls = [span(name, "flow", start_ns=start) for name, start in (("before", 4), ("after", 6))]

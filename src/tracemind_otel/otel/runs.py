@@ -149,7 +149,7 @@ def start_flow(plan: Plan, flow: FlowPlan, args: tuple[Any, ...], kwargs: dict[s
     """Start a run that is a flow; where nothing is recorded it has no span, and yet its sums, ids and budget."""
     ids = NO_IDS if flow.ids is NO_SOURCES else flow.ids.of_call(args, kwargs)
     if nothing_is_recorded():
-        return _FlowContext(plan.name, flow, ids)
+        return _flow_context(plan.name, flow, ids)
     return FlowRun(plan, flow, ids, args, kwargs)
 
 
@@ -173,31 +173,51 @@ _NOTHING = _Nothing()
 
 
 class _FlowContext(_Nothing):
-    """What a flow is without its span: sums, ids and a budget for everything below."""
+    """What a flow is without its span: the sums of everything below."""
 
-    __slots__ = ("_budget", "_ids", "_more", "_token", "scope")
+    __slots__ = ("_token", "scope")
 
-    def __init__(self, name: str, flow: FlowPlan, ids: Ids, span: Span = INVALID_SPAN) -> None:
+    def __init__(self, name: str, flow: FlowPlan) -> None:
         self.scope = FlowScope(name, flow.attributes, current_flow())
+        self._token: Token[Any] | None = None
+
+    def enter(self) -> None:
+        self._token = enter_flow(self.scope)
+
+    def leave(self) -> None:
+        if self._token is not None:
+            restore(self._token)
+
+
+class _RichFlowContext(_FlowContext):
+    """The same with ids and a budget."""
+
+    __slots__ = ("_budget", "_ids", "_tokens")
+
+    def __init__(self, name: str, flow: FlowPlan, ids: Ids, span: Span) -> None:
+        super().__init__(name, flow)
         self._ids = ids
         self._budget: Budget | None = None
         if flow.limits is not None:
             on_threshold = partial(add_budget_event, span)
             self._budget = Budget(flow.limits, name=name, parent=current_budget(), on_threshold=on_threshold)
-        self._token: Token[Any] | None = None
-        self._more: tuple[Token[Any], ...] = ()
+        self._tokens: list[Token[Any]] = []
 
     def enter(self) -> None:
-        self._token = enter_flow(self.scope)
-        self._more = () if self._ids is NO_IDS else (enter_ids(self._ids),)
+        super().enter()
+        self._tokens = [enter_ids(self._ids)]
         if self._budget is not None:
-            self._more += (enter_budget(self._budget),)
+            self._tokens.append(enter_budget(self._budget))
 
     def leave(self) -> None:
-        for token in self._more:
+        for token in self._tokens:
             restore(token)
-        if self._token is not None:
-            restore(self._token)
+        super().leave()
+
+
+def _flow_context(name: str, flow: FlowPlan, ids: Ids, span: Span = INVALID_SPAN) -> _FlowContext:
+    is_plain = ids is NO_IDS and flow.limits is None
+    return _FlowContext(name, flow) if is_plain else _RichFlowContext(name, flow, ids, span)
 
 
 class SpanRun:
@@ -293,7 +313,7 @@ class FlowRun(SpanRun):
 
     def __init__(self, plan: Plan, flow: FlowPlan, ids: Ids, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super().__init__(plan, args, kwargs, ids)
-        self._flow = _FlowContext(plan.name, flow, ids, self._span)
+        self._flow = _flow_context(plan.name, flow, ids, self._span)
 
     def enter(self) -> None:
         """Make the span and the flow current."""
