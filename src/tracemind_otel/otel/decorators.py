@@ -23,11 +23,12 @@ from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from ..errors import ConfigError
 from ..runtime.budget import OnUnknownPrice
+from ..runtime.flows import FlowPlan
 from ..runtime.ids import IdSource, IdSources
 from ..runtime.kinds import Run, leave_block, wrap
 from ..runtime.rollup import NO_ATTRIBUTES, AttributeValue
 from .budget import checked_limits
-from .runs import AGENT, FLOW, STEP, TOOL, FlowPlan, Kind, Plan, start_flow, start_run
+from .runs import AGENT, FLOW, STEP, TOOL, Kind, Plan, start_flow, start_run
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -15,14 +15,14 @@ from typing import Any
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
-from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 
-from ..runtime.budget import Budget, BudgetLimits, current_budget, enter_budget
 from ..runtime.context import restore
 from ..runtime.faults import report_fault
-from ..runtime.ids import NO_IDS, NO_SOURCES, Ids, IdSources, current_ids, enter_ids
+from ..runtime.flows import NO_RUN, FlowPlan, flow_context
+from ..runtime.ids import NO_IDS, Ids, current_ids
 from ..runtime.kinds import Run
-from ..runtime.rollup import NO_ATTRIBUTES, AttributeValue, FlowScope, FlowTotals, current_flow, enter_flow
+from ..runtime.rollup import NO_ATTRIBUTES, AttributeValue, FlowTotals
 from . import semconv
 from .budget import add_budget_event
 from .content import arguments_json, as_json
@@ -128,96 +128,25 @@ class Plan:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FlowPlan:
-    """What a flow has besides its span."""
-
-    attributes: Mapping[str, AttributeValue] = field(default_factory=_no_attributes)
-    """What the user said of it; some of it may go on metrics."""
-    ids: IdSources = NO_SOURCES
-    """Ids of everything below."""
-    limits: BudgetLimits | None = None
-    """What everything below may cost."""
-
-
 def start_run(plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
-    """Start a run that is a span; where nothing is recorded it is nothing."""
-    return _NOTHING if nothing_is_recorded() else SpanRun(plan, args, kwargs)
+    """Start a run that is a span; where nothing is recorded, or recording fails, it is nothing."""
+    if not nothing_is_recorded():
+        try:
+            return SpanRun(plan, args, kwargs)
+        except Exception:
+            report_fault(log, plan.kind.decorator, "start")
+    return NO_RUN
 
 
 def start_flow(plan: Plan, flow: FlowPlan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
-    """Start a run that is a flow; where nothing is recorded it has no span, and yet its sums, ids and budget."""
-    ids = NO_IDS if flow.ids is NO_SOURCES else flow.ids.of_call(args, kwargs)
-    if nothing_is_recorded():
-        return _flow_context(plan.name, flow, ids)
-    return FlowRun(plan, flow, ids, args, kwargs)
-
-
-class _Nothing:
-    """A run that leaves no trace."""
-
-    __slots__ = ()
-
-    def enter(self) -> None: ...
-
-    def leave(self) -> None: ...
-
-    def item(self, value: object) -> None: ...
-
-    def end(self, exc: BaseException | None, result: object = None) -> None: ...
-
-    def close(self) -> None: ...
-
-
-_NOTHING = _Nothing()
-
-
-class _FlowContext(_Nothing):
-    """What a flow is without its span: the sums of everything below."""
-
-    __slots__ = ("_token", "scope")
-
-    def __init__(self, name: str, flow: FlowPlan) -> None:
-        self.scope = FlowScope(name, flow.attributes, current_flow())
-        self._token: Token[Any] | None = None
-
-    def enter(self) -> None:
-        self._token = enter_flow(self.scope)
-
-    def leave(self) -> None:
-        if self._token is not None:
-            restore(self._token)
-
-
-class _RichFlowContext(_FlowContext):
-    """The same with ids and a budget."""
-
-    __slots__ = ("_budget", "_ids", "_tokens")
-
-    def __init__(self, name: str, flow: FlowPlan, ids: Ids, span: Span) -> None:
-        super().__init__(name, flow)
-        self._ids = ids
-        self._budget: Budget | None = None
-        if flow.limits is not None:
-            on_threshold = partial(add_budget_event, span)
-            self._budget = Budget(flow.limits, name=name, parent=current_budget(), on_threshold=on_threshold)
-        self._tokens: list[Token[Any]] = []
-
-    def enter(self) -> None:
-        super().enter()
-        self._tokens = [enter_ids(self._ids)]
-        if self._budget is not None:
-            self._tokens.append(enter_budget(self._budget))
-
-    def leave(self) -> None:
-        for token in self._tokens:
-            restore(token)
-        super().leave()
-
-
-def _flow_context(name: str, flow: FlowPlan, ids: Ids, span: Span = INVALID_SPAN) -> _FlowContext:
-    is_plain = ids is NO_IDS and flow.limits is None
-    return _FlowContext(name, flow) if is_plain else _RichFlowContext(name, flow, ids, span)
+    """Start a run that is a flow; without a span it has yet its sums, its ids and its budget."""
+    ids = flow.ids_of(args, kwargs)
+    if not nothing_is_recorded():
+        try:
+            return FlowRun(plan, flow, ids, args, kwargs)
+        except Exception:
+            report_fault(log, plan.kind.decorator, "start")
+    return flow_context(plan.name, flow, ids)
 
 
 class SpanRun:
@@ -237,18 +166,19 @@ class SpanRun:
         )
         if span.get_span_context().is_valid:
             self._context = set_span_in_context(span)
-        if plan.signature is not None or plan.captures_result:
-            self._capture(plan, args, kwargs)
-
-    def _capture(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not self._span.is_recording():
-            return
-        if plan.captures_result:
+        if plan.captures_result and span.is_recording():
             self._items = []
-        if plan.signature is not None:
-            arguments = arguments_json(plan.signature, args, kwargs)
-            if arguments is not None:
-                self._span.set_attribute(plan.kind.arguments, arguments)
+        if plan.signature is not None and span.is_recording():
+            self._capture_arguments(plan.signature, args, kwargs)
+
+    def _capture_arguments(self, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        arguments = arguments_json(signature, args, kwargs)
+        if arguments is None:
+            return
+        try:
+            self._span.set_attribute(self._plan.kind.arguments, arguments)
+        except Exception:
+            report_fault(log, type(self._span).__name__, "set_attribute")
 
     def enter(self) -> None:
         """Make the span current."""
@@ -313,7 +243,7 @@ class FlowRun(SpanRun):
 
     def __init__(self, plan: Plan, flow: FlowPlan, ids: Ids, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super().__init__(plan, args, kwargs, ids)
-        self._flow = _flow_context(plan.name, flow, ids, self._span)
+        self._flow = flow_context(plan.name, flow, ids, partial(add_budget_event, self._span))
 
     def enter(self) -> None:
         """Make the span and the flow current."""
@@ -353,11 +283,7 @@ def _totals_attributes(names: tuple[str, ...], totals: FlowTotals) -> dict[str, 
 
 def _start_span(tracer: Tracer, plan: Plan, ids: Ids) -> Span:
     attributes = plan.attributes if ids is NO_IDS else {**plan.attributes, **id_attributes(ids)}
-    try:
-        return tracer.start_span(plan.span_name, kind=SpanKind.INTERNAL, attributes=attributes)
-    except Exception:
-        report_fault(log, type(tracer).__name__, "start_span")
-        return INVALID_SPAN
+    return tracer.start_span(plan.span_name, kind=SpanKind.INTERNAL, attributes=attributes)
 
 
 def _end_span(span: Span) -> None:
