@@ -119,7 +119,7 @@ def _returned(run: Run, result: Any) -> Any:
         return result
     body = _Body(run, copy_context())
     run.leave()
-    adopted = adopt(lambda: (body, result))()
+    adopted = adopt(lambda: (result, body))()
     adopted.__name__, adopted.__qualname__ = result.__name__, result.__qualname__
     return adopted
 
@@ -177,9 +177,9 @@ class _Body:
         self.close()
 
 
-def _coroutine(begin: Callable[[], tuple[_Body, Coroutine[Any, Any, Any]]]) -> Callable[[], Coroutine[Any, Any, Any]]:
+def _coroutine(begin: Callable[[], tuple[Coroutine[Any, Any, Any], _Body]]) -> Callable[[], Coroutine[Any, Any, Any]]:
     async def run_coroutine() -> Any:
-        body, coroutine = begin()
+        coroutine, body = begin()
         body.enter()
         try:
             result = await coroutine
@@ -226,16 +226,16 @@ class _InContext(Generator[Any, Any, Any]):
 
 
 def _wrap_generator_function(function: Callable[..., Generator[Any, Any, Any]], start: Start) -> Callable[..., Any]:
-    def begin(*args: Any, **kwargs: Any) -> tuple[_Body, Generator[Any, Any, Any]]:
+    def begin(*args: Any, **kwargs: Any) -> tuple[Generator[Any, Any, Any], _Body]:
         generator = function(*args, **kwargs)
-        return _Body.starting(start(args, kwargs)), generator
+        return generator, _Body.starting(start(args, kwargs))
 
     return _generator(begin)
 
 
-def _generator(begin: Callable[P, tuple[_Body, Generator[Any, Any, Any]]]) -> Callable[P, Generator[Any, Any, Any]]:
+def _generator(begin: Callable[P, tuple[Generator[Any, Any, Any], _Body]]) -> Callable[P, Generator[Any, Any, Any]]:
     def run_generator(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, Any]:
-        body, generator = begin(*args, **kwargs)
+        generator, body = begin(*args, **kwargs)
         try:
             result = yield from _InContext(body.context, generator, body.item)
         except GeneratorExit:
@@ -253,23 +253,25 @@ def _generator(begin: Callable[P, tuple[_Body, Generator[Any, Any, Any]]]) -> Ca
 def _wrap_async_generator_function(
     function: Callable[..., AsyncGenerator[Any, Any]], start: Start
 ) -> Callable[..., Any]:
-    def begin(*args: Any, **kwargs: Any) -> tuple[_Body, AsyncGenerator[Any, Any]]:
+    def begin(*args: Any, **kwargs: Any) -> tuple[AsyncGenerator[Any, Any], _Body]:
         generator = function(*args, **kwargs)
-        return _Body.starting(start(args, kwargs)), generator
+        return generator, _Body.starting(start(args, kwargs))
 
     return _async_generator(begin)
 
 
-def _async_generator(begin: Callable[P, tuple[_Body, AsyncGenerator[Any, Any]]]) -> Callable[P, AsyncGenerator[Any]]:
+def _async_generator(begin: Callable[P, tuple[AsyncGenerator[Any, Any], _Body]]) -> Callable[P, AsyncGenerator[Any]]:
     async def run_async_generator(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
-        body, generator = begin(*args, **kwargs)
+        # In this order they are dropped: a body that nobody closed ends before its run does.
+        generator, body = begin(*args, **kwargs)
         try:
-            step: Awaitable[Any] = _first_step(generator)
+            step: Awaitable[Any] = _first_step(generator, body.context)
             while True:
                 try:
                     value = await _InContext(body.context, step.__await__())
                 except StopAsyncIteration:
                     break
+                del step  # it refers to the generator, which may be dropped now
                 body.item(value)
                 try:
                     sent = yield value
@@ -291,10 +293,18 @@ def _async_generator(begin: Callable[P, tuple[_Body, AsyncGenerator[Any, Any]]])
     return run_async_generator
 
 
-def _first_step(generator: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
+def _first_step(generator: AsyncGenerator[Any, Any], context: Context) -> Awaitable[Any]:
     """Begin an async generator out of the event loop's sight, which would close it while the one around it does."""
+
+    def finalize(generator: AsyncGenerator[Any, Any]) -> None:
+        """No event loop was left to close the one around it: what can be done without one is done."""
+        try:
+            context.run(generator.aclose().__await__().send, None)
+        except StopIteration:
+            pass
+
     hooks = sys.get_asyncgen_hooks()
-    sys.set_asyncgen_hooks(None, None)
+    sys.set_asyncgen_hooks(None, finalize)
     try:
         return generator.asend(None)
     finally:
