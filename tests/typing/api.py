@@ -5,7 +5,8 @@ Each line marked as ignored is a mistake that the checkers must see; mypy compla
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, assert_type
 
 from opentelemetry.metrics import MeterProvider
@@ -74,6 +75,68 @@ async def decorated() -> None:
     await Service().method("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     tm.flow(title="no such option")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     tm.step(attributes={"k": object()})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+@tm.tool
+def generated(a: int) -> Generator[int, str, bool]:
+    said = yield a
+    return said == "x"
+
+
+@tm.agent(name="agent", capture_arguments=True, capture_result=True)
+async def streamed(a: int) -> AsyncGenerator[str, None]:
+    yield str(a)
+
+
+@tm.flow
+@contextmanager
+def opened(a: int) -> Generator[str]:
+    yield str(a)
+
+
+@tm.step(name="opened")
+@asynccontextmanager
+async def opened_later(a: int) -> AsyncGenerator[str]:
+    yield str(a)
+
+
+def session_of(a: int) -> str:
+    return str(a)
+
+
+@tm.flow(session_id=session_of, user_id="u", tags=["x"], max_cost_usd=0.5, max_tokens=100, on_unknown_price="zero")
+def limited(a: int) -> str:
+    return str(a)
+
+
+class Reader:
+    @tm.tool
+    async def lines(self, path: str) -> AsyncGenerator[bytes, None]:
+        yield path.encode()
+
+
+async def every_kind() -> None:
+    assert_type(generated(1), Generator[int, str, bool])
+    assert_type(streamed(1), AsyncGenerator[str, None])
+    assert_type(Reader().lines("p"), AsyncGenerator[bytes, None])
+    assert_type(limited(1), str)
+    with opened(1) as text:
+        assert_type(text, str)
+    async with opened_later(1) as text:
+        assert_type(text, str)
+    with tm.flow(name="block", max_llm_calls=3), tm.using_attributes(session_id="s", baggage=True):
+        pass
+    async with tm.step(name="block"), tm.using_attributes(tags=["t"]), tm.continue_trace({}):
+        pass
+    with tm.budget(max_cost_usd=1.0) as spending:
+        assert_type(spending.spent.cost_usd, float)
+    assert_type(tm.inject_context(), dict[str, str])
+    streamed("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    opened()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Reader().lines(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    tm.tool(session_id="only flows have one")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    tm.flow(on_unknown_price="guess")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    tm.budget(max_cost_usd="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def carried(work: Callable[[int], str]) -> None:

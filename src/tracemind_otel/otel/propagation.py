@@ -25,7 +25,7 @@ from ..errors import ConfigError
 from ..runtime.context import restore
 from ..runtime.ids import Ids, checked_ids, current_ids, enter_ids
 from . import semconv
-from .ids import FIELDS, with_baggage
+from .ids import FIELDS, with_baggage, without_baggage
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,9 @@ class continue_trace:  # noqa: N801  a function to whoever uses it
         if not get_current_span(context).get_span_context().is_valid:
             context = _TRACE.extract(self._headers, context, _ANY_CASE)
         context = _BAGGAGE.extract(self._headers, context, _ANY_CASE)
-        self._tokens.append((otel_context.attach(context), enter_ids(_ids_in(context))))
+        ids = _ids_in(context)
+        context = with_baggage(ids, without_baggage(context))  # what is no id is not handed on either
+        self._tokens.append((otel_context.attach(context), enter_ids(ids)))
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -124,7 +126,7 @@ def _tags(text: object) -> object:
         return ()
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

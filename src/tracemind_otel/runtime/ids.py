@@ -136,7 +136,7 @@ class IdSources:
             try:
                 ids = checked_ids(**{name: source(*args, **kwargs)}).below(ids)
             except Exception:
-                report_fault(log, "flow", name)
+                report_fault(log, "flow", name, is_users=True)
         return ids
 
 

@@ -1,0 +1,304 @@
+"""Ids and tags: set once, found on every span and log below, wherever the work goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import io
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from opentelemetry import baggage
+from opentelemetry import context as otel_context
+from opentelemetry.sdk.trace import TracerProvider
+
+import tracemind_otel as tm
+from tests.support import Captured, attributes
+from tracemind_otel.ai.llm import LLMRequest, LLMResponse, LLMUsage
+from tracemind_otel.ai.llm.providers import FakeLLMClient
+from tracemind_otel.runtime.ids import NO_IDS, current_ids
+
+NAMES = ("session.id", "user.id", "gen_ai.conversation.id", "tracemind.flow.id", "tracemind.tags")
+ALL = {
+    "session.id": "s-1",
+    "user.id": "u-1",
+    "gen_ai.conversation.id": "c-1",
+    "tracemind.flow.id": "f-1",
+    "tracemind.tags": ("a", "b"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_ids_left() -> Iterator[None]:
+    yield
+    assert current_ids() is NO_IDS
+
+
+def ids_of(capture: Captured, name: str) -> dict[str, Any]:
+    found = attributes(capture.span(name))
+    return {name: found[name] for name in NAMES if name in found}
+
+
+def all_ids() -> tm.using_attributes:
+    return tm.using_attributes(flow_id="f-1", session_id="s-1", conversation_id="c-1", user_id="u-1", tags=["a", "b"])
+
+
+@tm.step
+def work() -> None: ...
+
+
+async def call(flow_id: str = "", client: tm.AsyncLLMClient | None = None) -> None:
+    config = tm.LLMCallConfig("fake", "toy-1", prompt="hello")
+    await tm.run_llm_call(flow_id, "step", config, tm.OTelRecorder(), client=client or FakeLLMClient(0))
+
+
+# --- Where they are found ---
+
+
+async def test_on_every_span_below(capture: Captured) -> None:
+    """Flows, agents, tools, steps and model calls have all of them."""
+
+    @tm.agent
+    async def agent() -> None:
+        tm.tool(name="t")(lambda: None)()
+        await call()
+
+    @tm.flow
+    async def flow() -> None:
+        work()
+        await agent()
+
+    with all_ids():
+        await flow()
+    names = ("invoke_workflow flow", "invoke_agent agent", "execute_tool t", "work", "chat toy-1")
+    assert [ids_of(capture, name) for name in names] == [ALL] * 5
+
+
+async def test_without_ids_there_are_none(capture: Captured) -> None:
+    """What is not set is absent, not empty; and a call without a flow id has none either."""
+    work()
+    await call()
+    assert (ids_of(capture, "work"), ids_of(capture, "chat toy-1")) == ({}, {})
+
+
+async def test_set_by_a_flow(capture: Captured) -> None:
+    """`@flow(session_id=...)` sets them for itself and everything below, by text or from the arguments."""
+
+    def user_of(user: str, **_: object) -> str:
+        return user
+
+    def chat_of(_: str, chat: str) -> str:
+        return chat
+
+    @tm.flow(session_id="fixed", user_id=user_of, conversation_id=chat_of, tags=["x"])
+    async def flow(user: str, chat: str) -> None:
+        await call()
+
+    await flow("ada", chat="c-9")
+    expected = {"session.id": "fixed", "user.id": "ada", "gen_ai.conversation.id": "c-9", "tracemind.tags": ("x",)}
+    assert ids_of(capture, "invoke_workflow flow") == ids_of(capture, "chat toy-1") == expected
+    assert current_ids() is NO_IDS
+
+
+@pytest.mark.parametrize("broken", [lambda: 1 / 0, lambda: 5, lambda: "", lambda: "x" * 300, lambda: "line\nbreak"])
+def test_an_id_that_cannot_be_had(
+    capture: Captured, caplog: pytest.LogCaptureFixture, broken: Callable[[], str | None]
+) -> None:
+    """A function for an id that fails costs that id, never the call; the others are there."""
+    flow = tm.flow(name="flow", session_id=broken, user_id="u")(lambda: "done")
+    assert flow() == "done"
+    assert ids_of(capture, "invoke_workflow flow") == {"user.id": "u"}
+    assert "x" * 300 not in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_an_id_of_none_is_not_set(capture: Captured) -> None:
+    """A function may say that there is none."""
+    tm.flow(name="flow", session_id=lambda: None)(print)()
+    assert ids_of(capture, "invoke_workflow flow") == {}
+
+
+async def test_the_flow_id_of_a_call(capture: Captured) -> None:
+    """One that is given to the call itself wins; an empty one takes the one around."""
+    with tm.using_attributes(flow_id="around"):
+        await call("its own")
+        await call("")
+    found = [attributes(span)["tracemind.flow.id"] for span in capture.spans]
+    assert found == ["its own", "around"]
+
+
+def test_the_inner_ids_win_and_tags_are_added(capture: Captured) -> None:
+    """Nested settings: the inner session replaces the outer one, the user stays, tags come together in order."""
+    with tm.using_attributes(session_id="outer", user_id="u", tags=["a", "b"]):
+        with tm.using_attributes(session_id="inner", tags=["b", "c"]):
+            tm.step(name="inner")(lambda: None)()
+        tm.step(name="outer")(lambda: None)()
+    assert ids_of(capture, "inner") == {"session.id": "inner", "user.id": "u", "tracemind.tags": ("a", "b", "c")}
+    assert ids_of(capture, "outer") == {"session.id": "outer", "user.id": "u", "tracemind.tags": ("a", "b")}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "nothing is set"),
+        ({"session_id": ""}, "session_id has 0 characters"),
+        ({"user_id": "x" * 257}, "user_id has 257 characters; it must have 1 to 256"),
+        ({"flow_id": 7}, "flow_id is int"),
+        ({"conversation_id": "a\nb"}, "conversation_id has characters that cannot be printed"),
+        ({"tags": "one"}, "tags is str; it must be a list"),
+        ({"tags": ["ok", 3]}, r"tags\[1\] is int"),
+    ],
+)
+def test_a_wrong_id_is_named(options: dict[str, Any], said: str) -> None:
+    """The message names the field and what is allowed, for the block and for the decorator."""
+    with pytest.raises(tm.ConfigError, match=said):
+        tm.using_attributes(**options)
+    if options:
+        with pytest.raises(tm.ConfigError, match=said):
+            tm.flow(**options)
+
+
+# --- Where the work goes on ---
+
+
+async def test_in_tasks_and_threads(capture: Captured) -> None:
+    """Tasks and `asyncio.to_thread` by themselves; plain threads and executors by `carry_context`."""
+
+    async def in_a_task() -> None:
+        tm.step(name="task")(lambda: None)()
+
+    with all_ids():
+        await asyncio.create_task(in_a_task())
+        await asyncio.to_thread(tm.step(name="to_thread")(lambda: None))
+        with ThreadPoolExecutor(2) as pool:
+            pool.submit(tm.carry_context(tm.step(name="executor")(lambda: None))).result()
+            pool.submit(tm.step(name="bare executor")(lambda: None)).result()
+        thread = threading.Thread(target=tm.carry_context(tm.step(name="thread")(lambda: None)))
+        thread.start()
+        thread.join()
+    assert [ids_of(capture, name) for name in ("task", "to_thread", "executor", "thread")] == [ALL] * 4
+    assert ids_of(capture, "bare executor") == {}
+
+
+async def test_left_in_another_context(capture: Captured, caplog: pytest.LogCaptureFixture) -> None:
+    """A block that is closed elsewhere, as a generator may be, neither raises nor logs."""
+    entered = all_ids()
+    contextvars.copy_context().run(entered.__enter__)
+    entered.__exit__(None, None, None)
+    assert caplog.records == []
+    async with all_ids():
+        work()
+    assert ids_of(capture, "work") == ALL
+
+
+# --- Spans of other libraries ---
+
+
+def test_on_spans_of_others(capture: Captured) -> None:
+    """After `configure()` every span of its provider has them, whichever library made it."""
+    provider = capture.tracer_provider
+    with tm.configure(tracer_provider=provider, meter_provider=capture.meter_provider):
+        tracer = provider.get_tracer("an HTTP client")
+        with all_ids(), tracer.start_as_current_span("GET"):
+            work()
+        with tracer.start_as_current_span("later"):
+            pass
+    assert (ids_of(capture, "GET"), ids_of(capture, "work"), ids_of(capture, "later")) == (ALL, ALL, {})
+
+
+def test_a_provider_is_enriched_once() -> None:
+    """Configuring again adds nothing to a provider that has it already."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    counts = list[int]()
+    for _ in range(2):
+        with tm.configure(tracer_provider=provider):
+            counts.append(len(provider._active_span_processor._span_processors))
+    assert counts[0] == counts[1]
+
+
+# --- Logs ---
+
+
+@pytest.fixture
+def logged() -> Iterator[tuple[logging.Logger, list[logging.LogRecord]]]:
+    """A logger whose records are kept as they pass its handler."""
+    records = list[logging.LogRecord]()
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    logger, handler = logging.getLogger("the application's"), Keeper()
+    handler.addFilter(tm.LogContextFilter())
+    logger.addHandler(handler)
+    yield logger, records
+    logger.removeHandler(handler)
+
+
+def test_on_every_log_record(capture: Captured, logged: tuple[logging.Logger, list[logging.LogRecord]]) -> None:
+    """A record has the ids and the span that hold where it was logged."""
+    logger, records = logged
+    with all_ids():
+        tm.step(name="logs")(lambda: logger.warning("inside"))()
+    logger.warning("outside")
+    inside, outside = (vars(record) for record in records)
+    assert {name: inside[name] for name in NAMES} == ALL
+    context = capture.span("logs").context
+    assert context is not None
+    assert (inside["trace_id"], inside["span_id"]) == (f"{context.trace_id:032x}", f"{context.span_id:016x}")
+    assert inside["trace_flags"] in ("01", "03")
+    assert not {*NAMES, "trace_id", "span_id", "trace_flags"} & outside.keys()
+
+
+def test_in_a_formatted_line() -> None:
+    """A formatter finds them by the names of the spans' attributes, with a default where there are none."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(tm.LogContextFilter())
+    handler.setFormatter(logging.Formatter("%(message)s [%(session.id)s]", defaults={"session.id": "-"}))
+    logger = logging.getLogger("formatted")
+    logger.addHandler(handler)
+    with tm.using_attributes(session_id="s-7"):
+        logger.warning("one")
+    logger.warning("two")
+    logger.removeHandler(handler)
+    assert stream.getvalue() == "one [s-7]\ntwo [-]\n"
+
+
+# --- Baggage ---
+
+
+class LooksAtBaggage(tm.AsyncLLMClient):
+    """What an instrumented HTTP client would send along to the provider."""
+
+    provider_name = "fake"
+    seen: dict[str, object]
+
+    async def complete(self, req: LLMRequest) -> LLMResponse:
+        self.seen = dict(baggage.get_all())
+        return LLMResponse("ok", LLMUsage(1, 1, 2))
+
+
+async def test_baggage_when_asked(capture: Captured) -> None:
+    """Instrumented clients of one's own services carry them; by default nothing is put there."""
+    with all_ids():
+        assert dict(baggage.get_all()) == {}
+    with tm.using_attributes(session_id="s", tags=["a", "b"], baggage=True):
+        assert dict(baggage.get_all()) == {"session.id": "s", "tracemind.tags": '["a", "b"]'}
+    assert dict(baggage.get_all()) == {}
+
+
+async def test_no_id_goes_to_the_provider(capture: Captured) -> None:
+    """While a model is called the ids are not in the baggage; what the application put there itself is left alone."""
+    client = LooksAtBaggage()
+    token = otel_context.attach(baggage.set_baggage("tenant", "t-1"))
+    with tm.using_attributes(user_id="u", baggage=True):
+        await call(client=client)
+        assert baggage.get_baggage("user.id") == "u"
+    otel_context.detach(token)
+    assert client.seen == {"tenant": "t-1"}
+    assert ids_of(capture, "chat toy-1") == {"user.id": "u"}

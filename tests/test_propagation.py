@@ -1,0 +1,244 @@
+"""From one process to another: the trace and its ids go along by W3C headers, and nothing else does."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry import baggage
+from opentelemetry import context as otel_context
+
+import tracemind_otel as tm
+from tests.programs import run
+from tests.support import Captured, attributes
+from tracemind_otel.otlp_file import FileSpan, read_spans
+from tracemind_otel.runtime.ids import MAX_LENGTH, NO_IDS, current_ids
+
+TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+TRACEPARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
+IDS = {"session.id": "s-1", "user.id": "ada", "tracemind.flow.id": "f-1", "tracemind.tags": ("a", "b,c")}
+
+CHILD = """
+import asyncio, json, os
+import tracemind_otel as tm
+
+@tm.flow(name="child")
+async def child(recorder):
+    config = tm.LLMCallConfig("fake", "toy-1", prompt="the child's prompt")
+    return await tm.run_llm_call("", "step", config, recorder)
+
+with tm.configure(file="child.otlp.jsonl") as telemetry, tm.continue_trace(json.loads(os.environ["JOB_HEADERS"])):
+    asyncio.run(child(telemetry.recorder))
+"""
+
+
+def ids_around() -> tm.using_attributes:
+    return tm.using_attributes(session_id="s-1", user_id="ada", flow_id="f-1", tags=["a", "b,c"])
+
+
+def hand_over() -> dict[str, str]:
+    """What a flow with everything that must stay at home hands over."""
+
+    @tm.flow(name="parent", attributes={"team": "a secret project"}, capture_arguments=True)
+    def parent(prompt: str, api_key: str) -> dict[str, str]:
+        return tm.inject_context()
+
+    with ids_around():
+        return parent("the parent's prompt", api_key="sk-0123456789abcdef")
+
+
+def found_ids(span: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: span[name] for name in IDS if name in span}
+
+
+def trace_and_parent(capture: Captured, name: str) -> tuple[str, str]:
+    """The trace of a span, and what is above it."""
+    span = capture.span(name)
+    assert span.context is not None
+    assert span.parent is not None
+    return f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}"
+
+
+def of_parent(capture: Captured) -> tuple[str, str]:
+    context = capture.span("invoke_workflow parent").context
+    assert context is not None
+    return f"{context.trace_id:032x}", f"{context.span_id:016x}"
+
+
+def read(path: Path) -> list[FileSpan]:
+    with path.open(encoding="utf-8") as lines:
+        return list(read_spans(lines))
+
+
+# --- There ---
+
+
+def test_what_is_handed_over(capture: Captured) -> None:
+    """The trace, and the ids; no prompt, no key, no attribute of a flow."""
+    headers = hand_over()
+    assert set(headers) == {"traceparent", "baggage"}
+    assert headers["traceparent"] == "00-{}-{}-01".format(*of_parent(capture)) or headers["traceparent"].endswith("-03")
+    assert headers["baggage"] == (
+        "tracemind.flow.id=f-1,session.id=s-1,user.id=ada,tracemind.tags=%5B%22a%22%2C+%22b%2Cc%22%5D"
+    )
+
+
+def test_into_headers_that_exist(capture: Captured) -> None:
+    """They are added to a mapping that is given, and it is returned."""
+    headers = {"content-type": "application/json"}
+    with ids_around():
+        assert tm.inject_context(headers) is headers
+    assert set(headers) == {"content-type", "baggage"}
+
+
+def test_nothing_around_nothing_handed_over() -> None:
+    """Without a span and without ids there are no headers."""
+    assert tm.inject_context() == {}
+
+
+def test_the_applications_own_baggage_goes_along() -> None:
+    """It was put there to travel."""
+    token = otel_context.attach(baggage.set_baggage("tenant", "t-1"))
+    assert tm.inject_context() == {"baggage": "tenant=t-1"}
+    otel_context.detach(token)
+
+
+# --- And back again ---
+
+
+def test_a_trace_is_continued(capture: Captured) -> None:
+    """Spans below are children of the span that handed over, with its ids; afterwards all is as before."""
+    headers = hand_over()
+    with tm.continue_trace(headers):
+        tm.step(name="child")(lambda: None)()
+    assert trace_and_parent(capture, "child") == of_parent(capture)
+    assert found_ids(attributes(capture.span("child"))) == IDS
+    assert current_ids() is NO_IDS
+
+
+@pytest.mark.parametrize("name", ["traceparent", "Traceparent", "TRACEPARENT"])
+def test_header_names_in_any_case(capture: Captured, name: str) -> None:
+    """As HTTP has it."""
+    with tm.continue_trace({name: TRACEPARENT}):
+        tm.step(name="child")(lambda: None)()
+    assert trace_and_parent(capture, "child") == (TRACE_ID, SPAN_ID)
+
+
+def test_a_servers_span_stays_the_parent(capture: Captured) -> None:
+    """Where an instrumentation has read the headers already, only the ids are taken from them."""
+    tracer = capture.tracer_provider.get_tracer("a server's instrumentation")
+    with ids_around():
+        headers = tm.inject_context({"traceparent": TRACEPARENT})
+    with tracer.start_as_current_span("POST"), tm.continue_trace(headers):
+        tm.step(name="child")(lambda: None)()
+    server = capture.span("POST").context
+    assert server is not None
+    assert trace_and_parent(capture, "child") == (f"{server.trace_id:032x}", f"{server.span_id:016x}")
+    assert found_ids(attributes(capture.span("child"))) == IDS
+
+
+async def test_in_a_coroutine(capture: Captured) -> None:
+    """`async with` does the same."""
+    async with tm.continue_trace({"traceparent": TRACEPARENT}):
+        tm.step(name="child")(lambda: None)()
+    assert trace_and_parent(capture, "child") == (TRACE_ID, SPAN_ID)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"traceparent": "garbage"},
+        {"traceparent": f"00-{'0' * 32}-{SPAN_ID}-01"},
+        {"baggage": "%%%=,,;=;"},
+        {"baggage": f"session.id={'x' * (MAX_LENGTH + 1)}"},
+        {"baggage": "session.id=line%0Abreak"},
+        {"baggage": "session.id="},
+        {"baggage": "tracemind.tags=no-json"},
+        {"baggage": "tracemind.tags=%7B%22a%22%3A1%7D"},
+        {"baggage": "tracemind.tags=%5B1%5D"},
+        {"baggage": "tracemind.tags=" + "%5B" * 1_300},
+        {"baggage": "=" * 10_000},
+        {"traceparent": 5, "baggage": None, 7: "x"},
+    ],
+    ids=range(13),
+)
+def test_headers_that_cannot_be_read(
+    capture: Captured, caplog: pytest.LogCaptureFixture, headers: dict[Any, Any]
+) -> None:
+    """Anybody may send anything: what is no trace and no id is ignored, and its text reaches no log."""
+    caplog.set_level(logging.DEBUG, logger="tracemind_otel")
+    with tm.continue_trace(headers):
+        tm.step(name="child")(lambda: None)()
+    span = capture.span("child")
+    assert (span.parent, found_ids(attributes(span))) == (None, {})
+    assert "xxx" not in caplog.text
+    assert "line\nbreak" not in caplog.text
+
+
+def test_one_bad_id_does_not_cost_the_others(capture: Captured) -> None:
+    """Each is taken or left for itself."""
+    with tm.continue_trace({"baggage": "session.id=a%00b,user.id=ada,tenant=t"}):
+        tm.step(name="child")(lambda: None)()
+        assert tm.inject_context()["baggage"] in ("tenant=t,user.id=ada", "user.id=ada,tenant=t")
+    assert found_ids(attributes(capture.span("child"))) == {"user.id": "ada"}
+
+
+def test_headers_of_the_wrong_kind() -> None:
+    """A mistake of the caller is told at once."""
+    with pytest.raises(tm.ConfigError, match="headers is str; it must be a mapping"):
+        tm.continue_trace("traceparent: 00")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# --- In real threads and processes ---
+
+
+def test_a_thread_pool_continues(capture: Captured) -> None:
+    """By headers too, as a queue between threads would hand them over."""
+
+    def work(headers: dict[str, str]) -> None:
+        with tm.continue_trace(headers):
+            tm.step(name="child")(lambda: None)()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work, hand_over()).result()
+    assert trace_and_parent(capture, "child") == of_parent(capture)
+    assert found_ids(attributes(capture.span("child"))) == IDS
+
+
+def test_a_child_process_continues(capture: Captured, tmp_path: Path) -> None:
+    """A program that is started with the headers in a variable goes on with the trace and its ids."""
+    headers = hand_over()
+    done = run("-c", CHILD, directory=tmp_path, environment={"JOB_HEADERS": json.dumps(headers)})
+    assert (done.returncode, done.stderr) == (0, "")
+    spans = {span.name: span for span in read(tmp_path / "child.otlp.jsonl")}
+    flow, call = spans["invoke_workflow child"], spans["chat toy-1"]
+    assert (flow.trace_id, flow.parent_id) == of_parent(capture)
+    assert call.parent_id == flow.span_id
+    for span in (flow, call):
+        assert {name: span.attributes[name] for name in IDS if name != "tracemind.tags"} == {
+            name: value for name, value in IDS.items() if name != "tracemind.tags"
+        }
+    everything = json.dumps(headers) + (tmp_path / "child.otlp.jsonl").read_text(encoding="utf-8")
+    for secret in ("prompt", "sk-0123456789abcdef", "a secret project"):
+        assert secret not in everything
+
+
+def job(headers: dict[str, str]) -> tuple[dict[str, str], str | None]:
+    """What a worker of a pool finds around it."""
+    with tm.continue_trace(headers):
+        return tm.inject_context(), current_ids().session_id
+
+
+def test_a_process_pool_continues(capture: Captured) -> None:
+    """A worker hands the same trace and ids on, in a pool that shares nothing with this process."""
+    headers = hand_over()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        handed_on, session = pool.submit(job, headers).result(timeout=60)
+    assert (handed_on, session) == (headers, "s-1")
