@@ -118,7 +118,11 @@ def test_an_id_that_cannot_be_had(
 
 def test_an_id_of_none_is_not_set(capture: Captured) -> None:
     """A function may say that there is none."""
-    tm.flow(name="flow", session_id=lambda: None)(print)()
+
+    def nobody() -> str | None:
+        return None
+
+    tm.flow(name="flow", session_id=nobody)(work)()
     assert ids_of(capture, "invoke_workflow flow") == {}
 
 
@@ -177,7 +181,7 @@ async def test_in_tasks_and_threads(capture: Captured) -> None:
         with ThreadPoolExecutor(2) as pool:
             pool.submit(tm.carry_context(tm.step(name="executor")(lambda: None))).result()
             pool.submit(tm.step(name="bare executor")(lambda: None)).result()
-        thread = threading.Thread(target=tm.carry_context(tm.step(name="thread")(lambda: None)))
+        thread = threading.Thread(target=tm.carry_context(tm.step(name="thread")(work)))
         thread.start()
         thread.join()
     assert [ids_of(capture, name) for name in ("task", "to_thread", "executor", "thread")] == [ALL] * 4

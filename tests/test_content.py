@@ -1,0 +1,308 @@
+"""Captured arguments and results: JSON whatever happens, without secrets, and never in the way of the call."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, Generator, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Any, NoReturn
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tracemind_otel as tm
+from tests.support import Captured, attributes
+from tracemind_otel.otel.content import LIMIT, arguments_json, as_json
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+@dataclass
+class Order:
+    number: int
+    api_key: str
+
+
+class Model:
+    """As pydantic makes them."""
+
+    model_fields = {"name": object(), "password": object()}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self.name, self.password = "n", "hunter2"
+
+
+class Opaque:
+    def __repr__(self) -> NoReturn:
+        raise AssertionError("repr must not be called")
+
+    __str__ = __repr__
+
+
+class Failing(dict[str, int]):
+    def items(self) -> NoReturn:
+        raise RuntimeError("the prompt")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"),
+        (True, "true"),
+        (7, "7"),
+        (1.5, "1.5"),
+        (float("nan"), '"nan"'),
+        (float("-inf"), '"-inf"'),
+        (10**400, '"<int of 1329 bits>"'),
+        ("ä\n", '"ä\\n"'),
+        (b"abc", '"<bytes of 3>"'),
+        (Decimal("1.10"), '"1.10"'),
+        (date(2026, 11, 23), '"2026-11-23"'),
+        (datetime(2026, 11, 23, 1, tzinfo=UTC), '"2026-11-23T01:00:00+00:00"'),
+        (Colour.RED, '"red"'),
+        ([1, (2, 3), {4}], "[1, [2, 3], [4]]"),
+        (deque([1]), "[1]"),
+        ({"a": {"b": []}}, '{"a": {"b": []}}'),
+        ({1: "x", None: "y", (1, 2): "z"}, '{"1": "x", "null": "y", "[1, 2]": "z"}'),
+        (Order(1, "k"), '{"number": 1, "api_key": "[redacted]"}'),
+        (Model(), '{"name": "n", "password": "[redacted]"}'),
+        (Opaque(), '"<tests.test_content.Opaque>"'),
+        (Opaque, '"<builtins.type>"'),
+        (Failing(a=1), '"<tests.test_content.Failing: not shown>"'),
+    ],
+    ids=range(22),
+)
+def test_every_value_has_a_form(value: object, text: str) -> None:
+    """Plain values as they are, containers and dataclasses by their content, anything else by its class."""
+    assert as_json(value) == text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("api_key", "apiKey", "API-KEY", "x-api-key", "openai_api_key", "password", "db_password", "secret"),
+        *("client_secret", "secret_key", "authorization", "Proxy-Authorization", "cookie", "Set-Cookie", "token"),
+        *("access_token", "accessToken", "credentials", "private_key", "passphrase"),
+    ],
+)
+def test_a_name_that_says_secret(name: str) -> None:
+    """Its value is not recorded, whatever it is."""
+    assert json.loads(as_json({name: "hunter2", "nested": [{name: {"a": "hunter2"}}]})) == {
+        name: "[redacted]",
+        "nested": [{name: "[redacted]"}],
+    }
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "tokens", "token_count", "author", "keyboard", "monkey", "passenger"])
+def test_a_name_that_only_looks_like_it(name: str) -> None:
+    """What merely resembles one is kept."""
+    assert json.loads(as_json({name: 5})) == {name: 5}
+
+
+SECRETS = [
+    "sk-proj-abcdefghijklmnop1234",
+    "AIzaSyA1234567890abcdefghijklmno",
+    "ghp_abcdefghijklmnopqrstuvwxyz0123",
+    "xoxb-123456789012-abcdefghij",
+    "AKIAIOSFODNN7EXAMPLE",
+    "Bearer abcdefgh12345678",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
+    "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\n-----END RSA PRIVATE KEY-----",
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS, ids=range(len(SECRETS)))
+def test_a_key_inside_a_text(secret: str) -> None:
+    """It is cut out, the rest stays."""
+    assert json.loads(as_json(f"before {secret} after")) == "before [redacted] after"
+
+
+@pytest.mark.parametrize("secret", SECRETS, ids=range(len(SECRETS)))
+@pytest.mark.parametrize("shown", [2000, 500, 100, 30])
+def test_a_key_where_the_text_is_cut(secret: str, shown: int) -> None:
+    """Redaction comes before truncation: half a key is never shown."""
+    for offset in range(1, len(secret), 5):
+        text = " " * (shown - offset) + secret + " tail" * 2_000
+        value = [text] * {2000: 1, 500: 5, 100: 30, 30: 1000}[shown]
+        assert secret[:offset].strip() not in as_json(value).replace("[redacted]", "") or offset < 9
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner),
+    max_leaves=50,
+)
+
+
+@given(plain, st.integers(64, 5_000))
+def test_json_within_the_limit(value: object, limit: int) -> None:
+    """Any value gives valid JSON that is not too long."""
+    text = as_json(value, limit=limit)
+    assert len(text) <= limit
+    json.loads(text)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ["x" * 1_000] * 1_000,
+        "\x00" * 100_000,
+        {str(n): {"y" * 1_000: n} for n in range(1_000)},
+        {"k" * 100_000: 1},
+        '"' * 50_000,
+    ],
+    ids=range(5),
+)
+def test_what_is_too_long_is_cut_and_stays_json(value: object) -> None:
+    """A text gets an ellipsis, a container says how much is left out."""
+    text = as_json(value)
+    assert len(text) <= LIMIT
+    json.loads(text)
+    assert "…" in text or "truncated" in text
+
+
+def test_cycles_and_depth() -> None:
+    """What holds itself, and what is too deep, ends."""
+    loop: list[Any] = [1]
+    loop.append(loop)
+    assert json.loads(as_json(loop)) == [1, "…"]
+    deep: Any = "bottom"
+    for _ in range(10_000):
+        deep = [deep]
+    json.loads(as_json(deep))
+
+
+def test_huge_values_are_not_walked() -> None:
+    """Of ten million items only those are looked at that are shown."""
+    looked = 0
+
+    class Counts(list[int]):
+        def __iter__(self) -> Iterator[int]:
+            nonlocal looked
+            for item in super().__iter__():
+                looked += 1
+                yield item
+
+    text = as_json(Counts(range(10_000_000)))
+    assert json.loads(text)[-1] == f"… {10_000_000 - 100} more"
+    assert looked < 500
+
+
+def test_a_container_that_another_thread_changes() -> None:
+    """The call goes on whatever happens to its arguments meanwhile."""
+    shared = {n: n for n in range(50)}
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            shared[len(shared)] = 0
+            shared.pop(next(iter(shared)))
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(200):
+            json.loads(as_json(shared))
+    finally:
+        stop.set()
+        thread.join()
+
+
+# --- Arguments ---
+
+
+def test_arguments_have_their_names() -> None:
+    """Positional ones too; `self` is none of them."""
+
+    class Service:
+        def method(self, a: int, *rest: int, key: str = "default", **more: int) -> None: ...
+
+    signature = inspect.signature(Service.method)
+    text = arguments_json(signature, (Service(), 1, 2, 3), {"key": "k", "extra": 4})
+    assert text is not None
+    assert json.loads(text) == {"a": 1, "rest": [2, 3], "key": "k", "more": {"extra": 4}}
+    assert arguments_json(signature, (), {"wrong": 1}) is None
+
+
+# --- On spans ---
+
+
+async def test_off_by_default(capture: Captured) -> None:
+    """Nothing a function gets or gives is recorded unless asked for."""
+
+    def echo(prompt: str) -> str:
+        return prompt
+
+    for decorate in (tm.flow, tm.agent, tm.tool, tm.step):
+        decorate(name="work")(echo)("the prompt")
+    assert "the prompt" not in "".join(span.to_json() for span in capture.spans)
+
+
+@pytest.mark.parametrize(
+    ("decorate", "arguments", "result"),
+    [
+        (tm.flow, "tracemind.function.arguments", "tracemind.function.result"),
+        (tm.agent, "tracemind.function.arguments", "tracemind.function.result"),
+        (tm.tool, "gen_ai.tool.call.arguments", "gen_ai.tool.call.result"),
+        (tm.step, "tracemind.function.arguments", "tracemind.function.result"),
+    ],
+)
+async def test_captured_when_asked(capture: Captured, decorate: Any, arguments: str, result: str) -> None:
+    """Arguments by name and the result, of every kind of function; of a generator its items."""
+    options = {"name": "work", "capture_arguments": True, "capture_result": True}
+
+    def function(a: int, *, api_key: str) -> dict[str, int]:
+        return {"a": a}
+
+    async def coroutine(a: int, *, api_key: str) -> dict[str, int]:
+        return {"a": a}
+
+    def generator(a: int, *, api_key: str) -> Generator[int]:
+        yield from range(a)
+
+    async def async_generator(a: int, *, api_key: str) -> AsyncGenerator[int]:
+        for item in range(a):
+            yield item
+
+    captured = decorate(**options)
+    captured(function)(3, api_key="hunter2")
+    await captured(coroutine)(3, api_key="hunter2")
+    list(captured(generator)(3, api_key="hunter2"))
+    [item async for item in captured(async_generator)(3, api_key="hunter2")]
+    found = [attributes(span) for span in capture.spans]
+    assert [each[arguments] for each in found] == ['{"a": 3, "api_key": "[redacted]"}'] * 4
+    assert [each[result] for each in found] == ['{"a": 3}'] * 2 + ["[0, 1, 2]"] * 2
+
+
+def test_a_result_that_never_came(capture: Captured) -> None:
+    """A function that fails has its arguments and no result."""
+
+    @tm.step(name="work", capture_arguments=True, capture_result=True)
+    def fails(a: int) -> None:
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        fails(1)
+    found = attributes(capture.span("work"))
+    assert found["tracemind.function.arguments"] == '{"a": 1}'
+    assert "tracemind.function.result" not in found
+
+
+def test_a_long_generator(capture: Captured) -> None:
+    """Only its first hundred items are kept: a stream may never end."""
+
+    @tm.step(name="work", capture_result=True)
+    def many() -> Generator[int]:
+        yield from range(1_000)
+
+    assert sum(many()) == 499_500
+    assert json.loads(attributes(capture.span("work"))["tracemind.function.result"]) == list(range(100))
