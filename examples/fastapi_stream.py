@@ -1,0 +1,87 @@
+"""A FastAPI endpoint that streams a model's answer: one flow for each request, with its session, until the last word.
+
+Without arguments it serves, asks itself one question, prints the answer as it comes, and stops. Needs no key, but
+`pip install fastapi uvicorn`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncGenerator, Generator
+
+import httpx
+
+import tracemind_otel as tm
+from tracemind_otel.ai.llm.providers import FakeLLMClient
+
+try:
+    import uvicorn
+    from fastapi import FastAPI
+    from fastapi.responses import StreamingResponse
+except ImportError as error:
+    raise SystemExit(f"{error.name} is not installed: pip install fastapi uvicorn") from error
+
+TOY_PRICE = tm.Price.from_mapping({"model": "toy-1", "input": 0.15, "output": 0.60})  # USD per million tokens
+MODEL = FakeLLMClient(20, text="A stream ends with its last word, or with its reader. " * 3, chunk_gap_ms=10)
+
+
+def session_of(question: str, session: str) -> str:
+    return session
+
+
+@tm.flow(session_id=session_of)
+async def answer(question: str, session: str) -> AsyncGenerator[str, None]:
+    config = tm.LLMCallConfig("fake", "toy-1", prompt=question)
+    async with tm.stream_llm_call("", "answer", config, tm.OTelRecorder(), client=MODEL) as stream:
+        async for event in stream:
+            if isinstance(event, tm.TextDelta):
+                yield event.text
+
+
+app = FastAPI()
+
+
+@app.get("/ask")
+async def ask(question: str, session: str) -> StreamingResponse:
+    return StreamingResponse(answer(question, session), media_type="text/plain")
+
+
+@contextlib.contextmanager
+def serving(port: int) -> Generator[str]:
+    """The server in a thread, until the block ends; the socket listens before the server does, so nobody waits."""
+    listening = socket.create_server(("127.0.0.1", port))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--serve", action="store_true", help="serve until it is interrupted")
+    parser.add_argument("--port", type=int, default=0, help="the port; the default is a free one")
+    parser.add_argument("--file", default="fastapi_stream.otlp.jsonl", help="where the trace goes, as OTLP JSON lines")
+    arguments = parser.parse_args()
+    with tm.configure(service_name="fastapi", file=arguments.file, prices=[TOY_PRICE]), serving(arguments.port) as url:
+        if arguments.serve:
+            print(f"curl -N '{url}/ask?question=why&session=s-1'", flush=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                threading.Event().wait()
+        else:
+            question = {"question": "When does a stream end?", "session": "s-1"}
+            with httpx.stream("GET", f"{url}/ask", params=question, trust_env=False) as reply:
+                for piece in reply.iter_text():
+                    print(piece, end="", flush=True)
+    print(f"\nSee the trace: python -m tracemind_otel view {arguments.file}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,63 @@
+"""A synchronous script, decorated: a block as a flow, worker threads, and log lines that name the session.
+
+Needs no key and no server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+
+import tracemind_otel as tm
+
+MODELS = {"fake": "toy-1", "openai": "gpt-4o-mini"}
+TOY_PRICE = tm.Price.from_mapping({"model": "toy-1", "input": 0.15, "output": 0.60})  # USD per million tokens
+REVIEWS = ["Works as it should.", "Arrived late, but fine.", "Broke on the second day.", "Would buy again."]
+
+log = logging.getLogger("nightly")
+
+
+@tm.step
+def classify(review: str, provider: str, recorder: tm.Recorder) -> str:
+    config = tm.LLMCallConfig(
+        provider, MODELS[provider], template="One word for: {{ review }}", vars={"review": review}
+    )
+    result = asyncio.run(tm.run_llm_call("", "classify", config, recorder))
+    log.info("%s in %s tokens", result["status"], result.get("usage", {}).get("total_tokens", "no"))
+    return str(result.get("text", result.get("reason")))
+
+
+def show_ids_in_log_lines() -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.addFilter(tm.LogContextFilter())
+    handler.setFormatter(logging.Formatter("%(name)s session=%(session.id)s trace=%(trace_id)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--provider", choices=sorted(MODELS), default="fake", help="openai needs OPENAI_API_KEY")
+    parser.add_argument("--file", default="sync_script.otlp.jsonl", help="where the trace goes, as OTLP JSON lines")
+    arguments = parser.parse_args()
+    show_ids_in_log_lines()
+    with (
+        tm.configure(service_name="sync-script", file=arguments.file, prices=[TOY_PRICE]) as telemetry,
+        tm.using_attributes(session_id="night-1123"),
+        tm.flow(name="nightly"),
+        ThreadPoolExecutor(2) as pool,
+    ):
+        # A thread of a pool knows nothing of the flow, unless the function carries it there.
+        work = tm.carry_context(classify)
+        answers = list(pool.map(work, REVIEWS, repeat(arguments.provider), repeat(telemetry.recorder)))
+    print(f"{len(answers)} reviews")
+    print(f"See the trace: python -m tracemind_otel view {arguments.file}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
