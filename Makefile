@@ -51,9 +51,10 @@ wheel: $(VENV)/.done  ## Build the wheel and run the smoke tests against it, out
 	@$(BIN)/python tests/wheel.py
 
 .PHONY: bench
-bench: $(VENV)/.done  ## Measure what the telemetry costs, for a call and for a streamed chunk
+bench: $(VENV)/.done  ## Measure what the telemetry costs, for a call, a streamed chunk, a decorated function
 	@$(BIN)/python benchmarks/overhead.py
 	@$(BIN)/python benchmarks/streaming.py
+	@$(BIN)/python benchmarks/decorators.py
 
 .PHONY: stack
 stack:  ## Start the Collector, Jaeger and Prometheus here, and print their addresses

@@ -1,0 +1,937 @@
+"""Budgets: what is over a limit is never sent, what was spent is counted once, and the trace tells when it was near."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+import pytest
+from opentelemetry.trace import StatusCode
+
+import tracemind_otel as tm
+from tests.servers.fixture import OpenAIServer
+from tests.servers.fixture import openai_server as openai_server
+from tests.support import Captured, attributes, events
+from tracemind_otel.ai.llm import AsyncLLMClient, LLMRequest, LLMResponse, LLMUsage
+from tracemind_otel.ai.llm.client import AsyncLLMClient as Client
+from tracemind_otel.ai.llm.providers import FakeLLMClient, OpenAILLMClient
+from tracemind_otel.ai.llm.types import Finish, StreamEvent, TextDelta
+from tracemind_otel.errors import (
+    BudgetExceededError,
+    BudgetKind,
+    ConfigError,
+    LLMConnectionError,
+    LLMError,
+    LLMRateLimitError,
+    LLMServerError,
+)
+from tracemind_otel.otel.budget import budget, checked_limits
+from tracemind_otel.runtime.budget import (
+    THRESHOLDS,
+    Budget,
+    BudgetLimits,
+    BudgetSpent,
+    BudgetThreshold,
+    Estimate,
+    ModelSpending,
+    current_budget,
+    reserve,
+)
+from tracemind_otel.runtime.context import restore
+from tracemind_otel.runtime.recorder import InMemoryRecorder, Recorder
+from tracemind_otel.runtime.rollup import FlowScope, enter_flow
+
+PROMPT = "The secret plan of tomorrow, in short: go"
+ESTIMATED_TOKENS = 11
+"""What the rule of thumb makes of the prompt."""
+ESTIMATED_USD = 0.11
+"""What these cost."""
+USAGE = LLMUsage(20, 30, 50)
+"""What a reply reports; 50 tokens cost 0.50 USD."""
+FREE = Estimate(model="acme/m", cost_usd=0.0)
+
+
+@pytest.fixture(autouse=True)
+def prices() -> None:
+    """One cent a token, whichever way it goes; a model of any other name has no price."""
+    tm.set_prices([{"model": model, "input": 10_000, "output": 10_000} for model in ("m", "other")])
+
+
+class Provider(AsyncLLMClient):
+    """A provider that counts what reaches it, and answers when it may."""
+
+    provider_name = "acme"
+
+    def __init__(self, *outcomes: BaseException | LLMUsage, is_open: bool = True, reports_cost: bool = False) -> None:
+        self.outcomes = list(outcomes)
+        self.sent = 0
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.arrived = asyncio.Event()
+        self.reports_cost = reports_cost
+        self.gate = asyncio.Event()
+        if is_open:
+            self.gate.set()
+
+    async def complete(self, req: LLMRequest) -> LLMResponse:
+        await self._receive()
+        return LLMResponse("done", self._next())
+
+    async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
+        await self._receive()
+        yield (TextDelta("four characters "),)
+        yield (TextDelta("a token"),)
+        yield (Finish(LLMResponse("four characters a token", self._next())),)
+
+    async def _receive(self) -> None:
+        self.sent += 1
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        self.arrived.set()
+        try:
+            await self.gate.wait()
+        finally:
+            self.in_flight -= 1
+
+    def _next(self) -> LLMUsage:
+        outcome = self.outcomes.pop(0) if self.outcomes else USAGE
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+
+async def call(client: Client, *, model: str = "m", recorder: Recorder | None = None, **options: Any) -> dict[str, Any]:
+    """One call of the prompt."""
+    options.setdefault("max_retries", 0)
+    cfg = tm.LLMCallConfig("acme", model, PROMPT, **options)
+    return await tm.run_llm_call("flow", "step", cfg, recorder or Recorder(), client=client)
+
+
+def stream(client: Client, recorder: Recorder | None = None, **options: Any) -> tm.LLMStream:
+    options.setdefault("max_retries", 0)
+    cfg = tm.LLMCallConfig("acme", "m", PROMPT, **options)
+    return tm.stream_llm_call("flow", "step", cfg, recorder or Recorder(), client=client)
+
+
+def is_refused(result: dict[str, Any]) -> bool:
+    return result.get("error_type") == "budget_exceeded"
+
+
+def figures(spent: BudgetSpent) -> tuple[float, int, int]:
+    return round(spent.cost_usd, 9), spent.tokens, spent.llm_calls
+
+
+def refusal(budget: Budget, estimate: Estimate = FREE) -> BudgetExceededError:
+    with pytest.raises(BudgetExceededError) as caught:
+        reserve(budget, estimate)
+    return caught.value
+
+
+# --- Each kind
+
+
+@pytest.mark.parametrize(
+    ("limits", "sent", "kind"),
+    [
+        ({"max_cost_usd": 1.0}, 2, "cost_usd"),
+        ({"max_tokens": 120}, 3, "tokens"),
+        ({"max_tokens": 100}, 2, "tokens"),
+        ({"max_llm_calls": 3}, 3, "llm_calls"),
+        ({"max_cost_usd": 100.0, "max_tokens": 10_000, "max_llm_calls": 1}, 1, "llm_calls"),
+    ],
+)
+async def test_over_a_limit_the_next_call_is_refused(limits: dict[str, Any], sent: int, kind: BudgetKind) -> None:
+    """Calls one after the other pass until a limit is reached; what comes then never reaches the provider."""
+    client = Provider()
+    with budget(**limits, name="research") as spending:
+        results = [await call(client) for _ in range(6)]
+        await assert_refused_stream(client, kind)
+    assert [is_refused(result) for result in results] == [False] * sent + [True] * (6 - sent)
+    assert client.sent == sent
+    assert figures(spending.spent) == (sent * 0.5, sent * 50, sent)
+
+
+async def assert_refused_stream(client: Provider, kind: BudgetKind) -> None:
+    """The typed error says of what there was too much."""
+    before, refused = client.sent, stream(client)
+    with pytest.raises(BudgetExceededError) as caught:
+        await anext(refused)
+    assert (caught.value.budget, caught.value.kind) == ("research", kind)
+    assert client.sent == before
+
+
+@pytest.mark.parametrize("limits", [{"max_cost_usd": 0}, {"max_tokens": 0}, {"max_llm_calls": 0}])
+async def test_a_limit_of_zero_allows_nothing(limits: dict[str, Any]) -> None:
+    """Zero is a limit like another: not even a free call is sent."""
+    client = FakeLLMClient(0)
+    with budget(**limits) as spending:
+        assert is_refused(await call(client))
+    assert figures(spending.spent) == (0.0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "max_tokens", "fits"),
+    [
+        ({"max_tokens": 111}, 100, True),
+        ({"max_tokens": 110}, 100, False),
+        ({"max_cost_usd": 1.11}, 100, True),
+        ({"max_cost_usd": 1.10}, 100, False),
+        ({"max_tokens": ESTIMATED_TOKENS}, None, True),
+        ({"max_tokens": ESTIMATED_TOKENS - 1}, None, False),
+    ],
+)
+async def test_a_call_that_may_go_over_is_refused(limits: dict[str, Any], max_tokens: int | None, fits: bool) -> None:
+    """The prompt and the output that is allowed count before the call is sent."""
+    client = Provider()
+    with budget(**limits):
+        result = await call(client, max_tokens=max_tokens)
+    assert is_refused(result) is not fits
+    assert client.sent == int(fits)
+
+
+async def test_ten_dimes_make_a_dollar() -> None:
+    """A sum of floats that falls short of the limit by a rounding error has reached it."""
+    client = Provider(*[LLMUsage(5, 5, 10)] * 20)
+    tm.set_prices([{"model": "m", "input": 10_000, "output": 10_000}, {"model": "mini", "input": 0, "output": 20_000}])
+    with budget(max_cost_usd=1.0) as spending:
+        results = [await call(client, model="mini") for _ in range(12)]
+    assert [is_refused(result) for result in results] == [False] * 10 + [True] * 2
+    assert spending.spent.cost_usd == pytest.approx(1.0)
+
+
+# --- Many at once
+
+
+async def test_a_hundred_at_once_never_exceed_the_number_of_calls() -> None:
+    """`max_llm_calls` is exact: with a hundred at once just so many reach the provider."""
+    client = Provider(is_open=False)
+    with budget(max_llm_calls=7) as spending:
+        calls = [asyncio.create_task(call(client)) for _ in range(100)]
+        await client.arrived.wait()
+        client.gate.set()
+        results = await asyncio.gather(*calls)
+    assert client.sent == 7
+    assert sum(map(is_refused, results)) == 93
+    assert spending.spent.llm_calls == 7
+
+
+@pytest.mark.parametrize(("limits", "size"), [({"max_cost_usd": 2.0}, 0.5), ({"max_tokens": 200}, 50)])
+async def test_a_hundred_at_once_overshoot_by_those_in_flight_at_most(limits: dict[str, Any], size: float) -> None:
+    """Replies that are longer than foreseen go over by what was in flight, and by no call that came later."""
+    client = Provider(is_open=False)
+    with budget(**limits) as spending:
+        calls = [asyncio.create_task(call(client)) for _ in range(100)]
+        await client.arrived.wait()
+        # Nothing tells when the last of them is decided.
+        while len(pending := [task for task in calls if not task.done()]) > client.in_flight:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        in_flight = len(pending)
+        client.gate.set()
+        results = await asyncio.gather(*calls)
+        late = [await call(client) for _ in range(3)]
+    limit = next(iter(limits.values()))
+    spent = spending.spent.cost_usd if "max_cost_usd" in limits else spending.spent.tokens
+    assert client.sent == in_flight == 100 - sum(map(is_refused, results))
+    assert limit <= spent <= limit + in_flight * size
+    assert all(map(is_refused, late))
+
+
+async def test_a_hundred_at_once_that_say_how_long_they_may_get_never_overshoot() -> None:
+    """With `max_tokens` set on the calls the limit itself holds."""
+    client = Provider()
+    with budget(max_tokens=500) as spending:
+        await asyncio.gather(*(call(client, max_tokens=40) for _ in range(100)))
+    assert 0 < spending.spent.tokens <= 500
+
+
+def test_threads_with_loops_of_their_own_share_a_budget() -> None:
+    """A budget carried into threads counts exactly, in whatever loop a call runs."""
+    sent: list[Provider] = []
+
+    async def twenty() -> list[dict[str, Any]]:
+        client = Provider()
+        sent.append(client)
+        return await asyncio.gather(*(call(client) for _ in range(20)))
+
+    with budget(max_llm_calls=50) as spending, ThreadPoolExecutor(8) as pool:
+        work = [pool.submit(tm.carry_context(asyncio.run), twenty()) for _ in range(8)]
+        results = [result for each in work for result in each.result()]
+    assert sum(client.sent for client in sent) == 50
+    assert sum(map(is_refused, results)) == 110
+    assert figures(spending.spent) == (25.0, 2500, 50)
+
+
+def test_sums_hold_under_many_threads() -> None:
+    """What threads hold, settle and give back at once comes out even."""
+    spending = Budget(BudgetLimits(max_llm_calls=10_000), name="b")
+    ready = threading.Barrier(8)
+
+    def work() -> None:
+        ready.wait()
+        for number in range(300):
+            held = reserve(spending, Estimate(model=f"acme/{number % 3}", tokens=7))
+            if number % 2:
+                held.settle(LLMUsage(2, 3, 5), was_refused=False)
+            else:
+                held.give_back()
+
+    with ThreadPoolExecutor(8) as pool:
+        for each in [pool.submit(work) for _ in range(8)]:
+            each.result()
+    assert (spending.spent.tokens, spending.spent.llm_calls) == (6000, 1200)
+    assert sum(model.tokens for model in spending.spent.by_model) == 6000
+    assert (spending._held.tokens, spending._held.llm_calls) == (0, 0)
+
+
+# --- Nested
+
+
+async def test_a_call_must_be_admitted_by_every_budget_around_it() -> None:
+    """The outer limit holds below an inner one, and the error names the budget that refused."""
+    client = Provider()
+    with budget(max_llm_calls=3, name="outer") as outer:
+        await call(client)
+        with budget(max_llm_calls=10, name="inner") as inner:
+            results = [await call(client) for _ in range(3)]
+    assert [is_refused(result) for result in results] == [False, False, True]
+    assert "'outer'" in results[-1]["reason"]
+    assert (outer.spent.llm_calls, inner.spent.llm_calls, client.sent) == (3, 2, 3)
+
+
+async def test_what_the_outer_budget_refuses_is_given_back_to_the_inner_one() -> None:
+    """A refused call holds nothing anywhere."""
+    client = Provider()
+    with budget(max_llm_calls=1), budget(max_llm_calls=2, name="inner") as inner:
+        for _ in range(5):
+            await call(client)
+        held = current_budget()
+    assert held is not None
+    assert inner.spent.llm_calls == 1
+    assert held._held.llm_calls == 0
+
+
+async def test_after_its_block_a_budget_holds_no_more() -> None:
+    """What comes after the block is not limited by it, and not counted in it."""
+    client = Provider()
+    async with budget(max_llm_calls=1) as spending:
+        await call(client)
+    assert current_budget() is None
+    assert (await call(client))["status"] == "ok"
+    assert spending.spent.llm_calls == 1
+
+
+def test_a_block_left_in_another_context_does_no_harm() -> None:
+    """A `with` that is closed from elsewhere, as by the garbage collector, neither raises nor changes what holds."""
+    import contextvars
+
+    block = budget(max_llm_calls=1)
+    contextvars.copy_context().run(block.__enter__)
+    block.__exit__(None, None, None)
+    assert current_budget() is None
+
+
+def test_one_object_is_one_block_at_a_time() -> None:
+    """Entering it twice is refused; entering it again afterwards begins anew."""
+    block = budget(max_llm_calls=1)
+    with pytest.raises(RuntimeError, match="not begun"):
+        _ = block.spent
+    with block, pytest.raises(RuntimeError, match="in use"):
+        block.__enter__()
+    with block as again:
+        assert again.spent.llm_calls == 0
+
+
+# --- A price that is unknown
+
+
+async def test_without_a_price_a_call_is_refused() -> None:
+    """The default under a limit in USD: what cannot be counted is not sent, and the message says what to do."""
+    client = Provider()
+    with budget(max_cost_usd=1.0, name="research") as spending:
+        result = await call(client, model="nobody-knows")
+    assert client.sent == 0
+    assert spending.spent.llm_calls == 0
+    assert result["reason"] == (
+        "budget of 'research' cannot be kept: the price of acme/nobody-knows is unknown; this call was not sent. "
+        "Add a price by set_prices(), or take on_unknown_price='zero'"
+    )
+
+
+async def test_without_a_price_a_call_counts_as_zero_if_so_stated(caplog: pytest.LogCaptureFixture) -> None:
+    """The other policy: it is sent, counts as zero USD, is told apart in the figures, and warned of once a model."""
+    client = Provider()
+    with budget(max_cost_usd=1.0, on_unknown_price="zero", name="research") as spending:
+        results = [await call(client, model=model) for model in ("unknown-1", "unknown-2", "unknown-1", "m", "m", "m")]
+    assert [is_refused(result) for result in results] == [False] * 5 + [True]
+    assert figures(spending.spent) == (1.0, 250, 5)
+    assert spending.spent.unpriced_calls == 3
+    warned = [record.getMessage() for record in caplog.records if "counts as zero" in record.getMessage()]
+    assert warned == [
+        f"budget of 'research': what calls of acme/unknown-{number} cost is unknown and counts as zero"
+        for number in (1, 2)
+    ]
+
+
+async def test_unknown_prices_do_not_matter_without_a_limit_in_usd() -> None:
+    """Tokens and calls are counted without any price."""
+    with budget(max_tokens=60) as spending:
+        result = await call(Provider(), model="nobody-knows")
+    assert result["status"] == "ok"
+    assert (spending.spent.tokens, spending.spent.unpriced_calls) == (50, 1)
+
+
+async def test_the_budgets_around_a_call_have_a_policy_each() -> None:
+    """An outer budget that refuses is not overruled by an inner one that counts zero."""
+    client = Provider()
+    with budget(max_cost_usd=1.0, name="outer"), budget(max_cost_usd=1.0, on_unknown_price="zero"):
+        result = await call(client, model="nobody-knows")
+    assert "'outer'" in result["reason"]
+    assert client.sent == 0
+
+
+async def test_a_client_whose_replies_name_their_cost_needs_no_price() -> None:
+    """Such a call is sent, and counts as what its reply says."""
+    client = Provider(*[LLMUsage(20, 30, 50, 0.6)] * 3, reports_cost=True)
+    with budget(max_cost_usd=1.0) as spending:
+        results = [await call(client, model="nobody-knows") for _ in range(3)]
+    assert [is_refused(result) for result in results] == [False, False, True]
+    assert figures(spending.spent) == (1.2, 100, 2)
+
+
+def test_the_clients_that_report_costs_say_so() -> None:
+    """OpenRouter and Perplexity name costs, and so does the fake provider where its usage has one."""
+    reporting = [tm.LLMClientFactory.make(name, api_key="k").reports_cost for name in ("openrouter", "perplexity")]
+    assert reporting == [True, True]
+    assert not tm.LLMClientFactory.make("groq", api_key="k").reports_cost
+    assert not FakeLLMClient().reports_cost
+    assert FakeLLMClient(usage=LLMUsage(1, 1, 2, 0.1)).reports_cost
+
+
+async def test_a_reply_without_the_promised_cost_blinds_the_budget() -> None:
+    """A limit that can no longer be kept lets nothing more pass, and says which model it was."""
+    client = Provider(reports_cost=True)
+    with budget(max_cost_usd=1.0) as spending:
+        first, second = await call(client, model="nobody-knows"), await call(client)
+    assert first["status"] == "ok"
+    assert "what a call of acme/nobody-knows cost stayed unknown" in second["reason"]
+    assert (client.sent, spending.spent.unpriced_calls) == (1, 1)
+
+
+async def test_a_reply_without_a_cost_counts_as_what_was_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there was an estimate, the budget goes on with it."""
+    client = Provider()
+
+    async def unpriced(*_: object, **__: object) -> None: ...
+
+    monkeypatch.setattr("tracemind_otel.steps.call.price_call", unpriced)
+    with budget(max_cost_usd=1.0) as spending:
+        assert (await call(client))["usage"]["cost_usd"] is None
+        assert figures(spending.spent) == (ESTIMATED_USD, 50, 1)
+        assert (await call(client))["status"] == "ok"
+
+
+async def test_a_price_table_that_fails_is_an_unknown_price(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault of the table is logged and handled by the policy; nothing is raised."""
+
+    async def broken(*_: object, **__: object) -> None:
+        raise KeyError("table")
+
+    monkeypatch.setattr("tracemind_otel.steps.call.find_price", broken)
+    client = Provider()
+    with budget(max_cost_usd=1.0):
+        assert is_refused(await call(client))
+    assert client.sent == 0
+    assert "takes the price for unknown" in caplog.text
+
+
+async def test_looking_for_a_price_says_nothing_of_calls_without_cost(caplog: pytest.LogCaptureFixture) -> None:
+    """The line about calls that have no cost is for calls that were made."""
+    with budget(max_cost_usd=1.0):
+        await call(Provider(), model="never-called")
+    assert "have no cost" not in caplog.text
+
+
+# --- How a call ends
+
+
+async def test_a_refusal_of_the_server_costs_nothing_and_is_a_call() -> None:
+    """An HTTP error used no tokens, and yet one of the calls."""
+    client = Provider(LLMServerError("HTTP 500", status_code=500))
+    with budget(max_cost_usd=1.0, max_llm_calls=1) as spending:
+        assert (await call(client))["error_type"] == "500"
+        assert is_refused(await call(client))
+    assert figures(spending.spent) == (0.0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "fault", [LLMConnectionError("reset"), OSError("broken"), KeyError("x")], ids=lambda fault: type(fault).__name__
+)
+async def test_what_broke_off_counts_as_what_was_held(fault: BaseException) -> None:
+    """The provider may bill a call whose answer was lost: unknown is not zero."""
+    with budget(max_cost_usd=1.0) as spending:
+        assert (await call(Provider(fault)))["status"] == "error"
+    assert figures(spending.spent) == (ESTIMATED_USD, ESTIMATED_TOKENS, 1)
+
+
+async def test_what_timed_out_counts_as_what_was_held() -> None:
+    """So does a call that was given up."""
+    with budget(max_cost_usd=2.0) as spending:
+        result = await call(FakeLLMClient(0, script=["timeout"], usage=LLMUsage(1, 1, 2, 9.0)), timeout_ms=1)
+        await call(Provider(is_open=False), timeout_ms=1, max_tokens=9)
+    assert result["error_type"] == "timeout"
+    assert figures(spending.spent) == (ESTIMATED_USD + 0.20, ESTIMATED_TOKENS + 20, 2)
+
+
+async def test_what_was_cancelled_counts_as_what_was_held() -> None:
+    """And a call whose task was cancelled, which ends once."""
+    client = Provider(is_open=False)
+    with budget(max_cost_usd=1.0) as spending:
+        task = asyncio.create_task(call(client, max_tokens=9))
+        await client.arrived.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert figures(spending.spent) == (0.20, 20, 1)
+
+
+async def test_a_reply_without_tokens_counts_as_what_was_held() -> None:
+    """A provider that reports no usage does not make its calls free."""
+    with budget(max_tokens=1000) as spending:
+        assert (await call(Provider(LLMUsage()), max_tokens=9))["status"] == "ok"
+    assert spending.spent.tokens == 20
+
+
+async def test_a_parameter_that_the_client_refuses_gives_everything_back() -> None:
+    """The caller's mistake was never sent: the budget is as it was."""
+    with budget(max_llm_calls=1) as spending:
+        with pytest.raises(ConfigError):
+            await call(Provider(ConfigError("top_k: no place for it")))
+        assert spending.spent.llm_calls == 0
+        assert (await call(Provider()))["status"] == "ok"
+
+
+async def test_retries_are_one_call() -> None:
+    """A call is reserved once and settled once, however often it is repeated."""
+    busy = [LLMRateLimitError("slow down", status_code=429, retry_after_s=0) for _ in range(2)]
+    client = Provider(*busy)
+    with budget(max_llm_calls=1, max_tokens=1000) as spending:
+        result = await call(client, max_retries=2)
+    assert (result["status"], result["retries"], client.sent) == ("ok", 2, 3)
+    assert figures(spending.spent) == (0.5, 50, 1)
+
+
+async def test_a_call_that_outlives_its_block_does_no_harm(capture: Captured, caplog: pytest.LogCaptureFixture) -> None:
+    """What ends after its flow is still counted, and no ended span is written to."""
+    client = Provider(is_open=False)
+    tracer = capture.tracer_provider.get_tracer("test")
+    with caplog.at_level(logging.DEBUG), tracer.start_as_current_span("flow"), budget(max_llm_calls=1) as spending:
+        task = asyncio.create_task(call(client))
+        await client.arrived.wait()
+    client.gate.set()
+    assert (await task)["status"] == "ok"
+    assert spending.spent.llm_calls == 1
+    assert events(capture.span("flow"), "tracemind.budget") == []
+    assert "ended span" not in caplog.text
+
+
+# --- Streams
+
+
+async def test_a_stream_counts_as_its_last_event_says() -> None:
+    """Read to its end, a stream is a call like another."""
+    with budget(max_cost_usd=1.0) as spending:
+        async for event in stream(Provider()):
+            assert spending.spent.llm_calls == isinstance(event, Finish)
+    assert figures(spending.spent) == (0.5, 50, 1)
+
+
+async def test_a_refused_stream_raises_from_its_first_event(capture: Captured) -> None:
+    """Nothing is opened; `result` has what `run_llm_call` would have returned."""
+    client, refused = Provider(), stream(Provider(), capture.recorder())
+    with budget(max_llm_calls=0), pytest.raises(BudgetExceededError):
+        await anext(refused)
+    assert refused.result is not None
+    assert is_refused(refused.result)
+    assert [event async for event in refused] == []
+    assert (client.sent, len(capture.spans)) == (0, 1)
+
+
+async def test_a_stream_closed_early_counts_as_what_came() -> None:
+    """The reader wanted no more: what was read is estimated, priced and settled once."""
+    with budget(max_cost_usd=1.0) as spending:
+        async with stream(Provider(), max_tokens=50) as events:
+            await anext(events)
+            await events.aclose()
+    assert figures(spending.spent) == (0.15, 15, 1)
+
+
+async def test_a_stream_closed_before_anything_came_counts_as_what_was_held() -> None:
+    """It was sent, and nobody knows what it used."""
+    client = Provider(is_open=False)
+    with budget(max_cost_usd=1.0) as spending:
+        opened = stream(client, max_tokens=9)
+        reader = asyncio.ensure_future(anext(opened))
+        await client.arrived.wait()
+        await opened.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await reader
+    assert figures(spending.spent) == (0.20, 20, 1)
+
+
+async def test_a_stream_dropped_unread_counts_as_what_came() -> None:
+    """Even one that nobody closes is settled, when it is collected as garbage."""
+    with budget(max_tokens=1000) as spending:
+        dropped = stream(Provider())
+        await anext(dropped)
+        del dropped
+        gc.collect()
+        assert (spending.spent.tokens, spending.spent.llm_calls) == (15, 1)
+        await asyncio.sleep(0)
+
+
+async def test_a_cancelled_stream_counts_as_what_came() -> None:
+    """A reader that is cancelled while it waits for the next event leaves what it read."""
+
+    class Hangs(Provider):
+        async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
+            yield (TextDelta("four characters "),)
+            self.arrived.set()
+            await asyncio.Event().wait()
+
+    client = Hangs()
+    with budget(max_tokens=1000) as spending:
+        opened = stream(client)
+        await anext(opened)
+        reader = asyncio.ensure_future(anext(opened))
+        await client.arrived.wait()
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+    assert (spending.spent.tokens, spending.spent.llm_calls) == (15, 1)
+
+
+async def test_garbage_that_is_collected_under_the_lock_settles() -> None:
+    """A stream that is collected while the budget is in use neither blocks nor is lost."""
+    with budget(max_tokens=1000) as spending:
+        held = current_budget()
+        assert held is not None
+        dropped = stream(Provider())
+        await anext(dropped)
+        with held._lock:
+            del dropped
+            gc.collect()
+        assert spending.spent.llm_calls == 1
+        await asyncio.sleep(0)
+
+
+# --- Thresholds
+
+
+def told(limits: BudgetLimits, *costs: tuple[float, int]) -> list[BudgetThreshold]:
+    """What a budget tells of calls with these costs and tokens."""
+    found: list[BudgetThreshold] = []
+    spending = Budget(limits, name="b", on_threshold=found.append)
+    for cost_usd, tokens in costs:
+        spending.hold(FREE)
+        spending.settle(FREE, cost_usd, tokens)
+    return found
+
+
+def test_each_threshold_is_told_once_and_in_order() -> None:
+    """Half, four fifths and the whole, by what was spent; what skips one tells it all the same."""
+    found = told(BudgetLimits(max_cost_usd=1.0), (0.4, 0), (0.1, 0), (0.1, 0), (0.35, 0), (0.6, 0))
+    assert [(each.kind, each.limit, each.fraction) for each in found] == [("cost_usd", 1.0, f) for f in THRESHOLDS]
+    assert [each.spent for each in found] == pytest.approx([0.5, 0.95, 1.55])
+    assert [each.fraction for each in told(BudgetLimits(max_cost_usd=1.0), (2.0, 0))] == list(THRESHOLDS)
+
+
+def test_each_kind_has_its_thresholds() -> None:
+    """A budget of several kinds tells of each."""
+    limits = BudgetLimits(max_cost_usd=10.0, max_tokens=100, max_llm_calls=2)
+    found = told(limits, (0.1, 80), (0.1, 0))
+    assert [(each.kind, each.fraction) for each in found] == [
+        ("tokens", 0.5),
+        ("tokens", 0.8),
+        ("llm_calls", 0.5),
+        ("llm_calls", 0.8),
+        ("llm_calls", 1.0),
+    ]
+
+
+async def test_the_thresholds_are_events_of_the_span_around_the_block(capture: Captured) -> None:
+    """The span that was current where the block began tells how near the limit came; no other span does."""
+    client, tracer = Provider(), capture.tracer_provider.get_tracer("test")
+    limited = budget(max_cost_usd=1.0, max_llm_calls=100)
+    with tracer.start_as_current_span("outside"), limited, tracer.start_as_current_span("inside"):
+        await asyncio.gather(call(client, recorder=capture.recorder()), call(client, recorder=capture.recorder()))
+    found = events(capture.span("outside"), "tracemind.budget")
+    assert [dict(event) for event in found] == [
+        {
+            "tracemind.budget.kind": "cost_usd",
+            "tracemind.budget.limit": 1.0,
+            "tracemind.budget.spent": spent,
+            "tracemind.budget.fraction": fraction,
+        }
+        for spent, fraction in ((0.5, 0.5), (1.0, 0.8), (1.0, 1.0))
+    ]
+    assert sum(len(events(span, "tracemind.budget")) for span in capture.spans) == 3
+
+
+async def test_the_figures_of_an_event_are_floats_whatever_is_limited(capture: Captured) -> None:
+    """A field of a backend keeps one type."""
+    with capture.tracer_provider.get_tracer("test").start_as_current_span("flow"), budget(max_llm_calls=1):
+        await call(Provider())
+    for event in events(capture.span("flow"), "tracemind.budget"):
+        assert {type(event[f"tracemind.budget.{name}"]) for name in ("limit", "spent", "fraction")} == {float}
+
+
+async def test_without_a_span_thresholds_are_only_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A budget needs no telemetry to hold; when all is spent the log says so once."""
+    with budget(max_llm_calls=2, name="research"):
+        for _ in range(4):
+            await call(Provider())
+    lines = [record.getMessage() for record in caplog.records if record.name.endswith("runtime.budget")]
+    assert lines == ["budget of 'research': all of 2 calls is spent"]
+
+
+def test_a_callback_that_raises_does_no_harm(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged; the call and the thresholds that follow do not notice."""
+    found: list[float] = []
+
+    def fail(threshold: BudgetThreshold) -> None:
+        found.append(threshold.fraction)
+        raise RuntimeError("mine")
+
+    monkeypatch.setattr("tracemind_otel.runtime.faults._reported", set[tuple[str, str]]())
+    spending = Budget(BudgetLimits(max_llm_calls=1), name="b", on_threshold=fail)
+    reserve(spending, FREE).settle(USAGE, was_refused=False)
+    assert found == [0.5, 0.8, 1.0]
+    assert "on_threshold" in caplog.text
+
+
+def test_a_callback_is_called_outside_the_lock() -> None:
+    """Another thread may use the budget meanwhile."""
+    spending = Budget(BudgetLimits(max_llm_calls=1), name="b", on_threshold=lambda _: look())
+    found: list[BudgetSpent] = []
+
+    def look() -> None:
+        other = threading.Thread(target=lambda: found.append(spending.spent))
+        other.start()
+        other.join(timeout=30)
+
+    reserve(spending, FREE).settle(USAGE, was_refused=False)
+    assert [each.llm_calls for each in found] == [1, 1, 1]
+
+
+def test_the_order_holds_while_a_callback_still_runs() -> None:
+    """A call that ends during a slow callback leaves its thresholds to be told after the earlier ones."""
+    found: list[float] = []
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def slow(threshold: BudgetThreshold) -> None:
+        begun.set()
+        goes_on.wait(30)
+        found.append(threshold.fraction)
+
+    spending = Budget(BudgetLimits(max_llm_calls=2), name="b", on_threshold=slow)
+    first, second = reserve(spending, FREE), reserve(spending, FREE)
+    telling = threading.Thread(target=first.settle, args=(USAGE,), kwargs={"was_refused": False})
+    telling.start()
+    begun.wait(30)
+    second.settle(USAGE, was_refused=False)
+    assert found == []
+    goes_on.set()
+    telling.join(30)
+    assert found == [0.5, 0.8, 1.0]
+
+
+# --- What the error says
+
+
+def spend(spending: Budget, model: str, cost_usd: float, tokens: int = 10, times: int = 1) -> None:
+    for _ in range(times):
+        estimate = Estimate(model=model, cost_usd=0.0)
+        spending.hold(estimate)
+        spending.settle(estimate, cost_usd, tokens)
+
+
+def test_the_message_says_what_was_spent_on_what() -> None:
+    """Which models, how much of what is limited, in how many calls, and what to do; the exact figures are beside it."""
+    spending = Budget(BudgetLimits(max_cost_usd=1.0), name="research")
+    spend(spending, "openai/gpt-4o", 0.09, times=10)
+    spend(spending, "openai/gpt-4o-mini", 0.05, times=2)
+    error = refusal(spending)
+    assert str(error) == (
+        "budget of 'research' is spent: 1.00 of 1.00 USD spent in 12 calls (openai/gpt-4o 0.90 USD in 10 calls, "
+        "openai/gpt-4o-mini 0.10 USD in 2 calls); this call was not sent. Raise max_cost_usd, or stop here"
+    )
+    assert (error.budget, error.kind, error.limit) == ("research", "cost_usd", 1.0)
+    assert error.spent == pytest.approx(1.0)
+    assert not error.retryable
+
+
+def test_the_message_says_what_is_held_and_what_was_asked_for() -> None:
+    """A budget that is not spent, and yet too small for this call, is told apart."""
+    spending = Budget(BudgetLimits(max_tokens=3_000_000), name="research")
+    spend(spending, "acme/m", 0.0, 1)
+    reserve(spending, Estimate(model="acme/m", tokens=1_500_000))
+    assert str(refusal(spending, Estimate(model="acme/m", tokens=1_600_000))) == (
+        "budget of 'research' has too little left for this call: 1 of 3000000 tokens spent in 1 call "
+        "(acme/m 1 token in 1 call), 1500000 tokens held for what is in flight, 1600000 tokens asked for; "
+        "this call was not sent. Raise max_tokens, or ask for less"
+    )
+
+
+def test_the_message_of_a_budget_of_calls() -> None:
+    """Calls are not counted in calls."""
+    spending = Budget(BudgetLimits(max_llm_calls=2), name="research")
+    spend(spending, "acme/m", 0.0)
+    reserve(spending, FREE)
+    assert str(refusal(spending)) == (
+        "budget of 'research' has too little left for this call: 1 of 2 calls spent (acme/m 1 call), "
+        "1 call held for what is in flight; this call was not sent. Raise max_llm_calls, or stop here"
+    )
+
+
+def test_the_message_names_the_five_dearest_models() -> None:
+    """A long list ends in how many more there are; the figures have them all, the dearest first."""
+    spending = Budget(BudgetLimits(max_cost_usd=1e-6), name="b")
+    for number in range(8):
+        spending.settle(FREE, 0.0, 0)
+        spending.settle(Estimate(model=f"acme/{number}"), number * 1e-7, 5)
+    message = str(refusal(spending))
+    assert "(acme/7 7e-07 USD in 1 call, acme/6 6e-07 USD in 1 call, " in message
+    assert "acme/3 3e-07 USD in 1 call, and 4 more)" in message
+    assert spending.spent.by_model[0] == ModelSpending("acme/7", 7e-7, 5, 1)
+    assert len(spending.spent.by_model) == 9
+
+
+async def test_no_message_has_the_prompt(caplog: pytest.LogCaptureFixture, capture: Captured) -> None:
+    """Neither the error, nor the log, nor the span of a refused call shows what was to be sent."""
+    with caplog.at_level(logging.DEBUG), budget(max_cost_usd=0.3):
+        results = [await call(Provider(), recorder=capture.recorder()) for _ in range(2)]
+    assert is_refused(results[1])
+    assert "secret" not in str(results[1]) + caplog.text + capture.spans[1].to_json()
+
+
+# --- What telemetry says of a refused call
+
+
+async def test_a_refused_call_has_its_span(capture: Captured) -> None:
+    """A call never loses its span: this one is an error that says why, with nothing used and nothing repeated."""
+    with budget(max_llm_calls=0):
+        result = await call(Provider(), recorder=capture.recorder(), max_retries=3)
+    span = capture.span("chat m")
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.status.description == result["reason"]
+    assert attributes(span)["error.type"] == "budget_exceeded"
+    assert attributes(span)["tracemind.retry.count"] == 0
+    assert not [name for name in attributes(span) if "usage" in name or "cost" in name]
+    assert capture.total("tracemind.llm.cost") == 0
+    assert capture.points("tracemind.llm.unpriced_calls") == []
+
+
+async def test_a_refused_call_does_not_count_in_the_flow() -> None:
+    """The sums of a flow are over the calls that were made."""
+    scope = FlowScope("flow")
+    token = enter_flow(scope)
+    try:
+        with budget(max_llm_calls=1):
+            for _ in range(3):
+                await call(Provider())
+            with pytest.raises(BudgetExceededError):
+                await anext(stream(Provider()))
+    finally:
+        restore(token)
+    assert (scope.totals().llm_calls, scope.totals().input_tokens) == (1, 20)
+
+
+async def test_the_result_of_a_refused_call_is_plain() -> None:
+    """Returned, never raised, as every fault at run time; and the recorder sees the typed error."""
+    recorder = InMemoryRecorder()
+    with budget(max_llm_calls=0, name="research"):
+        result = await call(Provider(), recorder=recorder)
+    assert (result["status"], result["error_type"], result["retryable"]) == ("error", "budget_exceeded", False)
+    end = recorder.steps[0].end
+    assert end is not None
+    assert isinstance(end.error, BudgetExceededError)
+    assert isinstance(end.error, LLMError)
+
+
+# --- Mistakes of the caller
+
+
+@pytest.mark.parametrize("field", ["max_cost_usd", "max_tokens", "max_llm_calls"])
+@pytest.mark.parametrize("value", [-1, True, "1", float("nan"), float("inf"), -0.5, 10**400])
+def test_a_limit_must_be_a_number_of_zero_or_more(field: str, value: object) -> None:
+    """The message names the field, its value and what is allowed."""
+    with pytest.raises(ConfigError, match=rf"{field} is .*it must be a (whole )?number of zero or more"):
+        budget(**{field: cast("Any", value)})
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_llm_calls"])
+def test_tokens_and_calls_are_whole(field: str) -> None:
+    """Half a call is none."""
+    with pytest.raises(ConfigError, match=f"{field} is 1.5; it must be a whole number"):
+        checked_limits(**{field: cast("Any", 1.5)})
+
+
+def test_the_policy_is_one_of_two() -> None:
+    """Anything else is a mistake, even without a limit in USD."""
+    with pytest.raises(ConfigError, match="on_unknown_price is 'ignore'; it must be 'refuse' or 'zero'"):
+        budget(max_llm_calls=1, on_unknown_price=cast("Any", "ignore"))
+
+
+def test_a_block_that_limits_nothing_is_a_mistake() -> None:
+    """`budget()` alone would promise what it does not do; a decorator without limits has no budget."""
+    with pytest.raises(ConfigError, match="pass max_cost_usd, max_tokens or max_llm_calls"):
+        budget(on_unknown_price="zero")
+    assert checked_limits(on_unknown_price="zero") is None
+    assert checked_limits(max_llm_calls=0) == BudgetLimits(max_llm_calls=0)
+
+
+# --- Against a real server
+
+
+async def test_a_refused_call_never_reaches_the_server(openai_server: OpenAIServer) -> None:
+    """Of a hundred calls at once the server sees as many as were allowed."""
+    model = openai_server.script({"do": "echo"})
+    tm.set_prices([{"model": model, "input": 1, "output": 1}])
+    client = OpenAILLMClient(api_key="sk-test", base_url=openai_server.base_url)
+    cfg = tm.LLMCallConfig("openai", model, "hi", max_retries=0)
+    try:
+        with budget(max_llm_calls=5, max_cost_usd=1.0) as spending:
+            results = await asyncio.gather(
+                *(tm.run_llm_call("f", "s", cfg, Recorder(), client=client) for _ in range(100))
+            )
+    finally:
+        await client.aclose()
+    assert len(openai_server.requests(model)) == 5
+    assert sum(map(is_refused, results)) == 95
+    assert (spending.spent.tokens, spending.spent.llm_calls) == (6000, 5)
+
+
+# --- By the decorator
+
+
+async def test_a_flow_has_a_budget(capture: Captured) -> None:
+    """`@flow(max_llm_calls=...)` limits each run; its span has the events, and sums without the refused call."""
+    client = Provider()
+
+    @tm.flow(name="research", max_llm_calls=2)
+    async def research() -> list[dict[str, Any]]:
+        return [await call(client, recorder=capture.recorder()) for _ in range(3)]
+
+    results = await research()
+    span = capture.span("invoke_workflow research")
+    assert "budget of 'research' is spent" in results[2]["reason"]
+    assert attributes(span)["tracemind.flow.llm_calls"] == 2
+    assert [event["tracemind.budget.fraction"] for event in events(span, "tracemind.budget")] == list(THRESHOLDS)
+    assert not is_refused((await research())[0])
