@@ -22,6 +22,7 @@ from tests.support import Captured, attributes, events
 from tracemind_otel.ai.llm import LLMUsage
 from tracemind_otel.ai.llm.providers import FakeLLMClient
 from tracemind_otel.otel.providers import Providers, use_providers
+from tracemind_otel.runtime.ids import current_ids
 from tracemind_otel.runtime.recorder import Recorder, StepHandle, StepStart
 from tracemind_otel.runtime.rollup import current_flow
 
@@ -613,6 +614,150 @@ async def test_cost_by_team(capture: Captured) -> None:
         if isinstance(p, NumberDataPoint)
     }
     assert costs == {"search": 1.0, "ads": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("decorate", "metric", "named", "bounds"),
+    [
+        (tm.agent, "gen_ai.invoke_agent.duration", {"gen_ai.agent.name": "work"}, (0.1, 409.6, 13)),
+        (
+            tm.tool,
+            "gen_ai.execute_tool.duration",
+            {"gen_ai.tool.name": "work", "gen_ai.tool.type": "function"},
+            (0.01, 81.92, 14),
+        ),
+    ],
+)
+def test_the_duration_of_agents_and_tools(
+    capture: Captured, decorate: Any, metric: str, named: dict[str, str], bounds: tuple[float, float, int]
+) -> None:
+    """Measured by name, failures by their type, with the boundaries of the conventions."""
+
+    def work(*, fails: bool) -> None:
+        if fails:
+            raise KeyError
+
+    decorated = decorate(name="work")(work)
+    decorated(fails=False)
+    with pytest.raises(KeyError):
+        decorated(fails=True)
+    points = [p for p in capture.points(metric) if isinstance(p, HistogramDataPoint)]
+    assert [dict(p.attributes or {}) for p in points] == [named, named | {"error.type": "KeyError"}]
+    assert (points[0].explicit_bounds[0], points[0].explicit_bounds[-1], len(points[0].explicit_bounds)) == bounds
+    span = attributes(capture.spans[0])
+    assert named.items() <= span.items()
+    assert span["gen_ai.operation.name"] == metric.split(".")[1]
+
+
+# --- Blocks ---
+
+
+async def test_a_block_is_a_flow(capture: Captured) -> None:
+    """`with tm.flow(name=...)` is what the decorator is, without a function; `async with` too."""
+    with tm.flow(name="outer", attributes={"team": "search"}):
+        await llm()
+        async with tm.step(name="inner"):
+            await llm()
+    assert totals(capture.span("invoke_workflow outer")) == (1.0, 20, 10, 2, 0)
+    assert attributes(capture.span("invoke_workflow outer"))["team"] == "search"
+    assert parent_of(capture, "inner") == "invoke_workflow outer"
+
+
+def test_a_block_that_fails(capture: Captured) -> None:
+    """It says so, and the exception goes on."""
+    with pytest.raises(KeyError), tm.tool(name="work"):
+        raise KeyError
+    assert capture.span("execute_tool work").status.status_code is StatusCode.ERROR
+
+
+def test_a_block_needs_a_name() -> None:
+    """It has no function to take it from."""
+    with pytest.raises(tm.ConfigError, match="a block has no name of its own; pass name="), tm.flow():
+        pass
+
+
+def test_one_block_at_a_time(capture: Captured) -> None:
+    """Entered twice at once it would lose a span; one after the other is fine."""
+    block = tm.step(name="block")
+    for _ in range(2):
+        with block:
+            pass
+    with pytest.raises(RuntimeError, match="in use; make one for each block"), block, block:
+        pass
+    assert [span.name for span in capture.spans] == ["block"] * 3
+
+
+# --- What is refused ---
+
+
+@pytest.mark.parametrize("decorate", [tm.flow, tm.agent, tm.tool, tm.step])
+def test_what_is_no_function(decorate: Any) -> None:
+    """A wrong use is told when the module is imported, with what to write instead."""
+    for wrong, said in (
+        ("name", r"write @\w+\(name='name'\)"),
+        (Service, "is a class; decorate its methods"),
+        (5, "int is no function"),
+        (property(lambda _: 1), "property is no function"),
+    ):
+        with pytest.raises(TypeError, match=said):
+            decorate(wrong)
+    for name in ("", 5):
+        with pytest.raises(tm.ConfigError, match="it must be a text that is not empty"):
+            decorate(name=name)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'nmae'"):
+        decorate(nmae="work")
+
+
+# --- Faults of telemetry ---
+
+
+class Faulty:
+    """A tracer, a span or an instrument of somebody else's that fails wherever it is told to."""
+
+    def __init__(self, fails_at: str, good: Any) -> None:
+        self._fails_at, self._good = fails_at, good
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._fails_at:
+            raise RuntimeError(name)
+        found = getattr(self._good, name)
+        if name in ("start_span", "get_tracer", "get_meter", "create_histogram"):
+            return functools.partial(self._make, found)
+        return found
+
+    def _make(self, make: Callable[..., Any], *args: Any, **kwargs: Any) -> Faulty:
+        return Faulty(self._fails_at, make(*args, **kwargs))
+
+
+@pytest.mark.parametrize(
+    "fails_at", ["get_tracer", "start_span", "is_recording", "set_attributes", "set_attribute", "set_status", "end"]
+)
+@pytest.mark.parametrize("fails", [True, False])
+async def test_a_faulty_tracer_breaks_nothing(capture: Captured, fails_at: str, fails: bool) -> None:
+    """The function runs as it did, and the flow's budget and ids hold, whatever the telemetry does."""
+    provider: Any = Faulty(fails_at, capture.tracer_provider)
+    use_providers(Providers(tracer_provider=provider, meter_provider=capture.meter_provider))
+
+    @tm.flow(max_llm_calls=1, session_id="s-1", capture_arguments=True, capture_result=True)
+    async def work(argument: int) -> list[object]:
+        results: list[object] = [(await llm(recorder=Recorder())).get("error_type") for _ in range(2)]
+        if fails:
+            raise KeyError
+        return [*results, current_ids().session_id]
+
+    if fails:
+        with pytest.raises(KeyError):
+            await work(1)
+    else:
+        assert await work(1) == [None, "budget_exceeded", "s-1"]
+
+
+@pytest.mark.parametrize("fails_at", ["get_meter", "create_histogram", "record"])
+def test_a_faulty_meter_breaks_nothing(capture: Captured, fails_at: str) -> None:
+    """Nor does a meter."""
+    provider: Any = Faulty(fails_at, capture.meter_provider)
+    use_providers(Providers(tracer_provider=capture.tracer_provider, meter_provider=provider))
+    assert tm.flow(name="work")(lambda: "done")() == "done"
 
 
 # --- Without OpenTelemetry ---

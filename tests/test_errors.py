@@ -161,7 +161,13 @@ def test_a_spent_budget_is_not_repeated() -> None:
     assert error.error_type == "budget_exceeded"
 
 
-@pytest.mark.parametrize("again", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
+def pickled(error: BudgetExceededError) -> BudgetExceededError:
+    again = pickle.loads(pickle.dumps(error))
+    assert isinstance(again, BudgetExceededError)
+    return again
+
+
+@pytest.mark.parametrize("again", [copy.copy, pickled])
 def test_a_spent_budget_passes_between_processes(again: Callable[[BudgetExceededError], BudgetExceededError]) -> None:
     """A worker's error arrives with its figures, and does not break the pool on its way."""
     error = again(spent_budget())
