@@ -10,8 +10,10 @@ from tests.servers.fixture import openai_server as openai_server
 PROCESSES = 3
 
 PROGRAM = """
-import asyncio, logging, sys
+import asyncio, gc, logging, sys
 import tracemind_otel as tm
+
+gc.disable()  # a full collection of Python's own takes 50 ms on a slow machine, wherever it strikes
 
 class Collected(logging.Handler):
     lines = []
