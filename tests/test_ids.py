@@ -199,6 +199,24 @@ async def test_left_in_another_context(capture: Captured, caplog: pytest.LogCapt
     assert ids_of(capture, "work") == ALL
 
 
+async def test_one_object_in_many_tasks(capture: Captured) -> None:
+    """A module may keep one and use it everywhere: each block puts back its own."""
+    shared = all_ids()
+    inside, go_on = asyncio.Barrier(10), asyncio.Event()
+
+    async def task(number: int) -> None:
+        with shared:
+            await inside.wait()
+            tm.step(name=f"in {number}")(print)(end="")
+            if number:
+                await go_on.wait()
+        assert current_ids() is NO_IDS
+        go_on.set()
+
+    await asyncio.gather(*map(task, range(10)))
+    assert [ids_of(capture, f"in {number}") for number in range(10)] == [ALL] * 10
+
+
 # --- Spans of other libraries ---
 
 

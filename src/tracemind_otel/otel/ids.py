@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextvars import Token
 from functools import lru_cache
 from types import TracebackType
-from typing import Any
 
 from opentelemetry import baggage as otel_baggage
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
 from ..errors import ConfigError
-from ..runtime.context import restore
+from ..runtime.context import Entries
 from ..runtime.ids import NO_IDS, Ids, checked_ids, enter_ids
 from . import semconv
 
@@ -81,7 +79,7 @@ class using_attributes:  # noqa: N801  a function to whoever uses it
         ...     pass
     """
 
-    __slots__ = ("_ids", "_is_baggage", "_tokens")
+    __slots__ = ("_entries", "_ids", "_is_baggage")
 
     def __init__(
         self,
@@ -99,19 +97,19 @@ class using_attributes:  # noqa: N801  a function to whoever uses it
         if self._ids == NO_IDS:
             raise ConfigError("nothing is set; pass flow_id, session_id, conversation_id, user_id or tags")
         self._is_baggage = baggage
-        self._tokens: list[tuple[Token[Any], ...]] = []
+        self._entries = Entries()
 
     def __enter__(self) -> None:
-        tokens: tuple[Token[Any], ...] = (enter_ids(self._ids),)
         if self._is_baggage:
-            tokens += (otel_context.attach(with_baggage(self._ids, otel_context.get_current())),)
-        self._tokens.append(tokens)
+            context = with_baggage(self._ids, otel_context.get_current())
+            self._entries.add(enter_ids(self._ids), otel_context.attach(context))
+        else:
+            self._entries.add(enter_ids(self._ids))
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for token in self._tokens.pop():
-            restore(token)
+        self._entries.leave()
 
     async def __aenter__(self) -> None:
         self.__enter__()

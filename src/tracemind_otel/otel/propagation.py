@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, MutableMapping
-from contextvars import Token
 from types import TracebackType
 from typing import Any, overload
 
@@ -22,7 +21,7 @@ from opentelemetry.trace import get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ..errors import ConfigError
-from ..runtime.context import restore
+from ..runtime.context import Entries
 from ..runtime.ids import Ids, checked_ids, current_ids, enter_ids
 from . import semconv
 from .ids import FIELDS, with_baggage, without_baggage
@@ -74,13 +73,13 @@ class continue_trace:  # noqa: N801  a function to whoever uses it
         ...     pass
     """
 
-    __slots__ = ("_headers", "_tokens")
+    __slots__ = ("_entries", "_headers")
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         if not isinstance(headers, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"headers is {type(headers).__name__}; it must be a mapping of names to values")
         self._headers = headers
-        self._tokens: list[tuple[Token[Any], ...]] = []
+        self._entries = Entries()
 
     def __enter__(self) -> None:
         context = otel_context.get_current()
@@ -89,13 +88,12 @@ class continue_trace:  # noqa: N801  a function to whoever uses it
         context = _BAGGAGE.extract(self._headers, context, _ANY_CASE)
         ids = _ids_in(context)
         context = with_baggage(ids, without_baggage(context))  # what is no id is not handed on either
-        self._tokens.append((otel_context.attach(context), enter_ids(ids)))
+        self._entries.add(otel_context.attach(context), enter_ids(ids))
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for token in self._tokens.pop():
-            restore(token)
+        self._entries.leave()
 
     async def __aenter__(self) -> None:
         self.__enter__()

@@ -11,16 +11,42 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def restore(token: contextvars.Token[Any]) -> None:
+def restore(token: contextvars.Token[Any]) -> bool:
     """Put a variable back to what it was, if this is the context that it was set in.
 
     A coroutine or a `with` block may be closed from another task, or by the garbage collector, in whose context the
     variable was never set: there is nothing to put back then.
+
+    Returns:
+        Whether it was this context.
     """
     try:
         token.var.reset(token)
     except ValueError:
-        pass
+        return False
+    return True
+
+
+class Entries:
+    """What was set by one object that several `with` blocks may use at once, in tasks and threads of their own."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[contextvars.Token[Any], ...]] = []
+
+    def add(self, *tokens: contextvars.Token[Any]) -> None:
+        """A block was entered, and these variables were set."""
+        self._entries.append(tokens)
+
+    def leave(self) -> None:
+        """Put back what the block that is left here has set: the last one whose context this is."""
+        for entry in reversed(self._entries):
+            if restore(entry[0]):
+                for token in entry[1:]:
+                    restore(token)
+                self._entries.remove(entry)
+                return
 
 
 def carry_context(function: Callable[P, R]) -> Callable[P, R]:
