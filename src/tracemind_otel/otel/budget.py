@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextvars import Token
 from functools import partial
-from types import TracebackType
 
 from opentelemetry.trace import Span, get_current_span
 
@@ -18,7 +17,7 @@ from ..runtime.budget import (
     current_budget,
     enter_budget,
 )
-from ..runtime.context import restore
+from ..runtime.context import Block, restore
 from . import semconv
 
 
@@ -58,7 +57,7 @@ def add_budget_event(span: Span, threshold: BudgetThreshold) -> None:
         )
 
 
-class budget:  # noqa: N801  a function to whoever uses it
+class budget(Block["budget"]):  # noqa: N801  a function to whoever uses it
     """Limit what the model calls in a `with` block may cost, all of them together.
 
     The limits are those of `@flow(max_cost_usd=...)`; the events `tracemind.budget` go to the span that is current
@@ -116,7 +115,7 @@ class budget:  # noqa: N801  a function to whoever uses it
             raise RuntimeError("nothing is spent yet: the budget's `with` block has not begun")
         return self._budget.spent
 
-    def __enter__(self) -> budget:
+    def _enter(self) -> budget:
         if self._token is not None:
             raise RuntimeError("this budget(...) is in use; make one for each block")
         on_threshold = partial(add_budget_event, get_current_span())
@@ -124,17 +123,7 @@ class budget:  # noqa: N801  a function to whoever uses it
         self._token = enter_budget(self._budget)
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def _leave(self, exc: BaseException | None) -> None:
         token, self._token = self._token, None
         if token is not None:
             restore(token)
-
-    async def __aenter__(self) -> budget:
-        return self.__enter__()
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.__exit__(exc_type, exc, traceback)

@@ -18,11 +18,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from ..errors import ConfigError
 from ..runtime.budget import OnUnknownPrice
+from ..runtime.context import Block
 from ..runtime.flows import FlowPlan
 from ..runtime.ids import IdSource, IdSources
 from ..runtime.kinds import Run, leave_block, wrap
@@ -206,7 +206,7 @@ def _flow_decorator(
     return SpanDecorator(FLOW, **options, flow=plan)
 
 
-class SpanDecorator:
+class SpanDecorator(Block[None]):
     """What `@flow(...)` and the others return: it decorates functions, or is the `with` of one block at a time."""
 
     def __init__(
@@ -245,7 +245,7 @@ class SpanDecorator:
             return functools.partial(start_run, plan)
         return functools.partial(start_flow, plan, self._flow)
 
-    def __enter__(self) -> None:
+    def _enter(self) -> None:
         """Begin a block."""
         if self._name is None:
             raise ConfigError(f"with {self._kind.decorator}(): a block has no name of its own; pass name=...")
@@ -254,21 +254,10 @@ class SpanDecorator:
         self._block = self._start(Plan.of(self._kind, self._name, self._attributes))((), {})
         self._block.enter()
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def _leave(self, exc: BaseException | None) -> None:
         block, self._block = self._block, None
         if block is not None:
             leave_block(block, exc)
-
-    async def __aenter__(self) -> None:
-        """Begin a block."""
-        self.__enter__()
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.__exit__(exc_type, exc, traceback)
 
 
 def _check_name(name: object) -> None:

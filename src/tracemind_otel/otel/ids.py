@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from types import TracebackType
 
 from opentelemetry import baggage as otel_baggage
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
 from ..errors import ConfigError
-from ..runtime.context import Entries
+from ..runtime.context import Block, Entries
 from ..runtime.ids import NO_IDS, Ids, checked_ids, enter_ids
 from . import semconv
 
@@ -56,7 +55,7 @@ def without_baggage(context: Context) -> Context:
     return context
 
 
-class using_attributes:  # noqa: N801  a function to whoever uses it
+class using_attributes(Block[None]):  # noqa: N801  a function to whoever uses it
     """Set ids once, for every span and log in a `with` block: those of model calls, of flows and of other libraries.
 
     Inside another one the inner ids win, and tags are added. They go along in tasks and `asyncio.to_thread`, in other
@@ -99,22 +98,12 @@ class using_attributes:  # noqa: N801  a function to whoever uses it
         self._is_baggage = baggage
         self._entries = Entries()
 
-    def __enter__(self) -> None:
+    def _enter(self) -> None:
         if self._is_baggage:
             context = with_baggage(self._ids, otel_context.get_current())
             self._entries.add(enter_ids(self._ids), otel_context.attach(context))
         else:
             self._entries.add(enter_ids(self._ids))
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def _leave(self, exc: BaseException | None) -> None:
         self._entries.leave()
-
-    async def __aenter__(self) -> None:
-        self.__enter__()
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.__exit__(exc_type, exc, traceback)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, MutableMapping
-from types import TracebackType
 from typing import Any, overload
 
 from opentelemetry import baggage as otel_baggage
@@ -21,7 +20,7 @@ from opentelemetry.trace import get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ..errors import ConfigError
-from ..runtime.context import Entries
+from ..runtime.context import Block, Entries
 from ..runtime.ids import Ids, checked_ids, current_ids, enter_ids
 from . import semconv
 from .ids import FIELDS, with_baggage, without_baggage
@@ -59,7 +58,7 @@ def inject_context(headers: MutableMapping[str, str] | None = None) -> MutableMa
     return carrier
 
 
-class continue_trace:  # noqa: N801  a function to whoever uses it
+class continue_trace(Block[None]):  # noqa: N801  a function to whoever uses it
     """Continue the trace of another process in a `with` block, with the ids that it handed over.
 
     Where a span is current already, because a server's instrumentation has read the headers, it stays the parent, and
@@ -81,7 +80,7 @@ class continue_trace:  # noqa: N801  a function to whoever uses it
         self._headers = headers
         self._entries = Entries()
 
-    def __enter__(self) -> None:
+    def _enter(self) -> None:
         context = otel_context.get_current()
         if not get_current_span(context).get_span_context().is_valid:
             context = _TRACE.extract(self._headers, context, _ANY_CASE)
@@ -90,18 +89,8 @@ class continue_trace:  # noqa: N801  a function to whoever uses it
         context = with_baggage(ids, without_baggage(context))  # what is no id is not handed on either
         self._entries.add(otel_context.attach(context), enter_ids(ids))
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def _leave(self, exc: BaseException | None) -> None:
         self._entries.leave()
-
-    async def __aenter__(self) -> None:
-        self.__enter__()
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.__exit__(exc_type, exc, traceback)
 
 
 def _ids_in(context: Context) -> Ids:

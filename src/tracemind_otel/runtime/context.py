@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import abc
 import contextvars
 import functools
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 def restore(token: contextvars.Token[Any]) -> bool:
@@ -25,6 +28,36 @@ def restore(token: contextvars.Token[Any]) -> bool:
     except ValueError:
         return False
     return True
+
+
+class Block(abc.ABC, Generic[T]):
+    """What is used with `with` and `async with` alike; neither waits for anything."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def _enter(self) -> T:
+        """Begin a block; what `as` gets."""
+
+    @abc.abstractmethod
+    def _leave(self, exc: BaseException | None) -> None:
+        """End a block, with the exception that leaves it."""
+
+    def __enter__(self) -> T:
+        return self._enter()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave(exc)
+
+    async def __aenter__(self) -> T:
+        return self._enter()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave(exc)
 
 
 class Entries:
