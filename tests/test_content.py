@@ -7,11 +7,11 @@ import json
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 from hypothesis import given
@@ -24,6 +24,10 @@ from tracemind_otel.otel.content import LIMIT, arguments_json, as_json
 
 class Colour(Enum):
     RED = "red"
+
+
+class Name(Enum):
+    PASSWORD = "password"
 
 
 @dataclass
@@ -91,7 +95,10 @@ def test_every_value_has_a_form(value: object, text: str) -> None:
     [
         *("api_key", "apiKey", "API-KEY", "x-api-key", "openai_api_key", "password", "db_password", "secret"),
         *("client_secret", "secret_key", "authorization", "Proxy-Authorization", "cookie", "Set-Cookie", "token"),
-        *("access_token", "accessToken", "credentials", "private_key", "passphrase"),
+        *("access_token", "accessToken", "credentials", "private_key", "passphrase", "password1", "passwords", "pass"),
+        *("passcode", "jwt", "auth_header", "X-Auth-Key", "Ocp-Apim-Subscription-Key", "account_key", "signing_key"),
+        *("private_key_pem", "client_secret_value", "clientsecret", "authtoken", "accesstoken", "openai.api.key"),
+        *("apikeys", "refresh_tokens", "dbPassword", "password_hash"),
     ],
 )
 def test_a_name_that_says_secret(name: str) -> None:
@@ -102,7 +109,27 @@ def test_a_name_that_says_secret(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["max_tokens", "tokens", "token_count", "author", "keyboard", "monkey", "passenger"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "max_tokens",
+        "tokens",
+        "token_count",
+        "author",
+        "authors",
+        "keyboard",
+        "monkey",
+        "passenger",
+        "passed",
+        "key",
+        "keys",
+        "primary_key",
+        "bypass_cache",
+        "tokenizer",
+        "secretary",
+        "cookiecutter",
+    ],
+)
 def test_a_name_that_only_looks_like_it(name: str) -> None:
     """What merely resembles one is kept."""
     assert json.loads(as_json({name: 5})) == {name: 5}
@@ -117,6 +144,14 @@ SECRETS = [
     "Bearer abcdefgh12345678",
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
     "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\n-----END RSA PRIVATE KEY-----",
+    "sk-ant-api03-abcdefgh1234_ijkl-mnop",
+    "csk-abcdefgh1234ijklmnop",
+    "nvapi-abcdefgh1234ijklmnop",
+    "tgp_v1_abcdefgh1234ijklmnop",
+    "r8_abcdefgh1234ijklmnop",
+    "xapp-1-A012345678-0123456789",
+    "bearer abcdefgh12345678",
+    "BASIC dXNlcjpwYXNz",
 ]
 
 
@@ -124,6 +159,126 @@ SECRETS = [
 def test_a_key_inside_a_text(secret: str) -> None:
     """It is cut out, the rest stays."""
     assert json.loads(as_json(f"before {secret} after")) == "before [redacted] after"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://ada:hunter2@example.com/x", "https://[redacted]@example.com/x"),
+        ("postgres://u:hunter2@db:5432/shop", "postgres://[redacted]@db:5432/shop"),
+        ("GET /v1?q=1&key=hunter2&n=2", "GET /v1?q=1&key=[redacted]&n=2"),
+        ("GET /v1?api_key=hunter2", "GET /v1?api_key=[redacted]"),
+        ("password=hunter2; port=1", "password=[redacted]; port=1"),
+        ('{"api_key": "hunter2 x", "n": 1}', '{"api_key": [redacted], "n": 1}'),
+        (r'"{\"clientSecret\": \"hunter2\"}"', None),
+        ("Authorization: Basic hunter2", "Authorization: [redacted]"),
+        ("Authorization: Token hunter2", "Authorization: [redacted]"),
+        ("token=hunter2", "token=[redacted]"),
+        ("id_sk-abcdefgh1234ijklmnop", "id_[redacted]"),
+        ("x%20sk-abcdefgh1234ijklmnop", "x%20[redacted]"),
+        (r"x\nsk-abcdefgh1234ijklmnop", r"x\n[redacted]"),
+    ],
+)
+def test_a_secret_by_its_name_inside_a_text(text: str, shown: str | None) -> None:
+    """Headers, queries, settings, and JSON as a tool's arguments come."""
+    found = json.loads(as_json(text))
+    assert "hunter2" not in found
+    assert shown is None or found == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Basic information about bearer bonds",
+        "ASIA-Pacific-region-shipping",
+        "skeleton-components-of-a-page",
+        "the pk_customer_orders table",
+        "rk3588-orangepi5-plus-board",
+        "max_tokens=500, tokens: 12",
+        "https://example.com/a:b@c",
+        "the key: a song",
+    ],
+)
+def test_prose_is_left_alone(text: str) -> None:
+    """What is no secret is there to be read."""
+    assert json.loads(as_json(text)) == text
+
+
+class Credentials(NamedTuple):
+    user: str
+    password: str
+
+
+@dataclass
+class Hidden:
+    shown: str
+    pin: str = field(repr=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (Credentials("ada", "hunter2"), {"user": "ada", "password": "[redacted]"}),
+        (Hidden("a", "hunter2"), {"shown": "a", "pin": "[redacted]"}),
+        ([("x-api-key", "hunter2"), ("accept", "a/b")], [["x-api-key", "[redacted]"], ["accept", "a/b"]]),
+        ([(b"Authorization", b"hunter2")], [["<bytes of 13>", "[redacted]"]]),
+        ({"name": "x-api-key", "value": "hunter2"}, {"name": "x-api-key", "value": "[redacted]"}),
+        ({"name": "accept", "value": "a/b"}, {"name": "accept", "value": "a/b"}),
+        ({b"password": "hunter2"}, {"password": "[redacted]"}),
+        ({Name.PASSWORD: "hunter2"}, {'"password"': "[redacted]"}),
+        ({("db", "password"): "hunter2"}, {'["db", "password"]': "[redacted]"}),
+    ],
+    ids=range(9),
+)
+def test_a_name_in_any_container(value: object, shown: object) -> None:
+    """Named tuples, header lists, names of other types, and fields that their own class does not show."""
+    assert json.loads(as_json(value)) == shown
+
+
+def test_what_was_taken_out_before_brings_no_half_key_into_view() -> None:
+    """A long key that is taken out moves what comes after it; the end of what was searched is still not shown."""
+    for gap in range(1_850, 1_950):
+        text = "eyJ" + "a" * 600 + " " * gap + "AKIAIOSFODNN7EXAMPLE" + " tail" * 100
+        assert "AKIA" not in as_json(text)
+
+
+class Liar:
+    """Claims a class that it has not, as proxies do, and fails at it."""
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        raise RuntimeError("hunter2")
+
+
+class Shouting(str):
+    def __str__(self) -> NoReturn:
+        raise RuntimeError("hunter2")
+
+
+def test_no_object_is_asked_what_it_is() -> None:
+    """Proxies that are bound to nothing, and texts with ideas of their own, neither fail the call nor run."""
+    assert json.loads(as_json([Liar(), Shouting("text")])) == ["<tests.test_content.Liar>", "text"]
+
+
+def test_any_exporter_can_encode_it() -> None:
+    """Half a surrogate pair, which no UTF-8 has, is written as its escape."""
+    as_json("a\ud800b").encode("utf-8")
+    assert json.loads(as_json("a\ud800b")) == "a\ud800b"
+
+
+def test_no_more_is_looked_at_than_fits() -> None:
+    """A thousand long texts take about as long as one: the event loop waits for it."""
+    looked = 0
+
+    class Texts(dict[str, str]):
+        def items(self) -> Any:
+            nonlocal looked
+            for key, value in super().items():
+                looked += 1
+                yield key, value
+
+    as_json([Texts({str(n): "x y " * 500 for n in range(100)}) for _ in range(100)])
+    assert looked < 300
 
 
 @pytest.mark.parametrize("secret", SECRETS, ids=range(len(SECRETS)))

@@ -11,36 +11,21 @@ import inspect
 import itertools
 import json
 import math
-import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, cast
 from uuid import UUID
 
+from .secrets import REDACTED, is_secret_name, without_secrets
+
 LIMIT = 4096
 """Characters of one attribute."""
 
-_REDACTED = "[redacted]"
 _MAX_DEPTH = 8
 _MAX_BITS = 1024
-_MARGIN = 512
-"""Characters that are searched for secrets beyond those that are kept: a key that is cut in two is still one."""
-
-_SECRET_NAME = re.compile(
-    r"(?:^|_)(?:api_?key|access_?key|private_?key|secret(?:_?key)?|token|pass(?:word|wd|phrase)|pwd|authorization|auth"
-    r"|cookies?|credentials?|bearer)$"
-)
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|-")
-_SECRET_TEXT = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
-    r"|\bey[JK][\w-]{8,}(?:\.[\w-]*)*"
-    r"|\b(?:Bearer|Basic)\s+[\w.~+/=-]{8,}"
-    r"|\b(?:sk|pk|rk|gsk|xai|pplx|hf|ghp|gho|ghs|ghu|github_pat|glpat|xox[abprs]|AKIA|ASIA|AIza)[-_]?[\w-]{12,}",
-    re.DOTALL,
-)
 
 
 def as_json(value: object, *, limit: int = LIMIT) -> str:
@@ -51,7 +36,10 @@ def as_json(value: object, *, limit: int = LIMIT) -> str:
         limit: characters, 64 at least.
     """
     for shape in _SHAPES:
-        text = _dumps(_Writer(shape).plain(value, 0))
+        try:
+            text = _dumps(_Writer(shape, limit).plain(value, 0))
+        except _TooLongError:
+            continue
         if len(text) <= limit:
             return text
     return _dumps({"truncated": True, "type": _class_name(value)[: limit - 48]})
@@ -94,69 +82,99 @@ _SHAPES = (
 )
 
 
+class _TooLongError(Exception):
+    """More characters than fit: what comes after them need not be looked at."""
+
+
 def _dumps(plain: object) -> str:
-    return json.dumps(plain, ensure_ascii=False, allow_nan=False)
+    """JSON that any exporter can encode: half a surrogate pair is written as its escape."""
+    text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class _Writer:
-    """Turns a value into what JSON can hold, in a shape."""
+    """Turns a value into what JSON can hold, in a shape. Kinds are asked of the type: an object may lie, or fail."""
 
-    def __init__(self, shape: _Shape) -> None:
+    def __init__(self, shape: _Shape, limit: int) -> None:
         self._shape = shape
         self._nodes_left = shape.nodes
+        self._characters_left = limit
         self._around: set[int] = set()
 
     def plain(self, value: object, depth: int) -> object:
         self._nodes_left -= 1
-        if value is None or isinstance(value, bool):
+        kind = type(value)
+        if value is None or kind is bool:
             return value
-        if isinstance(value, str):
-            return self._text(value)
+        if kind is str:
+            return self._text(cast("str", value))
         if depth > _MAX_DEPTH or id(value) in self._around or self._nodes_left < 0:
             return "…"
         self._around.add(id(value))
         try:
-            return self._other(value, depth)
+            return self._other(value, kind, depth)
+        except _TooLongError:
+            raise
         except Exception:
             # A property, or a container that another thread changes: the attribute is not worth the call.
             return f"<{_class_name(value)}: not shown>"
         finally:
             self._around.discard(id(value))
 
-    def _other(self, value: object, depth: int) -> object:
-        if isinstance(value, enum.Enum):
+    def _other(self, value: Any, kind: Any, depth: int) -> object:
+        if issubclass(kind, enum.Enum):
             return self.plain(value.value, depth + 1)
-        if isinstance(value, int | float):
+        if issubclass(kind, str):
+            return self._text(str.__str__(value))
+        if issubclass(kind, int | float):
             return _number(value)
-        if isinstance(value, bytes | bytearray):
-            return f"<{type(value).__name__} of {len(value)}>"
-        if isinstance(value, date | time | datetime):
+        if issubclass(kind, bytes | bytearray):
+            return f"<{kind.__name__} of {len(value)}>"
+        if issubclass(kind, date | time | datetime):
             return value.isoformat()
-        if type(value) in (Decimal, UUID, timedelta):
+        if kind in (Decimal, UUID, timedelta):
             return str(value)
-        if isinstance(value, dict):
-            mapping = cast("dict[object, object]", value)
-            return self._mapping(mapping.items(), len(mapping), depth)
-        if isinstance(value, list | tuple | set | frozenset | deque):
-            return self._items(cast("list[object]", value), depth)
-        names = _field_names(value)
+        if issubclass(kind, dict):
+            return self._mapping(value.items(), len(value), depth)
+        if issubclass(kind, list | tuple | set | frozenset | deque):
+            return self._sequence(value, getattr(cast("Any", kind), "_fields", None), depth)
+        names = _field_names(kind)
         if names is None:
             return f"<{_class_name(value)}>"
-        return self._mapping(((name, getattr(value, name, None)) for name in names), len(names), depth)
+        return self._mapping(((name, _field(value, name, shown)) for name, shown in names), len(names), depth)
+
+    def _sequence(self, items: Collection[object], names: tuple[str, ...] | None, depth: int) -> object:
+        """A named tuple by its names, anything else as a list."""
+        if names is None:
+            return self._items(items, depth)
+        return self._mapping(zip(names, items, strict=False), len(items), depth)
 
     def _mapping(self, items: Iterable[tuple[object, object]], count: int, depth: int) -> dict[str, object]:
         shown: dict[str, object] = {}
+        says_secret = False
         for key, value in itertools.islice(items, self._shape.items):
             if self._nodes_left <= 0:
                 break
-            name = key if isinstance(key, str) else _dumps(self.plain(key, depth + 1))
-            shown[self._text(name)] = _REDACTED if _is_secret(name) else self.plain(value, depth + 1)
+            name = self._name(key, depth)
+            hides = is_secret_name(name) or (says_secret and name in _VALUE_NAMES)
+            shown[self._text(name)] = REDACTED if hides else self.plain(value, depth + 1)
+            says_secret = says_secret or (name in _NAME_NAMES and _is_secret_text(value))
         if len(shown) < count:
             shown["…"] = f"{count - len(shown)} more"
         return shown
 
-    def _items(self, items: list[object], depth: int) -> list[object]:
-        shown = [self.plain(item, depth + 1) for item in self._while_room(items)]
+    def _name(self, key: object, depth: int) -> str:
+        if type(key) is str:
+            return key
+        return key.decode("latin-1") if type(key) is bytes else _dumps(self.plain(key, depth + 1))
+
+    def _items(self, items: Collection[object], depth: int) -> list[object]:
+        """A list; of a pair of a name and a value, as headers come in, the value may be a secret."""
+        hides = len(items) == 2 and _is_secret_text(next(iter(items)))
+        shown = [
+            REDACTED if hides and index else self.plain(item, depth + 1)
+            for index, item in enumerate(self._while_room(items))
+        ]
         if len(shown) < len(items):
             shown.append(f"… {len(items) - len(shown)} more")
         return shown
@@ -168,9 +186,22 @@ class _Writer:
             yield item
 
     def _text(self, text: str) -> str:
-        kept = self._shape.text
-        redacted = _SECRET_TEXT.sub(_REDACTED, text[: kept + _MARGIN])
-        return redacted if len(text) <= kept else redacted[:kept] + "…"
+        shown = without_secrets(text, self._shape.text)
+        self._characters_left -= len(shown)
+        if self._characters_left < 0:
+            raise _TooLongError
+        return shown
+
+
+_NAME_NAMES = ("name", "key", "header")
+_VALUE_NAMES = ("value", "values")
+"""How a header or a variable is written as an object: its name, and then its value."""
+
+
+def _is_secret_text(value: object) -> bool:
+    if type(value) is bytes:
+        return is_secret_name(value.decode("latin-1"))
+    return type(value) is str and is_secret_name(value)
 
 
 def _number(value: int | float) -> object:
@@ -181,16 +212,23 @@ def _number(value: int | float) -> object:
     return value if math.isfinite(value) else str(value)
 
 
-def _is_secret(name: str) -> bool:
-    return _SECRET_NAME.search(_HUMP.sub("_", name[:_MARGIN]).lower()) is not None
+def _field_names(kind: Any) -> list[tuple[str, bool]] | None:
+    """The fields of a dataclass or of a model of pydantic, and whether they are shown by its `repr`."""
+    if is_dataclass(kind):
+        return [(field.name, field.repr) for field in fields(kind)]
+    model_fields = getattr(kind, "model_fields", None)
+    if not isinstance(model_fields, dict):
+        return None
+    named = cast("dict[str, object]", model_fields)
+    return [(name, getattr(field, "repr", True) is not False) for name, field in named.items()]
 
 
-def _field_names(value: object) -> list[str] | None:
-    """The fields of a dataclass or of a model of pydantic."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return [field.name for field in fields(value)]
-    model_fields = getattr(type(value), "model_fields", None)
-    return list(cast("Mapping[str, object]", model_fields)) if isinstance(model_fields, dict) else None
+def _field(value: object, name: str, is_shown: bool) -> object:
+    """From where the object keeps it, if it can be had there: to ask for an attribute may run code."""
+    if not is_shown:
+        return REDACTED
+    kept = getattr(value, "__dict__", {})
+    return kept[name] if name in kept else getattr(value, name, None)
 
 
 def _class_name(value: object) -> str:

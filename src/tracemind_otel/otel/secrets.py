@@ -1,0 +1,72 @@
+"""What looks like a secret: by the name that it goes under, or by its own form inside a text.
+
+Names are those of HTTP headers, settings and query parameters; forms are those that the providers give their keys.
+What is taken out too much is a nuisance, what is left in is a leak: where it is doubtful it is taken out.
+"""
+
+from __future__ import annotations
+
+import re
+
+REDACTED = "[redacted]"
+
+_MARGIN = 512
+"""Characters that are searched beyond those that are shown: a key that is cut in two is still one."""
+
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_NO_WORD = re.compile(r"[^a-z0-9]+")
+
+_NAME = re.compile(
+    r"(?:^|_)(?:"
+    r"(?:password|passwd|passphrase|passcode|pwd|secret|credential|cookie|authorization|auth|jwt|bearer)s?(?=\d|_|$)"
+    r"|(?:api|access|account|auth|client|encryption|private|secret|signing|subscription)_?keys?(?=\d|_|$)"
+    r"|(?:access|api|auth|bearer|client|id|refresh|session)_?tokens?(?=\d|_|$)"
+    r"|(?:app|client|shared)_?secrets?(?=\d|_|$)"
+    r"|(?:pass|token)\d*$)"
+)
+"""In words joined by `_`. Plain `tokens` are a number of them."""
+
+_AT = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt]))"
+"""Where a word begins, in a URL or an escaped text as well."""
+
+_KEY = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
+    rf"|{_AT}ey[JK][\w-]{{8,}}(?:\.[\w-]*)*"
+    rf"|{_AT}(?i:bearer|basic)(?:\s|%20)+(?=[^\s\"']*(?:[0-9=]|[a-z][^\s\"']*[A-Z]))[\w.~+/=-]{{8,}}"
+    rf"|{_AT}(?:sk|pk|rk|gsk|csk|xai|pplx|hf|nvapi|r8|fw|tgp_v1|gh[oprsu]|github_pat|glpat|xox[abeprs]|xapp|npm"
+    r"|lsv2_pt|lsv2_sk|GOCSPX|ya29)[-_.](?=[\w-]*\d)[\w-]{12,}"
+    rf"|{_AT}AIza[\w-]{{20,}}"
+    rf"|{_AT}A[KS]IA[0-9A-Z]{{12,}}"
+    r"|(?<=://)[^\s/:@\"']*:[^\s/@\"']+(?=@)",
+    re.DOTALL,
+)
+_NAMED = re.compile(
+    r"((?<![a-z])(?:(?:api|access|account|auth|private|secret|signing|subscription)[ ._-]?keys?"
+    r"|(?:access|api|auth|bearer|client|id|refresh|session)[ ._-]?tokens?|client[ ._-]?secrets?"
+    r"|(?:password|passwd|passphrase|passcode|pwd|secret|credential)s?|authorization|cookie)\d*[\\\"']*\s*[=:]\s*"
+    r"|(?<![a-z])token\s*=\s*|[?&]key=)"
+    r"(?:(?:bearer|basic|token)\s+)?(\\?\"[^\"]*\"|'[^']*'|[^\s\"'&,;})\]]+)",
+    re.IGNORECASE,
+)
+"""A name and its value, as in headers, queries, settings and JSON."""
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether what goes under this name is a secret: `api_key`, `X-API-Key`, `dbPassword` and the like."""
+    words = _NO_WORD.sub("_", _HUMP.sub("_", name[:_MARGIN]).lower()).strip("_")
+    return _NAME.search(words) is not None
+
+
+def without_secrets(text: str, length: int) -> str:
+    """A text without what looks like a secret, then cut to a length.
+
+    Args:
+        text: the text; what is far beyond the length is not looked at.
+        length: characters; what is longer ends in `…`, which is not counted.
+    """
+    window = text[: length + _MARGIN]
+    redacted = _NAMED.sub(rf"\g<1>{REDACTED}", _KEY.sub(REDACTED, window))
+    if len(window) == len(text):
+        return redacted if len(redacted) <= length else redacted[:length] + "…"
+    # At the window's end half a key may stand, unseen; what was taken out before has moved it nearer.
+    return redacted[: max(0, min(length, len(redacted) - _MARGIN))] + "…"
