@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider, ObservableCounter
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
@@ -166,3 +167,33 @@ def test_threads_lose_no_measurement() -> None:
     key = frozenset(SETS[0].plain.items())
     assert found[semconv.METRIC_LLM_RETRIES, "{retry}", key] == (True, 8000)
     assert found[semconv.METRIC_OPERATION_DURATION, "s", key][1] == 8000
+
+
+def test_a_measurement_within_a_measurement() -> None:
+    """Garbage that is collected under a lock may end a call, whose measurements must neither wait nor be lost."""
+    side = Side(own=True, delta=True)
+    assert side.own is not None
+    counter, histogram = side.own.counter("c", "1", ""), side.own.histogram("h", "s", "", [1.0])
+    attributes: Attributes = {"a": "b"}
+
+    class Striking(dict[str, str | bool | int | float]):
+        """Attributes that measure something of their own when they are first looked at, as a collection would."""
+
+        def items(self) -> Any:
+            counter.add(1, attributes, Context())
+            histogram.record(0.5, attributes, Context())
+            return super().items()
+
+    def measure() -> None:
+        counter.add(1, Striking(a="b"), Context())
+        histogram.record(0.5, Striking(a="b"), Context())
+
+    thread = threading.Thread(target=measure, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    metric = histogram.collect(delta=True, time_ns=1)
+    assert metric is not None
+    (point,) = metric.data.data_points
+    assert isinstance(point, HistogramDataPoint)
+    assert (point.count, [each.value for each in counter.observe(CallbackOptions())]) == (3, [3])

@@ -71,7 +71,8 @@ class OwnCounter:
     """A counter that the SDK reads when it collects."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Re-entrant: a stream dropped unread ends its call in a garbage collection, which may strike while it is held.
+        self._lock = threading.RLock()
         self._series: _SeriesTable[_Sum] = _SeriesTable()
 
     def add(self, amount: int | float, attributes: Attributes, context: Context) -> None:
@@ -113,7 +114,7 @@ class OwnHistogram:
     def __init__(self, name: str, unit: str, description: str, boundaries: Sequence[float]) -> None:
         self._name, self._unit, self._description = name, unit, description
         self._boundaries = tuple(boundaries)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as a counter's
         self._series: _SeriesTable[_Distribution] = _SeriesTable()
         self._collected_ns: int | None = None
 
@@ -138,10 +139,12 @@ class OwnHistogram:
 
     def collect(self, *, delta: bool, time_ns: int) -> Metric | None:
         """The metric as the SDK would export it; `None` when there is nothing. Delta begins anew."""
+        fresh: _SeriesTable[_Distribution] = _SeriesTable()
         with self._lock:
-            points = [self._point(attributes, series, time_ns) for attributes, series in self._series.items()]
+            table = self._series
             if delta:
-                self._series, self._collected_ns = _SeriesTable(), time_ns
+                self._series, self._collected_ns = fresh, time_ns
+            points = [self._point(attributes, series, time_ns) for attributes, series in table.items()]
         return self._metric(points, delta=delta) if points else None
 
     def _metric(self, points: list[HistogramDataPoint], *, delta: bool) -> Metric:
