@@ -20,6 +20,7 @@ import tracemind_otel as tm
 from tests.support import Captured, attributes
 from tracemind_otel.ai.llm import LLMRequest, LLMResponse, LLMUsage
 from tracemind_otel.ai.llm.providers import FakeLLMClient
+from tracemind_otel.runtime import faults
 from tracemind_otel.runtime.ids import NO_IDS, current_ids
 
 NAMES = ("session.id", "user.id", "gen_ai.conversation.id", "tracemind.flow.id", "tracemind.tags")
@@ -33,7 +34,8 @@ ALL = {
 
 
 @pytest.fixture(autouse=True)
-def _no_ids_left() -> Iterator[None]:
+def _no_ids_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(faults, "_said", dict[tuple[str, str], object]())
     yield
     assert current_ids() is NO_IDS
 
@@ -145,25 +147,118 @@ def test_the_inner_ids_win_and_tags_are_added(capture: Captured) -> None:
     assert ids_of(capture, "outer") == {"session.id": "outer", "user.id": "u", "tracemind.tags": ("a", "b")}
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({}, "nothing is set"),
-        ({"session_id": ""}, "session_id has 0 characters"),
-        ({"user_id": "x" * 257}, "user_id has 257 characters; it must have 1 to 256"),
-        ({"flow_id": 7}, "flow_id is int"),
-        ({"conversation_id": "a\nb"}, "conversation_id has characters that cannot be printed"),
-        ({"tags": "one"}, "tags is str; it must be a list"),
-        ({"tags": ["ok", 3]}, r"tags\[1\] is int"),
-    ],
-)
-def test_a_wrong_id_is_named(options: dict[str, Any], said: str) -> None:
+KINDS = [
+    ({"flow_id": 7}, "flow_id is int"),
+    ({"tags": "one"}, "tags is str; it must be a list"),
+    ({"tags": ["ok", 3]}, r"tags\[1\] is int"),
+    ({"tags": ["ok", None]}, r"tags\[1\] is NoneType"),
+]
+VALUES = [
+    ({"session_id": ""}, "session_id has 0 characters"),
+    ({"user_id": "x" * 257}, "user_id has 257 characters; it must have 1 to 256"),
+    ({"conversation_id": "a\nb"}, "conversation_id has characters that cannot be printed"),
+    ({"flow_id": "a\u202eb"}, "flow_id has characters that cannot be printed"),
+    ({"tags": [str(n) for n in range(65)]}, "tags has 65 texts; it may have 64"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), KINDS)
+def test_an_id_of_the_wrong_kind_is_a_mistake(options: dict[str, Any], said: str) -> None:
     """The message names the field and what is allowed, for the block and for the decorator."""
     with pytest.raises(tm.ConfigError, match=said):
         tm.using_attributes(**options)
-    if options:
-        with pytest.raises(tm.ConfigError, match=said):
-            tm.flow(**options)
+    with pytest.raises(tm.ConfigError, match=said):
+        tm.flow(**options)
+
+
+@pytest.mark.parametrize(("options", "said"), VALUES)
+def test_an_unusable_id_never_breaks_a_request(
+    capture: Captured, caplog: pytest.LogCaptureFixture, options: dict[str, Any], said: str
+) -> None:
+    """An id that comes with the data is left out, and the log says why, once; in a decorator it is a mistake."""
+    for _ in range(2):
+        with tm.using_attributes(**options), tm.using_attributes(session_id="s"):
+            work()
+    assert [attributes(span).get("session.id") for span in capture.spans] == ["s", "s"]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"using_attributes: {said}")
+    assert line.endswith("; it is left out")
+    with pytest.raises(tm.ConfigError, match=said):
+        tm.flow(**options)
+
+
+def test_nobody_is_no_mistake(capture: Captured) -> None:
+    """A user who is not known is `None`, as the types say."""
+    with tm.using_attributes(user_id=None):
+        work()
+    assert ids_of(capture, "work") == {}
+
+
+@pytest.mark.parametrize("user_id", ["سلام\u200cعلیکم", "👩\u200d💻", "Ada L. <ada@example.com>", "ñ"])
+def test_ids_of_any_script(capture: Captured, user_id: str) -> None:
+    """Whatever a person would call a text, here and in another process."""
+    with tm.using_attributes(user_id=user_id):
+        headers = tm.inject_context()
+    with tm.continue_trace(headers):
+        work()
+    assert ids_of(capture, "work") == {"user.id": user_id}
+
+
+def test_each_flow_says_which_id_it_lacks(caplog: pytest.LogCaptureFixture) -> None:
+    """The log names the flow and the id, once a flow; what the function was given stays out of it."""
+
+    def of_the_wrong_arguments(nothing: str) -> str:
+        return nothing
+
+    def fails(prompt: str, **_: object) -> str:
+        raise ValueError(prompt)
+
+    def echo(prompt: str, b: int) -> str:
+        return prompt
+
+    for name in ("first", "second"):
+        flow = tm.flow(name=name, session_id=of_the_wrong_arguments, user_id=fails, conversation_id=lambda *_, **__: 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+        run = flow(echo)
+        for _ in range(2):
+            run("the prompt", b=2)
+    assert [record.getMessage() for record in caplog.records] == [
+        line
+        for name in ("first", "second")
+        for line in (
+            f"@flow {name}.session_id failed (TypeError)",
+            f"@flow {name}: conversation_id is int; it must be a text; it is left out",
+            f"@flow {name}.user_id failed (ValueError)",
+        )
+    ]
+
+
+def test_an_id_cannot_be_waited_for() -> None:
+    """A coroutine function for an id is told when the flow is decorated, not by a warning when it runs."""
+
+    async def session() -> str:
+        return "s"
+
+    with pytest.raises(tm.ConfigError, match="session_id is a coroutine function"):
+        tm.flow(session_id=session)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+async def test_every_recorder_gets_the_flow_id() -> None:
+    """Whatever records the call: the id that was set around it is the call's."""
+    recorder = tm.InMemoryRecorder()
+    config = tm.LLMCallConfig("fake", "toy-1", prompt="hello")
+    with all_ids():
+        await tm.run_llm_call("", "step", config, recorder, client=FakeLLMClient(0))
+    assert recorder.steps[0].start.flow_id == "f-1"
+
+
+def test_what_was_said_of_one_span_wins(capture: Captured) -> None:
+    """An attribute that was given to a span itself is not replaced by what holds around it."""
+    with tm.configure(tracer_provider=capture.tracer_provider), all_ids():
+        tm.step(name="ours", attributes={"user.id": "own"})(lambda: None)()
+        tracer = capture.tracer_provider.get_tracer("another library")
+        with tracer.start_as_current_span("theirs", attributes={"user.id": "own"}):
+            pass
+    assert ids_of(capture, "ours") == ids_of(capture, "theirs") == ALL | {"user.id": "own"}
 
 
 # --- Where the work goes on ---
@@ -276,6 +371,14 @@ def test_on_every_log_record(capture: Captured, logged: tuple[logging.Logger, li
     assert not {*NAMES, "trace_id", "span_id", "trace_flags"} & outside.keys()
 
 
+def test_what_was_logged_with_a_record_wins(logged: tuple[logging.Logger, list[logging.LogRecord]]) -> None:
+    """`extra` is not replaced."""
+    logger, records = logged
+    with all_ids():
+        logger.warning("inside", extra={"user.id": "own"})
+    assert {name: vars(records[0])[name] for name in NAMES} == ALL | {"user.id": "own"}
+
+
 def test_in_a_formatted_line() -> None:
     """A formatter finds them by the names of the spans' attributes, with a default where there are none."""
     stream = io.StringIO()
@@ -310,17 +413,36 @@ async def test_baggage_when_asked(capture: Captured) -> None:
     with all_ids():
         assert dict(baggage.get_all()) == {}
     with tm.using_attributes(session_id="s", tags=["a", "b"], baggage=True):
-        assert dict(baggage.get_all()) == {"session.id": "s", "tracemind.tags": '["a", "b"]'}
+        assert dict(baggage.get_all()) == {"session.id": "s", "tracemind.tags": '["a","b"]'}
     assert dict(baggage.get_all()) == {}
 
 
-async def test_no_id_goes_to_the_provider(capture: Captured) -> None:
-    """While a model is called the ids are not in the baggage; what the application put there itself is left alone."""
+@pytest.mark.parametrize("recorder", [tm.OTelRecorder, tm.InMemoryRecorder, tm.Recorder])
+async def test_no_id_goes_to_the_provider(recorder: type[tm.Recorder]) -> None:
+    """While a model is called the ids are not in the baggage, whatever records it; the application's own stays."""
     client = LooksAtBaggage()
     token = otel_context.attach(baggage.set_baggage("tenant", "t-1"))
     with tm.using_attributes(user_id="u", baggage=True):
-        await call(client=client)
+        config = tm.LLMCallConfig("fake", "toy-1", prompt="hello")
+        await tm.run_llm_call("", "step", config, recorder(), client=client)
         assert baggage.get_baggage("user.id") == "u"
     otel_context.detach(token)
     assert client.seen == {"tenant": "t-1"}
-    assert ids_of(capture, "chat toy-1") == {"user.id": "u"}
+
+
+def test_baggage_follows_the_ids(capture: Captured) -> None:
+    """Once asked for, it has the ids that hold: tags are added, inner settings (a flow's too) win."""
+    seen = list[object]()
+
+    @tm.flow(session_id="of the flow")
+    def flow() -> None:
+        seen.append(baggage.get_baggage("session.id"))
+
+    with tm.using_attributes(session_id="outer", tags=["a"], baggage=True):
+        with tm.using_attributes(tags=["b"], baggage=True):
+            seen.append(baggage.get_baggage("tracemind.tags"))
+        with tm.using_attributes(session_id="inner"):
+            seen.append(baggage.get_baggage("session.id"))
+        flow()
+        seen.append(baggage.get_baggage("session.id"))
+    assert seen == ['["a","b"]', "inner", "of the flow", "outer"]

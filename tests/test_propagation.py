@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from opentelemetry import baggage
 from opentelemetry import context as otel_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 import tracemind_otel as tm
 from tests.programs import run
@@ -35,6 +36,36 @@ async def child(recorder):
 
 with tm.configure(file="child.otlp.jsonl") as telemetry, tm.continue_trace(json.loads(os.environ["JOB_HEADERS"])):
     asyncio.run(child(telemetry.recorder))
+"""
+
+
+FORKED = """
+import asyncio, json, multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from opentelemetry import baggage
+import tracemind_otel as tm
+from tracemind_otel.ai.llm.providers import FakeLLMClient
+
+def job(headers):
+    config = tm.LLMCallConfig("fake", "toy-1", prompt="hi")
+    with tm.continue_trace(headers):
+        call = tm.run_llm_call("", "call", config, tm.Recorder(), client=FakeLLMClient(0))
+        return asyncio.run(call)["status"], tm.inject_context(), dict(baggage.get_all())
+
+@tm.flow(max_llm_calls=1, user_id="ada", tags=["first"])
+def one(pool):
+    with tm.step(name="submits"), tm.using_attributes(session_id="s", baggage=True):
+        headers = tm.inject_context()
+        return headers, pool.submit(job, headers).result()
+
+@tm.flow
+def two(pool):
+    headers = tm.inject_context()
+    return headers, pool.submit(job, headers).result()
+
+with tm.configure(file="forked.otlp.jsonl"):
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        print(json.dumps([one(pool), one(pool), two(pool)]))
 """
 
 
@@ -85,7 +116,7 @@ def test_what_is_handed_over(capture: Captured) -> None:
     assert set(headers) == {"traceparent", "baggage"}
     assert headers["traceparent"] == "00-{}-{}-01".format(*of_parent(capture)) or headers["traceparent"].endswith("-03")
     assert headers["baggage"] == (
-        "tracemind.flow.id=f-1,session.id=s-1,user.id=ada,tracemind.tags=%5B%22a%22%2C+%22b%2Cc%22%5D"
+        "tracemind.flow.id=f-1,session.id=s-1,user.id=ada,tracemind.tags=%5B%22a%22%2C%22b%2Cc%22%5D"
     )
 
 
@@ -135,12 +166,48 @@ def test_a_servers_span_stays_the_parent(capture: Captured) -> None:
     tracer = capture.tracer_provider.get_tracer("a server's instrumentation")
     with ids_around():
         headers = tm.inject_context({"traceparent": TRACEPARENT})
-    with tracer.start_as_current_span("POST"), tm.continue_trace(headers):
+    read = TraceContextTextMapPropagator().extract(headers)
+    with tracer.start_as_current_span("POST", context=read), tm.continue_trace(headers):
         tm.step(name="child")(lambda: None)()
     server = capture.span("POST").context
     assert server is not None
     assert trace_and_parent(capture, "child") == (f"{server.trace_id:032x}", f"{server.span_id:016x}")
     assert found_ids(attributes(capture.span("child"))) == IDS
+
+
+def test_another_trace_is_left(capture: Captured) -> None:
+    """In the span of a worker's loop, or of another job, the trace is still the one of the headers."""
+    tracer = capture.tracer_provider.get_tracer("a worker's loop")
+    with tracer.start_as_current_span("poll"), tm.continue_trace({"traceparent": TRACEPARENT}):
+        tm.step(name="child")(lambda: None)()
+    assert trace_and_parent(capture, "child") == (TRACE_ID, SPAN_ID)
+
+
+def test_ids_go_no_further_unless_asked() -> None:
+    """Who continues a trace sends nobody's id to every server it asks something; `baggage=True` does."""
+    with ids_around():
+        headers = tm.inject_context()
+    with tm.continue_trace(headers):
+        assert dict(baggage.get_all()) == {}
+        assert tm.inject_context() == headers
+    with tm.continue_trace(headers, baggage=True):
+        assert baggage.get_baggage("user.id") == "ada"
+        with tm.continue_trace({"baggage": "user.id=bob"}):
+            assert baggage.get_baggage("user.id") == "bob"
+
+
+def test_ids_come_before_what_may_not_fit() -> None:
+    """A header that the application filled loses what comes last, and that is no id; of many tags some arrive."""
+    token = otel_context.attach(otel_context.Context())
+    for number in range(179):
+        otel_context.attach(baggage.set_baggage(f"own-{number}", "x" * 40))
+    with tm.using_attributes(session_id="s-1", tags=["ä" * 200 + str(number) for number in range(60)]):
+        headers = tm.inject_context()
+    otel_context.detach(token)
+    with tm.continue_trace(headers):
+        ids = current_ids()
+    assert ids.session_id == "s-1"
+    assert 2 <= len(ids.tags) < 60
 
 
 async def test_in_a_coroutine(capture: Captured) -> None:
@@ -166,14 +233,16 @@ async def test_in_a_coroutine(capture: Captured) -> None:
         {"baggage": "tracemind.tags=" + "%5B" * 1_300},
         {"baggage": "=" * 10_000},
         {"traceparent": 5, "baggage": None, 7: "x"},
+        {"baggage": "no entry\nFAKE LOG LINE xxx"},
+        {"baggage": "xxx" * 10_000},
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_headers_that_cannot_be_read(
     capture: Captured, caplog: pytest.LogCaptureFixture, headers: dict[Any, Any]
 ) -> None:
     """Anybody may send anything: what is no trace and no id is ignored, and its text reaches no log."""
-    caplog.set_level(logging.DEBUG, logger="tracemind_otel")
+    caplog.set_level(logging.DEBUG)
     with tm.continue_trace(headers):
         tm.step(name="child")(lambda: None)()
     span = capture.span("child")
@@ -242,3 +311,12 @@ def test_a_process_pool_continues(capture: Captured) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         handed_on, session = pool.submit(job, headers).result(timeout=60)
     assert (handed_on, session) == (headers, "s-1")
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
+def test_a_forked_worker_is_in_no_flow_but_that_of_its_job(tmp_path: Path) -> None:
+    """It was forked inside the first flow, whose trace, ids, baggage and budget must not be those of later jobs."""
+    done = run("-W", "ignore::DeprecationWarning", "-c", FORKED, directory=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    for handed_over, (status, handed_on, on_the_way) in json.loads(done.stdout):
+        assert (status, handed_on, on_the_way) == ("ok", handed_over, {})

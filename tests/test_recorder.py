@@ -137,7 +137,7 @@ FAULTY = [FailsToBegin, FailsAlways, FailsToEnter, FailsToLeave]
 
 @pytest.fixture(autouse=True)
 def _nothing_was_reported_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "_reported", set[tuple[str, str]]())
+    monkeypatch.setattr(faults, "_said", dict[tuple[str, str], object]())
 
 
 def run_through(handle: StepHandle) -> str:

@@ -8,16 +8,9 @@ from functools import partial
 from opentelemetry.trace import Span, get_current_span
 
 from ..errors import ConfigError
-from ..runtime.budget import (
-    Budget,
-    BudgetLimits,
-    BudgetSpent,
-    BudgetThreshold,
-    OnUnknownPrice,
-    current_budget,
-    enter_budget,
-)
+from ..runtime.budget import Budget, current_budget, enter_budget
 from ..runtime.context import Block, restore
+from ..runtime.spending import BudgetLimits, BudgetSpent, BudgetThreshold, OnUnknownPrice
 from . import semconv
 
 

@@ -21,12 +21,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from ..errors import ConfigError
-from ..runtime.budget import OnUnknownPrice
 from ..runtime.context import Block
 from ..runtime.flows import FlowPlan
 from ..runtime.ids import IdSource, IdSources
 from ..runtime.kinds import Run, leave_block, wrap
 from ..runtime.rollup import NO_ATTRIBUTES, AttributeValue
+from ..runtime.spending import OnUnknownPrice
 from .budget import checked_limits
 from .runs import AGENT, FLOW, STEP, TOOL, Kind, Plan, start_flow, start_run
 

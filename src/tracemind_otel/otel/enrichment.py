@@ -31,7 +31,8 @@ def _id_processor() -> SpanProcessor:
         def on_start(self, span: Span, parent_context: Context | None = None) -> None:
             ids = current_ids()
             if ids is not NO_IDS and not _is_ours(span):
-                span.set_attributes(id_attributes(ids))
+                own = span.attributes or {}
+                span.set_attributes({name: value for name, value in id_attributes(ids).items() if name not in own})
 
     return IdProcessor()
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from urllib.parse import quote_plus
 
 from opentelemetry import baggage as otel_baggage
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
-from ..errors import ConfigError
-from ..runtime.context import Block, Entries
-from ..runtime.ids import NO_IDS, Ids, checked_ids, enter_ids
+from ..runtime.context import Block, Entries, in_forked_child
+from ..runtime.ids import Ids, current_ids, enter_ids, hide_ids_with, refuse_wrong_kinds, usable_ids
 from . import semconv
+from .attached import Attached
 
 IdAttributes = Mapping[str, str | tuple[str, ...]]
 
@@ -27,6 +29,8 @@ FIELDS: Mapping[str, str] = {
 
 
 _BAGGAGE_KEYS = {*FIELDS, semconv.TRACEMIND_TAGS}
+_MAX_TAGS_LENGTH = 4000
+"""Characters of the tags in baggage: OpenTelemetry drops an entry of more than 4,096."""
 
 
 @lru_cache(maxsize=256)
@@ -41,18 +45,54 @@ def id_attributes(ids: Ids) -> IdAttributes:
 
 
 def with_baggage(ids: Ids, context: Context) -> Context:
-    """A context whose baggage has these ids, the tags as a JSON list."""
+    """A context whose baggage has these ids, the tags as a JSON list, before whatever else is in it.
+
+    A header that gets too long loses what comes last (W3C Baggage, "Limits").
+    """
+    others = {name: value for name, value in otel_baggage.get_all(context).items() if name not in _BAGGAGE_KEYS}
+    context = otel_baggage.clear(context)
     for name, value in id_attributes(ids).items():
-        text = value if isinstance(value, str) else json.dumps(value)
+        text = value if isinstance(value, str) else _tags_text(value)
         context = otel_baggage.set_baggage(name, text, context)
+    for name, other in others.items():
+        context = otel_baggage.set_baggage(name, other, context)
     return context
+
+
+def _tags_text(tags: tuple[str, ...]) -> str:
+    """As many of them as one entry may hold; without spaces, which not every reader takes as they are written."""
+    while True:
+        text = json.dumps(tags, ensure_ascii=False, separators=(",", ":"))
+        if len(quote_plus(text)) <= _MAX_TAGS_LENGTH:
+            return text
+        tags = tags[:-1]
+
+
+def with_same_baggage(ids: Ids, context: Context) -> Context:
+    """The context with these ids in its baggage, if any are there: they follow the ones that hold."""
+    return with_baggage(ids, context) if has_ids_in_baggage(context) else context
+
+
+def has_ids_in_baggage(context: Context) -> bool:
+    """Whether somebody asked for the ids to go along from here."""
+    return not _BAGGAGE_KEYS.isdisjoint(otel_baggage.get_all(context))
 
 
 def without_baggage(context: Context) -> Context:
-    """The context without the ids in its baggage: they are no business of a model's provider."""
+    """The context without the ids in its baggage."""
     for name in otel_baggage.get_all(context).keys() & _BAGGAGE_KEYS:
         context = otel_baggage.remove_baggage(name, context)
     return context
+
+
+def _without_baggage_here() -> AbstractContextManager[object]:
+    context = otel_context.get_current()
+    without = without_baggage(context)
+    return nullcontext() if without is context else Attached(without)
+
+
+hide_ids_with(_without_baggage_here)
+in_forked_child(lambda: otel_context.attach(without_baggage(otel_context.get_current())))
 
 
 class using_attributes(Block[None]):  # noqa: N801  a function to whoever uses it
@@ -67,11 +107,14 @@ class using_attributes(Block[None]):  # noqa: N801  a function to whoever uses i
         conversation_id: `gen_ai.conversation.id`.
         user_id: `user.id`.
         tags: `tracemind.tags`, words to search by.
-        baggage: put them into the W3C baggage too, so that every instrumented HTTP client sends them along. The
-            requests of model calls never carry them.
+        baggage: put them into the W3C baggage too, with those that hold already, so that every instrumented HTTP
+            client sends them along. The requests of model calls never carry them.
+
+    An id of `None` is not set. One that is empty, longer than 256 characters or unprintable comes from the data, so it
+    is left out and the log says so: a strange session is no reason to fail.
 
     Raises:
-        ConfigError: nothing is set, or an id is no text of 1 to 256 characters; the message names it.
+        ConfigError: an id is no text; the message names it.
 
     Example:
         >>> with using_attributes(session_id="s-17", tags=["beta"]):
@@ -90,20 +133,27 @@ class using_attributes(Block[None]):  # noqa: N801  a function to whoever uses i
         tags: Sequence[str] = (),
         baggage: bool = False,
     ) -> None:
-        self._ids = checked_ids(
-            flow_id=flow_id, session_id=session_id, conversation_id=conversation_id, user_id=user_id, tags=tags
-        )
-        if self._ids == NO_IDS:
-            raise ConfigError("nothing is set; pass flow_id, session_id, conversation_id, user_id or tags")
+        values: dict[str, object] = {
+            "flow_id": flow_id,
+            "session_id": session_id,
+            "conversation_id": conversation_id,
+            "user_id": user_id,
+            "tags": tags,
+        }
+        refuse_wrong_kinds(values)
+        self._ids = usable_ids("using_attributes", values)
         self._is_baggage = baggage
         self._entries = Entries()
 
     def _enter(self) -> None:
-        if self._is_baggage:
-            context = with_baggage(self._ids, otel_context.get_current())
-            self._entries.add(enter_ids(self._ids), otel_context.attach(context))
+        token = enter_ids(self._ids)
+        context = otel_context.get_current()
+        put = with_baggage if self._is_baggage else with_same_baggage
+        changed = put(current_ids(), context)
+        if changed is context:
+            self._entries.add(token)
         else:
-            self._entries.add(enter_ids(self._ids))
+            self._entries.add(token, otel_context.attach(changed))
 
     def _leave(self, exc: BaseException | None) -> None:
         self._entries.leave()

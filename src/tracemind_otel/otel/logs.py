@@ -30,12 +30,11 @@ class LogContextFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the attributes; always true."""
-        ids = current_ids()
-        if ids is not NO_IDS:
-            record.__dict__.update(id_attributes(ids))
+        known: dict[str, object] = dict(id_attributes(ids)) if (ids := current_ids()) is not NO_IDS else {}
         span = get_current_span().get_span_context()
         if span.is_valid:
-            record.__dict__[TRACE_ID] = f"{span.trace_id:032x}"
-            record.__dict__[SPAN_ID] = f"{span.span_id:016x}"
-            record.__dict__[TRACE_FLAGS] = f"{span.trace_flags:02x}"
+            known[TRACE_ID] = f"{span.trace_id:032x}"
+            known[SPAN_ID] = f"{span.span_id:016x}"
+            known[TRACE_FLAGS] = f"{span.trace_flags:02x}"
+        record.__dict__.update({**known, **record.__dict__})  # what was logged with the record wins
         return True

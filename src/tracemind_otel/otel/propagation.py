@@ -16,16 +16,19 @@ from opentelemetry import context as otel_context
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import Getter
-from opentelemetry.trace import get_current_span
+from opentelemetry.trace import Span, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ..errors import ConfigError
-from ..runtime.context import Block, Entries
-from ..runtime.ids import Ids, checked_ids, current_ids, enter_ids
+from ..runtime.context import Block, Entries, in_forked_child
+from ..runtime.ids import Ids, current_ids, enter_ids, usable_ids
 from . import semconv
-from .ids import FIELDS, with_baggage, without_baggage
+from .ids import FIELDS, has_ids_in_baggage, with_baggage, without_baggage
 
 log = logging.getLogger(__name__)
+
+_MAX_HEADER_LENGTH = 8192
+"""Characters (W3C Baggage, "Limits")."""
 
 _TRACE = TraceContextTextMapPropagator()
 _BAGGAGE = W3CBaggagePropagator()
@@ -61,51 +64,67 @@ def inject_context(headers: MutableMapping[str, str] | None = None) -> MutableMa
 class continue_trace(Block[None]):  # noqa: N801  a function to whoever uses it
     """Continue the trace of another process in a `with` block, with the ids that it handed over.
 
-    Where a span is current already, because a server's instrumentation has read the headers, it stays the parent, and
-    only the ids are taken. A header that cannot be read is ignored.
+    Where a span of that very trace is current already, because a server's instrumentation has read the headers, it
+    stays the parent, and only the ids are taken. A header that cannot be read is ignored.
 
     Args:
         headers: what `inject_context` made, or the headers of a request; names in any case.
+        baggage: put the ids into the W3C baggage, as `using_attributes(baggage=True)` does; else only
+            `inject_context` hands them on.
 
     Example:
         >>> with continue_trace({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}):
         ...     pass
     """
 
-    __slots__ = ("_entries", "_headers")
+    __slots__ = ("_entries", "_headers", "_is_baggage")
 
-    def __init__(self, headers: Mapping[str, str]) -> None:
+    def __init__(self, headers: Mapping[str, str], *, baggage: bool = False) -> None:
         if not isinstance(headers, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"headers is {type(headers).__name__}; it must be a mapping of names to values")
         self._headers = headers
+        self._is_baggage = baggage
         self._entries = Entries()
 
     def _enter(self) -> None:
-        context = otel_context.get_current()
-        if not get_current_span(context).get_span_context().is_valid:
-            context = _TRACE.extract(self._headers, context, _ANY_CASE)
-        context = _BAGGAGE.extract(self._headers, context, _ANY_CASE)
-        ids = _ids_in(context)
-        context = with_baggage(ids, without_baggage(context))  # what is no id is not handed on either
-        self._entries.add(otel_context.attach(context), enter_ids(ids))
+        context = _with_parent(self._headers, otel_context.get_current())
+        handed_over = _BAGGAGE.extract(self._headers, context, _ANY_CASE)
+        token = enter_ids(_ids_in(handed_over))
+        if self._is_baggage or has_ids_in_baggage(context):
+            context = with_baggage(current_ids(), handed_over)
+        else:
+            context = without_baggage(handed_over)
+        self._entries.add(otel_context.attach(context), token)
 
     def _leave(self, exc: BaseException | None) -> None:
         self._entries.leave()
+
+
+_inherited: Span | None = None
+"""The span that was current where this process was forked from another: somebody else's, and long over perhaps."""
+
+
+def _note_inherited() -> None:
+    global _inherited
+    _inherited = get_current_span()
+
+
+in_forked_child(_note_inherited)
+
+
+def _with_parent(headers: Mapping[str, str], context: Context) -> Context:
+    """The context below the span that handed over, unless a span of that trace is current already."""
+    handed_over = _TRACE.extract(headers, context, _ANY_CASE)
+    here, there = get_current_span(context), get_current_span(handed_over)
+    is_there = here.get_span_context().trace_id == there.get_span_context().trace_id and here is not _inherited
+    return context if is_there else handed_over
 
 
 def _ids_in(context: Context) -> Ids:
     """The ids in a context's baggage; what is none is left out, since anybody may have sent it."""
     values: dict[str, object] = {field: otel_baggage.get_baggage(name, context) for name, field in FIELDS.items()}
     values["tags"] = _tags(otel_baggage.get_baggage(semconv.TRACEMIND_TAGS, context))
-    sound: dict[str, object] = {}
-    for field, value in values.items():
-        try:
-            checked_ids(**{field: value})
-        except ConfigError as error:
-            log.debug("an id that was handed over is ignored: %s", error)
-        else:
-            sound[field] = value
-    return checked_ids(**sound)
+    return usable_ids("continue_trace", values)
 
 
 def _tags(text: object) -> object:
@@ -118,11 +137,18 @@ def _tags(text: object) -> object:
 
 
 class _AnyCase(Getter[Mapping[Any, Any]]):
-    """Reads headers whatever the case of their names; a value that is no text is none."""
+    """Reads headers whatever the case of their names, and one that comes in parts as a whole.
+
+    What is no header is none: OpenTelemetry would write it into its log, line breaks and all.
+    """
 
     def get(self, carrier: Mapping[Any, Any], key: str) -> list[str] | None:
-        values = [value for name, value in carrier.items() if isinstance(name, str) and name.lower() == key]
-        return [value for value in values if isinstance(value, str)] or None
+        parts = [value for name, value in carrier.items() if isinstance(name, str) and name.lower() == key]
+        value = ",".join(part for part in parts if isinstance(part, str))
+        if value.isprintable() and len(value) <= _MAX_HEADER_LENGTH:
+            return [value] if value else None
+        log.debug("header %s of %d characters is ignored: it is too long, or not printable", key, len(value))
+        return None
 
     def keys(self, carrier: Mapping[Any, Any]) -> list[str]:
         return [name for name in carrier if isinstance(name, str)]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from types import TracebackType
 
-from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider, set_span_in_context
@@ -18,8 +16,9 @@ from ..runtime.ids import NO_IDS, current_ids
 from ..runtime.recorder import Recorder, StepEnd, StepHandle, StepRetry, StepStart
 from ..runtime.rollup import FlowScope, current_flow
 from . import semconv
+from .attached import Attached
 from .config import metric_names
-from .ids import id_attributes, without_baggage
+from .ids import id_attributes
 from .metrics import AttributeCache, AttributeSets, CallMetrics, EndedCall
 from .providers import Providers, configured_providers, instruments, tracer
 
@@ -130,9 +129,7 @@ class _CallHandle(StepHandle):
         self.context: Context = set_span_in_context(span)
 
     def active(self) -> AbstractContextManager[object]:
-        context = without_baggage(self.context)
-        is_same = context is self.context and not self._span.get_span_context().is_valid
-        return nullcontext() if is_same else _Attached(context)
+        return Attached(self.context) if self._span.get_span_context().is_valid else nullcontext()
 
     def retry(self, retry: StepRetry) -> None:
         if self._span.is_recording():
@@ -162,23 +159,6 @@ class _CallHandle(StepHandle):
             {semconv.EXCEPTION_TYPE: type(error).__qualname__, semconv.EXCEPTION_MESSAGE: error.message},
             timestamp=ended_ns,
         )
-
-
-class _Attached(AbstractContextManager[object]):
-    """Makes a context current, for a body that runs in one task."""
-
-    __slots__ = ("_context", "_token")
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-
-    def __enter__(self) -> None:
-        self._token = otel_context.attach(self._context)
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        otel_context.detach(self._token)
 
 
 def _start_attributes(start: StepStart) -> dict[str, AttributeValue]:

@@ -26,7 +26,7 @@ from ..runtime.rollup import NO_ATTRIBUTES, AttributeValue, FlowTotals
 from . import semconv
 from .budget import add_budget_event
 from .content import arguments_json, as_json
-from .ids import id_attributes
+from .ids import id_attributes, with_same_baggage
 from .instruments import Attributes, Histogram
 from .providers import Providers, configured_providers, instruments, nothing_is_recorded, tracer
 
@@ -140,7 +140,7 @@ def start_run(plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
 
 def start_flow(plan: Plan, flow: FlowPlan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
     """Start a run that is a flow; without a span it has yet its sums, its ids and its budget."""
-    ids = flow.ids_of(args, kwargs)
+    ids = flow.ids_of(plan.name, args, kwargs)
     if not nothing_is_recorded():
         try:
             return FlowRun(plan, flow, ids, args, kwargs)
@@ -161,11 +161,11 @@ class SpanRun:
         self._token: Token[Context] | None = None
         self._items: list[object] | None = None
         self._started_s = time.perf_counter()
-        self._span = span = _start_span(
-            tools.tracer, plan, current_ids() if ids is NO_IDS else ids.below(current_ids())
-        )
+        all_ids = current_ids() if ids is NO_IDS else ids.below(current_ids())
+        self._span = span = _start_span(tools.tracer, plan, all_ids)
         if span.get_span_context().is_valid:
-            self._context = set_span_in_context(span)
+            context = set_span_in_context(span)
+            self._context = context if ids is NO_IDS else with_same_baggage(all_ids, context)
         if plan.captures_result and span.is_recording():
             self._items = []
         if plan.signature is not None and span.is_recording():
@@ -282,7 +282,7 @@ def _totals_attributes(names: tuple[str, ...], totals: FlowTotals) -> dict[str, 
 
 
 def _start_span(tracer: Tracer, plan: Plan, ids: Ids) -> Span:
-    attributes = plan.attributes if ids is NO_IDS else {**plan.attributes, **id_attributes(ids)}
+    attributes = plan.attributes if ids is NO_IDS else {**id_attributes(ids), **plan.attributes}
     return tracer.start_span(plan.span_name, kind=SpanKind.INTERNAL, attributes=attributes)
 
 

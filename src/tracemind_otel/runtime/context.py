@@ -1,10 +1,11 @@
-"""Context variables: put back what was set, and carry all of them into another thread."""
+"""Context variables: put back what was set, carry all of them into another thread, and none into another process."""
 
 from __future__ import annotations
 
 import abc
 import contextvars
 import functools
+import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -28,6 +29,17 @@ def restore(token: contextvars.Token[Any]) -> bool:
     except ValueError:
         return False
     return True
+
+
+def in_forked_child(forget: Callable[[], object]) -> None:
+    """Do this in every process that is forked from this one, before anything else runs there.
+
+    A worker of a pool is forked in the middle of whatever flow was the first to need it: what holds here must not go on
+    holding there for ever.
+    """
+    register = getattr(os, "register_at_fork", None)
+    if register is not None:  # not on Windows
+        register(after_in_child=forget)
 
 
 class Block(abc.ABC, Generic[T]):

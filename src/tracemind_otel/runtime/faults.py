@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 
 _MAX_NAMED = 1024
 
-_reported: set[tuple[str, str]] = set()
-_lock = threading.Lock()
+_said: dict[tuple[str, str], object] = {}
+
+
+def is_first(who: str, what: str) -> bool:
+    """Whether this is asked for the first time in this process, so that a log says a thing once."""
+    mark = object()
+    return len(_said) < _MAX_NAMED and _said.setdefault((who, what), mark) is mark
 
 
 def report_fault(log: logging.Logger, who: str, what: str, *, is_users: bool = False) -> None:
@@ -22,10 +26,7 @@ def report_fault(log: logging.Logger, who: str, what: str, *, is_users: bool = F
         is_users: whether it comes from a function that gets the user's data: then its text, which may repeat them,
             is left out.
     """
-    with _lock:
-        is_new = (who, what) not in _reported and len(_reported) < _MAX_NAMED
-        if is_new:
-            _reported.add((who, what))
+    is_new = is_first(who, what)
     if is_users:
         error = type(sys.exception()).__name__
         log.log(logging.WARNING if is_new else logging.DEBUG, "%s.%s failed (%s)", who, what, error)

@@ -7,10 +7,11 @@ from contextvars import Token
 from dataclasses import dataclass, field
 from typing import Any
 
-from .budget import Budget, BudgetLimits, BudgetThreshold, current_budget, enter_budget
+from .budget import Budget, current_budget, enter_budget
 from .context import restore
 from .ids import NO_IDS, NO_SOURCES, Ids, IdSources, enter_ids
 from .rollup import NO_ATTRIBUTES, AttributeValue, FlowScope, current_flow, enter_flow
+from .spending import BudgetLimits, BudgetThreshold
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,9 +25,9 @@ class FlowPlan:
     limits: BudgetLimits | None = None
     """What everything below may cost."""
 
-    def ids_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ids:
-        """The ids of a run with these arguments."""
-        return NO_IDS if self.ids is NO_SOURCES else self.ids.of_call(args, kwargs)
+    def ids_of(self, flow: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ids:
+        """The ids of a run of that flow with these arguments."""
+        return NO_IDS if self.ids is NO_SOURCES else self.ids.of_call(flow, args, kwargs)
 
 
 def flow_context(

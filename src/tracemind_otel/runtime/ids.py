@@ -1,24 +1,35 @@
 """Who and what the calls are made for: set once, found by everything below.
 
 Kept in a context variable, so that they follow `asyncio` tasks and `asyncio.to_thread` by themselves, and other
-threads by `carry_context`.
+threads by `carry_context`; a forked process begins without.
 """
 
 from __future__ import annotations
 
 import contextvars
+import inspect
 import logging
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
 from ..errors import ConfigError
-from .faults import report_fault
+from .context import in_forked_child
+from .faults import is_first, report_fault
 
 log = logging.getLogger(__name__)
 
 MAX_LENGTH = 256
 """Characters of one id or tag: what is longer is no id, and would not fit into a baggage header."""
+
+MAX_TAGS = 64
+"""Tags of one setting: they stand on every span below."""
+
+_JOINERS = "\u200c\u200d"
+"""Invisible, and part of words in several scripts, and of emoji."""
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +75,23 @@ def enter_ids(ids: Ids) -> contextvars.Token[Ids]:
     return _current.set(ids.below(_current.get()))
 
 
+in_forked_child(lambda: _current.set(NO_IDS))
+
+
+_hide: Callable[[], AbstractContextManager[object]] = nullcontext
+
+
+def hide_ids_with(hide: Callable[[], AbstractContextManager[object]]) -> None:
+    """Whoever lets the ids go along with requests says how to keep them at home."""
+    global _hide
+    _hide = hide
+
+
+def hidden_ids() -> AbstractContextManager[object]:
+    """A block in which no request carries the ids: they are no business of a model's provider."""
+    return _hide()
+
+
 def checked_ids(
     *,
     flow_id: object = None,
@@ -75,34 +103,81 @@ def checked_ids(
     """Ids from what a user gave.
 
     Raises:
-        ConfigError: an id or a tag is no text, empty, or longer than 256 characters; the message names it.
+        ConfigError: an id or a tag is no text, empty, longer than 256 characters or unprintable; the message names it.
     """
-    return Ids(
-        flow_id=_text("flow_id", flow_id),
-        session_id=_text("session_id", session_id),
-        conversation_id=_text("conversation_id", conversation_id),
-        user_id=_text("user_id", user_id),
-        tags=_texts("tags", tags),
+    ids = Ids(
+        flow_id=_id("flow_id", flow_id),
+        session_id=_id("session_id", session_id),
+        conversation_id=_id("conversation_id", conversation_id),
+        user_id=_id("user_id", user_id),
+        tags=_tags("tags", tags),
     )
+    return NO_IDS if ids == NO_IDS else ids
 
 
-def _text(field: str, value: object) -> str | None:
-    if value is None:
-        return None
+def usable_ids(who: str, values: Mapping[str, object]) -> Ids:
+    """Ids from what comes with the data: what is no id is left out, and the log says so once.
+
+    Args:
+        who: what sets them, for the log.
+        values: as `checked_ids` takes them.
+    """
+    ids = NO_IDS
+    for field, value in values.items():
+        try:
+            ids = checked_ids(**{field: value}).below(ids)
+        except ConfigError as error:
+            level = logging.WARNING if is_first(who, field) else logging.DEBUG
+            log.log(level, "%s: %s; it is left out", who, error)
+    return ids
+
+
+def refuse_wrong_kinds(values: Mapping[str, object]) -> None:
+    """What is no text was never meant as an id: a mistake of the code, and not of the data.
+
+    Raises:
+        ConfigError: the message names it.
+    """
+    for field, value in values.items():
+        if field == "tags":
+            _texts(field, value)
+        elif value is not None:
+            _text(field, value)
+
+
+def _id(field: str, value: object) -> str | None:
+    return None if value is None else _usable(field, _text(field, value))
+
+
+def _tags(field: str, values: object) -> tuple[str, ...]:
+    texts = _texts(field, values)
+    if len(texts) > MAX_TAGS:
+        raise ConfigError(f"{field} has {len(texts)} texts; it may have {MAX_TAGS}")
+    return tuple(dict.fromkeys(_usable(f"{field}[{index}]", text) for index, text in enumerate(texts)))
+
+
+def _text(field: str, value: object) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"{field} is {type(value).__name__}; it must be a text")
-    if not 0 < len(value) <= MAX_LENGTH:
-        raise ConfigError(f"{field} has {len(value)} characters; it must have 1 to {MAX_LENGTH}")
-    if not value.isprintable():
-        raise ConfigError(f"{field} has characters that cannot be printed, a line break perhaps")
     return value
 
 
-def _texts(field: str, values: object) -> tuple[str, ...]:
+def _texts(field: str, values: object) -> list[str]:
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise ConfigError(f"{field} is {type(values).__name__}; it must be a list of texts")
-    texts = (_text(f"{field}[{index}]", value) for index, value in enumerate(cast("Sequence[object]", values)))
-    return tuple(text for text in texts if text is not None)
+    return [_text(f"{field}[{index}]", value) for index, value in enumerate(cast("Sequence[object]", values))]
+
+
+def _usable(field: str, text: str) -> str:
+    if not 0 < len(text) <= MAX_LENGTH:
+        raise ConfigError(f"{field} has {len(text)} characters; it must have 1 to {MAX_LENGTH}")
+    if not (text.isprintable() or all(map(_is_printable, text))):
+        raise ConfigError(f"{field} has characters that cannot be printed, a line break perhaps")
+    return text
+
+
+def _is_printable(character: str) -> bool:
+    return character in _JOINERS or unicodedata.category(character) not in _UNPRINTABLE
 
 
 IdSource = str | Callable[..., str | None]
@@ -126,17 +201,22 @@ class IdSources:
             ConfigError: an id is of the wrong kind or size.
         """
         called = tuple((name, source) for name, source in sources.items() if callable(source))
+        for name, source in called:
+            if inspect.iscoroutinefunction(source):
+                raise ConfigError(f"{name} is a coroutine function; a flow begins without waiting: pass a plain one")
         fixed = checked_ids(**{name: source for name, source in sources.items() if not callable(source)}, tags=tags)
-        return cls(NO_IDS if fixed == NO_IDS else fixed, called)
+        return cls(fixed, called)
 
-    def of_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ids:
-        """The ids of one run; one that cannot be had is left out, and the log says so."""
+    def of_call(self, flow: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ids:
+        """The ids of one run of the flow; one that cannot be had is left out, and the log says so once a flow."""
         ids = self.fixed
         for name, source in self.called:
             try:
-                ids = checked_ids(**{name: source(*args, **kwargs)}).below(ids)
+                value = source(*args, **kwargs)
             except Exception:
-                report_fault(log, "flow", name, is_users=True)
+                report_fault(log, f"@flow {flow}", name, is_users=True)
+            else:
+                ids = usable_ids(f"@flow {flow}", {name: value}).below(ids)
         return ids
 
 

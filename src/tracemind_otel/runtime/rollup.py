@@ -1,7 +1,8 @@
 """The flow that is running, and the sums of the model calls under it.
 
 Kept in a context variable, so that it follows `asyncio` tasks and `asyncio.to_thread` by itself, and other
-threads by `carry_context`. The step feeds it once a call, whatever recorder it was given.
+threads by `carry_context`; a forked process begins without. The step feeds it once a call, whatever recorder it was
+given.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from ..ai.llm.types import LLMUsage
+from .context import in_forked_child
 
 AttributeValue = str | bool | int | float
 """What a flow's attribute may hold."""
@@ -126,3 +128,13 @@ def current_flow() -> FlowScope | None:
 def enter_flow(scope: FlowScope) -> contextvars.Token[FlowScope | None]:
     """Make a flow the current one, until the token is used."""
     return _current.set(scope)
+
+
+def _forget() -> None:
+    """In a forked child: its parent's flow is out of reach, and another thread of the parent may have held the lock."""
+    global _lock
+    _lock = threading.RLock()
+    _current.set(None)
+
+
+in_forked_child(_forget)
