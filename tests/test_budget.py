@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
+import socket
 import threading
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import Any, cast
 
+import httpx
 import pytest
 from opentelemetry.trace import StatusCode
 
@@ -29,22 +33,21 @@ from tracemind_otel.errors import (
     LLMError,
     LLMRateLimitError,
     LLMServerError,
+    LLMTimeoutError,
 )
 from tracemind_otel.otel.budget import budget, checked_limits
-from tracemind_otel.runtime.budget import (
+from tracemind_otel.runtime.budget import Budget, current_budget, reserve
+from tracemind_otel.runtime.context import restore
+from tracemind_otel.runtime.recorder import InMemoryRecorder, Recorder
+from tracemind_otel.runtime.rollup import FlowScope, enter_flow
+from tracemind_otel.runtime.spending import (
     THRESHOLDS,
-    Budget,
     BudgetLimits,
     BudgetSpent,
     BudgetThreshold,
     Estimate,
     ModelSpending,
-    current_budget,
-    reserve,
 )
-from tracemind_otel.runtime.context import restore
-from tracemind_otel.runtime.recorder import InMemoryRecorder, Recorder
-from tracemind_otel.runtime.rollup import FlowScope, enter_flow
 
 PROMPT = "The secret plan of tomorrow, in short: go"
 ESTIMATED_TOKENS = 11
@@ -124,6 +127,11 @@ def is_refused(result: dict[str, Any]) -> bool:
 
 def figures(spent: BudgetSpent) -> tuple[float, int, int]:
     return round(spent.cost_usd, 9), spent.tokens, spent.llm_calls
+
+
+def settle(spending: Budget, estimate: Estimate, cost_usd: float, tokens: int) -> None:
+    spending.settle(estimate, cost_usd, tokens, is_presumed=False)
+    spending.tell(estimate, cost_is_known=True)
 
 
 def refusal(budget: Budget, estimate: Estimate = FREE) -> BudgetExceededError:
@@ -276,7 +284,7 @@ def test_sums_hold_under_many_threads() -> None:
         for number in range(300):
             held = reserve(spending, Estimate(model=f"acme/{number % 3}", tokens=7))
             if number % 2:
-                held.settle(LLMUsage(2, 3, 5), was_refused=False)
+                held.settle(LLMUsage(2, 3, 5), is_free=False)
             else:
                 held.give_back()
 
@@ -541,7 +549,203 @@ async def test_a_call_that_outlives_its_block_does_no_harm(capture: Captured, ca
     assert "ended span" not in caplog.text
 
 
+async def test_an_attempt_that_may_be_billed_counts_too() -> None:
+    """A time-out that is repeated may be billed as well as its repeat: both count, and it is said what is presumed."""
+    client = Provider(LLMTimeoutError("too slow"), LLMRateLimitError("slow down", status_code=429, retry_after_s=0))
+    with budget(max_cost_usd=5.0) as spending:
+        assert (await call(client, max_tokens=9, max_retries=2))["status"] == "ok"
+    spent = spending.spent
+    assert figures(spent) == (0.70, 70, 1)
+    assert (round(spent.presumed_cost_usd, 9), spent.presumed_tokens) == (0.20, 20)
+    assert (spent.by_model[0].tokens, spent.by_model[0].llm_calls) == (70, 1)
+
+
+async def test_nothing_is_repeated_beyond_the_limit() -> None:
+    """Thirty attempts that may each be billed cannot hide behind one call: it ends as soon as there is no room."""
+    client = Provider(*(LLMTimeoutError("too slow") for _ in range(30)))
+    with budget(max_cost_usd=0.65) as spending:
+        result = await call(client, max_tokens=9, max_retries=29)
+    assert (result["error_type"], client.sent) == ("timeout", 3)
+    assert figures(spending.spent) == (0.60, 60, 1)
+
+
+async def test_attempts_of_unknown_price_are_not_repeated() -> None:
+    """What one of them cost will never be known, so a limit in USD cannot be kept beside it."""
+    client = Provider(LLMTimeoutError("too slow"), reports_cost=True)
+    with budget(max_cost_usd=1.0) as spending:
+        assert (await call(client, model="unknown", max_retries=2))["error_type"] == "timeout"
+        reason = (await call(client, model="m"))["reason"]
+    assert client.sent == 1
+    assert "what a call of acme/unknown cost stayed unknown" in reason
+    assert "Begin a new budget" in reason
+    assert spending.spent.unpriced_calls == 1
+
+
+@pytest.mark.parametrize("own_transport", [False, True], ids=["aiohttp", "httpx"])
+async def test_a_connection_that_was_never_made_is_free(own_transport: bool) -> None:
+    """A server that is down takes no tokens, and so none of the budget."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    async with httpx.AsyncClient(trust_env=False) as http_client:
+        client = OpenAILLMClient(
+            api_key="k", base_url=f"http://127.0.0.1:{port}/v1", http_client=http_client if own_transport else None
+        )
+        with budget(max_cost_usd=1.0) as spending:
+            cfg = tm.LLMCallConfig("openai", "gpt-4o-mini", PROMPT, max_tokens=100, max_retries=0)
+            assert (await tm.run_llm_call("", "", cfg, Recorder(), client=client))["status"] == "error"
+        await client.aclose()
+    assert figures(spending.spent) == (0.0, 0, 1)
+
+
+class Odd(Provider):
+    """Returns what it was given, whatever that is."""
+
+    def __init__(self, reply: Any) -> None:
+        super().__init__()
+        self.reply = reply
+
+    async def complete(self, req: LLMRequest) -> LLMResponse:
+        self.sent += 1
+        if isinstance(self.reply, BaseException):
+            raise self.reply
+        return cast("LLMResponse", self.reply)
+
+    async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
+        yield (Finish(await self.complete(req)),)
+
+
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError(PROMPT)
+
+
+ODD_REPLIES: dict[str, Any] = {
+    "no reply": None,
+    "no finish reasons": LLMResponse("x", USAGE, finish_reasons=cast("Any", None)),
+    "no tool calls": LLMResponse("x", USAGE, tool_calls=cast("Any", None)),
+    "foreign tool calls": LLMResponse("x", USAGE, tool_calls=cast("Any", ({"id": "1"},))),
+    "no text": LLMResponse(cast("Any", None), USAGE),
+    "no usage": LLMResponse("x", cast("Any", None)),
+    "an error without text": LLMError(cast("Any", None)),
+    "an unspeakable error": UnspeakableError(),
+}
+
+
+@pytest.mark.parametrize("reply", ODD_REPLIES.values(), ids=ODD_REPLIES)
+async def test_an_odd_client_blocks_no_budget(capture: Captured, reply: Any) -> None:
+    """However a client of a third party fails, the call is an error with a span, and nothing stays held for it."""
+    with budget(max_tokens=1000) as spending:
+        held = current_budget()
+        result = await call(Odd(reply), recorder=capture.recorder())
+        with pytest.raises(LLMError):
+            await anext(stream(Odd(reply), capture.recorder()))
+    assert held is not None
+    assert (result["status"], held._held.tokens, held._held.llm_calls) == ("error", 0, 0)
+    assert spending.spent.llm_calls == len(capture.spans) == 2
+    assert all("tracemind.cancelled" not in attributes(span) for span in capture.spans)
+    assert "secret" not in str(result) + "".join(span.to_json() for span in capture.spans)
+
+
+@pytest.mark.parametrize("cost", [10**400, Decimal("sNaN"), float("nan"), -1.0, "5"], ids=str)
+async def test_a_cost_that_is_none_is_none(cost: Any) -> None:
+    """Usage that no sum can take counts as if it were not there."""
+    with budget(max_cost_usd=5.0) as spending:
+        assert (await call(Odd(LLMResponse("x", LLMUsage(20, 30, 50, cost)))))["usage"]["cost_usd"] == 0.5
+    assert figures(spending.spent) == (0.5, 50, 1)
+
+
+async def test_cancelled_while_the_reply_is_priced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the reply used is known by then, and counts at the price of the model that was asked for."""
+    pricing = asyncio.Event()
+
+    async def never(*_: object, **__: object) -> None:
+        pricing.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("tracemind_otel.steps.call.price_call", never)
+    for work in (
+        lambda: call(Odd(LLMResponse("x", LLMUsage(200, 300, 500), response_model="other"))),
+        lambda: anext(stream(Odd(LLMResponse("x", LLMUsage(200, cast("Any", "300"), 500))))),
+    ):
+        with budget(max_cost_usd=100.0) as spending:
+            held = current_budget()
+            task = asyncio.ensure_future(work())
+            await pricing.wait()
+            pricing.clear()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert held is not None
+        assert (held._held.llm_calls, spending.spent.llm_calls) == (0, 1)
+        assert spending.spent.cost_usd == pytest.approx(spending.spent.tokens / 100)
+        assert spending.spent.tokens in (500, 200)
+
+
+async def test_cancelled_before_it_was_sent() -> None:
+    """A call that was still looking for its price is none, for the budget and for the flow."""
+    scope = FlowScope("flow")
+    token = enter_flow(scope)
+    client = Provider()
+    with budget(max_cost_usd=1.0) as spending:
+        task = asyncio.create_task(call(client, model="no-such-model-yet"))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    restore(token)
+    assert (client.sent, scope.totals().llm_calls, spending.spent.llm_calls) == (0, 0, 0)
+
+
+async def test_a_price_is_found_while_every_thread_of_the_loop_waits_for_the_call() -> None:
+    """Tools in `asyncio.to_thread` may call a model and wait for it: the price needs none of their threads."""
+    loop, all_in = asyncio.get_running_loop(), threading.Barrier(2)
+    loop.set_default_executor(ThreadPoolExecutor(2))
+
+    def tool(number: int) -> dict[str, Any]:
+        all_in.wait(30)
+        made = call(Provider(LLMUsage(20, 30, 50, 0.1), reports_cost=True), model=f"never-looked-for-{number}")
+        return asyncio.run_coroutine_threadsafe(made, loop).result(30)
+
+    with budget(max_cost_usd=1.0) as spending:
+        results = await asyncio.gather(*(asyncio.to_thread(tool, number) for number in range(2)))
+    assert [result["status"] for result in results] == ["ok", "ok"]
+    assert spending.spent.llm_calls == 2
+
+
+async def test_the_deadline_holds_for_the_price_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call whose time is over before it was sent ends in time, and is none."""
+
+    async def never(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("tracemind_otel.steps.call.find_price", never)
+    client = Provider()
+    with budget(max_cost_usd=1.0) as spending:
+        result = await call(client, deadline_ms=10)
+    assert (result["error_type"], client.sent, spending.spent.llm_calls) == ("timeout", 0, 0)
+
+
 # --- Streams
+
+
+async def test_a_stream_that_names_its_cost_alone() -> None:
+    """Its tokens are counted here, and what it says it cost is what it cost."""
+    reply = LLMResponse("four characters a token", LLMUsage(0, 0, 0, 0.25))
+    with budget(max_cost_usd=1.0) as spending:
+        async for _ in stream(Odd(reply)):
+            pass
+    assert (spending.spent.cost_usd, spending.spent.tokens) == (0.25, 17)
+
+
+async def test_a_provider_of_any_spelling_has_its_price() -> None:
+    """A stream that is closed early is priced as a whole reply is."""
+    client = Provider()
+    client.provider_name = "Acme"
+    with budget(max_cost_usd=1.0) as spending:
+        async with stream(client) as events:
+            await anext(events)
+            await events.aclose()
+    assert figures(spending.spent) == (0.15, 15, 1)
 
 
 async def test_a_stream_counts_as_its_last_event_says() -> None:
@@ -640,7 +844,7 @@ def told(limits: BudgetLimits, *costs: tuple[float, int]) -> list[BudgetThreshol
     spending = Budget(limits, name="b", on_threshold=found.append)
     for cost_usd, tokens in costs:
         spending.hold(FREE)
-        spending.settle(FREE, cost_usd, tokens)
+        settle(spending, FREE, cost_usd, tokens)
     return found
 
 
@@ -709,9 +913,9 @@ def test_a_callback_that_raises_does_no_harm(monkeypatch: pytest.MonkeyPatch, ca
         found.append(threshold.fraction)
         raise RuntimeError("mine")
 
-    monkeypatch.setattr("tracemind_otel.runtime.faults._reported", set[tuple[str, str]]())
+    monkeypatch.setattr("tracemind_otel.runtime.faults._said", dict[tuple[str, str], object]())
     spending = Budget(BudgetLimits(max_llm_calls=1), name="b", on_threshold=fail)
-    reserve(spending, FREE).settle(USAGE, was_refused=False)
+    reserve(spending, FREE).settle(USAGE, is_free=False)
     assert found == [0.5, 0.8, 1.0]
     assert "on_threshold" in caplog.text
 
@@ -726,7 +930,7 @@ def test_a_callback_is_called_outside_the_lock() -> None:
         other.start()
         other.join(timeout=30)
 
-    reserve(spending, FREE).settle(USAGE, was_refused=False)
+    reserve(spending, FREE).settle(USAGE, is_free=False)
     assert [each.llm_calls for each in found] == [1, 1, 1]
 
 
@@ -742,10 +946,10 @@ def test_the_order_holds_while_a_callback_still_runs() -> None:
 
     spending = Budget(BudgetLimits(max_llm_calls=2), name="b", on_threshold=slow)
     first, second = reserve(spending, FREE), reserve(spending, FREE)
-    telling = threading.Thread(target=first.settle, args=(USAGE,), kwargs={"was_refused": False})
+    telling = threading.Thread(target=first.settle, args=(USAGE,), kwargs={"is_free": False})
     telling.start()
     begun.wait(30)
-    second.settle(USAGE, was_refused=False)
+    second.settle(USAGE, is_free=False)
     assert found == []
     goes_on.set()
     telling.join(30)
@@ -759,7 +963,7 @@ def spend(spending: Budget, model: str, cost_usd: float, tokens: int = 10, times
     for _ in range(times):
         estimate = Estimate(model=model, cost_usd=0.0)
         spending.hold(estimate)
-        spending.settle(estimate, cost_usd, tokens)
+        settle(spending, estimate, cost_usd, tokens)
 
 
 def test_the_message_says_what_was_spent_on_what() -> None:
@@ -773,6 +977,8 @@ def test_the_message_says_what_was_spent_on_what() -> None:
         "openai/gpt-4o-mini 0.10 USD in 2 calls); this call was not sent. Raise max_cost_usd, or stop here"
     )
     assert (error.budget, error.kind, error.limit) == ("research", "cost_usd", 1.0)
+    assert list(error.spent_on) == ["openai/gpt-4o", "openai/gpt-4o-mini"]
+    assert list(error.spent_on.values()) == pytest.approx([0.9, 0.1])
     assert error.spent == pytest.approx(1.0)
     assert not error.retryable
 
@@ -804,8 +1010,8 @@ def test_the_message_names_the_five_dearest_models() -> None:
     """A long list ends in how many more there are; the figures have them all, the dearest first."""
     spending = Budget(BudgetLimits(max_cost_usd=1e-6), name="b")
     for number in range(8):
-        spending.settle(FREE, 0.0, 0)
-        spending.settle(Estimate(model=f"acme/{number}"), number * 1e-7, 5)
+        settle(spending, FREE, 0.0, 0)
+        settle(spending, Estimate(model=f"acme/{number}"), number * 1e-7, 5)
     message = str(refusal(spending))
     assert "(acme/7 7e-07 USD in 1 call, acme/6 6e-07 USD in 1 call, " in message
     assert "acme/3 3e-07 USD in 1 call, and 4 more)" in message
@@ -854,11 +1060,20 @@ async def test_a_refused_call_does_not_count_in_the_flow() -> None:
 
 
 async def test_the_result_of_a_refused_call_is_plain() -> None:
-    """Returned, never raised, as every fault at run time; and the recorder sees the typed error."""
+    """Returned, never raised, as every fault at run time, with its figures; and the recorder sees the typed error."""
     recorder = InMemoryRecorder()
-    with budget(max_llm_calls=0, name="research"):
+    with budget(max_tokens=50, name="research"):
+        await call(Provider())
         result = await call(Provider(), recorder=recorder)
     assert (result["status"], result["error_type"], result["retryable"]) == ("error", "budget_exceeded", False)
+    assert result["budget"] == {
+        "name": "research",
+        "kind": "tokens",
+        "limit": 50,
+        "spent": 50,
+        "spent_on": {"acme/m": 50},
+    }
+    assert json.loads(json.dumps(result)) == result
     end = recorder.steps[0].end
     assert end is not None
     assert isinstance(end.error, BudgetExceededError)

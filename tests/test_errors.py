@@ -151,7 +151,9 @@ def test_an_error_carries_what_the_provider_said() -> None:
 
 
 def spent_budget() -> BudgetExceededError:
-    return BudgetExceededError("nothing left", budget="research", kind="cost_usd", limit=1.0, spent=0.98)
+    return BudgetExceededError(
+        "nothing left", budget="research", kind="cost_usd", limit=1.0, spent=0.98, spent_on={"acme/m": 0.98}
+    )
 
 
 def test_a_spent_budget_is_not_repeated() -> None:
@@ -172,7 +174,7 @@ def test_a_spent_budget_passes_between_processes(again: Callable[[BudgetExceeded
     """A worker's error arrives with its figures, and does not break the pool on its way."""
     error = again(spent_budget())
     assert (str(error), error.budget, error.kind) == ("nothing left", "research", "cost_usd")
-    assert (error.limit, error.spent) == (1.0, 0.98)
+    assert (error.limit, error.spent, error.spent_on) == (1.0, 0.98, {"acme/m": 0.98})
 
 
 def test_builtin_classes_catch_ours() -> None:

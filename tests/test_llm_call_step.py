@@ -96,7 +96,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_was_reported_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "_reported", set[tuple[str, str]]())
+    monkeypatch.setattr(faults, "_said", dict[tuple[str, str], object]())
 
 
 # --- Results ---

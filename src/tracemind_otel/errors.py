@@ -26,7 +26,9 @@ TraceMindError
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 RetryReason = Literal["rate_limit", "server_error", "timeout", "connection", "invalid_response"]
@@ -35,6 +37,7 @@ RetryReason = Literal["rate_limit", "server_error", "timeout", "connection", "in
 BudgetKind = Literal["cost_usd", "tokens", "llm_calls"]
 """What a budget limits; the value of the attribute `tracemind.budget.kind`."""
 
+_NOTHING: Mapping[str, float] = MappingProxyType({})
 _LOW_CARDINALITY = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,63}")
 
 
@@ -61,10 +64,13 @@ class LLMError(TraceMindError):
         request_id: the provider's id of the request, for its support.
         retry_after_s: seconds the server asked to wait, where it did.
         retryable: whether another try is worth it; `None` leaves it to the class.
+        may_be_billed: whether the provider may charge for the attempt; `None` leaves it to the class: an answer with
+            an error status is free, of any other fault nobody here knows.
     """
 
     retry_reason: ClassVar[RetryReason] = "server_error"
     retried_by_default: ClassVar[bool] = False
+    billed_by_default: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -76,6 +82,7 @@ class LLMError(TraceMindError):
         request_id: str | None = None,
         retry_after_s: float | None = None,
         retryable: bool | None = None,
+        may_be_billed: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -85,6 +92,7 @@ class LLMError(TraceMindError):
         self.request_id = request_id
         self.retry_after_s = retry_after_s
         self.retryable = self.retried_by_default if retryable is None else retryable
+        self.may_be_billed = self.billed_by_default if may_be_billed is None else may_be_billed
 
     def __str__(self) -> str:
         return self.message
@@ -148,20 +156,35 @@ class LLMClientError(LLMError):
 class BudgetExceededError(LLMError):
     """A budget around the call has not enough left for it: it was not sent.
 
+    With the attributes of its arguments; the step's result has them under `budget`.
+
     Args:
         message: what was spent on what, and what to do; for a person.
         budget: the budget's name, that of its flow.
         kind: what is limited.
         limit: the limit, in USD, tokens or calls.
         spent: what was spent of it by calls that have ended.
+        spent_on: `spent` by `provider/model`, the most first.
     """
 
-    def __init__(self, message: str, *, budget: str, kind: BudgetKind, limit: float, spent: float) -> None:
+    billed_by_default = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        budget: str,
+        kind: BudgetKind,
+        limit: float,
+        spent: float,
+        spent_on: Mapping[str, float] = _NOTHING,
+    ) -> None:
         super().__init__(message)
         self.budget = budget
         self.kind: BudgetKind = kind
         self.limit = limit
         self.spent = spent
+        self.spent_on = dict(spent_on)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By its message alone an exception with keyword-only arguments is not made again, in another process say.
@@ -174,6 +197,8 @@ class BudgetExceededError(LLMError):
 
 class LLMStatusError(LLMError):
     """The provider answered with an HTTP status that is not a success."""
+
+    billed_by_default = False
 
 
 class LLMRequestError(LLMStatusError):

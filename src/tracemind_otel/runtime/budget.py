@@ -4,11 +4,12 @@ A call must be admitted by every budget around it. What it will use is estimated
 which run at once cannot all spend the same remainder; then what it did use takes the estimate's place:
 
 - known usage counts as it is;
-- a call that the server refused costs nothing, and counts as a call;
-- a call whose usage stayed unknown, because it was cancelled, timed out or broken off, counts as what was held for it:
-  the provider may well bill it, and unknown is not zero.
+- a call that the server refused, or that never reached it, costs nothing, and counts as a call;
+- an attempt whose usage stayed unknown, because it was cancelled, timed out or broken off, counts as what was held for
+  it: the provider may well bill it, and unknown is not zero. It is repeated only if there is room for another.
 
-A call that is refused was not sent, and counts nowhere. Kept in a context variable, as the flow is.
+A call that is refused was not sent, and counts nowhere. Kept in a context variable, as the flow is; a forked process
+begins without.
 """
 
 from __future__ import annotations
@@ -18,122 +19,15 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 from ..ai.llm.types import LLMUsage
-from ..errors import BudgetExceededError, BudgetKind, ConfigError
-from .faults import report_fault
+from ..errors import BudgetExceededError, BudgetKind
+from .context import in_forked_child
+from .faults import is_first, report_fault
+from .refusal import amount, limit_exceeded, slack, unknown_price
+from .spending import THRESHOLDS, BudgetLimits, BudgetSpent, BudgetThreshold, Estimate, ModelSpending
 
 log = logging.getLogger(__name__)
-
-OnUnknownPrice = Literal["refuse", "zero"]
-"""What becomes of a call whose price is unknown, under a limit in USD."""
-
-_ROUNDING = 1e-9
-"""Sums of floats come out a little less than a limit that they reach, or a little more."""
-
-THRESHOLDS = (0.5, 0.8, 1.0)
-"""The fractions of a limit that are told."""
-
-_NAMED_MODELS = 5
-_BELOW = 2**53
-"""Limits are below: from here on a float skips whole numbers, and an attribute soon overflows."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BudgetLimits:
-    """Limits of all calls below together; `None` for no limit.
-
-    Raises:
-        ConfigError: a limit is no number of zero or more, or the policy is unknown.
-    """
-
-    max_cost_usd: float | None = None
-    """USD."""
-    max_tokens: int | None = None
-    """Input and output tokens."""
-    max_llm_calls: int | None = None
-    """Model calls, however they end."""
-    on_unknown_price: OnUnknownPrice = "refuse"
-    """Under `max_cost_usd`, a call of unknown price is refused, or counts as zero and is warned of."""
-
-    def __post_init__(self) -> None:
-        _check_number("max_cost_usd", self.max_cost_usd, (int, float), "number")
-        _check_number("max_tokens", self.max_tokens, (int,), "whole number")
-        _check_number("max_llm_calls", self.max_llm_calls, (int,), "whole number")
-        if self.on_unknown_price not in get_args(OnUnknownPrice):
-            raise ConfigError(f"on_unknown_price is {self.on_unknown_price!r}; it must be 'refuse' or 'zero'")
-
-    @property
-    def is_none(self) -> bool:
-        """Whether nothing is limited."""
-        return self.max_cost_usd is None and self.max_tokens is None and self.max_llm_calls is None
-
-
-def _check_number(field: str, value: float | None, kinds: tuple[type, ...], allowed: str) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value < _BELOW:
-        raise ConfigError(f"{field} is {value!r}; it must be a {allowed} of zero or more, and below 2**53")
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetThreshold:
-    """A limit came near, or was reached."""
-
-    kind: BudgetKind
-    """What is limited."""
-    limit: float
-    """The limit, in USD, tokens or calls."""
-    spent: float
-    """What was spent of it by then."""
-    fraction: float
-    """The threshold that was reached: 0.5, 0.8 or 1.0."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSpending:
-    """What was spent on one model."""
-
-    model: str
-    """`provider/model`."""
-    cost_usd: float
-    """USD."""
-    tokens: int
-    """Input and output tokens."""
-    llm_calls: int
-    """Calls that ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetSpent:
-    """What was spent so far by the calls that have ended."""
-
-    cost_usd: float
-    """USD; of a call whose usage stayed unknown, what was held for it."""
-    tokens: int
-    """Input and output tokens, likewise."""
-    llm_calls: int
-    """Calls that ended."""
-    unpriced_calls: int
-    """Those of them whose cost stayed unknown, so that `cost_usd` lacks it."""
-    by_model: tuple[ModelSpending, ...]
-    """The same for each model, the dearest first."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Estimate:
-    """What a call is expected to use, before it is sent."""
-
-    model: str
-    """`provider/model`."""
-    tokens: int = 0
-    """Input tokens, and as many output tokens as the request allows."""
-    cost_usd: float | None = None
-    """USD for these; `None` when the price is unknown."""
-    reports_cost: bool = False
-    """Whether the client says that replies name what they cost: then nothing need be known before."""
 
 
 class _Amounts:
@@ -177,10 +71,10 @@ class Budget:
         # Re-entrant: a stream dropped unread ends its call in a garbage collection, which may strike while it is held.
         self._lock = threading.RLock()
         self._spent = _Amounts()
+        self._presumed = _Amounts()
         self._held = _Amounts()
         self._by_model: dict[str, _Amounts] = {}
         self._unpriced_calls = 0
-        self._warned_of: set[str] = set()
         self._blinded_by: str | None = None
         self._reached: set[tuple[BudgetKind, float]] = set()
         self._untold: deque[BudgetThreshold] = deque()
@@ -190,10 +84,20 @@ class Budget:
     def spent(self) -> BudgetSpent:
         """What was spent so far."""
         with self._lock:
-            spent, unpriced = self._spent, self._unpriced_calls
+            spent, presumed = self._spent, self._presumed
             models = [ModelSpending(m, a.cost_usd, a.tokens, a.llm_calls) for m, a in list(self._by_model.items())]
             models.sort(key=lambda model: (-model.cost_usd, -model.tokens, model.model))
-            return BudgetSpent(spent.cost_usd, spent.tokens, spent.llm_calls, unpriced, tuple(models))
+            return BudgetSpent(
+                spent.cost_usd,
+                spent.tokens,
+                spent.llm_calls,
+                presumed.cost_usd,
+                presumed.tokens,
+                self._unpriced_calls,
+                tuple(models),
+            )
+
+    # --- Holding
 
     def hold(self, estimate: Estimate) -> None:
         """Hold what a call is expected to use.
@@ -214,37 +118,31 @@ class Budget:
             if not self._held.llm_calls:
                 self._held.cost_usd = 0.0  # sums of floats leave a rest
 
-    def settle(self, estimate: Estimate, cost_usd: float | None, tokens: int) -> None:
-        """Let what a call used take the place of what was held for it; `None` is a cost that stayed unknown."""
-        cost_usd = estimate.cost_usd if cost_usd is None else cost_usd
-        amounts = _Amounts()  # before the sums are looked at: what allocates may collect garbage
-        with self._lock:
-            self.give_back(estimate)
-            self._spent.add(cost_usd or 0.0, tokens, 1)
-            self._by_model.setdefault(estimate.model, amounts).add(cost_usd or 0.0, tokens, 1)
-            if cost_usd is None:
-                self._unpriced_calls += 1
-                if self._refuses_unknown_prices:
-                    self._blinded_by = estimate.model
-        if cost_usd is None:
-            self._warn_of_zero(estimate.model)
-        self._tell_thresholds()
+    def _admit(self, estimate: Estimate) -> None:
+        if self._refuses_unknown_prices:
+            if estimate.cost_usd is None and not estimate.reports_cost:
+                remedy = "Add a price by set_prices(), or take on_unknown_price='zero'"
+                raise self._unknown_price(f"the price of {estimate.model} is unknown", remedy)
+            if self._blinded_by is not None:
+                remedy = "Begin a new budget, or take on_unknown_price='zero'"
+                raise self._unknown_price(f"what a call of {self._blinded_by} cost stayed unknown", remedy)
+        kind = self._lacking(estimate, llm_calls=1)
+        if kind is not None:
+            raise self._exceeded(kind, estimate)
+
+    def _lacking(self, estimate: Estimate, *, llm_calls: int) -> BudgetKind | None:
+        """Of what there is not so much left; `None` where there is."""
+        wanted = {"cost_usd": estimate.cost_usd or 0.0, "tokens": estimate.tokens, "llm_calls": llm_calls}
+        for kind, limit in self._limited():
+            taken = getattr(self._spent, kind) + getattr(self._held, kind)
+            is_full = taken >= limit - slack(kind, limit) and (llm_calls or kind != "llm_calls")
+            if is_full or taken + wanted[kind] > limit + slack(kind, limit):
+                return kind
+        return None
 
     @property
     def _refuses_unknown_prices(self) -> bool:
         return self.limits.max_cost_usd is not None and self.limits.on_unknown_price == "refuse"
-
-    def _admit(self, estimate: Estimate) -> None:
-        if self._refuses_unknown_prices:
-            if estimate.cost_usd is None and not estimate.reports_cost:
-                raise self._unknown_price(f"the price of {estimate.model} is unknown")
-            if self._blinded_by is not None:
-                raise self._unknown_price(f"what a call of {self._blinded_by} cost stayed unknown")
-        wanted = {"cost_usd": estimate.cost_usd or 0.0, "tokens": estimate.tokens, "llm_calls": 1}
-        for kind, limit in self._limited():
-            taken, slack = getattr(self._spent, kind) + getattr(self._held, kind), _slack(kind, limit)
-            if taken >= limit - slack or taken + wanted[kind] > limit + slack:
-                raise self._exceeded(kind, limit, wanted[kind])
 
     def _limited(self) -> list[tuple[BudgetKind, float]]:
         limits = self.limits
@@ -255,55 +153,66 @@ class Budget:
         )
         return [(kind, limit) for kind, limit in pairs if limit is not None]
 
-    def _unknown_price(self, why: str) -> BudgetExceededError:
-        return BudgetExceededError(
-            f"budget of {self.name!r} cannot be kept: {why}; this call was not sent. "
-            f"Add a price by set_prices(), or take on_unknown_price='zero'",
-            budget=self.name,
-            kind="cost_usd",
-            limit=self.limits.max_cost_usd or 0.0,
-            spent=self._spent.cost_usd,
+    def _unknown_price(self, why: str, remedy: str) -> BudgetExceededError:
+        return unknown_price(self.name, self.limits.max_cost_usd or 0.0, self.spent, why, remedy)
+
+    def _exceeded(self, kind: BudgetKind, estimate: Estimate) -> BudgetExceededError:
+        return limit_exceeded(
+            self.name,
+            kind,
+            dict(self._limited())[kind],
+            self.spent,
+            held=getattr(self._held, kind),
+            held_calls=self._held.llm_calls,
+            wanted=1 if kind == "llm_calls" else getattr(estimate, kind) or 0.0,
         )
 
-    def _exceeded(self, kind: BudgetKind, limit: float, wanted: float) -> BudgetExceededError:
-        spent, held = getattr(self._spent, kind), self._held
-        is_spent = spent >= limit - _slack(kind, limit)
-        parts = [f"{_number(kind, spent)} of {_amount(kind, limit)} {self._in_calls(kind)}{self._by_models(kind)}"]
-        if held.llm_calls:
-            parts.append(f"{_amount(kind, getattr(held, kind))} held for what is in flight")
-        if not is_spent and kind != "llm_calls":
-            parts.append(f"{_amount(kind, wanted)} asked for")
-        return BudgetExceededError(
-            f"budget of {self.name!r} {'is spent' if is_spent else 'has too little left for this call'}: "
-            f"{', '.join(parts)}; this call was not sent. "
-            f"Raise max_{kind}, or {'stop here' if is_spent or kind == 'llm_calls' else 'ask for less'}",
-            budget=self.name,
-            kind=kind,
-            limit=limit,
-            spent=spent,
-        )
+    # --- Spending
 
-    def _in_calls(self, kind: BudgetKind) -> str:
-        return "spent" if kind == "llm_calls" else f"spent in {_amount('llm_calls', self._spent.llm_calls)}"
+    def has_room_for_another(self, estimate: Estimate) -> bool:
+        """Whether an attempt can be repeated beside the one before it, which may yet be billed."""
+        with self._lock:
+            is_unknown = self._refuses_unknown_prices and estimate.cost_usd is None
+            return not is_unknown and self._lacking(estimate, llm_calls=0) is None
 
-    def _by_models(self, kind: BudgetKind) -> str:
-        """What was spent of this kind on each model, the most first."""
-        models = sorted(self.spent.by_model, key=lambda model: getattr(model, kind), reverse=True)
-        if not models:
-            return ""
-        named = [_of_model(kind, model) for model in models[:_NAMED_MODELS]]
-        if len(models) > _NAMED_MODELS:
-            named.append(f"and {len(models) - _NAMED_MODELS} more")
-        return f" ({', '.join(named)})"
+    def presume(self, estimate: Estimate) -> None:
+        """Count an attempt of unknown usage as what was held; the call goes on, and so does what is held for it."""
+        self._spend(estimate, estimate.cost_usd, estimate.tokens, llm_calls=0, is_presumed=True)
+
+    def settle(self, estimate: Estimate, cost_usd: float | None, tokens: int, *, is_presumed: bool) -> None:
+        """Let what a call used take the place of what was held for it; `None` is a cost that stayed unknown."""
+        cost_usd = estimate.cost_usd if cost_usd is None else cost_usd
+        with self._lock:
+            self.give_back(estimate)
+            self._spend(estimate, cost_usd, tokens, llm_calls=1, is_presumed=is_presumed)
+            if cost_usd is None:
+                self._unpriced_calls += 1
+                if self._refuses_unknown_prices:
+                    self._blinded_by = estimate.model
+
+    def _spend(
+        self, estimate: Estimate, cost_usd: float | None, tokens: int, *, llm_calls: int, is_presumed: bool
+    ) -> None:
+        amounts = _Amounts()  # before the sums are looked at: what allocates may collect garbage
+        with self._lock:
+            self._spent.add(cost_usd or 0.0, tokens, llm_calls)
+            self._by_model.setdefault(estimate.model, amounts).add(cost_usd or 0.0, tokens, llm_calls)
+            if is_presumed:
+                self._presumed.add(cost_usd or 0.0, tokens, llm_calls)
+
+    # --- Telling
+
+    def tell(self, estimate: Estimate, *, cost_is_known: bool) -> None:
+        """Log and tell what has come of an attempt: thresholds, and a cost that counts as zero."""
+        if not cost_is_known and estimate.cost_usd is None:
+            self._warn_of_zero(estimate.model)
+        self._tell_thresholds()
 
     def _warn_of_zero(self, model: str) -> None:
         """Say once for each model that its calls count as zero."""
         if self.limits.max_cost_usd is None or self.limits.on_unknown_price != "zero":
             return
-        with self._lock:
-            is_new = model not in self._warned_of
-            self._warned_of.add(model)
-        if is_new:
+        if is_first(f"budget of {self.name!r}", model):
             log.warning("budget of %r: what calls of %s cost is unknown and counts as zero", self.name, model)
 
     def _tell_thresholds(self) -> None:
@@ -325,7 +234,7 @@ class Budget:
             spent = getattr(self._spent, kind)
             for fraction in THRESHOLDS:
                 key = (kind, fraction)
-                if spent >= fraction * limit * (1 - _ROUNDING) and key not in self._reached:
+                if spent >= fraction * limit - slack(kind, limit) and key not in self._reached:
                     self._reached.add(key)
                     self._untold.append(BudgetThreshold(kind, limit, spent, fraction))
 
@@ -336,40 +245,13 @@ class Budget:
 
     def _tell(self, threshold: BudgetThreshold) -> None:
         if threshold.fraction == THRESHOLDS[-1]:
-            log.warning("budget of %r: all of %s is spent", self.name, _amount(threshold.kind, threshold.limit))
+            log.warning("budget of %r: all of %s is spent", self.name, amount(threshold.kind, threshold.limit))
         if self._on_threshold is None:
             return
         try:
             self._on_threshold(threshold)
         except Exception:
             report_fault(log, "Budget", "on_threshold")
-
-
-def _slack(kind: BudgetKind, limit: float) -> float:
-    return limit * _ROUNDING if kind == "cost_usd" else 0
-
-
-def _of_model(kind: BudgetKind, model: ModelSpending) -> str:
-    """`openai/gpt-4o 0.90 USD in 10 calls`."""
-    calls = _amount("llm_calls", model.llm_calls)
-    return f"{model.model} {calls if kind == 'llm_calls' else f'{_amount(kind, getattr(model, kind))} in {calls}'}"
-
-
-def _amount(kind: BudgetKind, value: float) -> str:
-    """An amount for a person: rounded, with its unit."""
-    if kind == "cost_usd":
-        return f"{_number(kind, value)} USD"
-    unit = "token" if kind == "tokens" else "call"
-    return f"{_number(kind, value)} {unit if value == 1 else unit + 's'}"
-
-
-def _number(kind: BudgetKind, value: float) -> str:
-    if kind != "cost_usd":
-        return str(int(value))
-    if 0 < value < 1e-6:
-        return f"{value:.2g}"
-    whole, _, cents = f"{value:.6f}".rstrip("0").partition(".")
-    return f"{whole}.{cents:0<2}"
 
 
 class Reservation:
@@ -381,16 +263,37 @@ class Reservation:
         self._budget = budget
         self._estimate = estimate
 
-    def settle(self, usage: LLMUsage | None, *, was_refused: bool) -> None:
+    def repeat(self) -> bool:
+        """An attempt has failed that may be billed: presume that it is, and go on, if there is room for another.
+
+        Returns:
+            Whether there is; if not, nothing has changed, and the call must end.
+        """
+        budgets = _chain(self._budget)
+        if not all(budget.has_room_for_another(self._estimate) for budget in budgets):
+            return False
+        for budget in budgets:
+            budget.presume(self._estimate)
+        self._tell(budgets, cost_is_known=False)
+        return True
+
+    def settle(self, usage: LLMUsage | None, *, is_free: bool) -> None:
         """The call has ended.
 
         Args:
             usage: what it used, where that is known.
-            was_refused: whether the server answered with an error: then it used nothing.
+            is_free: whether it failed in a way that nobody bills.
         """
-        cost_usd, tokens = _used(self._estimate, usage, was_refused=was_refused)
-        for budget in _chain(self._budget):
-            budget.settle(self._estimate, cost_usd, tokens)
+        budgets, estimate = _chain(self._budget), self._estimate
+        cost_usd, tokens, is_presumed = _used(estimate, usage, is_free=is_free)
+        for budget in budgets:
+            budget.settle(estimate, cost_usd, tokens, is_presumed=is_presumed)
+        self._tell(budgets, cost_is_known=cost_usd is not None)
+
+    def _tell(self, budgets: list[Budget], *, cost_is_known: bool) -> None:
+        """Last of all: whoever listens may fail, and what was spent must be counted by then."""
+        for budget in budgets:
+            budget.tell(self._estimate, cost_is_known=cost_is_known)
 
     def give_back(self) -> None:
         """The call was never sent."""
@@ -398,12 +301,13 @@ class Reservation:
             budget.give_back(self._estimate)
 
 
-def _used(estimate: Estimate, usage: LLMUsage | None, *, was_refused: bool) -> tuple[float | None, int]:
+def _used(estimate: Estimate, usage: LLMUsage | None, *, is_free: bool) -> tuple[float | None, int, bool]:
+    """Cost, tokens, and whether they are presumed."""
     if usage is not None and usage.is_known:
-        return usage.cost_usd, usage.prompt_tokens + usage.completion_tokens
+        return usage.cost_usd, usage.prompt_tokens + usage.completion_tokens, usage.estimated
     if usage is not None and usage.cost_usd is not None:
-        return usage.cost_usd, estimate.tokens
-    return (0.0, 0) if was_refused else (estimate.cost_usd, estimate.tokens)
+        return usage.cost_usd, estimate.tokens, False
+    return (0.0, 0, False) if is_free else (estimate.cost_usd, estimate.tokens, True)
 
 
 def reserve(budget: Budget, estimate: Estimate) -> Reservation:
@@ -448,3 +352,6 @@ def current_budget() -> Budget | None:
 def enter_budget(budget: Budget) -> contextvars.Token[Budget | None]:
     """Make a budget the current one, until the token is used."""
     return _current.set(budget)
+
+
+in_forked_child(lambda: _current.set(None))

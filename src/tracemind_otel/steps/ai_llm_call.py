@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 
 from ..ai.llm.client import AsyncLLMClient
-from ..ai.llm.types import LLMResponse, LLMUsage
+from ..ai.llm.types import LLMResponse
 from ..errors import ConfigError, LLMError, LLMResponseError
 from ..runtime.recorder import Recorder
-from .call import Call
+from .call import Call, is_response
 from .config import STEP_TYPE, LLMCallConfig, apply_vars
 from .factory import LLMClientFactory, client_for
 from .stream import LLMStream, stream_llm_call
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "STEP_TYPE",
@@ -62,26 +65,23 @@ async def run_llm_call(
         await call.reserve()
         response = await call.with_retries(lambda: call.provider(lambda: _complete(call)))
         ended_ns = time.time_ns()
-        usage = await call.priced(response)
+        return call.succeeded(response, await call.priced(response), ended_ns=ended_ns)
     except LLMError as error:
         return call.failed(error)
     except ConfigError as error:
         call.refused(error)
         raise
+    except Exception as error:
+        log.error("%s: a fault of the step itself (%s)", call.name, type(error).__name__)  # its text may hold a prompt
+        return call.failed(call.as_llm_error(error))
     except BaseException:
         call.interrupted(response)
         raise
-    return call.succeeded(response, usage, ended_ns=ended_ns)
 
 
 async def _complete(call: Call) -> LLMResponse:
     """One reply; what a client of a third party returns need not be what its signature says."""
     reply: object = await call.client.complete(call.request)
-    if _is_response(reply):
+    if is_response(reply):
         return reply
-    raise LLMResponseError(f"{type(call.client).__name__}.complete returned no LLMResponse", retryable=False)
-
-
-def _is_response(reply: object) -> TypeGuard[LLMResponse]:
-    usage: object = getattr(reply, "usage", None)
-    return isinstance(reply, LLMResponse) and isinstance(usage, LLMUsage)
+    raise LLMResponseError(f"{type(call.client).__name__}.complete returned no whole LLMResponse", retryable=False)

@@ -9,13 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar, cast
 
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.policy import RetryPolicy
-from ..ai.llm.pricing import find_price, price_call
+from ..ai.llm.pricing import find_price, price_call, price_now
 from ..ai.llm.scrub import scrub
-from ..ai.llm.tokens import CharacterTokenizer
 from ..ai.llm.types import LLMRequest, LLMResponse, LLMUsage, ToolCall
 from ..errors import (
     BudgetExceededError,
@@ -23,13 +22,15 @@ from ..errors import (
     LLMClientError,
     LLMConnectionError,
     LLMError,
-    LLMStatusError,
     LLMTimeoutError,
 )
-from ..runtime.budget import Estimate, Reservation, current_budget, needs_price, reserve
+from ..runtime.budget import Reservation, current_budget, needs_price, reserve
+from ..runtime.ids import current_ids, hidden_ids
 from ..runtime.recorder import Recorder, StepEnd, StepRetry, StepStart, begin_safely
 from ..runtime.rollup import current_flow
+from ..runtime.spending import Estimate
 from .config import STEP_TYPE, LLMCallConfig
+from .estimate import expected_usage
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Call:
         self._flow = current_flow()
         self._budget = current_budget()
         self._reservation: Reservation | None = None
+        self._attempts = 0
         self._has_ended = False
         self.handle = begin_safely(recorder, _start(ids, cfg, request, client, is_stream=is_stream))
 
@@ -72,6 +74,11 @@ class Call:
     def name(self) -> str:
         """What the call is named in the log."""
         return f"{STEP_TYPE} {self.cfg.provider}/{self.cfg.model}"
+
+    @property
+    def provider_name(self) -> str:
+        """The client's name of its provider, as the price table knows it; the configuration's where it has none."""
+        return _provider_of(self.client, self.cfg)
 
     @property
     def has_ended(self) -> bool:
@@ -89,21 +96,21 @@ class Call:
             self._reservation = reserve(self._budget, estimate)
 
     async def _estimate(self, *, with_price: bool) -> Estimate:
-        """The prompt by a rule of thumb, and as much output as the request allows."""
-        request, provider = self.request, provider_of(self.client, self.cfg)
-        prompt = CharacterTokenizer().count(request.said, request.model)
-        output = request.max_tokens or 0
-        usage = LLMUsage(prompt, output, prompt + output)
+        usage = expected_usage(self.request, self.client.default_max_tokens)
         return Estimate(
-            model=f"{provider}/{request.model}",
+            model=f"{self.provider_name}/{self.request.model}",
             tokens=usage.total_tokens,
-            cost_usd=await self._price_before(provider, usage) if with_price else None,
+            cost_usd=await self._price_before(usage) if with_price else None,
             reports_cost=self.client.reports_cost,
         )
 
-    async def _price_before(self, provider: str, usage: LLMUsage) -> float | None:
+    async def _price_before(self, usage: LLMUsage) -> float | None:
+        """The price of what is expected; waited for no longer than the call may last."""
         try:
-            priced = await find_price(provider, (self.request.model,), usage, at=datetime.now(UTC))
+            async with asyncio.timeout(self._remaining_s()):
+                priced = await find_price(self.provider_name, (self.request.model,), usage, at=datetime.now(UTC))
+        except TimeoutError:
+            raise self._deadline_exceeded() from None
         except Exception:
             log.exception("the price table failed for %s; the budget takes the price for unknown", self.name)
             return None
@@ -112,29 +119,37 @@ class Call:
     async def with_retries(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Attempts until one succeeds, or until the policy says that it is enough."""
         while True:
+            self._attempts += 1
             try:
                 return await attempt()
             except LLMError as error:
                 delay_s = self._policy.next_delay_s(
-                    error, failed_attempts=self.retries + 1, remaining_s=self._remaining_s()
+                    error, failed_attempts=self._attempts, remaining_s=self._remaining_s()
                 )
-                if delay_s is None:
+                if delay_s is None or not self._may_repeat(error):
                     raise
                 self._report_retry(error, delay_s)
             await asyncio.sleep(delay_s)
 
+    def _may_repeat(self, error: LLMError) -> bool:
+        """Whether the budgets around have room for another attempt, beside the one that may yet be billed."""
+        if self._reservation is None or not error.may_be_billed or self._reservation.repeat():
+            return True
+        log.info("%s: attempt %d failed, and no budget is left for another", self.name, self._attempts)
+        return False
+
     async def provider(self, work: Callable[[], Awaitable[T]]) -> T:
         """Let the client work: under the call's span, within its time, and with its faults in our error tree."""
         try:
-            with self.handle.active():
+            with self.handle.active(), hidden_ids():
                 return await self._in_time(work)
         except LLMError as error:
-            error.reword(scrub(error.message, prompt=self.request.said))
+            error.reword(scrub(_text_of(error) or type(error).__name__, prompt=self.request.said))
             raise
         except (ConfigError, StopAsyncIteration):
             raise
         except Exception as error:
-            raise _as_llm_error(error, self.request.said) from error
+            raise self.as_llm_error(error) from error
 
     async def _in_time(self, work: Callable[[], Awaitable[T]]) -> T:
         timeout_s, remaining_s = self.cfg.timeout_ms / 1000.0, self._remaining_s()
@@ -147,8 +162,11 @@ class Call:
             if not scope.expired():
                 raise
         if limit_s < timeout_s:
-            raise LLMTimeoutError(f"deadline of {self.cfg.deadline_ms} ms exceeded", retryable=False)
+            raise self._deadline_exceeded()
         raise LLMTimeoutError(f"timeout after {timeout_s:.2f}s")
+
+    def _deadline_exceeded(self) -> LLMTimeoutError:
+        return LLMTimeoutError(f"deadline of {self.cfg.deadline_ms} ms exceeded", retryable=False)
 
     def _remaining_s(self) -> float | None:
         return None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
@@ -175,13 +193,21 @@ class Call:
 
     async def priced(self, response: LLMResponse) -> LLMUsage:
         """A cost in the reply wins; else by the model that answered, then by the one that was asked for."""
-        usage = response.usage.sound()
+        usage = _with_its_cost(response.usage)
         if usage.cost_usd is not None:
-            return usage if usage.cost_source else usage.with_cost(usage.cost_usd, "provider")
+            return usage
         models = (response.response_model, self.cfg.model) if response.response_model else (self.cfg.model,)
         priced = await price_call(
-            provider_of(self.client, self.cfg), models, usage, at=datetime.now(UTC), service_tier=response.service_tier
+            self.provider_name, models, usage, at=datetime.now(UTC), service_tier=response.service_tier
         )
+        return usage if priced is None else usage.with_cost(priced.cost_usd, priced.source)
+
+    def priced_now(self, usage: LLMUsage) -> LLMUsage:
+        """The same where nothing can be awaited: by the model that was asked for, if its price was found before."""
+        usage = _with_its_cost(usage)
+        if usage.cost_usd is not None:
+            return usage
+        priced = price_now(self.provider_name, (self.cfg.model,), usage, at=datetime.now(UTC))
         return usage if priced is None else usage.with_cost(priced.cost_usd, priced.source)
 
     def succeeded(
@@ -221,26 +247,25 @@ class Call:
             "request_id": error.request_id,
             "retry_after_s": error.retry_after_s,
             "retryable": error.retryable,
+            **({"budget": _plain_budget(error)} if isinstance(error, BudgetExceededError) else _NOTHING),
             **also,
         }
-        attempts = 0 if isinstance(error, BudgetExceededError) else self.retries + 1
-        log.warning("%s failed after %d attempt(s): %s", self.name, attempts, error.error_type)
+        log.warning("%s failed after %d attempt(s): %s", self.name, self._attempts, error.error_type)
         self.end(StepEnd(status="error", payload=result, error=error, retries=self.retries, **more))
         return result
 
-    def refused(self, error: ConfigError) -> None:
-        """End a call that the client could not even make; the error goes to the caller, whose mistake it is."""
-        if self._reservation is not None:
-            self._reservation.give_back()
-            self._reservation = None
+    def refused(self, error: ConfigError, *, was_sent: bool = False) -> None:
+        """End a call that the client could not make; the error goes to the caller, whose mistake it is."""
+        if not was_sent:
+            self._attempts = 0
         fault = LLMClientError(str(error))
         fault.__cause__ = error
         self.failed(fault)
 
     def interrupted(self, response: LLMResponse | None, **more: Any) -> dict[str, Any]:
-        """End as cancelled, if need be after the reply had come: then what it used is known, though not its price."""
+        """End as cancelled, if need be after the reply had come: then what it used is known, and is to be paid."""
         result = {"status": "error", "reason": "cancelled", "cancelled": True, **self._common_result()}
-        more = {"usage": response.usage.sound() if response is not None else None, **more}
+        more = {"usage": None if response is None else self.priced_now(response.usage), **more}
         self.end(
             StepEnd(status="error", payload=result, response=response, cancelled=True, retries=self.retries, **more)
         )
@@ -260,15 +285,55 @@ class Call:
             self.handle.end(end)
 
     def _account(self, end: StepEnd) -> None:
-        """Tell the flow and the budgets around; a call that a budget refused was none."""
-        if self._flow is not None and not isinstance(end.error, BudgetExceededError):
-            self._flow.add_call(end.usage, retries=end.retries)
-        if self._reservation is not None:
-            self._reservation.settle(end.usage, was_refused=isinstance(end.error, LLMStatusError))
+        """Tell the flow and the budgets around; a call that was never sent was none."""
+        was_sent = self._attempts > 0
+        try:
+            if self._flow is not None and was_sent:
+                self._flow.add_call(end.usage, retries=end.retries)
+        finally:
+            if self._reservation is not None:
+                self._settle(self._reservation, end, was_sent=was_sent)
+
+    def _settle(self, reservation: Reservation, end: StepEnd, *, was_sent: bool) -> None:
+        if was_sent:
+            reservation.settle(end.usage, is_free=end.error is not None and not end.error.may_be_billed)
+        else:
+            reservation.give_back()
+
+    def as_llm_error(self, error: Exception) -> LLMError:
+        """A fault of a client that does not use our error tree; its text may hold the prompt."""
+        said = scrub(_text_of(error), prompt=self.request.said)
+        text = f"{type(error).__name__}: {said}" if said else type(error).__name__
+        if isinstance(error, TimeoutError):
+            return LLMTimeoutError(text)
+        if isinstance(error, ConnectionError):
+            return LLMConnectionError(text)
+        fault = LLMClientError(text)
+        fault.__cause__ = error
+        return fault
 
 
-def provider_of(client: AsyncLLMClient, cfg: LLMCallConfig) -> str:
-    """The client's name of its provider, as the price table knows it; the configuration's where it has none."""
+def is_response(reply: object) -> TypeGuard[LLMResponse]:
+    """Whether a client returned what its signature says; that of a third party need not."""
+    return (
+        isinstance(reply, LLMResponse)
+        and isinstance(cast("object", reply.usage), LLMUsage)
+        and isinstance(cast("object", reply.text), str)
+        and isinstance(cast("object", reply.finish_reasons), tuple | list)
+        and isinstance(cast("object", reply.tool_calls), tuple | list)
+        and all(isinstance(cast("object", call), ToolCall) for call in reply.tool_calls)
+    )
+
+
+def _with_its_cost(usage: LLMUsage) -> LLMUsage:
+    """Sound usage, whose cost, where it has one, came in the reply unless it says otherwise."""
+    usage = usage.sound()
+    if usage.cost_usd is None or usage.cost_source is not None:
+        return usage
+    return usage.with_cost(usage.cost_usd, "provider")
+
+
+def _provider_of(client: AsyncLLMClient, cfg: LLMCallConfig) -> str:
     return str(getattr(client, "provider_name", cfg.provider)).strip().lower()
 
 
@@ -276,11 +341,11 @@ def _start(
     ids: tuple[str, str], cfg: LLMCallConfig, request: LLMRequest, client: AsyncLLMClient, *, is_stream: bool
 ) -> StepStart:
     return StepStart(
-        flow_id=ids[0],
+        flow_id=ids[0] or current_ids().flow_id or "",
         step_id=ids[1],
         step_type=STEP_TYPE,
         operation=client.operation,
-        provider=client.telemetry_name or provider_of(client, cfg),
+        provider=client.telemetry_name or _provider_of(client, cfg),
         model=request.model,
         server_address=client.server_address,
         server_port=client.server_port,
@@ -302,12 +367,19 @@ def _plain_call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "name": call.name, "arguments": arguments}
 
 
-def _as_llm_error(error: Exception, prompt: str) -> LLMError:
-    """A fault of a client that does not use our error tree; its text may hold the prompt."""
-    said = scrub(str(error), prompt=prompt)
-    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    if isinstance(error, TimeoutError):
-        return LLMTimeoutError(text)
-    if isinstance(error, ConnectionError):
-        return LLMConnectionError(text)
-    return LLMClientError(text)
+def _text_of(error: Exception) -> str:
+    """Its text; an exception whose own text cannot be had has none."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
+def _plain_budget(error: BudgetExceededError) -> dict[str, Any]:
+    return {
+        "name": error.budget,
+        "kind": error.kind,
+        "limit": error.limit,
+        "spent": error.spent,
+        "spent_on": dict(error.spent_on),
+    }

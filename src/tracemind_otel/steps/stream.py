@@ -8,12 +8,11 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, TypeGuard, cast
 
 from ..ai.llm.client import AsyncLLMClient
-from ..ai.llm.pricing import price_now, warm_up
+from ..ai.llm.pricing import warm_up
 from ..ai.llm.tokens import CharacterTokenizer, Tokenizer
 from ..ai.llm.types import (
     Finish,
@@ -26,7 +25,7 @@ from ..ai.llm.types import (
 )
 from ..errors import ConfigError, LLMConnectionError, LLMError, LLMResponseError
 from ..runtime.recorder import Recorder
-from .call import Call
+from .call import Call, is_response
 from .config import LLMCallConfig
 from .factory import client_for
 
@@ -163,8 +162,12 @@ class LLMStream:
             raise
         except ConfigError as error:
             self._is_over = True
-            call.refused(error)
+            call.refused(error, was_sent=self._last_chunk_s is not None)
             raise
+        except Exception as error:
+            fault = call.as_llm_error(error)
+            self._fail(call, fault)
+            raise fault from error
         except BaseException:
             self._interrupt(call)
             raise
@@ -184,7 +187,7 @@ class LLMStream:
         except BaseException:
             await self._close_batches()
             raise
-        warm_up(call.client.provider_name, self._cfg.model)
+        warm_up(call.provider_name, self._cfg.model)
         return batch
 
     async def _open(self, call: Call) -> Sequence[StreamEvent]:
@@ -226,8 +229,11 @@ class LLMStream:
 
     async def _finish(self, call: Call, response: LLMResponse) -> Finish:
         ended_ns = time.time_ns()
-        if not response.usage.is_known:
-            response = replace(response, usage=self._estimated(response))
+        usage = response.usage.sound()
+        if not usage.is_known:
+            counted = self._estimated(response)
+            usage = replace(counted, cost_usd=usage.cost_usd, cost_source=usage.cost_source)
+            response = replace(response, usage=usage)
         self._reply = response
         usage = await call.priced(response)
         self._is_over = True
@@ -250,7 +256,7 @@ class LLMStream:
             return
         usage = None if self._last_chunk_s is None else self._estimated_and_priced(call)
         if self._reply is not None:
-            usage = self._reply.usage
+            usage = call.priced_now(self._reply.usage)
         self.result = call.interrupted(self._reply, usage=usage, chunk_gaps_s=tuple(self._chunk_gaps_s))
 
     def _stop_early(self) -> None:
@@ -293,9 +299,7 @@ class LLMStream:
             return CharacterTokenizer().count(text, self._cfg.model)
 
     def _estimated_and_priced(self, call: Call) -> LLMUsage:
-        usage = self._estimated()
-        priced = price_now(call.client.provider_name, (self._cfg.model,), usage, at=datetime.now(UTC))
-        return usage if priced is None else usage.with_cost(priced.cost_usd, priced.source)
+        return call.priced_now(self._estimated())
 
     async def _close_batches(self) -> None:
         """Close the connection; a client that fails at it does no harm to what came before."""
@@ -316,10 +320,5 @@ def _is_batch(batch: object) -> TypeGuard[Sequence[StreamEvent]]:
     if not isinstance(batch, Sequence):
         return False
     *deltas, last = cast("Sequence[object]", batch) or (TextDelta(""),)
-    return set(map(type, deltas)) <= _DELTAS and (type(last) in _DELTAS or _is_end(last))
-
-
-def _is_end(event: object) -> bool:
-    reply: object = event.response if isinstance(event, Finish) else None
-    usage: object = getattr(reply, "usage", None)
-    return isinstance(reply, LLMResponse) and isinstance(usage, LLMUsage)
+    is_end = isinstance(last, Finish) and is_response(last.response)
+    return set(map(type, deltas)) <= _DELTAS and (type(last) in _DELTAS or is_end)

@@ -27,6 +27,8 @@ class AsyncLLMClient(abc.ABC):
     server_port: int | None = None
     """Port of the provider's server; `None` when there is none."""
 
+    default_max_tokens: int | None = None
+    """Most output tokens that it asks for where a request sets none; `None` when it leaves that to the provider."""
     reports_cost: bool = False
     """Whether its replies name what they cost: then a budget admits a call whose price it does not know."""
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from ...runtime.context import in_forked_child
 from .own_prices import OwnPrices, Price, PriceSource, load_prices
 from .price_table import PriceTable, Rate, Rates
 from .types import CostSource, LLMUsage
@@ -27,6 +29,17 @@ _MAX_NAMED_MODELS = 1024
 
 _own_prices = OwnPrices()
 _table = PriceTable()
+
+
+def _make_searcher() -> None:
+    """A thread of its own: those of the loop may all be busy with work that waits for the very call to be priced."""
+    global _searcher
+    _searcher = ThreadPoolExecutor(1, thread_name_prefix="tracemind-prices")
+
+
+_searcher: ThreadPoolExecutor
+_make_searcher()
+in_forked_child(_make_searcher)
 
 
 def set_prices(source: PriceSource) -> None:
@@ -87,7 +100,7 @@ async def find_price(
     if not _is_priced_without_table(provider, models, at):
         for model in models:
             if not _table.is_matched(provider, model):
-                await asyncio.to_thread(_table.match, provider, model)
+                await asyncio.get_running_loop().run_in_executor(_searcher, _table.match, provider, model)
     return _price(provider, models, usage, at, service_tier)
 
 
@@ -102,7 +115,7 @@ def price_now(provider: str, models: Sequence[str], usage: LLMUsage, *, at: date
 def warm_up(provider: str, model: str) -> None:
     """Search the table in a worker thread, for a call that may end where nothing can be awaited."""
     if not _is_priced_without_table(provider, (model,), datetime.now(UTC)) and not _table.is_matched(provider, model):
-        asyncio.get_running_loop().run_in_executor(None, _search_quietly, provider, model)
+        asyncio.get_running_loop().run_in_executor(_searcher, _search_quietly, provider, model)
 
 
 def _search_quietly(provider: str, model: str) -> None:

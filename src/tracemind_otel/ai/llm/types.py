@@ -16,10 +16,13 @@ def _is_count(value: object) -> bool:
 
 
 def _sound_cost(value: object) -> float | None:
-    if isinstance(value, float) and 0.0 <= value < float("inf"):
-        return value
-    is_number = isinstance(value, int | Decimal) and not isinstance(value, bool)
-    return _sound_cost(float(cast("int", value))) if is_number else None
+    if isinstance(value, bool) or not isinstance(value, float | int | Decimal):
+        return None
+    try:
+        cost = float(value)
+    except (OverflowError, ValueError):  # too large an int, a signalling NaN
+        return None
+    return cost if 0.0 <= cost < float("inf") else None
 
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -133,7 +136,7 @@ class LLMUsage:
         counts = (self.prompt_tokens, self.completion_tokens, self.total_tokens)
         parts = (self.cache_read_tokens, self.cache_write_tokens, self.reasoning_tokens)
         cost = _sound_cost(self.cost_usd)
-        if cost == self.cost_usd and all(map(_is_count, counts)) and all(p is None or _is_count(p) for p in parts):
+        if cost is self.cost_usd and all(map(_is_count, counts)) and all(p is None or _is_count(p) for p in parts):
             return self
         prompt, completion, total = (count if _is_count(count) else 0 for count in counts)
         read, write, reasoning = (part if _is_count(part) else None for part in parts)

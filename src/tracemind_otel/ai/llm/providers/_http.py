@@ -255,10 +255,23 @@ def _transport_error(error: Exception, url: httpx.URL) -> LLMError:
     ):
         return LLMResponseError(f"the reply of {where} is not valid HTTP: {type(cause).__name__}")
     is_other_fault = isinstance(cause, aiohttp.ClientError) and not isinstance(cause, aiohttp.ServerTimeoutError)
+    may_be_billed = not _was_never_sent(error, cause)
     if isinstance(error, httpx.TimeoutException) and not is_other_fault:
-        return LLMTimeoutError(f"no answer from {where} in time")
+        return LLMTimeoutError(f"no answer from {where} in time", may_be_billed=may_be_billed)
     message = f"connection to {where} failed: {_reason(cause)}"
-    return LLMConnectionError(message, retryable=not isinstance(cause, aiohttp.ClientSSLError))
+    is_retryable = not isinstance(cause, aiohttp.ClientSSLError)
+    return LLMConnectionError(message, retryable=is_retryable, may_be_billed=may_be_billed)
+
+
+def _was_never_sent(error: Exception, cause: BaseException) -> bool:
+    """Whether no connection was made, so that no byte of the request left."""
+    import aiohttp
+    import httpx
+
+    if isinstance(cause, aiohttp.ClientError):
+        return isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    is_httpx_own = cause is error or type(cause).__module__.startswith("httpcore")
+    return is_httpx_own and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
 
 
 def _reason(cause: BaseException) -> str:

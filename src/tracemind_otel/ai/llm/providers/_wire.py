@@ -65,6 +65,8 @@ class Wire:
     """The GenAI operation in telemetry."""
     errors_of: Callable[[object], ErrorBody] = error_body
     """Reads an error body."""
+    default_max_tokens: int | None = None
+    """Most output tokens that `to_payload` asks for where the request sets none."""
 
 
 _REFUSABLE = (

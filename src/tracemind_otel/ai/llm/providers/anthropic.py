@@ -475,6 +475,7 @@ MESSAGES = Wire(
     from_payload=lambda document, request_id: from_payload(document, request_id=request_id),
     new_reader=MessagesReader,
     errors_of=errors_of,
+    default_max_tokens=DEFAULT_MAX_TOKENS,
 )
 """The wire format."""
 

@@ -1,0 +1,75 @@
+"""What a call is expected to use, before it is sent: for the budgets around it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from ..ai.llm.tokens import CharacterTokenizer
+from ..ai.llm.types import Image, LLMRequest, LLMUsage, Message
+
+_IMAGE_TOKENS = 1000
+"""About what providers count for a picture of usual size; they go by its pixels, which are not known here."""
+
+_OUTPUT_LIMITS = frozenset(
+    {"max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "num_predict"}
+)
+"""How the providers name the most output tokens in a request's body."""
+_OPTION_GROUPS = frozenset({"generationConfig", "options"})
+"""In which objects of the body some of them keep it."""
+
+
+def expected_usage(request: LLMRequest, default_max_tokens: int | None = None) -> LLMUsage:
+    """The input by a rule of thumb, and as much output as the request allows; none where it sets no limit.
+
+    Args:
+        request: what will be sent.
+        default_max_tokens: the limit of output that the client sets where the request has none.
+    """
+    text = "\n".join(text for text in _texts(request) if text)
+    prompt = CharacterTokenizer().count(text, request.model) + _IMAGE_TOKENS * _images(request)
+    output = _output_limit(request, default_max_tokens)
+    return LLMUsage(prompt, output, prompt + output, estimated=True)
+
+
+def _texts(request: LLMRequest) -> Iterator[str]:
+    """What is said, the arguments of earlier tool calls, and the tools that are described in `extra`."""
+    yield request.system or ""
+    for message in request.conversation:
+        yield message.text
+        for call in message.tool_calls:
+            yield f"{call.name} {call.arguments if isinstance(call.arguments, str) else _json(call.arguments)}"
+    if request.extra:
+        yield _json(request.extra)
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(value, default=lambda other: type(other).__name__)
+    except (TypeError, ValueError, RecursionError):  # the client will say what is wrong with it
+        return ""
+
+
+def _images(request: LLMRequest) -> int:
+    return sum(isinstance(part, Image) for message in request.messages for part in _parts(message))
+
+
+def _parts(message: Message) -> tuple[object, ...]:
+    return () if isinstance(message.content, str) else message.content
+
+
+def _output_limit(request: LLMRequest, default: int | None) -> int:
+    """For all choices together; what stands in `extra` wins, as it does in the request."""
+    limits = [limit for limit in _limits_in(request.extra) if limit >= 0]
+    limit = limits[-1] if limits else request.max_tokens if request.max_tokens is not None else default
+    choices = request.extra.get("n")
+    return (limit or 0) * (choices if type(choices) is int and choices > 0 else 1)
+
+
+def _limits_in(body: Mapping[str, Any]) -> Iterator[int]:
+    for key, value in body.items():
+        if key in _OUTPUT_LIMITS and type(value) is int:
+            yield value
+        elif key in _OPTION_GROUPS and isinstance(value, Mapping):
+            yield from _limits_in(cast("Mapping[str, Any]", value))
