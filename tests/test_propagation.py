@@ -320,3 +320,29 @@ def test_a_forked_worker_is_in_no_flow_but_that_of_its_job(tmp_path: Path) -> No
     assert (done.returncode, done.stderr) == (0, "")
     for handed_over, (status, handed_on, on_the_way) in json.loads(done.stdout):
         assert (status, handed_on, on_the_way) == ("ok", handed_over, {})
+
+
+WORKERS = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+import tracemind_otel as tm
+
+def start():
+    tm.configure(file="worker.otlp.jsonl")
+
+@tm.flow(name="job")
+def job():
+    return 7
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"), initializer=start) as pool:
+        assert pool.submit(job).result() == 7
+"""
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
+def test_a_forked_worker_sends_its_last_spans(tmp_path: Path) -> None:
+    """It ends without `atexit`, and yet nothing of what it did is lost."""
+    done = run("-W", "ignore::DeprecationWarning", "-c", WORKERS, directory=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [span.name for span in read(tmp_path / "worker.otlp.jsonl")] == ["invoke_workflow job"]

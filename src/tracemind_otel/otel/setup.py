@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -86,6 +86,7 @@ class Telemetry:
         self._is_shut_down = False
         self._shutdowns = [OneShot("tracemind-shutdown", provider.shutdown) for provider in pipeline.providers]
         atexit.register(self._at_exit)
+        _at_end_of_worker(self._at_exit)
 
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Send what is queued now, waiting at most `timeout_s` seconds.
@@ -156,6 +157,13 @@ class Telemetry:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.ashutdown()
+
+
+def _at_end_of_worker(shutdown: Callable[[], None]) -> None:
+    """A forked worker of `multiprocessing` ends without `atexit`, and has a register of its own."""
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    if multiprocessing is not None and multiprocessing.parent_process() is not None:
+        importlib.import_module("multiprocessing.util").Finalize(None, shutdown, exitpriority=0)
 
 
 def _run_all(calls: Sequence[OneShot], timeout_s: float) -> bool:
