@@ -126,10 +126,11 @@ async def every_kind() -> None:
         assert_type(text, str)
     with tm.flow(name="block", max_llm_calls=3), tm.using_attributes(session_id="s", baggage=True):
         pass
-    async with tm.step(name="block"), tm.using_attributes(tags=["t"]), tm.continue_trace({}):
+    async with tm.step(name="block"), tm.using_attributes(tags=["t"]), tm.continue_trace({}, baggage=True):
         pass
     with tm.budget(max_cost_usd=1.0) as spending:
         assert_type(spending.spent.cost_usd, float)
+        assert_type(spending.spent.presumed_cost_usd, float)
     assert_type(tm.inject_context(), dict[str, str])
     streamed("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     opened()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
@@ -185,6 +186,9 @@ def failed(error: tm.LLMError) -> None:
     assert_type(error.request_id, str | None)
     assert_type(error.retry_after_s, float | None)
     assert_type(error.retryable, bool)
+    assert_type(error.may_be_billed, bool)
+    if isinstance(error, tm.BudgetExceededError):
+        assert_type(error.spent_on, dict[str, float])
 
 
 # --- What third parties write ---
