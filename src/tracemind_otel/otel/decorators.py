@@ -24,8 +24,9 @@ from ..errors import ConfigError
 from ..runtime.context import Block
 from ..runtime.flows import FlowPlan
 from ..runtime.ids import IdSource, IdSources
-from ..runtime.kinds import Run, leave_block, wrap
+from ..runtime.kinds import wrap
 from ..runtime.rollup import NO_ATTRIBUTES, AttributeValue
+from ..runtime.run import Run, leave_block
 from ..runtime.spending import OnUnknownPrice
 from .budget import checked_limits
 from .runs import AGENT, FLOW, STEP, TOOL, Kind, Plan, start_flow, start_run

@@ -21,8 +21,8 @@ from ..runtime.context import restore
 from ..runtime.faults import report_fault
 from ..runtime.flows import NO_RUN, FlowPlan, flow_context
 from ..runtime.ids import NO_IDS, Ids, current_ids
-from ..runtime.kinds import Run
 from ..runtime.rollup import NO_ATTRIBUTES, AttributeValue, FlowTotals
+from ..runtime.run import Run
 from . import semconv
 from .budget import add_budget_event
 from .content import arguments_json, as_json

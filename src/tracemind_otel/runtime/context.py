@@ -22,11 +22,11 @@ def restore(token: contextvars.Token[Any]) -> bool:
     variable was never set: there is nothing to put back then.
 
     Returns:
-        Whether it was this context.
+        Whether it was this context, and the first time.
     """
     try:
         token.var.reset(token)
-    except ValueError:
+    except (ValueError, RuntimeError):
         return False
     return True
 

@@ -1,0 +1,113 @@
+"""One run of a decorated function, and of a body that goes on after its call returned."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from types import CodeType
+from typing import Any, Protocol, Self, cast
+
+
+class Run(Protocol):
+    """One run of a decorated function. None of its methods raises."""
+
+    def enter(self) -> None:
+        """Make it current in the context of here and now."""
+        ...
+
+    def leave(self) -> None:
+        """Put that context back, where it is still the one."""
+        ...
+
+    def item(self, value: object) -> None:
+        """A generator's body yielded a value."""
+        ...
+
+    def end(self, exc: BaseException | None, result: object = None) -> None:
+        """The body is over, with what it raised or returned."""
+        ...
+
+    def close(self) -> None:
+        """The body is over because its consumer wanted no more; told instead of `end`."""
+        ...
+
+
+Start = Callable[[tuple[Any, ...], dict[str, Any]], Run]
+"""Starts a run for the arguments of a call; leaves the context as it is, and does not raise."""
+
+
+class Body:
+    """The run of a body that goes on after its call returned, and may never run at all."""
+
+    __slots__ = ("_run", "_unbegun", "context")
+
+    def __init__(self, run: Run, context: Context, *, unbegun: object = None) -> None:
+        self._run: Run | None = run
+        self._unbegun = unbegun
+        self.context = context
+
+    @classmethod
+    def starting(cls, run: Run) -> Self:
+        """A body that begins here and now."""
+        context = copy_context()
+        context.run(run.enter)
+        return cls(run, context)
+
+    def enter(self) -> None:
+        self._unbegun = None
+        if self._run is not None:
+            self._run.enter()
+
+    def leave(self) -> None:
+        if self._run is not None:
+            self._run.leave()
+
+    def item(self, value: object) -> None:
+        if self._run is not None:
+            self._run.item(value)
+
+    def end(self, exc: BaseException | None, result: object = None) -> None:
+        run, self._run = self._run, None
+        if run is not None:
+            run.end(exc, result)
+
+    def close(self) -> None:
+        run, self._run = self._run, None
+        if run is not None:
+            run.close()
+
+    def finish(self, result: object, *, is_closing: bool) -> None:
+        """It returned, of its own accord or because it was closed."""
+        if is_closing:
+            self.close()
+        else:
+            self.end(None, result)
+
+    def __del__(self) -> None:
+        # Dropped before it began, or in the middle where no event loop was left to close it.
+        if inspect.iscoroutine(self._unbegun):
+            self._unbegun.close()  # the coroutine around it was given up, which says so itself if it should
+        self.close()
+
+
+def leave_block(run: Run, exc: BaseException | None) -> None:
+    """End the run of a `with` block; one in a generator that is closed is closed with it."""
+    run.leave()
+    if isinstance(exc, GeneratorExit):
+        run.close()
+    else:
+        run.end(exc)
+
+
+def code_of(function: object) -> object:
+    """The code of a function, or of what a `functools.partial` is a part of; `None` of anything else."""
+    while isinstance(function, functools.partial):
+        function = cast("functools.partial[object]", function).func
+    return getattr(function, "__code__", None)
+
+
+def is_iterable_coroutine(code: object) -> bool:
+    """Whether it is a generator's code that `types.coroutine` made awaitable."""
+    return isinstance(code, CodeType) and bool(code.co_flags & inspect.CO_ITERABLE_COROUTINE)

@@ -1,0 +1,424 @@
+"""A decorated function cannot be told from the bare one by whoever calls, reads, sends, throws, closes or drops it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import gc
+import sys
+import types
+import warnings
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry import trace
+
+import tracemind_otel as tm
+from tests.support import Captured, attributes, captured
+
+# --- Bodies at random, driven at random ---
+
+ERRORS = ("ValueError", "KeyError", "StopIteration", "StopAsyncIteration", "RuntimeError", "asyncio.CancelledError")
+CAUGHT = (*ERRORS, "Exception", "BaseException", "GeneratorExit")
+
+leaves = (
+    st.just(("yield",))
+    | st.just(("await",))
+    | st.just(("mark",))
+    | st.just(("return",))
+    | st.tuples(st.just("raise"), st.sampled_from((*ERRORS, "GeneratorExit", "")))
+)
+
+
+def compound(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    block = st.lists(inner, min_size=1, max_size=3)
+    return (
+        st.tuples(st.just("loop"), block)
+        | st.tuples(st.just("span"), block)
+        | st.tuples(st.just("except"), block, st.sampled_from(CAUGHT), block)
+        | st.tuples(st.just("finally"), block, block)
+    )
+
+
+programs = st.lists(st.recursive(leaves, compound, max_leaves=12), min_size=1, max_size=4)
+operations = st.lists(
+    st.just(("next", ""))
+    | st.just(("send", ""))
+    | st.just(("close", ""))
+    | st.tuples(st.just("throw"), st.sampled_from((*ERRORS, "GeneratorExit"))),
+    min_size=1,
+    max_size=8,
+)
+
+
+def source(program: list[Any], *, is_async: bool) -> str:
+    """The body as Python; each statement says in the log what it saw. It may catch a close, and then ends."""
+    lines = [f"{'async ' if is_async else ''}def work(log, tracer):", "    log('begin')"]
+
+    def write(statements: list[Any], depth: int, *, may_yield: bool = True) -> None:
+        def line(text: str) -> None:
+            lines.append("    " * depth + text)
+
+        for statement in statements:
+            number, kind = len(lines), statement[0]
+            if kind == "yield" and may_yield:
+                line(f"log({number}, (yield {number}))")
+            elif kind == "await":
+                line(f"log({number}, await asyncio.sleep(0))" if is_async else f"log({number})")
+            elif kind in ("mark", "yield"):
+                line(f"log({number}, type(sys.exception()).__name__)")
+            elif kind == "return":
+                line("return" if is_async else f"return {number}")
+            elif kind == "raise":
+                line(f"raise {statement[1]}({number})" if statement[1] else "raise")
+            elif kind == "loop":
+                line("for _ in range(2):")
+                write(statement[1], depth + 1, may_yield=may_yield)
+            elif kind == "span":
+                line("with tracer.start_as_current_span('inner'):")
+                write(statement[1], depth + 1, may_yield=may_yield)
+            else:
+                line("try:")
+                write(statement[1], depth + 1, may_yield=may_yield)
+                line(f"except {statement[2]} as error:" if kind == "except" else "finally:")
+                line(f"    log({number}, type(sys.exception()).__name__)")
+                catches_close = kind == "finally" or statement[2] in ("BaseException", "GeneratorExit")
+                write(statement[-1], depth + 1, may_yield=may_yield and not catches_close)
+                if kind == "except" and catches_close:
+                    line("    raise")
+
+    write(program, 1)
+    return "\n".join([*lines, "    yield 'last'"])
+
+
+def body_of(text: str) -> Callable[..., Any]:
+    names: dict[str, Any] = {"asyncio": asyncio, "sys": sys}
+    exec(compile(text, "<body>", "exec"), names)
+    return cast("Callable[..., Any]", names["work"])
+
+
+def shown(error: BaseException | None, depth: int = 4) -> object:
+    if error is None or not depth:
+        return None
+    around = shown(error.__cause__, depth - 1), shown(error.__context__, depth - 1), error.__suppress_context__
+    return type(error).__name__, [str(each) for each in error.args], around
+
+
+def new_error(name: str) -> BaseException:
+    return cast("BaseException", eval(name)("thrown"))
+
+
+def log_into(seen: list[object]) -> Callable[..., None]:
+    def log(*what: object) -> None:
+        seen.append(what)
+
+    return log
+
+
+def driven(work: Callable[..., Any], script: list[tuple[str, str]], tracer: trace.Tracer) -> list[object]:
+    """What a consumer sees of a generator, and the body of its consumer."""
+    seen = list[object]()
+    running = work(log_into(seen), tracer)
+    for operation, error in (*script, ("close", "")):
+        try:
+            if operation == "next":
+                seen.append(next(running))
+            elif operation == "send":
+                seen.append(running.send("sent"))
+            elif operation == "throw":
+                seen.append(running.throw(new_error(error)))
+            else:
+                running.close()  # what it returns is new in Python 3.13
+        except BaseException as caught:
+            seen.append(shown(caught))
+    return seen
+
+
+async def driven_async(work: Callable[..., Any], script: list[tuple[str, str]], tracer: trace.Tracer) -> list[object]:
+    """As `driven`."""
+    seen = list[object]()
+    running = work(log_into(seen), tracer)
+    for operation, error in (*script, ("close", "")):
+        try:
+            if operation == "next":
+                seen.append(await anext(running))
+            elif operation == "send":
+                seen.append(await running.asend("sent"))
+            elif operation == "throw":
+                seen.append(await running.athrow(new_error(error)))
+            else:
+                await running.aclose()
+        except BaseException as caught:
+            seen.append(shown(caught))
+    return seen
+
+
+def check_spans(capture: Captured, seen: list[object]) -> None:
+    """One span for a body that has begun, around all that it opened."""
+    outer = [span for span in capture.spans if span.name == "work"]
+    assert len(outer) == (("begin",) in seen)
+    for span in capture.spans:
+        if span.name == "inner":
+            assert span.parent is not None
+    assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+@settings(max_examples=300, deadline=None)
+@given(programs, operations)
+def test_a_generator_is_what_it_was(program: list[Any], script: list[tuple[str, str]]) -> None:
+    """Items, results, errors with their causes, and what the body saw: all as without the decorator."""
+    work = body_of(source(program, is_async=False))
+    with captured() as capture:
+        tracer = capture.tracer_provider.get_tracer("the application's")
+        seen = contextvars.copy_context().run(driven, tm.step(name="work")(work), script, tracer)
+        check_spans(capture, seen)
+    assert seen == contextvars.copy_context().run(driven, work, script, trace.NoOpTracer())
+
+
+@settings(max_examples=300, deadline=None)
+@given(programs, operations)
+def test_an_async_generator_is_what_it_was(program: list[Any], script: list[tuple[str, str]]) -> None:
+    """As a generator."""
+    work = body_of(source(program, is_async=True))
+    with captured() as capture:
+        tracer = capture.tracer_provider.get_tracer("the application's")
+        seen = asyncio.run(driven_async(tm.step(name="work")(work), script, tracer))
+        check_spans(capture, seen)
+    assert seen == asyncio.run(driven_async(work, script, trace.NoOpTracer()))
+
+
+# --- Context managers ---
+
+
+@contextlib.contextmanager
+def opened(a: int) -> Generator[int]:
+    yield a
+
+
+@contextlib.asynccontextmanager
+async def opened_later(a: int) -> AsyncGenerator[int]:
+    yield a
+
+
+def parent_name(capture: Captured, name: str) -> str | None:
+    parent = capture.span(name).parent
+    names = {span.context.span_id: span.name for span in capture.spans if span.context is not None}
+    return None if parent is None else names[parent.span_id]
+
+
+async def test_two_decorators_on_a_context_manager(capture: Captured) -> None:
+    """Both spans are the block, one in the other."""
+    work = tm.step(name="work")(lambda: None)
+    with tm.flow(name="outer")(tm.step(name="inner")(opened))(1) as value:
+        work()
+    assert value == 1
+    assert (parent_name(capture, "work"), parent_name(capture, "inner")) == ("inner", "invoke_workflow outer")
+    capture.exporter.clear()
+    async with tm.flow(name="outer")(tm.step(name="inner")(opened_later))(1):
+        work()
+    assert (parent_name(capture, "work"), parent_name(capture, "inner")) == ("inner", "invoke_workflow outer")
+
+
+def test_a_partial_context_manager(capture: Captured) -> None:
+    """A `functools.partial` is what it is a part of."""
+    with tm.step(name="block")(functools.partial(opened, 1))() as value:
+        tm.step(name="work")(lambda: None)()
+    assert (value, parent_name(capture, "work")) == (1, "block")
+
+
+def test_a_manager_that_is_misused(capture: Captured) -> None:
+    """Entering twice, leaving twice or leaving first gives the error it always gave; the span ends all the same."""
+    manager = tm.step(name="work")(opened)(1)
+    with manager, pytest.raises(AttributeError):
+        manager.__enter__()
+    assert manager.__exit__(None, None, None) is False
+    with pytest.raises(RuntimeError):
+        tm.step(name="never")(opened)(1).__exit__(None, None, None)
+    assert [span.name for span in capture.spans] == ["work"]
+    assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+def test_a_manager_that_is_dropped_in_its_block(capture: Captured) -> None:
+    """Its span ends with it, as one whose block nobody left."""
+
+    def drop() -> None:
+        tm.step(name="work")(opened)(1).__enter__()
+
+    contextvars.copy_context().run(drop)
+    gc.collect()
+    assert attributes(capture.span("work"))["tracemind.stream.closed_early"] is True
+
+
+# --- What a plain function returns ---
+
+
+async def test_what_belongs_to_somebody_is_left_to_them(capture: Captured) -> None:
+    """A generator that its owner keeps is returned as it is: whoever stops reading it must not close it."""
+
+    async def numbers() -> AsyncGenerator[int]:
+        for number in range(4):
+            yield number
+
+    class Owner:
+        def __init__(self) -> None:
+            self.rows = (number for number in range(4))
+            self.later = numbers()
+
+        @tm.step
+        def read(self) -> Generator[int]:
+            return self.rows
+
+        @tm.step
+        def read_later(self) -> AsyncGenerator[int]:
+            return self.later
+
+    owner = Owner()
+    for _ in owner.read():
+        break
+    async for _ in owner.read_later():
+        break
+    gc.collect()
+    assert list(owner.read()) == [1, 2, 3]
+    assert [number async for number in owner.read_later()] == [1, 2, 3]
+    assert len(capture.spans) == 4
+
+
+async def test_what_has_begun_is_not_taken_over(capture: Captured) -> None:
+    """Nor is one that its function has read from: the event loop knows it already."""
+
+    @tm.step(name="work")
+    async def skips_one() -> AsyncGenerator[int]:
+        async def numbers() -> AsyncGenerator[int]:
+            for number in range(3):
+                yield number
+
+        rest = numbers()
+        await anext(rest)
+        return rest
+
+    rest = await skips_one()
+    assert len(capture.spans) == 1
+    assert [number async for number in rest] == [1, 2]
+
+
+@pytest.mark.parametrize("ending", ["closed", "cancelled"])
+async def test_a_returned_coroutine_that_never_began(capture: Captured, ending: str) -> None:
+    """Given up before it began, it is as silent as it was."""
+
+    async def work() -> None: ...
+
+    @tm.step(name="work")
+    def returns() -> Coroutine[Any, Any, None]:
+        return work()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if ending == "closed":
+            returns().close()
+        else:
+            task = asyncio.create_task(returns())
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            del task
+            await asyncio.sleep(0)  # the loop lets go of it
+        gc.collect()
+    assert len(capture.spans) == 1
+
+
+@types.coroutine
+def old_style(value: int) -> Generator[Any, Any, int]:
+    yield from asyncio.sleep(0).__await__()
+    return value
+
+
+async def test_a_generator_that_is_awaited(capture: Captured) -> None:
+    """What `types.coroutine` made stays awaitable, decorated itself or returned."""
+
+    def returns(value: int) -> Awaitable[int]:
+        return old_style(value)
+
+    assert await tm.step(name="one")(old_style)(1) == 1
+    assert await tm.step(name="two")(returns)(2) == 2
+    assert [span.name for span in capture.spans] == ["one", "two"]
+
+
+# --- What it costs ---
+
+
+def test_a_recursive_generator(capture: Captured) -> None:
+    """A recursion of some depth still ends before Python's limit does."""
+
+    @tm.step
+    def down(n: int) -> Generator[int]:
+        yield n
+        if n:
+            yield from down(n - 1)
+
+    assert sum(down(250)) == 250 * 251 / 2
+
+
+async def test_nothing_is_left_for_the_garbage_collector(capture: Captured) -> None:
+    """An error that is thrown into an async generator does not keep its frames, and what is in them, alive."""
+
+    class Prompt: ...
+
+    prompts = weakref.WeakSet[Prompt]()
+
+    @tm.step(name="work")
+    async def work(prompt: Prompt) -> AsyncGenerator[int]:
+        yield 1
+
+    async def throws() -> None:
+        prompt = Prompt()
+        prompts.add(prompt)
+        running = work(prompt)
+        await anext(running)
+        with contextlib.suppress(KeyError):
+            await running.athrow(KeyError())
+
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            await throws()
+        assert len(prompts) == 0
+    finally:
+        gc.enable()
+
+
+async def test_an_item_may_go_while_the_next_is_made(capture: Captured) -> None:
+    """Whoever reads large items holds one of them, not two."""
+
+    class Item: ...
+
+    alive = list[int]()
+
+    def new(items: weakref.WeakSet[Item]) -> Item:
+        alive.append(len(items))
+        item = Item()
+        items.add(item)
+        return item
+
+    @tm.step
+    def generator(items: weakref.WeakSet[Item]) -> Generator[Item]:
+        for _ in range(3):
+            yield new(items)
+
+    @tm.step
+    async def async_generator(items: weakref.WeakSet[Item]) -> AsyncGenerator[Item]:
+        for _ in range(3):
+            yield new(items)
+
+    running, running_async = generator(weakref.WeakSet()), async_generator(weakref.WeakSet())
+    for _ in range(3):
+        next(running)
+    for _ in range(3):
+        await anext(running_async)
+    assert alive == [0] * 6
