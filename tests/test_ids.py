@@ -45,6 +45,10 @@ def ids_of(capture: Captured, name: str) -> dict[str, Any]:
     return {name: found[name] for name in NAMES if name in found}
 
 
+def our_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name.startswith("tracemind_otel")]
+
+
 def all_ids() -> tm.using_attributes:
     return tm.using_attributes(flow_id="f-1", session_id="s-1", conversation_id="c-1", user_id="u-1", tags=["a", "b"])
 
@@ -180,7 +184,7 @@ def test_an_unusable_id_never_breaks_a_request(
         with tm.using_attributes(**options), tm.using_attributes(session_id="s"):
             work()
     assert [attributes(span).get("session.id") for span in capture.spans] == ["s", "s"]
-    (line,) = [record.getMessage() for record in caplog.records]
+    (line,) = our_lines(caplog)
     assert line.startswith(f"using_attributes: {said}")
     assert line.endswith("; it is left out")
     with pytest.raises(tm.ConfigError, match=said):
@@ -221,7 +225,7 @@ def test_each_flow_says_which_id_it_lacks(caplog: pytest.LogCaptureFixture) -> N
         run = flow(echo)
         for _ in range(2):
             run("the prompt", b=2)
-    assert [record.getMessage() for record in caplog.records] == [
+    assert our_lines(caplog) == [
         line
         for name in ("first", "second")
         for line in (
