@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import socket
 import threading
 from collections.abc import AsyncGenerator, Generator
@@ -21,10 +22,12 @@ try:
     import uvicorn
     from fastapi import FastAPI
     from fastapi.responses import StreamingResponse
+    from pydantic import BaseModel
 except ImportError as error:
     raise SystemExit(f"{error.name} is not installed: pip install fastapi uvicorn") from error
 
 TOY_PRICE = tm.Price.from_mapping({"model": "toy-1", "input": 0.15, "output": 0.60})  # USD per million tokens
+QUESTION = {"question": "When does a stream end?", "session": "s-1"}
 MODEL = FakeLLMClient(20, text="A stream ends with its last word, or with its reader. " * 3, chunk_gap_ms=10)
 
 
@@ -44,9 +47,14 @@ async def answer(question: str, session: str) -> AsyncGenerator[str, None]:
 app = FastAPI()
 
 
-@app.get("/ask")
-async def ask(question: str, session: str) -> StreamingResponse:
-    return StreamingResponse(answer(question, session), media_type="text/plain")
+class Question(BaseModel):
+    question: str
+    session: str
+
+
+@app.post("/ask")  # a query would put the question into every server's log and span
+async def ask(asked: Question) -> StreamingResponse:
+    return StreamingResponse(answer(asked.question, asked.session), media_type="text/plain")
 
 
 @contextlib.contextmanager
@@ -71,12 +79,11 @@ def main() -> int:
     arguments = parser.parse_args()
     with tm.configure(service_name="fastapi", file=arguments.file, prices=[TOY_PRICE]), serving(arguments.port) as url:
         if arguments.serve:
-            print(f"curl -N '{url}/ask?question=why&session=s-1'", flush=True)
+            print(f"curl -N {url}/ask --json '{json.dumps(QUESTION)}'", flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()
         else:
-            question = {"question": "When does a stream end?", "session": "s-1"}
-            with httpx.stream("GET", f"{url}/ask", params=question, trust_env=False) as reply:
+            with httpx.stream("POST", f"{url}/ask", json=QUESTION, trust_env=False) as reply:
                 for piece in reply.iter_text():
                     print(piece, end="", flush=True)
     print(f"\nSee the trace: python -m tracemind_otel view {arguments.file}")

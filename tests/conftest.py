@@ -10,6 +10,9 @@ from opentelemetry import trace
 
 from tests.support import Captured, captured
 from tracemind_otel.ai.llm import pricing
+from tracemind_otel.runtime.budget import COUNTED_AS_ZERO
+from tracemind_otel.runtime.faults import FAULTS
+from tracemind_otel.runtime.ids import LEFT_OUT
 
 _KEYS_AND_ADDRESSES = (
     *("_API_KEY", "_BASE_URL", "_API_URL", "_AD_TOKEN", "_API_VERSION"),
@@ -27,10 +30,12 @@ def capture() -> Iterator[Captured]:
 
 @pytest.fixture(autouse=True)
 def _clean_slate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No key of the machine, no prices of another test, and no span left open behind."""
+    """No key of the machine, no prices of another test, nothing that the log said already, and no span left open."""
     for name in list(os.environ):
         if name.endswith(_KEYS_AND_ADDRESSES) or name.startswith("OTEL_"):
             monkeypatch.delenv(name)
+    for said in (FAULTS, LEFT_OUT, COUNTED_AS_ZERO):
+        said.forget()
     yield
     pricing.set_prices([])
     assert trace.get_current_span() is trace.INVALID_SPAN, "a span is still current after the test"

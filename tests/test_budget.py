@@ -8,7 +8,7 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any, cast
@@ -36,7 +36,7 @@ from tracemind_otel.errors import (
     LLMTimeoutError,
 )
 from tracemind_otel.otel.budget import budget, checked_limits
-from tracemind_otel.runtime.budget import Budget, current_budget, reserve
+from tracemind_otel.runtime.budget import Budget, Reservation, current_budget, reserve
 from tracemind_otel.runtime.context import restore
 from tracemind_otel.runtime.recorder import InMemoryRecorder, Recorder
 from tracemind_otel.runtime.rollup import FlowScope, enter_flow
@@ -47,6 +47,7 @@ from tracemind_otel.runtime.spending import (
     BudgetThreshold,
     Estimate,
     ModelSpending,
+    Use,
 )
 
 PROMPT = "The secret plan of tomorrow, in short: go"
@@ -130,8 +131,9 @@ def figures(spent: BudgetSpent) -> tuple[float, int, int]:
 
 
 def settle(spending: Budget, estimate: Estimate, cost_usd: float, tokens: int) -> None:
-    spending.settle(estimate, cost_usd, tokens, is_presumed=False)
-    spending.tell(estimate, cost_is_known=True)
+    use = Use(cost_usd=cost_usd, tokens=tokens)
+    spending.settle(estimate, use)
+    spending.tell(estimate, use)
 
 
 def refusal(budget: Budget, estimate: Estimate = FREE) -> BudgetExceededError:
@@ -377,7 +379,7 @@ async def test_without_a_price_a_call_counts_as_zero_if_so_stated(caplog: pytest
         results = [await call(client, model=model) for model in ("unknown-1", "unknown-2", "unknown-1", "m", "m", "m")]
     assert [is_refused(result) for result in results] == [False] * 5 + [True]
     assert figures(spending.spent) == (1.0, 250, 5)
-    assert spending.spent.unpriced_calls == 3
+    assert spending.spent.unpriced_attempts == 3
     warned = [record.getMessage() for record in caplog.records if "counts as zero" in record.getMessage()]
     assert warned == [
         f"budget of 'research': what calls of acme/unknown-{number} cost is unknown and counts as zero"
@@ -390,7 +392,7 @@ async def test_unknown_prices_do_not_matter_without_a_limit_in_usd() -> None:
     with budget(max_tokens=60) as spending:
         result = await call(Provider(), model="nobody-knows")
     assert result["status"] == "ok"
-    assert (spending.spent.tokens, spending.spent.unpriced_calls) == (50, 1)
+    assert (spending.spent.tokens, spending.spent.unpriced_attempts) == (50, 1)
 
 
 async def test_the_budgets_around_a_call_have_a_policy_each() -> None:
@@ -427,7 +429,7 @@ async def test_a_reply_without_the_promised_cost_blinds_the_budget() -> None:
         first, second = await call(client, model="nobody-knows"), await call(client)
     assert first["status"] == "ok"
     assert "what a call of acme/nobody-knows cost stayed unknown" in second["reason"]
-    assert (client.sent, spending.spent.unpriced_calls) == (1, 1)
+    assert (client.sent, spending.spent.unpriced_attempts) == (1, 1)
 
 
 async def test_a_reply_without_a_cost_counts_as_what_was_held(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -578,7 +580,72 @@ async def test_attempts_of_unknown_price_are_not_repeated() -> None:
     assert client.sent == 1
     assert "what a call of acme/unknown cost stayed unknown" in reason
     assert "Begin a new budget" in reason
-    assert spending.spent.unpriced_calls == 1
+    assert spending.spent.unpriced_attempts == 1
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "figure"),
+    [
+        (LLMRateLimitError("slow down", status_code=429, retry_after_s=60.0), (0.0, 0, 1)),
+        (LLMTimeoutError("too slow", retry_after_s=60.0), (0.20, 20, 1)),
+    ],
+    ids=["refused", "timed out"],
+)
+async def test_cancelled_while_it_waits_to_repeat(
+    fault: LLMError, figure: tuple[float, int, int], streams: bool
+) -> None:
+    """Nothing is in flight then: an attempt that failed counts once, if at all, and the one to come not."""
+    waits = asyncio.Event()
+
+    class Tells(Recorder):
+        def record_step_retry(self, *_: object, **__: object) -> None:
+            waits.set()
+
+    class Broken(Provider):
+        async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
+            raise fault
+            yield ()
+
+    client, options = Broken(fault), cast("dict[str, Any]", {"max_tokens": 9, "max_retries": 2})
+    with budget(max_cost_usd=5.0) as spending:
+        work = anext(stream(client, Tells(), **options)) if streams else call(client, recorder=Tells(), **options)
+        task = asyncio.ensure_future(cast("Coroutine[Any, Any, object]", work))
+        await waits.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert figures(spending.spent) == figure
+
+
+def test_two_that_repeat_at_once_do_not_share_one_place() -> None:
+    """To look for room and to take it is one step, in the budget and in those around it."""
+    outer = Budget(BudgetLimits(max_tokens=10_000), name="outer")
+    estimate = Estimate(model="acme/m", tokens=10)
+    for _ in range(200):
+        inner = Budget(BudgetLimits(max_tokens=30), name="inner", parent=outer)
+        held, ready = [reserve(inner, estimate) for _ in range(2)], threading.Barrier(2)
+
+        def repeat(reservation: Reservation, ready: threading.Barrier = ready) -> bool:
+            ready.wait()
+            return reservation.repeat()
+
+        with ThreadPoolExecutor(2) as pool:
+            assert sorted(pool.map(repeat, held)) == [False, True]
+        for each in held:
+            each.give_back()
+        assert (inner.spent.tokens, inner.spent.presumed_tokens) == (10, 10)
+    assert (outer.spent.tokens, outer._held.tokens) == (2_000, 0)
+
+
+async def test_what_is_presumed_is_said() -> None:
+    """Of a reply that names its cost alone the tokens are presumed; of one without a price, the cost is missing."""
+    with budget(max_tokens=1_000) as spending:
+        await call(Provider(LLMUsage(0, 0, 0, 0.25)), max_tokens=9)
+        await call(Provider(LLMTimeoutError("too slow")), max_tokens=9)
+    spent = spending.spent
+    assert (spent.cost_usd, spent.presumed_cost_usd, spent.unpriced_attempts) == (0.25, 0.0, 1)
+    assert (spent.tokens, spent.presumed_tokens) == (40, 40)
 
 
 @pytest.mark.parametrize("own_transport", [False, True], ids=["aiohttp", "httpx"])
@@ -878,6 +945,7 @@ async def test_the_thresholds_are_events_of_the_span_around_the_block(capture: C
     found = events(capture.span("outside"), "tracemind.budget")
     assert [dict(event) for event in found] == [
         {
+            "tracemind.budget.name": "budget",
             "tracemind.budget.kind": "cost_usd",
             "tracemind.budget.limit": 1.0,
             "tracemind.budget.spent": spent,
@@ -913,7 +981,6 @@ def test_a_callback_that_raises_does_no_harm(monkeypatch: pytest.MonkeyPatch, ca
         found.append(threshold.fraction)
         raise RuntimeError("mine")
 
-    monkeypatch.setattr("tracemind_otel.runtime.faults._said", dict[tuple[str, str], object]())
     spending = Budget(BudgetLimits(max_llm_calls=1), name="b", on_threshold=fail)
     reserve(spending, FREE).settle(USAGE, is_free=False)
     assert found == [0.5, 0.8, 1.0]

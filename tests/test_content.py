@@ -98,7 +98,8 @@ def test_every_value_has_a_form(value: object, text: str) -> None:
         *("access_token", "accessToken", "credentials", "private_key", "passphrase", "password1", "passwords", "pass"),
         *("passcode", "jwt", "auth_header", "X-Auth-Key", "Ocp-Apim-Subscription-Key", "account_key", "signing_key"),
         *("private_key_pem", "client_secret_value", "clientsecret", "authtoken", "accesstoken", "openai.api.key"),
-        *("apikeys", "refresh_tokens", "dbPassword", "password_hash"),
+        *("apikeys", "refresh_tokens", "dbPassword", "password_hash", "PGPASSWORD", "DBPassword", "AWSSecretKey"),
+        *("HTTPAuthorization", "XApiKey"),
     ],
 )
 def test_a_name_that_says_secret(name: str) -> None:
@@ -150,6 +151,8 @@ SECRETS = [
     "tgp_v1_abcdefgh1234ijklmnop",
     "r8_abcdefgh1234ijklmnop",
     "xapp-1-A012345678-0123456789",
+    "hf_AbcDefGhiJklMnoPqrStuVwxYzabcDefGh",
+    "gho_AbcDefGhiJklMnoPqrStuVwx",
     "bearer abcdefgh12345678",
     "BASIC dXNlcjpwYXNz",
 ]
@@ -172,7 +175,13 @@ def test_a_key_inside_a_text(secret: str) -> None:
         ('{"api_key": "hunter2 x", "n": 1}', '{"api_key": [redacted], "n": 1}'),
         (r'"{\"clientSecret\": \"hunter2\"}"', None),
         ("Authorization: Basic hunter2", "Authorization: [redacted]"),
-        ("Authorization: Token hunter2", "Authorization: [redacted]"),
+        ("Authorization: Bearer hunter2-12345678", "Authorization: [redacted]"),
+        ("Authorization: ApiKey hunter2\nAccept: a/b", "Authorization: [redacted]\nAccept: a/b"),
+        ("Cookie: a=1; sid=hunter2", "Cookie: [redacted]"),
+        ('{"Authorization": "Key hunter2", "n": 1}', None),
+        (r'{"password": "ab\"cd hunter2"}', '{"password": [redacted]}'),
+        ('{"password": "never closed hunter2', '{"password": [redacted]'),
+        ("dbPassword=hunter2 userToken=hunter2 PGPASSWORD=hunter2", None),
         ("token=hunter2", "token=[redacted]"),
         ("id_sk-abcdefgh1234ijklmnop", "id_[redacted]"),
         ("x%20sk-abcdefgh1234ijklmnop", "x%20[redacted]"),
@@ -194,7 +203,7 @@ def test_a_secret_by_its_name_inside_a_text(text: str, shown: str | None) -> Non
         "skeleton-components-of-a-page",
         "the pk_customer_orders table",
         "rk3588-orangepi5-plus-board",
-        "max_tokens=500, tokens: 12",
+        "max_tokens=500, tokens: 12, session tokens: 1500",
         "https://example.com/a:b@c",
         "the key: a song",
     ],
@@ -223,12 +232,13 @@ class Hidden:
         ([("x-api-key", "hunter2"), ("accept", "a/b")], [["x-api-key", "[redacted]"], ["accept", "a/b"]]),
         ([(b"Authorization", b"hunter2")], [["<bytes of 13>", "[redacted]"]]),
         ({"name": "x-api-key", "value": "hunter2"}, {"name": "x-api-key", "value": "[redacted]"}),
+        ({"Value": "hunter2", "Name": "DB_PASSWORD"}, {"Value": "[redacted]", "Name": "DB_PASSWORD"}),
         ({"name": "accept", "value": "a/b"}, {"name": "accept", "value": "a/b"}),
         ({b"password": "hunter2"}, {"password": "[redacted]"}),
         ({Name.PASSWORD: "hunter2"}, {'"password"': "[redacted]"}),
         ({("db", "password"): "hunter2"}, {'["db", "password"]': "[redacted]"}),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_a_name_in_any_container(value: object, shown: object) -> None:
     """Named tuples, header lists, names of other types, and fields that their own class does not show."""

@@ -503,6 +503,7 @@ async def test_an_exception(capture: Captured, decorate: Callable[[Any], Any], i
     assert set(event) == {"exception.type", "exception.stacktrace"}
     assert event["exception.type"] == "ValueError"
     assert event["exception.stacktrace"].endswith("fail_later" if is_async else "fail")
+    assert "tracemind_otel" not in event["exception.stacktrace"]
     assert "secret" not in span.to_json()
 
 
@@ -585,6 +586,40 @@ def test_the_duration_of_a_flow(capture: Captured) -> None:
     assert [p.count for p in points] == [1, 1]
     assert list(points[0].explicit_bounds) == [1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200]
     assert points[0].exemplars[0].span_id == span_id(capture.spans[0])
+
+
+def test_durations_by_team(capture: Captured) -> None:
+    """A flow's attribute that `configure` named is on its own duration, and on those of the tools below it."""
+    use_providers(
+        Providers(
+            tracer_provider=capture.tracer_provider,
+            meter_provider=capture.meter_provider,
+            metric_attributes=("team", "tier"),
+        )
+    )
+    tool = tm.tool(name="tool")(lambda: None)
+    tm.flow(name="flow", attributes={"team": "search"})(tool)()
+    tool()
+    for metric, teams in (
+        ("gen_ai.invoke_workflow.duration", {"search"}),
+        ("gen_ai.execute_tool.duration", {"search", None}),
+    ):
+        assert {(p.attributes or {}).get("team") for p in capture.points(metric)} == teams
+
+
+def test_a_tool_is_named_as_a_model_calls_it(capture: Captured) -> None:
+    """By the function's own name; flows, agents and steps are told apart by their class."""
+    Shop().look_up()
+    assert {span.name for span in capture.spans} == {"execute_tool look_up", "Shop.find"}
+
+
+class Shop:
+    @tm.tool
+    def look_up(self) -> None:
+        self.find()
+
+    @tm.step
+    def find(self) -> None: ...
 
 
 def test_a_step_is_not_measured(capture: Captured) -> None:
@@ -697,15 +732,25 @@ def test_what_is_no_function(decorate: Any) -> None:
         ("name", r"write @\w+\(name='name'\)"),
         (Service, "is a class; decorate its methods"),
         (5, "int is no function"),
-        (property(lambda _: 1), "property is no function"),
+        (property(lambda _: 1), "put it below @property, next to the function"),
     ):
         with pytest.raises(TypeError, match=said):
             decorate(wrong)
     for name in ("", 5):
         with pytest.raises(tm.ConfigError, match="it must be a text that is not empty"):
             decorate(name=name)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'nmae'"):
+    with pytest.raises(TypeError, match="has no option 'nmae'; its options are name, attributes, "):
         decorate(nmae="work")
+    for attributes, said in ((["a"], "attributes is list; it must be a mapping"), ({1: "a"}, "has the name 1")):
+        with pytest.raises(tm.ConfigError, match=said):
+            decorate(attributes=attributes)
+
+
+def test_an_option_of_another_decorator() -> None:
+    """It is said whose it is."""
+    options: Any = {"session_id": "s"}
+    with pytest.raises(TypeError, match="@step\\(\\) has no option 'session_id'; only @flow has it"):
+        tm.step(**options)
 
 
 # --- Faults of telemetry ---

@@ -127,7 +127,7 @@ def test_a_reader_who_leaves_ends_flow_and_call_once(
     """Whoever disconnects in the middle of an answer leaves no span open, and is no error."""
     server, url = endpoint
     question = {"question": "why?", "session": "s-9"}
-    with httpx.stream("GET", f"{url}/ask", params=question, trust_env=False) as reply:
+    with httpx.stream("POST", f"{url}/ask", json=question, trust_env=False) as reply:
         assert next(reply.iter_text())
     server.send_signal(signal.SIGINT)
     assert server.wait(timeout=30) == 0

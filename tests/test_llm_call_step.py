@@ -18,7 +18,6 @@ from tracemind_otel.ai.llm import AsyncLLMClient, LLMRequest, LLMResponse, LLMUs
 from tracemind_otel.ai.llm.policy import RetryPolicy
 from tracemind_otel.ai.llm.providers import FakeLLMClient
 from tracemind_otel.errors import ConfigError, LLMError, LLMRateLimitError, LLMServerError, UnknownProviderError
-from tracemind_otel.runtime import faults
 from tracemind_otel.runtime.recorder import (
     CompositeRecorder,
     InMemoryRecorder,
@@ -92,11 +91,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         return RetryPolicy(max_retries=max_retries, first_delay_s=0.001)
 
     monkeypatch.setattr(step_module, "_policy", quick_policy)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_was_reported_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "_said", dict[tuple[str, str], object]())
 
 
 # --- Results ---

@@ -61,6 +61,7 @@ def one(pool):
 @tm.flow
 def two(pool):
     headers = tm.inject_context()
+    assert pool.submit(tm.inject_context).result() == {}  # what does not continue a trace is in none
     return headers, pool.submit(job, headers).result()
 
 with tm.configure(file="forked.otlp.jsonl"):
@@ -323,7 +324,7 @@ def test_a_forked_worker_is_in_no_flow_but_that_of_its_job(tmp_path: Path) -> No
 
 
 WORKERS = """
-import multiprocessing
+import multiprocessing, sys
 from concurrent.futures import ProcessPoolExecutor
 import tracemind_otel as tm
 
@@ -331,18 +332,61 @@ def start():
     tm.configure(file="worker.otlp.jsonl")
 
 @tm.flow(name="job")
-def job():
-    return 7
+def job(headers):
+    with tm.continue_trace(headers), tm.step(name="work"):
+        return 7
 
-if __name__ == "__main__":
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"), initializer=start) as pool:
-        assert pool.submit(job).result() == 7
+def main():
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"), initializer=INITIALIZER) as pool:
+        with tm.flow(name="parent"):
+            assert pool.submit(job, tm.inject_context()).result() == 7
+
+PARENT
 """
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
-def test_a_forked_worker_sends_its_last_spans(tmp_path: Path) -> None:
-    """It ends without `atexit`, and yet nothing of what it did is lost."""
-    done = run("-W", "ignore::DeprecationWarning", "-c", WORKERS, directory=tmp_path)
+@pytest.mark.parametrize(
+    ("initializer", "parent", "found"),
+    [
+        ("start", "main()", {"worker.otlp.jsonl": ["work", "invoke_workflow job"]}),
+        (
+            "None",
+            "with tm.configure(file='parent.otlp.jsonl'): main()",
+            {"parent.otlp.jsonl": ["invoke_workflow job", "invoke_workflow parent", "work"]},
+        ),
+        (
+            "start",
+            "with tm.configure(file='parent.otlp.jsonl'): main()",
+            {"parent.otlp.jsonl": ["invoke_workflow parent"], "worker.otlp.jsonl": ["invoke_workflow job", "work"]},
+        ),
+    ],
+    ids=["configured there", "configured here", "configured in both"],
+)
+def test_a_forked_worker_sends_its_last_spans(
+    tmp_path: Path, initializer: str, parent: str, found: dict[str, list[str]]
+) -> None:
+    """It ends without `atexit`, and yet nothing of what it did is lost, whoever has configured."""
+    program = WORKERS.replace("INITIALIZER", initializer).replace("PARENT", parent)
+    done = run("-W", "ignore::DeprecationWarning", "-c", program, directory=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [span.name for span in read(tmp_path / "worker.otlp.jsonl")] == ["invoke_workflow job"]
+    for file, names in found.items():
+        assert sorted(span.name for span in read(tmp_path / file)) == sorted(names)
+
+
+def test_headers_as_brokers_hand_them_over(capture: Captured) -> None:
+    """As bytes."""
+    headers = {name.encode(): value.encode() for name, value in hand_over().items()}
+    with tm.continue_trace(headers):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        tm.step(name="child")(lambda: None)()
+    assert trace_and_parent(capture, "child") == of_parent(capture)
+    assert found_ids(attributes(capture.span("child"))) == IDS
+
+
+def test_an_id_of_somebody_else_in_the_baggage(capture: Captured) -> None:
+    """Others use these names too: what the application has there stays, and is no reason to send ours along."""
+    token = otel_context.attach(baggage.set_baggage("user.id", "theirs"))
+    with tm.using_attributes(session_id="s-1"):
+        assert dict(baggage.get_all()) == {"user.id": "theirs"}
+        assert tm.inject_context()["baggage"] == "session.id=s-1,user.id=theirs"
+    otel_context.detach(token)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tracemind_otel.ai.llm.types import LLMResponse, LLMUsage
-from tracemind_otel.runtime import faults
 from tracemind_otel.runtime import recorder as port
 from tracemind_otel.runtime.recorder import (
     CompositeRecorder,
@@ -133,11 +132,6 @@ class FailingContext(StepHandle):
 
 
 FAULTY = [FailsToBegin, FailsAlways, FailsToEnter, FailsToLeave]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_was_reported_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "_said", dict[tuple[str, str], object]())
 
 
 def run_through(handle: StepHandle) -> str:

@@ -243,6 +243,36 @@ def test_a_tracer_provider_alone_is_joined(sink: Sink, arguments: str, paths: se
     assert sink.paths == paths
 
 
+def test_a_file_that_is_not_written_is_said(sink: Sink) -> None:
+    """Beside somebody's tracer provider a file gets nothing, and the log says why."""
+    ended = python(
+        """
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import TracerProvider
+
+        trace.set_tracer_provider(TracerProvider())
+        tm.configure(file="never.jsonl")
+        """
+    )
+    assert (ended.code, ended.stderr.count("\n")) == (0, 1)
+    assert "never.jsonl is not written: there is a tracer provider already" in ended.stderr
+
+
+def test_durations_arrive_without_any_call(sink: Sink) -> None:
+    """A flow and a tool that called no model are measured all the same."""
+    passes(
+        """
+        telemetry = tm.configure(endpoint=sys.argv[1])
+        tm.flow(name="flow")(tm.tool(name="tool")(lambda: None))()
+        telemetry.shutdown()
+        """,
+        sink.url,
+    )
+    metrics = sink.metrics()
+    assert set(metrics) == {"gen_ai.invoke_workflow.duration", "gen_ai.execute_tool.duration"}
+    assert all(metric.histogram.data_points[0].count == 1 for metric in metrics.values())
+
+
 def test_passed_providers_are_joined(capture: Captured) -> None:
     """Providers that are passed are used without becoming global; shutting down leaves them open."""
     with tm.configure(tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider) as telemetry:

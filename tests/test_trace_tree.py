@@ -164,14 +164,15 @@ def test_children_stand_under_their_parents_by_start() -> None:
 @pytest.mark.parametrize(
     ("kind", "limit", "spent", "said"),
     [
-        ("cost_usd", 1.0, 0.85, "budget: 80 % of $1.00 reached, $0.85 spent"),
-        ("tokens", 10_000, 8_100, "budget: 80 % of 10,000 tokens reached, 8,100 spent"),
-        ("llm_calls", 10, 8, "budget: 80 % of 10 calls reached, 8 spent"),
+        ("cost_usd", 1.0, 0.85, "budget research: 80 % of $1.00 reached, $0.85 spent"),
+        ("tokens", 10_000, 8_100, "budget research: 80 % of 10,000 tokens reached, 8,100 spent"),
+        ("llm_calls", 10, 8, "budget research: 80 % of 10 calls reached, 8 spent"),
     ],
 )
 def test_a_budget_is_told_where_it_ran_low(kind: str, limit: float, spent: float, said: str) -> None:
     """The flow shows which part of its budget was reached, between the calls before it and after it."""
     values: dict[str, Scalar] = {
+        semconv.TRACEMIND_BUDGET_NAME: "research",
         semconv.TRACEMIND_BUDGET_KIND: kind,
         semconv.TRACEMIND_BUDGET_LIMIT: limit,
         semconv.TRACEMIND_BUDGET_SPENT: spent,
@@ -181,6 +182,13 @@ def test_a_budget_is_told_where_it_ran_low(kind: str, limit: float, spent: float
     calls = [span(name, "flow", start_ns=start) for name, start in (("before", 4), ("after", 6))]
     text = shown([span("flow", start_ns=1, events=(event,)), *calls])
     assert text.index("before") < text.index(said) < text.index("after")
+
+
+def test_ids_stand_where_they_begin() -> None:
+    """On the span that set them, and not again on everything below."""
+    ids: dict[str, Scalar] = {semconv.SESSION_ID: "s-17", semconv.USER_ID: "ada"}
+    text = shown([span("flow", attributes=ids), span("step", "flow", attributes=ids)])
+    assert text.count("session s-17, user ada") == 1
 
 
 def test_a_generator_that_was_not_read_to_its_end() -> None:

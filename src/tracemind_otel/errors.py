@@ -163,7 +163,7 @@ class BudgetExceededError(LLMError):
         budget: the budget's name, that of its flow.
         kind: what is limited.
         limit: the limit, in USD, tokens or calls.
-        spent: what was spent of it by calls that have ended.
+        spent: what was spent of it by attempts that have ended.
         spent_on: `spent` by `provider/model`, the most first.
     """
 

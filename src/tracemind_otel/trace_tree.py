@@ -100,6 +100,7 @@ class _TraceTree:
         parts = _span_parts(span)
         if parent is not None and span.service and span.service != parent.service:
             parts.append((f"[{span.service}]", "dim"))
+        parts.append((_ids(span.attributes, {} if parent is None else parent.attributes), "dim"))
         if parent is None and span.parent_id:
             why = "parents form a circle" if span.parent_id in self._ids else "parent not in this file"
             parts.append((f"({why})", "dim"))
@@ -137,6 +138,17 @@ def _span_parts(span: FileSpan) -> list[_Part]:
         ("closed early" if span.attributes.get(semconv.TRACEMIND_STREAM_CLOSED_EARLY) is True else "", "magenta"),
         (_error(span), "bold red"),
     ]
+
+
+_IDS = {semconv.SESSION_ID: "session", semconv.USER_ID: "user", semconv.GEN_AI_CONVERSATION_ID: "conversation"}
+
+
+def _ids(attributes: Mapping[str, Scalar], above: Mapping[str, Scalar]) -> str:
+    """`session s-17, user ada`, where they begin."""
+    begun = (
+        (word, attributes[name]) for name, word in _IDS.items() if attributes.get(name) not in (None, above.get(name))
+    )
+    return ", ".join(f"{word} {value}" for word, value in begun)
 
 
 def _duration(span: FileSpan) -> str:
@@ -268,7 +280,9 @@ def _retry_parts(attributes: Mapping[str, Scalar]) -> list[_Part]:
 
 
 def _budget_parts(attributes: Mapping[str, Scalar]) -> list[_Part]:
-    """`budget: 80 % of $1.00 reached, $0.85 spent`."""
+    """`budget research: 80 % of $1.00 reached, $0.85 spent`."""
+    name = attributes.get(semconv.TRACEMIND_BUDGET_NAME)
+    budget = f"budget {name}" if isinstance(name, str) and name != "budget" else "budget"
     is_money = attributes.get(semconv.TRACEMIND_BUDGET_KIND) == "cost_usd"
     fraction = _number(attributes, semconv.TRACEMIND_BUDGET_FRACTION)
     reached = "?" if fraction is None else f"{fraction * 100:.0f} %"
@@ -277,7 +291,7 @@ def _budget_parts(attributes: Mapping[str, Scalar]) -> list[_Part]:
         for name in (semconv.TRACEMIND_BUDGET_LIMIT, semconv.TRACEMIND_BUDGET_SPENT)
     )
     unit = "" if is_money else " tokens" if attributes.get(semconv.TRACEMIND_BUDGET_KIND) == "tokens" else " calls"
-    return [(f"budget: {reached} of {limit}{unit} reached, {spent} spent", "yellow")]
+    return [(f"{budget}: {reached} of {limit}{unit} reached, {spent} spent", "yellow")]
 
 
 def _amount(value: float | None, *, is_money: bool) -> str:

@@ -2,8 +2,8 @@
 
 The SDK cleans, copies, sorts and hashes the attributes of every measurement, which costs more than the span. Ours
 are built once and never change, so here a series is found by the identity of its attributes. Counters are read by
-the SDK through observable counters; histograms, for which it has no such door, are added to what its reader
-exports. Both arrive as the SDK's own would.
+the SDK through observable counters; histograms, for which it has no such door, take the places that they hold in what
+its reader exports. Both arrive as the SDK's own would.
 """
 
 from __future__ import annotations
@@ -133,6 +133,10 @@ class OwnHistogram:
             if span is not None and span.trace_flags.sampled:
                 series.exemplars[bucket] = _Sample(amount, time.time_ns(), span)
 
+    def stand_in(self, options: CallbackOptions) -> Iterable[Observation]:
+        """A point in this metric's place, so that the SDK exports what it would else take for nothing."""
+        return [Observation(0)] if self._series.items() else []
+
     def _new_series(self, attributes: Attributes) -> _Distribution:
         started_ns = self._collected_ns or time.time_ns()
         return self._series.put(attributes, _Distribution(len(self._boundaries) + 1, started_ns))
@@ -196,11 +200,12 @@ class OwnInstruments:
     def histogram(self, name: str, unit: str, description: str, boundaries: Sequence[float]) -> OwnHistogram:
         """The histogram of that name."""
         if name not in self._histograms:
-            self._histograms[name] = OwnHistogram(name, unit, description, boundaries)
+            self._histograms[name] = histogram = OwnHistogram(name, unit, description, boundaries)
+            self._meter.create_observable_up_down_counter(name, [histogram.stand_in], unit, description)
         return self._histograms[name]
 
     def add_histograms(self, data: MetricsData) -> MetricsData:
-        """What the SDK's reader exports, with our histograms beside our counters."""
+        """What the SDK's reader exports, with our histograms in their places."""
         from opentelemetry.sdk.metrics.export import MetricsData
 
         return MetricsData(
@@ -209,13 +214,15 @@ class OwnInstruments:
 
     def _added(self, scopes: Sequence[ScopeMetrics]) -> list[ScopeMetrics]:
         return [
-            replace(scope, metrics=[*scope.metrics, *self._collect()]) if scope.scope.name == SCOPE_NAME else scope
+            replace(scope, metrics=[*self._real(scope.metrics)]) if scope.scope.name == SCOPE_NAME else scope
             for scope in scopes
         ]
 
-    def _collect(self) -> Iterator[Metric]:
+    def _real(self, metrics: Sequence[Metric]) -> Iterator[Metric]:
         time_ns = time.time_ns()
-        for histogram in self._histograms.values():
-            metric = histogram.collect(delta=self._delta, time_ns=time_ns)
-            if metric is not None:
+        for metric in metrics:
+            histogram = self._histograms.get(metric.name)
+            if histogram is None:
                 yield metric
+            elif (collected := histogram.collect(delta=self._delta, time_ns=time_ns)) is not None:
+                yield collected

@@ -41,6 +41,7 @@ def add_budget_event(span: Span, threshold: BudgetThreshold) -> None:
         span.add_event(
             semconv.BUDGET_EVENT,
             {
+                semconv.TRACEMIND_BUDGET_NAME: threshold.budget,
                 semconv.TRACEMIND_BUDGET_KIND: threshold.kind,
                 # Of one type whatever is limited: a backend may refuse a field that changes its type.
                 semconv.TRACEMIND_BUDGET_LIMIT: float(threshold.limit),
@@ -99,7 +100,7 @@ class budget(Block["budget"]):  # noqa: N801  a function to whoever uses it
 
     @property
     def spent(self) -> BudgetSpent:
-        """What was spent so far by the calls that have ended.
+        """What was spent so far by the attempts that have ended.
 
         Raises:
             RuntimeError: the block has not begun.

@@ -151,14 +151,13 @@ class _Writer:
 
     def _mapping(self, items: Iterable[tuple[object, object]], count: int, depth: int) -> dict[str, object]:
         shown: dict[str, object] = {}
-        says_secret = False
-        for key, value in itertools.islice(items, self._shape.items):
+        named = [(self._name(key, depth), value) for key, value in itertools.islice(items, self._shape.items)]
+        hides_value = any(name.lower() in _NAME_NAMES and _is_secret_text(value) for name, value in named)
+        for name, value in named:
             if self._nodes_left <= 0:
                 break
-            name = self._name(key, depth)
-            hides = is_secret_name(name) or (says_secret and name in _VALUE_NAMES)
+            hides = is_secret_name(name) or (hides_value and name.lower() in _VALUE_NAMES)
             shown[self._text(name)] = REDACTED if hides else self.plain(value, depth + 1)
-            says_secret = says_secret or (name in _NAME_NAMES and _is_secret_text(value))
         if len(shown) < count:
             shown["…"] = f"{count - len(shown)} more"
         return shown

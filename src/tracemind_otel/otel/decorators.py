@@ -18,7 +18,8 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from dataclasses import replace
+from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
 from ..errors import ConfigError
 from ..runtime.context import Block
@@ -107,6 +108,7 @@ def flow(function: Callable[P, R] | None = None, /, **options: Unpack[FlowOption
         ConfigError: an option has a value that is not allowed; the message names it.
         TypeError: what is decorated is no function.
     """
+    _check_options("flow", options, FlowOptions)
     decorator = _flow_decorator(**options)
     return decorator if function is None else decorator(function)
 
@@ -131,7 +133,7 @@ def agent(function: Callable[P, R] | None = None, /, **options: Unpack[SpanOptio
         ConfigError: an option has a value that is not allowed; the message names it.
         TypeError: what is decorated is no function.
     """
-    decorator = SpanDecorator(AGENT, **options)
+    decorator = _span_decorator(AGENT, **options)
     return decorator if function is None else decorator(function)
 
 
@@ -154,7 +156,7 @@ def tool(function: Callable[P, R] | None = None, /, **options: Unpack[SpanOption
         ConfigError: an option has a value that is not allowed; the message names it.
         TypeError: what is decorated is no function.
     """
-    decorator = SpanDecorator(TOOL, **options)
+    decorator = _span_decorator(TOOL, **options)
     return decorator if function is None else decorator(function)
 
 
@@ -178,8 +180,13 @@ def step(function: Callable[P, R] | None = None, /, **options: Unpack[SpanOption
         ConfigError: an option has a value that is not allowed; the message names it.
         TypeError: what is decorated is no function.
     """
-    decorator = SpanDecorator(STEP, **options)
+    decorator = _span_decorator(STEP, **options)
     return decorator if function is None else decorator(function)
+
+
+def _span_decorator(kind: Kind, **options: Unpack[SpanOptions]) -> SpanDecorator:
+    _check_options(kind.decorator, options, SpanOptions)
+    return SpanDecorator(kind, **options)
 
 
 def _flow_decorator(
@@ -221,6 +228,7 @@ class SpanDecorator(Block[None]):
         flow: FlowPlan | None = None,
     ) -> None:
         _check_name(name)
+        _check_attributes(attributes)
         self._kind = kind
         self._name = name
         self._attributes = attributes
@@ -234,17 +242,22 @@ class SpanDecorator(Block[None]):
         _refuse_unfit(function, self._kind.decorator)
         plan = Plan.of(
             self._kind,
-            self._name or _name_of(function),
+            self._name or _name_of(function, self._kind),
             self._attributes,
             signature=_signature(function) if self._capture_arguments else None,
             captures_result=self._capture_result,
         )
-        return wrap(function, self._start(plan))
+        return wrap(function, self._start(plan, function))
 
-    def _start(self, plan: Plan) -> Callable[[tuple[Any, ...], dict[str, Any]], Run]:
-        if self._flow is None:
+    def _start(
+        self, plan: Plan, function: Callable[..., object] | None = None
+    ) -> Callable[[tuple[Any, ...], dict[str, Any]], Run]:
+        flow = self._flow
+        if flow is None:
             return functools.partial(start_run, plan)
-        return functools.partial(start_flow, plan, self._flow)
+        if flow.ids.called and function is not None:
+            flow = replace(flow, signature=_signature(function))
+        return functools.partial(start_flow, plan, flow)
 
     def _enter(self) -> None:
         """Begin a block."""
@@ -266,8 +279,25 @@ def _check_name(name: object) -> None:
         raise ConfigError(f"name is {name!r}; it must be a text that is not empty")
 
 
-def _name_of(function: Callable[..., object]) -> str:
-    """`Class.method` or `function`, without the functions it is nested in."""
+def _check_attributes(attributes: object) -> None:
+    if not isinstance(attributes, Mapping):
+        raise ConfigError(f"attributes is {type(attributes).__name__}; it must be a mapping of names to values")
+    for name in cast("Mapping[object, object]", attributes):
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"attributes has the name {name!r}; a name must be a text that is not empty")
+
+
+def _check_options(decorator: str, options: Mapping[str, object], allowed: type) -> None:
+    for option in options.keys() - allowed.__annotations__.keys():
+        only = "; only @flow has it" if option in FlowOptions.__annotations__ else ""
+        known = ", ".join(allowed.__annotations__)
+        raise TypeError(f"@{decorator}() has no option {option!r}{only}; its options are {known}")
+
+
+def _name_of(function: Callable[..., object], kind: Kind) -> str:
+    """`Class.method` or `function`, without the functions it is nested in; of a tool, what a model calls it."""
+    if kind is TOOL:
+        return getattr(function, "__name__", type(function).__name__)
     return getattr(function, "__qualname__", type(function).__name__).rpartition("<locals>.")[2]
 
 
@@ -281,7 +311,7 @@ def _signature(function: Callable[..., object]) -> inspect.Signature | None:
 def _refuse_unfit(function: object, decorator: str) -> None:
     if isinstance(function, str):
         raise TypeError(f"@{decorator}({function!r}): write @{decorator}(name={function!r})")
-    if isinstance(function, staticmethod | classmethod):
+    if isinstance(function, staticmethod | classmethod | property | functools.cached_property):
         raise TypeError(f"@{decorator}: put it below @{type(function).__name__}, next to the function")  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(function, type):
         raise TypeError(f"@{decorator}: {function.__name__} is a class; decorate its methods")

@@ -9,10 +9,10 @@ from opentelemetry.context import Context
 
 from ..runtime.ids import NO_IDS, current_ids
 from .ids import id_attributes
-from .instruments import SCOPE_NAME
+from .instruments import is_ours
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+    from opentelemetry.sdk.trace import Span, SpanProcessor
 
 _enriched: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -30,14 +30,8 @@ def _id_processor() -> SpanProcessor:
     class IdProcessor(SpanProcessor):
         def on_start(self, span: Span, parent_context: Context | None = None) -> None:
             ids = current_ids()
-            if ids is not NO_IDS and not _is_ours(span):
+            if ids is not NO_IDS and not is_ours(span):
                 own = span.attributes or {}
                 span.set_attributes({name: value for name, value in id_attributes(ids).items() if name not in own})
 
     return IdProcessor()
-
-
-def _is_ours(span: ReadableSpan) -> bool:
-    """Ours have them already, and a call's own flow id wins."""
-    scope = span.instrumentation_scope
-    return scope is not None and scope.name == SCOPE_NAME

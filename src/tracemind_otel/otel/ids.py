@@ -28,6 +28,8 @@ FIELDS: Mapping[str, str] = {
 """Attributes, and keys of baggage, and the fields of `Ids` that they hold."""
 
 
+_GO_ALONG = otel_context.create_key("tracemind-ids-in-baggage")
+"""In a context where somebody asked for the ids to go along: others use some of these names too."""
 _BAGGAGE_KEYS = {*FIELDS, semconv.TRACEMIND_TAGS}
 _MAX_TAGS_LENGTH = 4000
 """Characters of the tags in baggage: OpenTelemetry drops an entry of more than 4,096."""
@@ -49,13 +51,11 @@ def with_baggage(ids: Ids, context: Context) -> Context:
 
     A header that gets too long loses what comes last (W3C Baggage, "Limits").
     """
-    others = {name: value for name, value in otel_baggage.get_all(context).items() if name not in _BAGGAGE_KEYS}
-    context = otel_baggage.clear(context)
-    for name, value in id_attributes(ids).items():
-        text = value if isinstance(value, str) else _tags_text(value)
-        context = otel_baggage.set_baggage(name, text, context)
-    for name, other in others.items():
-        context = otel_baggage.set_baggage(name, other, context)
+    own = {name: value if isinstance(value, str) else _tags_text(value) for name, value in id_attributes(ids).items()}
+    entries = own | {name: value for name, value in otel_baggage.get_all(context).items() if name not in own}
+    context = otel_context.set_value(_GO_ALONG, True, otel_baggage.clear(context))
+    for name, value in entries.items():
+        context = otel_baggage.set_baggage(name, value, context)
     return context
 
 
@@ -69,17 +69,17 @@ def _tags_text(tags: tuple[str, ...]) -> str:
 
 
 def with_same_baggage(ids: Ids, context: Context) -> Context:
-    """The context with these ids in its baggage, if any are there: they follow the ones that hold."""
-    return with_baggage(ids, context) if has_ids_in_baggage(context) else context
+    """The context with these ids in its baggage, if somebody asked for that: they follow the ones that hold."""
+    return with_baggage(ids, context) if ids_go_along(context) else context
 
 
-def has_ids_in_baggage(context: Context) -> bool:
+def ids_go_along(context: Context) -> bool:
     """Whether somebody asked for the ids to go along from here."""
-    return not _BAGGAGE_KEYS.isdisjoint(otel_baggage.get_all(context))
+    return otel_context.get_value(_GO_ALONG, context) is True
 
 
 def without_baggage(context: Context) -> Context:
-    """The context without the ids in its baggage."""
+    """The context without ids in its baggage, whoever put them there."""
     for name in otel_baggage.get_all(context).keys() & _BAGGAGE_KEYS:
         context = otel_baggage.remove_baggage(name, context)
     return context
@@ -92,7 +92,15 @@ def _without_baggage_here() -> AbstractContextManager[object]:
 
 
 hide_ids_with(_without_baggage_here)
-in_forked_child(lambda: otel_context.attach(without_baggage(otel_context.get_current())))
+
+
+def _forget() -> None:
+    """In a forked child: nobody here asked for ids to go along."""
+    context = without_baggage(otel_context.get_current())
+    otel_context.attach(otel_context.set_value(_GO_ALONG, False, context))
+
+
+in_forked_child(_forget)
 
 
 class using_attributes(Block[None]):  # noqa: N801  a function to whoever uses it

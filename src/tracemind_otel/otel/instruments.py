@@ -11,6 +11,12 @@ from opentelemetry.metrics import Meter
 SCOPE_NAME = "tracemind_otel"
 """The name of our instrumentation scope."""
 
+
+def is_ours(span: object) -> bool:
+    """Whether a span of the SDK was made by us."""
+    return getattr(getattr(span, "instrumentation_scope", None), "name", None) == SCOPE_NAME
+
+
 Attributes = dict[str, str | bool | int | float]
 
 

@@ -16,14 +16,15 @@ from opentelemetry import context as otel_context
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import Getter
-from opentelemetry.trace import Span, get_current_span
+from opentelemetry.trace import INVALID_SPAN, get_current_span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ..errors import ConfigError
 from ..runtime.context import Block, Entries, in_forked_child
 from ..runtime.ids import Ids, current_ids, enter_ids, usable_ids
 from . import semconv
-from .ids import FIELDS, has_ids_in_baggage, with_baggage, without_baggage
+from .ids import FIELDS, ids_go_along, with_baggage, without_baggage
+from .instruments import is_ours
 
 log = logging.getLogger(__name__)
 
@@ -88,36 +89,32 @@ class continue_trace(Block[None]):  # noqa: N801  a function to whoever uses it
 
     def _enter(self) -> None:
         context = _with_parent(self._headers, otel_context.get_current())
-        handed_over = _BAGGAGE.extract(self._headers, context, _ANY_CASE)
+        handed_over = _BAGGAGE.extract(self._headers, Context(), _ANY_CASE)
         token = enter_ids(_ids_in(handed_over))
-        if self._is_baggage or has_ids_in_baggage(context):
-            context = with_baggage(current_ids(), handed_over)
-        else:
-            context = without_baggage(handed_over)
+        for name, value in otel_baggage.get_all(without_baggage(handed_over)).items():
+            context = otel_baggage.set_baggage(name, value, context)
+        if self._is_baggage or ids_go_along(context):
+            context = with_baggage(current_ids(), context)
         self._entries.add(otel_context.attach(context), token)
 
     def _leave(self, exc: BaseException | None) -> None:
         self._entries.leave()
 
 
-_inherited: Span | None = None
-"""The span that was current where this process was forked from another: somebody else's, and long over perhaps."""
+def _leave_flow_of_parent() -> None:
+    """In a forked child: a decorator's span is its parent's, and long over when a pool's worker gets its second job."""
+    if is_ours(get_current_span()):
+        otel_context.attach(set_span_in_context(INVALID_SPAN))
 
 
-def _note_inherited() -> None:
-    global _inherited
-    _inherited = get_current_span()
-
-
-in_forked_child(_note_inherited)
+in_forked_child(_leave_flow_of_parent)
 
 
 def _with_parent(headers: Mapping[str, str], context: Context) -> Context:
     """The context below the span that handed over, unless a span of that trace is current already."""
     handed_over = _TRACE.extract(headers, context, _ANY_CASE)
-    here, there = get_current_span(context), get_current_span(handed_over)
-    is_there = here.get_span_context().trace_id == there.get_span_context().trace_id and here is not _inherited
-    return context if is_there else handed_over
+    here, there = (get_current_span(each).get_span_context() for each in (context, handed_over))
+    return context if here.trace_id == there.trace_id else handed_over
 
 
 def _ids_in(context: Context) -> Ids:
@@ -139,19 +136,25 @@ def _tags(text: object) -> object:
 class _AnyCase(Getter[Mapping[Any, Any]]):
     """Reads headers whatever the case of their names, and one that comes in parts as a whole.
 
-    What is no header is none: OpenTelemetry would write it into its log, line breaks and all.
+    Brokers hand over bytes. What is no header is none: OpenTelemetry would write it into its log, line breaks and all.
     """
 
     def get(self, carrier: Mapping[Any, Any], key: str) -> list[str] | None:
-        parts = [value for name, value in carrier.items() if isinstance(name, str) and name.lower() == key]
-        value = ",".join(part for part in parts if isinstance(part, str))
+        parts = [_text(value) for name, value in carrier.items() if (_text(name) or "").lower() == key]
+        value = ",".join(part for part in parts if part is not None)
         if value.isprintable() and len(value) <= _MAX_HEADER_LENGTH:
             return [value] if value else None
         log.debug("header %s of %d characters is ignored: it is too long, or not printable", key, len(value))
         return None
 
     def keys(self, carrier: Mapping[Any, Any]) -> list[str]:
-        return [name for name in carrier if isinstance(name, str)]
+        return [name for name in map(_text, carrier) if name is not None]
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    return value if isinstance(value, str) else None
 
 
 _ANY_CASE = _AnyCase()

@@ -21,7 +21,7 @@ from ..runtime.context import restore
 from ..runtime.faults import report_fault
 from ..runtime.flows import NO_RUN, FlowPlan, flow_context
 from ..runtime.ids import NO_IDS, Ids, current_ids
-from ..runtime.rollup import NO_ATTRIBUTES, AttributeValue, FlowTotals
+from ..runtime.rollup import NO_ATTRIBUTES, AttributeValue, FlowScope, FlowTotals, current_flow
 from ..runtime.run import Run
 from . import semconv
 from .budget import add_budget_event
@@ -33,6 +33,8 @@ from .providers import Providers, configured_providers, instruments, nothing_is_
 log = logging.getLogger(__name__)
 
 _NO_SPAN = Context()
+_RUNTIME = FlowScope.__module__.rpartition(".")[0]
+"""The package whose frames stand between every decorated function and its caller, and say nothing."""
 _KEPT_ITEMS = 100
 """Items of a generator that are kept for its result, where that is asked for."""
 
@@ -152,11 +154,12 @@ def start_flow(plan: Plan, flow: FlowPlan, args: tuple[Any, ...], kwargs: dict[s
 class SpanRun:
     """A run that is a span."""
 
-    __slots__ = ("_context", "_items", "_plan", "_span", "_started_s", "_token", "_tools")
+    __slots__ = ("_around", "_context", "_items", "_plan", "_span", "_started_s", "_token", "_tools")
 
     def __init__(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], ids: Ids = NO_IDS) -> None:
         self._plan = plan
         self._tools = tools = _tools()
+        self._around = current_flow()
         self._context: Context | None = None
         self._token: Token[Context] | None = None
         self._items: list[object] | None = None
@@ -227,13 +230,23 @@ class SpanRun:
         """Set what is known at the end only."""
 
     def _measure(self, durations: Histogram, duration_s: float, exc: BaseException | None) -> None:
-        attributes = self._plan.metric_attributes
+        attributes = self._plan.metric_attributes | self._flow_attributes()
         if isinstance(exc, Exception):
-            attributes = {**attributes, semconv.ERROR_TYPE: type(exc).__qualname__}
+            attributes[semconv.ERROR_TYPE] = type(exc).__qualname__
         try:
             durations.record(duration_s, attributes, self._context or _NO_SPAN)
         except Exception:
             report_fault(log, self._plan.kind.decorator, "measure")
+
+    def _flow_attributes(self) -> Attributes:
+        """Those of the flow that the user wants on metrics."""
+        flow, names = self._scope(), self._tools.providers.metric_attributes
+        if flow is None or not names:
+            return {}
+        return {name: value for name in names if (value := flow.attribute(name)) is not None}
+
+    def _scope(self) -> FlowScope | None:
+        return self._around
 
 
 class FlowRun(SpanRun):
@@ -254,6 +267,9 @@ class FlowRun(SpanRun):
         """Put back what was current."""
         self._flow.leave()
         super().leave()
+
+    def _scope(self) -> FlowScope | None:
+        return self._flow.scope
 
     def _before_end(self, span: Span) -> None:
         everything = _totals_attributes(_ALL, self._flow.scope.totals())
@@ -306,6 +322,7 @@ def _record_exception(span: Span, exc: BaseException) -> None:
     places = "\n".join(
         f'File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_name}'
         for frame, line in traceback.walk_tb(exc.__traceback__)
+        if frame.f_globals.get("__package__") != _RUNTIME
     )
     span.add_event(semconv.EXCEPTION_EVENT, {semconv.EXCEPTION_TYPE: name, semconv.EXCEPTION_STACKTRACE: places})
 

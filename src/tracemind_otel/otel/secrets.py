@@ -13,12 +13,13 @@ REDACTED = "[redacted]"
 _MARGIN = 512
 """Characters that are searched beyond those that are shown: a key that is cut in two is still one."""
 
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NO_WORD = re.compile(r"[^a-z0-9]+")
 
 _NAME = re.compile(
-    r"(?:^|_)(?:"
-    r"(?:password|passwd|passphrase|passcode|pwd|secret|credential|cookie|authorization|auth|jwt|bearer)s?(?=\d|_|$)"
+    r"(?:password|passwd)s?(?=\d|_|$)"
+    r"|(?:^|_)(?:"
+    r"(?:passphrase|passcode|pwd|secret|credential|cookie|authorization|auth|jwt|bearer)s?(?=\d|_|$)"
     r"|(?:api|access|account|auth|client|encryption|private|secret|signing|subscription)_?keys?(?=\d|_|$)"
     r"|(?:access|api|auth|bearer|client|id|refresh|session)_?tokens?(?=\d|_|$)"
     r"|(?:app|client|shared)_?secrets?(?=\d|_|$)"
@@ -28,27 +29,34 @@ _NAME = re.compile(
 
 _AT = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt]))"
 """Where a word begins, in a URL or an escaped text as well."""
+_RANDOM = r"(?=[\w-]*\d|[\w-]*[a-z][\w-]*[A-Z])"
+"""What follows has a digit, or small letters before capitals, as keys have and words have not."""
 
 _KEY = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
     rf"|{_AT}ey[JK][\w-]{{8,}}(?:\.[\w-]*)*"
-    rf"|{_AT}(?i:bearer|basic)(?:\s|%20)+(?=[^\s\"']*(?:[0-9=]|[a-z][^\s\"']*[A-Z]))[\w.~+/=-]{{8,}}"
+    rf"|{_AT}(?i:bearer|basic)(?:\s|%20)+"
+    r"(?=[^\s\"'0-9=]*+[0-9=]|[^\s\"'a-z]*+[a-z][^\s\"'A-Z]*+[A-Z])[\w.~+/=-]{8,}"
     rf"|{_AT}(?:sk|pk|rk|gsk|csk|xai|pplx|hf|nvapi|r8|fw|tgp_v1|gh[oprsu]|github_pat|glpat|xox[abeprs]|xapp|npm"
-    r"|lsv2_pt|lsv2_sk|GOCSPX|ya29)[-_.](?=[\w-]*\d)[\w-]{12,}"
+    rf"|lsv2_pt|lsv2_sk|GOCSPX|ya29)[-_.]{_RANDOM}[\w-]{{12,}}"
     rf"|{_AT}AIza[\w-]{{20,}}"
     rf"|{_AT}A[KS]IA[0-9A-Z]{{12,}}"
     r"|(?<=://)[^\s/:@\"']*:[^\s/@\"']+(?=@)",
     re.DOTALL,
 )
+_IS = r"\d*[\\\"']*\s*[=:]\s*"
+"""Between a name and its value."""
+_HEADER = re.compile(rf"((?:authorization|cookie){_IS})[\\\"']*[^\r\n\"'\\]+", re.IGNORECASE)
+"""A header whose value is all that follows in its line."""
 _NAMED = re.compile(
-    r"((?<![a-z])(?:(?:api|access|account|auth|private|secret|signing|subscription)[ ._-]?keys?"
-    r"|(?:access|api|auth|bearer|client|id|refresh|session)[ ._-]?tokens?|client[ ._-]?secrets?"
-    r"|(?:password|passwd|passphrase|passcode|pwd|secret|credential)s?|authorization|cookie)\d*[\\\"']*\s*[=:]\s*"
-    r"|(?<![a-z])token\s*=\s*|[?&]key=)"
-    r"(?:(?:bearer|basic|token)\s+)?(\\?\"[^\"]*\"|'[^']*'|[^\s\"'&,;})\]]+)",
+    r"((?:(?:api|access|account|auth|private|secret|signing|subscription)[ ._-]?keys?"
+    r"|(?:access|api|auth|bearer|client|id|refresh|session|user)[._-]?token|client[ ._-]?secrets?"
+    r"|(?:password|passwd|passphrase|passcode|pwd|secret|credential)s?)"
+    rf"{_IS}|(?<![a-z])token\s*=\s*|[?&]key=)"
+    r"(?!\[redacted\])(\\?\"(?:\\.|[^\"\\])*+(?:\"|\Z)|'[^']*+(?:'|\Z)|[^\s\"'&,;})\]]+)",
     re.IGNORECASE,
 )
-"""A name and its value, as in headers, queries, settings and JSON."""
+"""A name and its value, as in queries, settings and JSON, also as a part of a longer name."""
 
 
 def is_secret_name(name: str) -> bool:
@@ -65,7 +73,8 @@ def without_secrets(text: str, length: int) -> str:
         length: characters; what is longer ends in `…`, which is not counted.
     """
     window = text[: length + _MARGIN]
-    redacted = _NAMED.sub(rf"\g<1>{REDACTED}", _KEY.sub(REDACTED, window))
+    redacted = _KEY.sub(REDACTED, _HEADER.sub(rf"\g<1>{REDACTED}", window))
+    redacted = _NAMED.sub(rf"\g<1>{REDACTED}", redacted)
     if len(window) == len(text):
         return redacted if len(redacted) <= length else redacted[:length] + "…"
     # At the window's end half a key may stand, unseen; what was taken out before has moved it nearer.

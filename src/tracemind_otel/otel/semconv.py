@@ -105,6 +105,7 @@ TRACEMIND_FUNCTION_RESULT: Final = "tracemind.function.result"
 
 # --- A budget: a span event for each threshold that is reached ---
 BUDGET_EVENT: Final = "tracemind.budget"
+TRACEMIND_BUDGET_NAME: Final = "tracemind.budget.name"
 TRACEMIND_BUDGET_KIND: Final = "tracemind.budget.kind"
 TRACEMIND_BUDGET_LIMIT: Final = "tracemind.budget.limit"
 TRACEMIND_BUDGET_SPENT: Final = "tracemind.budget.spent"

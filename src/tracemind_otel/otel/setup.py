@@ -19,6 +19,7 @@ from opentelemetry import metrics, trace
 
 from ..ai.llm.pricing import PriceSource, load_prices, set_prices
 from ..errors import ConfigError
+from ..runtime.context import in_forked_child
 from ..runtime.recorder import Recorder
 from ..runtime.rollup import AttributeValue
 from .aggregation import OwnInstruments
@@ -86,7 +87,7 @@ class Telemetry:
         self._is_shut_down = False
         self._shutdowns = [OneShot("tracemind-shutdown", provider.shutdown) for provider in pipeline.providers]
         atexit.register(self._at_exit)
-        _at_end_of_worker(self._at_exit)
+        self._at_end_of_worker = _at_end_of_worker(self._at_exit)
 
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Send what is queued now, waiting at most `timeout_s` seconds.
@@ -109,6 +110,7 @@ class Telemetry:
         if not self._is_shut_down:
             self._is_shut_down = True
             atexit.unregister(self._at_exit)
+            self._at_end_of_worker()
             _forget(self)
             self._stop(timeout_s)
             self._report_losses()
@@ -133,6 +135,12 @@ class Telemetry:
 
     def _at_exit(self) -> None:
         self.shutdown(_EXIT_TIMEOUT_S)
+
+    def _flush_at_end_of_worker(self) -> None:
+        provider: Any = self._pipeline.tracer_provider
+        if provider is not None:
+            flush = OneShot("tracemind-flush", provider.force_flush)
+            _at_end_of_worker(lambda: _run_all([flush], _EXIT_TIMEOUT_S))
 
     async def aflush(self, timeout_s: float = 5.0) -> bool:
         """`flush`, without blocking the event loop."""
@@ -159,11 +167,32 @@ class Telemetry:
         await self.ashutdown()
 
 
-def _at_end_of_worker(shutdown: Callable[[], None]) -> None:
-    """A forked worker of `multiprocessing` ends without `atexit`, and has a register of its own."""
+def _at_end_of_worker(action: Callable[[], object]) -> Callable[[], object]:
+    """A forked worker of `multiprocessing` ends without `atexit`, and has a register of its own.
+
+    Returns:
+        Takes the action back.
+    """
     multiprocessing = sys.modules.get("multiprocessing.process")
-    if multiprocessing is not None and multiprocessing.parent_process() is not None:
-        importlib.import_module("multiprocessing.util").Finalize(None, shutdown, exitpriority=0)
+    if multiprocessing is None or multiprocessing.parent_process() is None:
+        return lambda: None
+    finalizer: Any = importlib.import_module("multiprocessing.util").Finalize(None, action, exitpriority=0)
+    return lambda: finalizer.cancel()
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: the parent's set-up is the parent's. The child may make its own; else its spans still arrive.
+
+    They are sent when the worker ends, and the metrics are not, since they would be the parent's sums again.
+    """
+    global _active
+    inherited, _active = _active, None
+    util: Any = sys.modules.get("multiprocessing.util")
+    if inherited is not None and util is not None:
+        util.register_after_fork(inherited, Telemetry._flush_at_end_of_worker)
+
+
+in_forked_child(_leave_to_parent)
 
 
 def _run_all(calls: Sequence[OneShot], timeout_s: float) -> bool:
@@ -293,6 +322,10 @@ def _build(pipeline: _Pipeline, joined: Providers, config: ExportConfig, resourc
     """Make what is missing. Somebody who made a tracer provider alone gets no metrics sent to a guessed address."""
     if joined.tracer_provider is None:
         _build_traces(pipeline, config, resource)
+    elif config.file is not None:
+        log.warning(
+            "file %s is not written: there is a tracer provider already, and spans go where it sends them", config.file
+        )
     if joined.meter_provider is not None or "metrics" not in config.signals:
         return
     if config.has_endpoint or joined.tracer_provider is None:

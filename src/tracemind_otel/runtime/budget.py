@@ -23,11 +23,14 @@ from collections.abc import Callable
 from ..ai.llm.types import LLMUsage
 from ..errors import BudgetExceededError, BudgetKind
 from .context import in_forked_child
-from .faults import is_first, report_fault
-from .refusal import amount, limit_exceeded, slack, unknown_price
-from .spending import THRESHOLDS, BudgetLimits, BudgetSpent, BudgetThreshold, Estimate, ModelSpending
+from .faults import Once, report_fault
+from .refusal import amount, limit_exceeded, unknown_price
+from .spending import THRESHOLDS, BudgetLimits, BudgetSpent, BudgetThreshold, Estimate, ModelSpending, Use, slack
 
 log = logging.getLogger(__name__)
+
+COUNTED_AS_ZERO = Once()
+"""Models of which the log said so."""
 
 
 class _Amounts:
@@ -74,7 +77,7 @@ class Budget:
         self._presumed = _Amounts()
         self._held = _Amounts()
         self._by_model: dict[str, _Amounts] = {}
-        self._unpriced_calls = 0
+        self._unpriced_attempts = 0
         self._blinded_by: str | None = None
         self._reached: set[tuple[BudgetKind, float]] = set()
         self._untold: deque[BudgetThreshold] = deque()
@@ -93,7 +96,7 @@ class Budget:
                 spent.llm_calls,
                 presumed.cost_usd,
                 presumed.tokens,
-                self._unpriced_calls,
+                self._unpriced_attempts,
                 tuple(models),
             )
 
@@ -169,42 +172,47 @@ class Budget:
 
     # --- Spending
 
-    def has_room_for_another(self, estimate: Estimate) -> bool:
-        """Whether an attempt can be repeated beside the one before it, which may yet be billed."""
+    def presume(self, estimate: Estimate) -> bool:
+        """Count an attempt of unknown usage as what was held, if there is room for another one beside it.
+
+        The call goes on, and so does what is held for it.
+
+        Returns:
+            Whether there was room; if not, nothing has changed.
+        """
         with self._lock:
             is_unknown = self._refuses_unknown_prices and estimate.cost_usd is None
-            return not is_unknown and self._lacking(estimate, llm_calls=0) is None
+            if is_unknown or self._lacking(estimate, llm_calls=0) is not None:
+                return False
+            self._spend(estimate, _presumed(estimate), llm_calls=0)
+            return True
 
-    def presume(self, estimate: Estimate) -> None:
-        """Count an attempt of unknown usage as what was held; the call goes on, and so does what is held for it."""
-        self._spend(estimate, estimate.cost_usd, estimate.tokens, llm_calls=0, is_presumed=True)
+    def take_back(self, estimate: Estimate) -> None:
+        """Another budget around the call had no room: what this one presumed was not so."""
+        self._spend(estimate, _presumed(estimate).negated(), llm_calls=0)
 
-    def settle(self, estimate: Estimate, cost_usd: float | None, tokens: int, *, is_presumed: bool) -> None:
-        """Let what a call used take the place of what was held for it; `None` is a cost that stayed unknown."""
-        cost_usd = estimate.cost_usd if cost_usd is None else cost_usd
+    def settle(self, estimate: Estimate, use: Use) -> None:
+        """Let what a call used take the place of what was held for it."""
         with self._lock:
             self.give_back(estimate)
-            self._spend(estimate, cost_usd, tokens, llm_calls=1, is_presumed=is_presumed)
-            if cost_usd is None:
-                self._unpriced_calls += 1
-                if self._refuses_unknown_prices:
-                    self._blinded_by = estimate.model
+            self._spend(estimate, use, llm_calls=1)
+            if use.cost_usd is None and self._refuses_unknown_prices:
+                self._blinded_by = estimate.model
 
-    def _spend(
-        self, estimate: Estimate, cost_usd: float | None, tokens: int, *, llm_calls: int, is_presumed: bool
-    ) -> None:
+    def _spend(self, estimate: Estimate, use: Use, *, llm_calls: int) -> None:
         amounts = _Amounts()  # before the sums are looked at: what allocates may collect garbage
+        cost_usd, tokens = use.cost_usd or 0.0, use.tokens
         with self._lock:
-            self._spent.add(cost_usd or 0.0, tokens, llm_calls)
-            self._by_model.setdefault(estimate.model, amounts).add(cost_usd or 0.0, tokens, llm_calls)
-            if is_presumed:
-                self._presumed.add(cost_usd or 0.0, tokens, llm_calls)
+            self._spent.add(cost_usd, tokens, llm_calls)
+            self._by_model.setdefault(estimate.model, amounts).add(cost_usd, tokens, llm_calls)
+            self._presumed.add(cost_usd * use.cost_is_presumed, tokens * use.tokens_are_presumed, 0)
+            self._unpriced_attempts += use.unpriced_attempts
 
     # --- Telling
 
-    def tell(self, estimate: Estimate, *, cost_is_known: bool) -> None:
-        """Log and tell what has come of an attempt: thresholds, and a cost that counts as zero."""
-        if not cost_is_known and estimate.cost_usd is None:
+    def tell(self, estimate: Estimate, use: Use) -> None:
+        """Log what an attempt led to: thresholds reached, and a cost that counts as zero."""
+        if use.cost_usd is None:
             self._warn_of_zero(estimate.model)
         self._tell_thresholds()
 
@@ -212,7 +220,7 @@ class Budget:
         """Say once for each model that its calls count as zero."""
         if self.limits.max_cost_usd is None or self.limits.on_unknown_price != "zero":
             return
-        if is_first(f"budget of {self.name!r}", model):
+        if COUNTED_AS_ZERO.is_new(model):
             log.warning("budget of %r: what calls of %s cost is unknown and counts as zero", self.name, model)
 
     def _tell_thresholds(self) -> None:
@@ -236,7 +244,7 @@ class Budget:
                 key = (kind, fraction)
                 if spent >= fraction * limit - slack(kind, limit) and key not in self._reached:
                     self._reached.add(key)
-                    self._untold.append(BudgetThreshold(kind, limit, spent, fraction))
+                    self._untold.append(BudgetThreshold(self.name, kind, limit, spent, fraction))
 
     def _next_untold(self) -> BudgetThreshold | None:
         with self._lock:
@@ -269,12 +277,14 @@ class Reservation:
         Returns:
             Whether there is; if not, nothing has changed, and the call must end.
         """
-        budgets = _chain(self._budget)
-        if not all(budget.has_room_for_another(self._estimate) for budget in budgets):
-            return False
-        for budget in budgets:
-            budget.presume(self._estimate)
-        self._tell(budgets, cost_is_known=False)
+        presumed: list[Budget] = []
+        for budget in _chain(self._budget):
+            if not budget.presume(self._estimate):
+                for each in presumed:
+                    each.take_back(self._estimate)
+                return False
+            presumed.append(budget)
+        self._tell(presumed, _presumed(self._estimate))
         return True
 
     def settle(self, usage: LLMUsage | None, *, is_free: bool) -> None:
@@ -282,18 +292,17 @@ class Reservation:
 
         Args:
             usage: what it used, where that is known.
-            is_free: whether it failed in a way that nobody bills.
+            is_free: whether its last attempt, if that usage is unknown, is one that nobody bills.
         """
-        budgets, estimate = _chain(self._budget), self._estimate
-        cost_usd, tokens, is_presumed = _used(estimate, usage, is_free=is_free)
+        budgets, use = _chain(self._budget), _used(self._estimate, usage, is_free=is_free)
         for budget in budgets:
-            budget.settle(estimate, cost_usd, tokens, is_presumed=is_presumed)
-        self._tell(budgets, cost_is_known=cost_usd is not None)
+            budget.settle(self._estimate, use)
+        self._tell(budgets, use)
 
-    def _tell(self, budgets: list[Budget], *, cost_is_known: bool) -> None:
+    def _tell(self, budgets: list[Budget], use: Use) -> None:
         """Last of all: whoever listens may fail, and what was spent must be counted by then."""
         for budget in budgets:
-            budget.tell(self._estimate, cost_is_known=cost_is_known)
+            budget.tell(self._estimate, use)
 
     def give_back(self) -> None:
         """The call was never sent."""
@@ -301,13 +310,27 @@ class Reservation:
             budget.give_back(self._estimate)
 
 
-def _used(estimate: Estimate, usage: LLMUsage | None, *, is_free: bool) -> tuple[float | None, int, bool]:
-    """Cost, tokens, and whether they are presumed."""
-    if usage is not None and usage.is_known:
-        return usage.cost_usd, usage.prompt_tokens + usage.completion_tokens, usage.estimated
-    if usage is not None and usage.cost_usd is not None:
-        return usage.cost_usd, estimate.tokens, False
-    return (0.0, 0, False) if is_free else (estimate.cost_usd, estimate.tokens, True)
+def _presumed(estimate: Estimate) -> Use:
+    return Use(
+        cost_usd=estimate.cost_usd,
+        tokens=estimate.tokens,
+        cost_is_presumed=True,
+        tokens_are_presumed=True,
+        unpriced_attempts=int(estimate.cost_usd is None),
+    )
+
+
+def _used(estimate: Estimate, usage: LLMUsage | None, *, is_free: bool) -> Use:
+    if usage is None or not (usage.is_known or usage.cost_usd is not None):
+        return Use(cost_usd=0.0, tokens=0) if is_free else _presumed(estimate)
+    cost_usd = estimate.cost_usd if usage.cost_usd is None else usage.cost_usd
+    return Use(
+        cost_usd=cost_usd,
+        tokens=usage.prompt_tokens + usage.completion_tokens if usage.is_known else estimate.tokens,
+        cost_is_presumed=usage.cost_usd is None or (usage.estimated and usage.cost_source != "provider"),
+        tokens_are_presumed=usage.estimated or not usage.is_known,
+        unpriced_attempts=int(cost_usd is None),
+    )
 
 
 def reserve(budget: Budget, estimate: Estimate) -> Reservation:

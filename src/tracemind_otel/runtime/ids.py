@@ -7,17 +7,18 @@ threads by `carry_context`; a forked process begins without.
 from __future__ import annotations
 
 import contextvars
+import functools
 import inspect
 import logging
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
 from ..errors import ConfigError
 from .context import in_forked_child
-from .faults import is_first, report_fault
+from .faults import Once, report_fault
 
 log = logging.getLogger(__name__)
 
@@ -123,13 +124,33 @@ def usable_ids(who: str, values: Mapping[str, object]) -> Ids:
         values: as `checked_ids` takes them.
     """
     ids = NO_IDS
-    for field, value in values.items():
+    for field, check in _one_by_one(values):
         try:
-            ids = checked_ids(**{field: value}).below(ids)
+            ids = check().below(ids)
         except ConfigError as error:
-            level = logging.WARNING if is_first(who, field) else logging.DEBUG
+            level = logging.WARNING if LEFT_OUT.is_new(who, field) else logging.DEBUG
             log.log(level, "%s: %s; it is left out", who, error)
     return ids
+
+
+LEFT_OUT = Once()
+"""What was logged as unusable."""
+
+
+def _one_by_one(values: Mapping[str, object]) -> Iterator[tuple[str, Callable[[], Ids]]]:
+    """Each id, and each tag, so that an unusable one does not cost the others."""
+    for field, value in values.items():
+        if field == "tags" and isinstance(value, list | tuple):
+            for index, tag in enumerate(cast("Sequence[object]", value)):
+                yield field, functools.partial(_with_tag, index, tag)
+        else:
+            yield field, functools.partial(checked_ids, **{field: value})
+
+
+def _with_tag(index: int, tag: object) -> Ids:
+    if index >= MAX_TAGS:
+        raise ConfigError(f"tags has more than {MAX_TAGS} texts")
+    return Ids(tags=(_usable(f"tags[{index}]", _text(f"tags[{index}]", tag)),))
 
 
 def refuse_wrong_kinds(values: Mapping[str, object]) -> None:
@@ -207,9 +228,20 @@ class IdSources:
         fixed = checked_ids(**{name: source for name, source in sources.items() if not callable(source)}, tags=tags)
         return cls(fixed, called)
 
-    def of_call(self, flow: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ids:
-        """The ids of one run of the flow; one that cannot be had is left out, and the log says so once a flow."""
+    def of_call(
+        self, flow: str, args: tuple[Any, ...], kwargs: dict[str, Any], signature: inspect.Signature | None
+    ) -> Ids:
+        """The ids of one run of the flow; one that cannot be had is left out, and the log says so once a flow.
+
+        Args:
+            flow: the flow's name.
+            args: the arguments of the call.
+            kwargs: those by name.
+            signature: the function's, which adds its defaults; `None` where it has none.
+        """
         ids = self.fixed
+        if self.called and signature is not None:
+            kwargs = kwargs | _defaults(signature, args, kwargs)
         for name, source in self.called:
             try:
                 value = source(*args, **kwargs)
@@ -218,6 +250,19 @@ class IdSources:
             else:
                 ids = usable_ids(f"@flow {flow}", {name: value}).below(ids)
         return ids
+
+
+def _defaults(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Of the arguments that the caller left out, those that can be given by name."""
+    try:
+        given = signature.bind(*args, **kwargs).arguments
+    except TypeError:  # which the function itself will raise
+        return {}
+    left_out = (parameter for name, parameter in signature.parameters.items() if name not in given)
+    return {each.name: each.default for each in left_out if each.kind in _BY_NAME and each.default is not each.empty}
+
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 NO_SOURCES = IdSources()

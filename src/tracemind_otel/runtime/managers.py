@@ -35,10 +35,10 @@ class _Block:
             leave_block(body, exc)
 
 
-class _Manager(contextlib.ContextDecorator, contextlib.AbstractContextManager[Any]):
-    """What a decorated `contextmanager` function returns."""
+class _Made:
+    """What a decorated function makes: the manager that it made itself, and the run of its block."""
 
-    def __init__(self, make: Callable[[], contextlib.AbstractContextManager[Any]], start: Callable[[], Run]) -> None:
+    def __init__(self, make: Callable[[], Any], start: Callable[[], Run]) -> None:
         self._make, self._start = make, start
         self._manager = make()
         self._block = _Block(start)
@@ -46,6 +46,10 @@ class _Manager(contextlib.ContextDecorator, contextlib.AbstractContextManager[An
     def _recreate_cm(self) -> Self:
         """As a decorator it is entered anew at every call."""
         return type(self)(self._make, self._start)
+
+
+class _Manager(_Made, contextlib.ContextDecorator, contextlib.AbstractContextManager[Any]):
+    """What a decorated `contextmanager` function returns."""
 
     def __enter__(self) -> Any:
         is_first = self._block.enter()
@@ -60,7 +64,7 @@ class _Manager(contextlib.ContextDecorator, contextlib.AbstractContextManager[An
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         try:
-            suppressed = self._manager.__exit__(exc_type, exc, traceback)
+            suppressed: bool | None = self._manager.__exit__(exc_type, exc, traceback)
         except BaseException as own:
             self._block.leave(own)
             raise
@@ -68,19 +72,8 @@ class _Manager(contextlib.ContextDecorator, contextlib.AbstractContextManager[An
         return suppressed
 
 
-class _AsyncManager(contextlib.AsyncContextDecorator, contextlib.AbstractAsyncContextManager[Any]):
+class _AsyncManager(_Made, contextlib.AsyncContextDecorator, contextlib.AbstractAsyncContextManager[Any]):
     """What a decorated `asynccontextmanager` function returns."""
-
-    def __init__(
-        self, make: Callable[[], contextlib.AbstractAsyncContextManager[Any]], start: Callable[[], Run]
-    ) -> None:
-        self._make, self._start = make, start
-        self._manager = make()
-        self._block = _Block(start)
-
-    def _recreate_cm(self) -> Self:
-        """As a decorator it is entered anew at every call."""
-        return type(self)(self._make, self._start)
 
     async def __aenter__(self) -> Any:
         is_first = self._block.enter()
@@ -95,7 +88,7 @@ class _AsyncManager(contextlib.AsyncContextDecorator, contextlib.AbstractAsyncCo
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         try:
-            suppressed = await self._manager.__aexit__(exc_type, exc, traceback)
+            suppressed: bool | None = await self._manager.__aexit__(exc_type, exc, traceback)
         except BaseException as own:
             self._block.leave(own)
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import BudgetExceededError, BudgetKind
-from .spending import BudgetSpent, ModelSpending
+from .spending import BudgetSpent, ModelSpending, slack
 
 _NAMED_MODELS = 5
 
@@ -51,11 +51,6 @@ def unknown_price(budget: str, limit: float, spent: BudgetSpent, why: str, remed
         spent=spent.cost_usd,
         spent_on=_spent_on("cost_usd", spent),
     )
-
-
-def slack(kind: BudgetKind, limit: float) -> float:
-    """Sums of floats come out a little less than a limit that they reach, or a little more."""
-    return limit * 1e-9 if kind == "cost_usd" else 0
 
 
 def amount(kind: BudgetKind, value: float) -> str:

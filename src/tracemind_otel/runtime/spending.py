@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from ..errors import BudgetKind, ConfigError
@@ -58,6 +58,8 @@ def _check_number(field: str, value: float | None, kinds: tuple[type, ...], allo
 class BudgetThreshold:
     """A limit came near, or was reached."""
 
+    budget: str
+    """The budget's name."""
     kind: BudgetKind
     """What is limited."""
     limit: float
@@ -84,7 +86,7 @@ class ModelSpending:
 
 @dataclass(frozen=True, slots=True)
 class BudgetSpent:
-    """What was spent so far by the calls that have ended."""
+    """What was spent so far by the attempts that have ended."""
 
     cost_usd: float
     """USD; of an attempt whose usage stayed unknown, what was held for it."""
@@ -96,8 +98,8 @@ class BudgetSpent:
     """The part of `cost_usd` that is presumed and not reported."""
     presumed_tokens: int
     """The part of `tokens`, likewise."""
-    unpriced_calls: int
-    """The calls whose cost stayed unknown, so that `cost_usd` lacks it."""
+    unpriced_attempts: int
+    """The attempts whose cost stayed unknown, so that `cost_usd` lacks it."""
     by_model: tuple[ModelSpending, ...]
     """The same for each model, the dearest first."""
 
@@ -114,3 +116,29 @@ class Estimate:
     """USD for these; `None` when the price is unknown."""
     reports_cost: bool = False
     """Whether the client says that replies name what they cost: then nothing need be known before."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Use:
+    """What an attempt used."""
+
+    cost_usd: float | None
+    """USD; `None` when it stayed unknown."""
+    tokens: int
+    """Input and output tokens."""
+    cost_is_presumed: bool = False
+    """Whether the cost is what was held, or follows from tokens that were counted here."""
+    tokens_are_presumed: bool = False
+    """Whether the tokens are what was held, or were counted here."""
+    unpriced_attempts: int = 0
+    """1 where the cost stayed unknown."""
+
+    def negated(self) -> Use:
+        """The same, to be taken back."""
+        cost_usd = None if self.cost_usd is None else -self.cost_usd
+        return replace(self, cost_usd=cost_usd, tokens=-self.tokens, unpriced_attempts=-self.unpriced_attempts)
+
+
+def slack(kind: BudgetKind, limit: float) -> float:
+    """Sums of floats come out a little less than a limit that they reach, or a little more."""
+    return limit * 1e-9 if kind == "cost_usd" else 0

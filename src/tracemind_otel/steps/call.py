@@ -67,6 +67,7 @@ class Call:
         self._budget = current_budget()
         self._reservation: Reservation | None = None
         self._attempts = 0
+        self._is_attempting = False
         self._has_ended = False
         self.handle = begin_safely(recorder, _start(ids, cfg, request, client, is_stream=is_stream))
 
@@ -120,6 +121,7 @@ class Call:
         """Attempts until one succeeds, or until the policy says that it is enough."""
         while True:
             self._attempts += 1
+            self._is_attempting = True
             try:
                 return await attempt()
             except LLMError as error:
@@ -128,6 +130,7 @@ class Call:
                 )
                 if delay_s is None or not self._may_repeat(error):
                     raise
+                self._is_attempting = False
                 self._report_retry(error, delay_s)
             await asyncio.sleep(delay_s)
 
@@ -247,7 +250,7 @@ class Call:
             "request_id": error.request_id,
             "retry_after_s": error.retry_after_s,
             "retryable": error.retryable,
-            **({"budget": _plain_budget(error)} if isinstance(error, BudgetExceededError) else _NOTHING),
+            **_budget_of(error),
             **also,
         }
         log.warning("%s failed after %d attempt(s): %s", self.name, self._attempts, error.error_type)
@@ -257,7 +260,8 @@ class Call:
     def refused(self, error: ConfigError, *, was_sent: bool = False) -> None:
         """End a call that the client could not make; the error goes to the caller, whose mistake it is."""
         if not was_sent:
-            self._attempts = 0
+            self._attempts = max(0, self._attempts - 1)
+            self._is_attempting = False
         fault = LLMClientError(str(error))
         fault.__cause__ = error
         self.failed(fault)
@@ -296,7 +300,8 @@ class Call:
 
     def _settle(self, reservation: Reservation, end: StepEnd, *, was_sent: bool) -> None:
         if was_sent:
-            reservation.settle(end.usage, is_free=end.error is not None and not end.error.may_be_billed)
+            is_free = not self._is_attempting or (end.error is not None and not end.error.may_be_billed)
+            reservation.settle(end.usage, is_free=is_free)
         else:
             reservation.give_back()
 
@@ -375,11 +380,8 @@ def _text_of(error: Exception) -> str:
         return ""
 
 
-def _plain_budget(error: BudgetExceededError) -> dict[str, Any]:
-    return {
-        "name": error.budget,
-        "kind": error.kind,
-        "limit": error.limit,
-        "spent": error.spent,
-        "spent_on": dict(error.spent_on),
-    }
+def _budget_of(error: LLMError) -> dict[str, Any]:
+    if not isinstance(error, BudgetExceededError):
+        return {}
+    figures = {"kind": error.kind, "limit": error.limit, "spent": error.spent, "spent_on": dict(error.spent_on)}
+    return {"budget": {"name": error.budget, **figures}}

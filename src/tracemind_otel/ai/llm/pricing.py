@@ -114,8 +114,12 @@ def price_now(provider: str, models: Sequence[str], usage: LLMUsage, *, at: date
 
 def warm_up(provider: str, model: str) -> None:
     """Search the table in a worker thread, for a call that may end where nothing can be awaited."""
-    if not _is_priced_without_table(provider, (model,), datetime.now(UTC)) and not _table.is_matched(provider, model):
+    if _is_priced_without_table(provider, (model,), datetime.now(UTC)) or _table.is_matched(provider, model):
+        return
+    try:
         asyncio.get_running_loop().run_in_executor(_searcher, _search_quietly, provider, model)
+    except RuntimeError as error:  # the interpreter ends, and takes no more work
+        log.debug("the price of %s/%s is not looked for: %s", provider, model, error)
 
 
 def _search_quietly(provider: str, model: str) -> None:
