@@ -600,11 +600,9 @@ def test_durations_by_team(capture: Captured) -> None:
     tool = tm.tool(name="tool")(lambda: None)
     tm.flow(name="flow", attributes={"team": "search"})(tool)()
     tool()
-    for metric, teams in (
-        ("gen_ai.invoke_workflow.duration", {"search"}),
-        ("gen_ai.execute_tool.duration", {"search", None}),
-    ):
-        assert {(p.attributes or {}).get("team") for p in capture.points(metric)} == teams
+    by_team = {"gen_ai.invoke_workflow.duration": ["search"], "gen_ai.execute_tool.duration": ["search", None]}
+    for metric, teams in by_team.items():
+        assert [(p.attributes or {}).get("team") for p in capture.points(metric)] == teams
 
 
 def test_a_tool_is_named_as_a_model_calls_it(capture: Captured) -> None:
@@ -741,9 +739,9 @@ def test_what_is_no_function(decorate: Any) -> None:
             decorate(name=name)
     with pytest.raises(TypeError, match="has no option 'nmae'; its options are name, attributes, "):
         decorate(nmae="work")
-    for attributes, said in ((["a"], "attributes is list; it must be a mapping"), ({1: "a"}, "has the name 1")):
+    for given, said in ((["a"], "attributes is list; it must be a mapping"), ({1: "a"}, "has the name 1")):
         with pytest.raises(tm.ConfigError, match=said):
-            decorate(attributes=attributes)
+            decorate(attributes=given)
 
 
 def test_an_option_of_another_decorator() -> None:

@@ -26,7 +26,9 @@ from tracemind_otel.ai.llm import providers
 from tracemind_otel.ai.llm.providers.presets import PRESETS
 
 PAGE = (Path(__file__).parents[1] / "docs" / "providers.md").read_text(encoding="utf-8")
-CODE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[0]
+CODE = next(
+    block for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL) if "AcmeClient" in block
+)
 DONE = '{"done": true, "tokens_in": 3, "tokens_out": 2}\n'
 OK = httpx.Response(200, json={"answer": "Hello there", "tokens_in": 3, "tokens_out": 2})
 MakeClient = Callable[[str | None, str | None, httpx.AsyncBaseTransport], AsyncLLMClient]

@@ -145,10 +145,8 @@ _IDS = {semconv.SESSION_ID: "session", semconv.USER_ID: "user", semconv.GEN_AI_C
 
 def _ids(attributes: Mapping[str, Scalar], above: Mapping[str, Scalar]) -> str:
     """`session s-17, user ada`, where they begin."""
-    begun = (
-        (word, attributes[name]) for name, word in _IDS.items() if attributes.get(name) not in (None, above.get(name))
-    )
-    return ", ".join(f"{word} {value}" for word, value in begun)
+    begun = {name: attributes[name] for name in _IDS if attributes.get(name) not in (None, above.get(name))}
+    return ", ".join(f"{_IDS[name]} {value}" for name, value in begun.items())
 
 
 def _duration(span: FileSpan) -> str:
