@@ -40,6 +40,7 @@ from tracemind_otel import (
     TextDelta,
     flow,
     run_llm_call,
+    set_prices,
     stream_llm_call,
 )
 from tracemind_otel.ai.llm.providers import FakeLLMClient, OpenAILLMClient
@@ -748,6 +749,27 @@ async def test_the_flow_counts_a_stream_once(capture: Captured, ending: str) -> 
     found = attributes(capture.span("invoke_workflow reading"))
     assert found["tracemind.flow.llm_calls"] == (ending != "refused")
     assert found["tracemind.flow.output_tokens"] == output
+
+
+async def test_what_a_cancelled_stream_cost_is_in_every_sum(capture: Captured) -> None:
+    """What came before the cancellation is paid for: the span, its flow and the counter say the same."""
+    set_prices([{"model": "toy-1", "input": 10, "output": 10}])
+    client = Scripted((text("12345678"), None))
+
+    @flow
+    async def reading() -> None:
+        async for _ in stream_of(capture, client):
+            pass
+
+    task = asyncio.create_task(reading())
+    await client.waiting.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    cost = attributes(capture.span("chat toy-1"))["gen_ai.usage.cost"]
+    assert cost > 0
+    assert attributes(capture.span("invoke_workflow reading"))["tracemind.flow.cost_usd"] == cost
+    assert capture.total("tracemind.llm.cost") == cost
 
 
 async def test_stream_metrics(capture: Captured) -> None:

@@ -85,7 +85,7 @@ class OTelRecorder(Recorder):
         self._metrics.record(
             EndedCall(
                 duration_s,
-                None if end.cancelled else end.usage,
+                end.usage,
                 error is not None,
                 end.retries,
                 self._attribute_sets(call.start, call.flow, response, error),

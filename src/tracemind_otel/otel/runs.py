@@ -230,9 +230,11 @@ class SpanRun:
         """Set what is known at the end only."""
 
     def _measure(self, durations: Histogram, duration_s: float, exc: BaseException | None) -> None:
-        attributes = self._plan.metric_attributes | self._flow_attributes()
+        also = self._flow_attributes()
         if isinstance(exc, Exception):
-            attributes[semconv.ERROR_TYPE] = type(exc).__qualname__
+            also[semconv.ERROR_TYPE] = type(exc).__qualname__
+        # The plan's own where there is nothing to add: a series is found fastest by the identity of its attributes.
+        attributes = self._plan.metric_attributes | also if also else self._plan.metric_attributes
         try:
             durations.record(duration_s, attributes, self._context or _NO_SPAN)
         except Exception:
