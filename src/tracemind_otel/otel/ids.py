@@ -85,10 +85,13 @@ def without_baggage(context: Context) -> Context:
     return context
 
 
+_AS_IT_IS = nullcontext()
+
+
 def _without_baggage_here() -> AbstractContextManager[object]:
-    context = otel_context.get_current()
-    without = without_baggage(context)
-    return nullcontext() if without is context else Attached(without)
+    if not otel_baggage.get_all():
+        return _AS_IT_IS
+    return Attached(without_baggage(otel_context.get_current()))
 
 
 hide_ids_with(_without_baggage_here)

@@ -16,7 +16,7 @@ def _is_count(value: object) -> bool:
 
 
 def _sound_cost(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, float | int | Decimal):
+    if value is None or isinstance(value, bool) or not isinstance(value, (float, int, Decimal)):
         return None
     try:
         cost = float(value)
