@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import set_span_in_context
 
+from tests.programs import run
 from tracemind_otel.ai.llm.types import LLMUsage
 from tracemind_otel.otel import semconv
 from tracemind_otel.otel.aggregation import OwnInstruments
@@ -167,6 +170,32 @@ def test_threads_lose_no_measurement() -> None:
     key = frozenset(SETS[0].plain.items())
     assert found[semconv.METRIC_LLM_RETRIES, "{retry}", key] == (True, 8000)
     assert found[semconv.METRIC_OPERATION_DURATION, "s", key][1] == 8000
+
+
+FORKS = """
+import os
+from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, NoOpMeter
+from tracemind_otel.otel.aggregation import OwnInstruments
+
+own = OwnInstruments(NoOpMeter("test"), delta=False)
+counter, histogram = own.counter("c", "1", ""), own.histogram("h", "s", "", [1.0])
+counter.add(5, {}, Context())
+histogram.record(0.5, {}, Context())
+child = os.fork()
+if not child:
+    empty = not list(counter.observe(CallbackOptions())) and histogram.collect(delta=False, time_ns=1) is None
+    os._exit(0 if empty else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert [each.value for each in counter.observe(CallbackOptions())] == [5]
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_counts_for_itself(tmp_path: Path) -> None:
+    """It begins with nothing, so that no sum of its parent is sent twice."""
+    done = run("-c", FORKS, directory=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_measurement_within_a_measurement() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Iterator
 from dataclasses import dataclass, field
@@ -182,6 +183,23 @@ def test_a_key_inside_a_text(secret: str) -> None:
         (r'{"password": "ab\"cd hunter2"}', '{"password": [redacted]}'),
         ('{"password": "never closed hunter2', '{"password": [redacted]'),
         ("dbPassword=hunter2 userToken=hunter2 PGPASSWORD=hunter2", None),
+        ('password := "hunter2"', "password := [redacted]"),
+        ('if password == "hunter2":', "if password == [redacted]:"),
+        ('"api_key" => "hunter2"', '"api_key" => [redacted]'),
+        ("password=b'hunter2'", "password=b[redacted]"),
+        ('password = """hunter2\nhunter2"""', "password = [redacted]"),
+        ("api_key=SecretStr('hunter2')", "api_key=SecretStr([redacted])"),
+        (r"password='it\'s hunter2'", "password=[redacted]"),
+        ('{"password": ["hunter2"]}', '{"password": [[redacted]]}'),
+        ('{"Authorization": ["Token hunter2"]}', None),
+        ('Cookie: a="b"; sid=hunter2', "Cookie: [redacted]"),
+        ("curl -H 'Authorization: Token hunter2' https://a.example", None),
+        ('os.environ["DB_PASSWORD"] = "hunter2"', 'os.environ["DB_PASSWORD"] = [redacted]'),
+        ('headers["Authorization"] = "Token hunter2"', None),
+        (
+            r'"{\"password\": \"hunter2\", \"city\": \"Paris\"} ok?"',
+            r'"{\"password\": [redacted], \"city\": \"Paris\"} ok?"',
+        ),
         ("token=hunter2", "token=[redacted]"),
         ("id_sk-abcdefgh1234ijklmnop", "id_[redacted]"),
         ("x%20sk-abcdefgh1234ijklmnop", "x%20[redacted]"),
@@ -206,6 +224,8 @@ def test_a_secret_by_its_name_inside_a_text(text: str, shown: str | None) -> Non
         "max_tokens=500, tokens: 12, session tokens: 1500",
         "https://example.com/a:b@c",
         "the key: a song",
+        'pw = getpass("Password: ")\nname = input("Name: ")',
+        'The form says "Password:" and "Name:" beside it',
     ],
 )
 def test_prose_is_left_alone(text: str) -> None:
@@ -243,6 +263,21 @@ class Hidden:
 def test_a_name_in_any_container(value: object, shown: object) -> None:
     """Named tuples, header lists, names of other types, and fields that their own class does not show."""
     assert json.loads(as_json(value)) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("sk-" * 840, "ghp_" * 600, "-sk-".join(["abcdefgh"] * 200), "bearer " + "a" * 2_400, "password=" * 280),
+        *("secret" * 420, '"' * 2_500, "\\" * 2_500, "a" * 2_500, "a_" * 1_250, "://a:" * 500, '"password": "' * 200),
+    ],
+    ids=range(12),
+)
+def test_no_text_takes_long(text: str) -> None:
+    """The event loop waits for it, so that no pattern may go over a text again and again."""
+    began = time.process_time()
+    as_json([text] * 20)
+    assert time.process_time() - began < 2
 
 
 def test_what_was_taken_out_before_brings_no_half_key_into_view() -> None:

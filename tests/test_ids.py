@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import io
 import logging
+import operator
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -208,6 +209,17 @@ def test_a_function_for_an_id_sees_the_defaults(capture: Captured) -> None:
     flow("a")
     flow(question="b", session="s")
     assert [attributes(span)["session.id"] for span in capture.spans] == ["default/a", "s/b"]
+
+
+@pytest.mark.parametrize("source", [lambda request: request["id"], operator.itemgetter("id"), lambda r, **_: r["id"]])
+def test_a_function_for_an_id_gets_no_default_that_it_cannot_take(capture: Captured, source: Any) -> None:
+    """What the flow has besides is no concern of it."""
+
+    @tm.flow(name="flow", session_id=source)
+    def flow(request: dict[str, str], retries: int = 3) -> None: ...
+
+    flow({"id": "s-1"})
+    assert ids_of(capture, "invoke_workflow flow") == {"session.id": "s-1"}
 
 
 def test_nobody_is_no_mistake(capture: Captured) -> None:
@@ -427,7 +439,8 @@ class LooksAtBaggage(tm.AsyncLLMClient):
     seen: dict[str, object]
 
     async def complete(self, req: LLMRequest) -> LLMResponse:
-        self.seen = dict(baggage.get_all())
+        with tm.using_attributes(flow_id="set by the client"), tm.continue_trace({"baggage": "session.id=s"}):
+            self.seen = dict(baggage.get_all())
         return LLMResponse("ok", LLMUsage(1, 1, 2))
 
 

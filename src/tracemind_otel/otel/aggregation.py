@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.trace import SpanContext, get_current_span
 
+from ..runtime.context import in_forked_child
 from .instruments import SCOPE_NAME, Attributes
 
 if TYPE_CHECKING:
@@ -81,6 +83,10 @@ class OwnCounter:
             series = self._series.find(attributes) or self._series.put(attributes, _Sum())
             series.value += amount
 
+    def begin_anew(self) -> None:
+        """In a forked child: what was added is its parent's, and another thread of that may have held the lock."""
+        self._lock, self._series = threading.RLock(), _SeriesTable()
+
     def observe(self, options: CallbackOptions) -> Iterable[Observation]:
         """What an observable counter of the SDK asks for."""
         with self._lock:
@@ -132,6 +138,10 @@ class OwnHistogram:
                 series.maximum = amount
             if span is not None and span.trace_flags.sampled:
                 series.exemplars[bucket] = _Sample(amount, time.time_ns(), span)
+
+    def begin_anew(self) -> None:
+        """As a counter's."""
+        self._lock, self._series = threading.RLock(), _SeriesTable()
 
     def stand_in(self, options: CallbackOptions) -> Iterable[Observation]:
         """A point in this metric's place, so that the SDK exports what it would else take for nothing."""
@@ -189,6 +199,14 @@ class OwnInstruments:
         self._delta = delta
         self._counters: dict[str, OwnCounter] = {}
         self._histograms: dict[str, OwnHistogram] = {}
+        _made.add(self)
+
+    def begin_anew(self) -> None:
+        """In a forked child: its sums are its own."""
+        for counter in self._counters.values():
+            counter.begin_anew()
+        for histogram in self._histograms.values():
+            histogram.begin_anew()
 
     def counter(self, name: str, unit: str, description: str) -> OwnCounter:
         """The counter of that name."""
@@ -226,3 +244,14 @@ class OwnInstruments:
                 yield metric
             elif (collected := histogram.collect(delta=self._delta, time_ns=time_ns)) is not None:
                 yield collected
+
+
+_made: weakref.WeakSet[OwnInstruments] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    for instruments in _made:
+        instruments.begin_anew()
+
+
+in_forked_child(_begin_anew)

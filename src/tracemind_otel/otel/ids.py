@@ -89,21 +89,19 @@ _AS_IT_IS = nullcontext()
 
 
 def _without_baggage_here() -> AbstractContextManager[object]:
-    if not otel_baggage.get_all():
+    context = otel_context.get_current()
+    if not otel_baggage.get_all(context) and not ids_go_along(context):
         return _AS_IT_IS
-    return Attached(without_baggage(otel_context.get_current()))
+    return Attached(_at_home(context))
+
+
+def _at_home(context: Context) -> Context:
+    """The context where no id goes along, nor will one that is set in it."""
+    return otel_context.set_value(_GO_ALONG, False, without_baggage(context))
 
 
 hide_ids_with(_without_baggage_here)
-
-
-def _forget() -> None:
-    """In a forked child: nobody here asked for ids to go along."""
-    context = without_baggage(otel_context.get_current())
-    otel_context.attach(otel_context.set_value(_GO_ALONG, False, context))
-
-
-in_forked_child(_forget)
+in_forked_child(lambda: otel_context.attach(_at_home(otel_context.get_current())))
 
 
 class using_attributes(Block[None]):  # noqa: N801  a function to whoever uses it

@@ -29,7 +29,7 @@ _NAME = re.compile(
 
 _AT = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt]))"
 """Where a word begins, in a URL or an escaped text as well."""
-_RANDOM = r"(?=[\w-]*\d|[\w-]*[a-z][\w-]*[A-Z])"
+_RANDOM = r"(?=(?:[^\W\d]|-)*+\d|(?:[^\Wa-z]|-)*+[a-z](?:[^\WA-Z]|-)*+[A-Z])"
 """What follows has a digit, or small letters before capitals, as keys have and words have not."""
 
 _KEY = re.compile(
@@ -44,19 +44,36 @@ _KEY = re.compile(
     r"|(?<=://)[^\s/:@\"']*:[^\s/@\"']+(?=@)",
     re.DOTALL,
 )
-_IS = r"\d*[\\\"']*\s*[=:]\s*"
-"""Between a name and its value."""
-_HEADER = re.compile(rf"((?:authorization|cookie){_IS})[\\\"']*[^\r\n\"'\\]+", re.IGNORECASE)
-"""A header whose value is all that follows in its line."""
-_NAMED = re.compile(
-    r"((?:(?:api|access|account|auth|private|secret|signing|subscription)[ ._-]?keys?"
-    r"|(?:access|api|auth|bearer|client|id|refresh|session|user)[._-]?token|client[ ._-]?secrets?"
-    r"|(?:password|passwd|passphrase|passcode|pwd|secret|credential)s?)"
-    rf"{_IS}|(?<![a-z])token\s*=\s*|[?&]key=)"
-    r"(?!\[redacted\])(\\?\"(?:\\.|[^\"\\])*+(?:\"|\Z)|'[^']*+(?:'|\Z)|[^\s\"'&,;})\]]+)",
+_HEADER = re.compile(
+    r"((?<![\w\"'-])(?:proxy-)?(?:authorization|(?:set-)?cookie)\s*[:=]\s*)[^\r\n]+"
+    r"|((?<=[\"'])(?:proxy-)?(?:authorization|(?:set-)?cookie)\s*:\s*)[^\r\n\"']+",
     re.IGNORECASE,
 )
-"""A name and its value, as in queries, settings and JSON, also as a part of a longer name."""
+"""A header, whose value is all that follows in its line, or in its quotes."""
+
+_WORDS = (
+    r"(?:api|access|account|auth|private|secret|signing|subscription)[ ._-]?keys?"
+    r"|(?:access|api|auth|bearer|client|id|refresh|session|user)[._-]?token|client[ ._-]?secrets?"
+    r"|(?:password|passwd|passphrase|passcode|pwd|secret|credential)s?"
+)
+_IS = r"\s*(?::=|==|=>|[:=])\s*"
+_BEFORE_QUOTE = r"(?:(?:\[\s*|\w{1,32}\(|[A-Za-z]{1,2})(?=\\?[\"']))?"
+"""The beginning of a list or a call, or the prefix of a literal."""
+_VALUE = (
+    r"(?!\[redacted\])(?:"
+    r"\"\"\"[\s\S]*?(?:\"\"\"|\Z)|'\'\'[\s\S]*?(?:'\'\'|\Z)"
+    r"|\\\"(?:[^\"\\\r\n]|\\(?!\"))*+(?:\\\"|(?=[\"\r\n])|\Z)"
+    r"|\"(?:\\.|[^\"\\\r\n])*+(?:\"|(?=[\r\n])|\\?\Z)"
+    r"|'(?:\\.|[^'\\\r\n])*+(?:'|(?=[\r\n])|\\?\Z)"
+    r"|[^\s\"'&,;})\]]+)"
+)
+_NAMED = re.compile(
+    rf"((?P<quote>\\?[\"'])[\w.-]{{0,64}}?(?:{_WORDS}|authorization|cookie)\d*(?P=quote)\]?{_IS}{_BEFORE_QUOTE}"
+    rf"|(?<![\w.\\\"'-])[\w.-]{{0,64}}?(?:{_WORDS}|(?<![A-Za-z])token(?=\s*=))\d*{_IS}{_BEFORE_QUOTE}"
+    r"|[?&]key=)" + _VALUE,
+    re.IGNORECASE,
+)
+"""A name, in quotes or without, and its value: queries, settings, JSON, also inside a text, and program code."""
 
 
 def is_secret_name(name: str) -> bool:
@@ -73,8 +90,8 @@ def without_secrets(text: str, length: int) -> str:
         length: characters; what is longer ends in `…`, which is not counted.
     """
     window = text[: length + _MARGIN]
-    redacted = _KEY.sub(REDACTED, _HEADER.sub(rf"\g<1>{REDACTED}", window))
-    redacted = _NAMED.sub(rf"\g<1>{REDACTED}", redacted)
+    redacted = _HEADER.sub(lambda found: (found[1] or found[2]) + REDACTED, window)
+    redacted = _NAMED.sub(rf"\g<1>{REDACTED}", _KEY.sub(REDACTED, redacted))
     if len(window) == len(text):
         return redacted if len(redacted) <= length else redacted[:length] + "…"
     # At the window's end half a key may stand, unseen; what was taken out before has moved it nearer.

@@ -137,10 +137,8 @@ class Telemetry:
         self.shutdown(_EXIT_TIMEOUT_S)
 
     def _flush_at_end_of_worker(self) -> None:
-        provider: Any = self._pipeline.tracer_provider
-        if provider is not None:
-            flush = OneShot("tracemind-flush", provider.force_flush)
-            _at_end_of_worker(lambda: _run_all([flush], _EXIT_TIMEOUT_S))
+        flushes = [OneShot("tracemind-flush", provider.force_flush) for provider in self._pipeline.providers]
+        _at_end_of_worker(lambda: _run_all(flushes, _EXIT_TIMEOUT_S))
 
     async def aflush(self, timeout_s: float = 5.0) -> bool:
         """`flush`, without blocking the event loop."""
@@ -181,9 +179,9 @@ def _at_end_of_worker(action: Callable[[], object]) -> Callable[[], object]:
 
 
 def _leave_to_parent() -> None:
-    """In a forked child: the parent's set-up is the parent's. The child may make its own; else its spans still arrive.
+    """In a forked child: the parent's set-up is the parent's. The child may make its own; else it sends by that one.
 
-    They are sent when the worker ends, and the metrics are not, since they would be the parent's sums again.
+    What a worker has recorded is sent when it ends. Its sums are its own, as far as the instruments are ours.
     """
     global _active
     inherited, _active = _active, None

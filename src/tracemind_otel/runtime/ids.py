@@ -206,12 +206,45 @@ IdSource = str | Callable[..., str | None]
 
 
 @dataclass(frozen=True, slots=True)
+class IdFunction:
+    """A function that makes an id of the arguments of a call."""
+
+    function: Callable[..., str | None]
+    """The user's."""
+    takes: frozenset[str] | None
+    """By which names it can be given something; `None` for any."""
+
+    @classmethod
+    def of(cls, field: str, function: Callable[..., str | None]) -> IdFunction:
+        """The function of a user's.
+
+        Raises:
+            ConfigError: it has to be waited for.
+        """
+        if inspect.iscoroutinefunction(function):
+            raise ConfigError(f"{field} is a coroutine function; a flow begins without waiting: pass a plain one")
+        try:
+            parameters = inspect.signature(function).parameters.values()
+        except (TypeError, ValueError):  # one in C that has none
+            return cls(function, frozenset())
+        takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
+        return cls(
+            function, None if takes_any else frozenset(each.name for each in parameters if each.kind in _BY_NAME)
+        )
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], defaults: dict[str, Any]) -> str | None:
+        """The id for the arguments of a call, and for those of its defaults that the function can take."""
+        more = {name: value for name, value in defaults.items() if self.takes is None or name in self.takes}
+        return self.function(*args, **kwargs, **more)
+
+
+@dataclass(frozen=True, slots=True)
 class IdSources:
     """Where the ids of a flow come from."""
 
     fixed: Ids = NO_IDS
     """Those that are the same for every run."""
-    called: tuple[tuple[str, Callable[..., str | None]], ...] = ()
+    called: tuple[tuple[str, IdFunction], ...] = ()
     """Those that depend on the arguments."""
 
     @classmethod
@@ -221,10 +254,7 @@ class IdSources:
         Raises:
             ConfigError: an id is of the wrong kind or size.
         """
-        called = tuple((name, source) for name, source in sources.items() if callable(source))
-        for name, source in called:
-            if inspect.iscoroutinefunction(source):
-                raise ConfigError(f"{name} is a coroutine function; a flow begins without waiting: pass a plain one")
+        called = tuple((name, IdFunction.of(name, source)) for name, source in sources.items() if callable(source))
         fixed = checked_ids(**{name: source for name, source in sources.items() if not callable(source)}, tags=tags)
         return cls(fixed, called)
 
@@ -240,11 +270,10 @@ class IdSources:
             signature: the function's, which adds its defaults; `None` where it has none.
         """
         ids = self.fixed
-        if self.called and signature is not None:
-            kwargs = kwargs | _defaults(signature, args, kwargs)
+        defaults = _defaults(signature, args, kwargs) if self.called and signature is not None else {}
         for name, source in self.called:
             try:
-                value = source(*args, **kwargs)
+                value = source(args, kwargs, defaults)
             except Exception:
                 report_fault(log, f"@flow {flow}", name, is_users=True)
             else:
