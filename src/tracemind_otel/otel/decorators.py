@@ -255,8 +255,8 @@ class SpanDecorator(Block[None]):
         flow = self._flow
         if flow is None:
             return functools.partial(start_run, plan)
-        if flow.ids.called and function is not None:
-            flow = replace(flow, signature=_signature(function))
+        if flow.ids.called and function is not None and (signature := _signature(function)) is not None:
+            flow = replace(flow, ids=flow.ids.beside(signature))
         return functools.partial(start_flow, plan, flow)
 
     def _enter(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from contextvars import Token
 from dataclasses import dataclass, field
@@ -25,12 +24,10 @@ class FlowPlan:
     """Ids of everything below."""
     limits: BudgetLimits | None = None
     """What everything below may cost."""
-    signature: inspect.Signature | None = None
-    """The function's, for ids that depend on its arguments."""
 
     def ids_of(self, flow: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ids:
         """The ids of a run of that flow with these arguments."""
-        return NO_IDS if self.ids is NO_SOURCES else self.ids.of_call(flow, args, kwargs, self.signature)
+        return NO_IDS if self.ids is NO_SOURCES else self.ids.of_call(flow, args, kwargs)
 
 
 def flow_context(

@@ -10,10 +10,11 @@ import contextvars
 import functools
 import inspect
 import logging
+import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from ..errors import ConfigError
@@ -205,6 +206,21 @@ IdSource = str | Callable[..., str | None]
 """An id, or a function that gets the arguments of the call and returns it."""
 
 
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """An argument that the caller of a function may leave out."""
+
+    name: str
+    """Its name."""
+    position: int
+    """Its place among the arguments; beyond all of them for one that has only its name."""
+    value: object
+    """What the function takes instead."""
+
+
 @dataclass(frozen=True, slots=True)
 class IdFunction:
     """A function that makes an id of the arguments of a call."""
@@ -213,6 +229,8 @@ class IdFunction:
     """The user's."""
     takes: frozenset[str] | None
     """By which names it can be given something; `None` for any."""
+    defaults: tuple[Default, ...] = ()
+    """What the decorated function takes where its caller leaves it out, as far as this one can take it."""
 
     @classmethod
     def of(cls, field: str, function: Callable[..., str | None]) -> IdFunction:
@@ -232,10 +250,23 @@ class IdFunction:
             function, None if takes_any else frozenset(each.name for each in parameters if each.kind in _BY_NAME)
         )
 
-    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], defaults: dict[str, Any]) -> str | None:
-        """The id for the arguments of a call, and for those of its defaults that the function can take."""
-        more = {name: value for name, value in defaults.items() if self.takes is None or name in self.takes}
-        return self.function(*args, **kwargs, **more)
+    def beside(self, signature: inspect.Signature) -> IdFunction:
+        """The same, for a decorated function of that signature."""
+        defaults = (
+            Default(each.name, position if each.kind is each.POSITIONAL_OR_KEYWORD else sys.maxsize, each.default)
+            for position, each in enumerate(signature.parameters.values())
+            if each.kind in _BY_NAME and each.default is not each.empty
+        )
+        return replace(self, defaults=tuple(each for each in defaults if self.takes is None or each.name in self.takes))
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """The id for the arguments of a call, defaults included."""
+        if not self.defaults:
+            return self.function(*args, **kwargs)
+        left_out = {
+            each.name: each.value for each in self.defaults if each.position >= len(args) and each.name not in kwargs
+        }
+        return self.function(*args, **kwargs, **left_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,40 +289,21 @@ class IdSources:
         fixed = checked_ids(**{name: source for name, source in sources.items() if not callable(source)}, tags=tags)
         return cls(fixed, called)
 
-    def of_call(
-        self, flow: str, args: tuple[Any, ...], kwargs: dict[str, Any], signature: inspect.Signature | None
-    ) -> Ids:
-        """The ids of one run of the flow; one that cannot be had is left out, and the log says so once a flow.
+    def beside(self, signature: inspect.Signature) -> IdSources:
+        """The same, for a decorated function of that signature."""
+        return replace(self, called=tuple((name, source.beside(signature)) for name, source in self.called))
 
-        Args:
-            flow: the flow's name.
-            args: the arguments of the call.
-            kwargs: those by name.
-            signature: the function's, which adds its defaults; `None` where it has none.
-        """
+    def of_call(self, flow: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ids:
+        """The ids of one run of the flow; one that cannot be had is left out, and the log says so once a flow."""
         ids = self.fixed
-        defaults = _defaults(signature, args, kwargs) if self.called and signature is not None else {}
         for name, source in self.called:
             try:
-                value = source(args, kwargs, defaults)
+                value = source(args, kwargs)
             except Exception:
                 report_fault(log, f"@flow {flow}", name, is_users=True)
             else:
                 ids = usable_ids(f"@flow {flow}", {name: value}).below(ids)
         return ids
-
-
-def _defaults(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Of the arguments that the caller left out, those that can be given by name."""
-    try:
-        given = signature.bind(*args, **kwargs).arguments
-    except TypeError:  # which the function itself will raise
-        return {}
-    left_out = (parameter for name, parameter in signature.parameters.items() if name not in given)
-    return {each.name: each.default for each in left_out if each.kind in _BY_NAME and each.default is not each.empty}
-
-
-_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 NO_SOURCES = IdSources()
