@@ -91,7 +91,9 @@ class _RichFlowContext(FlowContext):
 
     def enter(self) -> None:
         super().enter()
-        self._tokens = [enter_ids(self._ids)]
+        self._tokens = []
+        if self._ids is not NO_IDS:
+            self._tokens.append(enter_ids(self._ids))
         if self._budget is not None:
             self._tokens.append(enter_budget(self._budget))
 
