@@ -34,7 +34,7 @@ def _clean_slate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in list(os.environ):
         if name.endswith(_KEYS_AND_ADDRESSES) or name.startswith("OTEL_"):
             monkeypatch.delenv(name)
-    for said in (FAULTS, LEFT_OUT, COUNTED_AS_ZERO):
+    for said in (FAULTS, LEFT_OUT, COUNTED_AS_ZERO, pricing.UNPRICED):
         said.forget()
     yield
     pricing.set_prices([])

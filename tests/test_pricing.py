@@ -32,11 +32,6 @@ NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 MILLION = 1_000_000
 
 
-@pytest.fixture(autouse=True)
-def _nothing_was_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pricing, "_unpriced", set[tuple[str, str]]())
-
-
 def usage_of(prompt: int, completion: int = 0, **parts: Any) -> LLMUsage:
     return LLMUsage(prompt, completion, prompt + completion, **parts)
 

@@ -30,7 +30,7 @@ def _id_processor() -> SpanProcessor:
     class IdProcessor(SpanProcessor):
         def on_start(self, span: Span, parent_context: Context | None = None) -> None:
             ids = current_ids()
-            if ids is not NO_IDS and not is_ours(span):
+            if ids is not NO_IDS and not is_ours(span):  # ours have them already
                 own = span.attributes or {}
                 span.set_attributes({name: value for name, value in id_attributes(ids).items() if name not in own})
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextvars import Context
 from typing import Any, ParamSpec, Self
 
-from .run import Body, Start
+from .run import Body, Start, end_run
 
 P = ParamSpec("P")
 
@@ -53,11 +53,8 @@ def generator_of(begin: Callable[P, tuple[Generator[Any, Any, Any], Body]]) -> C
         except StopIteration as stop:
             body.finish(stop.value, is_closing=is_closing)
             return stop.value
-        except GeneratorExit:
-            body.close()
-            raise
         except BaseException as exc:
-            body.end(exc)
+            end_run(body, exc)
             raise
 
     return run_generator
@@ -97,11 +94,8 @@ def async_generator_of(begin: Callable[P, tuple[AsyncGenerator[Any, Any], Body]]
                 else:
                     step, is_closing = generator.asend(sent), False
                 del value
-        except GeneratorExit:
-            body.close()
-            raise
         except BaseException as exc:
-            body.end(exc)
+            end_run(body, exc)
             raise
         body.finish(None, is_closing=is_closing)
 

@@ -92,13 +92,18 @@ class Body:
         self.close()
 
 
-def leave_block(run: Run, exc: BaseException | None) -> None:
-    """End the run of a `with` block; one in a generator that is closed is closed with it."""
-    run.leave()
+def end_run(run: Run, exc: BaseException | None) -> None:
+    """End a run that an exception may have left; what leaves a generator that is closed closes the run."""
     if isinstance(exc, GeneratorExit):
         run.close()
     else:
         run.end(exc)
+
+
+def leave_block(run: Run, exc: BaseException | None) -> None:
+    """End the run of a `with` block."""
+    run.leave()
+    end_run(run, exc)
 
 
 def code_of(function: object) -> object:

@@ -15,8 +15,6 @@ from .config import STEP_TYPE, LLMCallConfig, apply_vars
 from .factory import LLMClientFactory, client_for
 from .stream import LLMStream, stream_llm_call
 
-log = logging.getLogger(__name__)
-
 __all__ = [
     "STEP_TYPE",
     "LLMCallConfig",
@@ -26,6 +24,8 @@ __all__ = [
     "run_llm_call",
     "stream_llm_call",
 ]
+
+log = logging.getLogger(__name__)
 
 
 async def run_llm_call(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ...runtime.context import in_forked_child
+from ...runtime.faults import Once
 from .own_prices import OwnPrices, Price, PriceSource, load_prices
 from .price_table import PriceTable, Rate, Rates
 from .types import CostSource, LLMUsage
@@ -25,7 +26,6 @@ __all__ = ["Price", "PriceSource", "PricedCall", "estimate_cost", "load_prices",
 log = logging.getLogger(__name__)
 
 _FREE_PROVIDERS = frozenset({"fake", "local"})
-_MAX_NAMED_MODELS = 1024
 
 _own_prices = OwnPrices()
 _table = PriceTable()
@@ -129,13 +129,13 @@ def _search_quietly(provider: str, model: str) -> None:
         log.exception("the price table failed for %s/%s", provider, model)
 
 
-_unpriced: set[tuple[str, str]] = set()
+UNPRICED = Once()
+"""Models of which the log said that their calls have no cost."""
 
 
 def _say_once(provider: str, model: str, why: str) -> None:
     """One line for each model that has no cost, not one for each call."""
-    if (provider, model) not in _unpriced and len(_unpriced) < _MAX_NAMED_MODELS:
-        _unpriced.add((provider, model))
+    if UNPRICED.is_new(provider, model):
         log.warning("calls of %s/%s have no cost: %s", provider, model, why)
 
 
