@@ -11,7 +11,7 @@ from tracemind_otel.ai.llm.types import Image, LLMRequest, Message, Text, ToolCa
 from tracemind_otel.steps.estimate import expected_usage
 
 
-def expected(prompt: str = "x" * 40, **options: Any) -> tuple[int, int]:
+def expected(prompt: str = "x" * 40, **options: Any) -> tuple[int | None, int | None]:
     usage = expected_usage(LLMRequest("acme", "m", prompt, **options))
     assert usage.estimated
     return usage.prompt_tokens, usage.completion_tokens

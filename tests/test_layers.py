@@ -29,6 +29,7 @@ RANKS = {
     "recipes": 0,
     "ai.llm": 1,
     "ai.llm.client": 1,
+    "ai.llm.liveness": 1,
     "ai.llm.own_prices": 1,
     "ai.llm.policy": 1,
     "ai.llm.price_table": 1,

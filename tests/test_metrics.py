@@ -211,7 +211,7 @@ async def test_sums_equal_the_results(capture: Captured) -> None:
     assert capture.total("tracemind.llm.call.cost") == pytest.approx(math.fsum(priced), abs=1e-9)
     assert capture.total("tracemind.llm.unpriced_calls") == costs.count(None)
     assert capture.total("tracemind.llm.retries") == sum(result["retries"] for result in results)
-    assert capture.total("gen_ai.client.token.usage") == sum(reply.usage.total_tokens for _, reply in replies)
+    assert capture.total("gen_ai.client.token.usage") == sum(reply.usage.total_tokens or 0 for _, reply in replies)
 
 
 async def test_money_falls_into_different_buckets(capture: Captured) -> None:

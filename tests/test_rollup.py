@@ -136,8 +136,8 @@ def expected(calls: list[tuple[LLMUsage | None, int]]) -> dict[str, float]:
     usages = [usage for usage, _ in calls if usage is not None]
     costs = [usage.cost_usd for usage in usages if usage.cost_usd is not None]
     sums: dict[str, float] = {
-        "input_tokens": sum(usage.prompt_tokens for usage in usages),
-        "output_tokens": sum(usage.completion_tokens for usage in usages),
+        "input_tokens": sum(usage.prompt_tokens or 0 for usage in usages),
+        "output_tokens": sum(usage.completion_tokens or 0 for usage in usages),
         "llm_calls": len(calls),
         "retries": sum(retries for _, retries in calls),
     }

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.servers.fixture import OpenAIServer
 from tests.support import Captured, attributes
 from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, LLMResponse, LLMResponseError, run_llm_call
-from tracemind_otel.ai.llm.providers._client import _JsonLines  # pyright: ignore[reportPrivateUsage]
+from tracemind_otel.ai.llm.providers._sse import JsonLinesDecoder
 from tracemind_otel.ai.llm.providers._wire import StreamedError
 from tracemind_otel.ai.llm.providers.ollama import (
     PRESET,
@@ -61,7 +61,7 @@ WHOLE = said({"thinking": "Hm\u2028", "content": "Grüße 🙂", "tool_calls": W
 
 def read(*pieces: bytes) -> OllamaReader:
     """A reader that has been fed these bytes, as the client feeds one."""
-    reader, lines = OllamaReader(), _JsonLines()
+    reader, lines = OllamaReader(), JsonLinesDecoder()
     for piece in pieces:
         for event in lines.feed(piece):
             reader.feed(event)

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tracemind_otel.ai.llm.providers._client import _JsonLines
-from tracemind_otel.ai.llm.providers._sse import EventDecoder, LineSplitter, ServerSentEvent
+from tracemind_otel.ai.llm.providers._sse import EventDecoder, JsonLinesDecoder, LineSplitter, ServerSentEvent
 
 
 def decode(*pieces: bytes) -> list[tuple[str, bytes]]:
@@ -116,7 +115,7 @@ def test_a_long_line_in_many_pieces() -> None:
 def test_json_lines(positions: list[int]) -> None:
     """JSON lines are events of one line each; blank ones, a byte order mark and a missing last ending do no harm."""
     body = '\ufeff{"a": "\u2028é"}\r\n\n  \r{"b": 1}'.encode()
-    lines = _JsonLines()
+    lines = JsonLinesDecoder()
     events = [event for piece in cut(body, positions) for event in lines.feed(piece)] + lines.end()
 
     assert [event.data.decode() for event in events] == ['{"a": "\u2028é"}', '{"b": 1}']

@@ -79,8 +79,6 @@ class EndedCall:
     """The context of the call's span, for exemplars."""
     first_chunk_s: float | None = None
     """Seconds from start to the first piece of a stream."""
-    chunk_gaps_s: tuple[float, ...] = ()
-    """Seconds between the pieces of a stream."""
 
     @property
     def reported(self) -> LLMUsage | None:
@@ -100,9 +98,10 @@ class CallMetrics:
 
     def __init__(self, instruments: Instruments, names: MetricNames) -> None:
         self._sets: list[_MetricSet] = [_OurMetrics(instruments)]
+        self._streams: list[_StreamMetrics] = []
         if names != "newest":
             self._sets.append(_TodaysMetrics(instruments))
-            self._sets.append(
+            self._streams.append(
                 _StreamMetrics(
                     instruments,
                     semconv.METRIC_OPERATION_TIME_TO_FIRST_CHUNK,
@@ -111,7 +110,7 @@ class CallMetrics:
             )
         if names != "today":
             self._sets.append(_NewestMetrics(instruments))
-            self._sets.append(
+            self._streams.append(
                 _StreamMetrics(
                     instruments,
                     semconv.METRIC_INFERENCE_TIME_TO_FIRST_CHUNK,
@@ -121,8 +120,13 @@ class CallMetrics:
 
     def record(self, call: EndedCall) -> None:
         """Measure one ended call."""
-        for metric_set in self._sets:
+        for metric_set in (*self._sets, *self._streams):
             metric_set.record(call)
+
+    def record_gap(self, gap_s: float, attributes: Attributes) -> None:
+        """Measure the time between two pieces of a stream, as the second one comes."""
+        for metric_set in self._streams:
+            metric_set.record_gap(gap_s, attributes)
 
 
 class _StreamMetrics:
@@ -136,8 +140,10 @@ class _StreamMetrics:
     def record(self, call: EndedCall) -> None:
         if call.first_chunk_s is not None:
             self._first.record(call.first_chunk_s, call.attributes.plain, call.context)
-        for gap_s in call.chunk_gaps_s:
-            self._others.record(gap_s, call.attributes.plain, _NO_SPAN)
+
+    def record_gap(self, gap_s: float, attributes: Attributes) -> None:
+        """Measure the time between two pieces, as the second one comes."""
+        self._others.record(gap_s, attributes, _NO_SPAN)
 
 
 class _OurMetrics:
@@ -180,8 +186,10 @@ class _TodaysMetrics:
         self._duration.record(call.duration_s, call.attributes.plain, call.context)
         usage = call.reported
         if usage is not None:
-            self._tokens.record(usage.prompt_tokens, call.attributes.input, _NO_SPAN)
-            self._tokens.record(usage.completion_tokens, call.attributes.output, _NO_SPAN)
+            if usage.prompt_tokens is not None:
+                self._tokens.record(usage.prompt_tokens, call.attributes.input, _NO_SPAN)
+            if usage.completion_tokens is not None:
+                self._tokens.record(usage.completion_tokens, call.attributes.output, _NO_SPAN)
 
 
 class _NewestMetrics:
@@ -216,10 +224,12 @@ class _NewestMetrics:
             self._record_none(call)
 
     def _record_tokens(self, call: EndedCall, usage: LLMUsage) -> None:
-        self._input.add(usage.prompt_tokens, call.attributes.text, _NO_SPAN)
-        self._output.add(usage.completion_tokens, call.attributes.text, _NO_SPAN)
-        self._operation_input.record(usage.prompt_tokens, call.attributes.plain, _NO_SPAN)
-        self._operation_output.record(usage.completion_tokens, call.attributes.plain, _NO_SPAN)
+        if usage.prompt_tokens is not None:
+            self._input.add(usage.prompt_tokens, call.attributes.text, _NO_SPAN)
+            self._operation_input.record(usage.prompt_tokens, call.attributes.plain, _NO_SPAN)
+        if usage.completion_tokens is not None:
+            self._output.add(usage.completion_tokens, call.attributes.text, _NO_SPAN)
+            self._operation_output.record(usage.completion_tokens, call.attributes.plain, _NO_SPAN)
         parts = (usage.cache_read_tokens, usage.cache_write_tokens, usage.reasoning_tokens)
         for counter, tokens in zip(self._subsets, parts, strict=True):
             if tokens is not None:

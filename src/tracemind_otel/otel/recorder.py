@@ -88,15 +88,20 @@ class OTelRecorder(Recorder):
                 end.usage,
                 error is not None,
                 end.retries,
-                self._attribute_sets(call.start, call.flow, response, error),
+                self._attribute_sets(
+                    call.start, call.flow, None if response is None else response.response_model, error
+                ),
                 call.context,
                 call.first_chunk_s,
-                end.chunk_gaps_s,
             )
         )
 
+    def _record_gap(self, call: _CallHandle, gap_s: float, response_model: str | None) -> None:
+        sets = self._attribute_sets(call.start, call.flow, response_model, None)
+        self._metrics.record_gap(gap_s, sets.plain)
+
     def _attribute_sets(
-        self, start: StepStart, flow: FlowScope | None, response: LLMResponse | None, error: LLMError | None
+        self, start: StepStart, flow: FlowScope | None, response_model: str | None, error: LLMError | None
     ) -> AttributeSets:
         values: tuple[str | bool | int | float | None, ...] = (
             start.operation,
@@ -104,7 +109,7 @@ class OTelRecorder(Recorder):
             start.model,
             start.server_address,
             start.server_port,
-            response.response_model if response is not None else None,
+            response_model,
             error.error_type if error is not None else None,
             flow.name if flow is not None else None,
         )
@@ -137,6 +142,9 @@ class _CallHandle(StepHandle):
 
     def first_chunk(self) -> None:
         self.first_chunk_s = max(time.time_ns() - self._start_ns, 0) / 1e9
+
+    def next_chunk(self, gap_s: float, response_model: str | None) -> None:
+        self._recorder._record_gap(self, gap_s, response_model)
 
     def end(self, end: StepEnd) -> None:
         if self._ended:
@@ -247,8 +255,9 @@ def _add_response(attributes: dict[str, AttributeValue], response: LLMResponse) 
 
 def _add_usage(attributes: dict[str, AttributeValue], usage: LLMUsage) -> None:
     """Absent is not zero: what was not reported gets no attribute."""
-    if usage.is_known:
+    if usage.is_known and usage.prompt_tokens is not None:
         attributes[semconv.GEN_AI_USAGE_INPUT_TOKENS] = usage.prompt_tokens
+    if usage.is_known and usage.completion_tokens is not None:
         attributes[semconv.GEN_AI_USAGE_OUTPUT_TOKENS] = usage.completion_tokens
     if usage.cache_read_tokens is not None:
         attributes[semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS] = usage.cache_read_tokens

@@ -326,11 +326,17 @@ def _used(estimate: Estimate, usage: LLMUsage | None, *, is_free: bool) -> Use:
     cost_usd = estimate.cost_usd if usage.cost_usd is None else usage.cost_usd
     return Use(
         cost_usd=cost_usd,
-        tokens=usage.prompt_tokens + usage.completion_tokens if usage.is_known else estimate.tokens,
+        tokens=_tokens_of(usage, estimate),
         cost_is_presumed=usage.cost_usd is None or (usage.estimated and usage.cost_source != "provider"),
-        tokens_are_presumed=usage.estimated or not usage.is_known,
+        tokens_are_presumed=usage.estimated or not usage.is_whole,
         unpriced_attempts=int(cost_usd is None),
     )
+
+
+def _tokens_of(usage: LLMUsage, estimate: Estimate) -> int:
+    """Input and output; where one half was not reported, at least what was held for both."""
+    reported = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
+    return reported if usage.is_whole else max(reported, estimate.tokens)
 
 
 def reserve(budget: Budget, estimate: Estimate) -> Reservation:

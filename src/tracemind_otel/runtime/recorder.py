@@ -123,8 +123,6 @@ class StepEnd:
     """How many failed attempts were repeated."""
     closed_early: bool = False
     """Whether the reader of a stream wanted no more before its end."""
-    chunk_gaps_s: tuple[float, ...] = ()
-    """Seconds between the pieces of a stream, as they came."""
     ended_ns: int | None = None
     """When the last attempt ended, in nanoseconds since the epoch; `None`: now."""
 
@@ -141,6 +139,14 @@ class StepHandle:
 
     def first_chunk(self) -> None:
         """The first piece of a streamed reply has come."""
+
+    def next_chunk(self, gap_s: float, response_model: str | None) -> None:
+        """A later piece of a streamed reply has come.
+
+        Args:
+            gap_s: seconds since the piece before.
+            response_model: the model that answers, where the provider has said so.
+        """
 
     def end(self, end: StepEnd) -> None:
         """The call is over; ending twice is harmless."""
@@ -266,6 +272,10 @@ class _CompositeHandle(StepHandle):
         for handle in self._handles:
             handle.first_chunk()
 
+    def next_chunk(self, gap_s: float, response_model: str | None) -> None:
+        for handle in self._handles:
+            handle.next_chunk(gap_s, response_model)
+
     def end(self, end: StepEnd) -> None:
         for handle in self._handles:
             handle.end(end)
@@ -297,6 +307,9 @@ class _SafeHandle(StepHandle):
 
     def first_chunk(self) -> None:
         self._tell("first_chunk", self._handle.first_chunk)
+
+    def next_chunk(self, gap_s: float, response_model: str | None) -> None:
+        self._tell("next_chunk", self._handle.next_chunk, gap_s, response_model)
 
     def end(self, end: StepEnd) -> None:
         self._tell("end", self._handle.end, end)

@@ -55,8 +55,8 @@ class _Sums:
         self._retries += retries
         if usage is None:
             return
-        self._input_tokens += usage.prompt_tokens
-        self._output_tokens += usage.completion_tokens
+        self._input_tokens += usage.prompt_tokens or 0
+        self._output_tokens += usage.completion_tokens or 0
         if usage.cost_usd is not None:
             self._cost_usd = (self._cost_usd or 0.0) + usage.cost_usd
 

@@ -100,7 +100,7 @@ class Call:
         usage = expected_usage(self.request, self.client.default_max_tokens)
         return Estimate(
             model=f"{self.provider_name}/{self.request.model}",
-            tokens=usage.total_tokens,
+            tokens=usage.total_tokens or 0,
             cost_usd=await self._price_before(usage) if with_price else None,
             reports_cost=self.client.reports_cost,
         )
@@ -220,7 +220,7 @@ class Call:
         result = {
             "status": "ok",
             "text": response.text,
-            "usage": dict(vars(usage)),
+            "usage": usage.as_dict(),
             **self._common_result(),
             "response_id": response.response_id,
             "response_model": response.response_model,

@@ -94,7 +94,6 @@ class LLMStream:
         self._reading = asyncio.Lock()
         self._reader: asyncio.Task[Any] | None = None
         self._last_chunk_s: float | None = None
-        self._chunk_gaps_s: list[float] = []
 
     def __aiter__(self) -> Self:
         return self
@@ -224,7 +223,7 @@ class LLMStream:
         if self._last_chunk_s is None:
             call.handle.first_chunk()
         else:
-            self._chunk_gaps_s.append(now - self._last_chunk_s)
+            call.handle.next_chunk(now - self._last_chunk_s, None)
         self._last_chunk_s = now
 
     async def _finish(self, call: Call, response: LLMResponse) -> Finish:
@@ -237,7 +236,7 @@ class LLMStream:
         self._reply = response
         usage = await call.priced(response)
         self._is_over = True
-        self.result = call.succeeded(response, usage, ended_ns=ended_ns, chunk_gaps_s=tuple(self._chunk_gaps_s))
+        self.result = call.succeeded(response, usage, ended_ns=ended_ns)
         return Finish(replace(response, usage=usage))
 
     def _fail(self, call: Call, error: LLMError) -> None:
@@ -246,8 +245,8 @@ class LLMStream:
             self.result = call.failed(error)
             return
         usage = self._estimated_and_priced(call)
-        partial = {"text": self._text, "usage": dict(vars(usage))}
-        self.result = call.failed(error, also=partial, usage=usage, chunk_gaps_s=tuple(self._chunk_gaps_s))
+        partial = {"text": self._text, "usage": usage.as_dict()}
+        self.result = call.failed(error, also=partial, usage=usage)
 
     def _interrupt(self, call: Call) -> None:
         """Cancelled, or worse: what came is told, and what it used, estimated unless the whole reply had come."""
@@ -257,7 +256,7 @@ class LLMStream:
         usage = None if self._last_chunk_s is None else self._estimated_and_priced(call)
         if self._reply is not None:
             usage = call.priced_now(self._reply.usage)
-        self.result = call.interrupted(self._reply, usage=usage, chunk_gaps_s=tuple(self._chunk_gaps_s))
+        self.result = call.interrupted(self._reply, usage=usage)
 
     def _stop_early(self) -> None:
         """Closed or dropped before the end: no error, since the reader wanted no more."""
@@ -266,9 +265,8 @@ class LLMStream:
             return
         usage = LLMUsage() if self._last_chunk_s is None else self._estimated_and_priced(call)
         partial = LLMResponse(self._text, usage, reasoning=self._reasoning or None)
-        gaps = tuple(self._chunk_gaps_s)
         also = {"closed_early": True}
-        self.result = call.succeeded(partial, usage, also=also, closed_early=True, chunk_gaps_s=gaps)
+        self.result = call.succeeded(partial, usage, also=also, closed_early=True)
 
     @property
     def _text(self) -> str:

@@ -89,7 +89,7 @@ class Rates:
 
     def cost(self, usage: LLMUsage) -> float | None:
         """USD for a call, each token at its own rate; `None` where a rate that is needed is missing."""
-        prompt, completion = max(usage.prompt_tokens, 0), max(usage.completion_tokens, 0)
+        prompt, completion = max(usage.prompt_tokens or 0, 0), max(usage.completion_tokens or 0, 0)
         total, plain_input, plain_output = 0, prompt, completion
         if self.cache_read is not None and usage.cache_read_tokens:
             read = _clamped(usage.cache_read_tokens, plain_input)

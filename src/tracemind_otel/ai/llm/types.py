@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, fields
 from decimal import Decimal
 from typing import Any, Literal, cast
 
@@ -92,70 +92,169 @@ class Message:
 
 @dataclass(frozen=True)
 class LLMUsage:
-    """Tokens of one call, as the provider reported them, and what they cost."""
+    """What one call used, as the provider reported it, and what that cost.
 
-    prompt_tokens: int = 0
+    `None` says that the provider did not report a figure, which is not zero. Fields after `estimated` are named like
+    the usage keys of `genai-prices` (`genai_prices.data_units`), except that its `output_reasoning_tokens` is
+    `reasoning_tokens` here. A field that names a modality, a cache or a tool is a part of `prompt_tokens` or of
+    `completion_tokens`; nothing is counted beside them.
+    """
+
+    prompt_tokens: int | None = 0
     """Input tokens; those read from or written to a cache are included."""
-    completion_tokens: int = 0
+    completion_tokens: int | None = 0
     """Output tokens; reasoning tokens are included."""
-    total_tokens: int = 0
+    total_tokens: int | None = 0
     """Input and output together, as the provider counts them."""
     cost_usd: float | None = None
-    """USD for the whole call; `None` when the price is unknown, which is not zero."""
+    """USD for the whole call; `None` when the price is unknown."""
     _: KW_ONLY
     cost_source: CostSource | None = None
     """Where `cost_usd` came from; `None` while there is no cost."""
     cache_read_tokens: int | None = None
-    """The part of `prompt_tokens` that was read from a cache; `None` when not reported."""
+    """The part of `prompt_tokens` that was read from a cache."""
     cache_write_tokens: int | None = None
-    """The part of `prompt_tokens` that was written to a cache; `None` when not reported."""
+    """The part of `prompt_tokens` that was written to a cache, for whatever time."""
     reasoning_tokens: int | None = None
-    """The part of `completion_tokens` that was spent on reasoning; `None` when not reported."""
+    """The part of `completion_tokens` that was spent on reasoning."""
     estimated: bool = False
-    """Whether the counts were estimated here, since the provider reported none."""
+    """Whether some of the counts were estimated here, since the provider reported none."""
+    cache_write_5m_tokens: int | None = None
+    """The part of `cache_write_tokens` that is kept for five minutes."""
+    cache_write_1h_tokens: int | None = None
+    """The part of `cache_write_tokens` that is kept for one hour."""
+    input_text_tokens: int | None = None
+    """The text in the input."""
+    input_audio_tokens: int | None = None
+    """The audio in the input."""
+    input_image_tokens: int | None = None
+    """The images in the input."""
+    input_video_tokens: int | None = None
+    """The video in the input."""
+    input_tool_tokens: int | None = None
+    """The input that tools of the provider's own put there, pages that were searched for instance."""
+    cache_text_read_tokens: int | None = None
+    """The text in `cache_read_tokens`."""
+    cache_audio_read_tokens: int | None = None
+    """The audio in `cache_read_tokens`."""
+    cache_image_read_tokens: int | None = None
+    """The images in `cache_read_tokens`."""
+    cache_video_read_tokens: int | None = None
+    """The video in `cache_read_tokens`."""
+    output_text_tokens: int | None = None
+    """The text in the output."""
+    output_audio_tokens: int | None = None
+    """The audio in the output."""
+    output_image_tokens: int | None = None
+    """The images in the output."""
+    output_video_tokens: int | None = None
+    """The video in the output."""
+    output_citation_tokens: int | None = None
+    """The citations in the output."""
+    input_characters: int | None = None
+    """Characters of input, at providers that charge by them."""
+    input_text_messages: int | None = None
+    """Messages of input, at providers that charge by them."""
+    input_document_pages: int | None = None
+    """Pages of documents in the input."""
+    input_annotated_document_pages: int | None = None
+    """Pages of documents in the input that were annotated as well."""
+    audio_seconds: float | None = None
+    """Seconds of audio, where it is not said on which side."""
+    input_audio_seconds: float | None = None
+    """Seconds of audio in the input."""
+    output_audio_seconds: float | None = None
+    """Seconds of audio in the output."""
+    web_searches: int | None = None
+    """Searches of the web that the provider made for the call."""
+    social_searches: int | None = None
+    """Searches of social networks that the provider made for the call."""
+    storage_searches: int | None = None
+    """Searches of stored files that the provider made for the call."""
+    code_executions: int | None = None
+    """Runs of code that the provider made for the call."""
+    rerank_searches: int | None = None
+    """Rerank searches that the provider made for the call."""
+    input_cost_usd: float | None = None
+    """The part of `cost_usd` for the input; `None` where only the whole is known."""
+    output_cost_usd: float | None = None
+    """The part of `cost_usd` for the output, likewise."""
+    fees_usd: float | None = None
+    """The part of `cost_usd` that is charged by the request, the search and the like; likewise."""
+    cost_table: str | None = None
+    """The version or date of the price data behind `cost_usd`, or `override`; `None` for a cost of the reply."""
+    cost_partial: tuple[str, ...] = ()
+    """What `cost_usd` could not price at a rate of its own: names of fields here, or conditions like `speed=fast`."""
 
-    def with_cost(self, cost_usd: float, source: CostSource) -> LLMUsage:
-        """The same tokens at a price."""
-        return LLMUsage(
-            self.prompt_tokens,
-            self.completion_tokens,
-            self.total_tokens,
-            cost_usd,
-            cost_source=source,
-            cache_read_tokens=self.cache_read_tokens,
-            cache_write_tokens=self.cache_write_tokens,
-            reasoning_tokens=self.reasoning_tokens,
-            estimated=self.estimated,
-        )
+    def with_cost(self, cost_usd: float, source: CostSource, **parts: Any) -> LLMUsage:
+        """The same usage at a price.
+
+        Args:
+            cost_usd: USD for the whole call.
+            source: where the cost came from.
+            parts: `input_cost_usd`, `output_cost_usd`, `fees_usd`, `cost_table` and `cost_partial`, as far as known.
+        """
+        return self._changed(**{**_NO_COST, **parts, "cost_usd": cost_usd, "cost_source": source})
 
     def sound(self) -> LLMUsage:
         """The same without what cannot be: counts and costs that are no numbers, negative or endless.
 
         Usage comes from clients of third parties too, and a sum that took in one such value is lost.
         """
-        counts = (self.prompt_tokens, self.completion_tokens, self.total_tokens)
-        parts = (self.cache_read_tokens, self.cache_write_tokens, self.reasoning_tokens)
+        held = vars(self)
         cost = _sound_cost(self.cost_usd)
-        if cost is self.cost_usd and all(map(_is_count, counts)) and all(p is None or _is_count(p) for p in parts):
+        wrong = [name for name in _COUNTS if (value := held[name]) is not None and not _is_count(value)]
+        wrong += [name for name in _AMOUNTS if (value := held[name]) is not None and _sound_cost(value) is None]
+        if not wrong and cost is self.cost_usd:
             return self
-        prompt, completion, total = (count if _is_count(count) else 0 for count in counts)
-        read, write, reasoning = (part if _is_count(part) else None for part in parts)
-        return LLMUsage(
-            prompt,
-            completion,
-            total,
-            cost,
-            cost_source=None if cost is None else self.cost_source,
-            cache_read_tokens=read,
-            cache_write_tokens=write,
-            reasoning_tokens=reasoning,
-            estimated=self.estimated,
-        )
+        changes: dict[str, Any] = dict.fromkeys(wrong)
+        if cost is not self.cost_usd:
+            changes |= {"cost_usd": cost, "cost_source": None if cost is None else self.cost_source}
+        return self._changed(**changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every field, as plain values that JSON can hold."""
+        return {**vars(self), "cost_partial": list(self.cost_partial)}
+
+    def _changed(self, **changes: Any) -> LLMUsage:
+        # `dataclasses.replace` takes ten times as long for as many fields, and every call is priced.
+        changed = object.__new__(LLMUsage)
+        vars(changed).update(vars(self), **changes)
+        return changed
 
     @property
     def is_known(self) -> bool:
         """Whether any tokens were counted: a reply without usage is unknown, not zero."""
         return bool(self.prompt_tokens or self.completion_tokens)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether both input and output were counted: the price of one half is not the price of the call."""
+        return self.is_known and self.prompt_tokens is not None and self.completion_tokens is not None
+
+
+_AMOUNTS = (
+    "audio_seconds",
+    "input_audio_seconds",
+    "output_audio_seconds",
+    "input_cost_usd",
+    "output_cost_usd",
+    "fees_usd",
+)
+"""The fields that hold numbers which need not be whole."""
+_COUNTS = tuple(
+    f.name
+    for f in fields(LLMUsage)
+    if f.name not in {*_AMOUNTS, "cost_usd", "cost_source", "cost_table", "cost_partial", "estimated"}
+)
+"""The fields that hold counts."""
+_NO_COST: Mapping[str, Any] = {
+    "input_cost_usd": None,
+    "output_cost_usd": None,
+    "fees_usd": None,
+    "cost_table": None,
+    "cost_partial": (),
+}
 
 
 def _texts_in(value: object) -> Iterator[str]:
@@ -247,6 +346,9 @@ class LLMResponse:
     """The model that really answered."""
     service_tier: str | None = None
     """The tier that served the call, where the provider says so; it can change the price."""
+    price_conditions: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What else the reply says that can change the price, by the keys of `genai-prices`: `speed`, `processing`,
+    `route`, `search_type`."""
     request_id: str | None = None
     """The provider's id of the HTTP request, for its support."""
 
@@ -289,5 +391,17 @@ class Finish:
     """The whole reply."""
 
 
+@dataclass(frozen=True, slots=True)
+class StreamOpened:
+    """A stream has begun. Comes first, from a client to the step, which keeps it to itself."""
+
+    so_far: Callable[[], LLMResponse]
+    """Gives the reply as far as it has come by then: id, model, tier and the usage that was reported already. Called
+    when a stream ends early, so that nothing of what was said is lost."""
+
+
 StreamEvent = TextDelta | ReasoningDelta | ToolCallDelta | Finish
 """What a stream consists of; `Finish` comes last, and once."""
+
+ClientStreamEvent = StreamOpened | StreamEvent
+"""What a client's stream consists of: a client that can tell how far the reply has come says `StreamOpened` first."""

@@ -17,6 +17,7 @@ from ....errors import (
 )
 from ..client import AsyncLLMClient
 from ..types import Finish, LLMRequest, LLMResponse, StreamEvent
+from ._error_bodies import error_from_body, json_object, status_error
 from ._http import (
     GivenClientSender,
     Headers,
@@ -26,14 +27,11 @@ from ._http import (
     HttpStream,
     PooledSender,
     base_url_of,
-    error_from_body,
     json_headers,
-    json_object,
     key_of,
-    status_error,
 )
 from ._loop import PerLoop
-from ._sse import EventDecoder, LineSplitter, ServerSentEvent
+from ._sse import ServerSentEvent
 from ._wire import StreamedError, StreamReader, Wire
 
 if TYPE_CHECKING:
@@ -133,7 +131,7 @@ class WireClient(AsyncLLMClient):
             await opened.aclose()
 
     async def _read(self, opened: HttpStream, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
-        reader, decoder = self._wire.new_reader(), _decoder(self._wire)
+        reader, decoder = self._wire.new_reader(), self._wire.new_decoder()
         head = HttpReply(opened.status_code, opened.headers, b"")
         try:
             async for chunk in opened.chunks():
@@ -174,23 +172,6 @@ def _key_headers(key: str | None, header: str) -> Headers:
     if key is None:
         return ()
     return ((header.encode(), f"Bearer {key}".encode() if header == "authorization" else key.encode()),)
-
-
-class _JsonLines:
-    """JSON lines in the guise of events."""
-
-    def __init__(self) -> None:
-        self._lines = LineSplitter()
-
-    def feed(self, data: bytes) -> list[ServerSentEvent]:
-        return [ServerSentEvent("message", line) for line in self._lines.feed(data) if line.strip()]
-
-    def end(self) -> list[ServerSentEvent]:
-        return [ServerSentEvent("message", line) for line in self._lines.end() if line.strip()]
-
-
-def _decoder(wire: Wire) -> EventDecoder | _JsonLines:
-    return EventDecoder() if wire.framing == "events" else _JsonLines()
 
 
 def _feed(reader: StreamReader, events: Sequence[ServerSentEvent]) -> list[StreamEvent]:

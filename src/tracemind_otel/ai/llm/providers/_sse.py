@@ -95,3 +95,18 @@ class EventDecoder:
         name, self._name = self._name, b""
         if data:
             events.append(ServerSentEvent(name.decode("utf-8", "replace") if name else "message", data))
+
+
+class JsonLinesDecoder:
+    """Turns the bytes of a stream of JSON documents, one a line, into events."""
+
+    def __init__(self) -> None:
+        self._lines = LineSplitter()
+
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        """The events that are complete now."""
+        return [ServerSentEvent("message", line) for line in self._lines.feed(data) if line.strip()]
+
+    def end(self) -> list[ServerSentEvent]:
+        """The last event, if the stream ended without a line ending."""
+        return [ServerSentEvent("message", line) for line in self._lines.end() if line.strip()]

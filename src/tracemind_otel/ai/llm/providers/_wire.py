@@ -6,12 +6,12 @@ import base64
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 from ....errors import ConfigError, LLMResponseError
 from ..types import FinishReason, Image, LLMRequest, LLMResponse, StreamEvent, ToolCall
-from ._http import ErrorBody, error_body
-from ._sse import ServerSentEvent
+from ._error_bodies import ErrorBody, error_body
+from ._sse import EventDecoder, ServerSentEvent
 
 
 class StreamReader(Protocol):
@@ -31,8 +31,25 @@ class StreamReader(Protocol):
         """Whether a finish reason or the format's end mark has come: a stream without either was cut."""
         ...
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the format's end mark has come: whatever follows it is no part of the reply, nor waited for."""
+        ...
+
     def response(self, request_id: str | None) -> LLMResponse:
-        """The reply so far; the whole one once it is complete."""
+        """The reply as far as it has come, at any time; id, model, tier and usage from when they were said."""
+        ...
+
+
+class StreamDecoder(Protocol):
+    """Cuts the bytes of one stream into events."""
+
+    def feed(self, data: bytes) -> Sequence[ServerSentEvent]:
+        """The events that are complete now."""
+        ...
+
+    def end(self) -> Sequence[ServerSentEvent]:
+        """The last event, if the bytes ended without its ending."""
         ...
 
 
@@ -59,8 +76,10 @@ class Wire:
     """The reply in the normal form, for a body and the request's id. Raises `LLMResponseError` when it is none."""
     new_reader: Callable[[], StreamReader]
     """A reader for one stream."""
-    framing: Literal["events", "lines"] = "events"
-    """Server-sent events, or a JSON document a line."""
+    new_decoder: Callable[[], StreamDecoder] = EventDecoder
+    """What cuts a stream into events: server-sent events, unless the format has another framing."""
+    with_headers: Callable[[LLMResponse, Mapping[str, str]], LLMResponse] | None = None
+    """Adds what a reply's headers say (a cost, a tier); `None` where they say nothing."""
     operation: str = "chat"
     """The GenAI operation in telemetry."""
     errors_of: Callable[[object], ErrorBody] = error_body

@@ -28,7 +28,7 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
-from ._http import ErrorBody, error_body
+from ._error_bodies import ErrorBody, error_body
 from ._preset import Preset
 from ._sse import ServerSentEvent
 from ._wire import (
@@ -378,6 +378,10 @@ class MessagesReader:
     @property
     def is_complete(self) -> bool:
         return self._is_done or text_of(self._head.get("stop_reason")) is not None
+
+    @property
+    def has_ended(self) -> bool:
+        return self._is_done
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
         if event.name == "ping" or event.data == b"[DONE]":

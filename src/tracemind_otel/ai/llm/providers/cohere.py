@@ -25,7 +25,7 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
-from ._http import ErrorBody, error_body
+from ._error_bodies import ErrorBody, error_body
 from ._preset import Preset
 from ._sse import ServerSentEvent
 from ._wire import (
@@ -229,6 +229,10 @@ class CohereReader:
     @property
     def is_complete(self) -> bool:
         return self._is_done or self._reason is not None
+
+    @property
+    def has_ended(self) -> bool:
+        return False
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
         if event.data == b"[DONE]":

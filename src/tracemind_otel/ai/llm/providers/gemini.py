@@ -30,18 +30,8 @@ from ..types import (
     ToolCallDelta,
 )
 from ._client import WireClient
-from ._http import (
-    ErrorBody,
-    Headers,
-    HttpPool,
-    HttpReply,
-    HttpSender,
-    HttpStream,
-    error_body,
-    error_from_body,
-    key_of,
-    status_error,
-)
+from ._error_bodies import ErrorBody, error_body, error_from_body, status_error
+from ._http import Headers, HttpPool, HttpReply, HttpSender, HttpStream, key_of
 from ._loop import PerLoop
 from ._preset import Preset
 from ._sse import ServerSentEvent
@@ -340,6 +330,10 @@ class GeminiReader:
     @property
     def is_complete(self) -> bool:
         return self.is_answered and all(self._reasons.values())
+
+    @property
+    def has_ended(self) -> bool:
+        return False
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
         document = document_of(event)

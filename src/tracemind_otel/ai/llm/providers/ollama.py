@@ -29,10 +29,11 @@ from ..types import (
     ToolCallDelta,
 )
 from ._client import WireClient
-from ._http import HttpPool, error_body
+from ._error_bodies import error_body
+from ._http import HttpPool
 from ._loop import PerLoop
 from ._preset import Preset
-from ._sse import ServerSentEvent
+from ._sse import JsonLinesDecoder, ServerSentEvent
 from ._wire import StreamedError, Wire, arguments_of, count_of, document_of, listed, mapped, normal_finish, text_of
 
 _DEFAULT_PORT = 11434
@@ -197,6 +198,10 @@ class OllamaReader:
     def is_complete(self) -> bool:
         return bool(self._last)
 
+    @property
+    def has_ended(self) -> bool:
+        return bool(self._last)
+
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
         document = document_of(event)
         if document.get("error"):
@@ -247,7 +252,7 @@ PRESET = Preset(
         to_payload=to_payload,
         from_payload=from_payload,
         new_reader=OllamaReader,
-        framing="lines",
+        new_decoder=JsonLinesDecoder,
     ),
     base_url=f"http://localhost:{_DEFAULT_PORT}",
     key_variables=("OLLAMA_API_KEY",),

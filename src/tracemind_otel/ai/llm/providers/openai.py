@@ -29,7 +29,8 @@ from ..types import (
     ToolCallDelta,
 )
 from ._client import WireClient
-from ._http import ErrorBody, HttpPool, error_body
+from ._error_bodies import ErrorBody, error_body
+from ._http import HttpPool
 from ._loop import PerLoop
 from ._sse import ServerSentEvent
 from ._wire import (
@@ -382,6 +383,10 @@ class ChatReader:
     @property
     def is_complete(self) -> bool:
         return self._is_done or (bool(self._reasons) and self._begun <= self._reasons.keys())
+
+    @property
+    def has_ended(self) -> bool:
+        return self._is_done
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
         if event.data == b"[DONE]":

@@ -26,7 +26,7 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
-from ._http import ErrorBody, error_body
+from ._error_bodies import ErrorBody, error_body
 from ._preset import Preset
 from ._sse import ServerSentEvent
 from ._wire import (
@@ -315,6 +315,10 @@ class ResponsesReader:
 
     @property
     def is_complete(self) -> bool:
+        return self._is_complete
+
+    @property
+    def has_ended(self) -> bool:
         return self._is_complete
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
