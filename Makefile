@@ -8,7 +8,7 @@ STACK := $(PYTHON) collector/stack.py
 
 .PHONY: help
 help:  ## Show what there is
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Each virtual environment is made anew when pyproject.toml changes.
 .venv-demo/.done: pyproject.toml
@@ -55,6 +55,10 @@ bench: $(VENV)/.done  ## Measure what the telemetry costs, for a call, a streame
 	@$(BIN)/python benchmarks/overhead.py
 	@$(BIN)/python benchmarks/streaming.py
 	@$(BIN)/python benchmarks/decorators.py
+
+.PHONY: bench-against
+bench-against: $(VENV)/.done  ## Compare what a call and a chunk cost with another source tree: make bench-against TREE=...
+	@$(BIN)/python benchmarks/against.py $(TREE)
 
 .PHONY: stack
 stack:  ## Start the Collector, Jaeger and Prometheus here, and print their addresses
