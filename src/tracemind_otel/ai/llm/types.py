@@ -257,6 +257,23 @@ _NO_COST: Mapping[str, Any] = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedCost:
+    """What a reply itself says that it cost, in USD: only from providers that document the unit, or by declaration."""
+
+    usd: float | None
+    """USD for the whole call; `None` where the reply names only a fee beside it (`fees_usd`), as a gateway does that
+    calls the provider with the user's own key. The table's price is added to such a fee."""
+    is_declared: bool = False
+    """Whether the user or the preset declared the unit. Only then is a zero taken for a price."""
+    input_usd: float | None = None
+    """The part of `usd` for the input, where the reply says it."""
+    output_usd: float | None = None
+    """The part of `usd` for the output, where the reply says it."""
+    fees_usd: float | None = None
+    """The part of `usd` for requests, searches and the gateway itself, where the reply says it."""
+
+
 def _texts_in(value: object) -> Iterator[str]:
     """Every string in a JSON-like value: what goes through `extra` may be a conversation too."""
     if isinstance(value, str):
@@ -351,6 +368,8 @@ class LLMResponse:
     `route`, `search_type`."""
     request_id: str | None = None
     """The provider's id of the HTTP request, for its support."""
+    reported_cost: ReportedCost | None = None
+    """What the reply says that it cost. Where it is given, `usage.cost_usd` of this reply is not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
