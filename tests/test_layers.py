@@ -34,6 +34,7 @@ RANKS = {
     "ai.llm.policy": 1,
     "ai.llm.price_table": 1,
     "ai.llm.pricing": 1,
+    "ai.llm.resends": 1,
     "ai.llm.scrub": 1,
     "ai.llm.tokens": 1,
     "runtime.budget": 1,

@@ -384,8 +384,7 @@ FAILURES = [
         ({"headers": {"content-encoding": "gzip"}, "body": "not gzip"},),
         "LLMResponseError",
         "LLMResponseError",
-        reason="not valid HTTP",
-        options={"max_retries": 0},
+        reason="its body is not compressed as its content-encoding says",
     ),
     Failure(
         "reset-mid-body",
@@ -448,10 +447,10 @@ async def test_connection_refused(capture: Captured, transport: Transport) -> No
 
 
 async def test_over_long_header(openai_server: OpenAIServer, capture: Captured) -> None:
-    """A reply whose headers are too long is a reply that cannot be read, and does not break the call."""
-    model = openai_server.script({"do": "echo", "headers": {"x-long": "a" * 100_000}})
+    """A reply whose headers are too long cannot be read: it does not break the call, and is not asked for again."""
+    model = openai_server.script({"do": "echo", "headers": {"x-long": "a" * 200_000}})
 
-    result, span = await call(openai_server.base_url, capture, model, max_retries=0)
+    result, span = await call(openai_server.base_url, capture, model)
 
     failure = Failure("long", (), "LLMResponseError", "LLMResponseError", reason="is not valid HTTP")
     assert_failed(capture, result, span, failure)
@@ -465,10 +464,9 @@ async def test_over_long_header(openai_server: OpenAIServer, capture: Captured) 
         ({"do": "hang"}, "timeout"),
         ({"body": "not JSON"}, "invalid_response"),
         ({"status": 200, "body": ""}, "invalid_response"),
-        ({"do": "echo", "headers": {"x-long": "a" * 100_000}}, "invalid_response"),
         ({"status": 500, "body": ""}, "server_error"),
     ],
-    ids=["reset", "cut", "never-answers", "not-json", "empty", "long-header", "500"],
+    ids=["reset", "cut", "never-answers", "not-json", "empty", "500"],
 )
 async def test_recovery(
     openai_server: OpenAIServer, capture: Captured, no_waits: None, fault: Action, retry_reason: str

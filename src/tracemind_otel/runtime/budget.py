@@ -121,6 +121,29 @@ class Budget:
             if not self._held.llm_calls:
                 self._held.cost_usd = 0.0  # sums of floats leave a rest
 
+    def hold_again(self, estimate: Estimate) -> bool:
+        """Hold the same a second time, for a request that was sent twice; returns whether there is room for it."""
+        with self._lock:
+            if self._has_no_room_for_another(estimate):
+                return False
+            self._held.add(estimate.cost_usd or 0.0, estimate.tokens, 0)
+            return True
+
+    def release(self, estimate: Estimate) -> None:
+        """Take back what was held a second time."""
+        with self._lock:
+            self._held.add(-(estimate.cost_usd or 0.0), -estimate.tokens, 0)
+
+    def presume_held(self, estimate: Estimate) -> None:
+        """Count what was held a second time as spent."""
+        with self._lock:
+            self.release(estimate)
+            self._spend(estimate, _presumed(estimate), llm_calls=0)
+
+    def _has_no_room_for_another(self, estimate: Estimate) -> bool:
+        is_unknown = self._refuses_unknown_prices and estimate.cost_usd is None
+        return is_unknown or self._lacking(estimate, llm_calls=0) is not None
+
     def _admit(self, estimate: Estimate) -> None:
         if self._refuses_unknown_prices:
             if estimate.cost_usd is None and not estimate.reports_cost:
@@ -181,8 +204,7 @@ class Budget:
             Whether there was room; if not, nothing has changed.
         """
         with self._lock:
-            is_unknown = self._refuses_unknown_prices and estimate.cost_usd is None
-            if is_unknown or self._lacking(estimate, llm_calls=0) is not None:
+            if self._has_no_room_for_another(estimate):
                 return False
             self._spend(estimate, _presumed(estimate), llm_calls=0)
             return True
@@ -286,6 +308,33 @@ class Reservation:
             presumed.append(budget)
         self._tell(presumed, _presumed(self._estimate))
         return True
+
+    def hold_again(self) -> bool:
+        """The request is sent a second time, and the first may have reached the provider: hold the same once more.
+
+        Returns:
+            Whether there is room for it; if not, nothing has changed.
+        """
+        held: list[Budget] = []
+        for budget in _chain(self._budget):
+            if not budget.hold_again(self._estimate):
+                for each in held:
+                    each.release(self._estimate)
+                return False
+            held.append(budget)
+        return True
+
+    def release(self) -> None:
+        """The second request was answered: the first never was, and is not billed."""
+        for budget in _chain(self._budget):
+            budget.release(self._estimate)
+
+    def presume(self) -> None:
+        """The second request was not answered either: presume that the first is billed."""
+        budgets = _chain(self._budget)
+        for budget in budgets:
+            budget.presume_held(self._estimate)
+        self._tell(budgets, _presumed(self._estimate))
 
     def settle(self, usage: LLMUsage | None, *, is_free: bool) -> None:
         """The call has ended.

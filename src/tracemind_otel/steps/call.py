@@ -14,6 +14,7 @@ from typing import Any, TypeGuard, TypeVar, cast
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.policy import RetryPolicy
 from ..ai.llm.pricing import find_price, price_call, price_now
+from ..ai.llm.resends import telling
 from ..ai.llm.scrub import scrub
 from ..ai.llm.types import LLMRequest, LLMResponse, LLMUsage, ToolCall
 from ..errors import (
@@ -144,7 +145,7 @@ class Call:
     async def provider(self, work: Callable[[], Awaitable[T]]) -> T:
         """Let the client work: under the call's span, within its time, and with its faults in our error tree."""
         try:
-            with self.handle.active(), hidden_ids():
+            with self.handle.active(), hidden_ids(), telling(self._reservation):
                 return await self._in_time(work)
         except LLMError as error:
             error.reword(scrub(_text_of(error) or type(error).__name__, prompt=self.request.said))

@@ -95,7 +95,7 @@ class WireClient(AsyncLLMClient):
         if http_client is not None:
             return GivenClientSender(http_client)
         if pools is None:
-            pools = self._own_pools = PerLoop(HttpPool, HttpPool.aclose)
+            pools = self._own_pools = PerLoop(HttpPool, HttpPool.aclose, HttpPool.abandon)
         return PooledSender(pools, self.base_url)
 
     async def complete(self, req: LLMRequest) -> LLMResponse:

@@ -7,27 +7,30 @@ and making a TLS context takes a few hundred milliseconds, so it happens in a wo
 from __future__ import annotations
 
 import asyncio
-import os
-import ssl
+import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
 from ...._version import __version__
-from ....errors import ConfigError, LLMConnectionError, LLMError, LLMResponseError, LLMTimeoutError
+from ....errors import ConfigError
+from ..resends import current_ledger
+from ._exchange import Exchange, begin
+from ._faults import kind_of, transport_error, transport_faults
 from ._loop import PerLoop
+from ._session import new_client
 
 if TYPE_CHECKING:
     import httpx
-
-_KEEP_IDLE_S = 20.0
-"""Seconds an idle connection is kept: servers drop theirs after a minute or so, and a reused dead one costs a retry."""
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Header names and values, as they are sent."""
 
 _MAX_URLS = 256
+_MAX_REST_S = 0.25
+"""Seconds that a connection waits for the end of a body whose reply has ended, before it is dropped."""
 _REQUEST_ID_HEADERS = (
     "apim-request-id",
     "x-request-id",
@@ -36,6 +39,7 @@ _REQUEST_ID_HEADERS = (
     "x-debug-trace-id",
     "x-generation-id",
     "x-ms-request-id",
+    "x-litellm-call-id",
 )
 """Azure's own comes first, since it sends two."""
 
@@ -58,10 +62,11 @@ class HttpReply:
 
 
 class HttpStream:
-    """A reply whose body is still coming. Close it, or read it to its end."""
+    """A reply whose body is still coming. Read it to its end, finish it at the reply's own end mark, or close it."""
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
+        self._body = response.aiter_bytes()
         self.status_code = response.status_code
         self.headers: Mapping[str, str] = response.headers
 
@@ -72,19 +77,62 @@ class HttpStream:
             LLMConnectionError, LLMTimeoutError, LLMResponseError: the body was cut or cannot be decompressed.
         """
         try:
-            async for chunk in self._response.aiter_bytes():
+            async for chunk in self._body:
                 yield chunk
-        except _transport_faults() as error:
-            raise _transport_error(error, self._response.request.url) from error
+        except transport_faults() as error:
+            raise transport_error(error, self._response.request.url) from error
 
     async def whole(self) -> HttpReply:
         """The whole reply, for one that is an error."""
         body = b"".join([chunk async for chunk in self.chunks()])
         return HttpReply(self.status_code, self.headers, body)
 
+    async def finish(self) -> None:
+        """The reply's end mark has come: keep the connection if the body ends now or soon. Waits for nothing.
+
+        A body mostly ends with its mark, or in a packet of its own right behind it.
+        """
+        if not self._response.is_closed:
+            await _rests.get().read(self)
+
+    async def read_rest(self) -> None:
+        """Read to the body's end and forget what comes; drop the connection if that takes long."""
+        try:
+            async with asyncio.timeout(_MAX_REST_S):
+                async for _ in self._body:
+                    pass
+        except (TimeoutError, *transport_faults()):
+            pass  # the reply was whole before, so nothing is lost but the connection
+        finally:
+            await self.aclose()
+
     async def aclose(self) -> None:
         """Let go of the connection."""
         await self._response.aclose()
+
+
+class _Rests:
+    """The bodies of one loop whose last bytes are still to come."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def read(self, stream: HttpStream) -> None:
+        """Begin to read the rest of a body; it is over on return if everything had come."""
+        task = asyncio.get_running_loop().create_task(stream.read_rest())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.sleep(0)
+
+    async def aclose(self) -> None:
+        """Drop the connections of all of them."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+_rests: PerLoop[_Rests] = PerLoop(_Rests, _Rests.aclose)
 
 
 class HttpSender(Protocol):
@@ -108,20 +156,26 @@ class HttpSender(Protocol):
 
 
 class HttpPool:
-    """The clients of one event loop, one for each base URL."""
+    """The clients of one event loop, for each base URL one, and one that keeps no connection."""
 
     def __init__(self) -> None:
-        self._clients: dict[str, httpx.AsyncClient] = {}
+        self._clients: dict[tuple[str, bool], httpx.AsyncClient] = {}
         self._making = asyncio.Lock()
 
-    async def client(self, base_url: str) -> httpx.AsyncClient:
-        """The client for a base URL, made on first use."""
-        client = self._clients.get(base_url)
+    async def client(self, base_url: str, *, keeps_connections: bool = True) -> httpx.AsyncClient:
+        """The client for a base URL, made on first use. One that keeps no connection makes a new one each time.
+
+        Raises:
+            LLMConnectionError: the environment's certificates or proxy cannot be used.
+        """
+        key = (base_url, keeps_connections)
+        client = self._clients.get(key)
         if client is None:
             async with self._making:
-                client = self._clients.get(base_url)
+                client = self._clients.get(key)
                 if client is None:
-                    client = self._clients[base_url] = await asyncio.to_thread(_new_client)
+                    client = await asyncio.to_thread(new_client, base_url, keeps_connections=keeps_connections)
+                    self._clients[key] = client
         return client
 
     async def aclose(self) -> None:
@@ -130,34 +184,32 @@ class HttpPool:
         for client in clients:
             await client.aclose()
 
-
-_tls_context: ssl.SSLContext | None = None
-
-
-def _new_client() -> httpx.AsyncClient:
-    """Imports and TLS set-up, hence for a worker thread."""
-    import httpx
-    from httpx_aiohttp import HttpxAiohttpClient
-
-    global _tls_context
-    if _tls_context is None:
-        _tls_context = httpx.create_ssl_context()
-    # 0 is aiohttp's "no limit"; None would leave its limit of 100 in place.
-    limits = httpx.Limits(max_connections=0, max_keepalive_connections=None, keepalive_expiry=_KEEP_IDLE_S)
-    return HttpxAiohttpClient(verify=_tls_context, limits=limits, timeout=None)
+    def abandon(self) -> None:
+        """Let go of every client, when the loop is closed and there is nothing left to wait for."""
+        closing = self.aclose()
+        try:
+            closing.send(None)
+        except (StopIteration, RuntimeError):
+            pass  # it is done, or wanted the loop
+        finally:
+            closing.close()
 
 
-shared_pools: PerLoop[HttpPool] = PerLoop(HttpPool, HttpPool.aclose)
+shared_pools: PerLoop[HttpPool] = PerLoop(HttpPool, HttpPool.aclose, HttpPool.abandon)
 """The pools behind the clients that `LLMClientFactory` hands out."""
 
 
 class HttpxSender:
     """Sends through an httpx client; subclasses say which."""
 
-    def __init__(self) -> None:
-        self._urls: dict[str, httpx.URL] = {}
-
     async def _client(self) -> httpx.AsyncClient:
+        raise NotImplementedError
+
+    async def _client_for_resend(self) -> httpx.AsyncClient:
+        """The client that sends a second time what a kept connection has lost."""
+        raise NotImplementedError
+
+    def _request(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Request:
         raise NotImplementedError
 
     async def post(self, url: str, headers: Headers, body: bytes) -> HttpReply:
@@ -169,94 +221,101 @@ class HttpxSender:
 
     async def _send(self, url: str, headers: Headers, body: bytes, *, stream: bool) -> httpx.Response:
         client = await self._client()
-        request = self._request(url, headers, body)
+        exchange = begin()
+        request = self._request(url, headers, body, exchange)
         try:
             return await client.send(request, stream=stream)
-        except _transport_faults() as error:
-            raise _transport_error(error, request.url) from error
+        except transport_faults() as error:
+            fault = transport_error(error, request.url)
+            if not exchange.broke_unanswered(error):
+                raise fault from error
+            cause, may_be_billed = error, exchange.may_be_billed(error, body)
+        if not may_be_billed:
+            return await self._send_again(request, stream=stream)
+        ledger = current_ledger()
+        if not ledger.hold_again():
+            raise fault from cause
+        try:
+            response = await self._send_again(request, stream=stream)
+        except BaseException:
+            ledger.presume()
+            raise
+        ledger.release()
+        return response
 
-    def _request(self, url: str, headers: Headers, body: bytes) -> httpx.Request:
-        """Parsed URLs are kept: parsing costs as much as the headers do."""
-        import httpx
-
-        parsed = self._urls.get(url)
-        if parsed is None:
-            if len(self._urls) >= _MAX_URLS:
-                self._urls = {}
-            parsed = self._urls[url] = httpx.URL(url)
-        return httpx.Request("POST", parsed, headers=headers, content=body)
+    async def _send_again(self, request: httpx.Request, *, stream: bool) -> httpx.Response:
+        client = await self._client_for_resend()
+        try:
+            return await client.send(request, stream=stream)
+        except transport_faults() as error:
+            raise transport_error(error, request.url) from error
 
 
 class PooledSender(HttpxSender):
     """Sends through the running loop's pool."""
 
     def __init__(self, pools: PerLoop[HttpPool], base_url: str) -> None:
-        super().__init__()
         self._pools = pools
         self._base_url = base_url
 
     async def _client(self) -> httpx.AsyncClient:
         return await self._pools.get().client(self._base_url)
 
+    async def _client_for_resend(self) -> httpx.AsyncClient:
+        return await self._pools.get().client(self._base_url, keeps_connections=False)
+
+    def _request(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Request:
+        import httpx
+
+        return httpx.Request("POST", _parsed(httpx, url), headers=headers, content=body)
+
 
 class GivenClientSender(HttpxSender):
-    """Sends through a client that the user made, and that the user closes."""
+    """Sends through a client that the user made, and that the user closes.
+
+    httpx's own transport says by its `trace` extension what became of a connection, and looks at a kept one before it
+    uses it, so that a second sending goes through the same client.
+
+    Args:
+        client: an `httpx.AsyncClient`, or its successor's.
+
+    Raises:
+        ConfigError: it is something else.
+    """
 
     def __init__(self, client: httpx.AsyncClient) -> None:
-        super().__init__()
+        self._library = _library_of(client)
         self._given = client
 
     async def _client(self) -> httpx.AsyncClient:
         return self._given
 
+    async def _client_for_resend(self) -> httpx.AsyncClient:
+        return self._given
 
-def _transport_faults() -> tuple[type[Exception], ...]:
-    import aiohttp
-    import httpx
-
-    return (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, OSError, EOFError)
-
-
-def _transport_error(error: Exception, url: httpx.URL) -> LLMError:
-    """Classified by cause: the aiohttp transport gives one and the same httpx error for many faults."""
-    import aiohttp
-    import httpx
-
-    cause = error.__cause__ or error
-    where = url.host if url.port is None else f"{url.host}:{url.port}"
-    if isinstance(error, httpx.DecodingError) or isinstance(
-        cause, aiohttp.ClientResponseError | aiohttp.http.HttpProcessingError
-    ):
-        return LLMResponseError(f"the reply of {where} is not valid HTTP: {type(cause).__name__}")
-    is_other_fault = isinstance(cause, aiohttp.ClientError) and not isinstance(cause, aiohttp.ServerTimeoutError)
-    may_be_billed = not _was_never_sent(error, cause)
-    if isinstance(error, httpx.TimeoutException) and not is_other_fault:
-        return LLMTimeoutError(f"no answer from {where} in time", may_be_billed=may_be_billed)
-    message = f"connection to {where} failed: {_reason(cause)}"
-    is_retryable = not isinstance(cause, aiohttp.ClientSSLError)
-    return LLMConnectionError(message, retryable=is_retryable, may_be_billed=may_be_billed)
+    def _request(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Request:
+        library, extensions = self._library, {"trace": exchange.on_httpcore}
+        request: httpx.Request = library.Request(
+            "POST", _parsed(library, url), headers=headers, content=body, extensions=extensions
+        )
+        return request
 
 
-def _was_never_sent(error: Exception, cause: BaseException) -> bool:
-    """Whether no connection was made, so that no byte of the request left."""
-    import aiohttp
-    import httpx
+def _library_of(client: object) -> Any:
+    """Whoever has made a client has loaded its library."""
+    for name in ("httpx", "httpx2"):
+        library = sys.modules.get(name)
+        if library is not None and isinstance(client, library.AsyncClient):
+            return library
+    raise ConfigError(
+        f"http_client is of the kind {kind_of(client)}; it must be an httpx.AsyncClient (or an httpx2.AsyncClient)"
+    )
 
-    if isinstance(cause, aiohttp.ClientError):
-        return isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-    is_httpx_own = cause is error or type(cause).__module__.startswith("httpcore")
-    return is_httpx_own and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
 
-
-def _reason(cause: BaseException) -> str:
-    """The operating system's word where there is one; never the exception's text, which may hold a URL or a header."""
-    inner: BaseException | None = cause
-    while inner is not None:
-        number = getattr(inner, "errno", None)
-        if isinstance(number, int) and number > 0:
-            return os.strerror(number)
-        inner = inner.__cause__ or inner.__context__
-    return type(cause).__name__
+@lru_cache(maxsize=_MAX_URLS)
+def _parsed(library: Any, url: str) -> Any:
+    """Parsing a URL costs as much as the headers do."""
+    return library.URL(url)
 
 
 def base_url_of(field: str, value: str) -> tuple[str, SplitResult]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -11,32 +11,54 @@ T = TypeVar("T")
 
 
 class PerLoop(Generic[T]):
-    """One value per event loop, made on first use and closed when the loop ends.
+    """One value per event loop, made on first use and closed when the loop ends. Any thread may ask.
 
     `asyncio.run` closes the async generators that were started under it, so one that waits in a `yield` is
-    the hook for our own clean-up. Several `asyncio.run` in one process each get a value of their own.
+    the hook for our own clean-up. Several `asyncio.run` in one process each get a value of their own. A loop that was
+    closed without that leaves a value that nothing can be awaited for any more: the next loop lets go of it.
+
+    Args:
+        make: makes a value.
+        close: closes one, on its loop.
+        abandon: lets go of one whose loop is closed.
     """
 
-    def __init__(self, make: Callable[[], T], close: Callable[[T], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], T],
+        close: Callable[[T], Awaitable[None]],
+        abandon: Callable[[T], None] | None = None,
+    ) -> None:
         self._make = make
         self._close = close
-        self._values: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[T, AsyncGenerator[None]]]
-        self._values = weakref.WeakKeyDictionary()
+        self._abandon = abandon
+        # Re-entrant: a garbage collection may strike while it is held, and end something that asks for a value.
+        self._lock = threading.RLock()
+        self._values: dict[asyncio.AbstractEventLoop, tuple[T, AsyncGenerator[None]]] = {}
 
     def get(self) -> T:
         """The running loop's value."""
         loop = asyncio.get_running_loop()
-        held = self._values.get(loop)
-        if held is None:
-            self._drop_closed()
-            value = self._make()
-            self._values[loop] = held = (value, self._closing_with(loop, value))
-        return held[0]
+        with self._lock:
+            held = self._values.get(loop)
+        return self._new(loop) if held is None else held[0]
+
+    def _new(self, loop: asyncio.AbstractEventLoop) -> T:
+        """Only the thread that runs a loop makes its value, so it is made once."""
+        self._drop_closed()
+        value = self._make()
+        held = (value, self._closing_with(loop, value))
+        with self._lock:
+            self._values[loop] = held
+        return value
 
     def _drop_closed(self) -> None:
-        """Loops that were closed without closing their generators would be kept for ever by these."""
-        for loop in [loop for loop in self._values if loop.is_closed()]:
-            del self._values[loop]
+        with self._lock:
+            closed = [loop for loop in self._values if loop.is_closed()]
+            dropped = [self._values.pop(loop) for loop in closed]
+        if self._abandon is not None:
+            for value, _ in dropped:
+                self._abandon(value)
 
     @property
     def is_empty(self) -> bool:
@@ -45,7 +67,8 @@ class PerLoop(Generic[T]):
 
     async def aclose(self) -> None:
         """Close the running loop's value now; the next `get` makes a new one."""
-        held = self._values.get(asyncio.get_running_loop())
+        with self._lock:
+            held = self._values.get(asyncio.get_running_loop())
         if held is not None:
             await held[1].aclose()
 
@@ -54,7 +77,8 @@ class PerLoop(Generic[T]):
             try:
                 yield
             finally:
-                self._values.pop(loop, None)
+                with self._lock:
+                    self._values.pop(loop, None)
                 await self._close(value)
 
         generator = wait_for_the_end()

@@ -1,0 +1,107 @@
+"""What became of one request on its connection: whether that was a kept one, and how far it got."""
+
+from __future__ import annotations
+
+import contextvars
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import aiohttp
+
+_MAX_UNBUFFERED = 0x10000
+"""Up to here aiohttp writes a body in one piece, which a closed connection refuses as a whole."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request on its connection."""
+
+    is_kept: bool = False
+    """Whether the connection had carried a request before."""
+    is_new: bool = False
+    """Whether a connection was made for it."""
+    is_written: bool = False
+    """Whether the writing of the body had begun."""
+    is_answered: bool = False
+    """Whether the head of a reply had come."""
+
+    def broke_unanswered(self, error: BaseException) -> bool:
+        """Whether a kept connection broke before any byte of the reply came."""
+        return self.is_kept and not self.is_answered and _is_break(error.__cause__ or error)
+
+    def may_be_billed(self, error: BaseException, body: bytes) -> bool:
+        """Whether the server may have read the request."""
+        return self.is_written and not (len(body) <= _MAX_UNBUFFERED and _was_refused(error))
+
+    async def on_httpcore(self, name: str, _info: object) -> None:
+        """httpx's `trace` extension."""
+        if name.startswith("connection.connect_"):
+            self.is_new = True
+        elif name.endswith(".send_request_headers.started"):
+            self.is_kept = not self.is_new
+        elif name.endswith(".send_request_body.started"):
+            self.is_written = True
+        elif name.endswith(".receive_response_headers.complete"):
+            self.is_answered = True
+
+
+_current: contextvars.ContextVar[Exchange | None] = contextvars.ContextVar("tracemind_exchange", default=None)
+
+
+def begin() -> Exchange:
+    """Watch the request that this task sends next."""
+    exchange = Exchange()
+    _current.set(exchange)
+    return exchange
+
+
+def trace_config() -> aiohttp.TraceConfig:
+    """How aiohttp tells: it runs these in the context of the task that sends."""
+    import aiohttp
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_reuseconn.append(_on_reuse)
+    config.on_request_chunk_sent.append(_on_write)
+    config.on_request_end.append(_on_answer)
+    return config
+
+
+async def _on_reuse(*_: Any) -> None:
+    if (exchange := _current.get()) is not None:
+        exchange.is_kept = True
+
+
+async def _on_write(*_: Any) -> None:
+    if (exchange := _current.get()) is not None:
+        exchange.is_written = True
+
+
+async def _on_answer(*_: Any) -> None:
+    if (exchange := _current.get()) is not None:
+        exchange.is_answered = True
+
+
+def _is_break(cause: BaseException) -> bool:
+    """By aiohttp's own classes, and by the names of those that httpx and its successor have in common."""
+    import aiohttp
+
+    if isinstance(cause, aiohttp.ServerDisconnectedError):
+        return isinstance(cause.message, str)  # else it is the part of a head that came
+    if isinstance(cause, aiohttp.ClientConnectionError):
+        return not isinstance(cause, aiohttp.ServerTimeoutError | aiohttp.ClientConnectorError)
+    names = {each.__name__ for each in type(cause).__mro__}
+    if "RemoteProtocolError" in names:
+        return str(cause).startswith("Server disconnected without")
+    return bool(names & {"ReadError", "WriteError"})
+
+
+def _was_refused(error: BaseException) -> bool:
+    import aiohttp
+
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, aiohttp.ClientConnectionResetError):
+            return True
+        inner = inner.__cause__
+    return False

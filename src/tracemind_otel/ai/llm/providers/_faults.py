@@ -1,0 +1,213 @@
+"""What went wrong below HTTP, in our errors and in words, whatever library it was that failed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import sys
+from collections.abc import Generator, Mapping
+from types import ModuleType
+from typing import Any, Protocol
+
+from ....errors import LLMConnectionError, LLMError, LLMResponseError, LLMTimeoutError
+
+
+class Url(Protocol):
+    """What the URLs of httpx and of httpx2 have in common."""
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def port(self) -> int | None: ...
+
+
+def http_libraries() -> list[ModuleType]:
+    """httpx, and its successor where somebody has loaded it."""
+    return [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
+
+
+def transport_faults() -> tuple[type[Exception], ...]:
+    """What these libraries raise when no whole reply came."""
+    import aiohttp
+
+    own = [fault for library in http_libraries() for fault in (library.HTTPError, library.StreamError)]
+    return (*own, aiohttp.ClientError, OSError, EOFError)
+
+
+def transport_error(error: Exception, url: Url) -> LLMError:
+    """Classified by cause: the aiohttp transport gives one and the same httpx error for many faults."""
+    where = url.host if url.port is None else f"{url.host}:{url.port}"
+    tls_fault = next((each for each in _chain(error) if isinstance(each, ssl.SSLError | ssl.CertificateError)), None)
+    if tls_fault is not None:
+        return _tls_error(tls_fault, where, may_be_billed=not _was_never_sent(error))
+    if (unreadable := _unreadable(error, where)) is not None:
+        return unreadable
+    may_be_billed = not _was_never_sent(error)
+    if _is_timeout(error):
+        return LLMTimeoutError(f"no answer from {where} in time", may_be_billed=may_be_billed)
+    return _connection_error(error, where, may_be_billed=may_be_billed)
+
+
+def _connection_error(error: Exception, where: str, *, may_be_billed: bool) -> LLMConnectionError:
+    import aiohttp
+
+    cause = error.__cause__ or error
+    if isinstance(cause, aiohttp.ClientHttpProxyError):
+        return _proxy_refusal(where, cause.status)
+    is_retryable = not isinstance(cause, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError)
+    message = f"connection to {where} failed: {_reason(error)}"
+    return LLMConnectionError(message, retryable=is_retryable, may_be_billed=may_be_billed)
+
+
+def _proxy_refusal(where: str, status: int) -> LLMConnectionError:
+    hint = "; put its user and password into the proxy's URL" if status == 407 else ""
+    message = f"connection to {where} failed: the proxy refused it with HTTP status {status}{hint}"
+    return LLMConnectionError(message, retryable=status >= 500 or status == 429, may_be_billed=False)
+
+
+def _unreadable(error: Exception, where: str) -> LLMResponseError | None:
+    """A reply that came and is none: to ask again would bring, and cost, the same again."""
+    import aiohttp
+
+    cause = error.__cause__ or error
+    if _is_a(error, "DecodingError"):
+        encoding = "its body is not compressed as its content-encoding says"
+        return LLMResponseError(f"the reply of {where} cannot be read: {encoding}", retryable=False)
+    is_http = isinstance(cause, aiohttp.ClientResponseError | aiohttp.http.HttpProcessingError)
+    if is_http and not isinstance(cause, aiohttp.ClientHttpProxyError):
+        return LLMResponseError(f"the reply of {where} is not valid HTTP", retryable=False)
+    if _is_a(error, "RemoteProtocolError") and not _broke_off(error):
+        return LLMResponseError(f"the reply of {where} is not valid HTTP", retryable=False)
+    return None
+
+
+def _broke_off(error: BaseException) -> bool:
+    """httpx has one class for a reply that broke off and for one that is no HTTP; only the text tells."""
+    return str(error).startswith(("Server disconnected", "peer closed connection", "<ConnectionTerminated"))
+
+
+def _is_timeout(error: Exception) -> bool:
+    import aiohttp
+
+    cause = error.__cause__ or error
+    is_other_fault = isinstance(cause, aiohttp.ClientError) and not isinstance(cause, aiohttp.ServerTimeoutError)
+    return _is_a(error, "TimeoutException") and not is_other_fault
+
+
+def _is_a(error: BaseException, name: str) -> bool:
+    return isinstance(error, tuple(getattr(library, name) for library in http_libraries()))
+
+
+def _was_never_sent(error: Exception) -> bool:
+    """Whether no connection was made, so that no byte of the request left."""
+    import aiohttp
+
+    cause = error.__cause__ or error
+    if isinstance(cause, aiohttp.ClientError):
+        return isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    is_httpx_own = cause is error or type(cause).__module__.startswith("httpcore")
+    return is_httpx_own and any(_is_a(error, name) for name in ("ConnectError", "ConnectTimeout", "PoolTimeout"))
+
+
+def _chain(error: BaseException) -> Generator[BaseException]:
+    inner: BaseException | None = error
+    while inner is not None:
+        yield inner
+        inner = inner.__cause__ or inner.__context__
+
+
+# --- Words; never an exception's text, which may hold a URL or a header
+
+_BY_NAME: Mapping[str, str] = {
+    "ClientPayloadError": "the server closed it in the middle of the reply",
+    "ServerDisconnectedError": "the server closed it before it answered",
+    "ClientConnectionResetError": "the server closed it before the request was sent",
+    "UnsupportedProtocol": "the address is not one of HTTP",
+    "InvalidURL": "the address is not one of HTTP",
+    "NonHttpUrlClientError": "the address is not one of HTTP",
+    "LocalProtocolError": "the request cannot be sent as HTTP",
+    "ReadError": "the server closed it while the reply was awaited",
+    "WriteError": "the server closed it while the request was sent",
+    "CloseError": "the server closed it",
+    "StreamError": "it was closed before the reply was read",
+    "ConnectError": "the server cannot be reached",
+    "ProxyError": "the proxy refused it",
+    "TimeoutException": "no answer in time",
+    "ServerTimeoutError": "no answer in time",
+    "EOFError": "the server closed it in the middle of the reply",
+    "ClientConnectionError": "it was closed",
+    "OSError": "it was closed",
+}
+
+
+def _reason(error: BaseException) -> str:
+    """The operating system's word where there is one."""
+    for each in _chain(error):
+        if isinstance(each, socket.gaierror) or type(each).__name__ == "ClientConnectorDNSError":
+            return "the name of the host cannot be resolved"
+        number = getattr(each, "errno", None)
+        if isinstance(number, int) and number > 0:
+            return _through_proxy(error) + os.strerror(number)
+    if _is_a(error, "RemoteProtocolError"):
+        is_cut = str(error).startswith("peer closed connection")
+        return _BY_NAME["ClientPayloadError" if is_cut else "ServerDisconnectedError"]
+    return _by_name(error.__cause__ or error) or _by_name(error) or "it broke"
+
+
+def _through_proxy(error: BaseException) -> str:
+    import aiohttp
+
+    is_proxy = any(isinstance(each, aiohttp.ClientProxyConnectionError) for each in _chain(error))
+    return "the proxy cannot be reached: " if is_proxy else ""
+
+
+def _by_name(error: BaseException) -> str | None:
+    names = (each.__name__ for each in type(error).__mro__)
+    return next((_BY_NAME[name] for name in names if name in _BY_NAME), None)
+
+
+# --- TLS
+
+
+def _tls_error(fault: BaseException, where: str, *, may_be_billed: bool) -> LLMConnectionError:
+    if isinstance(fault, ssl.SSLCertVerificationError | ssl.CertificateError):
+        reason = getattr(fault, "verify_message", "") or "it does not belong to the host"
+        message = f"the certificate of {where} is not trusted: {reason.rstrip('.')}{trust_hint()}"
+        return LLMConnectionError(message, retryable=False, may_be_billed=False)
+    if isinstance(fault, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError):
+        return LLMConnectionError(f"connection to {where} failed: the server closed it", may_be_billed=may_be_billed)
+    reason = (getattr(fault, "reason", None) or "handshake failure").replace("_", " ").lower()
+    message = f"TLS with {where} failed: {reason}"
+    return LLMConnectionError(message, retryable=False, may_be_billed=may_be_billed)
+
+
+def trust_hint(environment: Mapping[str, str] = os.environ) -> str:
+    """What the environment says about whom to trust, and whether that is there."""
+    for name, is_there in (("SSL_CERT_FILE", os.path.isfile), ("SSL_CERT_DIR", os.path.isdir)):
+        if path := environment.get(name):
+            return f" ({name} is {path}" + (")" if is_there(path) else ", which does not exist)")
+    return " (SSL_CERT_FILE can name a file of further certificates to trust)"
+
+
+def no_certificates(error: OSError) -> LLMConnectionError:
+    """The certificates to trust cannot be loaded, so that nobody can be."""
+    reason = "there is no certificate in it" if isinstance(error, ssl.SSLError) else os.strerror(error.errno or 0)
+    message = f"the certificates to trust cannot be loaded: {reason}{trust_hint()}"
+    return LLMConnectionError(message, retryable=False, may_be_billed=False)
+
+
+def unusable_proxy(scheme: str) -> LLMConnectionError:
+    """A kind of proxy that the transport does not speak to."""
+    message = (
+        f"the environment names a {scheme}:// proxy, which is not supported: "
+        "name an http:// proxy, add the host to NO_PROXY, or pass http_client=httpx.AsyncClient(proxy=...)"
+    )
+    return LLMConnectionError(message, retryable=False, may_be_billed=False)
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, with its library: `httpx.Client`."""
+    cls = type(value)
+    return f"{cls.__module__.partition('.')[0]}.{cls.__qualname__}"
