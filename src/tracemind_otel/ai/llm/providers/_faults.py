@@ -39,9 +39,9 @@ def transport_faults() -> tuple[type[Exception], ...]:
 def transport_error(error: Exception, url: Url) -> LLMError:
     """Classified by cause: the aiohttp transport gives one and the same httpx error for many faults."""
     where = url.host if url.port is None else f"{url.host}:{url.port}"
-    tls_fault = next((each for each in _chain(error) if isinstance(each, ssl.SSLError | ssl.CertificateError)), None)
-    if tls_fault is not None:
-        return _tls_error(tls_fault, where, may_be_billed=not _was_never_sent(error))
+    tls_faults = [each for each in _chain(error) if isinstance(each, ssl.SSLError)]
+    if tls_faults:
+        return _tls_error(tls_faults[-1], where, may_be_billed=not _was_never_sent(error))
     if (unreadable := _unreadable(error, where)) is not None:
         return unreadable
     may_be_billed = not _was_never_sent(error)
@@ -171,14 +171,15 @@ def _by_name(error: BaseException) -> str | None:
 # --- TLS
 
 
-def _tls_error(fault: BaseException, where: str, *, may_be_billed: bool) -> LLMConnectionError:
-    if isinstance(fault, ssl.SSLCertVerificationError | ssl.CertificateError):
-        reason = getattr(fault, "verify_message", "") or "it does not belong to the host"
+def _tls_error(fault: ssl.SSLError, where: str, *, may_be_billed: bool) -> LLMConnectionError:
+    """Of the innermost fault, which is Python's own."""
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        reason = fault.verify_message or "it does not belong to the host"
         message = f"the certificate of {where} is not trusted: {reason.rstrip('.')}{trust_hint()}"
         return LLMConnectionError(message, retryable=False, may_be_billed=False)
     if isinstance(fault, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError):
         return LLMConnectionError(f"connection to {where} failed: the server closed it", may_be_billed=may_be_billed)
-    reason = (getattr(fault, "reason", None) or "handshake failure").replace("_", " ").lower()
+    reason = (fault.reason or "handshake failure").replace("_", " ").lower()
     message = f"TLS with {where} failed: {reason}"
     return LLMConnectionError(message, retryable=False, may_be_billed=may_be_billed)
 

@@ -1,0 +1,406 @@
+"""What lies below HTTP: threads and loops, proxies, certificates, cookies, long headers, clients of one's own."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator
+from pathlib import Path
+from typing import Any, cast
+
+import aiohttp
+import httpx
+import httpx2
+import pytest
+from opentelemetry.trace import StatusCode
+
+import tracemind_otel as tm
+from tests.servers.edge_servers import answering
+from tests.servers.fixture import OpenAIServer, closed_port
+from tests.servers.fixture import openai_server as openai_server
+from tests.support import Captured
+from tests.wire.certificates import server_context
+from tracemind_otel.ai.llm.providers._http import HttpStream
+from tracemind_otel.ai.llm.providers._proxies import is_exempt, proxy_for
+from tracemind_otel.ai.llm.providers.openai import OpenAILLMClient
+
+PROXY = "http://proxy.example:3128"
+
+
+@pytest.fixture
+async def transports() -> AsyncGenerator[Callable[[str], Any]]:
+    """Makes the `http_client` of a transport, as the environment is then; `None` is our own."""
+    made: list[Any] = []
+
+    def make(name: str) -> Any:
+        if name == "aiohttp":
+            return None
+        made.append({"httpx": httpx, "httpx2": httpx2}[name].AsyncClient(timeout=None))
+        return made[-1]
+
+    yield make
+    for client in made:
+        await client.aclose()
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+async def call(base_url: str, http_client: Any = None, *, recorder: tm.Recorder | None = None) -> dict[str, Any]:
+    """One call with a client of its own."""
+    async with OpenAILLMClient("sk-test", base_url, http_client=http_client) as client:
+        cfg = tm.LLMCallConfig("openai", "gpt-4o-mini", prompt="ping")
+        return await tm.run_llm_call("flow", "step", cfg, recorder or tm.Recorder(), client=client)
+
+
+# --- Threads and loops
+
+
+@pytest.fixture
+def _eager_switches() -> Generator[None]:
+    """Threads take turns as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def in_its_own_loop(work: Any) -> Any:
+    """As programs do that know nothing of `asyncio.run`."""
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+@pytest.mark.usefixtures("_eager_switches")
+@pytest.mark.parametrize("run", [asyncio.run, in_its_own_loop])
+@pytest.mark.parametrize("is_shared", [True, False], ids=["one-client", "the-factory's"])
+def test_any_number_of_threads_and_loops(
+    openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch, run: Any, *, is_shared: bool
+) -> None:
+    """12 threads that make and close loops use one client, or the factory's, and every call succeeds."""
+    monkeypatch.setenv("OPENAI_BASE_URL", openai_server.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    cfg = tm.LLMCallConfig("openai", "gpt-4o-mini", prompt="ping", timeout_ms=60_000)
+    client = OpenAILLMClient("sk-test", openai_server.base_url, timeout_s=None) if is_shared else None
+    results: list[str] = []
+
+    def work() -> None:
+        for _ in range(15):
+            call = tm.run_llm_call("flow", "step", cfg, tm.Recorder(), client=client)
+            results.append(run(call)["status"])
+
+    threads = [threading.Thread(target=work) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == ["ok"] * 180
+
+
+# --- Cookies and headers
+
+
+@pytest.mark.parametrize("name", ["aiohttp", "httpx", "httpx2"])
+async def test_no_cookie_is_sent_back(transports: Callable[[str], Any], name: str) -> None:
+    """What a server sets with a reply is not sent with the next request."""
+    with answering(headers={"set-cookie": "route=abc; Path=/"}) as edge:
+        http_client = transports(name)
+        async with OpenAILLMClient("sk-test", f"http://127.0.0.1:{edge.port}/v1", http_client=http_client) as client:
+            for _ in range(2):
+                await client.complete(tm.LLMRequest("openai", "m", "ping"))
+    assert ["cookie" in headers for headers in edge.headers] == [False, False]
+
+
+@pytest.mark.parametrize("name", ["aiohttp", "httpx", "httpx2"])
+@pytest.mark.parametrize("count", [1, 64])
+async def test_long_headers_are_read(transports: Callable[[str], Any], name: str, count: int) -> None:
+    """64 KB of response headers, in one or in many, are no fault."""
+    headers = {f"x-long-{number}": "a" * (64 * 1024 // count) for number in range(count)}
+    with answering(headers=headers) as edge:
+        result = await call(f"http://127.0.0.1:{edge.port}/v1", transports(name))
+    assert result["status"] == "ok", result
+
+
+# --- Proxies
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "no_proxy", "expected"),
+    [
+        ("api.example.com", 443, "", False),
+        ("api.example.com", 443, "*", True),
+        ("api.example.com", 443, "example.com", True),
+        ("api.example.com", 443, ".example.com", True),
+        ("api.example.com", 443, "*.example.com", True),
+        ("example.com", 443, ".example.com", True),
+        ("API.Example.COM.", 443, "example.com", True),
+        ("badexample.com", 443, "example.com", False),
+        ("example.com.evil.org", 443, "example.com", False),
+        ("api.example.com", 443, "example.com:443", True),
+        ("api.example.com", 8443, "example.com:443", False),
+        ("api.example.com", 443, "other.org, example.com", True),
+        ("api.example.com", 443, "other.org example.com", True),
+        ("localhost", 80, "localhost", True),
+        ("10.1.2.3", 80, "10.0.0.0/8", True),
+        ("11.1.2.3", 80, "10.0.0.0/8", False),
+        ("10.1.2.3", 80, "10.1.2.3", True),
+        ("10.1.2.3", 80, "10.1.2.3:80", True),
+        ("10.1.2.3", 81, "10.1.2.3:80", False),
+        ("10.1.2.3", 80, "2.3", False),
+        ("10.1.2.3", 80, "10.9.9.9/8", True),
+        ("10.1.2.3", 80, "10.0.0.0/99", False),
+        ("::1", 80, "::1", True),
+        ("::1", 80, "[::1]", True),
+        ("::1", 80, "[::1]:80", True),
+        ("::1", 81, "[::1]:80", False),
+        ("::1", 80, "0:0:0:0:0:0:0:1", True),
+        ("fd00::12", 80, "fd00::/8", True),
+        ("fd00::12", 80, "[fd00::]/8", True),
+        ("fe00::12", 80, "fd00::/8", False),
+        ("fd00::12", 80, "10.0.0.0/8", False),
+        ("::ffff:10.1.2.3", 80, "10.0.0.0/8", True),
+        ("10.example.com", 80, "10.0.0.0/8", False),
+    ],
+)
+def test_no_proxy(host: str, port: int, no_proxy: str, *, expected: bool) -> None:
+    """Names, domains, ports, addresses and networks of both families are exempt as curl and requests have it."""
+    assert is_exempt(host, port, no_proxy) is expected
+
+
+@pytest.mark.parametrize(
+    ("url", "proxies", "expected"),
+    [
+        ("http://a.example/v1", {}, None),
+        ("http://a.example/v1", {"http": PROXY}, PROXY),
+        ("https://a.example/v1", {"http": PROXY}, None),
+        ("https://a.example/v1", {"https": PROXY}, PROXY),
+        ("https://a.example/v1", {"all": PROXY}, PROXY),
+        ("https://a.example/v1", {"https": "proxy.example:3128"}, PROXY),
+        ("https://a.example/v1", {"https": PROXY, "all": "http://other"}, PROXY),
+        ("https://[fd00::1]:8443/v1", {"all": PROXY, "no": "fd00::/8"}, None),
+        ("https://a.example/v1", {"https": PROXY, "no": "a.example:443"}, None),
+        ("http://a.example/v1", {"http": PROXY, "no": "a.example:443"}, PROXY),
+    ],
+)
+def test_the_proxy_of_an_address(url: str, proxies: dict[str, str], expected: str | None) -> None:
+    """The scheme's proxy comes before the one for all, and an exempt host has none."""
+    assert proxy_for(url, proxies) == expected
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
+async def test_requests_go_through_the_proxy(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """The proxy gets the whole address, and the user and password that its URL holds."""
+    with answering() as proxy:
+        monkeypatch.setenv(variable, f"http://me:secret@127.0.0.1:{proxy.port}")
+        result = await call("http://model.invalid/v1")
+    assert result["status"] == "ok", result
+    assert proxy.seen == ["http://model.invalid/v1/chat/completions"]
+    assert proxy.headers[0]["proxy-authorization"] == "Basic bWU6c2VjcmV0"
+
+
+@pytest.mark.parametrize("no_proxy", ["127.0.0.0/8", "127.0.0.1", "*"])
+async def test_an_exempt_server_is_asked_itself(monkeypatch: pytest.MonkeyPatch, no_proxy: str) -> None:
+    """A server in a network of `NO_PROXY` gets the request, and the proxy none."""
+    with answering() as proxy, answering() as server:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("NO_PROXY", no_proxy)
+        result = await call(f"http://127.0.0.1:{server.port}/v1")
+    assert result["status"] == "ok", result
+    assert (proxy.seen, server.seen) == ([], ["/v1/chat/completions"])
+
+
+async def test_a_server_of_ipv6_is_exempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for an address of IPv6."""
+    with answering() as proxy, answering(host="::1") as server:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("NO_PROXY", "::/64")
+        result = await call(f"http://[::1]:{server.port}/v1")
+    assert result["status"] == "ok", result
+    assert (proxy.seen, server.seen) == ([], ["/v1/chat/completions"])
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+async def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    """Of a proxy that does not listen, or of another kind, the reason says that it is the proxy."""
+    monkeypatch.setenv("ALL_PROXY", f"{scheme}://127.0.0.1:{closed_port()}")
+    result = await call("http://model.invalid/v1")
+    assert result["error_type"] == "LLMConnectionError"
+    assert ("the proxy cannot be reached" if scheme == "http" else "socks5:// proxy") in result["reason"]
+
+
+# --- Certificates
+
+
+@pytest.mark.parametrize("name", ["aiohttp", "httpx", "httpx2"])
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("unknown", "self-signed certificate"),
+        ("expired", "certificate has expired"),
+        ("other-host", "IP address mismatch"),
+    ],
+)
+async def test_a_bad_certificate_is_named(
+    transports: Callable[[str], Any],
+    capture: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+    fault: str,
+    said: str,
+) -> None:
+    """Host and reason are in the result, over each transport alike, and it is not tried again."""
+    host = "10.9.9.9" if fault == "other-host" else "127.0.0.1"
+    context, trusted = server_context(tmp_path, host=host, is_expired=fault == "expired")
+    if fault != "unknown":
+        monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    with answering(tls=context) as edge:
+        result = await call(f"https://127.0.0.1:{edge.port}/v1", transports(name), recorder=capture.recorder())
+
+    assert (result["error_type"], result["retryable"], result["retries"]) == ("LLMConnectionError", False, 0)
+    assert f"the certificate of 127.0.0.1:{edge.port} is not trusted: " in result["reason"]
+    assert said in result["reason"].replace("self signed", "self-signed")
+    assert ("SSL_CERT_FILE is " in result["reason"]) is (fault != "unknown")
+    assert edge.seen == ["connection"]
+    assert capture.spans[0].status.status_code is StatusCode.ERROR
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+async def test_certificates_that_are_missing_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
+) -> None:
+    """A variable that names nothing is said, by its name; a server without TLS does not care."""
+    monkeypatch.setenv(variable, str(tmp_path / "gone"))
+    context, _ = server_context(tmp_path)
+    with answering(tls=context) as edge, answering() as plain:
+        result = await call(f"https://127.0.0.1:{edge.port}/v1")
+        without_tls = await call(f"http://127.0.0.1:{plain.port}/v1")
+    assert (result["error_type"], result["retryable"]) == ("LLMConnectionError", False)
+    assert f"{variable} is {tmp_path / 'gone'}, which does not exist" in result["reason"]
+    assert without_tls["status"] == "ok", without_tls
+
+
+async def test_a_file_without_certificates_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """So is a file that holds none."""
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(empty))
+    result = await call("https://127.0.0.1:1/v1")
+    assert "the certificates to trust cannot be loaded" in result["reason"]
+    assert str(empty) in result["reason"]
+
+
+@pytest.mark.parametrize("name", ["aiohttp", "httpx", "httpx2"])
+async def test_a_trusted_certificate_is_good(
+    transports: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    """What `SSL_CERT_FILE` trusts is trusted."""
+    context, trusted = server_context(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    with answering(tls=context) as edge:
+        result = await call(f"https://127.0.0.1:{edge.port}/v1", transports(name))
+    assert result["status"] == "ok", result
+
+
+@pytest.mark.parametrize("name", ["aiohttp", "httpx", "httpx2"])
+async def test_tls_with_a_server_that_has_none(transports: Callable[[str], Any], name: str) -> None:
+    """https:// at a port of http:// is said in words, and not tried again."""
+    with answering() as edge:
+        result = await call(f"https://127.0.0.1:{edge.port}/v1", transports(name))
+    assert result["reason"].startswith(f"TLS with 127.0.0.1:{edge.port} failed: ")
+    assert result["retryable"] is False
+
+
+# --- Words
+
+
+@pytest.mark.parametrize("name", ["aiohttp", "httpx", "httpx2"])
+async def test_every_fault_has_a_reason_in_words(
+    openai_server: OpenAIServer, transports: Callable[[str], Any], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No reason is the name of a library's class."""
+    http_client = transports(name)
+    reasons: list[str] = []
+    addresses = [f"http://127.0.0.1:{closed_port()}/v1", "http://model.invalid/v1"]
+    for base_url in addresses:
+        async with OpenAILLMClient("sk-test", base_url, http_client=http_client) as client:
+            with pytest.raises(tm.LLMError) as caught:
+                await client.complete(tm.LLMRequest("openai", "m", "ping"))
+            reasons.append(str(caught.value))
+    async with OpenAILLMClient("sk-test", openai_server.base_url, http_client=http_client) as client:
+        for action in ("reset", "cut"):
+            model = openai_server.script({"do": cast("Any", action)})
+            with pytest.raises(tm.LLMConnectionError) as caught:
+                await client.complete(tm.LLMRequest("openai", model, "ping"))
+            reasons.append(str(caught.value))
+    assert all(" failed: " in reason for reason in reasons)
+    said = [reason.partition(" failed: ")[2] for reason in reasons]
+    assert not any("Error" in each or "Exception" in each for each in said), said
+
+
+# --- Clients of one's own
+
+
+@pytest.mark.parametrize("kind", ["httpx.Client", "aiohttp.ClientSession", "httpx2.Client", "str"])
+async def test_an_http_client_of_another_kind(kind: str) -> None:
+    """What is no async client of httpx is refused when it is given, with the kind that fits."""
+    made: dict[str, Callable[[], Any]] = {
+        "httpx.Client": httpx.Client,
+        "httpx2.Client": httpx2.Client,
+        "aiohttp.ClientSession": aiohttp.ClientSession,
+        "str": str,
+    }
+    wrong = made[kind]()
+    with pytest.raises(tm.ConfigError, match=r"http_client.*must be an httpx\.AsyncClient") as caught:
+        OpenAILLMClient("sk-test", "http://127.0.0.1/v1", http_client=wrong)
+    assert kind in str(caught.value)
+    if kind == "aiohttp.ClientSession":
+        await wrong.close()
+    elif kind != "str":
+        wrong.close()
+
+
+# --- The end of a stream
+
+
+async def _opened(client: OpenAILLMClient, model: str) -> HttpStream:
+    return await client._sender.open(*client._outgoing(tm.LLMRequest("openai", model, "ping"), stream=True))
+
+
+async def test_a_finished_stream_gives_its_connection_back(openai_server: OpenAIServer) -> None:
+    """One whose body has come goes on being used."""
+    model = openai_server.script({"do": "echo"})
+    async with OpenAILLMClient("sk-test", openai_server.base_url) as client:
+        for _ in range(2):
+            opened = await _opened(client, model)
+            async for _ in opened.chunks():
+                break
+            await opened.finish()
+    first, second = (request["connection"] for request in openai_server.requests(model))
+    assert first == second
+
+
+async def test_a_finished_stream_that_goes_on_is_dropped(openai_server: OpenAIServer) -> None:
+    """One whose server keeps the body open is left at once, and its connection dropped."""
+    model = openai_server.script({"do": "echo", "headers": {"content-length": "99999"}})
+    async with OpenAILLMClient("sk-test", openai_server.base_url) as client:
+        opened = await _opened(client, model)
+        async for _ in opened.chunks():
+            break
+        async with asyncio.timeout(5):
+            await opened.finish()
+        again = await _opened(client, model)
+        await again.aclose()
+    first, second = (request["connection"] for request in openai_server.requests(model))
+    assert first != second
