@@ -794,13 +794,13 @@ async def test_whole_replies_have_no_stream_metrics(capture: Captured) -> None:
 
 
 async def test_a_failed_stream_measures_what_came(capture: Captured) -> None:
-    """The chunks before the failure are measured, with the error on each."""
+    """The chunks before the failure are measured as they come, when nobody knows yet of the failure."""
     with pytest.raises(LLMConnectionError):
         await read(stream_of(capture, FakeLLMClient(0, script=["cut after=3"], chunks=["a"] * 5)))
     gaps = histogram(capture, GAPS)
     assert gaps is not None
     assert gaps.count == 2
-    assert (gaps.attributes or {})["error.type"] == "LLMConnectionError"
+    assert "error.type" not in (gaps.attributes or {})
 
 
 async def test_newest_names(capture: Captured, monkeypatch: pytest.MonkeyPatch) -> None:

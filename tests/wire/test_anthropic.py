@@ -914,7 +914,7 @@ async def test_x_should_retry_wins(openai_server: OpenAIServer) -> None:
 async def test_spent_spend_limit_is_not_repeated(openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A spent spend limit is a quota, not a rate limit: no waiting mends it."""
     monkeypatch.setattr(
-        "tracemind_otel.ai.llm.providers._http._SPENT_QUOTA", frozenset({"enforced_spend_limit_reached"})
+        "tracemind_otel.ai.llm.providers._error_bodies._SPENT_QUOTA", frozenset({"enforced_spend_limit_reached"})
     )
     spent = openai_server.script({"status": 429, "body": json.dumps(SPENT)})
     busy = openai_server.script({"status": 429, "body": json.dumps(error_document("rate_limit_error"))})

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, TypeGuard, TypeVar, cast
 
 from ..ai.llm.client import AsyncLLMClient
+from ..ai.llm.liveness import DeadlinePassedError, Patience, ProviderSilentError
 from ..ai.llm.policy import RetryPolicy
 from ..ai.llm.pricing import find_price, price_call, price_now
 from ..ai.llm.resends import telling
@@ -70,6 +71,7 @@ class Call:
         self._attempts = 0
         self._is_attempting = False
         self._has_ended = False
+        self._patience: Patience | None = None
         self.handle = begin_safely(recorder, _start(ids, cfg, request, client, is_stream=is_stream))
 
     @property
@@ -156,18 +158,15 @@ class Call:
             raise self.as_llm_error(error) from error
 
     async def _in_time(self, work: Callable[[], Awaitable[T]]) -> T:
-        timeout_s, remaining_s = self.cfg.timeout_ms / 1000.0, self._remaining_s()
-        limit_s = timeout_s if remaining_s is None else min(timeout_s, remaining_s)
-        scope = asyncio.timeout(limit_s)
+        timeout_s = self.cfg.timeout_ms / 1000.0
+        if self._patience is None:
+            self._patience = Patience(timeout_s, self._remaining_s())
         try:
-            async with scope:
-                return await work()
-        except TimeoutError:
-            if not scope.expired():
-                raise
-        if limit_s < timeout_s:
-            raise self._deadline_exceeded()
-        raise LLMTimeoutError(f"timeout after {timeout_s:.2f}s")
+            return await self._patience.wait(work)
+        except DeadlinePassedError:
+            raise self._deadline_exceeded() from None
+        except ProviderSilentError:
+            raise LLMTimeoutError(f"timeout after {timeout_s:.2f}s") from None
 
     def _deadline_exceeded(self) -> LLMTimeoutError:
         return LLMTimeoutError(f"deadline of {self.cfg.deadline_ms} ms exceeded", retryable=False)
@@ -206,12 +205,15 @@ class Call:
         )
         return usage if priced is None else usage.with_cost(priced.cost_usd, priced.source)
 
-    def priced_now(self, usage: LLMUsage) -> LLMUsage:
-        """The same where nothing can be awaited: by the model that was asked for, if its price was found before."""
-        usage = _with_its_cost(usage)
+    def priced_now(self, response: LLMResponse) -> LLMUsage:
+        """The same where nothing can be awaited: by the models whose price was found before."""
+        usage = _with_its_cost(response.usage)
         if usage.cost_usd is not None:
             return usage
-        priced = price_now(self.provider_name, (self.cfg.model,), usage, at=datetime.now(UTC))
+        models = (response.response_model, self.cfg.model) if response.response_model else (self.cfg.model,)
+        at = datetime.now(UTC)
+        priced = price_now(self.provider_name, models, usage, at=at)
+        priced = priced or price_now(self.provider_name, (self.cfg.model,), usage, at=at)
         return usage if priced is None else usage.with_cost(priced.cost_usd, priced.source)
 
     def succeeded(
@@ -267,12 +269,26 @@ class Call:
         fault.__cause__ = error
         self.failed(fault)
 
-    def interrupted(self, response: LLMResponse | None, **more: Any) -> dict[str, Any]:
+    def interrupted(self, response: LLMResponse | None, *, usage: LLMUsage | None = None) -> dict[str, Any]:
         """End as cancelled, if need be after the reply had come: then what it used is known, and is to be paid."""
-        result = {"status": "error", "reason": "cancelled", "cancelled": True, **self._common_result()}
-        more = {"usage": None if response is None else self.priced_now(response.usage), **more}
+        if usage is None and response is not None:
+            usage = self.priced_now(response)
+        result = {
+            "status": "error",
+            "reason": "cancelled",
+            "cancelled": True,
+            **self._common_result(),
+            **partial_result(response, usage),
+        }
         self.end(
-            StepEnd(status="error", payload=result, response=response, cancelled=True, retries=self.retries, **more)
+            StepEnd(
+                status="error",
+                payload=result,
+                response=response,
+                usage=usage,
+                cancelled=True,
+                retries=self.retries,
+            )
         )
         return result
 
@@ -284,6 +300,8 @@ class Call:
         if self._has_ended:
             return
         self._has_ended = True
+        if self._patience is not None:
+            self._patience.stop()
         try:
             self._account(end)
         finally:
@@ -329,6 +347,19 @@ def is_response(reply: object) -> TypeGuard[LLMResponse]:
         and isinstance(cast("object", reply.tool_calls), tuple | list)
         and all(isinstance(cast("object", call), ToolCall) for call in reply.tool_calls)
     )
+
+
+def partial_result(response: LLMResponse | None, usage: LLMUsage | None) -> dict[str, Any]:
+    """What a result keeps of a reply that did not come to its end, or that nobody waited for."""
+    if response is None or usage is None:
+        return {}
+    return {
+        "text": response.text,
+        "usage": usage.as_dict(),
+        "response_id": response.response_id,
+        "response_model": response.response_model,
+        "service_tier": response.service_tier,
+    }
 
 
 def _with_its_cost(usage: LLMUsage) -> LLMUsage:

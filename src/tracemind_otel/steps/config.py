@@ -36,7 +36,10 @@ class LLMCallConfig:
     vars: Mapping[str, Any] | None = None
     """Values for the names in the prompt or template."""
     timeout_ms: int = 30000
-    """Milliseconds for each attempt; in a stream, for each wait for its next piece."""
+    """Milliseconds of silence that an attempt lasts at most: until the reply's head comes, then until each next byte.
+
+    Comments, pings and blank lines are bytes, in a stream and in a whole reply. `deadline_ms` bounds the whole.
+    """
     max_retries: int = 2
     """Attempts after the first one; 2 means three attempts."""
     temperature: float | None = None

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from enum import Enum, auto
 from types import TracebackType
 from typing import Any, Self, TypeGuard, cast
 
@@ -15,21 +16,35 @@ from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.pricing import warm_up
 from ..ai.llm.tokens import CharacterTokenizer, Tokenizer
 from ..ai.llm.types import (
+    ClientStreamEvent,
     Finish,
     LLMResponse,
     LLMUsage,
     ReasoningDelta,
     StreamEvent,
+    StreamOpened,
     TextDelta,
     ToolCallDelta,
 )
 from ..errors import ConfigError, LLMConnectionError, LLMError, LLMResponseError
 from ..runtime.recorder import Recorder
-from .call import Call, is_response
+from .call import Call, is_response, partial_result
 from .config import LLMCallConfig
 from .factory import client_for
 
 log = logging.getLogger(__name__)
+
+
+class _State(Enum):
+    """Where a stream is. What ended it first decides."""
+
+    OPEN = auto()
+    """More may come."""
+    OVER = auto()
+    """It came to its end, or failed."""
+    CLOSED = auto()
+    """Its reader wanted no more."""
+
 
 _DELTAS: frozenset[type] = frozenset({TextDelta, ReasoningDelta, ToolCallDelta})
 
@@ -53,7 +68,7 @@ def stream_llm_call(
     Args:
         flow_id: the flow's id, for telemetry; need not be unique.
         step_id: the step's id, for telemetry; need not be unique.
-        cfg: what to call and how; `timeout_ms` holds for each wait, `deadline_ms` for the whole stream.
+        cfg: what to call and how; `timeout_ms` bounds the provider's silence, `deadline_ms` the whole stream.
         recorder: what records the call; one that raises is logged and does no harm.
         client: a client of your own; the default is `LLMClientFactory.make(cfg.provider)`.
         tokenizer: counts the tokens of a stream that is not read to its end; the default is a rule of thumb.
@@ -85,11 +100,12 @@ class LLMStream:
         self._request = cfg.request()
         self._tokenizer = tokenizer
         self._call: Call | None = None
-        self._batches: AsyncGenerator[Sequence[StreamEvent]] | None = None
+        self._batches: AsyncGenerator[Sequence[ClientStreamEvent]] | None = None
         self._ready: deque[StreamEvent] = deque()
-        self._is_over = False
-        self._is_closed = False
+        self._state = _State.OPEN
         self._came: list[StreamEvent] = []
+        self._so_far: Callable[[], LLMResponse] | None = None
+        self._response_model: str | None = None
         self._reply: LLMResponse | None = None
         self._reading = asyncio.Lock()
         self._reader: asyncio.Task[Any] | None = None
@@ -100,7 +116,7 @@ class LLMStream:
 
     async def __anext__(self) -> StreamEvent:
         while not self._ready:
-            if self._is_over:
+            if not self._is_open:
                 raise StopAsyncIteration
             await self._fill()
         return self._ready.popleft()
@@ -134,7 +150,7 @@ class LLMStream:
     async def _fill(self) -> None:
         """Wait for what comes next; one task at a time."""
         async with self._reading:
-            if self._ready or self._is_over:
+            if self._ready or not self._is_open:
                 return  # by another task, meanwhile
             call = self._call or await self._begin()
             reader = self._reader = asyncio.current_task()
@@ -142,7 +158,7 @@ class LLMStream:
                 await self._read(call)
             except asyncio.CancelledError:
                 # `aclose` ends the call before it cancels; any other cancellation finds the call ended as cancelled.
-                if not self._is_closed or reader is None or reader.uncancel():
+                if self._state is not _State.CLOSED or reader is None or reader.uncancel():
                     raise
             finally:
                 self._reader = None
@@ -160,7 +176,7 @@ class LLMStream:
             self._fail(call, error)
             raise
         except ConfigError as error:
-            self._is_over = True
+            self._state = _State.OVER
             call.refused(error, was_sent=self._last_chunk_s is not None)
             raise
         except Exception as error:
@@ -171,7 +187,7 @@ class LLMStream:
             self._interrupt(call)
             raise
         finally:
-            if self._is_over:
+            if not self._is_open:
                 await self._close_batches()
 
     async def _begin(self) -> Call:
@@ -189,11 +205,16 @@ class LLMStream:
         warm_up(call.provider_name, self._cfg.model)
         return batch
 
-    async def _open(self, call: Call) -> Sequence[StreamEvent]:
-        self._batches = call.client.stream(self._request)
-        return await anext(self._batches)
+    async def _open(self, call: Call) -> Sequence[ClientStreamEvent]:
+        self._so_far = None
+        batches = self._batches = call.client.stream(self._request)
+        batch = await anext(batches)
+        if not _is_opening(batch):
+            return batch
+        self._so_far = batch[0].so_far
+        return await anext(batches)
 
-    async def _next(self, call: Call, batches: AsyncGenerator[Sequence[StreamEvent]]) -> Sequence[StreamEvent]:
+    async def _next(self, call: Call, batches: AsyncGenerator[Sequence[ClientStreamEvent]]) -> Sequence[StreamEvent]:
         return await self._checked(call, batches.__anext__)
 
     async def _checked(self, call: Call, work: Callable[[], Awaitable[object]]) -> Sequence[StreamEvent]:
@@ -222,51 +243,73 @@ class LLMStream:
         now = time.perf_counter()
         if self._last_chunk_s is None:
             call.handle.first_chunk()
+            self._note_model(call)
         else:
-            call.handle.next_chunk(now - self._last_chunk_s, None)
+            call.handle.next_chunk(now - self._last_chunk_s, self._response_model)
         self._last_chunk_s = now
+
+    def _note_model(self, call: Call) -> None:
+        """Which model answers; its price is looked for, lest the stream ends where nothing can be awaited."""
+        reported = self._reported(call)
+        if reported is not None and reported.response_model is not None:
+            self._response_model = reported.response_model
+            warm_up(call.provider_name, reported.response_model)
 
     async def _finish(self, call: Call, response: LLMResponse) -> Finish:
         ended_ns = time.time_ns()
-        usage = response.usage.sound()
-        if not usage.is_known:
-            counted = self._estimated(response)
-            usage = replace(counted, cost_usd=usage.cost_usd, cost_source=usage.cost_source)
-            response = replace(response, usage=usage)
+        if not response.usage.sound().is_known:
+            response = replace(response, usage=self._filled(response))
         self._reply = response
         usage = await call.priced(response)
-        self._is_over = True
+        self._state = _State.OVER
         self.result = call.succeeded(response, usage, ended_ns=ended_ns)
         return Finish(replace(response, usage=usage))
 
     def _fail(self, call: Call, error: LLMError) -> None:
-        self._is_over = True
-        if self._last_chunk_s is None:
-            self.result = call.failed(error)
-            return
-        usage = self._estimated_and_priced(call)
-        partial = {"text": self._text, "usage": usage.as_dict()}
-        self.result = call.failed(error, also=partial, usage=usage)
+        self._state = _State.OVER
+        partial = self._partial(call)
+        usage = None if partial is None else call.priced_now(partial)
+        self.result = call.failed(error, also=partial_result(partial, usage), response=partial, usage=usage)
 
     def _interrupt(self, call: Call) -> None:
-        """Cancelled, or worse: what came is told, and what it used, estimated unless the whole reply had come."""
-        self._is_over = True
-        if call.has_ended:
-            return
-        usage = None if self._last_chunk_s is None else self._estimated_and_priced(call)
-        if self._reply is not None:
-            usage = call.priced_now(self._reply.usage)
-        self.result = call.interrupted(self._reply, usage=usage)
+        """Cancelled, or worse: what came is told, and what it used."""
+        if self._is_open:
+            self._state = _State.OVER
+        if not call.has_ended:
+            self.result = call.interrupted(self._reply or self._partial(call))
 
     def _stop_early(self) -> None:
         """Closed or dropped before the end: no error, since the reader wanted no more."""
-        call, self._is_over, self._is_closed = self._call, True, True
+        call, self._state = self._call, _State.CLOSED
         if call is None or call.has_ended:
             return
-        usage = LLMUsage() if self._last_chunk_s is None else self._estimated_and_priced(call)
-        partial = LLMResponse(self._text, usage, reasoning=self._reasoning or None)
+        partial = self._partial(call) or LLMResponse("", LLMUsage())
         also = {"closed_early": True}
-        self.result = call.succeeded(partial, usage, also=also, closed_early=True)
+        self.result = call.succeeded(partial, call.priced_now(partial), also=also, closed_early=True)
+
+    def _partial(self, call: Call) -> LLMResponse | None:
+        """The reply as far as it came, its missing counts estimated; `None` where nothing came."""
+        reported = self._reported(call)
+        if self._last_chunk_s is None and (reported is None or not reported.usage.sound().is_known):
+            return reported
+        said = reported or LLMResponse("", LLMUsage(None, None, None))
+        reply = replace(said, text=self._text, reasoning=self._reasoning or None)
+        return replace(reply, usage=self._filled(reply))
+
+    def _reported(self, call: Call) -> LLMResponse | None:
+        """What the provider has said so far, by the client's word; one that fails at it does no harm."""
+        if self._so_far is None:
+            return None
+        try:
+            reply = self._so_far()
+        except Exception as error:
+            log.warning("%s: what came before the end is not known: %s", call.name, type(error).__name__)
+            return None
+        return reply if is_response(reply) else None
+
+    @property
+    def _is_open(self) -> bool:
+        return self._state is _State.OPEN
 
     @property
     def _text(self) -> str:
@@ -276,13 +319,20 @@ class LLMStream:
     def _reasoning(self) -> str:
         return "".join(event.text for event in self._came if isinstance(event, ReasoningDelta))
 
-    def _estimated(self, reply: LLMResponse | None = None) -> LLMUsage:
-        """What has been consumed, by the tokenizer's count."""
-        text = self._text or (reply.text if reply is not None else "")
-        prompt = self._count(self._request.said)
+    def _filled(self, reply: LLMResponse) -> LLMUsage:
+        """The reported usage; what it lacks is estimated by the tokenizer's count."""
+        usage = reply.usage.sound()
+        prompt, completion = (usage.prompt_tokens, usage.completion_tokens) if usage.is_known else (None, None)
+        if prompt is not None and completion is not None:
+            return usage
+        prompt = self._count(self._request.said) if prompt is None else prompt
+        completion = self._estimated_output(reply) if completion is None else completion
+        total = prompt + completion
+        return replace(usage, prompt_tokens=prompt, completion_tokens=completion, total_tokens=total, estimated=True)
+
+    def _estimated_output(self, reply: LLMResponse) -> int:
         arguments = "".join(event.arguments for event in self._came if isinstance(event, ToolCallDelta))
-        completion = sum(map(self._count, (text, self._reasoning, arguments)))
-        return LLMUsage(prompt, completion, prompt + completion, estimated=True)
+        return sum(map(self._count, (self._text or reply.text, self._reasoning, arguments)))
 
     def _count(self, text: str) -> int:
         """A tokenizer of the user's that fails does no harm to the call."""
@@ -296,9 +346,6 @@ class LLMStream:
             )
             return CharacterTokenizer().count(text, self._cfg.model)
 
-    def _estimated_and_priced(self, call: Call) -> LLMUsage:
-        return call.priced_now(self._estimated())
-
     async def _close_batches(self) -> None:
         """Close the connection; a client that fails at it does no harm to what came before."""
         batches, self._batches = self._batches, None
@@ -311,6 +358,13 @@ class LLMStream:
             log.warning(
                 "%s/%s: closing the stream failed: %s", self._cfg.provider, self._cfg.model, type(error).__name__
             )
+
+
+def _is_opening(batch: object) -> TypeGuard[Sequence[StreamOpened]]:
+    """Whether it says no more than that the stream has begun."""
+    return (
+        isinstance(batch, tuple) and len(cast("tuple[object, ...]", batch)) == 1 and isinstance(batch[0], StreamOpened)
+    )
 
 
 def _is_batch(batch: object) -> TypeGuard[Sequence[StreamEvent]]:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from ...errors import ConfigError
-from .types import LLMRequest, LLMResponse, LLMUsage, StreamEvent
+from .types import ClientStreamEvent, LLMRequest, LLMResponse, LLMUsage
 
 __all__ = ["AsyncLLMClient", "LLMRequest", "LLMResponse", "LLMUsage"]
 
@@ -41,10 +41,11 @@ class AsyncLLMClient(abc.ABC):
         """
         ...
 
-    def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
+    def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[ClientStreamEvent]]:
         """Make one attempt and yield the reply as it comes, in batches of what came together.
 
-        The last event is a `Finish` with the whole reply. Closing the generator closes the connection.
+        The last event is a `Finish` with the whole reply. To a step the first may be a `StreamOpened`, by which a
+        stream that ends early keeps what was reported before. Closing the generator closes the connection.
 
         Raises:
             tracemind_otel.errors.ConfigError: this client cannot stream.

@@ -1,35 +1,147 @@
-"""How a client says that its provider is alive, while it has nothing yet to give.
+"""How long to wait for a provider that says nothing, and how a client says that its provider lives.
 
-The step bounds the provider's silence. A client gives whole replies and events, but bytes are life too: comments,
-pings, blank lines before a document. So it says `beat()` whenever bytes come.
+A client gives whole replies and events, but bytes are life too: comments, pings, blank lines before a document. So it
+calls its beat whenever bytes come, and only silence runs out of patience.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
 
 Beat = Callable[[], None]
 """Says that bytes came."""
 
-
-def _unheard() -> None:
-    """Nobody waits."""
+T = TypeVar("T")
 
 
-_beat: contextvars.ContextVar[Beat] = contextvars.ContextVar("tracemind_beat", default=_unheard)
+class ProviderSilentError(TimeoutError):
+    """Nothing came for too long."""
+
+
+class DeadlinePassedError(TimeoutError):
+    """The time for the whole is over, however much came."""
+
+
+class Patience:
+    """Bounds the silence in every wait of one call, and the time of the whole, with one timer.
+
+    A beat only leaves a stamp. The timer reads it when it fires, and is set anew if the provider has lived since. Time
+    between two waits is nobody's silence. Waits may be in different tasks, one after the other.
+
+    Args:
+        silence_s: seconds without a beat that a wait lasts at most.
+        whole_s: seconds from now for all waits together; `None` for no such limit.
+    """
+
+    def __init__(self, silence_s: float, whole_s: float | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._silence_s = silence_s
+        self._ends_at = None if whole_s is None else self._loop.time() + whole_s
+        self._last_beat = 0.0
+        self._timer: asyncio.Handle | None = None
+        self._waiting: asyncio.Task[Any] | None = None
+        self._outer: Patience | None = None
+        self._expired: TimeoutError | None = None
+
+    async def wait(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Wait for the work, which hears this patience as its listener.
+
+        Raises:
+            ProviderSilentError: no beat came for too long.
+            DeadlinePassedError: the time for the whole is over.
+        """
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        cancelling = task.cancelling()
+        token = self._begin(task)
+        try:
+            return await work()
+        except asyncio.CancelledError as error:
+            if (expired := self._end(task, cancelling)) is None:
+                raise
+            raise expired from error
+        finally:
+            self._end(task, cancelling)
+            _listener.reset(token)
+
+    def _begin(self, task: asyncio.Task[Any]) -> contextvars.Token[Patience | None]:
+        self._outer = _listener.get()
+        self._waiting, self._expired = task, None
+        self._last_beat = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._due, self._look)
+        return _listener.set(self)
+
+    def _end(self, task: asyncio.Task[Any], cancelling: int) -> TimeoutError | None:
+        """End the wait; the error is for a cancellation that was this patience's own and nobody else's."""
+        expired, self._expired, self._waiting = self._expired, None, None
+        return expired if expired is not None and task.uncancel() <= cancelling else None
+
+    def beat(self) -> None:
+        """Bytes came."""
+        self._last_beat = self._loop.time()
+        if self._outer is not None:
+            self._outer.beat()
+
+    def left_s(self) -> float:
+        """Seconds until this, or one around it, gives up if nothing comes."""
+        left_s = self._due - self._loop.time()
+        return left_s if self._outer is None else min(left_s, self._outer.left_s())
+
+    def stop(self) -> None:
+        """Drop the timer: there are no more waits."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    @property
+    def _due(self) -> float:
+        silent_at = self._last_beat + self._silence_s
+        return silent_at if self._ends_at is None else min(silent_at, self._ends_at)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._waiting is None:
+            return
+        if self._loop.time() < self._due:
+            self._timer = self._loop.call_at(self._due, self._look)
+        else:
+            # After a blocked loop bytes may be there that nobody has read yet: whom they woke comes first.
+            self._timer = self._loop.call_soon(self._give_up)
+
+    def _give_up(self) -> None:
+        self._timer = None
+        if self._waiting is None:
+            return
+        if self._loop.time() < self._due:
+            self._look()
+            return
+        is_deadline = self._ends_at is not None and self._due == self._ends_at
+        self._expired = DeadlinePassedError() if is_deadline else ProviderSilentError()
+        self._waiting.cancel()
+
+
+_listener: contextvars.ContextVar[Patience | None] = contextvars.ContextVar("tracemind_listener", default=None)
 
 
 def current_beat() -> Beat:
     """What to call whenever bytes come. Ask once for a reply, at its beginning; calling it is cheap."""
-    return _beat.get()
+    listener = _listener.get()
+    return _unheard if listener is None else listener.beat
 
 
-def listen(beat: Beat) -> contextvars.Token[Beat]:
-    """Hear the beats of what begins in this context, until the token is used."""
-    return _beat.set(beat)
+def is_heard() -> bool:
+    """Whether a step listens, which understands more than a client's plain users do."""
+    return _listener.get() is not None
 
 
-def stop_listening(token: contextvars.Token[Beat]) -> None:
-    """Hear no more."""
-    _beat.reset(token)
+def patience_left_s() -> float:
+    """Seconds until who listens gives up if nothing comes; infinite where nobody listens."""
+    listener = _listener.get()
+    return float("inf") if listener is None else listener.left_s()
+
+
+def _unheard() -> None:
+    """Nobody waits."""

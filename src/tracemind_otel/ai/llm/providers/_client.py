@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import warnings
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING
 
-from ....errors import (
-    LLMAuthenticationError,
-    LLMConnectionError,
-    LLMResponseError,
-    LLMStatusError,
-    LLMTimeoutError,
-)
+from ....errors import LLMAuthenticationError, LLMStatusError, LLMTimeoutError
 from ..client import AsyncLLMClient
-from ..types import Finish, LLMRequest, LLMResponse, StreamEvent
-from ._error_bodies import error_from_body, json_object, status_error
+from ..liveness import Patience, ProviderSilentError, is_heard
+from ..types import ClientStreamEvent, Finish, LLMRequest, LLMResponse, StreamOpened
+from ._error_bodies import error_from_body, status_error
 from ._http import (
     GivenClientSender,
     Headers,
@@ -31,8 +25,8 @@ from ._http import (
     key_of,
 )
 from ._loop import PerLoop
-from ._sse import ServerSentEvent
-from ._wire import StreamedError, StreamReader, Wire
+from ._reading import Reading, whole_reply
+from ._wire import StreamedError, Wire
 
 if TYPE_CHECKING:
     import httpx
@@ -53,7 +47,7 @@ class WireClient(AsyncLLMClient):
         key_hint: what to do about a missing key; `None` where none is needed.
         telemetry_name: `gen_ai.provider.name`, where the conventions spell it otherwise.
         headers: more headers of every request.
-        timeout_s: seconds for one `complete`; `None` leaves the time to the caller, as the step does.
+        timeout_s: seconds without a byte in one `complete`; `None` leaves the time to the caller, as the step does.
         http_client: an httpx client to send with; you close it yourself.
         pools: where pooled connections live; the default is a pool of this client's own, closed by `aclose`.
 
@@ -101,49 +95,59 @@ class WireClient(AsyncLLMClient):
     async def complete(self, req: LLMRequest) -> LLMResponse:
         if self._timeout_s is None:
             return await self._complete(req)
-        scope = asyncio.timeout(self._timeout_s)
+        patience = Patience(self._timeout_s)
         try:
-            async with scope:
-                return await self._complete(req)
-        except TimeoutError as error:
-            if not scope.expired():
-                raise
-            raise LLMTimeoutError(f"no whole answer within {self._timeout_s:g} s") from error
+            return await patience.wait(lambda: self._complete(req))
+        except ProviderSilentError as error:
+            raise LLMTimeoutError(f"no whole answer within {self._timeout_s:g} s of its last byte") from error
+        finally:
+            patience.stop()
 
     async def _complete(self, req: LLMRequest) -> LLMResponse:
-        reply = await self._sender.post(*self._outgoing(req, stream=False))
-        if not 200 <= reply.status_code < 300:
-            raise self._status_error(reply, req)
-        document = json_object(reply)
-        if document.get("error") and not document.get("choices"):
-            # OpenRouter answers some failures with HTTP 200 and an error body.
-            raise self._error_inside_success(reply, StreamedError(self._wire.errors_of(document)), req)
-        return self._wire.from_payload(document, reply.request_id)
-
-    async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
-        opened = await self._sender.open(*self._outgoing(req, stream=True))
+        opened = await self._sender.open(*self._outgoing(req, stream=False))
         try:
-            if not 200 <= opened.status_code < 300:
-                raise self._status_error(await opened.whole(), req)
-            async for batch in self._read(opened, req):
-                yield batch
-        finally:
+            await self._raise_for_status(opened, req)
+            reply = await opened.whole()
+        except BaseException:
             await opened.aclose()
-
-    async def _read(self, opened: HttpStream, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
-        reader, decoder = self._wire.new_reader(), self._wire.new_decoder()
-        head = HttpReply(opened.status_code, opened.headers, b"")
+            raise
         try:
-            async for chunk in opened.chunks():
-                if batch := _feed(reader, decoder.feed(chunk)):
-                    yield batch
-            if batch := _feed_last(reader, decoder.end()):
-                yield batch
+            return self._with_headers(whole_reply(self._wire, reply), reply)
         except StreamedError as error:
+            raise self._error_inside_success(reply, error, req) from None
+
+    async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[ClientStreamEvent]]:
+        opened = await self._sender.open(*self._outgoing(req, stream=True))
+        head = HttpReply(opened.status_code, opened.headers, b"")
+        reading = Reading(self._wire, head)
+        try:
+            await self._raise_for_status(opened, req)
+            if is_heard():
+                yield (StreamOpened(lambda: self._with_headers(reading.so_far(), head)),)
+            async for data in opened.chunks():
+                if batch := reading.feed(data):
+                    yield batch
+                if reading.is_over:
+                    break
+            if batch := reading.end():
+                yield batch
+            response = self._with_headers(reading.finish(), head)
+        except StreamedError as error:
+            await opened.aclose()
             raise self._error_inside_success(head, error, req) from None
-        if not reader.is_complete:
-            raise LLMConnectionError("the stream was cut before its end", request_id=head.request_id)
-        yield (Finish(reader.response(head.request_id)),)
+        except BaseException:
+            await opened.aclose()
+            raise
+        await opened.finish()
+        yield (Finish(response),)
+
+    async def _raise_for_status(self, opened: HttpStream, req: LLMRequest) -> None:
+        if not 200 <= opened.status_code < 300:
+            raise self._status_error(await opened.error(), req)
+
+    def _with_headers(self, response: LLMResponse, reply: HttpReply) -> LLMResponse:
+        add = self._wire.with_headers
+        return response if add is None else add(response, reply.headers)
 
     def _outgoing(self, req: LLMRequest, *, stream: bool) -> tuple[str, Headers, bytes]:
         if self._key is None and self._key_hint is not None:
@@ -172,15 +176,3 @@ def _key_headers(key: str | None, header: str) -> Headers:
     if key is None:
         return ()
     return ((header.encode(), f"Bearer {key}".encode() if header == "authorization" else key.encode()),)
-
-
-def _feed(reader: StreamReader, events: Sequence[ServerSentEvent]) -> list[StreamEvent]:
-    return [delta for event in events for delta in reader.feed(event)]
-
-
-def _feed_last(reader: StreamReader, events: Sequence[ServerSentEvent]) -> list[StreamEvent]:
-    """What came without its ending: half an event means that the stream was cut, which the caller finds out."""
-    try:
-        return _feed(reader, events)
-    except LLMResponseError:
-        return []

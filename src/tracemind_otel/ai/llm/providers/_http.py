@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
 from ...._version import __version__
-from ....errors import ConfigError
+from ....errors import ConfigError, LLMError
+from ..liveness import current_beat, patience_left_s
 from ..resends import current_ledger
 from ._exchange import Exchange, begin
 from ._faults import kind_of, transport_error, transport_faults
@@ -31,6 +33,10 @@ Headers = Sequence[tuple[bytes, bytes]]
 _MAX_URLS = 256
 _MAX_REST_S = 0.25
 """Seconds that a connection waits for the end of a body whose reply has ended, before it is dropped."""
+_MAX_ERROR_S = 5.0
+"""Seconds that the body of an error may take."""
+_MAX_ERROR_BYTES = 2**20
+"""Bytes of an error's body that are read."""
 _REQUEST_ID_HEADERS = (
     "apim-request-id",
     "x-request-id",
@@ -76,16 +82,33 @@ class HttpStream:
         Raises:
             LLMConnectionError, LLMTimeoutError, LLMResponseError: the body was cut or cannot be decompressed.
         """
+        beat = current_beat()
         try:
             async for chunk in self._body:
+                beat()
                 yield chunk
         except transport_faults() as error:
             raise transport_error(error, self._response.request.url) from error
 
     async def whole(self) -> HttpReply:
-        """The whole reply, for one that is an error."""
+        """The whole reply.
+
+        Raises:
+            LLMConnectionError, LLMTimeoutError, LLMResponseError: the body was cut or cannot be decompressed.
+        """
         body = b"".join([chunk async for chunk in self.chunks()])
         return HttpReply(self.status_code, self.headers, body)
+
+    async def error(self) -> HttpReply:
+        """The reply for one that is an error, with so much of its body as comes soon: its status is an answer."""
+        parts: list[bytes] = []
+        with suppress(TimeoutError, LLMError):  # a body that breaks off, or never ends, changes no status
+            async with asyncio.timeout(min(_MAX_ERROR_S, patience_left_s() / 2)):
+                async for chunk in self.chunks():
+                    parts.append(chunk)
+                    if sum(map(len, parts)) > _MAX_ERROR_BYTES:
+                        break
+        return HttpReply(self.status_code, self.headers, b"".join(parts))
 
     async def finish(self) -> None:
         """The reply's end mark has come: keep the connection if the body ends now or soon. Waits for nothing.
@@ -137,14 +160,6 @@ _rests: PerLoop[_Rests] = PerLoop(_Rests, _Rests.aclose)
 
 class HttpSender(Protocol):
     """The seam to the HTTP library."""
-
-    async def post(self, url: str, headers: Headers, body: bytes) -> HttpReply:
-        """Send one request and read the whole reply, whatever its status.
-
-        Raises:
-            LLMConnectionError, LLMTimeoutError, LLMResponseError: no whole reply came.
-        """
-        ...
 
     async def open(self, url: str, headers: Headers, body: bytes) -> HttpStream:
         """Send one request and return when its status and headers have come.
@@ -212,41 +227,37 @@ class HttpxSender:
     def _request(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Request:
         raise NotImplementedError
 
-    async def post(self, url: str, headers: Headers, body: bytes) -> HttpReply:
-        response = await self._send(url, headers, body, stream=False)
-        return HttpReply(response.status_code, response.headers, response.content)
-
     async def open(self, url: str, headers: Headers, body: bytes) -> HttpStream:
-        return HttpStream(await self._send(url, headers, body, stream=True))
+        return HttpStream(await self._send(url, headers, body))
 
-    async def _send(self, url: str, headers: Headers, body: bytes, *, stream: bool) -> httpx.Response:
+    async def _send(self, url: str, headers: Headers, body: bytes) -> httpx.Response:
         client = await self._client()
         exchange = begin()
         request = self._request(url, headers, body, exchange)
         try:
-            return await client.send(request, stream=stream)
+            return await client.send(request, stream=True)
         except transport_faults() as error:
             fault = transport_error(error, request.url)
             if not exchange.broke_unanswered(error):
                 raise fault from error
             cause, may_be_billed = error, exchange.may_be_billed(error, body)
         if not may_be_billed:
-            return await self._send_again(request, stream=stream)
+            return await self._send_again(request)
         ledger = current_ledger()
         if not ledger.hold_again():
             raise fault from cause
         try:
-            response = await self._send_again(request, stream=stream)
+            response = await self._send_again(request)
         except BaseException:
             ledger.presume()
             raise
         ledger.release()
         return response
 
-    async def _send_again(self, request: httpx.Request, *, stream: bool) -> httpx.Response:
+    async def _send_again(self, request: httpx.Request) -> httpx.Response:
         client = await self._client_for_resend()
         try:
-            return await client.send(request, stream=stream)
+            return await client.send(request, stream=True)
         except transport_faults() as error:
             raise transport_error(error, request.url) from error
 

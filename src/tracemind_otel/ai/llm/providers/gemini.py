@@ -544,9 +544,6 @@ class _AuthorizingSender:
         self._sender = sender
         self._tokens = tokens
 
-    async def post(self, url: str, headers: Headers, body: bytes) -> HttpReply:
-        return await self._sender.post(url, (*headers, await self._tokens.header()), body)
-
     async def open(self, url: str, headers: Headers, body: bytes) -> HttpStream:
         return await self._sender.open(url, (*headers, await self._tokens.header()), body)
 

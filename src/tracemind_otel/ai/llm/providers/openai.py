@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ....errors import LLMRequestError, LLMResponseError
 from ..types import (
+    ClientStreamEvent,
     FinishReason,
     Image,
     LLMRequest,
@@ -115,7 +116,7 @@ class ChatClient(WireClient):
 
     _refuses_stream_options = False
 
-    async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
+    async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[ClientStreamEvent]]:
         silent = replace(req, extra={"stream_options": None, **req.extra})
         try:
             # A refusal comes before any event, so nothing is said twice.
@@ -139,7 +140,7 @@ class OpenAILLMClient(ChatClient):
     Args:
         api_key: the key; the default is `OPENAI_API_KEY`. A server with a base URL of its own may need none.
         base_url: the default is `OPENAI_BASE_URL`, else OpenAI's.
-        timeout_s: seconds for one `complete`; `None` leaves the time to the caller, as the step does.
+        timeout_s: seconds without a byte in one `complete`; `None` leaves the time to the caller, as the step does.
         http_client: an httpx client to send with, httpx's own transport for instance; you close it yourself.
         pools: where pooled connections live; the default is a pool of this client's own, closed by `aclose`.
 

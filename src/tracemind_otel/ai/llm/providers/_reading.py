@@ -1,0 +1,214 @@
+"""The body of a successful reply, read in whatever form it came: events, JSON lines or one document.
+
+Servers and the proxies before them answer a stream with a document, a whole call with events, and name either by the
+wrong content type. The first bytes tell them apart: no document begins like an event, and no event like a document.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+
+from ....errors import LLMConnectionError, LLMResponseError
+from ..types import LLMResponse, ReasoningDelta, StreamEvent, TextDelta, ToolCall, ToolCallDelta
+from ._error_bodies import json_object
+from ._http import HttpReply
+from ._sse import EventDecoder, JsonLinesDecoder
+from ._wire import StreamDecoder, StreamedError, Wire
+
+_BLANK = b"\xef\xbb\xbf \t\r\n"
+_FIELDS = (b"data", b"event", b"id", b"retry", b":")
+_MEDIA_TYPE = re.compile(r"[\w.+-]{1,64}/[\w.+-]{1,64}")
+_MAX_UNREADABLE = 65536
+"""Bytes after which a stream that is none is given up."""
+
+
+def whole_reply(wire: Wire, reply: HttpReply) -> LLMResponse:
+    """The reply to a whole call.
+
+    Raises:
+        StreamedError: the body is an error, in spite of its status.
+        LLMResponseError: it cannot be read, which another try would not mend.
+        LLMConnectionError: it came as events and was cut.
+    """
+    if _is_document(wire, reply.body):
+        return _from_document(wire, reply)
+    reading = Reading(wire, reply)
+    reading.feed(reply.body)
+    reading.end()
+    return reading.finish()
+
+
+class Reading:
+    """Puts one streamed body together, as its bytes come.
+
+    Args:
+        wire: the format.
+        head: the status and the headers; its body is not looked at.
+    """
+
+    def __init__(self, wire: Wire, head: HttpReply) -> None:
+        self._wire, self._head = wire, head
+        self._reader = wire.new_reader()
+        self._decoder: StreamDecoder | None = None
+        self._unread: list[bytes] = []
+        self._fault: StreamedError | LLMResponseError | None = None
+        self._response: LLMResponse | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the end mark came."""
+        return self._reader.has_ended
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is to be read: the end mark came, or a fault."""
+        return self._fault is not None or self._reader.has_ended
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        """What these bytes add. A fault among them is kept for `finish`, so that what came before it is not lost."""
+        if self._decoder is None:
+            self._unread.append(data)
+            if (data := self._first_bytes()) == b"" or self._decoder is None:
+                return []
+        return self._take(self._decoder, data)
+
+    def _first_bytes(self) -> bytes:
+        """The bytes to decode, once it shows what decodes them."""
+        if len(self._unread) > 1 and sum(map(len, self._unread)) > _MAX_UNREADABLE and not self._is_json:
+            self._fault = unreadable(self._head, sum(map(len, self._unread)), "the reply is no stream of events")
+            return b""
+        self._decoder = decoder_for(self._start, self._wire.new_decoder())
+        if self._decoder is None:
+            return b""
+        data, self._unread = b"".join(self._unread), []
+        return data
+
+    @property
+    def _start(self) -> bytes:
+        return b"".join(self._unread[:8]).lstrip(_BLANK)[:8]
+
+    @property
+    def _is_json(self) -> bool:
+        return self._start.startswith((b"{", b"["))
+
+    def _take(self, decoder: StreamDecoder, data: bytes) -> list[StreamEvent]:
+        batch: list[StreamEvent] = []
+        feed = self._reader.feed
+        try:
+            for event in decoder.feed(data):
+                batch += feed(event)
+        except (StreamedError, LLMResponseError) as error:
+            if not self._reader.has_ended:  # what follows the end is no part of the reply
+                self._fault = error
+        return batch
+
+    def end(self) -> list[StreamEvent]:
+        """What the end of the bytes adds: the last event without its ending, or the events of a document."""
+        if self.is_over:
+            return []
+        if self._decoder is None:
+            return self._end_of_document()
+        batch: list[StreamEvent] = []
+        try:
+            for event in self._decoder.end():
+                batch += self._reader.feed(event)
+        except LLMResponseError:
+            return batch  # half an event: `finish` finds the stream cut
+        except StreamedError as error:
+            self._fault = error
+        return batch
+
+    def _end_of_document(self) -> list[StreamEvent]:
+        body = b"".join(self._unread)
+        reply = HttpReply(self._head.status_code, self._head.headers, body)
+        if not body.lstrip(_BLANK):
+            return []
+        try:
+            self._response = _from_document(self._wire, reply)
+        except (StreamedError, LLMResponseError) as error:
+            self._fault = error
+            return []
+        return list(_events_of(self._response))
+
+    def so_far(self) -> LLMResponse:
+        """The reply as far as it has come."""
+        return self._response or self._reader.response(self._head.request_id)
+
+    def finish(self) -> LLMResponse:
+        """The whole reply.
+
+        Raises:
+            StreamedError: the provider reported an error.
+            LLMResponseError: something came that cannot be read.
+            LLMConnectionError: the stream was cut.
+        """
+        if self._fault is not None:
+            if isinstance(self._fault, LLMResponseError):
+                self._fault.retryable = False
+            raise self._fault
+        if self._response is None and not self._reader.is_complete:
+            raise LLMConnectionError("the stream was cut before its end", request_id=self._head.request_id)
+        return self.so_far()
+
+
+def decoder_for(start: bytes, own: StreamDecoder) -> StreamDecoder | None:
+    """What decodes a stream that begins so; `None` where it is a document, or nothing that streams."""
+    begins_like_event = start != b"" and any(start.startswith(field[: len(start)]) for field in _FIELDS)
+    if isinstance(own, EventDecoder):
+        return own if begins_like_event else None
+    if begins_like_event:
+        return EventDecoder()
+    is_document = start.startswith((b"{", b"[")) and not isinstance(own, JsonLinesDecoder)
+    return None if not start or is_document or start.startswith(b"<") else own
+
+
+def unreadable(reply: HttpReply, length: int, what: str) -> LLMResponseError:
+    """The error for a body that is none of ours: its type and length, never its text."""
+    found = _MEDIA_TYPE.match(reply.headers.get("content-type", ""))
+    kind = found.group() if found else "no content type"
+    return LLMResponseError(f"{what}; {kind}, {length} bytes came", request_id=reply.request_id, retryable=False)
+
+
+def _is_document(wire: Wire, body: bytes) -> bool:
+    start = body[:64].lstrip(_BLANK) or body.lstrip(_BLANK)
+    if not start.startswith(b"{"):
+        return decoder_for(start[:8], EventDecoder()) is None
+    return not (isinstance(wire.new_decoder(), JsonLinesDecoder) and _has_more_lines(body))
+
+
+def _has_more_lines(body: bytes) -> bool:
+    """Whether each line is a document of its own: then the first line is one."""
+    first, _, rest = body.strip(_BLANK).partition(b"\n")
+    return bool(rest) and first.rstrip().endswith(b"}")
+
+
+def _from_document(wire: Wire, reply: HttpReply) -> LLMResponse:
+    try:
+        document = json_object(reply)
+    except LLMResponseError as error:
+        raise unreadable(reply, len(reply.body), error.message) from None
+    if document.get("error") and not document.get("choices"):
+        # OpenRouter answers some failures with HTTP 200 and an error body.
+        raise StreamedError(wire.errors_of(document))
+    try:
+        return wire.from_payload(document, reply.request_id)
+    except LLMResponseError as error:
+        error.retryable = False  # it came whole, and would come so again
+        raise
+
+
+def _events_of(response: LLMResponse) -> Iterator[StreamEvent]:
+    """The deltas that a whole reply would have been streamed as."""
+    if response.reasoning:
+        yield ReasoningDelta(response.reasoning)
+    if response.text:
+        yield TextDelta(response.text)
+    for index, call in enumerate(response.tool_calls):
+        yield _delta_of(index, call)
+
+
+def _delta_of(index: int, call: ToolCall) -> ToolCallDelta:
+    arguments = json.dumps(dict(call.arguments)) if isinstance(call.arguments, Mapping) else call.arguments
+    return ToolCallDelta(index, call.id, call.name, arguments)
