@@ -406,6 +406,76 @@ def test_usage_of_the_stream_is_not_added() -> None:
     assert (seen.cache_read_tokens, seen.reasoning_tokens) == (7, 1)
 
 
+def test_cache_writes_by_time_to_live_and_server_tools() -> None:
+    """What is written for an hour costs more than for five minutes, and a search has a fee: each has its own count."""
+    usage = {
+        "input_tokens": 100,
+        "cache_creation_input_tokens": 1000,
+        "cache_creation": {"ephemeral_5m_input_tokens": 400, "ephemeral_1h_input_tokens": 600},
+        "output_tokens": 50,
+        "server_tool_use": {"web_search_requests": 3, "web_fetch_requests": 1},
+    }
+    seen = from_payload({"content": [], "usage": usage}).usage
+    assert (seen.prompt_tokens, seen.completion_tokens, seen.total_tokens) == (1100, 50, 1150)
+    assert (seen.cache_write_tokens, seen.cache_write_5m_tokens, seen.cache_write_1h_tokens) == (1000, 400, 600)
+    assert seen.web_searches == 3
+    assert seen.code_executions is None
+
+
+@pytest.mark.parametrize(
+    ("usage", "tier", "conditions"),
+    [
+        ({"service_tier": "priority"}, "priority", {}),
+        ({"service_tier": "standard", "speed": "standard"}, "standard", {}),
+        ({"service_tier": "standard", "speed": "fast"}, "standard", {"speed": "fast"}),
+        ({"service_tier": "batch"}, None, {"processing": "batch"}),
+        ({}, None, {}),
+    ],
+)
+def test_conditions_that_change_the_price(usage: dict[str, str], tier: str | None, conditions: dict[str, str]) -> None:
+    """The served tier, fast mode and batches come along, by the keys of the price table."""
+    reply = from_payload({"content": [], "usage": {"input_tokens": 1, "output_tokens": 1, **usage}})
+    assert (reply.service_tier, reply.price_conditions) == (tier, conditions)
+
+
+def test_what_is_not_reported_is_none() -> None:
+    """One half does not stand for the whole: there is no total, and the other half is not zero."""
+    seen = from_payload({"content": [], "usage": {"output_tokens": 5}}).usage
+    assert (seen.prompt_tokens, seen.completion_tokens, seen.total_tokens) == (None, 5, None)
+
+
+def test_a_later_zero_takes_nothing_back() -> None:
+    """Counts of a stream are cumulative: proxies send zeros for what they do not repeat."""
+    reader, _ = read(
+        sse(
+            [
+                (
+                    "message_start",
+                    {"type": "message_start", "message": {"usage": {"input_tokens": 9, "output_tokens": 1}}},
+                ),
+                (
+                    "message_delta",
+                    {
+                        "type": "message_delta",
+                        "delta": {"stop_reason": "end_turn"},
+                        "usage": {"input_tokens": 0, "output_tokens": 7},
+                    },
+                ),
+            ]
+        )
+    )
+    assert (reader.response(None).usage.prompt_tokens, reader.response(None).usage.completion_tokens) == (9, 7)
+
+
+def test_a_stream_that_has_only_begun_knows_its_input() -> None:
+    """The first event has the id, the model and the input; its count of output says nothing about what followed."""
+    start = {"id": "msg_1", "model": "claude-sonnet-4-5", "usage": {"input_tokens": 9, "output_tokens": 2}}
+    reader, _ = read(sse([("message_start", {"type": "message_start", "message": start})]))
+    reply = reader.response(None)
+    assert (reply.response_id, reply.response_model) == ("msg_1", "claude-sonnet-4-5")
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (9, None)
+
+
 def test_ping_and_unknown_events_anywhere() -> None:
     """Pings, events and pieces that nobody knows yet, and a translating proxy's end mark, change nothing."""
     case = CASES[2]
@@ -565,9 +635,10 @@ def test_usage_is_always_sane(start: Any, end: Any) -> None:
     for seen in (from_payload({"content": [], "usage": start}).usage, reader.response(None).usage):
         cached, written = seen.cache_read_tokens or 0, seen.cache_write_tokens or 0
         tokens: list[object] = [seen.prompt_tokens, seen.completion_tokens, seen.total_tokens, cached, written]
-        assert all(isinstance(count, int) and 0 <= count <= LARGEST_ATTRIBUTE for count in tokens)
-        assert cached + written <= seen.prompt_tokens
-        assert 0 <= (seen.reasoning_tokens or 0) <= seen.completion_tokens
+        known = [count for count in tokens if count is not None]
+        assert all(isinstance(count, int) and 0 <= count <= LARGEST_ATTRIBUTE for count in known)
+        assert seen.prompt_tokens is None or cached + written <= seen.prompt_tokens
+        assert 0 <= (seen.reasoning_tokens or 0) <= (seen.completion_tokens or 0)
 
 
 shapes = st.dictionaries(

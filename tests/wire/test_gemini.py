@@ -110,7 +110,12 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "safety without parts": (
         {"candidates": [{"content": {"role": "model"}, "finishReason": "SAFETY"}]},
-        {"text": "", "finish_reason": "content_filter", "finish_reasons": ("SAFETY",), "usage": LLMUsage()},
+        {
+            "text": "",
+            "finish_reason": "content_filter",
+            "finish_reasons": ("SAFETY",),
+            "usage": LLMUsage(None, None, None),
+        },
     ),
     "blocked prompt": (
         {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": {"promptTokenCount": 4}},
@@ -127,7 +132,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
                 "totalTokenCount": 1060,
             },
         ),
-        {"usage": LLMUsage(1050, 10, 1060, cache_read_tokens=400)},
+        {"usage": LLMUsage(1050, 10, 1060, cache_read_tokens=400, input_tool_tokens=50)},
     ),
     "malformed call": (body(reason="MALFORMED_FUNCTION_CALL"), {"finish_reason": "error"}),
     "unknown reason": (body({"text": "x"}, reason="NEW"), {"finish_reason": None, "finish_reasons": ("NEW",)}),
@@ -198,6 +203,105 @@ def test_last_whole_usage() -> None:
     assert usage == LLMUsage(9, 5, 21)
 
 
+def usage_in(**usage: Any) -> LLMUsage:
+    """The usage of a whole reply that said something."""
+    return from_payload(body({"text": "x"}, usage=usage)).usage
+
+
+def test_output_alone() -> None:
+    """A count that was not reported is absent: there is no input of zero, and no total."""
+    usage = usage_in(candidatesTokenCount=7)
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (None, 7, None)
+
+
+def test_the_total_tells_what_is_left_out() -> None:
+    """The total is the sum of all counts, so one that is missing follows from it."""
+    assert usage_in(promptTokenCount=5, totalTokenCount=9) == LLMUsage(5, 4, 9)
+
+
+def test_counts_by_modality() -> None:
+    """Audio costs more than text: each modality has its own count, a document counts as its pages' images."""
+    usage = usage_in(
+        promptTokenCount=300,
+        toolUsePromptTokenCount=10,
+        candidatesTokenCount=20,
+        totalTokenCount=330,
+        cachedContentTokenCount=40,
+        promptTokensDetails=[
+            {"modality": "TEXT", "tokenCount": 60},
+            {"modality": "AUDIO", "tokenCount": 200},
+            {"modality": "IMAGE", "tokenCount": 25},
+            {"modality": "DOCUMENT", "tokenCount": 15},
+        ],
+        toolUsePromptTokensDetails=[{"modality": "TEXT", "tokenCount": 10}],
+        candidatesTokensDetails=[{"modality": "AUDIO", "tokenCount": 20}],
+        cacheTokensDetails=[{"modality": "AUDIO", "tokenCount": 40}],
+    )
+    assert (usage.prompt_tokens, usage.input_tool_tokens) == (310, 10)
+    assert (usage.input_text_tokens, usage.input_audio_tokens, usage.input_image_tokens) == (70, 200, 40)
+    assert (usage.output_audio_tokens, usage.output_text_tokens) == (20, None)
+    assert (usage.cache_read_tokens, usage.cache_audio_read_tokens) == (40, 40)
+
+
+@pytest.mark.parametrize(
+    ("usage", "tier"),
+    [
+        ({"serviceTier": "PRIORITY"}, "priority"),
+        ({"serviceTier": "unspecified"}, None),
+        ({"trafficType": "ON_DEMAND_FLEX"}, "flex"),
+        ({"trafficType": "ON_DEMAND"}, "standard"),
+        ({"trafficType": "PROVISIONED_THROUGHPUT"}, "provisioned_throughput"),
+        ({}, None),
+    ],
+)
+def test_the_served_tier(usage: dict[str, str], tier: str | None) -> None:
+    """Both surfaces name the tier that changes the price, in one vocabulary."""
+    counts = {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2}
+    assert from_payload(body({"text": "x"}, usage={**counts, **usage})).service_tier == tier
+
+
+@pytest.mark.parametrize(("model", "searches"), [("gemini-2.5-flash", 1), ("gemini-3-pro-preview", 2)])
+def test_searches_as_they_are_billed(model: str, searches: int) -> None:
+    """Before Gemini 3 a grounded reply is billed once, from then on each query is."""
+    candidate = {
+        "content": {"parts": [{"text": "x"}]},
+        "finishReason": "STOP",
+        "groundingMetadata": {"webSearchQueries": ["a", "b"]},
+    }
+    assert from_payload({"candidates": [candidate], "modelVersion": model}).usage.web_searches == searches
+
+
+def test_a_later_half_takes_nothing_back() -> None:
+    """Counts of a stream are cumulative: a last chunk with one side, or with zeros, keeps the other."""
+    begun = {
+        "promptTokenCount": 9,
+        "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 9}],
+        "totalTokenCount": 9,
+    }
+    last = {"promptTokenCount": 0, "candidatesTokenCount": 4}
+    usage = read(stream_of(body({"text": "a"}, usage=begun), body({"text": "b"}, usage=last))).response(None).usage
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (9, 4, 13)
+    assert usage.input_text_tokens == 9
+
+
+def test_a_block_says_why() -> None:
+    """The reason, or the message beside it, is the refusal; a candidate's finish message likewise."""
+    blocked = {"promptFeedback": {"blockReason": "SAFETY"}}
+    told = {"promptFeedback": {"blockReason": "OTHER", "blockReasonMessage": "not here"}}
+    stopped = {"candidates": [{"finishReason": "SAFETY", "finishMessage": "unsafe"}]}
+    assert [from_payload(reply).refusal for reply in (blocked, told, stopped)] == ["SAFETY", "not here", "unsafe"]
+
+
+def test_raw_of_a_stream_has_every_candidate() -> None:
+    """`raw` after a stream is the document that a whole reply would have been."""
+    one = {"index": 0, "content": {"parts": [{"text": "a"}]}}
+    two = {"index": 1, "content": {"parts": [{"text": "x"}]}}
+    rest = [{**one, "finishReason": "STOP"}, {**two, "finishReason": "STOP"}]
+    raw = read(stream_of({"candidates": [one, two]}, {"candidates": rest, "responseId": "r"})).response(None).raw
+    assert [each["content"]["parts"] for each in raw["candidates"]] == [[{"text": "aa"}], [{"text": "xx"}]]
+    assert raw["responseId"] == "r"
+
+
 def test_second_candidate_must_finish() -> None:
     """With several candidates a stream is complete when each has ended; the text is the first one's."""
     one = {"index": 0, "content": {"parts": [{"text": "a"}]}, "finishReason": "STOP"}
@@ -242,9 +346,10 @@ def test_usage_is_sane(usage: dict[str, Any]) -> None:
     """Whatever is in the usage, nothing is negative and no part exceeds its whole."""
     seen = usage_of(usage)
     read_tokens, thoughts = seen.cache_read_tokens or 0, seen.reasoning_tokens or 0
-    assert 0 <= read_tokens <= seen.prompt_tokens < 2**63
-    assert 0 <= thoughts <= seen.completion_tokens < 2**63
-    assert 0 <= seen.total_tokens < 2**63
+    assert 0 <= read_tokens <= (seen.prompt_tokens or 0) < 2**63
+    assert 0 <= thoughts < 2**63
+    assert seen.completion_tokens is None or thoughts <= seen.completion_tokens < 2**63
+    assert 0 <= (seen.total_tokens or 0) < 2**63
 
 
 @settings(max_examples=60)

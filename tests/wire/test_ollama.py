@@ -110,10 +110,10 @@ def test_finish_reasons(reason: str, normal: str | None) -> None:
 
 
 def test_prompt_count_missing() -> None:
-    """A wholly cached prompt is not counted by Ollama; the output still is."""
+    """A wholly cached prompt is not counted by Ollama: the output is known, the input and the total are not."""
     usage = from_payload(said({"content": "x"}, done=True, eval_count=7)).usage
 
-    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (0, 7, 7)
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (None, 7, None)
     assert usage.cache_read_tokens is None
     assert usage.reasoning_tokens is None
 
@@ -254,12 +254,12 @@ anything = st.recursive(
 @given(st.dictionaries(st.sampled_from(["prompt_eval_count", "eval_count"]), anything))
 @settings(max_examples=50)
 def test_usage_is_always_sane(document: dict[str, Any]) -> None:
-    """Whatever stands in the counts, they are whole numbers of zero or more that add up."""
+    """Whatever stands in the counts, each is absent or of zero or more, and a total is the sum of both."""
     usage = usage_of(document)
+    halves = (usage.prompt_tokens, usage.completion_tokens)
 
-    assert usage.prompt_tokens >= 0
-    assert usage.completion_tokens >= 0
-    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    assert all(count is None or count >= 0 for count in halves)
+    assert usage.total_tokens == (None if None in halves else sum(count or 0 for count in halves))
 
 
 @given(st.fixed_dictionaries({"message": st.dictionaries(st.sampled_from(["content", "tool_calls"]), anything)}))

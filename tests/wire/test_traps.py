@@ -11,7 +11,7 @@ import pytest
 from tracemind_otel.ai.llm.providers import anthropic, cohere, gemini, openai
 from tracemind_otel.ai.llm.providers._sse import EventDecoder
 from tracemind_otel.ai.llm.providers._wire import StreamReader, Wire
-from tracemind_otel.ai.llm.types import LLMResponse, LLMUsage, ToolCall
+from tracemind_otel.ai.llm.types import LLMResponse, ToolCall
 
 CHAT = openai.chat_wire()
 USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
@@ -151,4 +151,4 @@ def test_cohere_without_a_model() -> None:
     }
     reply = cohere.PRESET.wire.from_payload(document, None)
     assert (reply.text, reply.response_model) == ("hi", None)
-    assert reply.usage == LLMUsage(3, 2, 5)
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.total_tokens) == (3, 2, 5)

@@ -201,7 +201,7 @@ class Call:
             return usage
         models = (response.response_model, self.cfg.model) if response.response_model else (self.cfg.model,)
         priced = await price_call(
-            self.provider_name, models, usage, at=datetime.now(UTC), service_tier=response.service_tier
+            self.provider_name, models, usage.billable, at=datetime.now(UTC), service_tier=response.service_tier
         )
         return usage if priced is None else usage.with_cost(priced.cost_usd, priced.source)
 
@@ -212,8 +212,8 @@ class Call:
             return usage
         models = (response.response_model, self.cfg.model) if response.response_model else (self.cfg.model,)
         at = datetime.now(UTC)
-        priced = price_now(self.provider_name, models, usage, at=at)
-        priced = priced or price_now(self.provider_name, (self.cfg.model,), usage, at=at)
+        priced = price_now(self.provider_name, models, usage.billable, at=at)
+        priced = priced or price_now(self.provider_name, (self.cfg.model,), usage.billable, at=at)
         return usage if priced is None else usage.with_cost(priced.cost_usd, priced.source)
 
     def succeeded(

@@ -175,6 +175,10 @@ class LLMUsage:
     """Runs of code that the provider made for the call."""
     rerank_searches: int | None = None
     """Rerank searches that the provider made for the call."""
+    billed_input_tokens: int | None = None
+    """The input tokens that are charged, where a provider counts them apart from those that were used (Cohere)."""
+    billed_output_tokens: int | None = None
+    """The output tokens that are charged, likewise."""
     input_cost_usd: float | None = None
     """The part of `cost_usd` for the input; `None` where only the whole is known."""
     output_cost_usd: float | None = None
@@ -195,6 +199,16 @@ class LLMUsage:
             parts: `input_cost_usd`, `output_cost_usd`, `fees_usd`, `cost_table` and `cost_partial`, as far as known.
         """
         return self._changed(**{**_NO_COST, **parts, "cost_usd": cost_usd, "cost_source": source})
+
+    @property
+    def billable(self) -> LLMUsage:
+        """What is to be priced: the counts that are charged, where the provider counts them apart."""
+        if self.billed_input_tokens is None and self.billed_output_tokens is None:
+            return self
+        given, made = self.billed_input_tokens, self.billed_output_tokens
+        return LLMUsage(
+            self.prompt_tokens if given is None else given, self.completion_tokens if made is None else made, None
+        )
 
     def sound(self) -> LLMUsage:
         """The same without what cannot be: counts and costs that are no numbers, negative or endless.

@@ -248,7 +248,8 @@ def from_payload(document: Mapping[str, Any], *, request_id: str | None = None) 
         tool_calls=calls,
         response_id=text_of(document.get("id")),
         response_model=text_of(document.get("model")),
-        service_tier=text_of(usage.get("service_tier")),
+        service_tier=_tier_of(usage),
+        price_conditions=conditions_of(usage),
         request_id=request_id,
     )
 
@@ -277,27 +278,48 @@ def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
     """Tokens as the conventions count them: on the wire `input_tokens` leaves out what the cache read and wrote."""
     read = count_of(usage.get("cache_read_input_tokens"))
     written = _written(usage)
-    prompt = (count_of(usage.get("input_tokens")) or 0) + (read or 0) + (written or 0)
-    completion = count_of(usage.get("output_tokens")) or 0
+    fresh = count_of(usage.get("input_tokens"))
+    prompt = None if fresh is None else fresh + (read or 0) + (written or 0)
+    completion = count_of(usage.get("output_tokens"))
+    lifetimes, tools = mapped(usage.get("cache_creation")), mapped(usage.get("server_tool_use"))
     return LLMUsage(
         prompt,
         completion,
-        prompt + completion,
+        None if prompt is None or completion is None else prompt + completion,
         cache_read_tokens=read,
         cache_write_tokens=written,
-        reasoning_tokens=part_of(mapped(usage.get("output_tokens_details")).get("thinking_tokens"), completion),
+        cache_write_5m_tokens=part_of(lifetimes.get("ephemeral_5m_input_tokens"), written or 0),
+        cache_write_1h_tokens=part_of(lifetimes.get("ephemeral_1h_input_tokens"), written or 0),
+        reasoning_tokens=part_of(mapped(usage.get("output_tokens_details")).get("thinking_tokens"), completion or 0),
+        web_searches=count_of(tools.get("web_search_requests")),
+        code_executions=count_of(tools.get("code_execution_requests")),
     )
 
 
+def conditions_of(usage: Mapping[str, Any]) -> dict[str, str]:
+    """What the usage says that changes the price, by the keys of `genai-prices`; `standard` changes nothing."""
+    conditions: dict[str, str] = {}
+    speed = text_of(usage.get("speed"))
+    if speed is not None and speed != "standard":
+        conditions["speed"] = speed
+    if usage.get("service_tier") == "batch":
+        conditions["processing"] = "batch"
+    return conditions
+
+
+def _tier_of(usage: Mapping[str, Any]) -> str | None:
+    """The tier; `batch` stands in the same field, and is a way of processing."""
+    tier = text_of(usage.get("service_tier"))
+    return None if tier == "batch" else tier
+
+
 def _written(usage: Mapping[str, Any]) -> int | None:
-    """The sum; where only its parts by time to live came, they are added."""
+    """The sum; where only its parts by time to live came, or add up to more, they are added."""
     written = count_of(usage.get("cache_creation_input_tokens"))
-    if written is not None:
-        return written
     parts = mapped(usage.get("cache_creation"))
     counts = [count_of(parts.get(f"ephemeral_{age}_input_tokens")) for age in ("5m", "1h")]
     known = [count for count in counts if count is not None]
-    return sum(known) if known else None
+    return max([*([] if written is None else [written]), *([sum(known)] if known else [])], default=None)
 
 
 # --- Errors
@@ -413,10 +435,13 @@ class MessagesReader:
             self._is_done = True
 
     def _merge_usage(self, document: Mapping[str, Any]) -> None:
-        """Counts are cumulative: the newest that is not null wins, and none are ever added."""
+        """Counts are cumulative: none are ever added, and a zero or null takes nothing back."""
         for name, value in _present(mapped(document.get("usage"))).items():
-            before = mapped(self._usage.get(name))
-            self._usage[name] = {**before, **_present(mapped(value))} if before else value
+            before = self._usage.get(name)
+            if isinstance(before, dict):
+                self._usage[name] = {**before, **_present(mapped(value))}
+            elif value or not before:
+                self._usage[name] = value
 
     def _block(self, document: Mapping[str, Any]) -> _Block:
         return self._blocks.setdefault(count_of(document.get("index")) or 0, _Block())
@@ -454,7 +479,9 @@ class MessagesReader:
 
     def response(self, request_id: str | None) -> LLMResponse:
         content = [block.whole() for _, block in sorted(self._blocks.items())]
-        return from_payload({**self._head, "content": content, "usage": self._usage}, request_id=request_id)
+        document = {**self._head, "content": content, "usage": self._usage}
+        reply = from_payload(document, request_id=request_id)
+        return reply if self.is_complete else replace(reply, usage=_without_output(reply.usage))
 
 
 def _delta(kind: str, piece: str | None, call_index: int | None) -> Sequence[StreamEvent]:
@@ -467,6 +494,11 @@ def _delta(kind: str, piece: str | None, call_index: int | None) -> Sequence[Str
     if kind == "input_json_delta" and call_index is not None:
         return (ToolCallDelta(call_index, None, None, piece),)
     return ()
+
+
+def _without_output(usage: LLMUsage) -> LLMUsage:
+    """The input alone: a stream begins with a small count of output that says nothing about what came after it."""
+    return replace(usage, completion_tokens=None, total_tokens=None, reasoning_tokens=None)
 
 
 def _present(fields: Mapping[str, Any]) -> dict[str, Any]:

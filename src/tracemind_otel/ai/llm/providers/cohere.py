@@ -177,25 +177,28 @@ def _incoming_calls(message: Mapping[str, Any]) -> list[ToolCall]:
 
 
 def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
-    """Billable tokens where they are reported, else those that were used.
+    """The tokens that were used; the billable ones beside them make the price.
 
-    Used tokens include Cohere's own template, which nobody pays for (505 against 10 in one recorded call). The
-    conventions want billable tokens in metrics where both are known, and the cost is computed from these counts.
+    Used tokens include Cohere's own template, which nobody pays for (505 against 10 in one recorded call), and
+    `cached_tokens` is a part of them. Where only billable ones are reported, they are what there is.
     """
     billed, used = mapped(usage.get("billed_units")), mapped(usage.get("tokens"))
-    prompt = _first_count(billed.get("input_tokens"), used.get("input_tokens"))
-    completion = _first_count(billed.get("output_tokens"), used.get("output_tokens"))
+    prompt = _first_count(used.get("input_tokens"), billed.get("input_tokens"))
+    completion = _first_count(used.get("output_tokens"), billed.get("output_tokens"))
     return LLMUsage(
         prompt,
         completion,
-        prompt + completion,
-        cache_read_tokens=part_of(usage.get("cached_tokens"), prompt),
-        reasoning_tokens=part_of(used.get("reasoning_tokens"), completion),
+        None if prompt is None or completion is None else prompt + completion,
+        cache_read_tokens=part_of(usage.get("cached_tokens"), prompt or 0),
+        reasoning_tokens=part_of(used.get("reasoning_tokens"), completion or 0),
+        rerank_searches=count_of(billed.get("search_units")),
+        billed_input_tokens=count_of(billed.get("input_tokens")),
+        billed_output_tokens=count_of(billed.get("output_tokens")),
     )
 
 
-def _first_count(*values: object) -> int:
-    return next((count for value in values if (count := count_of(value)) is not None), 0)
+def _first_count(*values: object) -> int | None:
+    return next((count for value in values if (count := count_of(value)) is not None), None)
 
 
 def errors_of(document: object) -> ErrorBody:
@@ -232,7 +235,7 @@ class CohereReader:
 
     @property
     def has_ended(self) -> bool:
-        return False
+        return self._is_done or self._reason is not None
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
         if event.data == b"[DONE]":
@@ -256,7 +259,8 @@ class CohereReader:
         reason, error = text_of(delta.get("finish_reason")), delta.get("error")
         if error or reason == "ERROR":
             raise StreamedError(replace(errors_of({"error": error}), type=reason or "ERROR"))
-        self._reason, self._usage = reason, mapped(delta.get("usage"))
+        self._reason = reason
+        self._usage = mapped(delta.get("usage")) or self._usage
 
     def _content(self, message: Mapping[str, Any]) -> list[StreamEvent]:
         content, deltas = mapped(message.get("content")), list[StreamEvent]()
@@ -283,6 +287,18 @@ class CohereReader:
         pieces.arguments.append(arguments)
         return [ToolCallDelta(index, pieces.id if is_first else None, pieces.name if is_first else None, arguments)]
 
+    def _raw(self, calls: Sequence[ToolCall]) -> dict[str, Any]:
+        """The document that a whole reply would have been."""
+        content = [
+            {"type": kind, kind: "".join(pieces)}
+            for kind, pieces in (("thinking", self._reasoning), ("text", self._text))
+            if pieces
+        ]
+        message: dict[str, Any] = {"role": "assistant", "content": content}
+        if calls:
+            message["tool_calls"] = [outgoing_call(call) for call in calls]
+        return {"id": self._id, "message": message, "finish_reason": self._reason, "usage": dict(self._usage)}
+
     def response(self, request_id: str | None) -> LLMResponse:
         calls = tuple(
             ToolCall(pieces.id, pieces.name, arguments_of("".join(pieces.arguments)))
@@ -291,6 +307,7 @@ class CohereReader:
         return LLMResponse(
             "".join(self._text),
             usage_of(self._usage),
+            self._raw(calls),
             finish_reasons=(self._reason,) if self._reason else (),
             finish_reason=normal_finish(_FINISH_REASONS, self._reason, calls_tools=bool(calls)),
             reasoning="".join(self._reasoning) or None,

@@ -10,7 +10,7 @@ import base64
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
@@ -279,6 +279,18 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     ),
 }
 _UNSET_REASON = "FINISH_REASON_UNSPECIFIED"
+_SIDES = (
+    (
+        "promptTokenCount",
+        "promptTokensDetails",
+        "toolUsePromptTokenCount",
+        "toolUsePromptTokensDetails",
+        "cachedContentTokenCount",
+        "cacheTokensDetails",
+    ),
+    ("candidatesTokenCount", "candidatesTokensDetails", "thoughtsTokenCount"),
+)
+"""What belongs to the input and to the output; the first of each is the count without which there is no side."""
 _COUNTS = ("promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount", "totalTokenCount")
 
 
@@ -295,18 +307,77 @@ def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> 
     return reader.response(request_id)
 
 
+_MODALITIES = {"TEXT": "text", "AUDIO": "audio", "IMAGE": "image", "DOCUMENT": "image", "VIDEO": "video"}
+"""The modalities on the wire, and what each is priced as: a document is read as its pages' images."""
+
+_TIERS = {
+    "ON_DEMAND": "standard",
+    "ON_DEMAND_PRIORITY": "priority",
+    "ON_DEMAND_FLEX": "flex",
+    "ON_DEMAND_OFFPEAK": "offpeak",
+    "PROVISIONED_THROUGHPUT": "provisioned_throughput",
+}
+"""Vertex's traffic types, in the words of the Gemini API's service tiers where it has one."""
+
+
 def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
-    """Tokens as reported. What is absent was not spent: no `candidatesTokenCount` when nothing was said."""
-    prompt = (count_of(usage.get("promptTokenCount")) or 0) + (count_of(usage.get("toolUsePromptTokenCount")) or 0)
-    thoughts = count_of(usage.get("thoughtsTokenCount"))
-    completion = (count_of(usage.get("candidatesTokenCount")) or 0) + (thoughts or 0)
+    """Tokens as reported. `totalTokenCount` is the sum of all counts, so that it tells one that is left out.
+
+    `candidatesTokenCount` is left out when nothing was said.
+    """
+    given, tool = count_of(usage.get("promptTokenCount")), count_of(usage.get("toolUsePromptTokenCount"))
+    thoughts, said = count_of(usage.get("thoughtsTokenCount")), count_of(usage.get("candidatesTokenCount"))
+    total = count_of(usage.get("totalTokenCount"))
+    prompt = None if given is None else given + (tool or 0)
+    completion = None if said is None else said + (thoughts or 0)
+    if total is not None:
+        if completion is None and prompt is not None:
+            completion = max(total - prompt, thoughts or 0)
+        elif prompt is None and completion is not None:
+            prompt = max(total - completion, 0)
+    elif prompt is not None and completion is not None:
+        total = prompt + completion
     return LLMUsage(
         prompt,
         completion,
-        count_of(usage.get("totalTokenCount")) or prompt + completion,
-        cache_read_tokens=part_of(usage.get("cachedContentTokenCount"), prompt),
+        total,
+        cache_read_tokens=part_of(usage.get("cachedContentTokenCount"), prompt or 0),
         reasoning_tokens=thoughts,
+        input_tool_tokens=tool,
+        **_by_modality("input_{}_tokens", usage, "promptTokensDetails", "toolUsePromptTokensDetails"),
+        **_by_modality("output_{}_tokens", usage, "candidatesTokensDetails"),
+        **_by_modality("cache_{}_read_tokens", usage, "cacheTokensDetails"),
     )
+
+
+def _by_modality(name: str, usage: Mapping[str, Any], *places: str) -> dict[str, int]:
+    """The counts of a kind by modality, added up; a modality that is not reported is left out."""
+    counts: dict[str, int] = {}
+    for detail in (detail for place in places for detail in listed(usage.get(place))):
+        modality, count = _MODALITIES.get(str(detail.get("modality"))), count_of(detail.get("tokenCount"))
+        if modality is not None and count is not None:
+            field_name = name.format(modality)
+            counts[field_name] = counts.get(field_name, 0) + count
+    return counts
+
+
+def tier_of(usage: Mapping[str, Any], document: Mapping[str, Any]) -> str | None:
+    """The tier that served the call: `serviceTier` of the Gemini API, or Vertex's `trafficType`."""
+    tier = text_of(usage.get("serviceTier")) or text_of(document.get("serviceTier"))
+    traffic = text_of(usage.get("trafficType"))
+    if tier is not None:
+        return None if tier.lower() == "unspecified" else tier.lower()
+    return _TIERS.get(traffic) if traffic else None
+
+
+def _web_searches(candidates: Sequence[Mapping[str, Any]], model: str | None) -> int | None:
+    """Searches as they are billed: each query from Gemini 3 on, each grounded reply before it."""
+    queries = [mapped(candidate.get("groundingMetadata")).get("webSearchQueries") for candidate in candidates]
+    count = sum(len(cast("list[object]", each)) for each in queries if isinstance(each, list))
+    if not count:
+        return None
+    is_billed_by_reply = bool(model) and str(model).removeprefix("models/").startswith(("gemini-1", "gemini-2"))
+    return 1 if is_billed_by_reply else count
 
 
 class GeminiReader:
@@ -319,8 +390,13 @@ class GeminiReader:
         self._calls: list[ToolCall] = []
         self._reasons: dict[int, str | None] = {}
         self._block_reason: str | None = None
+        self._refusals: list[str] = []
         self._usage: Mapping[str, Any] = {}
+        self._grounded: dict[int, Mapping[str, Any]] = {}
+        self._tier: str | None = None
         self._head: dict[str, str] = {}
+        self._last: Mapping[str, Any] = {}
+        self._parts: dict[int, list[Mapping[str, Any]]] = {}
 
     @property
     def is_answered(self) -> bool:
@@ -344,29 +420,52 @@ class GeminiReader:
     def take(self, document: Mapping[str, Any]) -> Sequence[StreamEvent]:
         """Note one document of the reply; returns what it adds."""
         self._take_head(document)
-        usage = mapped(document.get("usageMetadata"))
-        if any(count_of(usage.get(name)) is not None for name in _COUNTS):
-            # Running totals: the last whole one holds. Vertex's chunks before it may have a trafficType and no counts.
-            self._usage = usage
+        self._last = document
+        self._take_usage(mapped(document.get("usageMetadata")), document)
         deltas: list[StreamEvent] = []
         for position, candidate in enumerate(listed(document.get("candidates"))):
             index = count_of(candidate.get("index"))
             deltas += self._candidate(position if index is None else index, candidate)
         return deltas
 
+    def _take_usage(self, usage: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+        """Running totals: the last state holds. A side that it lacks, or has a zero for, keeps what was said of it."""
+        self._tier = tier_of(usage, document) or self._tier
+        if not any(count_of(usage.get(name)) is not None for name in _COUNTS):
+            return
+        kept = {
+            name: self._usage[name]
+            for side in _SIDES
+            if not usage.get(side[0]) and count_of(self._usage.get(side[0]))
+            for name in side
+            if name in self._usage and not usage.get(name)
+        }
+        total = {"totalTokenCount": None} if kept else {}
+        self._usage = {**usage, **kept, **total}
+
     def _take_head(self, document: Mapping[str, Any]) -> None:
         for name in ("responseId", "modelVersion"):
             if name not in self._head and (value := text_of(document.get(name))):
                 self._head[name] = value
-        self._block_reason = text_of(mapped(document.get("promptFeedback")).get("blockReason")) or self._block_reason
+        feedback = mapped(document.get("promptFeedback"))
+        self._block_reason = text_of(feedback.get("blockReason")) or self._block_reason
+        if self._block_reason and not self._refusals:
+            self._refusals = [self._block_reason]
+        if message := text_of(feedback.get("blockReasonMessage")):
+            self._refusals = [message]
 
     def _candidate(self, index: int, candidate: Mapping[str, Any]) -> list[StreamEvent]:
         reason = text_of(candidate.get("finishReason"))
         # The unset value of the enum says nothing: some servers send it until there is a reason.
         self._reasons[index] = (None if reason == _UNSET_REASON else reason) or self._reasons.get(index)
+        if candidate.get("groundingMetadata"):
+            self._grounded[index] = candidate
+        parts = listed(mapped(candidate.get("content")).get("parts"))
+        self._parts.setdefault(index, []).extend(parts)
         if index != min(self._reasons):
             return []
-        parts = listed(mapped(candidate.get("content")).get("parts"))
+        if message := text_of(candidate.get("finishMessage")):
+            self._refusals = [message]
         return [delta for part in parts if (delta := self._part(part)) is not None]
 
     def _part(self, part: Mapping[str, Any]) -> StreamEvent | None:
@@ -395,24 +494,66 @@ class GeminiReader:
 
     def response(self, request_id: str | None) -> LLMResponse:
         reasons = tuple(reason for _, reason in sorted(self._reasons.items()) if reason)
+        model = self._head.get("modelVersion")
+        searches = _web_searches(list(self._grounded.values()), model)
         return LLMResponse(
             "".join(self._text),
-            usage_of(self._usage),
-            self._raw,
+            replace(self._reported_usage(), web_searches=searches),
+            self._raw or self._whole(),
             finish_reasons=reasons or ((self._block_reason,) if self._block_reason else ()),
             finish_reason=self._finish_reason(),
             reasoning="".join(self._reasoning) or None,
+            refusal="".join(self._refusals) or None,
             tool_calls=tuple(self._calls),
             response_id=self._head.get("responseId"),
-            response_model=self._head.get("modelVersion"),
+            response_model=model,
+            service_tier=self._tier,
             request_id=request_id,
         )
+
+    def _reported_usage(self) -> LLMUsage:
+        """The usage; where nothing at all was said, a count that is left out is zero."""
+        usage = usage_of(self._usage)
+        is_silent = self.is_complete and not any(self._parts.values())
+        if usage.prompt_tokens is None or usage.completion_tokens is not None or not is_silent:
+            return usage
+        thoughts = usage.reasoning_tokens or 0
+        return replace(usage, completion_tokens=thoughts, total_tokens=usage.prompt_tokens + thoughts)
+
+    def _whole(self) -> dict[str, Any]:
+        """The document that a whole reply would have been: the last one, with all that came before it."""
+        candidates: list[dict[str, Any]] = [
+            {
+                **self._grounded.get(index, {}),
+                "index": index,
+                "content": {"role": "model", "parts": _joined_parts(self._parts.get(index, []))},
+                **({"finishReason": reason} if reason else {}),
+            }
+            for index, reason in sorted(self._reasons.items())
+        ]
+        return {**self._last, **self._head, "candidates": candidates, "usageMetadata": dict(self._usage)}
 
     def _finish_reason(self) -> FinishReason | None:
         raw = self._reasons[min(self._reasons)] if self._reasons else None
         if raw is None and self._block_reason is not None:
             return "content_filter"
         return normal_finish(_FINISH_REASONS, raw, calls_tools=bool(self._calls))
+
+
+def _joined_parts(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The parts of a candidate, pieces of one text put together."""
+    joined: list[dict[str, Any]] = []
+    for part in parts:
+        is_piece = bool(joined) and _is_text(part) and _is_text(joined[-1])
+        if is_piece and part.get("thought") == joined[-1].get("thought"):
+            joined[-1] = {**joined[-1], **part, "text": f"{joined[-1]['text']}{part['text']}"}
+        else:
+            joined.append(dict(part))
+    return joined
+
+
+def _is_text(part: Mapping[str, Any]) -> bool:
+    return isinstance(part.get("text"), str)
 
 
 # --- Errors

@@ -176,9 +176,9 @@ def incoming_calls(message: Mapping[str, Any], first: int) -> list[ToolCall]:
 
 def usage_of(document: Mapping[str, Any]) -> LLMUsage:
     """The counts, which stand in the reply itself; the prompt's is left out where all of it was cached."""
-    prompt = count_of(document.get("prompt_eval_count")) or 0
-    completion = count_of(document.get("eval_count")) or 0
-    return LLMUsage(prompt, completion, prompt + completion)
+    prompt = count_of(document.get("prompt_eval_count"))
+    completion = count_of(document.get("eval_count"))
+    return LLMUsage(prompt, completion, None if prompt is None or completion is None else prompt + completion)
 
 
 # --- Stream
@@ -224,11 +224,21 @@ class OllamaReader:
             self._calls.append(call)
         return deltas
 
+    def _raw(self) -> dict[str, Any]:
+        """The document that a whole reply would have been."""
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(self._text)}
+        if self._reasoning:
+            message["thinking"] = "".join(self._reasoning)
+        if self._calls:
+            message["tool_calls"] = [_outgoing(call) for call in self._calls]
+        return {"model": self._model, **self._last, "message": message}
+
     def response(self, request_id: str | None) -> LLMResponse:
         reason = text_of(self._last.get("done_reason"))
         return LLMResponse(
             "".join(self._text),
             usage_of(self._last),
+            self._raw(),
             finish_reasons=(reason,) if reason else (),
             finish_reason=normal_finish(_FINISH_REASONS, reason, calls_tools=bool(self._calls)),
             reasoning="".join(self._reasoning) or None,
@@ -236,6 +246,10 @@ class OllamaReader:
             response_model=self._model,
             request_id=request_id,
         )
+
+
+def _outgoing(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def _call_delta(index: int, call: ToolCall) -> ToolCallDelta:
