@@ -357,7 +357,7 @@ async def test_errors_over_http(openai_server: OpenAIServer) -> None:
 
 
 async def test_step_prices_by_requested_model(openai_server: OpenAIServer, capture: Captured) -> None:
-    """The reply names no model, so the one that was asked for gives the price: billable tokens at its rates."""
+    """The reply names no model, so the one that was asked for gives the price: billable tokens make it, used ones are shown."""
     scripted = openai_server.script({"body": json.dumps(WHOLE)})
     config = LLMCallConfig("cohere", "command-a", prompt="hi", extra={"model": scripted})
     async with PRESET.client(api_key="key-of-a-test", base_url=openai_server.base_url) as client:
@@ -370,8 +370,8 @@ async def test_step_prices_by_requested_model(openai_server: OpenAIServer, captu
     assert found["gen_ai.usage.cost"] == float(expected)
     assert found["gen_ai.provider.name"] == "cohere"
     assert found["gen_ai.operation.name"] == "chat"
-    assert found["gen_ai.usage.input_tokens"] == 10
-    assert found["gen_ai.usage.output_tokens"] == 20
+    assert found["gen_ai.usage.input_tokens"] == 505
+    assert found["gen_ai.usage.output_tokens"] == 23
     assert found["gen_ai.response.finish_reasons"] == ("TOOL_CALL",)
     assert "gen_ai.response.model" not in found
 
