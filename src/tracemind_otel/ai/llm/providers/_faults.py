@@ -8,7 +8,7 @@ import ssl
 import sys
 from collections.abc import Generator, Mapping
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Protocol
 
 from ....errors import LLMConnectionError, LLMError, LLMResponseError, LLMTimeoutError
 
@@ -208,7 +208,7 @@ def unusable_proxy(scheme: str) -> LLMConnectionError:
     return LLMConnectionError(message, retryable=False, may_be_billed=False)
 
 
-def kind_of(value: Any) -> str:
+def kind_of(value: object) -> str:
     """What a value is, with its library: `httpx.Client`."""
     cls = type(value)
     return f"{cls.__module__.partition('.')[0]}.{cls.__qualname__}"

@@ -36,7 +36,6 @@ def new_client(base_url: str, *, keeps_connections: bool) -> httpx.AsyncClient:
         LLMConnectionError: the environment names certificates that cannot be loaded, or a proxy of another kind.
     """
     with _importing:
-        import aiohttp  # noqa: F401
         import httpx
         from httpx_aiohttp import AiohttpTransport
     proxy = proxy_for(base_url, urllib.request.getproxies())
