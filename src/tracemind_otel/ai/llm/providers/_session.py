@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ._exchange import trace_config
+from ._exchange import watching_connector
 from ._faults import no_certificates, unusable_proxy
 from ._proxies import proxy_for
 
@@ -53,16 +53,15 @@ def _new_session(trusted: ssl.SSLContext, proxy: str | None, *, keeps_connection
     import aiohttp
 
     if keeps_connections:
-        connector = aiohttp.TCPConnector(limit=0, ssl=trusted, keepalive_timeout=_KEEP_IDLE_S)
+        connector = watching_connector()(limit=0, ssl=trusted, keepalive_timeout=_KEEP_IDLE_S)
     else:
-        connector = aiohttp.TCPConnector(limit=0, ssl=trusted, force_close=True)
+        connector = watching_connector()(limit=0, ssl=trusted, force_close=True)
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         proxy=proxy,
         max_line_size=_MAX_HEADER,
         max_field_size=_MAX_HEADER,
-        trace_configs=[trace_config()],
         **_most_headers(),
     )
 
