@@ -7,8 +7,6 @@ Where the first may have reached the provider, the budgets around must have room
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -48,12 +46,19 @@ def current_ledger() -> ResendLedger:
     return _ledger.get() or _NO_LEDGER
 
 
-@contextmanager
-def telling(ledger: ResendLedger | None) -> Generator[None]:
-    """Tell this ledger of what is sent twice within the block; `None` tells nobody new."""
-    token = None if ledger is None else _ledger.set(ledger)
-    try:
-        yield
-    finally:
-        if token is not None:
-            _ledger.reset(token)
+class telling:  # noqa: N801
+    """Tells this ledger of what is sent twice within the block; `None` tells nobody new."""
+
+    __slots__ = ("_ledger", "_token")
+
+    def __init__(self, ledger: ResendLedger | None) -> None:
+        self._ledger = ledger
+        self._token: contextvars.Token[ResendLedger | None] | None = None
+
+    def __enter__(self) -> None:
+        if self._ledger is not None:
+            self._token = _ledger.set(self._ledger)
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            _ledger.reset(self._token)

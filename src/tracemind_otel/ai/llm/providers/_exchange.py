@@ -72,9 +72,11 @@ def watching_connector() -> type[aiohttp.TCPConnector]:
 
         async def connect(self, *args: Any, **options: Any) -> Any:
             connection = await super().connect(*args, **options)
-            if connection.protocol in self.given_out and (exchange := _current.get()) is not None:
+            protocol, exchange = connection.protocol, _current.get()
+            if protocol not in self.given_out:
+                self.given_out.add(protocol)
+            elif exchange is not None:
                 exchange.is_kept = True
-            self.given_out.add(connection.protocol)
             return connection
 
     return WatchingConnector
