@@ -22,7 +22,7 @@ from ..resends import current_ledger
 from ._exchange import Exchange, begin
 from ._faults import kind_of, transport_error, transport_faults
 from ._loop import PerLoop
-from ._session import new_client
+from ._session import new_transport
 
 if TYPE_CHECKING:
     import httpx
@@ -171,36 +171,36 @@ class HttpSender(Protocol):
 
 
 class HttpPool:
-    """The clients of one event loop, for each base URL one, and one that keeps no connection."""
+    """The transports of one event loop, for each base URL one, and one that keeps no connection."""
 
     def __init__(self) -> None:
-        self._clients: dict[tuple[str, bool], httpx.AsyncClient] = {}
+        self._transports: dict[tuple[str, bool], httpx.AsyncBaseTransport] = {}
         self._making = asyncio.Lock()
 
-    async def client(self, base_url: str, *, keeps_connections: bool = True) -> httpx.AsyncClient:
-        """The client for a base URL, made on first use. One that keeps no connection makes a new one each time.
+    async def transport(self, base_url: str, *, keeps_connections: bool = True) -> httpx.AsyncBaseTransport:
+        """The transport for a base URL, made on first use. One that keeps no connection makes a new one each time.
 
         Raises:
             LLMConnectionError: the environment's certificates or proxy cannot be used.
         """
         key = (base_url, keeps_connections)
-        client = self._clients.get(key)
-        if client is None:
+        transport = self._transports.get(key)
+        if transport is None:
             async with self._making:
-                client = self._clients.get(key)
-                if client is None:
-                    client = await asyncio.to_thread(new_client, base_url, keeps_connections=keeps_connections)
-                    self._clients[key] = client
-        return client
+                transport = self._transports.get(key)
+                if transport is None:
+                    transport = await asyncio.to_thread(new_transport, base_url, keeps_connections=keeps_connections)
+                    self._transports[key] = transport
+        return transport
 
     async def aclose(self) -> None:
-        """Close every client."""
-        clients, self._clients = list(self._clients.values()), {}
-        for client in clients:
-            await client.aclose()
+        """Close every transport."""
+        transports, self._transports = list(self._transports.values()), {}
+        for transport in transports:
+            await transport.aclose()
 
     def abandon(self) -> None:
-        """Let go of every client, when the loop is closed and there is nothing left to wait for."""
+        """Let go of every transport, when the loop is closed and there is nothing left to wait for."""
         closing = self.aclose()
         try:
             closing.send(None)
@@ -215,27 +215,23 @@ shared_pools: PerLoop[HttpPool] = PerLoop(HttpPool, HttpPool.aclose, HttpPool.ab
 
 
 class HttpxSender:
-    """Sends through an httpx client; subclasses say which."""
+    """Sends by httpx's API; subclasses say through what."""
 
-    async def _client(self) -> httpx.AsyncClient:
+    async def _exchange(self, request: httpx.Request, *, again: bool) -> httpx.Response:
+        """Send a request and return with the head of its reply; `again`, where a kept connection has lost it."""
         raise NotImplementedError
 
-    async def _client_for_resend(self) -> httpx.AsyncClient:
-        """The client that sends a second time what a kept connection has lost."""
-        raise NotImplementedError
-
-    def _request(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Request:
+    async def _request(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Request:
         raise NotImplementedError
 
     async def open(self, url: str, headers: Headers, body: bytes) -> HttpStream:
         return HttpStream(await self._send(url, headers, body))
 
     async def _send(self, url: str, headers: Headers, body: bytes) -> httpx.Response:
-        client = await self._client()
         exchange = begin()
-        request = self._request(url, headers, body, exchange)
+        request = await self._request(url, headers, body, exchange)
         try:
-            return await client.send(request, stream=True)
+            return await self._exchange(request, again=False)
         except transport_faults() as error:
             fault = transport_error(error, request.url)
             if not exchange.broke_unanswered(error):
@@ -255,9 +251,8 @@ class HttpxSender:
         return response
 
     async def _send_again(self, request: httpx.Request) -> httpx.Response:
-        client = await self._client_for_resend()
         try:
-            return await client.send(request, stream=True)
+            return await self._exchange(request, again=True)
         except transport_faults() as error:
             raise transport_error(error, request.url) from error
 
@@ -269,13 +264,16 @@ class PooledSender(HttpxSender):
         self._pools = pools
         self._base_url = base_url
 
-    async def _client(self) -> httpx.AsyncClient:
-        return await self._pools.get().client(self._base_url)
+    async def _exchange(self, request: httpx.Request, *, again: bool) -> httpx.Response:
+        """Straight through the transport: cookies, redirects and the like are a client's, and none of ours."""
+        transport = await self._transport(keeps_connections=not again)
+        return await transport.handle_async_request(request)
 
-    async def _client_for_resend(self) -> httpx.AsyncClient:
-        return await self._pools.get().client(self._base_url, keeps_connections=False)
+    async def _transport(self, *, keeps_connections: bool) -> httpx.AsyncBaseTransport:
+        return await self._pools.get().transport(self._base_url, keeps_connections=keeps_connections)
 
-    def _request(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Request:
+    async def _request(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Request:
+        await self._transport(keeps_connections=True)  # in a worker thread this has imported what is slow to import
         import httpx
 
         return httpx.Request("POST", _parsed(httpx.URL, url), headers=headers, content=body)
@@ -298,13 +296,10 @@ class GivenClientSender(HttpxSender):
         self._library = _library_of(client)
         self._given = client
 
-    async def _client(self) -> httpx.AsyncClient:
-        return self._given
+    async def _exchange(self, request: httpx.Request, *, again: bool) -> httpx.Response:
+        return await self._given.send(request, stream=True)
 
-    async def _client_for_resend(self) -> httpx.AsyncClient:
-        return self._given
-
-    def _request(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Request:
+    async def _request(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Request:
         library, extensions = self._library, {"trace": exchange.on_httpcore}
         request: httpx.Request = library.Request(
             "POST", _parsed(library.URL, url), headers=headers, content=body, extensions=extensions

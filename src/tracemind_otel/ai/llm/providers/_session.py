@@ -1,4 +1,4 @@
-"""The httpx clients of the pools, over aiohttp. Imports and TLS set-up are slow, hence for a worker thread."""
+"""The httpx transports of the pools, over aiohttp. Imports and TLS set-up are slow, hence for a worker thread."""
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ _importing = threading.Lock()
 """Threads that import one package at the same time may see it half made."""
 
 
-def new_client(base_url: str, *, keeps_connections: bool) -> httpx.AsyncClient:
-    """A client for one server, with the proxy that the environment has for it.
+def new_transport(base_url: str, *, keeps_connections: bool) -> httpx.AsyncBaseTransport:
+    """A transport to one server, with the proxy that the environment has for it.
 
     Raises:
         LLMConnectionError: the environment names certificates that cannot be loaded, or a proxy of another kind.
     """
     with _importing:
-        import httpx
         from httpx_aiohttp import AiohttpTransport
     proxy = proxy_for(base_url, urllib.request.getproxies())
     trusted = _trusted(base_url, proxy)
@@ -44,8 +43,7 @@ def new_client(base_url: str, *, keeps_connections: bool) -> httpx.AsyncClient:
     def session() -> aiohttp.ClientSession:
         return _new_session(trusted, proxy, keeps_connections=keeps_connections)
 
-    transport = AiohttpTransport(verify=trusted, trust_env=False, client=session)
-    return httpx.AsyncClient(transport=transport, trust_env=False, timeout=None)  # noqa: S113
+    return AiohttpTransport(verify=trusted, trust_env=False, client=session)
 
 
 def _new_session(trusted: ssl.SSLContext, proxy: str | None, *, keeps_connections: bool) -> aiohttp.ClientSession:
