@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Sequence
 
 from ..ai.llm import providers
 from ..ai.llm.client import AsyncLLMClient
+from ..ai.llm.types import ClientStreamEvent, LLMRequest, LLMResponse
+from ..errors import ConfigError, LLMClientError, LLMError
 
 
 class LLMClientFactory:
@@ -32,7 +35,38 @@ class LLMClientFactory:
 
 
 async def client_for(provider: str) -> AsyncLLMClient:
-    """The client for a provider; plug-ins are looked for on disk, so not on the event loop."""
-    if not providers.is_known(provider):
-        await asyncio.to_thread(providers.load_plugins)
-    return providers.make(provider)
+    """The client for a provider; plug-ins are looked for on disk, so not on the event loop.
+
+    Where making it fails by no mistake of the caller's, the client's calls fail so: with a span and a result.
+    """
+    try:
+        if not providers.is_known(provider):
+            await asyncio.to_thread(providers.load_plugins)
+        return providers.make(provider)
+    except ConfigError:
+        raise
+    except Exception as error:
+        return _UnmadeClient(provider, error)
+
+
+class _UnmadeClient(AsyncLLMClient):
+    """Stands for a client that could not be made."""
+
+    def __init__(self, provider: str, error: Exception) -> None:
+        self.provider_name = provider
+        self._error = error
+
+    async def complete(self, req: LLMRequest) -> LLMResponse:
+        raise self._fault()
+
+    async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[ClientStreamEvent]]:
+        raise self._fault()
+        yield ()
+
+    def _fault(self) -> LLMError:
+        if isinstance(self._error, LLMError):
+            return self._error
+        kind, said = type(self._error).__name__, str(self._error)
+        fault = LLMClientError(f"the client cannot be made: {kind}: {said}", may_be_billed=False)
+        fault.__cause__ = self._error
+        return fault

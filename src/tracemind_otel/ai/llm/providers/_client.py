@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from ....errors import LLMAuthenticationError, LLMStatusError, LLMTimeoutError
@@ -124,13 +125,18 @@ class WireClient(AsyncLLMClient):
             await self._raise_for_status(opened, req)
             if is_heard():
                 yield (StreamOpened(lambda: self._with_headers(reading.so_far(), head)),)
-            async for data in opened.chunks():
-                if batch := reading.feed(data):
-                    yield batch
-                if reading.is_over:
-                    break
-            if batch := reading.end():
+            async with aclosing(opened.chunks()) as chunks:
+                async for data in chunks:
+                    batch = reading.feed(data)
+                    if reading.is_over:
+                        break
+                    if batch:
+                        yield batch
+                else:
+                    batch = reading.end()
+            if batch and not reading.has_ended:
                 yield batch
+                batch = []
             response = self._with_headers(reading.finish(), head)
         except StreamedError as error:
             await opened.aclose()
@@ -139,7 +145,7 @@ class WireClient(AsyncLLMClient):
             await opened.aclose()
             raise
         await opened.finish()
-        yield (Finish(response),)
+        yield (*batch, Finish(response))
 
     async def _raise_for_status(self, opened: HttpStream, req: LLMRequest) -> None:
         if not 200 <= opened.status_code < 300:

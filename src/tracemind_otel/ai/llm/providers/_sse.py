@@ -76,22 +76,27 @@ class EventDecoder:
 
     def _take(self, lines: list[bytes]) -> list[ServerSentEvent]:
         events: list[ServerSentEvent] = []
+        pending = self._data
         for line in lines:
             if not line:
-                if self._data or self._name:
+                if len(pending) == 1 and not self._name and pending[0]:
+                    # Nearly every event of most streams: one line of data and nothing else.
+                    events.append(ServerSentEvent("message", pending.pop()))
+                elif pending or self._name:
                     self._dispatch(events)
             elif line.startswith(b"data: "):
-                self._data.append(line[6:])
+                pending.append(line[6:])
             elif line.startswith(b"data:"):
-                self._data.append(line[5:])
+                pending.append(line[5:])
             elif line.startswith(b"event:"):
                 self._name = line[6:].removeprefix(b" ")
             elif line == b"data":
-                self._data.append(b"")
+                pending.append(b"")
         return events
 
     def _dispatch(self, events: list[ServerSentEvent]) -> None:
-        data, self._data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data), []
+        data = b"\n".join(self._data)
+        self._data.clear()
         name, self._name = self._name, b""
         if data:
             events.append(ServerSentEvent(name.decode("utf-8", "replace") if name else "message", data))

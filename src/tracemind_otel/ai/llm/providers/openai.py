@@ -398,6 +398,10 @@ class ChatReader:
             raise StreamedError(errors_of(document))
         if len(self._head) < len(_HEAD):
             self._note_head(document)
+        if (text := _plain_text(document)) is not None:
+            self._begun.add(0)
+            self._text.append(text)
+            return (TextDelta(text),)
         # The last usage that is not null wins: it may come in one chunk, in all, or beside the choices.
         if usage := mapped(document.get("usage")) or mapped(mapped(document.get("x_groq")).get("usage")):
             self._usage = usage
@@ -421,10 +425,6 @@ class ChatReader:
 
     def _delta(self, delta: Mapping[str, Any]) -> Sequence[StreamEvent]:
         content = delta.get("content")
-        if len(delta) == 1 and isinstance(content, str) and content:
-            # Nearly every chunk of a stream: a piece of text and nothing else.
-            self._text.append(content)
-            return (TextDelta(content),)
         deltas: list[StreamEvent] = []
         text, thought = _split_content(content)
         if thought := _reasoning(delta) or thought:
@@ -496,6 +496,21 @@ class ChatReader:
             service_tier=self._head.get("service_tier"),
             request_id=request_id,
         )
+
+
+def _plain_text(document: Any) -> str | None:
+    """The text of a chunk that brings nothing else, as nearly every chunk does; `None` for any other."""
+    try:
+        (choice,) = document["choices"]
+        delta = choice["delta"]
+        text = delta["content"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    if len(delta) > 1 or choice.get("index") != 0 or choice.get("finish_reason"):
+        return None
+    if document.get("usage") or "x_groq" in document:
+        return None
+    return text if isinstance(text, str) and text else None
 
 
 def _old_call(delta: Mapping[str, Any]) -> list[Mapping[str, Any]]:
