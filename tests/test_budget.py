@@ -438,7 +438,7 @@ async def test_a_reply_without_a_cost_counts_as_what_was_held(monkeypatch: pytes
 
     async def unpriced(*_: object, **__: object) -> None: ...
 
-    monkeypatch.setattr("tracemind_otel.steps.call.price_call", unpriced)
+    monkeypatch.setattr("tracemind_otel.ai.llm.pricing.price_call", unpriced)
     with budget(max_cost_usd=1.0) as spending:
         assert (await call(client))["usage"]["cost_usd"] is None
         assert figures(spending.spent) == (ESTIMATED_USD, 50, 1)
@@ -729,10 +729,10 @@ async def test_cancelled_while_the_reply_is_priced(monkeypatch: pytest.MonkeyPat
         pricing.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("tracemind_otel.steps.call.price_call", never)
+    monkeypatch.setattr("tracemind_otel.steps.call.price_reply", never)
     for work in (
         lambda: call(Odd(LLMResponse("x", LLMUsage(200, 300, 500), response_model="other"))),
-        lambda: anext(stream(Odd(LLMResponse("x", LLMUsage(200, cast("Any", "300"), 500))))),
+        lambda: anext(stream(Odd(LLMResponse("x", LLMUsage(200, 300, cast("Any", "500")))))),
     ):
         with budget(max_cost_usd=100.0) as spending:
             held = current_budget()

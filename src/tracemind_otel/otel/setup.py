@@ -217,6 +217,7 @@ def configure(
     meter_provider: metrics.MeterProvider | None = None,
     metric_attributes: Sequence[str] = (),
     prices: PriceSource | None = None,
+    prices_over_reply: bool = False,
 ) -> Telemetry:
     """Join the OpenTelemetry set-up of this process, or make one from the arguments and the `OTEL_*` variables.
 
@@ -236,6 +237,7 @@ def configure(
         meter_provider: a provider to join.
         metric_attributes: names of flow attributes that become attributes of the metrics.
         prices: your own prices, which win over the table: a TOML file or rows (`tracemind_otel.ai.llm.pricing`).
+        prices_over_reply: let `prices` win over a cost that the reply itself names.
 
     Returns:
         A handle with `recorder`, `flush`, `shutdown`. It is shut down at exit by itself. A second call before
@@ -264,7 +266,7 @@ def configure(
     # Only now that nothing can go wrong any more: a mistake leaves nothing behind.
     _warn_of_wrong_port(config)
     if own_prices is not None:
-        set_prices(own_prices)
+        set_prices(own_prices, over_reply=prices_over_reply)
     enrich(joined.tracer_provider or pipeline.tracer_provider)
     _active = Telemetry(
         providers=Providers(

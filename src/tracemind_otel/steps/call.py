@@ -14,7 +14,7 @@ from typing import Any, TypeGuard, TypeVar, cast
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.liveness import DeadlinePassedError, Patience, ProviderSilentError
 from ..ai.llm.policy import RetryPolicy
-from ..ai.llm.pricing import find_price, price_call, price_now
+from ..ai.llm.pricing import find_price, price_reply, price_reply_now
 from ..ai.llm.resends import telling
 from ..ai.llm.scrub import scrub
 from ..ai.llm.types import LLMRequest, LLMResponse, LLMUsage, ToolCall
@@ -196,25 +196,14 @@ class Call:
 
     async def priced(self, response: LLMResponse) -> LLMUsage:
         """A cost in the reply wins; else by the model that answered, then by the one that was asked for."""
-        usage = _with_its_cost(response.usage)
-        if usage.cost_usd is not None:
-            return usage
-        models = (response.response_model, self.cfg.model) if response.response_model else (self.cfg.model,)
-        priced = await price_call(
-            self.provider_name, models, usage.billable, at=datetime.now(UTC), service_tier=response.service_tier
-        )
-        return usage if priced is None else usage.with_cost(priced.cost_usd, priced.source)
+        return await price_reply(self.provider_name, self._models(response), response, at=datetime.now(UTC))
 
     def priced_now(self, response: LLMResponse) -> LLMUsage:
         """The same where nothing can be awaited: by the models whose price was found before."""
-        usage = _with_its_cost(response.usage)
-        if usage.cost_usd is not None:
-            return usage
-        models = (response.response_model, self.cfg.model) if response.response_model else (self.cfg.model,)
-        at = datetime.now(UTC)
-        priced = price_now(self.provider_name, models, usage.billable, at=at)
-        priced = priced or price_now(self.provider_name, (self.cfg.model,), usage.billable, at=at)
-        return usage if priced is None else usage.with_cost(priced.cost_usd, priced.source)
+        return price_reply_now(self.provider_name, self._models(response), response, at=datetime.now(UTC))
+
+    def _models(self, response: LLMResponse) -> tuple[str, ...]:
+        return (response.response_model, self.cfg.model) if response.response_model else (self.cfg.model,)
 
     def succeeded(
         self, response: LLMResponse, usage: LLMUsage, *, also: Mapping[str, Any] = _NOTHING, **more: Any
@@ -360,14 +349,6 @@ def partial_result(response: LLMResponse | None, usage: LLMUsage | None) -> dict
         "response_model": response.response_model,
         "service_tier": response.service_tier,
     }
-
-
-def _with_its_cost(usage: LLMUsage) -> LLMUsage:
-    """Sound usage, whose cost, where it has one, came in the reply unless it says otherwise."""
-    usage = usage.sound()
-    if usage.cost_usd is None or usage.cost_source is not None:
-        return usage
-    return usage.with_cost(usage.cost_usd, "provider")
 
 
 def _provider_of(client: AsyncLLMClient, cfg: LLMCallConfig) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -12,10 +12,25 @@ from typing import Any, cast
 
 from ...errors import ConfigError
 
+TOKEN_RATES = (
+    "input",
+    "output",
+    "cache_read",
+    "cache_write",
+    "cache_write_1h",
+    "input_audio",
+    "output_audio",
+    "input_image",
+    "output_image",
+)
+"""The fields of a price that are USD per million tokens."""
+_FEES = ("web_searches", "requests")
+"""The fields of a price that are USD per thousand."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Price:
-    """A price of the user's own, for one model, in USD per million tokens."""
+    """A price of the user's own, for one model: USD per million tokens, and per thousand searches or requests."""
 
     model: str
     """The model's exact name."""
@@ -29,6 +44,20 @@ class Price:
     """USD per million input tokens read from a cache; `None`: the same as `input`."""
     cache_write: Decimal | None = None
     """USD per million input tokens written to a cache; `None`: the same as `input`."""
+    cache_write_1h: Decimal | None = None
+    """USD per million input tokens written to a cache for one hour; `None`: the same as `cache_write`."""
+    input_audio: Decimal | None = None
+    """USD per million input tokens of audio that was not read from a cache; `None`: the same as `input`."""
+    output_audio: Decimal | None = None
+    """USD per million output tokens of audio; `None`: the same as `output`."""
+    input_image: Decimal | None = None
+    """USD per million input tokens of images that were not read from a cache; `None`: the same as `input`."""
+    output_image: Decimal | None = None
+    """USD per million output tokens of images; `None`: the same as `output`."""
+    web_searches: Decimal | None = None
+    """USD per thousand searches of the web; `None`: they are not in the cost, which says so."""
+    requests: Decimal | None = None
+    """USD per thousand requests; `None`: there is no such fee."""
     effective_from: date | None = None
     """The first day (UTC) on which the price holds; `None`: always."""
 
@@ -46,18 +75,14 @@ class Price:
         model = values.get("model")
         if not isinstance(model, str) or not model:
             raise ConfigError(f"price: 'model' is {model!r}; it must be the model's name")
-        rates = {
-            name: _rate(model, name, values.get(name)) for name in ("input", "output", "cache_read", "cache_write")
-        }
-        if rates["input"] is None or rates["output"] is None:
+        rates = {name: _rate(model, name, values.get(name)) for name in (*TOKEN_RATES, *_FEES)}
+        needed = {name: rate for name, rate in rates.items() if rate is not None}
+        if "input" not in needed or "output" not in needed:
             raise ConfigError(f"price of {model!r}: 'input' and 'output' are both needed (USD per million tokens)")
         return cls(
             model=model,
             provider=_provider(model, values.get("provider")),
-            input=rates["input"],
-            output=rates["output"],
-            cache_read=rates["cache_read"],
-            cache_write=rates["cache_write"],
+            **needed,
             effective_from=_day(model, values.get("effective_from")),
         )
 
@@ -65,8 +90,9 @@ class Price:
 def _rate(model: str, name: str, value: object) -> Decimal | None:
     if value is None:
         return None
+    unit = "thousand" if name in _FEES else "million tokens"
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise ConfigError(f"price of {model!r}: {name!r} is {value!r}; it must be a number, USD per million tokens")
+        raise ConfigError(f"price of {model!r}: {name!r} is {value!r}; it must be a number, USD per {unit}")
     rate = Decimal(str(value))
     if not rate.is_finite() or rate < 0:
         raise ConfigError(f"price of {model!r}: {name!r} is {value!r}; it must be zero or more")
@@ -145,6 +171,9 @@ class OwnPrices:
 
     def __bool__(self) -> bool:
         return bool(self._by_model)
+
+    def __iter__(self) -> Iterator[Price]:
+        return (price for candidates in self._by_model.values() for price in candidates)
 
     def find(self, provider: str, model: str, day: date) -> Price | None:
         """The price that holds on `day`; one for this provider wins over one for any."""

@@ -1,22 +1,23 @@
 """The price table of `genai-prices`, and the arithmetic of a call.
 
-Rates are USD per million tokens. Sums are taken in whole numbers, so that they are exact and each cost is rounded
-once, to the nearest float.
+The common case (input, cached input, reasoning, output, no condition) is summed here, in whole numbers, so that sums
+are exact and each cost is rounded once, to the nearest float. Everything else is left to `genai-prices` itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .table_usage import FIELD_OF_USAGE_KEY, USAGE_FIELDS, is_charged_otherwise, table_usage, unpriced_parts
 from .types import LLMUsage
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
-    from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
+    from genai_prices.types import ModelInfo, ModelPrice, PriceVariant, Provider, TieredPrices
 
 _SCALE = 10**18
 """Rates are kept as whole numbers of 1e-18 USD: finer than any price that was ever published."""
@@ -24,11 +25,40 @@ _MILLION = 10**6
 _MAX_MATCHED_MODELS = 1024
 _TABLE_NAMES = {
     "azure_openai": "azure",
+    "azure_openai_responses": "azure",
     "gemini": "google",
     "openai_responses": "openai",
     "xai": "x-ai",
 }
 """Our provider names where `genai-prices` spells them otherwise."""
+_STANDARD = frozenset(
+    {"", "auto", "default", "global", "none", "normal", "not_available", "on_demand", "realtime", "standard"}
+)
+"""Values of a condition that say that nothing is special about the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a call costs, and in which parts."""
+
+    usd: float
+    """USD for the whole call."""
+    input_usd: float
+    """USD for the input."""
+    output_usd: float
+    """USD for the output."""
+    fees_usd: float
+    """USD for requests, searches, and whatever else is neither input nor output."""
+    partial: tuple[str, ...] = ()
+    """What has no rate of its own."""
+    table: str | None = None
+    """Which price data it comes from."""
+
+    @classmethod
+    def of_units(cls, for_input: int, for_output: int, fees: int) -> Cost:
+        """A cost from sums in units of 1 / (`_SCALE` * `_MILLION`) USD."""
+        unit = _SCALE * _MILLION
+        return cls((for_input + for_output + fees) / unit, for_input / unit, for_output / unit, fees / unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +77,11 @@ class Rate:
             return cls(int(price * _SCALE))
         return cls(int(price.base * _SCALE), tuple((tier.start, int(tier.price * _SCALE)) for tier in price.tiers))
 
+    @property
+    def is_zero(self) -> bool:
+        """Whether nothing is charged, however large the prompt."""
+        return not self.base and not any(rate for _, rate in self.steps)
+
     def at(self, prompt_tokens: int) -> int:
         """The rate for a prompt of that size."""
         rate = self.base
@@ -57,6 +92,25 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the input or of the output that has a rate of its own."""
+
+    field: str
+    """The field of `LLMUsage` that counts it."""
+    rate: Rate
+    """What it costs."""
+    without: str | None = None
+    """A field whose tokens are in `field` too, and have a rate of their own before this one."""
+
+    def count(self, counts: Mapping[str, Any], left: int) -> int:
+        """Its tokens; some servers report more of a part than of the whole."""
+        count = counts[self.field] or 0
+        if self.without is not None:
+            count -= counts[self.without] or 0
+        return min(max(count, 0), left)
+
+
+@dataclass(frozen=True, slots=True)
 class Rates:
     """The rates of one price; `None` where it has none of that kind."""
 
@@ -64,73 +118,126 @@ class Rates:
     """For input tokens."""
     output: Rate | None
     """For output tokens."""
-    cache_read: Rate | None = None
-    """For input tokens read from a cache; without it they cost what input costs."""
-    cache_write: Rate | None = None
-    """For input tokens written to a cache; likewise."""
-    reasoning: Rate | None = None
-    """For output tokens spent on reasoning; without it they cost what output costs."""
-    requests: Rate | None = None
-    """A fee for each request, here for a thousand of them."""
+    input_parts: tuple[Part, ...] = ()
+    """The parts of the input with rates of their own; the others cost what input costs."""
+    output_parts: tuple[Part, ...] = ()
+    """The parts of the output, likewise."""
+    request: Rate | None = None
+    """A fee for a thousand requests."""
+    fees: tuple[Part, ...] = ()
+    """Fees for a thousand of something that is counted beside the tokens."""
+    priced: frozenset[str] = frozenset()
+    """All fields of `LLMUsage` that the price has a rate for."""
+    beyond: tuple[str, ...] = ()
+    """Those of them that the sum here leaves out: where one is used, the library does the sum."""
 
     @classmethod
-    def of(cls, price: ModelPrice) -> Rates:
-        """The rates of the table's price that a chat call can use."""
-        names = (
-            "input_mtok",
-            "output_mtok",
-            "cache_read_mtok",
-            "cache_write_mtok",
-            "output_reasoning_mtok",
-            "requests_kcount",
+    def of_table(cls, price: ModelPrice, field_of: Mapping[str, str]) -> Rates:
+        """The rates of the table's price; `field_of` maps its price keys to fields of `LLMUsage`."""
+        prices = {key: value for key, value in vars(price).items() if value is not None}
+        rate = {key: Rate.of(prices[key]) for key in _SUMMED_HERE if key in prices}
+        priced = frozenset(field_of[key] for key in prices if key in field_of)
+        return cls(
+            input=rate.get("input_mtok"),
+            output=rate.get("output_mtok"),
+            input_parts=_parts(rate, "cache_read_mtok", "cache_write_mtok"),
+            output_parts=_parts(rate, "output_reasoning_mtok"),
+            request=rate.get("requests_kcount"),
+            priced=priced,
+            beyond=tuple(sorted(priced - set(_SUMMED_HERE.values()))),
         )
-        found = (vars(price).get(name) for name in names)
-        return cls(*(None if value is None else Rate.of(value) for value in found))
 
-    def cost(self, usage: LLMUsage) -> float | None:
+    @property
+    def is_empty(self) -> bool:
+        """Whether the price says nothing."""
+        return not self.priced and self.request is None
+
+    def cost(self, usage: LLMUsage) -> Cost | None:
         """USD for a call, each token at its own rate; `None` where a rate that is needed is missing."""
-        prompt, completion = max(usage.prompt_tokens or 0, 0), max(usage.completion_tokens or 0, 0)
-        total, plain_input, plain_output = 0, prompt, completion
-        if self.cache_read is not None and usage.cache_read_tokens:
-            read = _clamped(usage.cache_read_tokens, plain_input)
-            plain_input -= read
-            total += read * self.cache_read.at(prompt)
-        if self.cache_write is not None and usage.cache_write_tokens:
-            write = _clamped(usage.cache_write_tokens, plain_input)
-            plain_input -= write
-            total += write * self.cache_write.at(prompt)
-        if self.reasoning is not None and usage.reasoning_tokens:
-            reasoning = _clamped(usage.reasoning_tokens, plain_output)
-            plain_output -= reasoning
-            total += reasoning * self.reasoning.at(prompt)
-        for count, rate in ((plain_input, self.input), (plain_output, self.output)):
-            if count:
-                if rate is None:
-                    return None
-                total += count * rate.at(prompt)
-        if self.requests is not None:
-            total += self.requests.at(prompt) * (_MILLION // 1000)
-        return total / (_SCALE * _MILLION)
+        counts = vars(usage)
+        prompt, completion = max(counts["prompt_tokens"] or 0, 0), max(counts["completion_tokens"] or 0, 0)
+        for_input = _side(counts, prompt, prompt, self.input, self.input_parts)
+        for_output = _side(counts, completion, prompt, self.output, self.output_parts)
+        if for_input is None or for_output is None:
+            return None
+        fees = 0 if self.request is None else self.request.at(prompt)
+        for fee in self.fees:
+            fees += max(counts[fee.field] or 0, 0) * fee.rate.base
+        return Cost.of_units(for_input, for_output, fees * 1000)
+
+    def lacks_half(self, usage: LLMUsage) -> bool:
+        """Whether a half of the tokens that the price is for was not reported."""
+        is_by_tokens = self.input is not None or self.output is not None
+        return is_by_tokens and (usage.prompt_tokens is None or usage.completion_tokens is None)
 
 
-def _clamped(part: int, whole: int) -> int:
-    """Some servers report more of a part than of the whole."""
-    return min(max(part, 0), whole)
+_SUMMED_HERE = {
+    "input_mtok": "prompt_tokens",
+    "output_mtok": "completion_tokens",
+    "cache_read_mtok": "cache_read_tokens",
+    "cache_write_mtok": "cache_write_tokens",
+    "output_reasoning_mtok": "reasoning_tokens",
+    "requests_kcount": "",
+}
+"""The price keys of the common case, and what they are for."""
+
+
+def _parts(rates: Mapping[str, Rate], *keys: str) -> tuple[Part, ...]:
+    return tuple(Part(_SUMMED_HERE[key], rates[key]) for key in keys if key in rates)
+
+
+def _side(counts: Mapping[str, Any], left: int, prompt: int, rate: Rate | None, parts: Iterable[Part]) -> int | None:
+    """What input or output costs: its parts first, then what is left of it."""
+    total = 0
+    for part in parts:
+        count = part.count(counts, left)
+        if count:
+            left -= count
+            total += count * part.rate.at(prompt)
+    if not left:
+        return total
+    return None if rate is None else total + left * rate.at(prompt)
 
 
 @dataclass(frozen=True, slots=True)
 class _Matched:
-    """A model of the table."""
+    """A model of the table, and the provider by which it was found."""
 
+    provider: Provider
     model: ModelInfo
-    tiers: frozenset[str]
-    """The service tiers that change its price; those that are listed without a price of their own do not."""
+    variants: tuple[PriceVariant, ...]
+    """Its prices under conditions; none where it is another provider's model, whose conditions do not hold here."""
 
     @classmethod
-    def of(cls, model: ModelInfo) -> _Matched:
-        variants = [variant for variant in model.price_variants or () if "service_tier" in variant.when]
-        priced = [variant for variant in variants if any(rate is not None for rate in vars(variant.prices).values())]
-        return cls(model, frozenset(variant.when["service_tier"] for variant in priced))
+    def of(cls, provider: Provider, model: ModelInfo) -> _Matched:
+        is_its_own = any(model is own for own in provider.models)
+        return cls(provider, model, tuple(model.price_variants or ()) if is_its_own else ())
+
+    def has_price_for(self, conditions: Mapping[str, str]) -> bool:
+        """Whether one of the conditions may change the price."""
+        return any(_concerns(variant, conditions) and _has_prices(variant) for variant in self.variants)
+
+    def unpriced(self, conditions: Mapping[str, str], at: datetime) -> tuple[str, ...]:
+        """The conditions for which the table has no price; one that it lists without a price is none."""
+        listed = set[tuple[str, str]]()
+        for variant in self.variants:
+            is_active = variant.constraint is None or variant.constraint.active(at)
+            if is_active and all(conditions.get(key) == value for key, value in variant.when.items()):
+                listed.update(variant.when.items())
+        return tuple(f"{k}={v}" for k, v in special(conditions).items() if (k, v) not in listed)
+
+
+def _concerns(variant: PriceVariant, conditions: Mapping[str, str]) -> bool:
+    return any(conditions.get(key) == value for key, value in variant.when.items())
+
+
+def _has_prices(variant: PriceVariant) -> bool:
+    return any(rate is not None for rate in vars(variant.prices).values())
+
+
+def special(conditions: Mapping[str, str]) -> dict[str, str]:
+    """The conditions that say that something is special about the call."""
+    return {key: value for key, value in conditions.items() if value.lower() not in _STANDARD}
 
 
 class PriceTable:
@@ -139,20 +246,18 @@ class PriceTable:
     def __init__(self) -> None:
         self._current: Callable[[], DataSnapshot] | None = None
         self._snapshot: DataSnapshot | None = None
-        self._models: dict[tuple[str, str], _Matched | None] = {}
+        self._version = ""
+        self._field_of: dict[str, str] = {}
+        self._models: dict[tuple[str | None, str], _Matched | None] = {}
         self._rates: dict[int, tuple[ModelPrice, Rates]] = {}
 
     def is_matched(self, provider: str, model: str) -> bool:
         """Whether a call of that model can be priced (or called unknown) without a slow search."""
         return (provider, model) in self._models
 
-    def match(self, provider: str, model: str) -> _Matched | None:
+    def match(self, provider: str | None, model: str) -> _Matched | None:
         """Find a model; the first time imports the table and takes 0.1 to 0.4 s, so not on the event loop."""
-        if self._current is None:
-            from genai_prices import data_snapshot
-
-            self._current = data_snapshot.get_snapshot
-        snapshot = self._current()
+        snapshot = (self._current or self._load())()
         if snapshot is not self._snapshot or len(self._models) >= _MAX_MATCHED_MODELS:
             self._snapshot, self._models, self._rates = snapshot, {}, {}
         key = (provider, model)
@@ -160,27 +265,91 @@ class PriceTable:
             self._models[key] = _search(snapshot, provider, model)
         return self._models[key]
 
-    def cost(self, provider: str, model: str, usage: LLMUsage, at: datetime, tier: str | None) -> float | None:
+    def _load(self) -> Callable[[], DataSnapshot]:
+        import genai_prices
+        from genai_prices import data_snapshot
+        from genai_prices.data_units import unit_data
+
+        self._version = genai_prices.__version__
+        fields = {unit["price_key"]: FIELD_OF_USAGE_KEY.get(key, key) for key, unit in unit_data.items()}
+        self._field_of = {key: field for key, field in fields.items() if field in USAGE_FIELDS}
+        self._current = data_snapshot.get_snapshot
+        return self._current
+
+    def cost(
+        self, provider: str, model: str, usage: LLMUsage, at: datetime, conditions: Mapping[str, str]
+    ) -> Cost | None:
         """USD for a call, or `None` when the table lacks the model or a rate that the call needs.
 
-        Which of a model's prices holds is decided for each call, by date, time of day, tier and prompt size.
+        Which of a model's prices holds is decided for each call, by date, time of day, conditions and prompt size.
         """
         found = self.match(provider, model)
         if found is None or not found.model.prices:
             return None
-        if tier is not None and tier in found.tiers:
-            return Rates.of(found.model.get_prices(at, {"service_tier": tier})).cost(usage)
-        return self._rates_of(found.model.get_prices(at)).cost(usage)
+        held = conditions if conditions and found.has_price_for(conditions) else {}
+        price = found.model.get_prices(at, held)
+        rates = Rates.of_table(price, self._field_of) if held else self._rates_of(price)
+        if rates.is_empty or rates.lacks_half(usage):
+            return None
+        cost, assumed = self._sum(found, rates, usage, at, held)
+        if cost is None:
+            return None
+        partial = (*unpriced_parts(usage, rates.priced), *assumed)
+        if conditions:
+            partial = (*partial, *found.unpriced(conditions, at))
+        return Cost(cost.usd, cost.input_usd, cost.output_usd, cost.fees_usd, partial, self._data_version())
+
+    def _sum(
+        self, found: _Matched, rates: Rates, usage: LLMUsage, at: datetime, conditions: Mapping[str, str]
+    ) -> tuple[Cost | None, tuple[str, ...]]:
+        """The cost, and what had to be assumed for it."""
+        counts = vars(usage)
+        if not conditions and not any(counts[field] for field in rates.beyond):
+            return rates.cost(usage), ()
+        if not is_charged_otherwise(usage, rates.priced) and rates.cost(usage) is None:
+            return None, ()
+        counted, assumed = table_usage(usage, rates.priced)
+        return _by_library(found, counted, at, conditions), assumed
 
     def _rates_of(self, price: ModelPrice) -> Rates:
         held = self._rates.get(id(price))
         if held is None:
-            held = self._rates[id(price)] = (price, Rates.of(price))
+            held = self._rates[id(price)] = (price, Rates.of_table(price, self._field_of))
         return held[1]
 
+    def _data_version(self) -> str:
+        """The version of `genai-prices`, or the day on which its updater fetched newer data."""
+        snapshot = self._snapshot
+        if snapshot is not None and snapshot.from_auto_update:
+            return snapshot.timestamp.date().isoformat()
+        return self._version
 
-def _search(snapshot: DataSnapshot, provider: str, model: str) -> _Matched | None:
+    def is_free(self, provider: str, model: str, at: datetime) -> bool:
+        """Whether the table has the model at zero, input and output alike."""
+        rates = self.rates(provider, model, at)
+        return rates is not None and all(rate is not None and rate.is_zero for rate in (rates.input, rates.output))
+
+    def rates(self, provider: str | None, model: str, at: datetime) -> Rates | None:
+        """The rates that hold for a model, without conditions; `provider=None` is whose model it is by its name."""
+        found = self.match(provider, model)
+        return None if found is None or not found.model.prices else self._rates_of(found.model.get_prices(at))
+
+
+def _search(snapshot: DataSnapshot, provider: str | None, model: str) -> _Matched | None:
+    name = None if provider is None else _TABLE_NAMES.get(provider, provider)
     try:
-        return _Matched.of(snapshot.find_provider_model(model, None, _TABLE_NAMES.get(provider, provider), None)[1])
+        return _Matched.of(*snapshot.find_provider_model(model, None, name, None))
     except LookupError:
         return None
+
+
+def _by_library(
+    found: _Matched, counted: Mapping[str, int | float], at: datetime, conditions: Mapping[str, str]
+) -> Cost:
+    from genai_prices import Usage
+
+    theirs = found.model.calc_price(
+        Usage(**counted), found.provider, genai_request_timestamp=at, price_context=conditions
+    )
+    total, for_input, for_output = theirs.total_price, theirs.input_price, theirs.output_price
+    return Cost(float(total), float(for_input), float(for_output), float(total - for_input - for_output))

@@ -210,6 +210,10 @@ class LLMUsage:
             self.prompt_tokens if given is None else given, self.completion_tokens if made is None else made, None
         )
 
+    def without_cost(self) -> LLMUsage:
+        """The same usage at no known price."""
+        return self._changed(**_NO_COST, cost_usd=None, cost_source=None)
+
     def sound(self) -> LLMUsage:
         """The same without what cannot be: counts and costs that are no numbers, negative or endless.
 
