@@ -7,6 +7,7 @@ import difflib
 import inspect
 import logging
 import os
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -83,6 +84,7 @@ _entries: dict[str, _Entry] = {
     "ollama": _Entry(_ollama, ollama.PRESET.environment),
 }
 _entries.update({preset.name: _Entry(_factory_of(preset), preset.environment) for preset in _PRESETS})
+_adding = threading.Lock()
 _plugins_are_loaded = False
 
 
@@ -100,7 +102,14 @@ def register(name: str, factory: ClientFactory) -> None:
         inspect.signature(factory).bind(api_key=None, base_url=None)
     except TypeError:
         raise ConfigError(f"provider {name!r}: the factory must take api_key= and base_url=") from None
-    _entries[name.strip().lower()] = _Entry(factory)
+    _add(name.strip().lower(), _Entry(factory))
+
+
+def _add(name: str, entry: _Entry) -> None:
+    """In a new table: other threads may be looking through the old one."""
+    global _entries
+    with _adding:
+        _entries = {**_entries, name: entry}
 
 
 def is_known(name: str) -> bool:
