@@ -69,8 +69,11 @@ class Reading:
     def feed(self, data: bytes) -> list[StreamEvent]:
         """What these bytes add. A fault among them is kept for `finish`, so that what came before it is not lost."""
         if self._decoder is None:
+            if not (data := data if self._unread else data.lstrip(_BLANK)):
+                return []
             self._unread.append(data)
-            if (data := self._first_bytes()) == b"" or self._decoder is None:
+            data = self._first_bytes()
+            if self._decoder is None:
                 return []
         return self._take(self._decoder, data)
 
@@ -87,7 +90,7 @@ class Reading:
 
     @property
     def _start(self) -> bytes:
-        return b"".join(self._unread[:8]).lstrip(_BLANK)[:8]
+        return b"".join(self._unread[:8])[:8]
 
     @property
     def _is_json(self) -> bool:
@@ -123,7 +126,7 @@ class Reading:
     def _end_of_document(self) -> list[StreamEvent]:
         body = b"".join(self._unread)
         reply = HttpReply(self._head.status_code, self._head.headers, body)
-        if not body.lstrip(_BLANK):
+        if not body:
             return []
         try:
             self._response = _from_document(self._wire, reply)
