@@ -152,6 +152,11 @@ class Rates:
         """Whether the price says nothing."""
         return not self.priced and self.request is None
 
+    @property
+    def is_zero(self) -> bool:
+        """Whether input and output are free."""
+        return all(rate is not None and rate.is_zero for rate in (self.input, self.output))
+
     def cost(self, usage: LLMUsage) -> Cost | None:
         """USD for a call, each token at its own rate; `None` where a rate that is needed is missing."""
         counts = vars(usage)
@@ -325,9 +330,13 @@ class PriceTable:
         return self._version
 
     def is_free(self, provider: str, model: str, at: datetime) -> bool:
-        """Whether the table has the model at zero, input and output alike."""
-        rates = self.rates(provider, model, at)
-        return rates is not None and all(rate is not None and rate.is_zero for rate in (rates.input, rates.output))
+        """Whether the table has the model at zero; of OpenRouter's `:free` ones it has the name and no rates."""
+        found, rates = self.match(provider, model), self.rates(provider, model, at)
+        if found is None or rates is None:
+            return False
+        if rates.is_empty:
+            return found.model.id.endswith(":free")
+        return rates.is_zero
 
     def rates(self, provider: str | None, model: str, at: datetime) -> Rates | None:
         """The rates that hold for a model, without conditions; `provider=None` is whose model it is by its name."""

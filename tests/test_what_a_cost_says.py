@@ -1,0 +1,335 @@
+"""What a cost says beside its figure: its parts, its table, what has no rate, and whose word was believed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import UTC, datetime
+from typing import Any
+
+import genai_prices
+import pytest
+from genai_prices import data_snapshot
+
+import tracemind_otel as tm
+from tracemind_otel.ai.llm.price_table import PriceTable
+from tracemind_otel.ai.llm.pricing import Price, price_call, price_reply, price_reply_now, set_prices
+from tracemind_otel.ai.llm.types import LLMResponse, LLMUsage, ReportedCost
+from tracemind_otel.errors import ConfigError
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+MILLION = 1_000_000
+
+
+async def priced(provider: str, model: str, usage: LLMUsage, **reply: Any) -> LLMUsage:
+    return await price_reply(provider, (model,), LLMResponse("", usage, **reply), at=NOON)
+
+
+def usage(prompt: int | None = 1_000, completion: int | None = 100, **counts: Any) -> LLMUsage:
+    return LLMUsage(prompt, completion, None, **counts)
+
+
+# --- Parts and table ---
+
+
+async def test_the_parts_of_a_cost_add_up_and_its_table_is_named() -> None:
+    """Input, output and fees are told apart; searches are a fee, and the version of the price data is said."""
+    cost = await priced("anthropic", "claude-sonnet-4-5", usage(web_searches=3))
+    assert cost.input_cost_usd == pytest.approx(1_000 * 3 / MILLION)
+    assert cost.output_cost_usd == pytest.approx(100 * 15 / MILLION)
+    assert cost.fees_usd == pytest.approx(3 * 10 / 1_000)
+    assert cost.cost_usd == pytest.approx(cost.input_cost_usd + cost.output_cost_usd + cost.fees_usd)
+    assert (cost.cost_table, cost.cost_source, cost.cost_partial) == (genai_prices.__version__, "local", ())
+
+
+async def test_a_table_that_updated_itself_is_named_by_its_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prices that the updater fetched are newer than the package's version: their day is said."""
+    fetched = data_snapshot.DataSnapshot(
+        data_snapshot.get_snapshot().providers, from_auto_update=True, timestamp=datetime(2026, 11, 20, 3, 4)
+    )
+    monkeypatch.setattr("genai_prices.data_snapshot._custom_snapshot", fetched)
+    cost = PriceTable().cost("openai", "gpt-4o-mini", usage(), NOON, {})
+    assert cost is not None
+    assert cost.table == "2026-11-20"
+
+
+# --- One-hour writes and other splits ---
+
+
+async def test_a_one_hour_cache_write_has_its_own_price() -> None:
+    """Anthropic charges twice the input's price for it, not the 1.25 of a write for five minutes."""
+    hour = usage(1_000, 0, cache_write_tokens=1_000, cache_write_1h_tokens=1_000, cache_write_5m_tokens=0)
+    cost = await priced("anthropic", "claude-haiku-4-5", hour)
+    assert cost.cost_usd == pytest.approx(1_000 * 2.0 / MILLION)
+    assert cost.cost_partial == ()
+
+
+@pytest.mark.parametrize(
+    ("counts", "marked"),
+    [
+        ({"input_audio_tokens": 10}, ("input_audio_tokens",)),
+        ({"input_image_tokens": 10, "output_image_tokens": 3}, ("input_image_tokens", "output_image_tokens")),
+        ({"cache_write_tokens": 9, "cache_write_1h_tokens": 9}, ("cache_write_tokens", "cache_write_1h_tokens")),
+        ({"social_searches": 2}, ("social_searches",)),
+        ({"code_executions": 1}, ("code_executions",)),
+        ({"input_audio_tokens": 0, "web_searches": 0, "cache_write_1h_tokens": 0}, ()),
+        ({"input_text_tokens": 1_000, "output_text_tokens": 100}, ()),
+        ({"reasoning_tokens": 50, "input_tool_tokens": 5}, ()),
+        ({"cache_read_tokens": 500}, ()),
+    ],
+)
+async def test_a_split_without_a_rate_is_priced_like_its_whole_and_marked(
+    counts: dict[str, int], marked: tuple[str, ...]
+) -> None:
+    """What the table has no rate for is named; zeros, text, reasoning and tools' tokens miss none."""
+    cost = await priced("openai", "gpt-4o-mini", usage(**counts))
+    cached = counts.get("cache_read_tokens", 0)
+    expected = ((1_000 - cached) * 0.15 + cached * 0.075 + 100 * 0.6) / MILLION
+    assert (cost.cost_usd, cost.cost_partial) == (pytest.approx(expected), marked)
+
+
+async def test_cached_tokens_without_a_rate_are_marked() -> None:
+    """A model without a price for cached input charges them, as far as the table knows, as input."""
+    cost = await priced("openai", "gpt-3.5-turbo", usage(cache_read_tokens=500))
+    assert (cost.cost_usd, cost.cost_partial) == (pytest.approx(0.00065), ("cache_read_tokens",))
+
+
+async def test_an_overlap_that_was_not_reported_is_as_small_as_can_be() -> None:
+    """Audio and cached input that together exceed the prompt overlap by the excess; that is assumed, and marked."""
+    model = "gpt-realtime"
+    counts = {"input_tokens": 1_000, "cache_read_tokens": 700, "input_audio_tokens": 500, "output_tokens": 0}
+    expected = genai_prices.calc_price(
+        genai_prices.Usage(**counts, cache_audio_read_tokens=200),
+        model,
+        provider_id="openai",
+        genai_request_timestamp=NOON,
+    )
+    cost = await priced("openai", model, usage(1_000, 0, cache_read_tokens=700, input_audio_tokens=500))
+    assert cost.cost_usd == float(expected.total_price)
+    assert "cache_audio_read_tokens" in cost.cost_partial
+
+
+def test_counts_that_contradict_each_other_have_a_price_all_the_same() -> None:
+    """Where genai-prices would raise, for any model and any counts, parts are cut to their wholes."""
+    draw, table = random.Random(3), PriceTable()
+    names = [name for name in vars(LLMUsage()) if name.endswith(("_tokens", "_seconds", "_pages"))]
+    for provider in data_snapshot.get_snapshot().providers:
+        for model in provider.models[:: 1 + len(provider.models) // 12]:
+            counts = {name: draw.choice((None, 0, 5, 900, 10_000)) for name in names}
+            counts |= {"prompt_tokens": draw.choice((0, 7, 1_000)), "completion_tokens": draw.choice((0, 3, 900))}
+            cost = table.cost(provider.id, model.id, LLMUsage(**{**vars(LLMUsage()), **counts}), NOON, {})
+            assert cost is None or cost.usd >= 0.0, (provider.id, model.id, counts)
+
+
+# --- Conditions ---
+
+
+@pytest.mark.parametrize(
+    ("reply", "marked"),
+    [
+        ({"service_tier": "default"}, ()),
+        ({"service_tier": "on_demand"}, ()),
+        ({"service_tier": "STANDARD"}, ()),
+        ({"service_tier": "scale"}, ("service_tier=scale",)),
+        ({"price_conditions": {"speed": "fast"}}, ("speed=fast",)),
+        ({"price_conditions": {"speed": "standard"}}, ()),
+    ],
+)
+async def test_a_condition_without_a_price_is_marked(reply: dict[str, Any], marked: tuple[str, ...]) -> None:
+    """The standard price is taken and says what it leaves out; standard words leave out nothing."""
+    cost = await priced("openai", "gpt-4o-mini", usage(), **reply)
+    assert (cost.cost_usd, cost.cost_partial) == (pytest.approx(0.00021), marked)
+
+
+async def test_a_condition_with_a_price_is_priced() -> None:
+    """Anthropic's batches cost half, and there is nothing to mark."""
+    whole = await priced("anthropic", "claude-haiku-4-5", usage())
+    half = await priced("anthropic", "claude-haiku-4-5", usage(), price_conditions={"processing": "batch"})
+    assert whole.cost_usd is not None
+    assert (half.cost_usd, half.cost_partial) == (pytest.approx(whole.cost_usd / 2), ())
+
+
+# --- What stays unknown ---
+
+
+@pytest.mark.parametrize(("prompt", "completion"), [(1_000, None), (None, 100)])
+async def test_one_half_of_the_tokens_has_no_price(
+    prompt: int | None, completion: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cost that leaves the other half out would be wrong: it is unknown, and the log says why, once."""
+    for _ in range(3):
+        cost = await priced("openai", "gpt-4o", usage(prompt, completion))
+        assert (cost.cost_usd, cost.cost_source) == (None, None)
+    assert [r.getMessage() for r in caplog.records] == [
+        "calls of openai/gpt-4o have no cost: the reply reports only input or only output, "
+        "and the price of one is not the price of the call"
+    ]
+    set_prices([{"model": "gpt-4o", "input": 5, "output": 5}])
+    assert (await priced("openai", "gpt-4o", usage(prompt, completion))).cost_usd is None
+
+
+async def test_speech_is_priced_by_what_it_is_charged_by() -> None:
+    """Groq bills at least ten seconds a request; without seconds the price is not known."""
+    ten_seconds = await priced("groq", "whisper-large-v3", LLMUsage(None, None, None, audio_seconds=10.0))
+    one_second = await priced("groq", "whisper-large-v3", LLMUsage(None, None, None, input_audio_seconds=1.0))
+    assert ten_seconds.cost_usd is not None
+    assert one_second.cost_usd == ten_seconds.cost_usd > 0
+    assert (await priced("groq", "whisper-large-v3", usage())).cost_usd is None
+
+
+# --- What a reply says ---
+
+
+async def test_a_declared_cost_is_believed_with_its_parts() -> None:
+    """The mapping hands it over, and it wins over the table; its zero is a price where the unit is declared."""
+    said = ReportedCost(usd=0.5, input_usd=0.3, output_usd=0.1, fees_usd=0.1)
+    cost = await priced("openai", "gpt-4o-mini", usage(), reported_cost=said)
+    assert (cost.cost_usd, cost.cost_source, cost.cost_table) == (0.5, "provider", None)
+    assert (cost.input_cost_usd, cost.output_cost_usd, cost.fees_usd) == (0.3, 0.1, 0.1)
+    free = await priced("openai", "gpt-4o-mini", usage(), reported_cost=ReportedCost(usd=0.0, is_declared=True))
+    assert (free.cost_usd, free.cost_source) == (0.0, "provider")
+
+
+async def test_a_zero_is_believed_only_of_a_model_that_is_free() -> None:
+    """A gateway that says 0 of a model with a price is not believed; of a `:free` one it is."""
+    zero = ReportedCost(usd=0.0)
+    paid = await priced("openrouter", "openai/gpt-4o-mini", usage(), reported_cost=zero)
+    assert (paid.cost_usd, paid.cost_source) == (pytest.approx(0.00021), "local")
+    free = await priced("openrouter", "meta-llama/llama-3.3-70b-instruct:free", usage(), reported_cost=zero)
+    assert (free.cost_usd, free.cost_source) == (0.0, "provider")
+    assert (await priced("openrouter", "nobody/knows", usage(), reported_cost=zero)).cost_usd is None
+
+
+async def test_a_fee_alone_is_not_the_cost() -> None:
+    """With the user's own key a gateway names its fee: the table's price is added and marked, or nothing is known."""
+    fee = ReportedCost(usd=None, fees_usd=0.001)
+    cost = await priced("openrouter", "openai/gpt-4o-mini", usage(), reported_cost=fee)
+    assert cost.cost_usd == pytest.approx(0.00021 + 0.001)
+    assert (cost.fees_usd, cost.cost_partial) == (pytest.approx(0.001), ("upstream_inference_cost",))
+    assert (await priced("openrouter", "nobody/knows", usage(), reported_cost=fee)).cost_usd is None
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -1.0])
+async def test_a_reported_cost_that_cannot_be_is_not_believed(wrong: float) -> None:
+    """The table's price stands in."""
+    cost = await priced("openai", "gpt-4o-mini", usage(), reported_cost=ReportedCost(usd=wrong))
+    assert (cost.cost_usd, cost.cost_source) == (pytest.approx(0.00021), "local")
+
+
+async def test_a_call_that_ends_early_is_priced_alike() -> None:
+    """Where nothing can be awaited, tier, conditions and the reply's own cost count too."""
+    await priced("openai", "gpt-5-mini", usage())
+    flex = LLMResponse("", usage(), service_tier="flex")
+    now = price_reply_now("openai", ("gpt-5-mini",), flex, at=NOON)
+    assert now == await price_reply("openai", ("gpt-5-mini",), flex, at=NOON)
+    said = LLMResponse("", usage(), reported_cost=ReportedCost(usd=0.5))
+    assert price_reply_now("openai", ("gpt-5-mini",), said, at=NOON).cost_usd == 0.5
+
+
+# --- The user's own prices ---
+
+
+async def test_own_prices_win_over_the_reply_where_told_so() -> None:
+    """`over_reply=True`, or `configure(prices_over_reply=True)`; else the reply's word stands."""
+    said = ReportedCost(usd=0.5)
+    rows = [{"model": "m", "input": 1, "output": 2}]
+    set_prices(rows)
+    assert (await priced("openrouter", "m", usage(), reported_cost=said)).cost_usd == 0.5
+    set_prices(rows, over_reply=True)
+    own = await priced("openrouter", "m", usage(), reported_cost=said)
+    assert (own.cost_usd, own.cost_source, own.cost_table) == (pytest.approx(0.0012), "override", "override")
+    assert (await priced("openrouter", "m", usage(cost_usd=0.7))).cost_source == "override"
+    assert (await priced("openrouter", "other", usage(), reported_cost=said)).cost_usd == 0.5
+
+
+async def test_own_prices_for_more_than_tokens() -> None:
+    """One-hour writes, audio, images, searches and requests, each at its rate; what has none is marked."""
+    price = {
+        "model": "m",
+        "input": 1,
+        "output": 2,
+        "cache_read": 0.1,
+        "cache_write": 1.25,
+        "cache_write_1h": 2,
+        "input_audio": 10,
+        "output_audio": 20,
+        "web_searches": 10,
+        "requests": 5,
+    }
+    set_prices([price])
+    used = usage(
+        1_000,
+        100,
+        cache_read_tokens=400,
+        cache_write_tokens=300,
+        cache_write_1h_tokens=200,
+        input_audio_tokens=150,
+        cache_audio_read_tokens=50,
+        output_audio_tokens=40,
+        web_searches=2,
+        input_video_tokens=7,
+    )
+    cost = await priced("p", "m", used, service_tier="flex")
+    assert cost.input_cost_usd == pytest.approx((400 * 0.1 + 200 * 2 + 100 * 1.25 + 100 * 10 + 200) / MILLION)
+    assert cost.output_cost_usd == pytest.approx((40 * 20 + 60 * 2) / MILLION)
+    assert cost.fees_usd == pytest.approx(2 * 10 / 1_000 + 5 / 1_000)
+    assert cost.cost_partial == ("input_video_tokens", "service_tier=flex")
+
+
+def test_a_mistake_in_a_fee_names_its_unit() -> None:
+    """Fees are per thousand, and the message says so."""
+    with pytest.raises(ConfigError, match="USD per thousand"):
+        Price.from_mapping({"model": "m", "input": 1, "output": 1, "web_searches": "ten"})
+
+
+PER_THOUSAND = [{"model": "gpt-4o", "provider": "openai", "input": 0.0025, "output": 0.01}]
+
+
+def test_figures_per_thousand_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """One line that says what they look like."""
+    set_prices(PER_THOUSAND)
+    assert [r.getMessage() for r in caplog.records] == [
+        "the prices set for gpt-4o are all under a hundredth of the table's: they look like USD per thousand tokens. "
+        "Prices are USD per million tokens; multiply them by 1,000"
+    ]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"model": "gpt-4o", "input": 0, "output": 0},
+        {"model": "gpt-4o", "input": 2.5, "output": 0.01},
+        {"model": "gpt-4o", "input": 0.5, "output": 1},
+        {"model": "nobody-knows", "input": 0.0025, "output": 0.01},
+    ],
+)
+def test_prices_that_may_be_meant_are_not_warned_of(row: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """Zero, a single low figure, a discount, and models that the table does not know."""
+    set_prices([row])
+    assert not caplog.records
+
+
+async def test_on_an_event_loop_the_table_is_read_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first import takes up to 0.4 s, and no loop stands still for it; the warning comes all the same."""
+    loop, checked = asyncio.get_running_loop(), asyncio.Event()
+    rates = PriceTable.rates
+
+    def observed(*args: Any) -> Any:
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+        loop.call_soon_threadsafe(checked.set)
+        return rates(*args)
+
+    monkeypatch.setattr(PriceTable, "rates", observed)
+    set_prices(PER_THOUSAND)
+    await checked.wait()
+    # A model that was not searched before waits for its turn in the same thread.
+    await price_call("openai", ("no-such-model-yet",), usage(), at=NOON)
+    assert "per thousand" in caplog.text
+
+
+def test_the_library_agrees_with_a_first_estimate() -> None:
+    """`estimate_cost` is as published."""
+    assert tm.estimate_cost("openai", "gpt-4o-mini", 1_000, 500) == pytest.approx(0.00045)
