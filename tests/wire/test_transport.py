@@ -17,11 +17,11 @@ from opentelemetry.trace import StatusCode
 
 import tracemind_otel as tm
 from tests.servers.edge_servers import answering
-from tests.servers.fixture import OpenAIServer, closed_port
+from tests.servers.fixture import OpenAIServer, closed_port, run_program
 from tests.servers.fixture import openai_server as openai_server
 from tests.support import Captured
 from tests.wire.certificates import server_context
-from tracemind_otel.ai.llm.providers._http import HttpStream
+from tracemind_otel.ai.llm.providers._http import HttpReply, HttpStream
 from tracemind_otel.ai.llm.providers._proxies import is_exempt, proxy_for
 from tracemind_otel.ai.llm.providers.openai import OpenAILLMClient
 
@@ -108,7 +108,46 @@ def test_any_number_of_threads_and_loops(
     assert results == ["ok"] * 180
 
 
+PROGRAM = """
+import asyncio, gc, os, sys, threading
+import tracemind_otel as tm
+
+sys.setswitchinterval(1e-6)
+config = tm.LLMCallConfig("openai", "gpt-4o-mini", prompt="ping", timeout_ms=60_000)
+results, most_open = [], []
+
+def work():
+    for _ in range(15):
+        loop = asyncio.new_event_loop()
+        call = tm.run_llm_call("flow", "step", config, tm.Recorder())
+        results.append(loop.run_until_complete(call)["status"])
+        loop.close()
+
+for _ in range(2):
+    threads = [threading.Thread(target=work) for _ in range(12)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    gc.collect()
+    most_open.append(len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0)
+assert results == ["ok"] * 360, results
+assert most_open[1] < 100, most_open
+"""
+
+
+def test_loops_that_are_closed_without_more(openai_server: OpenAIServer, tmp_path: Path) -> None:
+    """`new_event_loop`, `run_until_complete`, `close`: calls succeed, sockets do not pile up, and stderr is empty."""
+    environment = {"OPENAI_BASE_URL": openai_server.base_url, "OPENAI_API_KEY": "sk-test"}
+    done = run_program(PROGRAM, tmp_path / "unused", environment=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # --- Cookies and headers
+
+
+def test_the_id_of_a_call_through_litellm() -> None:
+    """LiteLLM's header is a request's id, where the provider's own is not there."""
+    assert HttpReply(200, {"x-litellm-call-id": "call-1"}, b"").request_id == "call-1"
+    assert HttpReply(200, {"x-litellm-call-id": "call-1", "x-request-id": "req-1"}, b"").request_id == "req-1"
 
 
 @pytest.mark.parametrize("name", ["aiohttp", "httpx", "httpx2"])

@@ -7,6 +7,7 @@ and making a TLS context takes a few hundred milliseconds, so it happens in a wo
 from __future__ import annotations
 
 import asyncio
+import atexit
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
@@ -212,6 +213,7 @@ class HttpPool:
 
 shared_pools: PerLoop[HttpPool] = PerLoop(HttpPool, HttpPool.aclose, HttpPool.abandon)
 """The pools behind the clients that `LLMClientFactory` hands out."""
+atexit.register(shared_pools.drop_closed)
 
 
 class HttpxSender:

@@ -45,14 +45,15 @@ class PerLoop(Generic[T]):
 
     def _new(self, loop: asyncio.AbstractEventLoop) -> T:
         """Only the thread that runs a loop makes its value, so it is made once."""
-        self._drop_closed()
+        self.drop_closed()
         value = self._make()
         held = (value, self._closing_with(loop, value))
         with self._lock:
             self._values[loop] = held
         return value
 
-    def _drop_closed(self) -> None:
+    def drop_closed(self) -> None:
+        """Let go of the values of loops that were closed without closing theirs."""
         with self._lock:
             closed = [loop for loop in self._values if loop.is_closed()]
             dropped = [self._values.pop(loop) for loop in closed]
