@@ -38,7 +38,7 @@ async def test_the_parts_of_a_cost_add_up_and_its_table_is_named() -> None:
     assert cost.input_cost_usd == pytest.approx(1_000 * 3 / MILLION)
     assert cost.output_cost_usd == pytest.approx(100 * 15 / MILLION)
     assert cost.fees_usd == pytest.approx(3 * 10 / 1_000)
-    assert cost.cost_usd == pytest.approx(cost.input_cost_usd + cost.output_cost_usd + cost.fees_usd)
+    assert cost.cost_usd == pytest.approx(1_000 * 3 / MILLION + 100 * 15 / MILLION + 3 * 10 / 1_000)
     assert (cost.cost_table, cost.cost_source, cost.cost_partial) == (genai_prices.__version__, "local", ())
 
 
@@ -115,7 +115,7 @@ def test_counts_that_contradict_each_other_have_a_price_all_the_same() -> None:
     names = [name for name in vars(LLMUsage()) if name.endswith(("_tokens", "_seconds", "_pages"))]
     for provider in data_snapshot.get_snapshot().providers:
         for model in provider.models[:: 1 + len(provider.models) // 12]:
-            counts = {name: draw.choice((None, 0, 5, 900, 10_000)) for name in names}
+            counts: dict[str, Any] = {name: draw.choice((None, 0, 5, 900, 10_000)) for name in names}
             counts |= {"prompt_tokens": draw.choice((0, 7, 1_000)), "completion_tokens": draw.choice((0, 3, 900))}
             cost = table.cost(provider.id, model.id, LLMUsage(**{**vars(LLMUsage()), **counts}), NOON, {})
             assert cost is None or cost.usd >= 0.0, (provider.id, model.id, counts)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .table_usage import FIELD_OF_USAGE_KEY, USAGE_FIELDS, is_charged_otherwise, table_usage, unpriced_parts
 from .types import LLMUsage
@@ -31,14 +32,14 @@ _TABLE_NAMES = {
     "xai": "x-ai",
 }
 """Our provider names where `genai-prices` spells them otherwise."""
+_NONE: Mapping[str, str] = MappingProxyType({})
 _STANDARD = frozenset(
     {"", "auto", "default", "global", "none", "normal", "not_available", "on_demand", "realtime", "standard"}
 )
 """Values of a condition that say that nothing is special about the call."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """What a call costs, and in which parts."""
 
     usd: float
@@ -53,6 +54,10 @@ class Cost:
     """What has no rate of its own."""
     table: str | None = None
     """Which price data it comes from."""
+
+    def marked(self, partial: tuple[str, ...], table: str) -> Cost:
+        """The same with what has no rate, and the price data's version."""
+        return Cost(self.usd, self.input_usd, self.output_usd, self.fees_usd, partial, table)
 
     @classmethod
     def of_units(cls, for_input: int, for_output: int, fees: int) -> Cost:
@@ -101,13 +106,6 @@ class Part:
     """What it costs."""
     without: str | None = None
     """A field whose tokens are in `field` too, and have a rate of their own before this one."""
-
-    def count(self, counts: Mapping[str, Any], left: int) -> int:
-        """Its tokens; some servers report more of a part than of the whole."""
-        count = counts[self.field] or 0
-        if self.without is not None:
-            count -= counts[self.without] or 0
-        return min(max(count, 0), left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +193,11 @@ def _side(counts: Mapping[str, Any], left: int, prompt: int, rate: Rate | None, 
     """What input or output costs: its parts first, then what is left of it."""
     total = 0
     for part in parts:
-        count = part.count(counts, left)
-        if count:
+        count = counts[part.field]
+        if count and part.without is not None:
+            count -= counts[part.without] or 0
+        if count and count > 0:
+            count = min(count, left)  # some servers report more of a part than of the whole
             left -= count
             total += count * part.rate.at(prompt)
     if not left:
@@ -212,28 +213,27 @@ class _Matched:
     model: ModelInfo
     variants: tuple[PriceVariant, ...]
     """Its prices under conditions; none where it is another provider's model, whose conditions do not hold here."""
+    priced: frozenset[tuple[str, str]]
+    """The conditions that may change its price."""
 
     @classmethod
     def of(cls, provider: Provider, model: ModelInfo) -> _Matched:
         is_its_own = any(model is own for own in provider.models)
-        return cls(provider, model, tuple(model.price_variants or ()) if is_its_own else ())
-
-    def has_price_for(self, conditions: Mapping[str, str]) -> bool:
-        """Whether one of the conditions may change the price."""
-        return any(_concerns(variant, conditions) and _has_prices(variant) for variant in self.variants)
+        variants = tuple(model.price_variants or ()) if is_its_own else ()
+        priced = frozenset(item for variant in variants if _has_prices(variant) for item in variant.when.items())
+        return cls(provider, model, variants, priced)
 
     def unpriced(self, conditions: Mapping[str, str], at: datetime) -> tuple[str, ...]:
         """The conditions for which the table has no price; one that it lists without a price is none."""
+        asked = special(conditions)
+        if not asked:
+            return ()
         listed = set[tuple[str, str]]()
         for variant in self.variants:
             is_active = variant.constraint is None or variant.constraint.active(at)
             if is_active and all(conditions.get(key) == value for key, value in variant.when.items()):
                 listed.update(variant.when.items())
-        return tuple(f"{k}={v}" for k, v in special(conditions).items() if (k, v) not in listed)
-
-
-def _concerns(variant: PriceVariant, conditions: Mapping[str, str]) -> bool:
-    return any(conditions.get(key) == value for key, value in variant.when.items())
+        return tuple(f"{k}={v}" for k, v in asked.items() if (k, v) not in listed)
 
 
 def _has_prices(variant: PriceVariant) -> bool:
@@ -291,7 +291,7 @@ class PriceTable:
         found = self.match(provider, model)
         if found is None or not found.model.prices:
             return None
-        held = conditions if conditions and found.has_price_for(conditions) else {}
+        held = _NONE if found.priced.isdisjoint(conditions.items()) else conditions
         price = found.model.get_prices(at, held)
         rates = Rates.of_table(price, self._field_of) if held else self._rates_of(price)
         if rates.is_empty or rates.lacks_half(usage):
@@ -299,10 +299,10 @@ class PriceTable:
         cost, assumed = self._sum(found, rates, usage, at, held)
         if cost is None:
             return None
-        partial = (*unpriced_parts(usage, rates.priced), *assumed)
+        partial = unpriced_parts(usage, rates.priced) + assumed
         if conditions:
-            partial = (*partial, *found.unpriced(conditions, at))
-        return Cost(cost.usd, cost.input_usd, cost.output_usd, cost.fees_usd, partial, self._data_version())
+            partial += found.unpriced(conditions, at)
+        return cost.marked(partial, self._data_version())
 
     def _sum(
         self, found: _Matched, rates: Rates, usage: LLMUsage, at: datetime, conditions: Mapping[str, str]

@@ -12,10 +12,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TypeVarTuple
+from typing import NamedTuple, TypeVarTuple
 
 from ...runtime.context import in_forked_child
 from ...runtime.faults import Once
@@ -96,8 +95,7 @@ def _check_unit(price: Price) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class PricedCall:
+class PricedCall(NamedTuple):
     """A cost, where it came from, and what it consists of."""
 
     cost_usd: float
@@ -125,7 +123,7 @@ class PricedCall:
         """The same with the fee of a gateway, which is all that a reply said of its cost."""
         fees_usd = None if self.fees_usd is None else self.fees_usd + fee_usd
         partial = (*self.partial, "upstream_inference_cost")
-        return replace(self, cost_usd=self.cost_usd + fee_usd, fees_usd=fees_usd, partial=partial)
+        return self._replace(cost_usd=self.cost_usd + fee_usd, fees_usd=fees_usd, partial=partial)
 
     def on(self, usage: LLMUsage) -> LLMUsage:
         """The usage at this price."""

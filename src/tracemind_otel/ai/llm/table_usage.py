@@ -6,8 +6,9 @@ is not reported. Parts are clamped here to what is left of the whole, and the le
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import fields
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
@@ -47,15 +48,20 @@ _NEEDS_RATE = (
     *_FEES,
 )
 """What costs something else than its whole. Text, reasoning and tools' tokens cost what input and output cost."""
-_counts_of = itemgetter(*_NEEDS_RATE)
 
 
-def unpriced_parts(usage: LLMUsage, priced: Collection[str]) -> tuple[str, ...]:
+@lru_cache(maxsize=256)
+def _counts_without(priced: frozenset[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """Gives the counts that a price with rates for `priced` has none for; every call asks, and nearly all are zero."""
+    return itemgetter(*(name for name in _NEEDS_RATE if name not in priced))
+
+
+def unpriced_parts(usage: LLMUsage, priced: frozenset[str]) -> tuple[str, ...]:
     """The fields of the usage that a price with rates for `priced` has no rate for."""
-    counts = _counts_of(vars(usage))
-    if not any(counts):
+    counts = vars(usage)
+    if not any(_counts_without(priced)(counts)):
         return ()
-    return tuple(name for name, count in zip(_NEEDS_RATE, counts, strict=True) if count and name not in priced)
+    return tuple(name for name in _NEEDS_RATE if counts[name] and name not in priced)
 
 
 def has_other_measure(usage: LLMUsage) -> bool:
