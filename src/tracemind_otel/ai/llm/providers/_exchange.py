@@ -67,7 +67,7 @@ def watching_connector() -> type[aiohttp.TCPConnector]:
         """Knows the connections that it gave out before."""
 
         def __init__(self, **options: Any) -> None:
-            super().__init__(**options)
+            super().__init__(**options)  # pyright: ignore[reportUnknownMemberType]
             self.given_out: weakref.WeakSet[object] = weakref.WeakSet()
 
         async def connect(self, *args: Any, **options: Any) -> Any:
