@@ -87,6 +87,10 @@ def body(message: Json | None, finish: str = "stop", **fields: Any) -> Json:
     }
 
 
+NO_AUDIO: Json = {"input_audio_tokens": 0, "output_audio_tokens": 0}
+"""Azure reports audio of zero with every reply."""
+
+
 def outgoing(number: int, name: str, arguments: str) -> Json:
     """A tool call in a message."""
     return {"id": f"call_{number}", "type": "function", "function": {"name": name, "arguments": arguments}}
@@ -96,7 +100,7 @@ def expected(text: str = "", **fields: Any) -> LLMResponse:
     """The normal form of `body`, with what differs."""
     plain = LLMResponse(
         text,
-        LLMUsage(36, 12, 48, cache_read_tokens=0, reasoning_tokens=0),
+        LLMUsage(36, 12, 48, cache_read_tokens=0, reasoning_tokens=0, **NO_AUDIO),
         finish_reasons=("stop",),
         finish_reason="stop",
         response_id="chatcmpl-CqK1",
@@ -136,7 +140,7 @@ CASES = (
         expected(
             finish_reasons=("length",),
             finish_reason="length",
-            usage=LLMUsage(36, 16, 52, cache_read_tokens=0, reasoning_tokens=16),
+            usage=LLMUsage(36, 16, 52, cache_read_tokens=0, reasoning_tokens=16, **NO_AUDIO),
         ),
     ),
     Case(
@@ -152,7 +156,7 @@ CASES = (
     Case(
         "cached",
         body({"content": "4"}, usage=usage(1000, 200, cached=400, thought=64)),
-        expected("4", usage=LLMUsage(1000, 200, 1200, cache_read_tokens=400, reasoning_tokens=64)),
+        expected("4", usage=LLMUsage(1000, 200, 1200, cache_read_tokens=400, reasoning_tokens=64, **NO_AUDIO)),
     ),
 )
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -275,7 +279,7 @@ def test_any_split_gives_the_same(cuts: list[int], newline: str, comments: bool)
     ends = sorted({min(cut, len(content)) for cut in cuts})
     pieces = [content[start:end] for start, end in zip([0, *ends], [*ends, len(content)], strict=True)]
 
-    assert streamed(pieces)[0].response(None) == TOOLS.normal
+    assert without_raw(streamed(pieces)[0].response(None)) == TOOLS.normal
 
 
 def test_every_truncation_is_seen() -> None:
@@ -305,9 +309,10 @@ def test_usage_is_always_sane(made: Any, prompt: Any, cached: Any, thought: Any)
     reported["completion_tokens_details"] = {"reasoning_tokens": thought}
     seen = WIRE.from_payload(body({"content": "x"}, usage=reported), None).usage
 
-    assert 0 <= (seen.cache_read_tokens or 0) <= seen.prompt_tokens
-    assert 0 <= (seen.reasoning_tokens or 0) <= seen.completion_tokens
-    assert seen.total_tokens == seen.prompt_tokens + seen.completion_tokens
+    halves = (seen.prompt_tokens, seen.completion_tokens)
+    assert 0 <= (seen.cache_read_tokens or 0) <= (seen.prompt_tokens or 0)
+    assert 0 <= (seen.reasoning_tokens or 0) <= (seen.completion_tokens or 0)
+    assert seen.total_tokens == (None if None in halves else sum(count or 0 for count in halves))
 
 
 # --- Requests and surfaces

@@ -17,11 +17,20 @@ from tests.servers.openai_server import Action
 from tests.support import Captured, attributes
 from tracemind_otel import LLMCallConfig, LLMRequest, LLMResponse, run_llm_call, stream_llm_call
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
+from tracemind_otel.ai.llm.providers._chat_usage import _IGNORED, usage_of
 from tracemind_otel.ai.llm.providers._sse import EventDecoder
-from tracemind_otel.ai.llm.providers._wire import StreamedError
-from tracemind_otel.ai.llm.providers.openai import Accent, ChatReader, errors_of, from_payload
+from tracemind_otel.ai.llm.providers._wire import StreamedError, outgoing_call
+from tracemind_otel.ai.llm.providers.openai import Accent, ChatReader, chat_wire, errors_of, from_payload
 from tracemind_otel.ai.llm.providers.presets import PRESETS
-from tracemind_otel.ai.llm.types import Finish, ReasoningDelta, StreamEvent, TextDelta, ToolCall, ToolCallDelta
+from tracemind_otel.ai.llm.types import (
+    Finish,
+    ReasoningDelta,
+    ReportedCost,
+    StreamEvent,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+)
 from tracemind_otel.errors import (
     LLMConnectionError,
     LLMError,
@@ -318,7 +327,7 @@ SPENT: dict[str, tuple[str, str | None, tuple[int | None, ...]]] = {
     ),
     "null-after": (chunk({}, "stop", usage=USAGE) + event({"choices": [], "usage": None}) + DONE, None, TOKENS),
     "x_groq": (HELLO + chunk({}, "stop", x_groq={"id": "req_1", "usage": USAGE}) + DONE, "groq", TOKENS),
-    "nowhere": (HELLO + STOP + DONE, None, (0, 0, 0, None, None)),
+    "nowhere": (HELLO + STOP + DONE, None, (None, None, None, None, None)),
     "choice-beside": (HELLO + STOP + chunk({"content": ""}, usage=USAGE) + DONE, "openrouter", TOKENS),
 }
 
@@ -341,12 +350,6 @@ READ_USAGE: list[tuple[str, str, Mapping[str, Any], tuple[int | None, ...]]] = [
     ("xai adds reasoning", "xai", XAI, (10, 25, 35, None, 20)),
     ("xai on azure", "xai", {**XAI, "total_tokens": 15}, (10, 5, 15, None, 5)),
     ("xai otherwise", "xai", {**XAI, "total_tokens": 40}, (10, 5, 40, None, 5)),
-    (
-        "gemini's surface",
-        "openai_compatible",
-        {"prompt_tokens": 35, "completion_tokens": 12, "total_tokens": 109},
-        (35, 74, 109, None, None),
-    ),
     (
         "mistral's audio",
         "mistral",
@@ -377,7 +380,7 @@ READ_USAGE: list[tuple[str, str, Mapping[str, Any], tuple[int | None, ...]]] = [
         {"prompt_tokens": 10, "completion_tokens": 10, "completion_tokens_details": {"reasoning_tokens": 11}},
         (10, 10, 20, None, 10),
     ),
-    ("no prompt", "openai_compatible", {"total_tokens": 9}, (0, 0, 9, None, None)),
+    ("no prompt", "openai_compatible", {"total_tokens": 9}, (None, None, 9, None, None)),
 ]
 
 
@@ -393,24 +396,257 @@ def test_usage_of_the_family(accent: str, usage: Mapping[str, Any], tokens: tupl
     assert whole.usage == streamed.response.usage
 
 
+BYOK = {"cost": 0.001, "is_byok": True}
+
+
 @pytest.mark.parametrize(
     ("accent", "usage", "cost"),
     [
-        ("openrouter", {"cost": 0.00012}, 0.00012),
+        ("openrouter", {"cost": 0.00012}, ReportedCost(usd=0.00012)),
+        ("openrouter", {"cost": 0.5, "cost_details": {"upstream_inference_cost": 0.5}}, ReportedCost(usd=0.5)),
+        (
+            "openrouter",
+            {**BYOK, "cost_details": {"upstream_inference_cost": 0.02}},
+            ReportedCost(usd=0.021, fees_usd=0.001),
+        ),
+        ("openrouter", BYOK, ReportedCost(usd=None, fees_usd=0.001)),
+        ("openrouter", {**BYOK, "cost_details": None}, ReportedCost(usd=None, fees_usd=0.001)),
         ("openrouter", {"cost": {"total_cost": 1}}, None),
-        ("perplexity", {"cost": {"input_tokens_cost": 0.1, "output_tokens_cost": 0.2, "total_cost": 0.3}}, 0.3),
+        (
+            "perplexity",
+            {
+                "cost": {
+                    "input_tokens_cost": 0.125,
+                    "output_tokens_cost": 0.25,
+                    "request_cost": 0.5,
+                    "total_cost": 0.875,
+                }
+            },
+            ReportedCost(usd=0.875, input_usd=0.125, output_usd=0.25, fees_usd=0.5),
+        ),
+        ("perplexity", {"cost": {"total_cost": 0.3}}, ReportedCost(usd=0.3)),
         ("perplexity", {"cost": {"total_cost": "0.3"}}, None),
         ("perplexity", {"cost": {"total_cost": -1}}, None),
         ("perplexity", {"cost": {}}, None),
-        ("perplexity", {"cost": 0.5}, 0.5),
-        ("xai", {"cost_in_usd_ticks": 37756000}, None),
+        ("perplexity", {"cost": 0.5}, None),
+        ("xai", {"cost_in_usd_ticks": 37756000}, ReportedCost(usd=0.0037756)),
+        ("xai", {"cost": 3.0}, None),
+        ("openai_compatible", {"cost": 42.0}, None),
+        ("deepseek", {"cost": 42.0}, None),
+        ("mistral", {"cost": {"total_cost": 42.0}}, None),
     ],
 )
-def test_cost_in_the_reply(accent: str, usage: Mapping[str, Any], cost: float | None) -> None:
-    """A cost is read as the server writes it; xAI's ticks are left alone, since no source here names their unit."""
-    seen = read(chunk({}, "stop", usage={"prompt_tokens": 1, **usage}), accent).response.usage
+def test_cost_in_the_reply(accent: str, usage: Mapping[str, Any], cost: ReportedCost | None) -> None:
+    """A cost is believed only from servers that document its unit, and read as each of them writes it."""
+    assert read(chunk({}, "stop", usage={"prompt_tokens": 1, **usage}), accent).response.reported_cost == cost
 
-    assert (seen.cost_usd, seen.cost_source) == (cost, None if cost is None else "provider")
+
+def test_an_ignored_cost_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A number without a documented unit is no cost: the log says so once a server, and what to do."""
+    _IGNORED.forget()
+    for _ in range(3):
+        read(chunk({}, "stop", usage={"prompt_tokens": 1, "cost": 42.0}), "vllm")
+    assert [record.message for record in caplog.records if "vllm" in record.message] == [
+        "the cost in the replies of vllm is ignored: its unit is not documented; pass cost_unit='USD' to the factory "
+        "if it is USD"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cost", "expected"),
+    [
+        (0.5, 0.5),
+        (0, 0.0),
+        ({"total_cost": 0.5}, 0.5),
+        ({"total_cost": 0.5, "currency": "usd"}, 0.5),
+        ({"total_cost": 0.5, "currency": "CNY"}, None),
+        ("0.5", None),
+    ],
+)
+def test_a_declared_cost(cost: Any, expected: float | None) -> None:
+    """With a declared unit the number, the total, and a zero are believed; a currency in the reply must agree."""
+    wire = chat_wire(Accent(provider="acme", cost="declared"))
+    reply = wire.from_payload({"choices": [{}], "usage": {"prompt_tokens": 1, "cost": cost}}, None)
+    found = reply.reported_cost
+    assert (None if found is None else (found.usd, found.is_declared)) == (
+        None if expected is None else (expected, True)
+    )
+
+
+def test_the_cost_in_a_header() -> None:
+    """LiteLLM's proxy names its cost in a header; a stream's header comes before there is a cost."""
+    wire = chat_wire(Accent(provider="acme", cost="declared"))
+    assert wire.with_headers is not None
+    reply = wire.from_payload({"choices": [{}]}, None)
+    named = wire.with_headers(reply, {"x-litellm-response-cost": "0.25"})
+    begun = wire.with_headers(
+        reply, {"x-litellm-response-cost": "0.0", "content-type": "text/event-stream; charset=utf-8"}
+    )
+    assert named.reported_cost == ReportedCost(usd=0.25, is_declared=True)
+    assert begun.reported_cost is None
+    assert wire.with_headers(reply, {"x-litellm-response-cost": "None"}).reported_cost is None
+    assert chat_wire(Accent(provider="acme")).with_headers is None
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        (
+            {"prompt_tokens": 368, "completion_tokens": 19, "total_tokens": 10923, "cache_read_input_tokens": 10536},
+            (10904, 19, 10923, 10536, None),
+        ),
+        (
+            {"prompt_tokens": 1000, "completion_tokens": 10, "total_tokens": 1010, "cache_read_input_tokens": 900},
+            (1000, 10, 1010, 900, None),
+        ),
+        (
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 10,
+                "total_tokens": 1510,
+                "cache_read_input_tokens": 900,
+                "cache_creation_input_tokens": 500,
+            },
+            (1500, 10, 1510, 900, 500),
+        ),
+        (
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 10,
+                "cache_read_input_tokens": 900,
+                "cache_creation_input_tokens": 0,
+            },
+            (1000, 10, 1010, 900, 0),
+        ),
+        (
+            {"prompt_tokens": 1000, "completion_tokens": 10, "total_tokens": 1010, "cached_tokens": 700},
+            (1000, 10, 1010, 700, None),
+        ),
+        (
+            {
+                "prompt_tokens": 1000,
+                "completion_tokens": 10,
+                "total_tokens": 1010,
+                "cache_read_input_tokens": 800,
+                "prompt_tokens_details": {"cached_tokens": 0},
+            },
+            (1000, 10, 1010, 800, None),
+        ),
+        ({"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 200}, (100, 10, 200, None, None)),
+        ({"completion_tokens": 10}, (None, 10, None, None, None)),
+        ({"prompt_tokens": 10}, (10, None, None, None, None)),
+    ],
+)
+def test_cache_fields_beside_the_details(usage: Mapping[str, Any], tokens: tuple[int | None, ...]) -> None:
+    """Where a proxy leaves the cached part out of the prompt, the total tells; what nobody explains is no output."""
+    seen = usage_of(usage)
+    assert (
+        seen.prompt_tokens,
+        seen.completion_tokens,
+        seen.total_tokens,
+        seen.cache_read_tokens,
+        seen.cache_write_tokens,
+    ) == tokens
+
+
+@pytest.mark.parametrize(("model", "output"), [("gemini-2.5-flash", 74), ("google/gemini-3-pro", 74), ("m", 12)])
+def test_what_the_total_has_beyond(model: str, output: int) -> None:
+    """Gemini's surface leaves thoughts out of the completion; of any other server nobody knows what the rest is."""
+    usage = {"prompt_tokens": 35, "completion_tokens": 12, "total_tokens": 109}
+    reply = from_payload({"model": model, "choices": [{}], "usage": usage})
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.total_tokens) == (35, output, 109)
+
+
+def test_usage_by_modality_and_tools() -> None:
+    """Audio, images, searches and seconds that a server reports have fields of their own."""
+    seen = usage_of(
+        {
+            "prompt_tokens": 300,
+            "completion_tokens": 40,
+            "prompt_tokens_details": {
+                "audio_tokens": 200,
+                "text_tokens": 100,
+                "cached_tokens": 60,
+                "cached_tokens_details": {"audio_tokens": 50, "text_tokens": 10},
+            },
+            "completion_tokens_details": {"audio_tokens": 30, "reasoning_tokens": 5},
+            "prompt_audio_seconds": 4,
+            "server_tool_use": {"web_search_requests": 2},
+            "server_side_tool_usage_details": {"x_search_calls": 3, "code_interpreter_calls": 1},
+        }
+    )
+    assert (seen.input_audio_tokens, seen.input_text_tokens, seen.output_audio_tokens) == (200, 100, 30)
+    assert (seen.cache_audio_read_tokens, seen.cache_text_read_tokens) == (50, 10)
+    assert (seen.web_searches, seen.social_searches, seen.code_executions) == (2, 3, 1)
+    assert seen.input_audio_seconds == 4
+
+
+def test_perplexity_counts_reasoning_and_citations_apart() -> None:
+    """Perplexity's completion leaves out what its deep research thought and cited, and charges for both."""
+    usage = {
+        "prompt_tokens": 10,
+        "completion_tokens": 100,
+        "total_tokens": 110,
+        "reasoning_tokens": 30,
+        "citation_tokens": 20,
+        "num_search_queries": 4,
+    }
+    seen = read(chunk({}, "stop", usage=usage), "perplexity").response.usage
+    assert (seen.completion_tokens, seen.reasoning_tokens, seen.output_citation_tokens) == (150, 30, 20)
+    assert seen.web_searches == 4
+
+
+@pytest.mark.parametrize("later", [{"prompt_tokens": 0, "completion_tokens": 9}, {"completion_tokens": 9}])
+def test_a_later_zero_takes_nothing_back(later: Mapping[str, Any]) -> None:
+    """Counts of a stream are cumulative: a last chunk with zeros, or one half, keeps the other."""
+    begun = {"prompt_tokens": 50, "completion_tokens": 1, "total_tokens": 51}
+    body = chunk({"content": "a"}, usage=begun) + chunk({}, "stop", usage=later) + DONE
+    assert read(body).tokens[:3] == (50, 9, 59)
+
+
+def custom(index: int, **fields: Any) -> str:
+    """A piece of a custom tool's call."""
+    return chunk({"tool_calls": [{"index": index, **fields}]})
+
+
+def test_custom_tool_calls_streamed() -> None:
+    """A custom tool gets free text: its pieces are put together and never read as JSON."""
+    body = (
+        custom(0, id="c1", type="custom", custom={"name": "run", "input": ""})
+        + custom(0, custom={"input": '{"a":'})
+        + custom(0, custom={"input": " 1}"})
+        + chunk({}, "tool_calls")
+        + DONE
+    )
+    (call,) = read(body).response.tool_calls
+    assert call == ToolCall("c1", "run", '{"a": 1}', kind="custom")
+    assert outgoing_call(call)["custom"] == {"name": "run", "input": '{"a": 1}'}
+
+
+def test_custom_tool_calls_whole() -> None:
+    """The same in a whole reply, beside a function."""
+    calls = [
+        {"id": "c1", "type": "custom", "custom": {"name": "run", "input": "print(1)"}},
+        {"id": "c2", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+    ]
+    reply = chat_wire().from_payload({"choices": [{"message": {"tool_calls": calls}}]}, None)
+    assert reply.tool_calls == (ToolCall("c1", "run", "print(1)", kind="custom"), ToolCall("c2", "f", {}))
+
+
+def test_raw_of_a_stream_has_all_choices() -> None:
+    """`raw` is the document that a whole reply would have been, with every choice."""
+    body = (
+        chunk({"content": "a"})
+        + chunk({"content": "x"}, index=1)
+        + chunk({"content": "b"}, "stop")
+        + chunk({"content": "y"}, "length", index=1)
+        + DONE
+    )
+    raw = read(body).response.raw
+    assert [(choice["message"]["content"], choice["finish_reason"]) for choice in raw["choices"]] == [
+        ("ab", "stop"),
+        ("xy", "length"),
+    ]
 
 
 counts = st.none() | st.integers(-5, 60) | st.floats(0, 60) | st.text(max_size=3) | st.just(10**400)
@@ -437,10 +673,10 @@ def test_usage_is_always_sane(usage: Any, accent: str) -> None:
     seen = BY_NAME[accent].wire.from_payload({"choices": [{}], "usage": usage}, None).usage
 
     parts = [seen.cache_read_tokens or 0, seen.cache_write_tokens or 0, seen.reasoning_tokens or 0]
-    assert all(0 <= count < 2**54 for count in [*parts, seen.prompt_tokens, seen.completion_tokens, seen.total_tokens])
-    assert parts[0] + parts[1] <= seen.prompt_tokens
-    assert parts[2] <= seen.completion_tokens
-    assert seen.cost_usd is None or seen.cost_usd >= 0
+    wholes = (seen.prompt_tokens, seen.completion_tokens, seen.total_tokens)
+    assert all(0 <= (count or 0) < 2**55 for count in [*parts, *wholes])
+    assert parts[0] + parts[1] <= (seen.prompt_tokens or 0)
+    assert parts[2] <= (seen.completion_tokens or 0)
 
 
 ERRORS: dict[str, tuple[str, type[LLMError], int | None, str | None]] = {

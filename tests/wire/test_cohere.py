@@ -357,7 +357,7 @@ async def test_errors_over_http(openai_server: OpenAIServer) -> None:
 
 
 async def test_step_prices_by_requested_model(openai_server: OpenAIServer, capture: Captured) -> None:
-    """The reply names no model, so the one that was asked for gives the price: billable tokens make it, used ones are shown."""
+    """The reply names no model, so the one that was asked for is priced: by billable tokens, beside those used."""
     scripted = openai_server.script({"body": json.dumps(WHOLE)})
     config = LLMCallConfig("cohere", "command-a", prompt="hi", extra={"model": scripted})
     async with PRESET.client(api_key="key-of-a-test", base_url=openai_server.base_url) as client:

@@ -48,11 +48,11 @@ def test_usage_is_always_sane(usage: Any) -> None:
 
     read, write, reasoning = seen.cache_read_tokens or 0, seen.cache_write_tokens or 0, seen.reasoning_tokens or 0
     tokens: list[object] = [seen.prompt_tokens, seen.completion_tokens, seen.total_tokens, read, write, reasoning]
-    assert all(isinstance(count, int) and 0 <= count <= LARGEST_ATTRIBUTE for count in tokens)
-    assert read + write <= seen.prompt_tokens
-    assert reasoning <= seen.completion_tokens
-    assert seen.cost_usd is None or 0 <= seen.cost_usd < float("inf")
-    assert (seen.cost_usd is None) == (seen.cost_source is None)
+    known = [count for count in tokens if count is not None]
+    assert all(isinstance(count, int) and 0 <= count <= LARGEST_ATTRIBUTE for count in known)
+    assert read + write <= (seen.prompt_tokens or 0)
+    assert reasoning <= (seen.completion_tokens or 0)
+    assert seen.cost_usd is None
 
 
 @given(st.dictionaries(st.sampled_from(["id", "model", "choices", "usage", "service_tier", "created"]), anything))
@@ -113,18 +113,6 @@ def test_usage_unknown(usage: Any) -> None:
 
     assert not seen.is_known
     assert seen.cost_usd is None
-
-
-@pytest.mark.parametrize(
-    ("cost", "expected"),
-    [(0.0123, 0.0123), (0, 0.0), (-1, None), (True, None), ("0.1", None), ({"total_cost": 1}, None), (None, None)],
-)
-def test_cost_of_the_reply(cost: Any, expected: float | None) -> None:
-    """A cost counts as reported only where it is a number of zero or more."""
-    usage = reply(usage={"prompt_tokens": 1, "cost": cost}).usage
-
-    assert usage.cost_usd == expected
-    assert usage.cost_source == (None if expected is None else "provider")
 
 
 @pytest.mark.parametrize("absent", ["", None, 5, {}])

@@ -27,7 +27,7 @@ class Seen:
     text: str
     calls: tuple[tuple[str, str], ...]
     reasons: tuple[str, ...]
-    tokens: tuple[int, int, int]
+    tokens: tuple[int | None, int | None, int | None]
     parts: tuple[int | None, int | None] = (None, None)
 
 
@@ -52,7 +52,7 @@ def theirs(reply: ChatCompletion) -> Seen:
         message.content or "",
         tuple((call.function.name, json.dumps(json.loads(call.function.arguments))) for call in calls),
         tuple(choice.finish_reason for choice in reply.choices),
-        (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) if usage else (0, 0, 0),
+        (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) if usage else (None, None, None),
         (prompt.cached_tokens if prompt else None, completion.reasoning_tokens if completion else None),
     )
 
@@ -151,6 +151,6 @@ async def accumulated(sdk: AsyncOpenAI, model: str) -> Seen:
         text,
         tuple((name, json.dumps(json.loads(arguments))) for name, arguments in calls.values()),
         tuple(reasons.values()),
-        (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) if usage else (0, 0, 0),
+        (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) if usage else (None, None, None),
         (prompt.cached_tokens if prompt else None, completion.reasoning_tokens if completion else None),
     )

@@ -65,6 +65,8 @@ class ToolCall:
     """The tool's name."""
     arguments: Mapping[str, Any] | str
     """The arguments; as the raw text where that is not a JSON object."""
+    kind: Literal["function", "custom"] = field(default="function", kw_only=True)
+    """Whether the tool gets JSON, or free text as OpenAI's custom tools do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -206,6 +206,8 @@ def arguments_of(arguments: object) -> Mapping[str, Any] | str:
 
 def outgoing_call(call: ToolCall) -> dict[str, Any]:
     """A tool call as Chat Completions spells it, and Cohere after it."""
+    if call.kind == "custom":
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}}
     arguments = call.arguments if isinstance(call.arguments, str) else json.dumps(dict(call.arguments))
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 

@@ -350,7 +350,7 @@ def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
     )
 
 
-def _by_modality(name: str, usage: Mapping[str, Any], *places: str) -> dict[str, int]:
+def _by_modality(name: str, usage: Mapping[str, Any], *places: str) -> dict[str, Any]:
     """The counts of a kind by modality, added up; a modality that is not reported is left out."""
     counts: dict[str, int] = {}
     for detail in (detail for place in places for detail in listed(usage.get(place))):
@@ -486,7 +486,7 @@ class GeminiReader:
         call_id = text_of(call.get("id")) or f"{_MADE_UP_ID}{index}"
         args = call.get("args")
         arguments = args if isinstance(args, str) else mapped(args)
-        signed = SignedToolCall(call_id, name, arguments, signature) if signature else None
+        signed = SignedToolCall(call_id, name, arguments, signature=signature) if signature else None
         self._calls.append(signed or ToolCall(call_id, name, arguments))
         return ToolCallDelta(
             index, call_id, name, arguments if isinstance(arguments, str) else json.dumps(dict(arguments))

@@ -29,6 +29,7 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
+from ._chat_usage import CostFormat, reported_cost, usage_of, with_cost_header
 from ._client import WireClient
 from ._error_bodies import ErrorBody, error_body
 from ._http import HttpPool
@@ -38,7 +39,6 @@ from ._wire import (
     StreamedError,
     Wire,
     arguments_of,
-    cost_of,
     count_of,
     document_of,
     image_url,
@@ -46,7 +46,6 @@ from ._wire import (
     mapped,
     normal_finish,
     outgoing_call,
-    part_of,
     refuse_others,
     text_of,
 )
@@ -85,10 +84,12 @@ class Accent:
     """The parameters it has no place for."""
     path: str = "/chat/completions"
     """The path below the base URL."""
-    hides_output: bool = True
-    """Whether what the total has beyond prompt and completion is output: reasoning, at xAI and Gemini."""
-    cost_key: str | None = None
-    """Where the USD stand in a `cost` that is an object; `None` where only a number is a cost."""
+    hides_output: bool = False
+    """Whether what the total has beyond prompt and completion is known to be output: reasoning, at xAI."""
+    counts_apart: bool = False
+    """Whether reasoning and citations are counted beside the completion, as Perplexity does."""
+    cost: CostFormat | None = None
+    """In which form a reply names its cost; `None` where it is not documented in which unit."""
 
 
 def chat_wire(accent: Accent = Accent()) -> Wire:  # frozen
@@ -99,6 +100,7 @@ def chat_wire(accent: Accent = Accent()) -> Wire:  # frozen
         from_payload=lambda document, request_id: from_payload(document, request_id=request_id, accent=accent),
         new_reader=lambda: ChatReader(accent),
         errors_of=errors_of,
+        with_headers=with_cost_header if accent.cost == "declared" else None,
     )
 
 
@@ -249,14 +251,15 @@ def from_payload(
     if not isinstance(raw_choices, list) or not raw_choices:
         raise LLMResponseError("the reply has no choices", request_id=request_id)
     choices = [mapped(choice) for choice in cast("list[object]", raw_choices)]
-    message = mapped(choices[0].get("message"))
+    message, usage = mapped(choices[0].get("message")), mapped(document.get("usage"))
+    model = text_of(document.get("model"))
     text, thought = _split_content(message.get("content"))
     calls = tuple(_incoming_calls(message))
     raw_reasons = tuple(reason for choice in choices if (reason := text_of(choice.get("finish_reason"))))
     first_reason = text_of(choices[0].get("finish_reason"))
     return LLMResponse(
         text=text,
-        usage=usage_of(mapped(document.get("usage")), accent),
+        usage=_used(usage, model, accent),
         raw=document,
         finish_reasons=raw_reasons,
         finish_reason=normal_finish(_FINISH_REASONS, first_reason, calls_tools=bool(calls)),
@@ -264,9 +267,11 @@ def from_payload(
         refusal=text_of(message.get("refusal")),
         tool_calls=calls,
         response_id=text_of(document.get("id")),
-        response_model=text_of(document.get("model")),
+        response_model=model,
         service_tier=text_of(document.get("service_tier")),
+        price_conditions=_conditions(usage),
         request_id=request_id,
+        reported_cost=reported_cost(usage, accent.cost, accent.provider),
     )
 
 
@@ -293,11 +298,27 @@ def _reasoning(message: Mapping[str, Any]) -> str | None:
     return text_of(message.get("reasoning_content")) or text_of(message.get("reasoning"))
 
 
+def _asked(call: Mapping[str, Any]) -> tuple[str | None, object, bool]:
+    """The tool's name, what it gets, and whether that is free text (`type: custom`) and no JSON."""
+    custom = mapped(call.get("custom"))
+    if custom:
+        return text_of(custom.get("name")), custom.get("input"), True
+    function = mapped(call.get("function"))
+    return text_of(function.get("name")), function.get("arguments"), False
+
+
+def _made_call(call_id: str, name: str, arguments: object, *, is_custom: bool) -> ToolCall:
+    if is_custom:
+        return ToolCall(call_id, name, arguments if isinstance(arguments, str) else "", kind="custom")
+    return ToolCall(call_id, name, arguments_of(arguments))
+
+
 def _incoming_calls(message: Mapping[str, Any]) -> list[ToolCall]:
     calls = [
-        ToolCall(text_of(call.get("id")) or f"call_{number}", name, arguments_of(function.get("arguments")))
+        _made_call(text_of(call.get("id")) or f"call_{number}", name, arguments, is_custom=is_custom)
         for number, call in enumerate(listed(message.get("tool_calls")))
-        if (name := text_of((function := mapped(call.get("function"))).get("name")))
+        for name, arguments, is_custom in (_asked(call),)
+        if name
     ]
     old = mapped(message.get("function_call"))
     if not calls and (name := text_of(old.get("name"))):
@@ -305,51 +326,14 @@ def _incoming_calls(message: Mapping[str, Any]) -> list[ToolCall]:
     return calls
 
 
-def usage_of(usage: Mapping[str, Any], accent: Accent = Accent()) -> LLMUsage:
-    """Tokens as reported; a subset never exceeds its whole, whatever the server says."""
-    prompt = count_of(usage.get("prompt_tokens")) or 0
-    reasoning = mapped(usage.get("completion_tokens_details")).get("reasoning_tokens")
-    completion = _output(usage, prompt, count_of(reasoning)) if accent.hides_output else _reported_output(usage)
-    read = part_of(_cached(usage), prompt)
-    written = mapped(usage.get("prompt_tokens_details")).get("cache_write_tokens")
-    cost = _cost(usage.get("cost"), accent)
-    return LLMUsage(
-        prompt,
-        completion,
-        count_of(usage.get("total_tokens")) or prompt + completion,
-        cost,
-        cost_source=None if cost is None else "provider",
-        cache_read_tokens=read,
-        cache_write_tokens=part_of(written, prompt - (read or 0)),
-        reasoning_tokens=part_of(reasoning, completion),
-    )
+def _used(usage: Mapping[str, Any], model: str | None, accent: Accent) -> LLMUsage:
+    is_gemini = bool(model) and str(model).rpartition("/")[2].startswith("gemini")
+    return usage_of(usage, hides_output=accent.hides_output or is_gemini, counts_apart=accent.counts_apart)
 
 
-def _reported_output(usage: Mapping[str, Any]) -> int:
-    return count_of(usage.get("completion_tokens")) or 0
-
-
-def _output(usage: Mapping[str, Any], prompt: int, reasoning: int | None) -> int:
-    """The output with its reasoning: where the total has room for just that, it was left out of the completion."""
-    completion = _reported_output(usage)
-    hidden = (count_of(usage.get("total_tokens")) or 0) - prompt - completion
-    is_reasoning = hidden > 0 and prompt > 0 and (not reasoning or reasoning == hidden)
-    return completion + hidden if is_reasoning else completion
-
-
-def _cached(usage: Mapping[str, Any]) -> object:
-    """Cache reads: in the details, or beside them at DeepSeek and Mistral."""
-    places = (
-        mapped(usage.get("prompt_tokens_details")).get("cached_tokens"),
-        usage.get("prompt_cache_hit_tokens"),
-        usage.get("num_cached_tokens"),
-    )
-    return next((found for found in places if count_of(found) is not None), None)
-
-
-def _cost(cost: object, accent: Accent) -> float | None:
-    parts = mapped(cost)
-    return cost_of(parts.get(accent.cost_key) if accent.cost_key and parts else cost)
+def _conditions(usage: Mapping[str, Any]) -> dict[str, str]:
+    search = text_of(usage.get("search_type"))
+    return {} if search is None else {"search_type": search}
 
 
 # --- Stream
@@ -363,10 +347,16 @@ class _CallPieces:
     id: str | None = None
     name: str | None = None
     arguments: list[str] = field(default_factory=list[str])
+    is_custom: bool = False
+
+    def whole(self, index: int) -> ToolCall:
+        """The call, once all its pieces have come."""
+        arguments = "".join(self.arguments)
+        return _made_call(self.id or f"call_{index}", self.name or "", arguments, is_custom=self.is_custom)
 
 
 class ChatReader:
-    """Puts a streamed completion together. Only the first choice is streamed out; of the others the end is noted."""
+    """Puts a streamed completion together. Only the first choice is streamed out; the others are in `raw`."""
 
     def __init__(self, accent: Accent = Accent()) -> None:
         self._accent = accent
@@ -379,6 +369,8 @@ class ChatReader:
         self._reasons: dict[int, str] = {}
         self._usage: Mapping[str, Any] = {}
         self._head: dict[str, str] = {}
+        self._others: dict[int, ChatReader] = {}
+        self._document: Mapping[str, Any] = {}
         self._is_done = False
 
     @property
@@ -396,19 +388,29 @@ class ChatReader:
         document = document_of(event)
         if document.get("error") or event.name == "error" or document.get("object") == "error":
             raise StreamedError(errors_of(document))
+        self._document = document
         if len(self._head) < len(_HEAD):
             self._note_head(document)
         if (text := _plain_text(document)) is not None:
             self._begun.add(0)
             self._text.append(text)
             return (TextDelta(text),)
-        # The last usage that is not null wins: it may come in one chunk, in all, or beside the choices.
+        # It may come in one chunk, in all, or beside the choices.
         if usage := mapped(document.get("usage")) or mapped(mapped(document.get("x_groq")).get("usage")):
-            self._usage = usage
+            self._note_usage(usage)
+        if document.get("object") == "chat.completion.done":
+            self._is_done = True  # Perplexity's end mark
         choices = listed(document.get("choices"))
         if len(choices) == 1:
             return self._choice(choices[0])
         return [delta for choice in choices for delta in self._choice(choice)]
+
+    def _note_usage(self, usage: Mapping[str, Any]) -> None:
+        """Counts are cumulative: the last state holds, but a zero, a null or a missing half takes nothing back."""
+        kept = {name: value for name, value in self._usage.items() if value and not usage.get(name)}
+        kept.pop("total_tokens", None)
+        is_half = not kept.keys().isdisjoint({"prompt_tokens", "completion_tokens"})
+        self._usage = {**usage, **kept, **({"total_tokens": None} if is_half else {})} if kept else usage
 
     def _note_head(self, document: Mapping[str, Any]) -> None:
         """Azure's first chunk has neither id nor model."""
@@ -421,7 +423,11 @@ class ChatReader:
         self._begun.add(index)
         if reason := text_of(choice.get("finish_reason")):
             self._reasons[index] = reason
-        return () if index else self._delta(mapped(choice.get("delta")))
+        delta = mapped(choice.get("delta"))
+        if index == 0:
+            return self._delta(delta)
+        self._others.setdefault(index, ChatReader(self._accent))._delta(delta)
+        return ()
 
     def _delta(self, delta: Mapping[str, Any]) -> Sequence[StreamEvent]:
         content = delta.get("content")
@@ -439,13 +445,14 @@ class ChatReader:
         return deltas
 
     def _call_delta(self, call: Mapping[str, Any]) -> ToolCallDelta:
-        function, call_id = mapped(call.get("function")), text_of(call.get("id"))
-        index = self._index_of(count_of(call.get("index")), call_id, text_of(function.get("name")))
+        call_id = text_of(call.get("id"))
+        name, arguments, is_custom = _asked(call)
+        index = self._index_of(count_of(call.get("index")), call_id, name)
         pieces = self._calls.setdefault(index, _CallPieces())
         is_first = pieces.name is None
         pieces.id = pieces.id or call_id
-        pieces.name = pieces.name or text_of(function.get("name"))
-        arguments = function.get("arguments")
+        pieces.name = pieces.name or name
+        pieces.is_custom = pieces.is_custom or is_custom
         piece = arguments if isinstance(arguments, str) else json.dumps(arguments) if arguments else ""
         pieces.arguments.append(piece)
         return ToolCallDelta(index, pieces.id if is_first else None, pieces.name if is_first else None, piece)
@@ -478,24 +485,45 @@ class ChatReader:
         return max(self._calls, default=-1) + 1
 
     def response(self, request_id: str | None) -> LLMResponse:
-        calls = tuple(
-            ToolCall(pieces.id or f"call_{index}", pieces.name, arguments_of("".join(pieces.arguments)))
-            for index, pieces in sorted(self._calls.items())
-            if pieces.name
-        )
+        calls, model = self._whole_calls(), self._head.get("model")
         return LLMResponse(
             "".join(self._text),
-            usage_of(self._usage, self._accent),
+            _used(self._usage, model, self._accent),
+            self._raw(),
             finish_reasons=tuple(reason for _, reason in sorted(self._reasons.items())),
             finish_reason=normal_finish(_FINISH_REASONS, self._reasons.get(0), calls_tools=bool(calls)),
             reasoning="".join(self._reasoning) or None,
             refusal="".join(self._refusal) or None,
             tool_calls=calls,
             response_id=self._head.get("id"),
-            response_model=self._head.get("model"),
+            response_model=model,
             service_tier=self._head.get("service_tier"),
+            price_conditions=_conditions(self._usage),
             request_id=request_id,
+            reported_cost=reported_cost(self._usage, self._accent.cost, self._accent.provider),
         )
+
+    def _whole_calls(self) -> tuple[ToolCall, ...]:
+        return tuple(pieces.whole(index) for index, pieces in sorted(self._calls.items()) if pieces.name)
+
+    def _raw(self) -> dict[str, Any]:
+        """The document that a whole reply would have been."""
+        choices = [
+            {"index": index, "message": reader._message(), "finish_reason": self._reasons.get(index)}
+            for index, reader in sorted({0: self, **self._others}.items())
+        ]
+        raw = {**self._document, **self._head, "object": "chat.completion", "choices": choices, "usage": self._usage}
+        return {name: value for name, value in raw.items() if name != "obfuscation"}
+
+    def _message(self) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(self._text) or None}
+        if self._reasoning:
+            message["reasoning_content"] = "".join(self._reasoning)
+        if self._refusal:
+            message["refusal"] = "".join(self._refusal)
+        if calls := self._whole_calls():
+            message["tool_calls"] = [outgoing_call(call) for call in calls]
+        return message
 
 
 def _plain_text(document: Any) -> str | None:

@@ -6,6 +6,7 @@ A preset is data; adding one takes no code. Base URLs and variables are those th
 
 from __future__ import annotations
 
+from ._chat_usage import CostFormat
 from ._preset import Preset
 from .openai import Accent, ChatClient, chat_wire
 
@@ -20,8 +21,9 @@ def _compatible(
     refuses: frozenset[str] = frozenset(),
     asks_for_usage: bool = True,
     url_variables: tuple[str, ...] = (),
-    hides_output: bool = True,
-    cost_key: str | None = None,
+    hides_output: bool = False,
+    counts_apart: bool = False,
+    cost: CostFormat | None = None,
     reports_cost: bool = False,
 ) -> Preset:
     """A server of the compatible family; without key variables it needs no key."""
@@ -32,7 +34,8 @@ def _compatible(
         asks_for_usage=asks_for_usage,
         refuses=refuses,
         hides_output=hides_output,
-        cost_key=cost_key,
+        counts_apart=counts_apart,
+        cost=cost,
     )
     return Preset(
         name=name,
@@ -48,18 +51,30 @@ def _compatible(
 
 
 PRESETS: tuple[Preset, ...] = (
-    _compatible("openai_compatible", None, url_variables=("OPENAI_COMPATIBLE_BASE_URL",), cost_key="total_cost"),
-    _compatible("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", reports_cost=True),
+    _compatible("openai_compatible", None, url_variables=("OPENAI_COMPATIBLE_BASE_URL",)),
+    _compatible(
+        "openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", cost="openrouter", reports_cost=True
+    ),
     _compatible("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", refuses=frozenset({"top_k"})),
     _compatible("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY", refuses=frozenset({"top_k", "seed"})),
     _compatible("together", "https://api.together.xyz/v1", "TOGETHER_API_KEY"),
-    _compatible("xai", "https://api.x.ai/v1", "XAI_API_KEY", telemetry_name="x_ai", refuses=frozenset({"top_k"})),
+    _compatible(
+        "xai",
+        "https://api.x.ai/v1",
+        "XAI_API_KEY",
+        telemetry_name="x_ai",
+        refuses=frozenset({"top_k"}),
+        hides_output=True,
+        cost="xai",
+        reports_cost=True,
+    ),
     _compatible(
         "perplexity",
         "https://api.perplexity.ai",
         "PERPLEXITY_API_KEY",
         refuses=frozenset({"seed", "stop"}),
-        cost_key="total_cost",
+        counts_apart=True,
+        cost="perplexity",
         reports_cost=True,
     ),
     _compatible(
@@ -70,7 +85,6 @@ PRESETS: tuple[Preset, ...] = (
         seed="random_seed",
         asks_for_usage=False,
         refuses=frozenset({"top_k"}),
-        hides_output=False,  # audio of the prompt is in the total and in nothing else
     ),
     _compatible("vllm", "http://localhost:8000/v1", url_variables=("VLLM_BASE_URL",)),
     _compatible("llama_cpp", "http://localhost:8080/v1", url_variables=("LLAMA_CPP_BASE_URL",)),

@@ -1,0 +1,265 @@
+"""What a Chat Completions reply used and what it says that it cost, in each server's spelling.
+
+Sources, as of 2026-11: OpenAI API reference, "The chat completion object"; OpenRouter, "Usage accounting" and "BYOK";
+Perplexity API reference, "Chat completions"; xAI, "Cost tracking" and "Reasoning"; DeepSeek, "Context caching"; Groq,
+"API reference"; Mistral API reference; LiteLLM, "Response headers".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from ....runtime.faults import Once
+from ..types import LLMResponse, LLMUsage, ReportedCost
+from ._wire import cost_of, count_of, mapped, part_of, text_of
+
+log = logging.getLogger(__name__)
+
+CostFormat = Literal["openrouter", "perplexity", "xai", "declared"]
+"""In which documented form a reply names its cost; `declared` where the user says the unit."""
+
+_XAI_TICKS_PER_USD = 10**10
+_MODALITIES = ("text", "audio", "image", "video")
+
+
+# --- Tokens
+
+
+def usage_of(usage: Mapping[str, Any], *, hides_output: bool = False, counts_apart: bool = False) -> LLMUsage:
+    """Tokens as reported; a subset never exceeds its whole, whatever the server says.
+
+    Args:
+        usage: the reply's `usage`.
+        hides_output: whether what the total has beyond prompt and completion is known to be output.
+        counts_apart: whether reasoning and citations are known to be counted beside the completion.
+    """
+    read, written = _cache_read(usage), _cache_written(usage)
+    prompt = _input(usage, read, written)
+    reasoning = _reasoning(usage)
+    completion = _output(usage, reasoning, prompt, hides_output=hides_output, counts_apart=counts_apart)
+    total = count_of(usage.get("total_tokens"))
+    if not total:
+        total = None if prompt is None or completion is None else prompt + completion
+    read = None if read is None else min(read, prompt or 0)
+    lifetimes = mapped(usage.get("cache_creation"))
+    return LLMUsage(
+        prompt,
+        completion,
+        total,
+        cache_read_tokens=read,
+        cache_write_tokens=part_of(written, max((prompt or 0) - (read or 0), 0)),
+        cache_write_5m_tokens=part_of(lifetimes.get("ephemeral_5m_input_tokens"), written or 0),
+        cache_write_1h_tokens=part_of(lifetimes.get("ephemeral_1h_input_tokens"), written or 0),
+        reasoning_tokens=part_of(reasoning, completion or 0),
+        input_audio_seconds=cost_of(usage.get("prompt_audio_seconds")),
+        output_citation_tokens=part_of(usage.get("citation_tokens"), completion or 0) if counts_apart else None,
+        **_modalities(usage),
+        **_server_tools(usage),
+    )
+
+
+def _modalities(usage: Mapping[str, Any]) -> dict[str, Any]:
+    given = mapped(usage.get("prompt_tokens_details"))
+    places = (
+        ("input_{}_tokens", given),
+        ("output_{}_tokens", mapped(usage.get("completion_tokens_details"))),
+        ("cache_{}_read_tokens", mapped(given.get("cached_tokens_details"))),
+    )
+    return {
+        name.format(modality): count
+        for name, details in places
+        for modality in _MODALITIES
+        if details and (count := count_of(details.get(f"{modality}_tokens"))) is not None
+    }
+
+
+_SERVER_TOOLS = {
+    "web_searches": ("web_search_requests", "web_search_calls", "SERVER_SIDE_TOOL_WEB_SEARCH"),
+    "social_searches": ("x_search_calls", "SERVER_SIDE_TOOL_X_SEARCH"),
+    "code_executions": ("code_interpreter_calls", "code_execution_requests", "SERVER_SIDE_TOOL_CODE_EXECUTION"),
+    "storage_searches": ("file_search_calls", "SERVER_SIDE_TOOL_COLLECTIONS_SEARCH"),
+}
+_SERVER_TOOL_PLACES = (
+    "server_tool_use",
+    "server_tool_use_details",
+    "server_side_tool_usage_details",
+    "server_side_tool_usage",
+)
+
+
+def _server_tools(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Tools that the provider ran itself and charges for, by the names of OpenRouter, xAI and Perplexity."""
+    counts: dict[str, int] = {}
+    for place in _SERVER_TOOL_PLACES:
+        for field, names in _SERVER_TOOLS.items():
+            for name in names:
+                if (count := count_of(mapped(usage.get(place)).get(name))) is not None:
+                    counts.setdefault(field, count)
+    if (queries := count_of(usage.get("num_search_queries"))) is not None:
+        counts.setdefault("web_searches", queries)
+    return counts
+
+
+def _first(*counts: object) -> int | None:
+    """The first count that is more than zero, else a zero that was reported."""
+    known = [count for value in counts if (count := count_of(value)) is not None]
+    return next((count for count in known if count), known[0] if known else None)
+
+
+def _cache_read(usage: Mapping[str, Any]) -> int | None:
+    """Cache reads: beside the details, in them, or in the words of DeepSeek and Mistral."""
+    return _first(
+        usage.get("cache_read_input_tokens"),
+        usage.get("cached_tokens"),
+        mapped(usage.get("prompt_tokens_details")).get("cached_tokens"),
+        usage.get("prompt_cache_hit_tokens"),
+        usage.get("num_cached_tokens"),
+    )
+
+
+def _cache_written(usage: Mapping[str, Any]) -> int | None:
+    details, lifetimes = mapped(usage.get("prompt_tokens_details")), mapped(usage.get("cache_creation"))
+    parts = [count_of(lifetimes.get(f"ephemeral_{age}_input_tokens")) for age in ("5m", "1h")]
+    return _first(
+        usage.get("cache_creation_input_tokens"),
+        usage.get("cache_write_input_tokens"),
+        details.get("cache_write_tokens"),
+        details.get("cache_creation_tokens"),
+        sum(count or 0 for count in parts) if any(parts) else None,
+    )
+
+
+def _input(usage: Mapping[str, Any], read: int | None, written: int | None) -> int | None:
+    """The input with its cached part. A proxy in front of Anthropic may leave that out; the total tells."""
+    prompt = count_of(usage.get("prompt_tokens"))
+    if prompt is None or not (read or written):
+        return prompt
+    total, completion = count_of(usage.get("total_tokens")), count_of(usage.get("completion_tokens")) or 0
+    left_out = (read or 0) + (written or 0), read or 0, written or 0
+    if not total:
+        return prompt + left_out[0] if left_out[0] > prompt and _is_beside(usage) else prompt
+    return prompt + next((part for part in left_out if part and total == prompt + completion + part), 0)
+
+
+def _is_beside(usage: Mapping[str, Any]) -> bool:
+    """Whether the cache's counts are spelled as Anthropic does, whose input leaves them out."""
+    return "cache_read_input_tokens" in usage or "cache_creation_input_tokens" in usage
+
+
+def _reasoning(usage: Mapping[str, Any]) -> int | None:
+    details = mapped(usage.get("completion_tokens_details"))
+    return _first(details.get("reasoning_tokens"), usage.get("reasoning_tokens"))
+
+
+def _output(
+    usage: Mapping[str, Any], reasoning: int | None, prompt: int | None, *, hides_output: bool, counts_apart: bool
+) -> int | None:
+    """The output with its reasoning, which some servers leave out of the completion but not of the total."""
+    completion = count_of(usage.get("completion_tokens"))
+    if completion is None:
+        return None
+    if counts_apart:
+        return completion + (reasoning or 0) + (count_of(usage.get("citation_tokens")) or 0)
+    hidden = (count_of(usage.get("total_tokens")) or 0) - (prompt or 0) - completion
+    if hidden <= 0 or not prompt:
+        return completion
+    is_said = reasoning == hidden
+    is_known = hides_output and not reasoning
+    return completion + hidden if is_said or is_known else completion
+
+
+# --- Cost
+
+
+def reported_cost(usage: Mapping[str, Any], form: CostFormat | None, provider: str) -> ReportedCost | None:
+    """What the reply says that it cost, where its unit is documented or declared; else it is ignored, with one line."""
+    if form == "xai":
+        ticks = count_of(usage.get("cost_in_usd_ticks"))
+        return None if ticks is None else ReportedCost(usd=ticks / _XAI_TICKS_PER_USD)
+    cost = usage.get("cost")
+    if cost is None:
+        return None
+    if form is None:
+        ignore_cost(provider, "its unit is not documented; pass cost_unit='USD' to the factory if it is USD")
+        return None
+    return _READ[form](usage, cost, provider)
+
+
+_IGNORED = Once()
+"""Servers of which the log said that the cost in their replies is ignored."""
+
+
+def ignore_cost(provider: str, why: str) -> None:
+    """Say once a server that the cost in its replies is not believed."""
+    if _IGNORED.is_new(provider, why):
+        log.warning("the cost in the replies of %s is ignored: %s", provider, why)
+
+
+def _openrouter(usage: Mapping[str, Any], cost: object, provider: str) -> ReportedCost | None:
+    """USD; with a key of the user's own it is OpenRouter's fee, beside what the provider charges."""
+    usd, details = cost_of(cost), mapped(usage.get("cost_details"))
+    if usd is None:
+        return None
+    given = cost_of(details.get("upstream_inference_prompt_cost"))
+    made = cost_of(details.get("upstream_inference_completions_cost"))
+    if not usage.get("is_byok"):
+        is_split = given is not None and made is not None and abs(given + made - usd) <= 1e-9 * max(usd, 1e-9)
+        return ReportedCost(usd=usd, input_usd=given, output_usd=made) if is_split else ReportedCost(usd=usd)
+    upstream = cost_of(details.get("upstream_inference_cost"))
+    if not upstream:
+        return ReportedCost(usd=None, fees_usd=usd)
+    return ReportedCost(usd=usd + upstream, fees_usd=usd, input_usd=given, output_usd=made)
+
+
+def _perplexity(usage: Mapping[str, Any], cost: object, provider: str) -> ReportedCost | None:
+    parts = mapped(cost)
+    usd = cost_of(parts.get("total_cost"))
+    if usd is None:
+        return None
+    given, made = _sum(parts, "input_tokens_cost"), _sum(parts, *_PERPLEXITY_OUTPUT)
+    if given is None or made is None or given + made > usd * (1 + 1e-9):
+        return ReportedCost(usd=usd)
+    return ReportedCost(usd=usd, input_usd=given, output_usd=made, fees_usd=max(usd - given - made, 0.0))
+
+
+_PERPLEXITY_OUTPUT = ("output_tokens_cost", "reasoning_tokens_cost", "citation_tokens_cost")
+
+
+def _sum(parts: Mapping[str, Any], *names: str) -> float | None:
+    known = [value for name in names if (value := cost_of(parts.get(name))) is not None]
+    return sum(known) if known else None
+
+
+def _declared(usage: Mapping[str, Any], cost: object, provider: str) -> ReportedCost | None:
+    """USD by the user's word; a currency that the reply itself names must agree."""
+    parts = mapped(cost)
+    currency = text_of(parts.get("currency")) or text_of(usage.get("cost_currency")) or text_of(usage.get("currency"))
+    if currency is not None and currency.upper() != "USD":
+        ignore_cost(provider, "it is not in USD")
+        return None
+    usd = cost_of(parts.get("total_cost") if parts else cost)
+    return None if usd is None else ReportedCost(usd=usd, is_declared=True)
+
+
+_READ: Mapping[CostFormat, Callable[[Mapping[str, Any], object, str], ReportedCost | None]] = {
+    "openrouter": _openrouter,
+    "perplexity": _perplexity,
+    "declared": _declared,
+}
+
+
+def with_cost_header(response: LLMResponse, headers: Mapping[str, str]) -> LLMResponse:
+    """The cost in LiteLLM's header, for a server whose unit is declared. A stream's header comes before its cost."""
+    if response.reported_cost is not None:
+        return response
+    try:
+        usd = cost_of(float(headers.get("x-litellm-response-cost", "")))
+    except ValueError:
+        return response
+    is_stream = headers.get("content-type", "").startswith("text/event-stream")
+    if usd is None or (is_stream and usd == 0):
+        return response
+    return replace(response, reported_cost=ReportedCost(usd=usd, is_declared=True))
