@@ -55,10 +55,6 @@ class Cost(NamedTuple):
     table: str | None = None
     """Which price data it comes from."""
 
-    def marked(self, partial: tuple[str, ...], table: str) -> Cost:
-        """The same with what has no rate, and the price data's version."""
-        return Cost(self.usd, self.input_usd, self.output_usd, self.fees_usd, partial, table)
-
     @classmethod
     def of_units(cls, for_input: int, for_output: int, fees: int) -> Cost:
         """A cost from sums in units of 1 / (`_SCALE` * `_MILLION`) USD."""
@@ -302,7 +298,8 @@ class PriceTable:
         partial = unpriced_parts(usage, rates.priced) + assumed
         if conditions:
             partial += found.unpriced(conditions, at)
-        return cost.marked(partial, self._data_version())
+        usd, input_usd, output_usd, fees_usd, _, _ = cost
+        return Cost(usd, input_usd, output_usd, fees_usd, partial, self._data_version())
 
     def _sum(
         self, found: _Matched, rates: Rates, usage: LLMUsage, at: datetime, conditions: Mapping[str, str]
