@@ -348,7 +348,7 @@ async def test_pricing_takes_no_time_of_the_span(capture: Captured, monkeypatch:
         await asyncio.sleep(0.05)
         ended.append(1)
 
-    monkeypatch.setattr("tracemind_otel.steps.call.price_call", slow_price)
+    monkeypatch.setattr("tracemind_otel.ai.llm.pricing.price_call", slow_price)
     span = await span_of(capture, REPLY)
     assert ended == [1]
     assert span.end_time is not None

@@ -18,6 +18,7 @@ from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import AF_INET, SOCK_STREAM, socket
@@ -37,6 +38,8 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import tracemind_otel as tm
 from tests.support import Captured
+from tracemind_otel.ai.llm.pricing import price_reply
+from tracemind_otel.ai.llm.types import LLMResponse, LLMUsage, ReportedCost
 from tracemind_otel.errors import ConfigError
 from tracemind_otel.otel import setup
 from tracemind_otel.otel.providers import configured_providers
@@ -427,6 +430,15 @@ def test_prices_are_set(capture: Captured, tmp_path: Path) -> None:
         assert tm.estimate_cost("any", "house", 1_000_000, 1_000_000) == 3.0
     with pytest.raises(ConfigError, match="'input'"):
         tm.configure(prices=[{"model": "house", "output": 1}], **providers)
+
+
+async def test_prices_can_win_over_the_reply(capture: Captured) -> None:
+    """`prices_over_reply=True` lets one's own prices win over a cost that the reply names."""
+    providers: dict[str, Any] = {"tracer_provider": capture.tracer_provider, "meter_provider": capture.meter_provider}
+    reply = LLMResponse("", LLMUsage(1_000_000, 0, 1_000_000), reported_cost=ReportedCost(usd=0.5))
+    with tm.configure(prices=[{"model": "house", "input": 1, "output": 2}], prices_over_reply=True, **providers):
+        usage = await price_reply("any", ("house",), reply, at=datetime.now(UTC))
+    assert (usage.cost_usd, usage.cost_source) == (1.0, "override")
 
 
 def test_grpc() -> None:
