@@ -47,7 +47,7 @@ SIGNATURES: list[tuple[Any, str]] = [
     (tm.step, "(function=None, /, **options)"),
     (tm.tool, "(function=None, /, **options)"),
     (tm.agent, "(function=None, /, **options)"),
-    (LLMClientFactory.make, "(provider, *, api_key=None, base_url=None)"),
+    (LLMClientFactory.make, "(provider, *, api_key=None, base_url=None, **options)"),
     (LLMClientFactory.register, "(name, factory)"),
     (AsyncLLMClient.complete, "(self, req)"),
     (AsyncLLMClient.aclose, "(self)"),

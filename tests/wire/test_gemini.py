@@ -26,13 +26,13 @@ from tracemind_otel.ai.llm.providers.gemini import (
     PRESET,
     GeminiReader,
     SignedToolCall,
-    VertexLLMClient,
     errors_of,
     from_payload,
     path_of,
     to_payload,
     usage_of,
 )
+from tracemind_otel.ai.llm.providers.vertex import VertexLLMClient
 from tracemind_otel.ai.llm.types import (
     Finish,
     Image,

@@ -61,7 +61,7 @@ class Call:
     ) -> None:
         self.cfg = cfg
         self.request = request
-        self.client = client
+        self.client = client = client.for_model(request.model)
         self.retries = 0
         self._policy = _policy(cfg.max_retries)
         self._ends_at = None if cfg.deadline_ms is None else time.monotonic() + cfg.deadline_ms / 1000.0

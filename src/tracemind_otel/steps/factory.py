@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from typing import Unpack
 
 from ..ai.llm import providers
 from ..ai.llm.client import AsyncLLMClient
+from ..ai.llm.providers._options import ClientOptions
 from ..ai.llm.types import ClientStreamEvent, LLMRequest, LLMResponse
 from ..errors import ConfigError, LLMClientError, LLMError
 
@@ -15,13 +17,22 @@ class LLMClientFactory:
     """Makes clients by provider name."""
 
     @staticmethod
-    def make(provider: str, *, api_key: str | None = None, base_url: str | None = None) -> AsyncLLMClient:
+    def make(
+        provider: str, *, api_key: str | None = None, base_url: str | None = None, **options: Unpack[ClientOptions]
+    ) -> AsyncLLMClient:
         """The client for a provider. Inside an event loop it is reused, and closed when the loop ends.
+
+        Args:
+            provider: its name.
+            api_key: the key; the default is in the provider's environment variables.
+            base_url: the server; the default is in the provider's environment variables, else the provider's own.
+            options: of the other `ClientOptions` those that the provider takes.
 
         Raises:
             UnknownProviderError: no such provider; the message lists those there are.
+            ConfigError: the provider does not take an option; the message says which do.
         """
-        return providers.make(provider, api_key=api_key, base_url=base_url)
+        return providers.make(provider, api_key=api_key, base_url=base_url, **options)
 
     @staticmethod
     def register(name: str, factory: providers.ClientFactory) -> None:

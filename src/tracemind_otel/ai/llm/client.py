@@ -32,6 +32,10 @@ class AsyncLLMClient(abc.ABC):
     reports_cost: bool = False
     """Whether its replies name what they cost: then a budget admits a call whose price it does not know."""
 
+    def for_model(self, model: str) -> AsyncLLMClient:
+        """The client that serves a model: this one, unless a model decides which format is spoken."""
+        return self
+
     @abc.abstractmethod
     async def complete(self, req: LLMRequest) -> LLMResponse:
         """Make one attempt and return the whole reply.

@@ -9,20 +9,24 @@ import logging
 import os
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from ....errors import ConfigError, UnknownProviderError
 from ..client import AsyncLLMClient
-from . import anthropic, azure_openai, cohere, gemini, ollama, openai_responses
+from . import anthropic, azure_openai, cohere, gemini, ollama, openai_responses, vertex
 from ._http import shared_pools
 from ._loop import PerLoop
+from ._options import ClientOptions, TokenCallback, given_options, key_of_options, options_taken_by
 from ._preset import Preset
 from .fake import FakeLLMClient
 from .openai import OpenAILLMClient
 from .presets import PRESETS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from importlib.metadata import EntryPoint
+
+    import httpx
 
 __all__ = ["FakeLLMClient", "OpenAILLMClient"]
 
@@ -33,7 +37,10 @@ ENTRY_POINT_GROUP = "tracemind_otel.providers"
 
 
 class ClientFactory(Protocol):
-    """Makes a client; an `AsyncLLMClient` class with these two options is one."""
+    """Makes a client; an `AsyncLLMClient` class with these two options is one.
+
+    It gets those of the other `ClientOptions` that it has a parameter for.
+    """
 
     def __call__(self, *, api_key: str | None = None, base_url: str | None = None) -> AsyncLLMClient:
         """Make a client; `None` leaves a value to the provider's environment variables."""
@@ -42,9 +49,11 @@ class ClientFactory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    factory: ClientFactory
+    factory: Callable[..., AsyncLLMClient]
     environment: tuple[str, ...] = ()
     """Variables the factory reads; a client is made anew when one of them has changed."""
+    options: frozenset[str] = frozenset()
+    """The options it takes beside its key and base URL."""
 
 
 def _fake(*, api_key: str | None = None, base_url: str | None = None) -> AsyncLLMClient:
@@ -54,36 +63,99 @@ def _fake(*, api_key: str | None = None, base_url: str | None = None) -> AsyncLL
     return FakeLLMClient()
 
 
-def _openai(*, api_key: str | None = None, base_url: str | None = None) -> AsyncLLMClient:
-    return OpenAILLMClient(api_key, base_url, timeout_s=None, pools=shared_pools)
+def _openai(
+    *,
+    api_key: str | None = None,
+    base_url: str | None = None,
+    provider_name: str | None = None,
+    http_client: httpx.AsyncClient | None = None,
+) -> AsyncLLMClient:
+    return OpenAILLMClient(
+        api_key, base_url, timeout_s=None, provider_name=provider_name, http_client=http_client, pools=shared_pools
+    )
 
 
-def _azure(*, api_key: str | None = None, base_url: str | None = None) -> AsyncLLMClient:
-    return azure_openai.azure_client(api_key=api_key, base_url=base_url, pools=shared_pools)
+def _azure_factory(make_client: Callable[..., AsyncLLMClient]) -> Callable[..., AsyncLLMClient]:
+    def make_azure(
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        provider_name: str | None = None,
+        api_version: str | None = None,
+        http_client: httpx.AsyncClient | None = None,
+    ) -> AsyncLLMClient:
+        return make_client(
+            api_key=api_key,
+            base_url=base_url,
+            provider_name=provider_name,
+            api_version=api_version,
+            http_client=http_client,
+            pools=shared_pools,
+        )
+
+    return make_azure
 
 
-def _ollama(*, api_key: str | None = None, base_url: str | None = None) -> AsyncLLMClient:
-    return ollama.ollama_client(api_key=api_key, base_url=base_url, pools=shared_pools)
+def _ollama(
+    *,
+    api_key: str | None = None,
+    base_url: str | None = None,
+    provider_name: str | None = None,
+    http_client: httpx.AsyncClient | None = None,
+) -> AsyncLLMClient:
+    return ollama.ollama_client(
+        api_key=api_key, base_url=base_url, provider_name=provider_name, http_client=http_client, pools=shared_pools
+    )
+
+
+def _vertex(
+    *,
+    api_key: str | None = None,
+    base_url: str | None = None,
+    project: str | None = None,
+    location: str | None = None,
+    token: TokenCallback | None = None,
+    http_client: httpx.AsyncClient | None = None,
+) -> AsyncLLMClient:
+    if api_key is not None:
+        raise ConfigError("api_key: provider 'vertex' takes none; pass token=, a function that gives an access token")
+    return vertex.VertexLLMClient(
+        project=project, location=location, token=token, base_url=base_url, http_client=http_client, pools=shared_pools
+    )
 
 
 _PRESETS = (*PRESETS, openai_responses.PRESET, anthropic.PRESET, gemini.PRESET, cohere.PRESET)
 
 
-def _factory_of(preset: Preset) -> ClientFactory:
-    def make_client(*, api_key: str | None = None, base_url: str | None = None) -> AsyncLLMClient:
-        return preset.client(api_key, base_url, pools=shared_pools)
+def _factory_of(preset: Preset) -> Callable[..., AsyncLLMClient]:
+    def make_client(
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        provider_name: str | None = None,
+        http_client: httpx.AsyncClient | None = None,
+    ) -> AsyncLLMClient:
+        return preset.client(
+            api_key, base_url, provider_name=provider_name, http_client=http_client, pools=shared_pools
+        )
 
     return make_client
 
 
+def _entry(factory: Callable[..., AsyncLLMClient], *environment: str) -> _Entry:
+    return _Entry(factory, environment, options_taken_by(factory))
+
+
 _entries: dict[str, _Entry] = {
-    "fake": _Entry(_fake),
-    "local": _Entry(_fake),
-    "openai": _Entry(_openai, ("OPENAI_API_KEY", "OPENAI_BASE_URL")),
-    "azure_openai": _Entry(_azure, azure_openai.ENVIRONMENT),
-    "ollama": _Entry(_ollama, ollama.PRESET.environment),
+    "fake": _entry(_fake),
+    "local": _entry(_fake),
+    "openai": _entry(_openai, "OPENAI_API_KEY", "OPENAI_BASE_URL"),
+    "azure_openai": _entry(_azure_factory(azure_openai.azure_client), *azure_openai.ENVIRONMENT),
+    "azure_openai_responses": _entry(_azure_factory(azure_openai.azure_responses_client), *azure_openai.ENVIRONMENT),
+    "ollama": _entry(_ollama, *ollama.PRESET.environment),
+    "vertex": _entry(_vertex, *vertex.ENVIRONMENT),
 }
-_entries.update({preset.name: _Entry(_factory_of(preset), preset.environment) for preset in _PRESETS})
+_entries.update({preset.name: _entry(_factory_of(preset), *preset.environment) for preset in _PRESETS})
 _adding = threading.Lock()
 _plugins_are_loaded = False
 
@@ -102,7 +174,7 @@ def register(name: str, factory: ClientFactory) -> None:
         inspect.signature(factory).bind(api_key=None, base_url=None)
     except TypeError:
         raise ConfigError(f"provider {name!r}: the factory must take api_key= and base_url=") from None
-    _add(name.strip().lower(), _Entry(factory))
+    _add(name.strip().lower(), _entry(factory))
 
 
 def _add(name: str, entry: _Entry) -> None:
@@ -145,7 +217,7 @@ def names() -> list[str]:
     return sorted(_entries)
 
 
-_ClientKey = tuple[_Entry, str | None, str | None, tuple[str | None, ...]]
+_ClientKey = tuple[_Entry, str | None, str | None, tuple[tuple[str, object], ...], tuple[str | None, ...]]
 
 
 async def _close_all(clients: dict[_ClientKey, AsyncLLMClient]) -> None:
@@ -159,22 +231,36 @@ async def _close_all(clients: dict[_ClientKey, AsyncLLMClient]) -> None:
 _clients: PerLoop[dict[_ClientKey, AsyncLLMClient]] = PerLoop(dict, _close_all)
 
 
-def make(name: str, *, api_key: str | None = None, base_url: str | None = None) -> AsyncLLMClient:
+def make(
+    name: str, *, api_key: str | None = None, base_url: str | None = None, **options: Unpack[ClientOptions]
+) -> AsyncLLMClient:
     """The running loop's client for these arguments, made on first use and closed when the loop ends.
 
     Outside a loop every call makes a client, which is the caller's to close.
 
     Raises:
         UnknownProviderError: no such provider; the message lists those there are.
+        ConfigError: the provider does not take an option; the message says which do.
     """
     entry = _find(name)
+    given = given_options(options)
+    _refuse_others(name, entry, given)
     if not _in_loop():
-        return entry.factory(api_key=api_key, base_url=base_url)
+        return entry.factory(api_key=api_key, base_url=base_url, **given)
     clients = _clients.get()
-    key = (entry, api_key, base_url, tuple(os.environ.get(variable) for variable in entry.environment))
+    environment = tuple(os.environ.get(variable) for variable in entry.environment)
+    key = (entry, api_key, base_url, key_of_options(given), environment)
     if key not in clients:
-        clients[key] = entry.factory(api_key=api_key, base_url=base_url)
+        clients[key] = entry.factory(api_key=api_key, base_url=base_url, **given)
     return clients[key]
+
+
+def _refuse_others(name: str, entry: _Entry, options: dict[str, Any]) -> None:
+    for option in options:
+        if option not in entry.options:
+            takers = [known for known in names() if option in _entries[known].options]
+            who = f"those that do are {', '.join(takers)}" if takers else "no provider does"
+            raise ConfigError(f"{option}: provider {name!r} does not take it; {who}")
 
 
 def _in_loop() -> bool:

@@ -10,6 +10,7 @@ from ....errors import ConfigError
 from ._client import WireClient
 from ._http import HttpPool
 from ._loop import PerLoop
+from ._names import telemetry_name_of
 from ._wire import Wire
 
 if TYPE_CHECKING:
@@ -53,11 +54,14 @@ class Preset:
         api_key: str | None = None,
         base_url: str | None = None,
         *,
+        provider_name: str | None = None,
         timeout_s: float | None = None,
         http_client: httpx.AsyncClient | None = None,
         pools: PerLoop[HttpPool] | None = None,
     ) -> WireClient:
         """A client for the provider; arguments win over variables, these over what is known here.
+
+        With a `provider_name` it is another's server that speaks the format: that one's prices hold.
 
         Raises:
             ConfigError: there is no base URL, or one that cannot be used.
@@ -69,8 +73,8 @@ class Preset:
         variables = " or ".join(self.key_variables) or "api_key"
         client = self.client_class(
             self.wire,
-            provider_name=self.name,
-            telemetry_name=self.telemetry_name,
+            provider_name=provider_name or self.name,
+            telemetry_name=telemetry_name_of(provider_name) if provider_name else self.telemetry_name,
             base_url=url,
             key=api_key or _first_set(self.key_variables),
             key_header=self.key_header,

@@ -1,22 +1,26 @@
-"""Azure OpenAI: Chat Completions at an endpoint of the user's own.
+"""Azure OpenAI: Chat Completions and Responses at an endpoint of the user's own.
 
 Source: Microsoft Learn, "Azure OpenAI in Microsoft Foundry Models": v1 API and the data plane inference reference
-(`/openai/deployments/{deployment}/chat/completions?api-version=...`), as of 2026-11. A request names the deployment
+(`/openai/deployments/{deployment}/chat/completions?api-version=...`,
+`/openai/responses?api-version=...`), as of 2026-11. A request names the deployment
 as its model; the reply names the real model, and that one has the price.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ....errors import ConfigError
 from ..types import LLMRequest
+from . import openai_responses
 from ._client import WireClient
 from ._http import HttpPool, base_url_of
 from ._loop import PerLoop
+from ._names import telemetry_name_of
 from ._wire import Wire
 from .openai import Accent, chat_wire
 
@@ -38,6 +42,7 @@ def azure_client(
     base_url: str | None = None,
     ad_token: str | None = None,
     api_version: str | None = None,
+    provider_name: str | None = None,
     timeout_s: float | None = None,
     http_client: httpx.AsyncClient | None = None,
     pools: PerLoop[HttpPool] | None = None,
@@ -51,6 +56,7 @@ def azure_client(
             over a key that is in the environment too, as in OpenAI's SDK. It is not renewed here.
         api_version: asks for the older surface with a path for each deployment; the default is
             `OPENAI_API_VERSION`. An endpoint that ends in `/openai/v1` has no versions, and the variable is not read.
+        provider_name: whose prices hold, and who the span names; the default is Azure.
         timeout_s: seconds for one `complete`; `None` leaves the time to the caller, as the step does.
         http_client: an httpx client to send with; you close it yourself.
         pools: where pooled connections live; the default is a pool of this client's own, closed by `aclose`.
@@ -58,14 +64,65 @@ def azure_client(
     Raises:
         ConfigError: there is no endpoint, one that cannot be used, or arguments that contradict each other.
     """
-    endpoint, is_v1 = _endpoint(base_url)
+    return _client(
+        azure_wire,
+        provider_name or "azure_openai",
+        endpoint=base_url,
+        api_version=api_version,
+        credentials=(api_key, ad_token),
+        timeout_s=timeout_s,
+        http_client=http_client,
+        pools=pools,
+    )
+
+
+def azure_responses_client(
+    *,
+    api_key: str | None = None,
+    base_url: str | None = None,
+    ad_token: str | None = None,
+    api_version: str | None = None,
+    provider_name: str | None = None,
+    timeout_s: float | None = None,
+    http_client: httpx.AsyncClient | None = None,
+    pools: PerLoop[HttpPool] | None = None,
+) -> WireClient:
+    """A client for Responses at one Azure OpenAI resource; the arguments are those of `azure_client`.
+
+    Raises:
+        ConfigError: there is no endpoint, one that cannot be used, or arguments that contradict each other.
+    """
+    return _client(
+        azure_responses_wire,
+        provider_name or "azure_openai_responses",
+        endpoint=base_url,
+        api_version=api_version,
+        credentials=(api_key, ad_token),
+        timeout_s=timeout_s,
+        http_client=http_client,
+        pools=pools,
+    )
+
+
+def _client(
+    wire_of: Callable[[str | None], Wire],
+    provider_name: str,
+    *,
+    endpoint: str | None,
+    api_version: str | None,
+    credentials: tuple[str | None, str | None],
+    timeout_s: float | None,
+    http_client: httpx.AsyncClient | None,
+    pools: PerLoop[HttpPool] | None,
+) -> WireClient:
+    resource, is_v1 = _endpoint(endpoint)
     version = _version(api_version, is_v1=is_v1)
-    token, key = _credentials(api_key, ad_token)
+    token, key = _credentials(*credentials)
     return WireClient(
-        azure_wire(version),
-        provider_name="azure_openai",
-        telemetry_name="azure.ai.openai",
-        base_url=endpoint if version else endpoint + _V1,
+        wire_of(version),
+        provider_name=provider_name,
+        telemetry_name=telemetry_name_of(provider_name),
+        base_url=resource if version else resource + _V1,
         key=token or key,
         key_header="authorization" if token else "api-key",
         key_hint=_KEY_HINT,
@@ -73,6 +130,14 @@ def azure_client(
         http_client=http_client,
         pools=pools,
     )
+
+
+def azure_responses_wire(api_version: str | None = None) -> Wire:
+    """The wire format of Responses on the v1 surface, or with an API version that of the older one."""
+    if api_version is None:
+        return openai_responses.WIRE
+    version = quote(api_version, safe="")
+    return replace(openai_responses.WIRE, path=lambda req, stream: f"/openai/responses?api-version={version}")
 
 
 def azure_wire(api_version: str | None = None) -> Wire:

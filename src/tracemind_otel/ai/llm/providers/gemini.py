@@ -1,4 +1,4 @@
-"""Google Gemini: AI Studio with a key, and Vertex with a token callback.
+"""Google Gemini in AI Studio; Vertex speaks the same format.
 
 Source: Gemini API reference v1beta, "Generating content" (`models.generateContent`, `models.streamGenerateContent`),
 and Vertex AI REST v1, `publishers.models.generateContent`, as of 2026-11; enums as in google-genai 3.4.
@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from urllib.parse import quote
 
-from ....errors import ConfigError, LLMAuthenticationError, LLMResponseError, LLMStatusError
+from ....errors import ConfigError, LLMResponseError
 from ..types import (
     FinishReason,
     Image,
@@ -29,10 +29,7 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
-from ._client import WireClient
-from ._error_bodies import ErrorBody, error_body, error_from_body, status_error
-from ._http import Headers, HttpPool, HttpReply, HttpSender, HttpStream, key_of
-from ._loop import PerLoop
+from ._error_bodies import ErrorBody, error_body
 from ._preset import Preset
 from ._sse import ServerSentEvent
 from ._wire import (
@@ -47,9 +44,6 @@ from ._wire import (
     refuse_others,
     text_of,
 )
-
-if TYPE_CHECKING:
-    import httpx
 
 # --- Request
 
@@ -90,10 +84,11 @@ def path_of(req: LLMRequest, stream: bool) -> str:
     kind, slash, name = req.model.partition("/")
     if not slash or kind not in ("models", "tunedModels"):
         kind, name = "models", req.model
-    return f"/v1beta/{kind}/{quote(name, safe='')}:{_method(stream)}"
+    return f"/v1beta/{kind}/{quote(name, safe='')}:{method_of(stream)}"
 
 
-def _method(stream: bool) -> str:
+def method_of(stream: bool) -> str:
+    """The method of a call, as the path ends in it."""
     # Without alt=sse the stream is one JSON array.
     return "streamGenerateContent?alt=sse" if stream else "generateContent"
 
@@ -608,113 +603,3 @@ PRESET = Preset(
     telemetry_name="gcp.gemini",
 )
 """Gemini in AI Studio."""
-
-
-# --- Vertex
-
-_LOCATION = re.compile(r"[a-z][a-z0-9-]{0,62}")
-_MULTI_REGIONS = frozenset({"us", "eu"})
-
-
-class VertexLLMClient(WireClient):
-    """Gemini on Vertex AI, where an access token that lives for an hour takes the place of a key.
-
-    Args:
-        project: the id of the Google Cloud project.
-        location: the region, or `global`.
-        token: gives an access token that is still valid; asked anew for each request, so it should keep its own.
-        base_url: the default is the location's.
-        timeout_s: seconds for one `complete`; `None` leaves the time to the caller, as the step does.
-        http_client: an httpx client to send with; you close it yourself.
-        pools: where pooled connections live; the default is a pool of this client's own, closed by `aclose`.
-
-    Raises:
-        ConfigError: the project, the location or the base URL cannot be used; the message names the field.
-    """
-
-    def __init__(
-        self,
-        *,
-        project: str,
-        location: str = "global",
-        token: Callable[[], Awaitable[str]],
-        base_url: str | None = None,
-        timeout_s: float | None = None,
-        http_client: httpx.AsyncClient | None = None,
-        pools: PerLoop[HttpPool] | None = None,
-    ) -> None:
-        self._tokens = _Tokens(token)
-        super().__init__(
-            _vertex_wire(project, location),
-            provider_name="vertex_ai",
-            telemetry_name="gcp.vertex_ai",
-            base_url=base_url or _vertex_url(location),
-            timeout_s=timeout_s,
-            http_client=http_client,
-            pools=pools,
-        )
-
-    def _new_sender(self, http_client: httpx.AsyncClient | None, pools: PerLoop[HttpPool] | None) -> HttpSender:
-        return _AuthorizingSender(super()._new_sender(http_client, pools), self._tokens)
-
-    def _status_error(self, reply: HttpReply, req: LLMRequest) -> LLMStatusError:
-        return status_error(reply, key=self._tokens.last, prompt=req.said, read=self._wire.errors_of)
-
-    def _error_inside_success(self, reply: HttpReply, error: StreamedError, req: LLMRequest) -> LLMStatusError:
-        return error_from_body(reply, error.body.status_code, error.body, key=self._tokens.last, prompt=req.said)
-
-
-class _Tokens:
-    """Asks for tokens; keeps the last one, so that it can be struck from error texts."""
-
-    def __init__(self, ask: Callable[[], Awaitable[str]]) -> None:
-        self._ask = ask
-        self.last: str | None = None
-
-    async def header(self) -> tuple[bytes, bytes]:
-        token = self.last = key_of("token", await self._ask())
-        if token is None:
-            raise LLMAuthenticationError("the token callback gave no token")
-        return (b"authorization", f"Bearer {token}".encode())
-
-
-class _AuthorizingSender:
-    """Sends as another sender does, with a fresh token on each request."""
-
-    def __init__(self, sender: HttpSender, tokens: _Tokens) -> None:
-        self._sender = sender
-        self._tokens = tokens
-
-    async def open(self, url: str, headers: Headers, body: bytes) -> HttpStream:
-        return await self._sender.open(url, (*headers, await self._tokens.header()), body)
-
-
-def _vertex_url(location: str) -> str:
-    if not _LOCATION.fullmatch(location):
-        raise ConfigError("location must be a region like europe-west4, or global")
-    if location == "global":
-        return "https://aiplatform.googleapis.com"
-    if location in _MULTI_REGIONS:
-        return f"https://aiplatform.{location}.rep.googleapis.com"
-    return f"https://{location}-aiplatform.googleapis.com"
-
-
-def _vertex_wire(project: str, location: str) -> Wire:
-    if not project.strip():
-        raise ConfigError("project must be the id of a Google Cloud project, not empty")
-    parent = f"/v1/projects/{quote(project.strip(), safe='')}/locations/{quote(location, safe='')}"
-
-    def vertex_path(req: LLMRequest, stream: bool) -> str:
-        if req.model.startswith("endpoints/"):
-            return f"{parent}/endpoints/{quote(req.model.removeprefix('endpoints/'), safe='')}:{_method(stream)}"
-        name = req.model.removeprefix("publishers/google/").removeprefix("models/")
-        return f"{parent}/publishers/google/models/{quote(name, safe='')}:{_method(stream)}"
-
-    return Wire(
-        path=vertex_path,
-        to_payload=WIRE.to_payload,
-        from_payload=WIRE.from_payload,
-        new_reader=WIRE.new_reader,
-        operation=WIRE.operation,
-        errors_of=WIRE.errors_of,
-    )

@@ -10,7 +10,7 @@ import base64
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ....errors import ConfigError, LLMResponseError
@@ -35,6 +35,9 @@ from ._loop import PerLoop
 from ._preset import Preset
 from ._sse import JsonLinesDecoder, ServerSentEvent
 from ._wire import StreamedError, Wire, arguments_of, count_of, document_of, listed, mapped, normal_finish, text_of
+
+if TYPE_CHECKING:
+    import httpx
 
 _DEFAULT_PORT = 11434
 _UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared with, never bound
@@ -277,7 +280,12 @@ PRESET = Preset(
 
 
 def ollama_client(
-    *, api_key: str | None = None, base_url: str | None = None, pools: PerLoop[HttpPool] | None = None
+    *,
+    api_key: str | None = None,
+    base_url: str | None = None,
+    provider_name: str | None = None,
+    http_client: httpx.AsyncClient | None = None,
+    pools: PerLoop[HttpPool] | None = None,
 ) -> WireClient:
     """A client for Ollama, with the spellings of a host that `OLLAMA_HOST` may have.
 
@@ -285,7 +293,8 @@ def ollama_client(
         ConfigError: the host cannot be used.
     """
     host = (base_url or os.getenv("OLLAMA_HOST") or "").strip()
-    return PRESET.client(api_key, server_url(host) if host else None, pools=pools)
+    url = server_url(host) if host else None
+    return PRESET.client(api_key, url, provider_name=provider_name, http_client=http_client, pools=pools)
 
 
 def server_url(host: str) -> str:

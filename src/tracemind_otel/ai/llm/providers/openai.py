@@ -34,6 +34,7 @@ from ._client import WireClient
 from ._error_bodies import ErrorBody, error_body
 from ._http import HttpPool
 from ._loop import PerLoop
+from ._names import telemetry_name_of
 from ._sse import ServerSentEvent
 from ._wire import (
     StreamedError,
@@ -143,6 +144,7 @@ class OpenAILLMClient(ChatClient):
         api_key: the key; the default is `OPENAI_API_KEY`. A server with a base URL of its own may need none.
         base_url: the default is `OPENAI_BASE_URL`, else OpenAI's.
         timeout_s: seconds without a byte in one `complete`; `None` leaves the time to the caller, as the step does.
+        provider_name: whose server it is, where it is not OpenAI's: that one's prices hold.
         http_client: an httpx client to send with, httpx's own transport for instance; you close it yourself.
         pools: where pooled connections live; the default is a pool of this client's own, closed by `aclose`.
 
@@ -156,6 +158,7 @@ class OpenAILLMClient(ChatClient):
         base_url: str | None = None,
         timeout_s: float | None = 30.0,
         *,
+        provider_name: str | None = None,
         http_client: httpx.AsyncClient | None = None,
         pools: PerLoop[HttpPool] | None = None,
     ) -> None:
@@ -163,7 +166,8 @@ class OpenAILLMClient(ChatClient):
         needs_key = chosen_url.rstrip("/") == DEFAULT_BASE_URL
         super().__init__(
             chat_wire(),
-            provider_name="openai",
+            provider_name=provider_name or "openai",
+            telemetry_name=telemetry_name_of(provider_name) if provider_name else None,
             base_url=chosen_url,
             key=api_key or os.getenv("OPENAI_API_KEY"),
             key_hint="OPENAI_API_KEY is not set: set it, or pass api_key" if needs_key else None,

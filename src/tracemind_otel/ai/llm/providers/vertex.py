@@ -1,0 +1,217 @@
+"""Vertex AI: Gemini and Claude in a Google Cloud project, with an access token in place of a key.
+
+Source: Vertex AI REST v1, `publishers.models` (`generateContent`, `streamGenerateContent`, `rawPredict`,
+`streamRawPredict`), and "Claude on Vertex AI" in Anthropic's API reference, as of 2026-11.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import re
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from ....errors import ConfigError, LLMAuthenticationError, LLMStatusError
+from ..client import AsyncLLMClient
+from ..types import ClientStreamEvent, LLMRequest, LLMResponse
+from . import anthropic, gemini
+from ._client import WireClient
+from ._error_bodies import ErrorBody, error_from_body, status_error
+from ._http import Headers, HttpPool, HttpReply, HttpSender, HttpStream, key_of
+from ._loop import PerLoop
+from ._names import telemetry_name_of
+from ._options import TokenCallback
+from ._wire import StreamedError, Wire
+
+if TYPE_CHECKING:
+    import httpx
+
+ENVIRONMENT = ("GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION")
+"""All variables that are read."""
+
+_LOCATION = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_MULTI_REGIONS = frozenset({"us", "eu"})
+_CLAUDE_VERSION = "vertex-2023-10-16"
+_CLAUDE = "publishers/anthropic/models/"
+_GEMINI = "publishers/google/models/"
+_TOKEN_HINT = (
+    "token is not set: pass a function that gives an access token. With google-auth: "  # noqa: S105
+    "credentials, project = google.auth.default(scopes=['https://www.googleapis.com/auth/cloud-platform']), and "
+    "a function that calls credentials.refresh(google.auth.transport.requests.Request()) unless credentials.valid, "
+    "and returns credentials.token"
+)
+
+
+class VertexLLMClient(AsyncLLMClient):
+    """Gemini and Claude on Vertex AI; the model's name decides.
+
+    Args:
+        project: the id of the Google Cloud project; the default is `GOOGLE_CLOUD_PROJECT`.
+        location: a region, `us`, `eu` or `global`; the default is `GOOGLE_CLOUD_LOCATION`, else `global`.
+        token: gives an access token that is still valid, asked for each request, so it should keep its own. An
+            async one runs on the loop, any other in a worker thread.
+        base_url: the default is the location's.
+        timeout_s: seconds without a byte in one `complete`; `None` leaves the time to the caller, as the step does.
+        http_client: an httpx client to send with; you close it yourself.
+        pools: where pooled connections live; the default is a pool of this client's own, closed by `aclose`.
+
+    Raises:
+        ConfigError: the project, the location, the token or the base URL is missing or cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str | None = None,
+        location: str | None = None,
+        token: TokenCallback | None = None,
+        base_url: str | None = None,
+        timeout_s: float | None = None,
+        http_client: httpx.AsyncClient | None = None,
+        pools: PerLoop[HttpPool] | None = None,
+    ) -> None:
+        if token is None:
+            raise ConfigError(_TOKEN_HINT)
+        place = (location or os.getenv("GOOGLE_CLOUD_LOCATION") or "global").strip()
+        url = base_url or _url_of(place)
+        parent = f"/v1/projects/{quote(_project_of(project), safe='')}/locations/{quote(place, safe='')}"
+
+        def client_of(wire: Wire) -> _VertexFormat:
+            return _VertexFormat(wire, token, url, timeout_s, http_client, pools)
+
+        self._gemini, self._claude = client_of(_gemini_wire(parent)), client_of(_claude_wire(parent))
+        self.base_url = self._gemini.base_url
+        self.provider_name, self.telemetry_name = self._gemini.provider_name, self._gemini.telemetry_name
+        self.operation = self._gemini.operation
+        self.server_address, self.server_port = self._gemini.server_address, self._gemini.server_port
+
+    def for_model(self, model: str) -> AsyncLLMClient:
+        return self._claude if model.startswith(("claude", _CLAUDE)) else self._gemini
+
+    async def complete(self, req: LLMRequest) -> LLMResponse:
+        return await self.for_model(req.model).complete(req)
+
+    def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[ClientStreamEvent]]:
+        return self.for_model(req.model).stream(req)
+
+    async def aclose(self) -> None:
+        """Close this client's own connections; those of the shared pool are closed when their loop ends."""
+        await self._gemini.aclose()
+        await self._claude.aclose()
+
+
+class _VertexFormat(WireClient):
+    """One of the formats on Vertex."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        token: TokenCallback,
+        base_url: str,
+        timeout_s: float | None,
+        http_client: httpx.AsyncClient | None,
+        pools: PerLoop[HttpPool] | None,
+    ) -> None:
+        self._tokens = _Tokens(token)
+        super().__init__(
+            wire,
+            provider_name="vertex",
+            telemetry_name=telemetry_name_of("vertex"),
+            base_url=base_url,
+            timeout_s=timeout_s,
+            http_client=http_client,
+            pools=pools,
+        )
+
+    def _new_sender(self, http_client: httpx.AsyncClient | None, pools: PerLoop[HttpPool] | None) -> HttpSender:
+        return _AuthorizingSender(super()._new_sender(http_client, pools), self._tokens)
+
+    def _status_error(self, reply: HttpReply, req: LLMRequest) -> LLMStatusError:
+        return status_error(reply, key=self._tokens.last, prompt=req.said, read=self._wire.errors_of)
+
+    def _error_inside_success(self, reply: HttpReply, error: StreamedError, req: LLMRequest) -> LLMStatusError:
+        return error_from_body(reply, error.body.status_code, error.body, key=self._tokens.last, prompt=req.said)
+
+
+class _Tokens:
+    """Asks for tokens; keeps the last one, so that it can be struck from error texts."""
+
+    def __init__(self, ask: TokenCallback) -> None:
+        self._ask = ask
+        self.last: str | None = None
+
+    async def header(self) -> tuple[bytes, bytes]:
+        token = self.last = key_of("token", await self._next())
+        if token is None:
+            raise LLMAuthenticationError("the token callback gave no token")
+        return (b"authorization", f"Bearer {token}".encode())
+
+    async def _next(self) -> str:
+        is_async = inspect.iscoroutinefunction(self._ask)
+        given = self._ask() if is_async else await asyncio.to_thread(self._ask)
+        return given if isinstance(given, str) else await given
+
+
+class _AuthorizingSender:
+    """Sends as another sender does, with a fresh token on each request."""
+
+    def __init__(self, sender: HttpSender, tokens: _Tokens) -> None:
+        self._sender = sender
+        self._tokens = tokens
+
+    async def open(self, url: str, headers: Headers, body: bytes) -> HttpStream:
+        return await self._sender.open(url, (*headers, await self._tokens.header()), body)
+
+
+def _project_of(project: str | None) -> str:
+    found = (project if project is not None else os.getenv("GOOGLE_CLOUD_PROJECT") or "").strip()
+    if not found:
+        raise ConfigError("project must be the id of a Google Cloud project: pass it, or set GOOGLE_CLOUD_PROJECT")
+    return found
+
+
+def _url_of(location: str) -> str:
+    if not _LOCATION.fullmatch(location):
+        raise ConfigError("location must be a region like europe-west4, or global")
+    if location == "global":
+        return "https://aiplatform.googleapis.com"
+    if location in _MULTI_REGIONS:
+        return f"https://aiplatform.{location}.rep.googleapis.com"
+    return f"https://{location}-aiplatform.googleapis.com"
+
+
+def _gemini_wire(parent: str) -> Wire:
+    def path(req: LLMRequest, stream: bool) -> str:
+        method = gemini.method_of(stream)
+        if req.model.startswith("endpoints/"):
+            return f"{parent}/endpoints/{quote(req.model.removeprefix('endpoints/'), safe='')}:{method}"
+        name = req.model.removeprefix("publishers/google/").removeprefix("models/")
+        return f"{parent}/{_GEMINI}{quote(name, safe='')}:{method}"
+
+    return replace(gemini.WIRE, path=path)
+
+
+def _claude_wire(parent: str) -> Wire:
+    def path(req: LLMRequest, stream: bool) -> str:
+        name = quote(req.model.removeprefix(_CLAUDE), safe="@")
+        return f"{parent}/{_CLAUDE}{name}:{'streamRawPredict' if stream else 'rawPredict'}"
+
+    return replace(anthropic.MESSAGES, path=path, to_payload=_claude_payload, errors_of=_claude_errors)
+
+
+def _claude_payload(req: LLMRequest, stream: bool) -> dict[str, Any]:
+    """As at Anthropic's own API, but the path has the model and the body the version."""
+    payload = {"anthropic_version": _CLAUDE_VERSION, **anthropic.to_payload(req, stream=stream)}
+    if "model" not in req.extra:
+        del payload["model"]
+    return payload
+
+
+def _claude_errors(document: object) -> ErrorBody:
+    """Errors are the model's, in Anthropic's shape, or Google's about the request."""
+    is_claude = isinstance(document, dict) and document.get("type") == "error"  # pyright: ignore[reportUnknownMemberType]
+    return anthropic.errors_of(document) if is_claude else gemini.errors_of(document)

@@ -1,0 +1,153 @@
+"""The options of `LLMClientFactory.make`: who takes them, what they change, and when a client is reused."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import httpx
+import pytest
+
+import tracemind_otel as tm
+from tests.servers.fixture import OpenAIServer
+from tests.support import Captured, attributes
+from tracemind_otel.ai.llm import providers
+from tracemind_otel.ai.llm.providers._names import telemetry_name_of
+from tracemind_otel.ai.llm.providers.presets import PRESETS
+
+make = tm.LLMClientFactory.make
+CLAUDE = "claude-sonnet-4-5@20250929"
+MESSAGE: dict[str, Any] = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-sonnet-4-5-20250929",
+    "content": [{"type": "text", "text": "Hello"}],
+    "stop_reason": "end_turn",
+    "usage": {"input_tokens": 10, "output_tokens": 5},
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["openai", "openai_responses", "anthropic", "gemini", "cohere", "ollama", "groq", "vllm"]
+)
+def test_another_host(name: str) -> None:
+    """Whoever serves a format is named by the conventions, and its prices hold."""
+    client = make(name, api_key="k", base_url="https://host.example", provider_name="mistral")
+    assert (client.provider_name, client.telemetry_name) == ("mistral", "mistral_ai")
+    unknown = make(name, api_key="k", base_url="https://host.example", provider_name="Acme")
+    assert (unknown.provider_name, unknown.telemetry_name) == ("Acme", "Acme")
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
+def test_one_table_of_names(preset: Any) -> None:
+    """A provider has the same name in telemetry, by its preset or by `provider_name`."""
+    assert telemetry_name_of(preset.name) == (preset.telemetry_name or preset.name)
+
+
+@pytest.mark.parametrize("option", ["project", "api_version"])
+def test_option_of_others(option: str) -> None:
+    """An option that a provider does not take is refused, with the provider and those that take it."""
+    options: dict[str, Any] = {option: "x"}
+    takers = "vertex" if option == "project" else "azure_openai, azure_openai_responses"
+    with pytest.raises(tm.ConfigError, match=f"{option}: provider 'groq' does not take it; those that do are {takers}"):
+        make("groq", **options)
+
+
+def test_unknown_and_empty_options() -> None:
+    """An option that does not exist, and one that is empty, are refused by name."""
+    options: dict[str, Any] = {"flavour": "x"}
+    with pytest.raises(tm.ConfigError, match="flavour: provider 'groq' does not take it; no provider does"):
+        make("groq", **options)
+    with pytest.raises(tm.ConfigError, match="provider_name is empty"):
+        make("groq", provider_name=" ")
+
+
+async def test_clients_by_options() -> None:
+    """Within a loop the same options give the same client, others another one."""
+    async with httpx.AsyncClient() as one, httpx.AsyncClient() as two:
+        assert make("groq", http_client=one) is make("groq", http_client=one)
+        assert make("groq", http_client=one) is not make("groq", http_client=two)
+        assert make("groq", provider_name="a") is not make("groq", provider_name="b")
+        assert make("groq", provider_name=None) is make("groq")
+
+
+def test_plain_third_party(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A factory that takes a key and a base URL alone goes on working, and refuses the rest by name."""
+    monkeypatch.setattr(providers, "_entries", dict(providers._entries))
+    fake = make("fake")
+
+    def plain(*, api_key: str | None = None, base_url: str | None = None) -> tm.AsyncLLMClient:
+        return fake
+
+    tm.LLMClientFactory.register("plain", plain)
+    assert make("plain", api_key="k") is fake
+    with pytest.raises(tm.ConfigError, match="provider_name: provider 'plain' does not take it"):
+        make("plain", provider_name="x")
+
+
+def test_azure_responses() -> None:
+    """Responses at Azure have Azure's name in telemetry, and each surface its path."""
+    client = make("azure_openai_responses", api_key="k", base_url="https://r.example", api_version="2025-04-01-preview")
+    assert (client.provider_name, client.telemetry_name) == ("azure_openai_responses", "azure.ai.openai")
+
+
+async def test_azure_responses_request(openai_server: OpenAIServer) -> None:
+    """The key goes in Azure's header, to the v1 surface's path."""
+    body = {"id": "r", "status": "completed", "model": "gpt-5.2", "output": []}
+    key = openai_server.script({"body": json.dumps(body)})
+    base_url = openai_server.base_url.removesuffix("/v1") + "/openai/v1"
+    client = make("azure_openai_responses", api_key="secret", base_url=base_url)
+    await client.complete(tm.LLMRequest("azure_openai_responses", key, "hi"))
+    (request,) = openai_server.requests(key)
+    assert request.headers["api-key"] == "secret"
+    assert request["path"].endswith("/openai/v1/responses")
+
+
+async def test_claude_on_vertex(openai_server: OpenAIServer, capture: Captured) -> None:
+    """Claude has its own path, body, operation and price on Vertex; a plain token function runs off the loop."""
+    key = openai_server.script({"body": json.dumps(MESSAGE)})
+    threads: list[threading.Thread] = []
+
+    def token() -> str:
+        threads.append(threading.current_thread())
+        return "t1"
+
+    client = make("vertex", project="p", location="us-east5", token=token, base_url=openai_server.base_url)
+    config = tm.LLMCallConfig("vertex", CLAUDE, "hi", extra={"model": key})
+    result = await tm.run_llm_call("f", "s", config, capture.recorder(), client=client)
+    assert result["status"] == "ok"
+    (request,) = openai_server.requests(key)
+    assert request["path"].endswith(f"/projects/p/locations/us-east5/publishers/anthropic/models/{CLAUDE}:rawPredict")
+    assert request.headers["authorization"] == "Bearer t1"
+    assert threads != [threading.current_thread()]
+    seen = attributes(capture.span(f"chat {CLAUDE}"))
+    assert seen["gen_ai.provider.name"] == "gcp.vertex_ai"
+    assert seen["gen_ai.usage.cost"] > 0
+
+
+def test_claude_body_on_vertex() -> None:
+    """The body has Vertex's version, and no model."""
+    from tracemind_otel.ai.llm.providers.vertex import _claude_payload
+
+    payload = _claude_payload(tm.LLMRequest("vertex", CLAUDE, "hi"), True)
+    assert payload["anthropic_version"] == "vertex-2023-10-16"
+    assert "model" not in payload
+    assert payload["stream"] is True
+
+
+def test_vertex_without_token() -> None:
+    """Who has no token is told how to get one."""
+    with pytest.raises(tm.ConfigError, match=r"token is not set.*google\.auth\.default"):
+        make("vertex", project="p")
+
+
+def test_vertex_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Project and location come from Google's own variables."""
+    monkeypatch.setenv("GOOGLE_CLOUD_LOCATION", "europe-west4")
+    monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
+    with pytest.raises(tm.ConfigError, match="GOOGLE_CLOUD_PROJECT"):
+        make("vertex", token=lambda: "t")
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "p")
+    assert make("vertex", token=lambda: "t").server_address == "europe-west4-aiplatform.googleapis.com"
