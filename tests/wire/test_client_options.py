@@ -151,3 +151,31 @@ def test_vertex_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         make("vertex", token=lambda: "t")
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "p")
     assert make("vertex", token=lambda: "t").server_address == "europe-west4-aiplatform.googleapis.com"
+
+
+async def test_claude_streamed_on_vertex(openai_server: OpenAIServer, capture: Captured) -> None:
+    """A stream of Claude on Vertex goes to its own method, with a token of an async function."""
+    documents: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {**MESSAGE, "content": [], "stop_reason": None}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}},
+        {"type": "message_stop"},
+    ]
+    body = "".join(f"event: {each['type']}\ndata: {json.dumps(each)}\n\n" for each in documents)
+    key = openai_server.script({"body": body, "headers": {"content-type": "text/event-stream"}})
+
+    async def token() -> str:
+        return "t2"
+
+    client = make("vertex", project="p", token=token, base_url=openai_server.base_url)
+    config = tm.LLMCallConfig("vertex", CLAUDE, "hi", extra={"model": key})
+    async with tm.stream_llm_call("f", "s", config, capture.recorder(), client=client) as stream:
+        events = [event async for event in stream]
+    assert isinstance(events[-1], tm.Finish)
+    assert events[-1].response.text == "Hello"
+    (request,) = openai_server.requests(key)
+    assert request["path"].endswith(f"/publishers/anthropic/models/{CLAUDE}:streamRawPredict")
+    assert request.headers["authorization"] == "Bearer t2"
+    assert attributes(capture.span(f"chat {CLAUDE}"))["gen_ai.usage.output_tokens"] == 5

@@ -137,7 +137,11 @@ def azure_responses_wire(api_version: str | None = None) -> Wire:
     if api_version is None:
         return openai_responses.WIRE
     version = quote(api_version, safe="")
-    return replace(openai_responses.WIRE, path=lambda req, stream: f"/openai/responses?api-version={version}")
+
+    def path(req: LLMRequest, stream: bool) -> str:
+        return f"/openai/responses?api-version={version}"
+
+    return replace(openai_responses.WIRE, path=path)
 
 
 def azure_wire(api_version: str | None = None) -> Wire:

@@ -25,7 +25,7 @@ from ._http import Headers, HttpPool, HttpReply, HttpSender, HttpStream, key_of
 from ._loop import PerLoop
 from ._names import telemetry_name_of
 from ._options import TokenCallback
-from ._wire import StreamedError, Wire
+from ._wire import StreamedError, Wire, mapped
 
 if TYPE_CHECKING:
     import httpx
@@ -213,5 +213,5 @@ def _claude_payload(req: LLMRequest, stream: bool) -> dict[str, Any]:
 
 def _claude_errors(document: object) -> ErrorBody:
     """Errors are the model's, in Anthropic's shape, or Google's about the request."""
-    is_claude = isinstance(document, dict) and document.get("type") == "error"  # pyright: ignore[reportUnknownMemberType]
+    is_claude = mapped(document).get("type") == "error"
     return anthropic.errors_of(document) if is_claude else gemini.errors_of(document)
