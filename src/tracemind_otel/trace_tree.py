@@ -228,6 +228,8 @@ def _cost_parts(span: FileSpan) -> list[_Part]:
     cost = _number(span.attributes, semconv.TRACEMIND_COST_USD)
     if cost is None:
         cost = _number(span.attributes, semconv.GEN_AI_USAGE_COST)
+    if cost is None:
+        cost = _number(span.attributes, semconv.GEN_AI_USAGE_COST_AMOUNT)
     if cost is not None:
         return [(format_usd(cost), "green")]
     return [("price unknown", "yellow")] if _is_successful_call(span) else []

@@ -34,6 +34,7 @@ DISABLED_VARIABLE = "OTEL_SDK_DISABLED"
 
 _EXPLICIT = "explicit_bucket_histogram"
 _NEWEST = "gen_ai_latest_experimental"
+_COST = "gen_ai_cost"
 _PROTOCOLS: dict[str, Protocol] = {"http/protobuf": "http/protobuf", "grpc": "grpc"}
 _DEFAULT_ENDPOINTS = {"http/protobuf": "http://localhost:4318", "grpc": "http://localhost:4317"}
 _SIGNALS: tuple[Signal, ...] = ("traces", "metrics")
@@ -164,9 +165,18 @@ def sdk_is_disabled() -> bool:
     return os.getenv(DISABLED_VARIABLE, "").strip().lower() == "true"
 
 
+def names_cost_newly() -> bool:
+    """Whether the cost gets the names that the conventions are about to adopt."""
+    return _COST in _opted_in()
+
+
+def _opted_in() -> set[str]:
+    return {value.strip() for value in os.getenv(OPT_IN_VARIABLE, "").split(",")}
+
+
 def metric_names() -> MetricNames:
     """What `OTEL_SEMCONV_STABILITY_OPT_IN` asks for; its values for other conventions are not our business."""
-    values = {value.strip() for value in os.getenv(OPT_IN_VARIABLE, "").split(",")}
+    values = _opted_in()
     if f"{_NEWEST}/dup" in values:
         return "both"
     return "newest" if _NEWEST in values else "today"

@@ -17,7 +17,7 @@ from ..runtime.recorder import Recorder, StepEnd, StepHandle, StepRetry, StepSta
 from ..runtime.rollup import FlowScope, current_flow
 from . import semconv
 from .attached import Attached
-from .config import metric_names
+from .config import metric_names, names_cost_newly
 from .ids import id_attributes
 from .metrics import AttributeCache, AttributeSets, CallMetrics, EndedCall
 from .providers import Providers, configured_providers, instruments, tracer
@@ -64,6 +64,7 @@ class OTelRecorder(Recorder):
         self._providers = providers
         self._tracer = tracer(self._tracer_provider)
         self._metrics = CallMetrics(instruments(self._meter_provider), metric_names())
+        self._names_cost_newly = names_cost_newly()
         self._flow_attributes = providers.metric_attributes if self._named is None else self._named
         self._metric_attributes = _METRIC_ATTRIBUTES + self._flow_attributes
         self._cache = AttributeCache()
@@ -96,10 +97,6 @@ class OTelRecorder(Recorder):
             )
         )
 
-    def _record_gap(self, call: _CallHandle, gap_s: float, response_model: str | None) -> None:
-        sets = self._attribute_sets(call.start, call.flow, response_model, None)
-        self._metrics.record_gap(gap_s, sets.plain)
-
     def _attribute_sets(
         self, start: StepStart, flow: FlowScope | None, response_model: str | None, error: LLMError | None
     ) -> AttributeSets:
@@ -121,7 +118,17 @@ class OTelRecorder(Recorder):
 class _CallHandle(StepHandle):
     """The span of one call."""
 
-    __slots__ = ("_ended", "_recorder", "_span", "_start_ns", "context", "first_chunk_s", "flow", "start")
+    __slots__ = (
+        "_chunk_sets",
+        "_ended",
+        "_recorder",
+        "_span",
+        "_start_ns",
+        "context",
+        "first_chunk_s",
+        "flow",
+        "start",
+    )
 
     def __init__(self, recorder: OTelRecorder, start: StepStart, span: Span, start_ns: int) -> None:
         self._recorder = recorder
@@ -129,6 +136,7 @@ class _CallHandle(StepHandle):
         self._start_ns = start_ns
         self._ended = False
         self.first_chunk_s: float | None = None
+        self._chunk_sets: AttributeSets | None = None
         self.start = start
         self.flow = current_flow()
         self.context: Context = set_span_in_context(span)
@@ -144,7 +152,9 @@ class _CallHandle(StepHandle):
         self.first_chunk_s = max(time.time_ns() - self._start_ns, 0) / 1e9
 
     def next_chunk(self, gap_s: float, response_model: str | None) -> None:
-        self._recorder._record_gap(self, gap_s, response_model)
+        if self._chunk_sets is None:
+            self._chunk_sets = self._recorder._attribute_sets(self.start, self.flow, response_model, None)
+        self._recorder._metrics.record_gap(gap_s, self._chunk_sets.plain)
 
     def end(self, end: StepEnd) -> None:
         if self._ended:
@@ -153,7 +163,10 @@ class _CallHandle(StepHandle):
         ended_ns = max(end.ended_ns or time.time_ns(), self._start_ns)
         try:
             if self._span.is_recording():
-                self._span.set_attributes(_end_attributes(end, self.first_chunk_s))
+                newly = self._recorder._names_cost_newly
+                self._span.set_attributes(
+                    _end_attributes(end, self.start.provider, self.first_chunk_s, names_cost_newly=newly)
+                )
                 if end.error is not None:
                     self._record_failure(end.error, ended_ns)
         finally:
@@ -225,16 +238,18 @@ def _retry_attributes(retry: StepRetry) -> dict[str, AttributeValue]:
     return attributes
 
 
-def _end_attributes(end: StepEnd, first_chunk_s: float | None) -> dict[str, AttributeValue]:
+def _end_attributes(
+    end: StepEnd, provider: str, first_chunk_s: float | None, *, names_cost_newly: bool
+) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {semconv.TRACEMIND_RETRY_COUNT: end.retries}
     if first_chunk_s is not None:
         attributes[semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = first_chunk_s
     if end.closed_early:
         attributes[semconv.TRACEMIND_STREAM_CLOSED_EARLY] = True
     if end.response is not None:
-        _add_response(attributes, end.response)
+        _add_response(attributes, end.response, provider)
     if end.usage is not None:
-        _add_usage(attributes, end.usage)
+        _add_usage(attributes, end.usage, names_cost_newly=names_cost_newly)
     if end.error is not None:
         attributes[semconv.ERROR_TYPE] = end.error.error_type
         if end.error.status_code is not None:
@@ -244,31 +259,62 @@ def _end_attributes(end: StepEnd, first_chunk_s: float | None) -> dict[str, Attr
     return attributes
 
 
-def _add_response(attributes: dict[str, AttributeValue], response: LLMResponse) -> None:
+def _add_response(attributes: dict[str, AttributeValue], response: LLMResponse, provider: str) -> None:
     if response.response_id is not None:
         attributes[semconv.GEN_AI_RESPONSE_ID] = response.response_id
     if response.response_model is not None:
         attributes[semconv.GEN_AI_RESPONSE_MODEL] = response.response_model
     if response.finish_reasons:
         attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = response.finish_reasons
+    if response.service_tier is not None:
+        is_openais = provider in semconv.OPENAI_PROVIDERS
+        name = semconv.OPENAI_RESPONSE_SERVICE_TIER if is_openais else semconv.TRACEMIND_RESPONSE_SERVICE_TIER
+        attributes[name] = response.service_tier
+    for condition, value in response.price_conditions.items():
+        if condition in semconv.TRACEMIND_RESPONSE_CONDITIONS:
+            attributes[semconv.TRACEMIND_RESPONSE_CONDITIONS[condition]] = value
 
 
-def _add_usage(attributes: dict[str, AttributeValue], usage: LLMUsage) -> None:
+_USAGE_ATTRIBUTES = (
+    ("prompt_tokens", semconv.GEN_AI_USAGE_INPUT_TOKENS),
+    ("completion_tokens", semconv.GEN_AI_USAGE_OUTPUT_TOKENS),
+    ("cache_read_tokens", semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS),
+    ("cache_write_tokens", semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS),
+    ("reasoning_tokens", semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS),
+    *semconv.TRACEMIND_USAGE.items(),
+)
+_UNCOUNTED = frozenset({semconv.GEN_AI_USAGE_INPUT_TOKENS, semconv.GEN_AI_USAGE_OUTPUT_TOKENS})
+
+
+def _add_usage(attributes: dict[str, AttributeValue], usage: LLMUsage, *, names_cost_newly: bool) -> None:
     """Absent is not zero: what was not reported gets no attribute."""
-    if usage.is_known and usage.prompt_tokens is not None:
-        attributes[semconv.GEN_AI_USAGE_INPUT_TOKENS] = usage.prompt_tokens
-    if usage.is_known and usage.completion_tokens is not None:
-        attributes[semconv.GEN_AI_USAGE_OUTPUT_TOKENS] = usage.completion_tokens
-    if usage.cache_read_tokens is not None:
-        attributes[semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS] = usage.cache_read_tokens
-    if usage.cache_write_tokens is not None:
-        attributes[semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS] = usage.cache_write_tokens
-    if usage.reasoning_tokens is not None:
-        attributes[semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS] = usage.reasoning_tokens
+    fields = vars(usage)
+    attributes.update({name: value for field, name in _USAGE_ATTRIBUTES if (value := fields[field]) is not None})
+    if not usage.is_known:
+        for name in _UNCOUNTED:  # zero by zero is what a client says that counts nothing
+            attributes.pop(name, None)
     if usage.estimated:
         attributes[semconv.TRACEMIND_USAGE_ESTIMATED] = True
     if usage.cost_usd is not None:
-        attributes[semconv.GEN_AI_USAGE_COST] = usage.cost_usd
-        attributes[semconv.TRACEMIND_COST_USD] = usage.cost_usd
-        attributes[semconv.TRACEMIND_COST_SOURCE] = usage.cost_source or "provider"
-        attributes[semconv.TRACEMIND_COST_BUCKET] = semconv.cost_bucket(usage.cost_usd)
+        _add_cost(attributes, usage, usage.cost_usd, names_it_newly=names_cost_newly)
+
+
+def _add_cost(attributes: dict[str, AttributeValue], usage: LLMUsage, cost_usd: float, *, names_it_newly: bool) -> None:
+    source = usage.cost_source or "provider"
+    if names_it_newly:
+        attributes[semconv.GEN_AI_USAGE_COST_AMOUNT] = cost_usd
+        attributes[semconv.GEN_AI_USAGE_COST_CURRENCY] = semconv.CURRENCY_USD
+        attributes[semconv.GEN_AI_USAGE_COST_SOURCE] = source
+    else:
+        attributes[semconv.GEN_AI_USAGE_COST] = cost_usd
+    attributes[semconv.TRACEMIND_COST_USD] = cost_usd
+    attributes[semconv.TRACEMIND_COST_SOURCE] = source
+    attributes[semconv.TRACEMIND_COST_BUCKET] = semconv.cost_bucket(cost_usd)
+    parts: tuple[tuple[str, AttributeValue | None], ...] = (
+        (semconv.TRACEMIND_COST_INPUT_USD, usage.input_cost_usd),
+        (semconv.TRACEMIND_COST_OUTPUT_USD, usage.output_cost_usd),
+        (semconv.TRACEMIND_COST_FEES_USD, usage.fees_usd),
+        (semconv.TRACEMIND_COST_TABLE, usage.cost_table),
+        (semconv.TRACEMIND_COST_PARTIAL, usage.cost_partial or None),
+    )
+    attributes.update({name: value for name, value in parts if value is not None})

@@ -54,6 +54,66 @@ GEN_AI_USAGE_COST: Final = "gen_ai.usage.cost"
 TRACEMIND_COST_USD: Final = "tracemind.cost_usd"
 TRACEMIND_COST_SOURCE: Final = "tracemind.cost.source"
 TRACEMIND_COST_BUCKET: Final = "tracemind.cost.bucket"
+TRACEMIND_COST_INPUT_USD: Final = "tracemind.cost.input_usd"
+TRACEMIND_COST_OUTPUT_USD: Final = "tracemind.cost.output_usd"
+TRACEMIND_COST_FEES_USD: Final = "tracemind.cost.fees_usd"
+"""The parts of the cost, absent where only the whole is known: they are what a bill lists line by line."""
+TRACEMIND_COST_TABLE: Final = "tracemind.cost.table"
+"""The version or date of the prices, so that a stored figure can be traced to them."""
+TRACEMIND_COST_PARTIAL: Final = "tracemind.cost.partial"
+"""What had no price of its own, so that a reader knows where the figure may differ from the bill."""
+
+# --- Cost by the names that the conventions are about to adopt: opt-in `gen_ai_cost` ---
+GEN_AI_USAGE_COST_AMOUNT: Final = "gen_ai.usage.cost.amount"
+GEN_AI_USAGE_COST_CURRENCY: Final = "gen_ai.usage.cost.currency"
+GEN_AI_USAGE_COST_SOURCE: Final = "gen_ai.usage.cost.source"
+CURRENCY_USD: Final = "USD"
+
+# --- What a stored call needs to be priced again, where the conventions have no name ---
+OPENAI_RESPONSE_SERVICE_TIER: Final = "openai.response.service_tier"
+OPENAI_PROVIDERS: Final = frozenset({"openai", "azure.ai.openai"})
+"""The values of `gen_ai.provider.name` whose served tier has OpenAI's own attribute."""
+TRACEMIND_RESPONSE_SERVICE_TIER: Final = "tracemind.response.service_tier"
+TRACEMIND_RESPONSE_CONDITIONS: Final = {
+    "speed": "tracemind.response.speed",
+    "processing": "tracemind.response.processing",
+    "route": "tracemind.response.route",
+    "search_type": "tracemind.response.search_type",
+}
+"""The conditions of the price table, by its keys."""
+TRACEMIND_USAGE: Final = {
+    "cache_write_5m_tokens": "tracemind.usage.cache_write_5m.input_tokens",
+    "cache_write_1h_tokens": "tracemind.usage.cache_write_1h.input_tokens",
+    "input_text_tokens": "tracemind.usage.text.input_tokens",
+    "input_audio_tokens": "tracemind.usage.audio.input_tokens",
+    "input_image_tokens": "tracemind.usage.image.input_tokens",
+    "input_video_tokens": "tracemind.usage.video.input_tokens",
+    "input_tool_tokens": "tracemind.usage.tool.input_tokens",
+    "cache_text_read_tokens": "tracemind.usage.cache_text_read.input_tokens",
+    "cache_audio_read_tokens": "tracemind.usage.cache_audio_read.input_tokens",
+    "cache_image_read_tokens": "tracemind.usage.cache_image_read.input_tokens",
+    "cache_video_read_tokens": "tracemind.usage.cache_video_read.input_tokens",
+    "output_text_tokens": "tracemind.usage.text.output_tokens",
+    "output_audio_tokens": "tracemind.usage.audio.output_tokens",
+    "output_image_tokens": "tracemind.usage.image.output_tokens",
+    "output_video_tokens": "tracemind.usage.video.output_tokens",
+    "output_citation_tokens": "tracemind.usage.citation.output_tokens",
+    "billed_input_tokens": "tracemind.usage.billed.input_tokens",
+    "billed_output_tokens": "tracemind.usage.billed.output_tokens",
+    "input_characters": "tracemind.usage.input_characters",
+    "input_text_messages": "tracemind.usage.input_text_messages",
+    "input_document_pages": "tracemind.usage.input_document_pages",
+    "input_annotated_document_pages": "tracemind.usage.input_annotated_document_pages",
+    "audio_seconds": "tracemind.usage.audio_seconds",
+    "input_audio_seconds": "tracemind.usage.input_audio_seconds",
+    "output_audio_seconds": "tracemind.usage.output_audio_seconds",
+    "web_searches": "tracemind.usage.web_searches",
+    "social_searches": "tracemind.usage.social_searches",
+    "storage_searches": "tracemind.usage.storage_searches",
+    "code_executions": "tracemind.usage.code_executions",
+    "rerank_searches": "tracemind.usage.rerank_searches",
+}
+"""The fields of `LLMUsage` beside those that the conventions name."""
 
 # --- A retry: a span event for each failed attempt that is repeated ---
 RETRY_EVENT: Final = "tracemind.retry"
