@@ -36,7 +36,7 @@ def test_a_prompt_alone() -> None:
 )
 def test_whatever_is_sent_is_counted(options: dict[str, Any], at_least: int) -> None:
     """Not only what is said: a long tool description costs as much."""
-    assert 10 + at_least <= expected(**options)[0] < 10 + at_least + 50
+    assert 10 + at_least <= (expected(**options)[0] or 0) < 10 + at_least + 50
 
 
 @pytest.mark.parametrize(
@@ -69,4 +69,4 @@ def test_what_cannot_be_written_as_json_does_no_harm() -> None:
     loop: dict[str, Any] = {}
     loop["loop"] = loop
     assert expected(extra=loop)[0] == expected(extra={("a", "tuple"): 1})[0] == 10
-    assert expected(extra={"tools": object()})[0] > 10
+    assert (expected(extra={"tools": object()})[0] or 0) > 10

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from importlib.metadata import version
 from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.sdk.metrics.export import HistogramDataPoint
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -118,9 +120,116 @@ async def test_a_call_that_succeeds(capture: Captured) -> None:
         "tracemind.cost_usd": pytest.approx(0.00045),
         "tracemind.cost.source": "local",
         "tracemind.cost.bucket": "lt_0.001",
+        "tracemind.cost.input_usd": pytest.approx(0.00015),
+        "tracemind.cost.output_usd": pytest.approx(0.0003),
+        "tracemind.cost.fees_usd": 0.0,
+        "tracemind.cost.table": version("genai-prices"),
         "tracemind.retry.count": 0,
     }
     assert (span.status.status_code, span.events) == (StatusCode.UNSET, ())
+
+
+def ended(capture: Captured, response: LLMResponse, usage: LLMUsage, provider: str = "anthropic") -> dict[str, Any]:
+    """The attributes of a call that ended so."""
+    handle = capture.recorder().begin_step(StepStart(flow_id="f", step_id="s", provider=provider, model="m"))
+    handle.end(StepEnd(status="success", payload={}, response=response, usage=usage))
+    return dict(attributes(capture.spans[-1]))
+
+
+def test_what_a_stored_call_needs_to_be_priced_again(capture: Captured) -> None:
+    """Cache writes by their time to live, tools, modalities and conditions are on the span, under names of ours."""
+    usage = LLMUsage(
+        100, 5, 105, cache_write_5m_tokens=40, cache_write_1h_tokens=60, web_searches=2, input_audio_tokens=7
+    )
+    response = LLMResponse("x", usage, service_tier="priority", price_conditions={"speed": "fast", "unheard": "of"})
+    found = ended(capture, response, usage)
+    assert {name: value for name, value in found.items() if name.startswith(("tracemind.usage", "tracemind.resp"))} == {
+        "tracemind.usage.cache_write_5m.input_tokens": 40,
+        "tracemind.usage.cache_write_1h.input_tokens": 60,
+        "tracemind.usage.web_searches": 2,
+        "tracemind.usage.audio.input_tokens": 7,
+        "tracemind.response.service_tier": "priority",
+        "tracemind.response.speed": "fast",
+    }
+
+
+@pytest.mark.parametrize(
+    ("provider", "name"),
+    [
+        ("openai", "openai.response.service_tier"),
+        ("azure.ai.openai", "openai.response.service_tier"),
+        ("gcp.gemini", "tracemind.response.service_tier"),
+    ],
+)
+def test_the_served_tier(capture: Captured, provider: str, name: str) -> None:
+    """OpenAI's tier has an attribute in the conventions; that of others is ours."""
+    found = ended(capture, LLMResponse("x", LLMUsage(1, 1, 2), service_tier="flex"), LLMUsage(1, 1, 2), provider)
+    assert {key: value for key, value in found.items() if "tier" in key} == {name: "flex"}
+
+
+def test_the_parts_of_the_cost(capture: Captured) -> None:
+    """The parts, the table and what had no price of its own are beside the cost; with a total alone there are none."""
+    parts = {"input_cost_usd": 0.1, "output_cost_usd": 0.2, "fees_usd": 0.03, "cost_table": "1.2.3"}
+    priced = LLMUsage(1, 1, 2).with_cost(0.33, "local", **parts, cost_partial=("input_audio_tokens", "speed=fast"))
+    total = LLMUsage(1, 1, 2).with_cost(0.33, "provider")
+    reply = LLMResponse("x", LLMUsage(1, 1, 2))
+    shown = [
+        {name: value for name, value in ended(capture, reply, usage).items() if name.startswith("tracemind.cost.")}
+        for usage in (priced, total)
+    ]
+    assert shown == [
+        {
+            "tracemind.cost.source": "local",
+            "tracemind.cost.bucket": "lt_1",
+            "tracemind.cost.input_usd": 0.1,
+            "tracemind.cost.output_usd": 0.2,
+            "tracemind.cost.fees_usd": 0.03,
+            "tracemind.cost.table": "1.2.3",
+            "tracemind.cost.partial": ("input_audio_tokens", "speed=fast"),
+        },
+        {"tracemind.cost.source": "provider", "tracemind.cost.bucket": "lt_1"},
+    ]
+
+
+@pytest.mark.parametrize("opt_in", ["gen_ai_cost", "http, gen_ai_cost ,gen_ai_latest_experimental"])
+def test_the_coming_names_of_the_cost(capture: Captured, monkeypatch: pytest.MonkeyPatch, opt_in: str) -> None:
+    """By opt-in the cost has the names that the conventions are about to adopt, in place of the old one."""
+    monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", opt_in)
+    usage = LLMUsage(1, 1, 2).with_cost(0.5, "local")
+    found = ended(capture, LLMResponse("x", usage), usage)
+    assert {name: value for name, value in found.items() if name.startswith("gen_ai.usage.cost")} == {
+        "gen_ai.usage.cost.amount": 0.5,
+        "gen_ai.usage.cost.currency": "USD",
+        "gen_ai.usage.cost.source": "local",
+    }
+    assert found["tracemind.cost_usd"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("usage", "names"),
+    [
+        (LLMUsage(None, 7, None), {"gen_ai.usage.output_tokens"}),
+        (LLMUsage(7, None, None), {"gen_ai.usage.input_tokens"}),
+        (LLMUsage(None, None, None), set[str]()),
+    ],
+)
+def test_a_count_that_was_not_reported_has_no_attribute(capture: Captured, usage: LLMUsage, names: set[str]) -> None:
+    """One half of the usage is shown alone: the other is not zero, and there is no total."""
+    found = ended(capture, LLMResponse("x", usage), usage)
+    assert {name for name in found if "tokens" in name} == names
+
+
+def test_chunk_gaps_are_measured_as_they_come(capture: Captured) -> None:
+    """Each gap of a stream is in the histogram before the stream has ended, with the model that answers."""
+    handle = capture.recorder().begin_step(StepStart(flow_id="f", step_id="s", provider="openai", model="m"))
+    handle.first_chunk()
+    for _ in range(3):
+        handle.next_chunk(0.25, "m-2026")
+    (point,) = capture.points("gen_ai.client.operation.time_per_output_chunk")
+    assert isinstance(point, HistogramDataPoint)
+    assert (point.count, point.sum) == (3, 0.75)
+    assert (point.attributes or {})["gen_ai.response.model"] == "m-2026"
+    handle.end(StepEnd(status="success", payload={}))
 
 
 async def test_its_name_kind_and_scope(capture: Captured) -> None:
@@ -385,7 +494,7 @@ def test_a_span_ends_even_if_its_attributes_cannot_be_set(capture: Captured, mon
     """A fault while the span is filled leaves no span open for ever."""
     handle = begin(capture)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError
 
     monkeypatch.setattr("tracemind_otel.otel.recorder._end_attributes", fail)

@@ -6,16 +6,18 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from tracemind_otel.ai.llm.types import LLMUsage
 from tracemind_otel.otel import semconv
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 OWNER = SRC / "tracemind_otel" / "otel" / "semconv.py"
 OWNED = re.compile(
-    r"\b(gen_ai\.|tracemind\.(flow|step|retry|cost|llm|usage|cancelled|budget|tags|function|stream)|(session|user)\.id)"
+    r"\b(gen_ai\.|tracemind\.(flow|step|retry|cost|llm|usage|response|cancelled|budget|tags|function|stream)|(session|user)\.id)"
 )
 
 ATTRIBUTES = {
@@ -74,6 +76,9 @@ NOT_OF_THE_NEWEST = {
     "gen_ai.client.token.usage": "what dashboards read today",
     "gen_ai.token.type": "the attribute of that histogram",
     "gen_ai.usage.cost": "no convention yet; what Langfuse, OpenLIT and Grafana read",
+    "gen_ai.usage.cost.amount": "about to be adopted; only by opt-in",
+    "gen_ai.usage.cost.currency": "about to be adopted; only by opt-in",
+    "gen_ai.usage.cost.source": "about to be adopted; only by opt-in",
 }
 
 
@@ -132,6 +137,13 @@ def test_a_name_belongs_to_somebody(constant: str, name: str) -> None:
         assert re.fullmatch(r"(gen_ai|tracemind)(\.[a-z_0-9]+)+", name)
     if constant.startswith(("GEN_AI_", "TRACEMIND_")):
         assert constant == name.replace(".", "_").upper()
+
+
+def test_each_reported_part_of_usage_has_a_name() -> None:
+    """A stored call can be priced again: no count of `LLMUsage` is left out of the span."""
+    named_elsewhere = {"prompt_tokens", "completion_tokens", "total_tokens", "cache_read_tokens", "cache_write_tokens"}
+    figures = {field.name for field in fields(LLMUsage) if "cost" not in field.name and field.name != "fees_usd"}
+    assert set(semconv.USAGE_NAMES) == figures - named_elsewhere - {"reasoning_tokens", "estimated"}
 
 
 def test_boundaries_grow() -> None:

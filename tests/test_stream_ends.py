@@ -227,7 +227,7 @@ ANTHROPIC = (
 async def test_a_stream_that_ends_early_keeps_what_was_reported(capture: Captured, how: str) -> None:
     """Id, model and the reported input are on the span and in the result; only the output is estimated."""
     server = Server(saying(ANTHROPIC) if how == "cut" else then_open(ANTHROPIC))
-    options = {"timeout_ms": 100} if how == "silent" else {}
+    options: dict[str, Any] = {"timeout_ms": 100} if how == "silent" else {}
     async with running(server), LLMClientFactory.make("anthropic", api_key="k", base_url=server.base_url) as client:
         call = LLMCallConfig("anthropic", "claude-sonnet-4-5", prompt="Hi", **options)
         stream = stream_llm_call("f", "s", call, capture.recorder(), client=client)
@@ -338,7 +338,7 @@ async def test_one_timer_serves_every_wait() -> None:
         made += 1
         return call_at(*arguments, **options)
 
-    loop.call_at = counted  # type: ignore[method-assign]
+    loop.call_at = counted  # type: ignore[method-assign,assignment]
     patience = Patience(60.0)
     try:
         for _ in range(10_000):

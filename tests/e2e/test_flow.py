@@ -165,6 +165,13 @@ def test_call_carries_every_attribute(run: Run) -> None:
         "tracemind.cost_usd": usage["cost_usd"],
         "tracemind.cost.source": "local",
         "tracemind.cost.bucket": "lt_0.001",
+        "tracemind.cost.input_usd": usage["input_cost_usd"],
+        "tracemind.cost.output_usd": usage["output_cost_usd"],
+        "tracemind.cost.fees_usd": usage["fees_usd"],
+        "tracemind.cost.table": usage["cost_table"],
+        "tracemind.usage.audio.input_tokens": usage["input_audio_tokens"],
+        "tracemind.usage.audio.output_tokens": usage["output_audio_tokens"],
+        "openai.response.service_tier": "default",
         "tracemind.retry.count": 0,
     }
     assert usage["cost_usd"] == pytest.approx((600 * 0.15 + 400 * 0.075 + 200 * 0.60) / 1e6, abs=1e-12)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from importlib.metadata import version
 from typing import Any, Literal
 
 import httpx
@@ -177,6 +178,13 @@ async def test_success(openai_server: OpenAIServer, capture: Captured) -> None:
         "tracemind.cost_usd": result["usage"]["cost_usd"],
         "tracemind.cost.source": "local",
         "tracemind.cost.bucket": "lt_0.001",
+        "tracemind.cost.input_usd": pytest.approx(0.00012),
+        "tracemind.cost.output_usd": pytest.approx(0.00012),
+        "tracemind.cost.fees_usd": 0.0,
+        "tracemind.cost.table": version("genai-prices"),
+        "tracemind.usage.audio.input_tokens": 0,
+        "tracemind.usage.audio.output_tokens": 0,
+        "openai.response.service_tier": "default",
     }
     assert_succeeded(capture, span)
     assert capture.total("tracemind.llm.cost") == pytest.approx(ECHO_COST_USD)

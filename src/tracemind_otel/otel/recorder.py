@@ -271,8 +271,8 @@ def _add_response(attributes: dict[str, AttributeValue], response: LLMResponse, 
         name = semconv.OPENAI_RESPONSE_SERVICE_TIER if is_openais else semconv.TRACEMIND_RESPONSE_SERVICE_TIER
         attributes[name] = response.service_tier
     for condition, value in response.price_conditions.items():
-        if condition in semconv.TRACEMIND_RESPONSE_CONDITIONS:
-            attributes[semconv.TRACEMIND_RESPONSE_CONDITIONS[condition]] = value
+        if condition in semconv.RESPONSE_CONDITION_NAMES:
+            attributes[semconv.RESPONSE_CONDITION_NAMES[condition]] = value
 
 
 _USAGE_ATTRIBUTES = (
@@ -281,7 +281,7 @@ _USAGE_ATTRIBUTES = (
     ("cache_read_tokens", semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS),
     ("cache_write_tokens", semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS),
     ("reasoning_tokens", semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS),
-    *semconv.TRACEMIND_USAGE.items(),
+    *semconv.USAGE_NAMES.items(),
 )
 _UNCOUNTED = frozenset({semconv.GEN_AI_USAGE_INPUT_TOKENS, semconv.GEN_AI_USAGE_OUTPUT_TOKENS})
 

@@ -74,14 +74,14 @@ OPENAI_RESPONSE_SERVICE_TIER: Final = "openai.response.service_tier"
 OPENAI_PROVIDERS: Final = frozenset({"openai", "azure.ai.openai"})
 """The values of `gen_ai.provider.name` whose served tier has OpenAI's own attribute."""
 TRACEMIND_RESPONSE_SERVICE_TIER: Final = "tracemind.response.service_tier"
-TRACEMIND_RESPONSE_CONDITIONS: Final = {
+RESPONSE_CONDITION_NAMES: Final = {
     "speed": "tracemind.response.speed",
     "processing": "tracemind.response.processing",
     "route": "tracemind.response.route",
     "search_type": "tracemind.response.search_type",
 }
 """The conditions of the price table, by its keys."""
-TRACEMIND_USAGE: Final = {
+USAGE_NAMES: Final = {
     "cache_write_5m_tokens": "tracemind.usage.cache_write_5m.input_tokens",
     "cache_write_1h_tokens": "tracemind.usage.cache_write_1h.input_tokens",
     "input_text_tokens": "tracemind.usage.text.input_tokens",
