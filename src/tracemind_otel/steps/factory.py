@@ -9,7 +9,7 @@ from typing import Unpack
 from ..ai.llm import providers
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.providers._options import ClientOptions
-from ..ai.llm.types import ClientStreamEvent, LLMRequest, LLMResponse
+from ..ai.llm.types import LLMRequest, LLMResponse, StreamEvent
 from ..errors import ConfigError, LLMClientError, LLMError
 
 
@@ -70,7 +70,7 @@ class _UnmadeClient(AsyncLLMClient):
     async def complete(self, req: LLMRequest) -> LLMResponse:
         raise self._fault()
 
-    async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[ClientStreamEvent]]:
+    async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
         raise self._fault()
         yield ()
 

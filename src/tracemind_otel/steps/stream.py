@@ -16,7 +16,6 @@ from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.pricing import warm_up
 from ..ai.llm.tokens import CharacterTokenizer, Tokenizer
 from ..ai.llm.types import (
-    ClientStreamEvent,
     Finish,
     LLMResponse,
     LLMUsage,
@@ -100,7 +99,7 @@ class LLMStream:
         self._request = cfg.request()
         self._tokenizer = tokenizer
         self._call: Call | None = None
-        self._batches: AsyncGenerator[Sequence[ClientStreamEvent]] | None = None
+        self._batches: AsyncGenerator[Sequence[StreamEvent]] | None = None
         self._ready: deque[StreamEvent] = deque()
         self._state = _State.OPEN
         self._came: list[StreamEvent] = []
@@ -205,7 +204,7 @@ class LLMStream:
         warm_up(call.provider_name, self._cfg.model)
         return batch
 
-    async def _open(self, call: Call) -> Sequence[ClientStreamEvent]:
+    async def _open(self, call: Call) -> Sequence[StreamEvent]:
         self._so_far = None
         batches = self._batches = call.client.stream(self._request)
         batch = await anext(batches)
@@ -214,7 +213,7 @@ class LLMStream:
         self._so_far = batch[0].so_far
         return await anext(batches)
 
-    async def _next(self, call: Call, batches: AsyncGenerator[Sequence[ClientStreamEvent]]) -> Sequence[StreamEvent]:
+    async def _next(self, call: Call, batches: AsyncGenerator[Sequence[StreamEvent]]) -> Sequence[StreamEvent]:
         return await self._checked(call, batches.__anext__)
 
     async def _checked(self, call: Call, work: Callable[[], Awaitable[object]]) -> Sequence[StreamEvent]:

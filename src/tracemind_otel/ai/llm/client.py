@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from ...errors import ConfigError
-from .types import ClientStreamEvent, LLMRequest, LLMResponse, LLMUsage
+from .types import LLMRequest, LLMResponse, LLMUsage, StreamEvent
 
 __all__ = ["AsyncLLMClient", "LLMRequest", "LLMResponse", "LLMUsage"]
 
@@ -45,7 +45,7 @@ class AsyncLLMClient(abc.ABC):
         """
         ...
 
-    def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[ClientStreamEvent]]:
+    def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
         """Make one attempt and yield the reply as it comes, in batches of what came together.
 
         The last event is a `Finish` with the whole reply. To a step the first may be a `StreamOpened`, by which a

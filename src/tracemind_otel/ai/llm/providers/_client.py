@@ -6,12 +6,12 @@ import json
 import warnings
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ....errors import LLMAuthenticationError, LLMStatusError, LLMTimeoutError
 from ..client import AsyncLLMClient
 from ..liveness import Patience, ProviderSilentError, is_heard
-from ..types import ClientStreamEvent, Finish, LLMRequest, LLMResponse, StreamOpened
+from ..types import Finish, LLMRequest, LLMResponse, StreamEvent, StreamOpened
 from ._error_bodies import error_from_body, status_error
 from ._http import (
     GivenClientSender,
@@ -117,14 +117,15 @@ class WireClient(AsyncLLMClient):
         except StreamedError as error:
             raise self._error_inside_success(reply, error, req) from None
 
-    async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[ClientStreamEvent]]:
+    async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
         opened = await self._sender.open(*self._outgoing(req, stream=True))
         head = HttpReply(opened.status_code, opened.headers, b"")
         reading = Reading(self._wire, head)
         try:
             await self._raise_for_status(opened, req)
             if is_heard():
-                yield (StreamOpened(lambda: self._with_headers(reading.so_far(), head)),)
+                opening = StreamOpened(lambda: self._with_headers(reading.so_far(), head))
+                yield cast("Sequence[StreamEvent]", (opening,))  # to a step only: others never see it
             async with aclosing(opened.chunks()) as chunks:
                 async for data in chunks:
                     batch = reading.feed(data)

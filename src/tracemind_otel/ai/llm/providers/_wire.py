@@ -173,12 +173,12 @@ def document_of(event: ServerSentEvent) -> Mapping[str, Any]:
     """
     try:
         # A string spares the guess of its encoding; JSON on the wire is UTF-8 (RFC 8259, 8.1).
-        document = _parse(event.data.decode("utf-8", "surrogatepass"))
+        document: Any = _parse(event.data.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError):
         raise LLMResponseError("an event of the stream is not JSON") from None
     if not isinstance(document, dict):
         raise LLMResponseError("an event of the stream is not a JSON object")
-    return cast("Mapping[str, Any]", document)
+    return document  # pyright: ignore[reportUnknownVariableType]
 
 
 _DECODER = json.JSONDecoder()

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ....errors import LLMRequestError, LLMResponseError
 from ..types import (
-    ClientStreamEvent,
     FinishReason,
     Image,
     LLMRequest,
@@ -119,7 +118,7 @@ class ChatClient(WireClient):
 
     _refuses_stream_options = False
 
-    async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[ClientStreamEvent]]:
+    async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
         silent = replace(req, extra={"stream_options": None, **req.extra})
         try:
             # A refusal comes before any event, so nothing is said twice.

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from ....errors import ConfigError, LLMAuthenticationError, LLMStatusError
 from ..client import AsyncLLMClient
-from ..types import ClientStreamEvent, LLMRequest, LLMResponse
+from ..types import LLMRequest, LLMResponse, StreamEvent
 from . import anthropic, gemini
 from ._client import WireClient
 from ._error_bodies import ErrorBody, error_from_body, status_error
@@ -95,7 +95,7 @@ class VertexLLMClient(AsyncLLMClient):
     async def complete(self, req: LLMRequest) -> LLMResponse:
         return await self.for_model(req.model).complete(req)
 
-    def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[ClientStreamEvent]]:
+    def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
         return self.for_model(req.model).stream(req)
 
     async def aclose(self) -> None:
