@@ -21,6 +21,7 @@ from tracemind_otel import (
     run_llm_call,
     stream_llm_call,
 )
+from tracemind_otel.ai.llm import providers
 from tracemind_otel.ai.llm.liveness import DeadlinePassedError, Patience, ProviderSilentError, current_beat
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 from tracemind_otel.steps.ai_llm_call import LLMClientFactory
@@ -310,8 +311,11 @@ async def test_an_error_whose_body_breaks_off_keeps_its_status(capture: Captured
 # --- Clients that cannot be made
 
 
-async def test_a_client_that_cannot_be_made_is_a_failed_call(capture: Captured) -> None:
+async def test_a_client_that_cannot_be_made_is_a_failed_call(
+    capture: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the call promises to return it returns, with a span."""
+    monkeypatch.setattr(providers, "_entries", dict(providers._entries))
 
     def broken(**options: Any) -> Any:
         raise KeyError("no such loop")

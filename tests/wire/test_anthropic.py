@@ -41,7 +41,6 @@ from tracemind_otel.ai.llm.types import (
     Message,
     ReasoningDelta,
     StreamEvent,
-    StreamOpened,
     Text,
     TextDelta,
     ToolCall,
@@ -910,7 +909,7 @@ def streamed(case: Case, **fields: Any) -> Action:
 async def collect(client: WireClient, model: str) -> tuple[list[StreamEvent], LLMResponse]:
     """All events of a stream, and the reply at its end."""
     batches = [batch async for batch in client.stream(LLMRequest("anthropic", model, "secret prompt"))]
-    found = [event for batch in batches for event in batch if not isinstance(event, StreamOpened)]
+    found = [event for batch in batches for event in batch]
     last = found[-1]
     assert isinstance(last, Finish)
     return found[:-1], last.response

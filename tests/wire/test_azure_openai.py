@@ -25,7 +25,7 @@ from tracemind_otel.ai.llm.providers._client import WireClient
 from tracemind_otel.ai.llm.providers._sse import EventDecoder
 from tracemind_otel.ai.llm.providers._wire import StreamReader
 from tracemind_otel.ai.llm.providers.azure_openai import ENVIRONMENT, azure_client, azure_wire
-from tracemind_otel.ai.llm.types import Finish, LLMUsage, Message, StreamEvent, StreamOpened, TextDelta, ToolCall
+from tracemind_otel.ai.llm.types import Finish, LLMUsage, Message, StreamEvent, TextDelta, ToolCall
 from tracemind_otel.errors import (
     ConfigError,
     LLMAuthenticationError,
@@ -437,7 +437,7 @@ async def finished(server: OpenAIServer, model: str) -> tuple[LLMResponse, list[
     """A streamed reply, and the pieces before it."""
     async with azure_client(api_key=KEY, base_url=endpoint_of(server)) as client:
         batches = [batch async for batch in client.stream(request(model))]
-    *deltas, last = [event for batch in batches for event in batch if not isinstance(event, StreamOpened)]
+    *deltas, last = [event for batch in batches for event in batch]
     assert isinstance(last, Finish)
     return last.response, deltas
 

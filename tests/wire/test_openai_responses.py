@@ -38,7 +38,6 @@ from tracemind_otel.ai.llm.types import (
     Message,
     ReasoningDelta,
     StreamEvent,
-    StreamOpened,
     Text,
     TextDelta,
     ToolCall,
@@ -717,7 +716,7 @@ async def finished(server: OpenAIServer, model: str) -> tuple[LLMResponse, list[
     """A streamed reply, and the pieces before it."""
     async with PRESET.client(KEY, server.base_url) as client:
         batches = [batch async for batch in client.stream(LLMRequest("openai_responses", model, "hi"))]
-    *deltas, last = [event for batch in batches for event in batch if not isinstance(event, StreamOpened)]
+    *deltas, last = [event for batch in batches for event in batch]
     assert isinstance(last, Finish)
     return last.response, deltas
 

@@ -441,6 +441,3 @@ class StreamOpened:
 
 StreamEvent = TextDelta | ReasoningDelta | ToolCallDelta | Finish
 """What a stream consists of; `Finish` comes last, and once."""
-
-ClientStreamEvent = StreamOpened | StreamEvent
-"""What a client's stream consists of: a client that can tell how far the reply has come says `StreamOpened` first."""
