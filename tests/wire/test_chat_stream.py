@@ -757,7 +757,7 @@ async def streamed(server: OpenAIServer, model: str, accent: str = "openai_compa
     deltas: list[StreamEvent] = []
     async with BY_NAME[accent].client("k", server.base_url) as client:
         async for batch in client.stream(LLMRequest("any", model, "hi", **fields)):
-            deltas += [event for event in batch]
+            deltas += batch
     last = deltas.pop()
     assert isinstance(last, Finish)
     return Read(last.response, deltas, True)
