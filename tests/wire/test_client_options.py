@@ -13,6 +13,7 @@ import tracemind_otel as tm
 from tests.servers.fixture import OpenAIServer
 from tests.support import Captured, attributes
 from tracemind_otel.ai.llm import providers
+from tracemind_otel.ai.llm.providers import OpenAILLMClient
 from tracemind_otel.ai.llm.providers._names import telemetry_name_of
 from tracemind_otel.ai.llm.providers.presets import PRESETS
 
@@ -179,3 +180,74 @@ async def test_claude_streamed_on_vertex(openai_server: OpenAIServer, capture: C
     assert request["path"].endswith(f"/publishers/anthropic/models/{CLAUDE}:streamRawPredict")
     assert request.headers["authorization"] == "Bearer t2"
     assert attributes(capture.span(f"chat {CLAUDE}"))["gen_ai.usage.output_tokens"] == 5
+
+
+REPLY: dict[str, Any] = {
+    "model": "gpt-4o-mini-2024-07-18",
+    "choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500, "cost": 42.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "cost", "source"),
+    [
+        ("openai_compatible", {"cost_unit": "USD"}, 42.0, "provider"),
+        ("vllm", {"cost_unit": "usd"}, 42.0, "provider"),
+        ("openai", {"cost_unit": "USD"}, 42.0, "provider"),
+        ("openai", {}, 0.00045, "local"),
+        ("openai", {"cost_unit": "CNY"}, 0.00045, "local"),
+        ("openai_compatible", {"provider_name": "openai"}, 0.00045, "local"),
+        ("openai_compatible", {"provider_name": "openrouter"}, 42.0, "provider"),
+        ("openai_compatible", {}, 0.00045, "local"),
+    ],
+)
+async def test_whose_cost_is_believed(
+    openai_server: OpenAIServer, name: str, options: dict[str, Any], cost: float, source: str
+) -> None:
+    """A number without a unit is no cost; declared in USD it is, and no other currency is taken for dollars."""
+    model = openai_server.script({"body": json.dumps(REPLY)})
+    client = make(name, api_key="k", base_url=openai_server.base_url, **options)
+    config = tm.LLMCallConfig(name, model, prompt="hi")
+    usage = (await tm.run_llm_call("f", "s", config, tm.Recorder(), client=client))["usage"]
+    assert usage["cost_usd"] == pytest.approx(cost)
+    assert usage["cost_source"] == source
+
+
+async def test_the_cost_of_a_proxy_in_its_header(openai_server: OpenAIServer) -> None:
+    """LiteLLM's proxy names cost and request in headers; the cost is believed where its unit is declared."""
+    headers = {"x-litellm-response-cost": "0.0123", "x-litellm-call-id": "lite-1"}
+    plain = {**REPLY, "usage": {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}}
+    model = openai_server.script({"body": json.dumps(plain), "headers": headers})
+    client = make("openai_compatible", base_url=openai_server.base_url, cost_unit="USD")
+    config = tm.LLMCallConfig("openai_compatible", model, prompt="hi")
+    result = await tm.run_llm_call("f", "s", config, tm.Recorder(), client=client)
+    assert (result["usage"]["cost_usd"], result["usage"]["cost_source"]) == (0.0123, "provider")
+
+
+@pytest.mark.parametrize(
+    ("options", "extra", "sent"),
+    [
+        ({}, {}, {"max_tokens": 8}),
+        ({}, {"max_completion_tokens": 9}, {"max_completion_tokens": 9}),
+        ({"provider_name": "openai"}, {}, {"max_completion_tokens": 8}),
+        ({"provider_name": "groq"}, {}, {"max_tokens": 8}),
+    ],
+)
+async def test_the_limit_that_the_family_knows(
+    openai_server: OpenAIServer, options: dict[str, Any], extra: dict[str, Any], sent: dict[str, int]
+) -> None:
+    """Servers that are not OpenAI's know `max_tokens`; a proxy in front of OpenAI's is told by its provider's name."""
+    model = openai_server.script({"body": json.dumps(REPLY)})
+    client = make("openai", api_key="k", base_url=openai_server.base_url, **options)
+    config = tm.LLMCallConfig("openai", model, prompt="hi", max_tokens=8, extra=extra)
+    await tm.run_llm_call("f", "s", config, tm.Recorder(), client=client)
+    (request,) = openai_server.requests(model)
+    assert {name: value for name, value in request.body.items() if name.startswith("max_")} == sent
+
+
+def test_openais_own_hosts() -> None:
+    """OpenAI's server takes `max_completion_tokens`, in each of its regions."""
+    for url in (None, "https://api.openai.com/v1", "https://eu.api.openai.com/v1"):
+        wire = OpenAILLMClient("k", url)._wire
+        assert wire.to_payload(tm.LLMRequest("openai", "m", "hi", max_tokens=8), False)["max_completion_tokens"] == 8

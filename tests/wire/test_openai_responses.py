@@ -26,6 +26,7 @@ from tracemind_otel.ai.llm.providers._wire import StreamedError, arguments_of
 from tracemind_otel.ai.llm.providers.openai_responses import (
     PRESET,
     ResponsesReader,
+    Server,
     errors_of,
     from_payload,
     to_payload,
@@ -382,12 +383,83 @@ def test_call_that_comes_in_one_piece() -> None:
     assert deltas == [ToolCallDelta(0, "call_0", "a", '{"x":1}')]
 
 
-@pytest.mark.parametrize("status", ["cancelled", "queued", "a_status_of_2031"])
-def test_unknown_status_passes_through(status: str) -> None:
+def test_unknown_status_passes_through() -> None:
     """A status that is no end known here is kept in the provider's word."""
-    response = from_payload(body(message(text("x")), status=status))
+    response = from_payload(body(message(text("x")), status="a_status_of_2031"))
 
-    assert (response.finish_reasons, response.finish_reason) == ((status,), None)
+    assert (response.finish_reasons, response.finish_reason) == (("a_status_of_2031",), None)
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [("queued", "by its id later"), ("in_progress", "by its id later"), ("cancelled", "cancelled it")],
+)
+def test_what_is_not_finished_is_no_success(status: str, hint: str) -> None:
+    """A response that runs in the background, or that was cancelled, says so; asking again would bill it again."""
+    with pytest.raises(LLMResponseError, match=f"resp_68af is {status}: .*{hint}") as caught:
+        from_payload(body(status=status), request_id="req_1")
+    assert (caught.value.retryable, caught.value.request_id) == (False, "req_1")
+
+
+def test_a_cancelled_stream_is_no_success() -> None:
+    """A response that is cancelled while it streams is not the whole reply."""
+    with pytest.raises(LLMResponseError, match="cancelled"):
+        streamed([encoded([{"type": "response.cancelled", "response": body(status="cancelled")}])])
+
+
+def test_tools_of_the_provider_are_counted() -> None:
+    """Searches of the web and of files have fees; opening a page that was found has none."""
+    output: list[Json] = [
+        {"type": "web_search_call", "action": {"type": "search", "query": "a"}},
+        {"type": "web_search_call", "action": {"type": "open_page"}},
+        {"type": "file_search_call"},
+        {"type": "code_interpreter_call"},
+        message(text("x")),
+    ]
+    seen = from_payload(body(*output)).usage
+    assert (seen.web_searches, seen.storage_searches, seen.code_executions) == (1, 1, 1)
+    assert from_payload(body(message(text("x")))).usage.web_searches is None
+
+
+def test_modalities_and_other_spellings() -> None:
+    """Audio and images are counted apart, and Perplexity's cache reads and searches are read as well."""
+    reported = {
+        "input_tokens": 100,
+        "output_tokens": 20,
+        "input_tokens_details": {"cache_read_input_tokens": 40, "image_tokens": 30},
+        "output_tokens_details": {"audio_tokens": 5},
+        "tool_calls_details": {"search_web": {"invocation": 3}},
+    }
+    seen = from_payload(body(usage=reported)).usage
+    assert (seen.cache_read_tokens, seen.input_image_tokens, seen.output_audio_tokens) == (40, 30, 5)
+    assert (seen.web_searches, seen.total_tokens) == (3, 120)
+
+
+def test_a_cost_is_believed_by_its_documented_unit() -> None:
+    """xAI's ticks and OpenRouter's dollars are read here too; a number of any other server is ignored."""
+    ticks = {**usage(36, 12), "cost_in_usd_ticks": 5 * 10**9}
+    dollars = {**usage(36, 12), "cost": 0.25}
+    for server, reported, cost in (
+        (Server(provider="xai", cost="xai"), ticks, 0.5),
+        (Server(provider="openrouter", cost="openrouter"), dollars, 0.25),
+        (Server(), dollars, None),
+        (Server(), ticks, None),
+    ):
+        whole = from_payload(body(usage=reported), server=server).reported_cost
+        assert (None if whole is None else whole.usd) == cost
+
+
+def test_raw_of_a_stream_is_never_empty() -> None:
+    """Where the last event leaves its output out, `raw` has what was streamed."""
+    events: list[Json] = [
+        {"type": "response.created", "response": body(status="in_progress")},
+        {"type": "response.output_text.delta", "output_index": 0, "delta": "Hello"},
+        {"type": "response.completed", "response": body()},
+    ]
+    raw = streamed([encoded(events)])[0].response(None).raw
+    assert raw["output"] == [
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hello"}]}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -412,7 +484,14 @@ def test_custom_tool_call() -> None:
     """A custom tool's input is the arguments' text."""
     item = {"type": "custom_tool_call", "id": "ct_1", "call_id": "call_9", "name": "sql", "input": "select 1"}
 
-    assert from_payload(body(item)).tool_calls == (ToolCall("call_9", "sql", "select 1"),)
+    call = ToolCall("call_9", "sql", "select 1", kind="custom")
+
+    assert from_payload(body(item)).tool_calls == (call,)
+    answered = (Message(role="assistant", tool_calls=(call,)), Message(role="tool", content="1", tool_call_id="call_9"))
+    assert to_payload(LLMRequest("openai_responses", "gpt-5", "", messages=answered))["input"] == [
+        {"type": "custom_tool_call", "call_id": "call_9", "name": "sql", "input": "select 1"},
+        {"type": "custom_tool_call_output", "call_id": "call_9", "output": "1"},
+    ]
 
 
 @pytest.mark.parametrize("output", [None, {}, "x"])

@@ -68,10 +68,17 @@ def _openai(
     api_key: str | None = None,
     base_url: str | None = None,
     provider_name: str | None = None,
+    cost_unit: str | None = None,
     http_client: httpx.AsyncClient | None = None,
 ) -> AsyncLLMClient:
     return OpenAILLMClient(
-        api_key, base_url, timeout_s=None, provider_name=provider_name, http_client=http_client, pools=shared_pools
+        api_key,
+        base_url,
+        timeout_s=None,
+        provider_name=provider_name,
+        cost_unit=cost_unit,
+        http_client=http_client,
+        pools=shared_pools,
     )
 
 
@@ -142,6 +149,33 @@ def _factory_of(preset: Preset) -> Callable[..., AsyncLLMClient]:
     return make_client
 
 
+def _costing_factory_of(preset: Preset) -> Callable[..., AsyncLLMClient]:
+    """The same for a format whose replies may name their cost."""
+
+    def make_client(
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        provider_name: str | None = None,
+        cost_unit: str | None = None,
+        http_client: httpx.AsyncClient | None = None,
+    ) -> AsyncLLMClient:
+        return preset.client(
+            api_key,
+            base_url,
+            provider_name=provider_name,
+            cost_unit=cost_unit,
+            http_client=http_client,
+            pools=shared_pools,
+        )
+
+    return make_client
+
+
+def _made_by(preset: Preset) -> Callable[..., AsyncLLMClient]:
+    return _factory_of(preset) if preset.wire.with_cost is None else _costing_factory_of(preset)
+
+
 def _entry(factory: Callable[..., AsyncLLMClient], *environment: str) -> _Entry:
     return _Entry(factory, environment, options_taken_by(factory))
 
@@ -155,7 +189,7 @@ _entries: dict[str, _Entry] = {
     "ollama": _entry(_ollama, *ollama.PRESET.environment),
     "vertex": _entry(_vertex, *vertex.ENVIRONMENT),
 }
-_entries.update({preset.name: _entry(_factory_of(preset), *preset.environment) for preset in _PRESETS})
+_entries.update({preset.name: _entry(_made_by(preset), *preset.environment) for preset in _PRESETS})
 _adding = threading.Lock()
 _plugins_are_loaded = False
 

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 CostFormat = Literal["openrouter", "perplexity", "xai", "declared"]
 """In which documented form a reply names its cost; `declared` where the user says the unit."""
 
+COST_FORMATS: Mapping[str, CostFormat] = {"openrouter": "openrouter", "perplexity": "perplexity", "xai": "xai"}
+"""The providers that document the unit of the cost in their replies."""
+
 _XAI_TICKS_PER_USD = 10**10
 _MODALITIES = ("text", "audio", "image", "video")
 
@@ -56,16 +59,16 @@ def usage_of(usage: Mapping[str, Any], *, hides_output: bool = False, counts_apa
         reasoning_tokens=part_of(reasoning, completion or 0),
         input_audio_seconds=cost_of(usage.get("prompt_audio_seconds")),
         output_citation_tokens=part_of(usage.get("citation_tokens"), completion or 0) if counts_apart else None,
-        **_modalities(usage),
-        **_server_tools(usage),
+        **modalities(mapped(usage.get("prompt_tokens_details")), mapped(usage.get("completion_tokens_details"))),
+        **server_tools(usage),
     )
 
 
-def _modalities(usage: Mapping[str, Any]) -> dict[str, Any]:
-    given = mapped(usage.get("prompt_tokens_details"))
+def modalities(given: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
+    """The counts by modality in the details of input and output; a modality that is not reported is left out."""
     places = (
         ("input_{}_tokens", given),
-        ("output_{}_tokens", mapped(usage.get("completion_tokens_details"))),
+        ("output_{}_tokens", made),
         ("cache_{}_read_tokens", mapped(given.get("cached_tokens_details"))),
     )
     return {
@@ -90,7 +93,7 @@ _SERVER_TOOL_PLACES = (
 )
 
 
-def _server_tools(usage: Mapping[str, Any]) -> dict[str, Any]:
+def server_tools(usage: Mapping[str, Any]) -> dict[str, Any]:
     """Tools that the provider ran itself and charges for, by the names of OpenRouter, xAI and Perplexity."""
     counts: dict[str, int] = {}
     for place in _SERVER_TOOL_PLACES:
@@ -198,13 +201,28 @@ def ignore_cost(provider: str, why: str) -> None:
         log.warning("the cost in the replies of %s is ignored: %s", provider, why)
 
 
+def cost_format(provider: str, cost_unit: str | None) -> CostFormat | None:
+    """How a server names its cost: as the user declares, else as its provider documents.
+
+    Args:
+        provider: whose server it is.
+        cost_unit: the currency that the user declares. A cost in any other than USD is never believed.
+    """
+    if cost_unit is None:
+        return COST_FORMATS.get(provider)
+    if cost_unit.strip().upper() == "USD":
+        return "declared"
+    ignore_cost(provider, f"it is in {cost_unit.strip()}, and only USD can be told")
+    return None
+
+
 def _openrouter(usage: Mapping[str, Any], cost: object, provider: str) -> ReportedCost | None:
     """USD; with a key of the user's own it is OpenRouter's fee, beside what the provider charges."""
     usd, details = cost_of(cost), mapped(usage.get("cost_details"))
     if usd is None:
         return None
-    given = cost_of(details.get("upstream_inference_prompt_cost"))
-    made = cost_of(details.get("upstream_inference_completions_cost"))
+    given = _sum(details, "upstream_inference_prompt_cost", "upstream_inference_input_cost")
+    made = _sum(details, "upstream_inference_completions_cost", "upstream_inference_output_cost")
     if not usage.get("is_byok"):
         is_split = given is not None and made is not None and abs(given + made - usd) <= 1e-9 * max(usd, 1e-9)
         return ReportedCost(usd=usd, input_usd=given, output_usd=made) if is_split else ReportedCost(usd=usd)

@@ -21,6 +21,8 @@ class ClientOptions(TypedDict, total=False):
 
     provider_name: str | None
     """Whose prices hold, and who the span names: for a server that is not its format's inventor."""
+    cost_unit: str | None
+    """The currency of the cost in the replies of a server that speaks OpenAI's formats; only `USD` is believed."""
     api_version: str | None
     """The version of the server's API (Azure)."""
     http_client: httpx.AsyncClient | None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ....errors import ConfigError
+from ._chat_usage import cost_format
 from ._client import WireClient
 from ._http import HttpPool
 from ._loop import PerLoop
@@ -55,6 +56,7 @@ class Preset:
         base_url: str | None = None,
         *,
         provider_name: str | None = None,
+        cost_unit: str | None = None,
         timeout_s: float | None = None,
         http_client: httpx.AsyncClient | None = None,
         pools: PerLoop[HttpPool] | None = None,
@@ -72,7 +74,7 @@ class Preset:
             raise ConfigError(f"provider {self.name!r} needs {wanted}: where its server is")
         variables = " or ".join(self.key_variables) or "api_key"
         client = self.client_class(
-            self.wire,
+            self._wire_for(provider_name or self.name, cost_unit),
             provider_name=provider_name or self.name,
             telemetry_name=telemetry_name_of(provider_name) if provider_name else self.telemetry_name,
             base_url=url,
@@ -84,8 +86,15 @@ class Preset:
             http_client=http_client,
             pools=pools,
         )
-        client.reports_cost = self.reports_cost
+        client.reports_cost = self.reports_cost or cost_format(client.provider_name, cost_unit) is not None
         return client
+
+    def _wire_for(self, provider: str, cost_unit: str | None) -> Wire:
+        """The format, with the form in which that provider's replies name their cost."""
+        cost = cost_format(provider, cost_unit)
+        if self.wire.with_cost is None or (cost_unit is None and provider == self.name):
+            return self.wire
+        return self.wire.with_cost(cost, provider)
 
 
 def _first_set(variables: tuple[str, ...]) -> str | None:

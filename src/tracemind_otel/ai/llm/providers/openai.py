@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from ....errors import LLMRequestError, LLMResponseError
 from ..types import (
@@ -28,7 +29,7 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
-from ._chat_usage import CostFormat, reported_cost, usage_of, with_cost_header
+from ._chat_usage import CostFormat, cost_format, reported_cost, usage_of, with_cost_header
 from ._client import WireClient
 from ._error_bodies import ErrorBody, error_body
 from ._http import HttpPool
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     import httpx
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
+_HOST = "api.openai.com"
 
 _FINISH_REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -101,6 +103,7 @@ def chat_wire(accent: Accent = Accent()) -> Wire:  # frozen
         new_reader=lambda: ChatReader(accent),
         errors_of=errors_of,
         with_headers=with_cost_header if accent.cost == "declared" else None,
+        with_cost=lambda cost, provider: chat_wire(replace(accent, cost=cost, provider=provider)),
     )
 
 
@@ -143,7 +146,9 @@ class OpenAILLMClient(ChatClient):
         api_key: the key; the default is `OPENAI_API_KEY`. A server with a base URL of its own may need none.
         base_url: the default is `OPENAI_BASE_URL`, else OpenAI's.
         timeout_s: seconds without a byte in one `complete`; `None` leaves the time to the caller, as the step does.
-        provider_name: whose server it is, where it is not OpenAI's: that one's prices hold.
+        provider_name: whose server it is, where it is not OpenAI's: that one's prices hold. `openai` says that a proxy
+            stands in front of OpenAI's own, which takes `max_completion_tokens`.
+        cost_unit: the currency of the cost in the replies, which is believed only where it is `USD`.
         http_client: an httpx client to send with, httpx's own transport for instance; you close it yourself.
         pools: where pooled connections live; the default is a pool of this client's own, closed by `aclose`.
 
@@ -158,13 +163,14 @@ class OpenAILLMClient(ChatClient):
         timeout_s: float | None = 30.0,
         *,
         provider_name: str | None = None,
+        cost_unit: str | None = None,
         http_client: httpx.AsyncClient | None = None,
         pools: PerLoop[HttpPool] | None = None,
     ) -> None:
         chosen_url = base_url or os.getenv("OPENAI_BASE_URL") or DEFAULT_BASE_URL
         needs_key = chosen_url.rstrip("/") == DEFAULT_BASE_URL
         super().__init__(
-            chat_wire(),
+            chat_wire(_accent_of(chosen_url, provider_name, cost_unit)),
             provider_name=provider_name or "openai",
             telemetry_name=telemetry_name_of(provider_name) if provider_name else None,
             base_url=chosen_url,
@@ -174,6 +180,14 @@ class OpenAILLMClient(ChatClient):
             http_client=http_client,
             pools=pools,
         )
+
+
+def _accent_of(base_url: str, provider_name: str | None, cost_unit: str | None) -> Accent:
+    """OpenAI's own server takes `max_completion_tokens` alone; of the servers of others most know only `max_tokens`."""
+    host = urlsplit(base_url).hostname or ""
+    is_openais = provider_name == "openai" or host == _HOST or host.endswith(f".{_HOST}")
+    cost = cost_format(provider_name or "openai", cost_unit)
+    return Accent(cost=cost) if is_openais else Accent(cost=cost, max_tokens="max_tokens")
 
 
 # --- Request
@@ -192,7 +206,7 @@ def to_payload(req: LLMRequest, *, stream: bool = False, accent: Accent = Accent
         value = getattr(req, name)
         if value is not None:
             payload[name] = value
-    if req.max_tokens is not None:
+    if req.max_tokens is not None and "max_completion_tokens" not in req.extra:
         payload[accent.max_tokens] = req.max_tokens
     if req.stop:
         payload["stop"] = list(req.stop)

@@ -26,6 +26,7 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
+from ._chat_usage import CostFormat, modalities, reported_cost, server_tools, with_cost_header
 from ._error_bodies import ErrorBody, error_body
 from ._preset import Preset
 from ._sse import ServerSentEvent
@@ -33,7 +34,6 @@ from ._wire import (
     StreamedError,
     Wire,
     arguments_of,
-    cost_of,
     count_of,
     document_of,
     image_url,
@@ -85,13 +85,20 @@ def to_payload(req: LLMRequest, *, stream: bool = False) -> dict[str, Any]:
 def _input(req: LLMRequest) -> str | list[dict[str, Any]]:
     if not req.messages:
         return req.prompt
-    return [item for message in req.conversation for item in _items(message)]
+    calls = [call for message in req.messages for call in message.tool_calls]
+    custom = frozenset(call.id for call in calls if call.kind == "custom")
+    return [item for message in req.conversation for item in _items(message, custom)]
 
 
-def _items(message: Message) -> list[dict[str, Any]]:
-    """One message is several items here: what was said, and each call of a tool."""
+def _items(message: Message, custom: frozenset[str]) -> list[dict[str, Any]]:
+    """One message is several items here: what was said, and each call of a tool.
+
+    Args:
+        message: the message.
+        custom: the ids of the calls of custom tools, whose results are items of their own kind.
+    """
     if message.role == "tool":
-        return [_tool_result(message)]
+        return [_tool_result(message, custom)]
     if message.name is not None:
         raise ConfigError(f"name: openai_responses has no name for a message of role {message.role!r}")
     if message.tool_calls and message.role != "assistant":
@@ -102,10 +109,11 @@ def _items(message: Message) -> list[dict[str, Any]]:
     return [{"role": message.role, "content": _content(message)}, *calls]
 
 
-def _tool_result(message: Message) -> dict[str, Any]:
+def _tool_result(message: Message, custom: frozenset[str]) -> dict[str, Any]:
     if message.tool_call_id is None:
         raise ConfigError("tool_call_id: openai_responses needs it in a tool's message")
-    return {"type": "function_call_output", "call_id": message.tool_call_id, "output": _content(message)}
+    kind = "custom_tool_call_output" if message.tool_call_id in custom else "function_call_output"
+    return {"type": kind, "call_id": message.tool_call_id, "output": _content(message)}
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:
@@ -127,11 +135,23 @@ def _part(part: Text | Image) -> dict[str, Any]:
 
 
 def _outgoing_call(call: ToolCall) -> dict[str, Any]:
+    if call.kind == "custom":
+        return {"type": "custom_tool_call", "call_id": call.id, "name": call.name, "input": call.arguments}
     arguments = call.arguments if isinstance(call.arguments, str) else json.dumps(dict(call.arguments))
     return {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": arguments}
 
 
 # --- Whole reply
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Server:
+    """Whose server speaks the format."""
+
+    provider: str = "openai_responses"
+    """The provider's name, for the log."""
+    cost: CostFormat | None = None
+    """In which form a reply names its cost; `None` where it is not documented in which unit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,26 +173,47 @@ class _Said:
         )
 
 
-def from_payload(document: Mapping[str, Any], *, request_id: str | None = None) -> LLMResponse:
+def from_payload(
+    document: Mapping[str, Any], *, request_id: str | None = None, server: Server = Server()
+) -> LLMResponse:
     """The reply in the normal form.
 
     Raises:
         LLMServerError: its status is `failed`.
-        LLMResponseError: it has no output.
+        LLMResponseError: it has no output, or is none yet.
     """
+    _refuse_unfinished(document, request_id)
     if document.get("status") == "failed":
         code = errors_of(document).code
         raise LLMServerError("the response has failed", code=code, request_id=request_id)
     if not isinstance(document.get("output"), list):
         raise LLMResponseError("the reply has no output", request_id=request_id)
-    return _response_of(document, _said(listed(document["output"])), request_id)
+    return _response_of(document, _said(listed(document["output"])), request_id, server)
 
 
-def _response_of(document: Mapping[str, Any], said: _Said, request_id: str | None) -> LLMResponse:
+_UNFINISHED = {
+    "queued": "it runs in the background; ask for it by its id later, or leave out extra['background']",
+    "in_progress": "it runs in the background; ask for it by its id later, or leave out extra['background']",
+    "cancelled": "somebody cancelled it",
+}
+"""The statuses that are no success, and what to do."""
+
+
+def _refuse_unfinished(document: Mapping[str, Any], request_id: str | None) -> None:
+    status = text_of(document.get("status"))
+    if status in _UNFINISHED:
+        named = f"the response {text_of(document.get('id')) or ''} is {status}".replace("  ", " ")
+        raise LLMResponseError(f"{named}: {_UNFINISHED[status]}", request_id=request_id, retryable=False)
+
+
+def _response_of(
+    document: Mapping[str, Any], said: _Said, request_id: str | None, server: Server = Server()
+) -> LLMResponse:
     status, reason = _ending(document)
+    usage = mapped(document.get("usage"))
     return LLMResponse(
         said.text,
-        usage_of(mapped(document.get("usage"))),
+        usage_of(usage, listed(document.get("output"))),
         document,
         finish_reasons=(reason,) if reason else (),
         finish_reason=normal_finish(
@@ -185,6 +226,7 @@ def _response_of(document: Mapping[str, Any], said: _Said, request_id: str | Non
         response_model=text_of(document.get("model")),
         service_tier=text_of(document.get("service_tier")),
         request_id=request_id,
+        reported_cost=reported_cost(usage, server.cost, server.provider),
     )
 
 
@@ -221,23 +263,48 @@ def _incoming_calls(items: Sequence[Mapping[str, Any]]) -> tuple[ToolCall, ...]:
     return _calls_of(pieces)
 
 
-def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
-    """Tokens as reported; a subset never exceeds its whole, whatever the server says."""
-    given = count_of(usage.get("input_tokens")) or 0
-    made = count_of(usage.get("output_tokens")) or 0
-    details = mapped(usage.get("input_tokens_details"))
-    read = part_of(details.get("cached_tokens"), given)
-    cost = cost_of(usage.get("cost"))
+_TOOL_ITEMS = {
+    "web_search_call": "web_searches",
+    "file_search_call": "storage_searches",
+    "code_interpreter_call": "code_executions",
+}
+"""The items of tools that the provider ran itself, and what each counts as."""
+
+
+def usage_of(usage: Mapping[str, Any], output: Sequence[Mapping[str, Any]] = ()) -> LLMUsage:
+    """Tokens and tools as reported; a subset never exceeds its whole, whatever the server says."""
+    given, made = count_of(usage.get("input_tokens")), count_of(usage.get("output_tokens"))
+    into, out = mapped(usage.get("input_tokens_details")), mapped(usage.get("output_tokens_details"))
+    cached = count_of(into.get("cached_tokens"))
+    read = part_of(into.get("cache_read_input_tokens") if cached is None else cached, given or 0)
+    total = count_of(usage.get("total_tokens")) or (None if given is None or made is None else given + made)
     return LLMUsage(
         given,
         made,
-        count_of(usage.get("total_tokens")) or given + made,
-        cost,
-        cost_source=None if cost is None else "provider",
+        total,
         cache_read_tokens=read,
-        cache_write_tokens=part_of(details.get("cache_write_tokens"), given - (read or 0)),
-        reasoning_tokens=part_of(mapped(usage.get("output_tokens_details")).get("reasoning_tokens"), made),
+        cache_write_tokens=part_of(into.get("cache_write_tokens"), (given or 0) - (read or 0)),
+        reasoning_tokens=part_of(out.get("reasoning_tokens"), made or 0),
+        **modalities(into, out),
+        **{**_tools_in(output), **_invocations(usage), **server_tools(usage)},
     )
+
+
+def _tools_in(output: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The provider's own tools in the output. Of a web search only the search is charged, not the pages it opens."""
+    counts: dict[str, Any] = {}
+    for item in output:
+        field_name = _TOOL_ITEMS.get(str(item.get("type")))
+        if field_name is not None and mapped(item.get("action")).get("type") in (None, "search"):
+            counts[field_name] = counts.get(field_name, 0) + 1
+    return counts
+
+
+def _invocations(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Perplexity's count of searches."""
+    search = mapped(mapped(usage.get("tool_calls_details")).get("search_web"))
+    count = count_of(search.get("invocation"))
+    return {} if count is None else {"web_searches": count}
 
 
 # --- Errors
@@ -275,21 +342,26 @@ class _CallPieces:
     id: str | None = None
     name: str | None = None
     arguments: list[str] = field(default_factory=list[str])
+    is_custom: bool = False
 
     @classmethod
     def of(cls, item: Mapping[str, Any]) -> _CallPieces:
         """The call in an item."""
         arguments = item.get(_CALL_TYPES.get(str(item.get("type")), "arguments"))
         text = arguments if isinstance(arguments, str) else json.dumps(arguments) if arguments else ""
-        return cls(text_of(item.get("call_id")), text_of(item.get("name")), [text] if text else [])
+        is_custom = item.get("type") == "custom_tool_call"
+        return cls(text_of(item.get("call_id")), text_of(item.get("name")), [text] if text else [], is_custom)
+
+    def whole(self, number: int) -> ToolCall:
+        """The call, once all its pieces have come; a custom tool gets free text and no JSON."""
+        call_id, arguments = self.id or f"call_{number}", "".join(self.arguments)
+        if self.is_custom:
+            return ToolCall(call_id, self.name or "", arguments, kind="custom")
+        return ToolCall(call_id, self.name or "", arguments_of(arguments))
 
 
 def _calls_of(calls: Sequence[_CallPieces]) -> tuple[ToolCall, ...]:
-    return tuple(
-        ToolCall(call.id or f"call_{number}", call.name, arguments_of("".join(call.arguments)))
-        for number, call in enumerate(calls)
-        if call.name
-    )
+    return tuple(call.whole(number) for number, call in enumerate(calls) if call.name)
 
 
 _ENDS = {"response.completed": "completed", "response.incomplete": "incomplete"}
@@ -303,7 +375,8 @@ class ResponsesReader:
     pieces that were streamed count, and where there are none the finished items.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, server: Server = Server()) -> None:
+        self._server = server
         self._text: list[str] = []
         self._refusal: list[str] = []
         self._reasoning: list[str] = []
@@ -339,6 +412,8 @@ class ResponsesReader:
 
     def _raise_failure(self, kind: str, document: Mapping[str, Any]) -> None:
         response = mapped(document.get("response"))
+        if kind == "response.cancelled" or response.get("status") == "cancelled":
+            _refuse_unfinished({**response, "status": "cancelled"}, None)
         if response.get("error") or response.get("status") == "failed":
             raise StreamedError(errors_of(response))
         if document.get("error") or kind in _FAILURES:
@@ -385,7 +460,7 @@ class ResponsesReader:
     def _call_delta(self, document: Mapping[str, Any], added: _CallPieces) -> ToolCallDelta:
         key = _item_key(document)
         is_first = key not in self._calls
-        call = self._calls.setdefault(key, _CallPieces(added.id, added.name))
+        call = self._calls.setdefault(key, _CallPieces(added.id, added.name, is_custom=added.is_custom))
         call.arguments += added.arguments
         index = list(self._calls).index(key)
         return ToolCallDelta(
@@ -403,7 +478,17 @@ class ResponsesReader:
         said = whole.or_else(streamed).or_else(_said(self._done_items))
         # The status of an unfinished response says nothing about its end.
         document = self._response if self._is_complete else {**self._response, "status": None}
-        return _response_of(document, said, request_id)
+        if not document.get("output"):
+            document = {**document, "output": self._done_items or _items_of(said)}
+        return _response_of(document, said, request_id, self._server)
+
+
+def _items_of(said: _Said) -> list[dict[str, Any]]:
+    """The output that a whole reply would have had, where the server left it out."""
+    parts = [{"type": "output_text", "text": said.text}] if said.text else []
+    parts += [{"type": "refusal", "refusal": said.refusal}] if said.refusal else []
+    message = [{"type": "message", "role": "assistant", "content": parts}] if parts else []
+    return [*message, *(_outgoing_call(call) for call in said.calls)]
 
 
 def _item_key(document: Mapping[str, Any]) -> object:
@@ -414,14 +499,21 @@ def _item_key(document: Mapping[str, Any]) -> object:
     return text_of(document.get("item_id")) or text_of(mapped(document.get("item")).get("id"))
 
 
-WIRE = Wire(
-    path=lambda req, stream: "/responses",
-    to_payload=lambda req, stream: to_payload(req, stream=stream),
-    from_payload=lambda document, request_id: from_payload(document, request_id=request_id),
-    new_reader=ResponsesReader,
-    errors_of=errors_of,
-)
-"""The wire format of Responses."""
+def responses_wire(server: Server = Server()) -> Wire:  # frozen
+    """The wire format of Responses, as one server speaks it."""
+    return Wire(
+        path=lambda req, stream: "/responses",
+        to_payload=lambda req, stream: to_payload(req, stream=stream),
+        from_payload=lambda document, request_id: from_payload(document, request_id=request_id, server=server),
+        new_reader=lambda: ResponsesReader(server),
+        errors_of=errors_of,
+        with_headers=with_cost_header if server.cost == "declared" else None,
+        with_cost=lambda cost, provider: responses_wire(Server(provider=provider, cost=cost)),
+    )
+
+
+WIRE = responses_wire()
+"""The format as OpenAI speaks it."""
 
 PRESET = Preset(
     name="openai_responses",
