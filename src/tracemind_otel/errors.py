@@ -38,7 +38,7 @@ BudgetKind = Literal["cost_usd", "tokens", "llm_calls"]
 """What a budget limits; the value of the attribute `tracemind.budget.kind`."""
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
-_LOW_CARDINALITY = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,63}")
+_LOW_CARDINALITY = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,63}|[45][0-9]{2}")
 
 
 class TraceMindError(Exception):
@@ -58,7 +58,7 @@ class LLMError(TraceMindError):
 
     Args:
         message: what went wrong, for a person; holds neither a key nor the prompt.
-        status_code: the HTTP status, where a reply came.
+        status_code: the HTTP status, where it says that the call failed; an error inside a success has none.
         code: the provider's own error code, where it sent a string.
         provider_type: the provider's own error type, where it sent one.
         request_id: the provider's id of the request, for its support.

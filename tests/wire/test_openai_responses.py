@@ -588,7 +588,7 @@ def test_error_inside_a_stream(event: Json) -> None:
         ResponsesReader().feed(ServerSentEvent("message", json.dumps(event).encode()))
 
     seen = caught.value.body
-    assert (seen.code, seen.message, seen.status_code) == ("server_error", ERROR["message"], 500)
+    assert (seen.code, seen.message, seen.implied_status) == ("server_error", ERROR["message"], 500)
 
 
 @pytest.mark.parametrize(
@@ -602,7 +602,7 @@ def test_error_inside_a_stream(event: Json) -> None:
 )
 def test_status_of_a_failure(error: Json, status: int) -> None:
     """Whether a failure inside a success is repeated hangs on its code."""
-    assert errors_of({"error": {"message": "x", **error}}).status_code == status
+    assert errors_of({"error": {"message": "x", **error}}).implied_status == status
 
 
 # --- Usage

@@ -11,12 +11,20 @@ _SHOWN = 500
 """Characters of a message that are shown; a page of HTML shall not flood a span."""
 _RUN = 24
 """So many characters of the prompt in a row are a repetition."""
+_LEAST = 6
+"""A short prompt of fewer characters, `hi` say, occurs in messages that have nothing to do with it."""
+_LEAST_UNSPACED = 3
+"""The same in scripts where a character says as much as a syllable or a word."""
 _CERTAINLY_LONG = 1000
 """A prompt of that length is not made plain for a text that is too short to hold a run of it."""
 _BLOCK = _RUN // 2
 """Any run of that length holds a whole block of this length that begins at a multiple of it."""
 _ESCAPED_CHARACTER = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|U([0-9a-fA-F]{8}))")
 _IGNORED = re.compile(r"\\+[nrtbf]|[\s\\]+")
+_UNSPACED = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]"
+)
+"""Thai, Lao, Burmese, Khmer, Japanese, Chinese and Korean: no space parts their words, or endings stick to them."""
 
 
 def scrub(message: str, *, secrets: Iterable[str] = (), prompt: str = "") -> str:
@@ -25,7 +33,8 @@ def scrub(message: str, *, secrets: Iterable[str] = (), prompt: str = "") -> str
     Args:
         message: the text, as a server or a client gave it.
         secrets: strings that are replaced wherever they occur, keys for instance.
-        prompt: what was sent; any 24 characters of it in a row count as a repetition.
+        prompt: what was sent; any 24 characters of it in a row count as a repetition, and a shorter prompt of six
+            characters or more where it stands whole, as words of its own.
     """
     for secret in secrets:
         if secret:
@@ -44,10 +53,28 @@ def _repeats(message: str, prompt: str) -> bool:
     if len(said) < _RUN and len(prompt) > _CERTAINLY_LONG:
         return False
     sent = _plain(prompt)
+    if len(prompt) < _RUN:
+        return _says_whole(message, sent)
     if len(sent) < _RUN:
         return bool(sent) and sent in said
     blocks = range(0, len(said) - _BLOCK + 1, _BLOCK)
     return any(said[start : start + _BLOCK] in sent and _shares_a_run(said, sent, start) for start in blocks)
+
+
+def _says_whole(message: str, sent: str) -> bool:
+    """Whether a short prompt stands in the message in whole words."""
+    if len(sent) < (_LEAST_UNSPACED if _UNSPACED.search(sent) else _LEAST):
+        return False
+    words = " *".join(map(re.escape, sent))
+    pattern = f"{_edge(sent[0], before=True)}{words}{_edge(sent[-1], before=False)}"
+    return re.search(pattern, _plain(message, parted_by=" ")) is not None
+
+
+def _edge(character: str, *, before: bool) -> str:
+    """What must hold beside the first or the last character of a word."""
+    if not character.isalnum() or _UNSPACED.match(character):
+        return ""
+    return r"(?<![^\W_])" if before else r"(?![^\W_])"
 
 
 def _shares_a_run(said: str, sent: str, block: int) -> bool:
@@ -56,10 +83,10 @@ def _shares_a_run(said: str, sent: str, block: int) -> bool:
     return any(said[start : start + _RUN] in sent for start in range(first, last + 1))
 
 
-def _plain(text: str) -> str:
+def _plain(text: str, parted_by: str = "") -> str:
     """Without white space and escapes, so that a prompt quoted as JSON or as a Python string is found too."""
     unescaped = _ESCAPED_CHARACTER.sub(
         lambda match: chr(min(int(match[1] or match[2] or match[3], 16), 0x10FFFF)), text
     )
     joined = unescaped.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return _IGNORED.sub("", joined).casefold()
+    return _IGNORED.sub(parted_by, joined).casefold()

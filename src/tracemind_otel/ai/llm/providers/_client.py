@@ -166,7 +166,7 @@ class WireClient(AsyncLLMClient):
         return status_error(reply, key=self._key, prompt=req.said, read=self._wire.errors_of)
 
     def _error_inside_success(self, reply: HttpReply, error: StreamedError, req: LLMRequest) -> LLMStatusError:
-        return error_from_body(reply, error.body.status_code, error.body, key=self._key, prompt=req.said)
+        return error_from_body(reply, error.body, key=self._key, prompt=req.said)
 
     async def aclose(self) -> None:
         """Close this client's own connections; those of the shared pool are closed when their loop ends."""

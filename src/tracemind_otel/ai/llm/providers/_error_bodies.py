@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from ....errors import (
     LLMAuthenticationError,
@@ -17,19 +18,34 @@ from ....errors import (
 )
 from ..policy import parse_retry_after
 from ..scrub import scrub, scrub_token
+from ._error_documents import document_in, fields_of, words_of
 from ._http import HttpReply
 
 _SPENT_QUOTA = frozenset(
     {
-        "insufficient_quota",
+        "insufficient_quota",  # OpenAI, Azure, Perplexity (401)
+        "billing_hard_limit_reached",
+        "billing_not_active",
         "credit_balance_exhausted",
         "organization_spend_limit_exceeded",
         "project_spend_limit_exceeded",
         "organization_usage_limit_exceeded",
         "enforced_spend_limit_reached",
+        "billing_error",  # Anthropic
+        "exceeded_current_quota_error",  # Moonshot
+        "1113",  # Zhipu: in arrears
+        "arrearage",  # DashScope
+        "allocationquota.freetieronly",
+        "accountoverdueerror",  # Volcengine
+        "setlimitexceeded",
+        "insufficient_balance",
+        "insufficient_funds",  # Vercel's gateway
+        "insufficient_credits",
+        "budget_exceeded",  # LiteLLM's proxy
+        "blocked_api_access",  # Groq: the spend limit is reached
     }
 )
-"""Types and codes of a 429 that no waiting mends. Not matched by words: an ordinary limit may say "quota" too."""
+"""Types and codes, in lower case, that no waiting mends. Not matched by words: an ordinary limit may say "quota"."""
 
 
 def json_object(reply: HttpReply) -> dict[str, Any]:
@@ -61,8 +77,13 @@ class ErrorBody:
     """The provider's error type."""
     code: str | None = None
     """The provider's error code, where it is a string."""
-    status_code: int | None = None
-    """A status inside the body (OpenRouter sends one with HTTP 200)."""
+    stated_status: int | None = None
+    """A status that the body names in figures (OpenRouter sends one with HTTP 200)."""
+    implied_status: int | None = None
+    """The status that the provider sends with such a code or type.
+
+    Inside a success it chooses the class, and with it whether another try is worth it; it is never reported as HTTP's.
+    """
     request_id: str | None = None
     """The request's id inside the body (Anthropic sends it there too)."""
     retry_after_s: float | None = None
@@ -70,20 +91,24 @@ class ErrorBody:
 
 
 def error_body(document: object) -> ErrorBody:
-    """Read an error body: `{error: {...}}`, `{error: "text"}`, `{message}`, `{detail}` and their mixtures."""
-    if not isinstance(document, dict):
-        return ErrorBody()
-    outer = cast("dict[str, Any]", document)
-    inner = outer.get("error")
-    fields = {**outer, **cast("dict[str, Any]", inner)} if isinstance(inner, dict) else outer
-    code = fields.get("code")
-    message = _first_text(fields.get("message"), outer.get("error"), fields.get("detail"))
+    """Read an error body in any of the usual shapes: nested, listed, as text, as JSON inside a string."""
+    fields = fields_of(document)
+    number = next((fields[name] for name in _CODES if isinstance(fields.get(name), int)), None)
     return ErrorBody(
-        message=message,
-        type=_first_text(fields.get("type")),
-        code=code if isinstance(code, str) and code else None,
-        status_code=code if isinstance(code, int) and 400 <= code < 600 else None,
+        message=words_of(document),
+        type=_type_in(fields),
+        code=_first_text(*(fields.get(name) for name in _CODES)),
+        stated_status=number if number is not None and 400 <= number < 600 else None,
     )
+
+
+_CODES = ("code", "Code", "error_code")
+
+
+def _type_in(fields: Mapping[str, Any]) -> str | None:
+    """The type; AWS puts a namespace before it."""
+    own = _first_text(fields.get("type"), fields.get("__type"))
+    return own.rpartition("#")[2] or None if own else None
 
 
 def _first_text(*values: object) -> str | None:
@@ -94,49 +119,98 @@ def status_error(
     reply: HttpReply, *, key: str | None, prompt: str, read: Callable[[object], ErrorBody] = error_body
 ) -> LLMStatusError:
     """The typed error for a reply that is not a success."""
+    document = document_in(reply.body)
+    body = read(document)
+    message = _redirection(reply) or body.message or words_of(document)
+    kind = body.type or reply.headers.get("x-amzn-errortype", "").partition(":")[0] or None
+    return error_from_body(reply, replace(body, message=message, type=kind), key=key, prompt=prompt)
+
+
+def _redirection(reply: HttpReply) -> str | None:
+    """What a redirect means: the host alone, since the rest of an address may hold a key."""
+    target = reply.headers.get("location", "")
+    if not 300 <= reply.status_code < 400 or not target:
+        return None
     try:
-        body = read(json.loads(reply.body))
-    except (ValueError, RecursionError):
-        body = ErrorBody()
-    return error_from_body(reply, reply.status_code, body, key=key, prompt=prompt)
+        host = urlsplit(target).netloc.rpartition("@")[2]
+    except ValueError:
+        host = ""
+    where = f"to {host}" if host else "to another path of the same host"
+    return f"the server redirects {where}, and requests are not sent on: set base_url to the address it means"
 
 
-def error_from_body(
-    reply: HttpReply, status_code: int | None, body: ErrorBody, *, key: str | None, prompt: str
-) -> LLMStatusError:
-    """The typed error for what an error body says; without a status for one inside a success that names none."""
+def error_from_body(reply: HttpReply, body: ErrorBody, *, key: str | None, prompt: str) -> LLMStatusError:
+    """The typed error for what an error body says, in an error reply or inside a success."""
     secrets = (key or "",)
-    said = scrub(body.message, secrets=secrets, prompt=prompt) if body.message else "no message"
-    return _error_class(status_code, body)(
-        f"the provider reports: {said}" if status_code is None else f"HTTP {status_code}: {said}",
-        status_code=status_code,
-        code=scrub_token(body.code, secrets=secrets, prompt=prompt),
+    is_success = 200 <= reply.status_code < 300
+    said = scrub(" ".join(body.message.split()), secrets=secrets, prompt=prompt) if body.message else "no message"
+    # Inside a success the figure in the body is a code like any other, and not HTTP's status.
+    code = body.code or (str(body.stated_status) if is_success and body.stated_status else None)
+    return _error_class(None if is_success else reply.status_code, body)(
+        f"the provider reports: {said}" if is_success else f"HTTP {reply.status_code}: {said}",
+        status_code=None if is_success else reply.status_code,
+        code=scrub_token(code, secrets=secrets, prompt=prompt),
         provider_type=scrub_token(body.type, secrets=secrets, prompt=prompt),
         request_id=scrub_token(reply.request_id or body.request_id, secrets=secrets, prompt=prompt),
         retry_after_s=parse_retry_after(reply.headers) or body.retry_after_s,
-        retryable={"true": True, "false": False}.get(reply.headers.get("x-should-retry", "").lower()),
+        retryable=None if _is_spent(body) else _RETRYABLE.get(reply.headers.get("x-should-retry", "").lower()),
     )
+
+
+_RETRYABLE = {"true": True, "false": False}
 
 
 _STATUS_OF_NAME = {
     "invalid_request_error": 400,
-    "overloaded": 503,
-    "overloaded_error": 503,
+    "invalid_argument": 400,
+    "validationexception": 400,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "unauthenticated": 401,
+    "permission_error": 403,
+    "permission_denied": 403,
+    "accessdeniedexception": 403,
+    "not_found_error": 404,
+    "not_found": 404,
     "rate_limit_error": 429,
     "rate_limit_exceeded": 429,
+    "resource_exhausted": 429,
+    "too_many_requests": 429,
+    "throttlingexception": 429,
     "server_error": 500,
+    "internal_server_error": 500,
+    "internal": 500,
+    "internalserverexception": 500,
+    "modelstreamerrorexception": 500,
+    "overloaded": 503,
+    "overloaded_error": 503,
+    "service_unavailable": 503,
+    "unavailable": 503,
+    "serviceunavailableexception": 503,
 }
-"""What errors inside a success mean by their code or type."""
+"""What errors inside a success mean by their code or type, in lower case."""
 
 
-def _error_class(status_code: int | None, body: ErrorBody) -> type[LLMStatusError]:
-    status = status_code or _STATUS_OF_NAME.get(body.code or "") or _STATUS_OF_NAME.get(body.type or "")
-    if status is None:
-        # A code we do not know says what is wrong, so another try is a guess; without any it is the server's fault.
-        return LLMStatusError if body.code else LLMServerError
-    if status == 429 and not _SPENT_QUOTA.isdisjoint({body.type, body.code}):
+def _error_class(http_status: int | None, body: ErrorBody) -> type[LLMStatusError]:
+    if _is_spent(body):
         return LLMQuotaError
     if body.code == "API_KEY_INVALID":
         # Google answers a bad key with 400.
         return LLMAuthenticationError
+    status = http_status or body.stated_status or body.implied_status or _status_in_words(body)
+    if status is None:
+        # A code we do not know says what is wrong, so another try is a guess; without any it is the server's fault.
+        return LLMStatusError if body.code else LLMServerError
     return error_class_for_status(status)
+
+
+def _is_spent(body: ErrorBody) -> bool:
+    return not _SPENT_QUOTA.isdisjoint(_names(body))
+
+
+def _status_in_words(body: ErrorBody) -> int | None:
+    return next((_STATUS_OF_NAME[name] for name in _names(body) if name in _STATUS_OF_NAME), None)
+
+
+def _names(body: ErrorBody) -> tuple[str, ...]:
+    return tuple(name.lower() for name in (body.code, body.type) if name)

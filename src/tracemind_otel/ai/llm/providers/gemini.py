@@ -572,7 +572,7 @@ def errors_of(document: object) -> ErrorBody:
         message=plain.message,
         type=text_of(error.get("status")) or plain.type,
         code=next(filter(None, reasons), plain.code),
-        status_code=plain.status_code,
+        stated_status=plain.stated_status,
         retry_after_s=next(filter(None, delays), None),
     )
 

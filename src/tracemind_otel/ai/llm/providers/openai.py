@@ -111,8 +111,8 @@ def errors_of(document: object) -> ErrorBody:
     """An error body of the family; Groq's streamed ones name their status in a field of its own."""
     body = error_body(document)
     status = count_of(mapped(mapped(document).get("error")).get("status_code"))
-    if body.status_code is None and status is not None and 400 <= status < 600:
-        return replace(body, status_code=status)
+    if body.stated_status is None and status is not None and 400 <= status < 600:
+        return replace(body, stated_status=status)
     return body
 
 

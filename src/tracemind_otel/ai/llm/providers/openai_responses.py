@@ -325,13 +325,13 @@ def errors_of(document: object) -> ErrorBody:
     """Read an error: a body, an `error` event, or a response that has failed.
 
     A failure inside a success has no HTTP status of its own, and whether to repeat it is told by its code alone;
-    so it gets the status that the API sends with that code. The status of a real error reply is never replaced.
+    so its class is that of the status that the API sends with that code. HTTP's own status is never replaced.
     """
     body = error_body(document)
     known = (_STATUS_BY_WORD.get(word) for word in (body.code, body.type) if word)
-    status_code = body.status_code or next((status for status in known if status), 400 if body.code else 500)
+    implied = next((status for status in known if status), 400 if body.code else 500)
     # In a flat `error` event the type is the event's.
-    return replace(body, type=None if body.type == "error" else body.type, status_code=status_code)
+    return replace(body, type=None if body.type == "error" else body.type, implied_status=implied)
 
 
 # --- Stream

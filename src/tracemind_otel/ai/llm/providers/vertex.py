@@ -134,7 +134,7 @@ class _VertexFormat(WireClient):
         return status_error(reply, key=self._tokens.last, prompt=req.said, read=self._wire.errors_of)
 
     def _error_inside_success(self, reply: HttpReply, error: StreamedError, req: LLMRequest) -> LLMStatusError:
-        return error_from_body(reply, error.body.status_code, error.body, key=self._tokens.last, prompt=req.said)
+        return error_from_body(reply, error.body, key=self._tokens.last, prompt=req.said)
 
 
 class _Tokens:
