@@ -142,9 +142,8 @@ def test_a_redirect_says_where_it_points(location: str, where: str) -> None:
 def test_aws_tells_its_type_in_the_body_or_a_header() -> None:
     """`__type` loses its namespace, the header its address."""
     assert error_of({"__type": "com.amazon#ValidationException"}).provider_type == "ValidationException"
-    assert (
-        error_of({}, **{"x-amzn-errortype": "AccessDeniedException:http://x"}).provider_type == "AccessDeniedException"
-    )
+    denied = error_of({}, 403, **{"x-amzn-errortype": "AccessDeniedException:http://x"})
+    assert denied.provider_type == "AccessDeniedException"
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def document_in(body: bytes) -> object:
         return found
     if text.startswith('"') or text == "null":
         return _scalar(text)
-    candidates = [document for document in (*_events(text), *_lines(text)) if isinstance(document, dict | list)]
+    candidates = [document for document in (*_events(text), *_lines(text)) if document is not None]
     speaking = (document for document in candidates if words_of(document))
     return next(speaking, candidates[0] if candidates else text or None)
 
@@ -74,14 +74,14 @@ def parsed(text: str) -> dict[str, Any] | list[Any] | None:
         return None
 
 
-def _events(text: str) -> Iterator[object]:
+def _events(text: str) -> Iterator[dict[str, Any] | list[Any] | None]:
     decoder = EventDecoder()
     for event in (*decoder.feed(text.encode("utf-8", "replace")), *decoder.end()):
         said = event.data.decode("utf-8", "replace").strip()
         yield parsed(said)
 
 
-def _lines(text: str) -> Iterator[object]:
+def _lines(text: str) -> Iterator[dict[str, Any] | list[Any] | None]:
     return (parsed(line.strip()) for line in text.splitlines()[:_MOST_SAID])
 
 
@@ -110,8 +110,7 @@ def _title_of(page: str) -> str | None:
 
 
 def _words_of_fields(fields: dict[str, Any], depth: int) -> str | None:
-    error = fields.get("error")
-    first = words_of(error, depth + 1) if isinstance(error, dict | list) else None
+    first = words_of(fields["error"], depth + 1) if isinstance(fields.get("error"), dict | list) else None
     said = first or next(filter(None, (words_of(fields.get(name), depth + 1) for name in _WORDS)), None)
     said = said or next(filter(None, (words_of(fields.get(name), depth + 1) for name in _INSIDE)), None)
     behind = _words_from_upstream(fields, depth)
@@ -146,11 +145,11 @@ def fields_of(document: object, depth: int = 0) -> dict[str, Any]:
     if isinstance(document, str):
         return fields_of(parsed(document.strip()), depth + 1)
     if isinstance(document, list):
-        objects = (each for each in cast("list[object]", document) if isinstance(each, dict))
+        objects = (cast("object", each) for each in cast("list[object]", document) if isinstance(each, dict))
         return fields_of(next(objects, None), depth + 1)
     if not isinstance(document, dict):
         return {}
     outer = cast("dict[str, Any]", document)
     inside = (outer.get(name) for name in ("error", "detail", "message", "errors"))
-    inner = next(filter(None, (fields_of(each, depth + 1) for each in inside)), {})
+    inner = next(filter(None, (fields_of(each, depth + 1) for each in inside)), dict[str, Any]())
     return {**outer, **inner} if "loc" not in inner else outer
