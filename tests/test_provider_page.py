@@ -140,3 +140,15 @@ def test_the_page_names_what_there_is() -> None:
     assert providers.ENTRY_POINT_GROUP in PAGE
     assert {"groq", "vllm"} <= {preset.name for preset in PRESETS}
     assert "openai_compatible" in LLMClientFactory.names()
+
+
+def test_every_provider_says_what_it_reports() -> None:
+    """The page tells for each provider which parts of the usage it reports, and what changes the price."""
+    table = PAGE.partition("## What each provider reports")[2]
+    named = {
+        name
+        for row in table.splitlines()
+        if row.startswith("| `")
+        for name in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+    assert named == set(providers.names())
