@@ -324,6 +324,6 @@ def test_local_file_and_stderr(openai_server: OpenAIServer, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     written = path.read_text(encoding="utf-8")
     assert written.count('"chat scripted-') == 5
-    assert "HTTP Request: POST" in done.stderr
+    assert "ai.llm_call openai/" in done.stderr, "the log is on"
     assert leaks(written, PROMPT) == []
     assert leaks(done.stderr + done.stdout, PROMPT) == []
