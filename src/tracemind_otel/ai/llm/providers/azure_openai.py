@@ -16,13 +16,13 @@ from urllib.parse import quote
 
 from ....errors import ConfigError
 from ..types import LLMRequest
-from . import openai_responses
 from ._client import WireClient
 from ._http import HttpPool, base_url_of
 from ._loop import PerLoop
 from ._names import telemetry_name_of
 from ._wire import Wire
 from .openai import Accent, chat_wire
+from .openai_responses import WIRE as RESPONSES
 
 if TYPE_CHECKING:
     import httpx
@@ -135,13 +135,13 @@ def _client(
 def azure_responses_wire(api_version: str | None = None) -> Wire:
     """The wire format of Responses on the v1 surface, or with an API version that of the older one."""
     if api_version is None:
-        return openai_responses.WIRE
+        return RESPONSES
     version = quote(api_version, safe="")
 
     def path(req: LLMRequest, stream: bool) -> str:
         return f"/openai/responses?api-version={version}"
 
-    return replace(openai_responses.WIRE, path=path)
+    return replace(RESPONSES, path=path)
 
 
 def azure_wire(api_version: str | None = None) -> Wire:

@@ -18,7 +18,6 @@ from urllib.parse import quote
 from ....errors import ConfigError, LLMAuthenticationError, LLMStatusError
 from ..client import AsyncLLMClient
 from ..types import LLMRequest, LLMResponse, StreamEvent
-from . import anthropic, gemini
 from ._client import WireClient
 from ._error_bodies import ErrorBody, error_from_body, status_error
 from ._http import Headers, HttpPool, HttpReply, HttpSender, HttpStream, key_of
@@ -26,6 +25,12 @@ from ._loop import PerLoop
 from ._names import telemetry_name_of
 from ._options import TokenCallback
 from ._wire import StreamedError, Wire, mapped
+from .anthropic import MESSAGES
+from .anthropic import errors_of as claude_errors_of
+from .anthropic import to_payload as claude_payload
+from .gemini import WIRE as GEMINI
+from .gemini import errors_of as gemini_errors_of
+from .gemini import method_of
 
 if TYPE_CHECKING:
     import httpx
@@ -186,13 +191,13 @@ def _url_of(location: str) -> str:
 
 def _gemini_wire(parent: str) -> Wire:
     def path(req: LLMRequest, stream: bool) -> str:
-        method = gemini.method_of(stream)
+        method = method_of(stream)
         if req.model.startswith("endpoints/"):
             return f"{parent}/endpoints/{quote(req.model.removeprefix('endpoints/'), safe='')}:{method}"
         name = req.model.removeprefix("publishers/google/").removeprefix("models/")
         return f"{parent}/{_GEMINI}{quote(name, safe='')}:{method}"
 
-    return replace(gemini.WIRE, path=path)
+    return replace(GEMINI, path=path)
 
 
 def _claude_wire(parent: str) -> Wire:
@@ -200,12 +205,12 @@ def _claude_wire(parent: str) -> Wire:
         name = quote(req.model.removeprefix(_CLAUDE), safe="@")
         return f"{parent}/{_CLAUDE}{name}:{'streamRawPredict' if stream else 'rawPredict'}"
 
-    return replace(anthropic.MESSAGES, path=path, to_payload=_claude_payload, errors_of=_claude_errors)
+    return replace(MESSAGES, path=path, to_payload=_claude_payload, errors_of=_claude_errors)
 
 
 def _claude_payload(req: LLMRequest, stream: bool) -> dict[str, Any]:
     """As at Anthropic's own API, but the path has the model and the body the version."""
-    payload = {"anthropic_version": _CLAUDE_VERSION, **anthropic.to_payload(req, stream=stream)}
+    payload = {"anthropic_version": _CLAUDE_VERSION, **claude_payload(req, stream=stream)}
     if "model" not in req.extra:
         del payload["model"]
     return payload
@@ -214,4 +219,4 @@ def _claude_payload(req: LLMRequest, stream: bool) -> dict[str, Any]:
 def _claude_errors(document: object) -> ErrorBody:
     """Errors are the model's, in Anthropic's shape, or Google's about the request."""
     is_claude = mapped(document).get("type") == "error"
-    return anthropic.errors_of(document) if is_claude else gemini.errors_of(document)
+    return claude_errors_of(document) if is_claude else gemini_errors_of(document)
