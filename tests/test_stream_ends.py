@@ -273,6 +273,16 @@ async def test_a_whole_call_answered_with_events(capture: Captured, kind: str | 
     assert (result["text"], result["usage"]["total_tokens"]) == ("Hello", 8)
 
 
+@pytest.mark.parametrize("script", [then_open(WHOLE), then_dropped(WHOLE)], ids=["open", "dropped"])
+async def test_a_whole_call_answered_with_events_ends_at_their_mark(capture: Captured, script: Script) -> None:
+    """The end mark ends a whole call too: what the server does afterwards with the connection changes nothing."""
+    server = Server(script)
+    async with running(server) as client, asyncio.timeout(10):
+        result = await run_llm_call("f", "s", config(), capture.recorder(), client=client)
+    assert (result["text"], result["usage"]["total_tokens"]) == ("Hello", 8)
+    assert server.requests == 1
+
+
 async def test_an_error_document_in_a_stream(capture: Captured) -> None:
     """An error inside a 200 is that error."""
     server = Server(saying('{"error": {"message": "no such model", "code": 404}}'), kind="application/json")

@@ -467,6 +467,40 @@ def test_a_later_zero_takes_nothing_back() -> None:
     assert (reader.response(None).usage.prompt_tokens, reader.response(None).usage.completion_tokens) == (9, 7)
 
 
+def test_a_later_zero_inside_a_part_takes_nothing_back() -> None:
+    """Cache writes by their time to live, and searches, hold like the counts beside them."""
+    begun = {
+        "input_tokens": 9,
+        "cache_creation_input_tokens": 600,
+        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 600},
+        "server_tool_use": {"web_search_requests": 3},
+    }
+    last = {
+        "output_tokens": 7,
+        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+        "server_tool_use": {"web_search_requests": 0},
+    }
+    reader, _ = read(
+        sse(
+            [
+                ("message_start", {"type": "message_start", "message": {"usage": begun}}),
+                ("message_delta", {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": last}),
+            ]
+        )
+    )
+    seen = reader.response(None).usage
+    assert (seen.cache_write_1h_tokens, seen.cache_write_tokens, seen.web_searches) == (600, 600, 3)
+
+
+def test_the_mark_of_a_translating_proxy_ends_a_stream() -> None:
+    """`[DONE]` after the stop reason ends a stream whose `message_stop` never comes; alone it ends nothing."""
+    start = ("message_start", {"type": "message_start", "message": {"usage": {"input_tokens": 9}}})
+    stop = ("message_delta", {"type": "message_delta", "delta": {"stop_reason": "end_turn"}})
+    ended, _ = read(sse([start, stop]) + b"data: [DONE]\n\n")
+    cut, _ = read(sse([start]) + b"data: [DONE]\n\n")
+    assert (ended.has_ended, cut.has_ended, cut.is_complete) == (True, False, False)
+
+
 def test_a_stream_that_has_only_begun_knows_its_input() -> None:
     """The first event has the id, the model and the input; its count of output says nothing about what followed."""
     start = {"id": "msg_1", "model": "claude-sonnet-4-5", "usage": {"input_tokens": 9, "output_tokens": 2}}

@@ -473,6 +473,22 @@ def test_a_declared_cost(cost: Any, expected: float | None) -> None:
     )
 
 
+def test_what_litellm_says_in_the_details_of_the_prompt() -> None:
+    """LiteLLM's proxy names cache writes by their time to live, and searches, in the details of the prompt."""
+    written = {"ephemeral_5m_input_tokens": 400, "ephemeral_1h_input_tokens": 600}
+    details = {"cached_tokens": 500, "cache_creation_tokens": 1000, "web_search_requests": 2}
+    seen = usage_of(
+        {
+            "prompt_tokens": 1600,
+            "completion_tokens": 10,
+            "total_tokens": 1610,
+            "prompt_tokens_details": {**details, "cache_creation_token_details": written},
+        }
+    )
+    assert (seen.cache_read_tokens, seen.cache_write_tokens) == (500, 1000)
+    assert (seen.cache_write_5m_tokens, seen.cache_write_1h_tokens, seen.web_searches) == (400, 600, 2)
+
+
 def test_the_cost_in_a_header() -> None:
     """LiteLLM's proxy names its cost in a header; a stream's header comes before there is a cost."""
     wire = chat_wire(Accent(provider="acme", cost="declared"))
@@ -602,6 +618,26 @@ def test_a_later_zero_takes_nothing_back(later: Mapping[str, Any]) -> None:
     begun = {"prompt_tokens": 50, "completion_tokens": 1, "total_tokens": 51}
     body = chunk({"content": "a"}, usage=begun) + chunk({}, "stop", usage=later) + DONE
     assert read(body).tokens[:3] == (50, 9, 59)
+
+
+@pytest.mark.parametrize("nothing", [0, None])
+def test_a_later_zero_inside_the_details_takes_nothing_back(nothing: int | None) -> None:
+    """What is said in the details holds as well: a cached prompt stays cached, reasoning stays reasoning."""
+    begun = {
+        "prompt_tokens": 50,
+        "completion_tokens": 9,
+        "total_tokens": 61,
+        "prompt_tokens_details": {"cached_tokens": 40, "audio_tokens": 5},
+        "completion_tokens_details": {"reasoning_tokens": 3},
+    }
+    last = {
+        **dict.fromkeys(begun, nothing),
+        "prompt_tokens_details": {"cached_tokens": nothing, "audio_tokens": nothing},
+        "completion_tokens_details": {"reasoning_tokens": nothing},
+    }
+    seen = read(chunk({"content": "a"}, usage=begun) + chunk({}, "stop", usage=last) + DONE).response.usage
+    assert (seen.cache_read_tokens, seen.input_audio_tokens, seen.reasoning_tokens) == (40, 5, 3)
+    assert seen.total_tokens == 61
 
 
 def custom(index: int, **fields: Any) -> str:

@@ -284,6 +284,26 @@ def test_a_later_half_takes_nothing_back() -> None:
     assert usage.input_text_tokens == 9
 
 
+def test_a_later_zero_inside_the_details_takes_nothing_back() -> None:
+    """The cached part of a prompt and its modalities hold, whether a later state has a zero for them or none."""
+    begun = {
+        "promptTokenCount": 9,
+        "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": 9}],
+        "cachedContentTokenCount": 6,
+        "totalTokenCount": 9,
+    }
+    last = {
+        "promptTokenCount": 9,
+        "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": 0}],
+        "candidatesTokenCount": 4,
+        "totalTokenCount": 13,
+    }
+    for later in (last, {**last, "cachedContentTokenCount": 0}):
+        seen = read(stream_of(body({"text": "a"}, usage=begun), body({"text": "b"}, usage=later))).response(None).usage
+        assert (seen.prompt_tokens, seen.completion_tokens, seen.total_tokens) == (9, 4, 13)
+        assert (seen.cache_read_tokens, seen.input_audio_tokens) == (6, 9)
+
+
 def test_a_block_says_why() -> None:
     """The reason, or the message beside it, is the refusal; a candidate's finish message likewise."""
     blocked = {"promptFeedback": {"blockReason": "SAFETY"}}

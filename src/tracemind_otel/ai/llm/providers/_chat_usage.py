@@ -47,7 +47,7 @@ def usage_of(usage: Mapping[str, Any], *, hides_output: bool = False, counts_apa
     if not total:
         total = None if prompt is None or completion is None else prompt + completion
     read = None if read is None else min(read, prompt or 0)
-    lifetimes = mapped(usage.get("cache_creation"))
+    lifetimes = _lifetimes(usage)
     return LLMUsage(
         prompt,
         completion,
@@ -90,11 +90,12 @@ _SERVER_TOOL_PLACES = (
     "server_tool_use_details",
     "server_side_tool_usage_details",
     "server_side_tool_usage",
+    "prompt_tokens_details",
 )
 
 
 def server_tools(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """Tools that the provider ran itself and charges for, by the names of OpenRouter, xAI and Perplexity."""
+    """Tools that the provider ran itself and charges for, by the names of OpenRouter, xAI, Perplexity and LiteLLM."""
     counts: dict[str, int] = {}
     for place in _SERVER_TOOL_PLACES:
         for field, names in _SERVER_TOOLS.items():
@@ -124,7 +125,7 @@ def _cache_read(usage: Mapping[str, Any]) -> int | None:
 
 
 def _cache_written(usage: Mapping[str, Any]) -> int | None:
-    details, lifetimes = mapped(usage.get("prompt_tokens_details")), mapped(usage.get("cache_creation"))
+    details, lifetimes = mapped(usage.get("prompt_tokens_details")), _lifetimes(usage)
     parts = [count_of(lifetimes.get(f"ephemeral_{age}_input_tokens")) for age in ("5m", "1h")]
     return _first(
         usage.get("cache_creation_input_tokens"),
@@ -133,6 +134,12 @@ def _cache_written(usage: Mapping[str, Any]) -> int | None:
         details.get("cache_creation_tokens"),
         sum(count or 0 for count in parts) if any(parts) else None,
     )
+
+
+def _lifetimes(usage: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Cache writes by their time to live: as Anthropic spells them, or in the details as LiteLLM does."""
+    details = mapped(usage.get("prompt_tokens_details"))
+    return mapped(usage.get("cache_creation")) or mapped(details.get("cache_creation_token_details"))
 
 
 def _input(usage: Mapping[str, Any], read: int | None, written: int | None) -> int | None:

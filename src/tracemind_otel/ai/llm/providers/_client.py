@@ -26,7 +26,7 @@ from ._http import (
     key_of,
 )
 from ._loop import PerLoop
-from ._reading import Reading, whole_reply
+from ._reading import Reading, WholeReading
 from ._wire import StreamedError, Wire
 
 if TYPE_CHECKING:
@@ -106,16 +106,25 @@ class WireClient(AsyncLLMClient):
 
     async def _complete(self, req: LLMRequest) -> LLMResponse:
         opened = await self._sender.open(*self._outgoing(req, stream=False))
+        head = HttpReply(opened.status_code, opened.headers, b"")
+        reading = WholeReading(self._wire, head)
         try:
             await self._raise_for_status(opened, req)
-            reply = await opened.whole()
+            async with aclosing(opened.chunks()) as chunks:
+                async for data in chunks:
+                    reading.feed(data)
+                    if reading.is_over:
+                        break
+            response = self._with_headers(reading.finish(), head)
+        except StreamedError as error:
+            await opened.aclose()
+            raise self._error_inside_success(head, error, req) from None
         except BaseException:
             await opened.aclose()
             raise
-        try:
-            return self._with_headers(whole_reply(self._wire, reply), reply)
-        except StreamedError as error:
-            raise self._error_inside_success(reply, error, req) from None
+        if reading.is_over:
+            await opened.finish()
+        return response
 
     async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
         opened = await self._sender.open(*self._outgoing(req, stream=True))

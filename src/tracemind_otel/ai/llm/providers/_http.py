@@ -91,15 +91,6 @@ class HttpStream:
         except transport_faults() as error:
             raise transport_error(error, self._response.request.url) from error
 
-    async def whole(self) -> HttpReply:
-        """The whole reply.
-
-        Raises:
-            LLMConnectionError, LLMTimeoutError, LLMResponseError: the body was cut or cannot be decompressed.
-        """
-        body = b"".join([chunk async for chunk in self.chunks()])
-        return HttpReply(self.status_code, self.headers, body)
-
     async def error(self) -> HttpReply:
         """The reply for one that is an error, with so much of its body as comes soon: its status is an answer."""
         parts: list[bytes] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from ....errors import LLMConnectionError, LLMResponseError
 from ..types import LLMResponse, ReasoningDelta, StreamEvent, TextDelta, ToolCall, ToolCallDelta
@@ -19,19 +20,60 @@ from ._wire import StreamDecoder, StreamedError, Wire
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _FIELDS = (b"data", b"event", b"id", b"retry", b":")
+_TELLING = 6
+"""Bytes that tell an event from whatever else."""
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,64}/[\w.+-]{1,64}")
 _MAX_UNREADABLE = 65536
 """Bytes after which a stream that is none is given up."""
 
 
-def whole_reply(wire: Wire, reply: HttpReply) -> LLMResponse:
-    """The reply to a whole call.
+class WholeReading:
+    """Reads the reply to a whole call, which ends with its bytes; where it comes as events, at their end mark.
 
-    Raises:
-        StreamedError: the body is an error, in spite of its status.
-        LLMResponseError: it cannot be read, which another try would not mend.
-        LLMConnectionError: it came as events and was cut.
+    Args:
+        wire: the format.
+        head: the status and the headers; its body is not looked at.
     """
+
+    def __init__(self, wire: Wire, head: HttpReply) -> None:
+        self._wire, self._head = wire, head
+        self._body: list[bytes] = []
+        self._start = b""
+        self._events: Reading | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is to be read: what came as events has its end mark, or a fault."""
+        return self._events is not None and self._events.is_over
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+        if self._events is not None:
+            self._events.feed(data)
+            return
+        self._body.append(data)
+        if len(self._start) < _TELLING:
+            self._start = (self._start + data).lstrip(_BLANK)[:_TELLING]
+            if len(self._start) == _TELLING and decoder_for(self._start, EventDecoder()) is not None:
+                self._events = Reading(self._wire, self._head)
+                self._events.feed(b"".join(self._body))
+
+    def finish(self) -> LLMResponse:
+        """The reply, once all bytes have come or it is over.
+
+        Raises:
+            StreamedError: the body is an error, in spite of its status.
+            LLMResponseError: it cannot be read, which another try would not mend.
+            LLMConnectionError: it came as events and was cut.
+        """
+        if self._events is None:
+            return whole_reply(self._wire, replace(self._head, body=b"".join(self._body)))
+        self._events.end()
+        return self._events.finish()
+
+
+def whole_reply(wire: Wire, reply: HttpReply) -> LLMResponse:
+    """The reply to a whole call whose bytes have all come; raises as `WholeReading.finish` does."""
     if _is_document(wire, reply.body):
         return _from_document(wire, reply)
     reading = Reading(wire, reply)

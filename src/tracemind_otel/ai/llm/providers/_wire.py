@@ -133,6 +133,18 @@ def listed(value: object) -> list[Mapping[str, Any]]:
     return [cast("Mapping[str, Any]", item) for item in cast("list[object]", value) if isinstance(item, dict)]
 
 
+def cumulated(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Two states of one stream's usage: the later holds, but what it lacks, or has a zero or a null for, stays."""
+    merged = dict(before)
+    for name, value in after.items():
+        known = before.get(name)
+        if isinstance(known, dict) and isinstance(value, dict):
+            merged[name] = cumulated(mapped(known), mapped(value))
+        elif value or not known:
+            merged[name] = value
+    return merged
+
+
 def text_of(value: object) -> str | None:
     """A string that is not empty; some servers send an empty one for null."""
     return value if isinstance(value, str) and value else None

@@ -36,6 +36,7 @@ from ._wire import (
     Wire,
     arguments_of,
     count_of,
+    cumulated,
     document_of,
     listed,
     mapped,
@@ -395,7 +396,7 @@ class MessagesReader:
         self._usage: dict[str, Any] = {}
         self._blocks: dict[int, _Block] = {}
         self._call_count = 0
-        self._is_done = False
+        self._is_done = self._has_mark = False
 
     @property
     def is_complete(self) -> bool:
@@ -403,11 +404,13 @@ class MessagesReader:
 
     @property
     def has_ended(self) -> bool:
-        return self._is_done
+        return self._is_done or (self._has_mark and self.is_complete)
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
-        if event.name == "ping" or event.data == b"[DONE]":
-            # The mark is none of Anthropic's, but proxies that translate send it.
+        if event.data == b"[DONE]":  # none of Anthropic's, but proxies that translate send it
+            self._has_mark = True
+            return ()
+        if event.name == "ping":
             return ()
         document = document_of(event)
         kind = document.get("type")
@@ -436,12 +439,7 @@ class MessagesReader:
 
     def _merge_usage(self, document: Mapping[str, Any]) -> None:
         """Counts are cumulative: none are ever added, and a zero or null takes nothing back."""
-        for name, value in _present(mapped(document.get("usage"))).items():
-            before = self._usage.get(name)
-            if isinstance(before, dict):
-                self._usage[name] = {**before, **_present(mapped(value))}
-            elif value or not before:
-                self._usage[name] = value
+        self._usage = cumulated(self._usage, _present(mapped(document.get("usage"))))
 
     def _block(self, document: Mapping[str, Any]) -> _Block:
         return self._blocks.setdefault(count_of(document.get("index")) or 0, _Block())

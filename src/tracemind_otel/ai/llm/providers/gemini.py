@@ -36,6 +36,7 @@ from ._wire import (
     StreamedError,
     Wire,
     count_of,
+    cumulated,
     document_of,
     listed,
     mapped,
@@ -274,18 +275,8 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     ),
 }
 _UNSET_REASON = "FINISH_REASON_UNSPECIFIED"
-_SIDES = (
-    (
-        "promptTokenCount",
-        "promptTokensDetails",
-        "toolUsePromptTokenCount",
-        "toolUsePromptTokensDetails",
-        "cachedContentTokenCount",
-        "cacheTokensDetails",
-    ),
-    ("candidatesTokenCount", "candidatesTokensDetails", "thoughtsTokenCount"),
-)
-"""What belongs to the input and to the output; the first of each is the count without which there is no side."""
+_SUMMANDS = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
+_OUTPUT = frozenset({"candidatesTokenCount", "candidatesTokensDetails", "thoughtsTokenCount"})
 _COUNTS = ("promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount", "totalTokenCount")
 
 
@@ -356,6 +347,13 @@ def _by_modality(name: str, usage: Mapping[str, Any], *places: str) -> dict[str,
     return counts
 
 
+def _is_zero(value: object) -> bool:
+    """Whether it is details by modality that count nothing."""
+    return isinstance(value, list) and not any(
+        count_of(detail.get("tokenCount")) for detail in listed(cast("object", value))
+    )
+
+
 def tier_of(usage: Mapping[str, Any], document: Mapping[str, Any]) -> str | None:
     """The tier that served the call: `serviceTier` of the Gemini API, or Vertex's `trafficType`."""
     tier = text_of(usage.get("serviceTier")) or text_of(document.get("serviceTier"))
@@ -424,19 +422,18 @@ class GeminiReader:
         return deltas
 
     def _take_usage(self, usage: Mapping[str, Any], document: Mapping[str, Any]) -> None:
-        """Running totals: the last state holds. A side that it lacks, or has a zero for, keeps what was said of it."""
+        """Running totals: the last state holds, but nothing said before is lost to a half, a zero or a null.
+
+        Output that a state with its own count of candidates leaves out is no longer counted: thoughts, at times.
+        """
         self._tier = tier_of(usage, document) or self._tier
         if not any(count_of(usage.get(name)) is not None for name in _COUNTS):
             return
-        kept = {
-            name: self._usage[name]
-            for side in _SIDES
-            if not usage.get(side[0]) and count_of(self._usage.get(side[0]))
-            for name in side
-            if name in self._usage and not usage.get(name)
-        }
-        total = {"totalTokenCount": None} if kept else {}
-        self._usage = {**usage, **kept, **total}
+        left_out = _OUTPUT - usage.keys() if usage.get("candidatesTokenCount") else frozenset[str]()
+        known = {name: value for name, value in self._usage.items() if name not in left_out}
+        said = {name: value for name, value in usage.items() if not (known.get(name) and _is_zero(value))}
+        is_less = any(known.get(name) and not said.get(name) for name in _SUMMANDS)
+        self._usage = {**cumulated(known, said), **({"totalTokenCount": None} if is_less else {})}
 
     def _take_head(self, document: Mapping[str, Any]) -> None:
         for name in ("responseId", "modelVersion"):

@@ -41,6 +41,7 @@ from ._wire import (
     Wire,
     arguments_of,
     count_of,
+    cumulated,
     document_of,
     image_url,
     listed,
@@ -357,6 +358,7 @@ def _conditions(usage: Mapping[str, Any]) -> dict[str, str]:
 
 
 _HEAD = ("id", "model", "service_tier")
+_HALVES = ("prompt_tokens", "completion_tokens")
 
 
 @dataclass(slots=True)
@@ -423,11 +425,9 @@ class ChatReader:
         return [delta for choice in choices for delta in self._choice(choice)]
 
     def _note_usage(self, usage: Mapping[str, Any]) -> None:
-        """Counts are cumulative: the last state holds, but a zero, a null or a missing half takes nothing back."""
-        kept = {name: value for name, value in self._usage.items() if value and not usage.get(name)}
-        kept.pop("total_tokens", None)
-        is_half = not kept.keys().isdisjoint({"prompt_tokens", "completion_tokens"})
-        self._usage = {**usage, **kept, **({"total_tokens": None} if is_half else {})} if kept else usage
+        """Counts are cumulative. A total beside a half that was kept is the total of less."""
+        is_half = sum(bool(self._usage.get(half) and not usage.get(half)) for half in _HALVES) == 1
+        self._usage = {**cumulated(self._usage, usage), **({"total_tokens": None} if is_half else {})}
 
     def _note_head(self, document: Mapping[str, Any]) -> None:
         """Azure's first chunk has neither id nor model."""
