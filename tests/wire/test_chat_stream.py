@@ -782,10 +782,10 @@ async def test_error_body(
 
 def test_status_in_the_error() -> None:
     """A status inside an error counts where it is one."""
-    assert errors_of({"error": {"status_code": 400}}).status_code == 400
-    assert errors_of({"error": {"status_code": 200}}).status_code is None
-    assert errors_of({"error": {"code": 503, "status_code": 400}}).status_code == 503
-    assert errors_of([]).status_code is None
+    assert errors_of({"error": {"status_code": 400}}).stated_status == 400
+    assert errors_of({"error": {"status_code": 200}}).stated_status is None
+    assert errors_of({"error": {"code": 503, "status_code": 400}}).stated_status == 503
+    assert errors_of([]).stated_status is None
 
 
 async def streamed(server: OpenAIServer, model: str, accent: str = "openai_compatible", **fields: Any) -> Read:

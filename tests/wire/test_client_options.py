@@ -96,7 +96,7 @@ def test_azure_responses() -> None:
 
 async def test_azure_responses_request(openai_server: OpenAIServer) -> None:
     """The key goes in Azure's header, to the v1 surface's path."""
-    body = {"id": "r", "status": "completed", "model": "gpt-5.2", "output": []}
+    body: dict[str, Any] = {"id": "r", "status": "completed", "model": "gpt-5.2", "output": []}
     key = openai_server.script({"body": json.dumps(body)})
     base_url = openai_server.base_url.removesuffix("/v1") + "/openai/v1"
     client = make("azure_openai_responses", api_key="secret", base_url=base_url)

@@ -138,8 +138,8 @@ def cumulated(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, 
     merged = dict(before)
     for name, value in after.items():
         known = before.get(name)
-        if isinstance(known, dict) and isinstance(value, dict):
-            merged[name] = cumulated(mapped(known), mapped(value))
+        if parts := mapped(known):
+            merged[name] = cumulated(parts, mapped(value))
         elif value or not known:
             merged[name] = value
     return merged
