@@ -283,6 +283,42 @@ async def test_a_whole_call_answered_with_events_ends_at_their_mark(capture: Cap
     assert server.requests == 1
 
 
+@pytest.mark.parametrize("body", [DOCUMENT, WHOLE.removesuffix("data: [DONE]\n\n")], ids=["document", "no-mark"])
+async def test_what_came_whole_is_no_failure_though_the_connection_broke(capture: Captured, body: str) -> None:
+    """A server that drops the connection behind a whole document, or the last usage, took nothing back."""
+    server = Server(then_dropped(body))
+    async with running(server) as client:
+        assert (await read(capture, client))[-1] == 8
+        result = await run_llm_call("f", "s", config(), capture.recorder(), client=client)
+    assert (result["text"], result["usage"]["total_tokens"]) == ("Hello", 8)
+    assert server.requests == 2
+
+
+@pytest.mark.parametrize("body", [chunk("Hel") + chunk(None, "stop"), DOCUMENT[:-1]], ids=["no-usage", "document"])
+async def test_what_broke_off_before_its_end_is_a_failure(capture: Captured, body: str) -> None:
+    """A finish reason without the usage behind it, and a document without its end, are no whole reply."""
+    async with running(Server(then_dropped(body))) as client:
+        assert isinstance((await read(capture, client, max_retries=0))[-1], LLMError)
+
+
+async def test_lines_that_answer_a_whole_call_end_at_their_mark(capture: Captured) -> None:
+    """Ollama's last line ends a whole call that is answered with lines."""
+    lines = '{"message": {"content": "Hel"}}\n{"message": {"content": "lo"}}\n'
+    last = '{"message": {}, "done": true, "done_reason": "stop", "prompt_eval_count": 5, "eval_count": 3}\n'
+    server = Server(then_open(lines + last), kind="application/x-ndjson")
+    async with running(server), asyncio.timeout(10):
+        client = LLMClientFactory.make("ollama", base_url=server.base_url)
+        result = await run_llm_call("f", "s", config(), capture.recorder(), client=client)
+    assert (result["text"], result["usage"]["total_tokens"]) == ("Hello", 8)
+
+
+@pytest.mark.parametrize("mark", ["data: [DONE] \n\n", "data:[DONE]\n\n"])
+async def test_the_mark_may_be_padded(capture: Captured, mark: str) -> None:
+    """White space around the end mark is none of it."""
+    async with running(Server(saying(WHOLE.replace("data: [DONE]\n\n", mark)))) as client:
+        assert await read(capture, client) == ["Hel", "lo", 8]
+
+
 async def test_an_error_document_in_a_stream(capture: Captured) -> None:
     """An error inside a 200 is that error."""
     server = Server(saying('{"error": {"message": "no such model", "code": 404}}'), kind="application/json")

@@ -33,6 +33,7 @@ def error_of(body: bytes | str | object, status: int = 422, prompt: str = "", **
          "body.n: Field required"),
         ({"errors": [{"code": 10000, "message": "Authentication error"}]}, "Authentication error"),
         ({"errors": ["one", "two"]}, "one; two"),
+        ({"errors": {"model": ["is unknown"], "seed": ["is too large"]}}, "model: is unknown; seed: is too large"),
         ({"message": ["a must be b", "c is missing"]}, "a must be b; c is missing"),
         ({"object": "error", "message": {"detail": [{"loc": ["body", "x"], "msg": "Extra input"}]}},
          "body.x: Extra input"),

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, cast
 
-from ....errors import LLMAuthenticationError, LLMStatusError, LLMTimeoutError
+from ....errors import LLMAuthenticationError, LLMConnectionError, LLMStatusError, LLMTimeoutError
 from ..client import AsyncLLMClient
 from ..liveness import Patience, ProviderSilentError, is_heard
 from ..types import Finish, LLMRequest, LLMResponse, StreamEvent, StreamOpened
@@ -110,11 +110,16 @@ class WireClient(AsyncLLMClient):
         reading = WholeReading(self._wire, head)
         try:
             await self._raise_for_status(opened, req)
-            async with aclosing(opened.chunks()) as chunks:
-                async for data in chunks:
-                    reading.feed(data)
-                    if reading.is_over:
-                        break
+            try:
+                async with aclosing(opened.chunks()) as chunks:
+                    async for data in chunks:
+                        reading.feed(data)
+                        if reading.is_over:
+                            break
+            except LLMConnectionError:
+                if not reading.is_whole:
+                    raise
+                await opened.aclose()
             response = self._with_headers(reading.finish(), head)
         except StreamedError as error:
             await opened.aclose()
@@ -135,18 +140,26 @@ class WireClient(AsyncLLMClient):
             if is_heard():
                 opening = StreamOpened(lambda: self._with_headers(reading.so_far(), head))
                 yield cast("Sequence[StreamEvent]", (opening,))  # to a step only: others never see it
-            async with aclosing(opened.chunks()) as chunks:
-                async for data in chunks:
-                    batch = reading.feed(data)
-                    if reading.is_over:
-                        break
-                    if batch:
-                        yield batch
-                else:
-                    batch = reading.end()
+            cut: LLMConnectionError | None = None
+            try:
+                async with aclosing(opened.chunks()) as chunks:
+                    async for data in chunks:
+                        batch = reading.feed(data)
+                        if reading.is_over:
+                            break
+                        if batch:
+                            yield batch
+                    else:
+                        batch = reading.end()
+            except LLMConnectionError as error:
+                cut, batch = error, reading.end()
             if batch and not reading.has_ended:
                 yield batch
                 batch = []
+            if cut is not None:
+                if not reading.is_whole:
+                    raise cut
+                await opened.aclose()
             response = self._with_headers(reading.finish(), head)
         except StreamedError as error:
             await opened.aclose()

@@ -113,9 +113,21 @@ def _words_of_fields(fields: dict[str, Any], depth: int) -> str | None:
     first = words_of(fields["error"], depth + 1) if isinstance(fields.get("error"), dict | list) else None
     said = first or next(filter(None, (words_of(fields.get(name), depth + 1) for name in _WORDS)), None)
     said = said or next(filter(None, (words_of(fields.get(name), depth + 1) for name in _INSIDE)), None)
+    said = said or _words_by_field(fields.get("errors"), depth)
     behind = _words_from_upstream(fields, depth)
     told = ": ".join(dict.fromkeys(filter(None, (_place_of(fields), _title_field(fields), said, behind))))
     return told if said or behind or _title_field(fields) else None
+
+
+def _words_by_field(errors: object, depth: int) -> str | None:
+    """Faults under the names of the fields that have them, as Rails and Laravel tell them."""
+    if not isinstance(errors, dict):
+        return None
+    named = list(cast("dict[str, object]", errors).items())[:_MOST_SAID]
+    said = [
+        f"{name}: {words}" for name, each in named if isinstance(each, list) and (words := words_of(each, depth + 1))
+    ]
+    return "; ".join(said) or None
 
 
 def _title_field(fields: dict[str, Any]) -> str | None:

@@ -39,6 +39,7 @@ class WholeReading:
         self._wire, self._head = wire, head
         self._body: list[bytes] = []
         self._start = b""
+        self._may_be_lines = isinstance(wire.new_decoder(), JsonLinesDecoder)
         self._events: Reading | None = None
 
     @property
@@ -46,17 +47,40 @@ class WholeReading:
         """Whether nothing more is to be read: what came as events has its end mark, or a fault."""
         return self._events is not None and self._events.is_over
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing, though the bytes broke off."""
+        if self._events is not None:
+            return self._events.is_whole
+        try:
+            json_object(replace(self._head, body=b"".join(self._body)))
+        except LLMResponseError:
+            return False
+        return True
+
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
         if self._events is not None:
             self._events.feed(data)
             return
         self._body.append(data)
-        if len(self._start) < _TELLING:
-            self._start = (self._start + data).lstrip(_BLANK)[:_TELLING]
-            if len(self._start) == _TELLING and decoder_for(self._start, EventDecoder()) is not None:
-                self._events = Reading(self._wire, self._head)
-                self._events.feed(b"".join(self._body))
+        if self._comes_as_events(data):
+            self._events = Reading(self._wire, self._head)
+            self._events.feed(b"".join(self._body))
+
+    def _comes_as_events(self, data: bytes) -> bool:
+        if len(self._start) == _TELLING:
+            return self._may_be_lines and b"\n" in data and self._is_lines()
+        self._start = (self._start + data).lstrip(_BLANK)[:_TELLING]
+        return len(self._start) == _TELLING and (
+            decoder_for(self._start, EventDecoder()) is not None or (self._may_be_lines and self._is_lines())
+        )
+
+    def _is_lines(self) -> bool:
+        """Whether the first line is a document of its own; no line after the second tells otherwise."""
+        body = b"".join(self._body).lstrip(_BLANK)
+        self._may_be_lines = not body.partition(b"\n")[2].strip(_BLANK)
+        return not self._may_be_lines and _has_more_lines(body)
 
     def finish(self) -> LLMResponse:
         """The reply, once all bytes have come or it is over.
@@ -107,6 +131,13 @@ class Reading:
     def is_over(self) -> bool:
         """Whether nothing more is to be read: the end mark came, or a fault."""
         return self._fault is not None or self._reader.has_ended
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing, though the bytes broke off: a document, or an end that its usage came with."""
+        if self._response is not None:
+            return True
+        return self._fault is None and self._reader.is_complete and self._reader.response(None).usage.is_whole
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         """What these bytes add. A fault among them is kept for `finish`, so that what came before it is not lost."""

@@ -13,6 +13,9 @@ from ..types import FinishReason, Image, LLMRequest, LLMResponse, StreamEvent, T
 from ._error_bodies import ErrorBody, error_body
 from ._sse import EventDecoder, ServerSentEvent
 
+DONE = b"[DONE]"
+"""The end mark of Chat Completions, which gateways send in other formats too."""
+
 
 class StreamReader(Protocol):
     """Puts one streamed reply together, event by event."""

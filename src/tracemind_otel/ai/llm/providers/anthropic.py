@@ -32,6 +32,7 @@ from ._error_bodies import ErrorBody, error_body
 from ._preset import Preset
 from ._sse import ServerSentEvent
 from ._wire import (
+    DONE,
     StreamedError,
     Wire,
     arguments_of,
@@ -407,7 +408,7 @@ class MessagesReader:
         return self._is_done or (self._has_mark and self.is_complete)
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
-        if event.data == b"[DONE]":  # none of Anthropic's, but proxies that translate send it
+        if event.data.rstrip() == DONE:  # none of Anthropic's, but proxies that translate send it
             self._has_mark = True
             return ()
         if event.name == "ping":

@@ -29,6 +29,7 @@ from ._error_bodies import ErrorBody, error_body
 from ._preset import Preset
 from ._sse import ServerSentEvent
 from ._wire import (
+    DONE,
     StreamedError,
     Wire,
     arguments_of,
@@ -238,7 +239,7 @@ class CohereReader:
         return self._is_done or self._reason is not None
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
-        if event.data == b"[DONE]":
+        if event.data.rstrip() == DONE:
             self._is_done = True
             return ()
         document = document_of(event)

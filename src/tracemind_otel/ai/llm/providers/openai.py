@@ -37,6 +37,7 @@ from ._loop import PerLoop
 from ._names import telemetry_name_of
 from ._sse import ServerSentEvent
 from ._wire import (
+    DONE,
     StreamedError,
     Wire,
     arguments_of,
@@ -401,7 +402,7 @@ class ChatReader:
         return self._is_done
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
-        if event.data == b"[DONE]":
+        if event.data.rstrip() == DONE:
             self._is_done = True
             return ()
         document = document_of(event)

@@ -31,6 +31,7 @@ from ._error_bodies import ErrorBody, error_body
 from ._preset import Preset
 from ._sse import ServerSentEvent
 from ._wire import (
+    DONE,
     StreamedError,
     Wire,
     arguments_of,
@@ -395,7 +396,7 @@ class ResponsesReader:
         return self._is_complete
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
-        if event.data == b"[DONE]":
+        if event.data.rstrip() == DONE:
             # Not of this format; a gateway that sends it all the same has sent the real end before.
             return ()
         document = document_of(event)
