@@ -325,7 +325,7 @@ async def test_an_error_document_in_a_stream(capture: Captured) -> None:
     async with running(server) as client:
         (error,) = await read(capture, client)
     assert isinstance(error, LLMError)
-    assert error.message == "HTTP 404: no such model"
+    assert error.message == "the provider reports: no such model"
     assert server.requests == 1
 
 
