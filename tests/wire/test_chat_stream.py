@@ -489,6 +489,15 @@ def test_what_litellm_says_in_the_details_of_the_prompt() -> None:
     assert (seen.cache_write_5m_tokens, seen.cache_write_1h_tokens, seen.web_searches) == (400, 600, 2)
 
 
+@pytest.mark.parametrize(("speed", "conditions"), [("fast", {"speed": "fast"}), ("standard", {}), (None, {})])
+def test_the_speed_that_a_proxy_passes_on(speed: str | None, conditions: Mapping[str, str]) -> None:
+    """A speed that is not the usual one changes the price, so that it is never lost, whole or streamed."""
+    usage = {"prompt_tokens": 5, "completion_tokens": 3, "speed": speed}
+    whole = chat_wire(Accent()).from_payload({"choices": [{}], "usage": usage}, None)
+    streamed_reply = read(chunk({"content": "a"}) + chunk({}, "stop", usage=usage) + DONE).response
+    assert whole.price_conditions == streamed_reply.price_conditions == conditions
+
+
 def test_the_cost_in_a_header() -> None:
     """LiteLLM's proxy names its cost in a header; a stream's header comes before there is a cost."""
     wire = chat_wire(Accent(provider="acme", cost="declared"))

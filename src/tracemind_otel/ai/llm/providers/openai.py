@@ -351,8 +351,9 @@ def _used(usage: Mapping[str, Any], model: str | None, accent: Accent) -> LLMUsa
 
 
 def _conditions(usage: Mapping[str, Any]) -> dict[str, str]:
-    search = text_of(usage.get("search_type"))
-    return {} if search is None else {"search_type": search}
+    """What changes the price: Perplexity's search, and the speed that a proxy passes on from Anthropic."""
+    found = {name: text_of(usage.get(name)) for name in ("search_type", "speed")}
+    return {name: value for name, value in found.items() if value is not None and value != "standard"}
 
 
 # --- Stream
