@@ -124,9 +124,8 @@ def _words_by_field(errors: object, depth: int) -> str | None:
     if not isinstance(errors, dict):
         return None
     named = list(cast("dict[str, object]", errors).items())[:_MOST_SAID]
-    said = [
-        f"{name}: {words}" for name, each in named if isinstance(each, list) and (words := words_of(each, depth + 1))
-    ]
+    lists = [(name, cast("object", each)) for name, each in named if isinstance(each, list)]
+    said = [f"{name}: {words}" for name, each in lists if (words := words_of(each, depth + 1))]
     return "; ".join(said) or None
 
 
