@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from ....errors import ConfigError, UnknownProviderError
 from ..client import AsyncLLMClient
-from . import anthropic, azure_openai, cohere, gemini, ollama, openai_responses, vertex
+from . import anthropic, azure_openai, bedrock, cohere, gemini, ollama, openai_responses, vertex
 from ._http import shared_pools
 from ._loop import PerLoop
 from ._options import ClientOptions, TokenCallback, given_options, key_of_options, options_taken_by
@@ -131,6 +131,18 @@ def _vertex(
     )
 
 
+def _bedrock(
+    *,
+    api_key: str | None = None,
+    base_url: str | None = None,
+    region: str | None = None,
+    http_client: httpx.AsyncClient | None = None,
+) -> AsyncLLMClient:
+    return bedrock.BedrockLLMClient(
+        region=region, api_key=api_key, base_url=base_url, http_client=http_client, pools=shared_pools
+    )
+
+
 _PRESETS = (*PRESETS, openai_responses.PRESET, anthropic.PRESET, gemini.PRESET, cohere.PRESET)
 
 
@@ -188,6 +200,7 @@ _entries: dict[str, _Entry] = {
     "azure_openai_responses": _entry(_azure_factory(azure_openai.azure_responses_client), *azure_openai.ENVIRONMENT),
     "ollama": _entry(_ollama, *ollama.PRESET.environment),
     "vertex": _entry(_vertex, *vertex.ENVIRONMENT),
+    "bedrock": _entry(_bedrock, *bedrock.ENVIRONMENT),
 }
 _entries.update({preset.name: _entry(_made_by(preset), *preset.environment) for preset in _PRESETS})
 _adding = threading.Lock()

@@ -47,6 +47,7 @@ _REQUEST_ID_HEADERS = (
     "x-generation-id",
     "x-ms-request-id",
     "x-litellm-call-id",
+    "x-amzn-requestid",
 )
 """Azure's own comes first, since it sends two."""
 

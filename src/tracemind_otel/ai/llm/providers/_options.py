@@ -33,6 +33,8 @@ class ClientOptions(TypedDict, total=False):
     """The Google Cloud location (Vertex)."""
     token: TokenCallback | None
     """Gives an access token for each request (Vertex)."""
+    region: str | None
+    """The AWS region (Bedrock)."""
 
 
 _NAMES = frozenset(ClientOptions.__annotations__)

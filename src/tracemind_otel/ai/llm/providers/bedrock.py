@@ -1,0 +1,565 @@
+"""Amazon Bedrock: Converse and ConverseStream, signed by botocore or with a Bedrock API key.
+
+Source: Amazon Bedrock Runtime API reference, "Converse" (`POST {base}/model/{modelId}/converse`) and "ConverseStream",
+and the `application/vnd.amazon.eventstream` encoding, as of 2026-11.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import importlib
+import importlib.util
+import itertools
+import json
+import os
+import re
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from ....errors import ConfigError, LLMAuthenticationError, LLMResponseError, LLMStatusError
+from ..types import (
+    FinishReason,
+    Image,
+    LLMRequest,
+    LLMResponse,
+    LLMUsage,
+    Message,
+    ReasoningDelta,
+    StreamEvent,
+    Text,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+)
+from ._client import WireClient
+from ._error_bodies import ErrorBody, error_body, error_from_body, status_error
+from ._http import Headers, HttpPool, HttpReply, HttpSender, HttpStream, key_of
+from ._loop import PerLoop
+from ._names import telemetry_name_of
+from ._sse import ServerSentEvent
+from ._wire import (
+    StreamedError,
+    Wire,
+    arguments_of,
+    count_of,
+    document_of,
+    listed,
+    mapped,
+    normal_finish,
+    part_of,
+    refuse_others,
+    text_of,
+)
+
+if TYPE_CHECKING:
+    import httpx
+
+ENVIRONMENT = (
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_BEARER_TOKEN_BEDROCK",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+)
+"""Variables whose change makes a new client; botocore reads further ones for profiles and roles."""
+
+_REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+){2,4}")
+_MISSING = "provider 'bedrock' needs botocore: pip install 'tracemind-otel[bedrock]'"
+_NO_CREDENTIALS = (
+    "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile in AWS_PROFILE, "
+    "or pass a Bedrock API key as api_key"
+)
+
+
+def _botocore(name: str) -> Any:
+    """A module of botocore, which has no types. Slow to import, so the first time is in a worker thread."""
+    return importlib.import_module(f"botocore.{name}")
+
+
+# --- Request
+
+_PARAMETERS = {"max_tokens": "maxTokens", "temperature": "temperature", "top_p": "topP", "stop": "stopSequences"}
+_IMAGE_FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/gif": "gif", "image/webp": "webp"}
+
+
+def path_of(req: LLMRequest, stream: bool) -> str:
+    """The path: the model's id is one segment, so that the slash of an ARN is encoded."""
+    return f"/model/{quote(req.model, safe=':')}/{'converse-stream' if stream else 'converse'}"
+
+
+def to_payload(req: LLMRequest, _stream: bool = False) -> dict[str, Any]:
+    """The body of the request.
+
+    Raises:
+        ConfigError: a parameter or a message has no place in this format.
+    """
+    refuse_others(req, provider="bedrock", supported=_PARAMETERS)
+    rest = list(itertools.dropwhile(_is_system, req.conversation))
+    leading = req.conversation[: len(req.conversation) - len(rest)]
+    system = [text for text in (req.system, *(message.text for message in leading)) if text]
+    payload: dict[str, Any] = {"messages": _messages(rest)}
+    if system:
+        payload["system"] = [{"text": text} for text in system]
+    if settings := {**_settings(req), **mapped(req.extra.get("inferenceConfig"))}:
+        payload["inferenceConfig"] = settings
+    return {**payload, **{name: value for name, value in req.extra.items() if name != "inferenceConfig"}}
+
+
+def _settings(req: LLMRequest) -> dict[str, Any]:
+    given: dict[str, Any] = {wire: getattr(req, name) for name, wire in _PARAMETERS.items()}
+    given["stopSequences"] = list(req.stop) or None
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _is_system(message: Message) -> bool:
+    return message.role == "system"
+
+
+def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """The roles must alternate, so neighbours of one role, results of tools among them, are one message."""
+    return [
+        {"role": role, "content": [block for message in group for block in _blocks(message)]}
+        for role, group in itertools.groupby(messages, _role)
+    ]
+
+
+def _role(message: Message) -> str:
+    if message.role == "system":
+        raise ConfigError("a message of role 'system' after others: bedrock takes system text at the beginning only")
+    return "assistant" if message.role == "assistant" else "user"
+
+
+def _blocks(message: Message) -> list[dict[str, Any]]:
+    _refuse_misplaced(message)
+    if message.role != "tool":
+        return [*_content(message.content), *(_tool_use(call) for call in message.tool_calls)]
+    if not message.tool_call_id:
+        raise ConfigError("a message of role 'tool' needs tool_call_id: which call it answers")
+    content = _content(message.content) or [{"text": ""}]
+    return [{"toolResult": {"toolUseId": message.tool_call_id, "content": content}}]
+
+
+def _refuse_misplaced(message: Message) -> None:
+    if message.tool_calls and message.role != "assistant":
+        raise ConfigError(f"tool_calls in a message of role {message.role!r}: only the assistant calls tools")
+    if message.role != "tool" and message.tool_call_id is not None:
+        raise ConfigError(f"tool_call_id in a message of role {message.role!r}: only role 'tool' has one")
+    if message.role != "tool" and message.name is not None:
+        raise ConfigError(f"name in a message of role {message.role!r}: bedrock has no place for it")
+
+
+def _tool_use(call: ToolCall) -> dict[str, Any]:
+    arguments = arguments_of(call.arguments) if isinstance(call.arguments, str) else dict(call.arguments)
+    if isinstance(arguments, str):
+        raise ConfigError(f"tool call {call.id!r}: its arguments are not a JSON object, the only form bedrock takes")
+    return {"toolUse": {"toolUseId": call.id, "name": call.name, "input": arguments}}
+
+
+def _content(content: str | Sequence[Text | Image]) -> list[dict[str, Any]]:
+    """The blocks; the API refuses an empty text."""
+    parts: Sequence[Text | Image] = (Text(content),) if isinstance(content, str) else content
+    return [_block(part) for part in parts if isinstance(part, Image) or part.text]
+
+
+def _block(part: Text | Image) -> dict[str, Any]:
+    if isinstance(part, Text):
+        return {"text": part.text}
+    media_type, data = _picture(part)
+    if media_type not in _IMAGE_FORMATS:
+        raise ConfigError(f"an image of type {media_type!r}: bedrock takes {', '.join(_IMAGE_FORMATS)}")
+    return {"image": {"format": _IMAGE_FORMATS[media_type], "source": {"bytes": data}}}
+
+
+def _picture(image: Image) -> tuple[str, str]:
+    """The media type, and the bytes as base64."""
+    if (image.url is None) == (image.data is None):
+        raise ConfigError("an image needs exactly one of url and data")
+    if image.data is not None:
+        return image.media_type, base64.b64encode(image.data).decode()
+    head, comma, data = (image.url or "").partition(",")
+    if not (comma and head.startswith("data:") and head.endswith(";base64")):
+        raise ConfigError("an image by url: bedrock takes images by their bytes; pass data")
+    return head.removeprefix("data:").removesuffix(";base64"), data
+
+
+# --- Whole reply
+
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_call",
+    "guardrail_intervened": "content_filter",
+    "content_filtered": "content_filter",
+    "malformed_model_output": "error",
+    "malformed_tool_use": "error",
+}
+
+
+def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> LLMResponse:
+    """The reply in the normal form. Many text blocks are one text; tools that the server runs itself are no calls.
+
+    Raises:
+        LLMResponseError: there is no message; one without content is a reply.
+    """
+    output = mapped(document.get("output"))
+    if not isinstance(output.get("message"), dict):
+        raise LLMResponseError("the reply has no message", request_id=request_id)
+    blocks = listed(mapped(output.get("message")).get("content"))
+    calls = _calls(blocks)
+    reason = text_of(document.get("stopReason"))
+    return LLMResponse(
+        text="".join(map(_said, blocks)),
+        usage=usage_of(mapped(document.get("usage"))),
+        raw=document,
+        finish_reasons=(reason,) if reason else (),
+        finish_reason=normal_finish(_FINISH_REASONS, reason, calls_tools=bool(calls)),
+        reasoning="".join(map(_thought, blocks)) or None,
+        tool_calls=calls,
+        service_tier=text_of(mapped(document.get("serviceTier")).get("type")),
+        price_conditions=_conditions(document),
+        request_id=request_id,
+    )
+
+
+def _said(block: Mapping[str, Any]) -> str:
+    cited = listed(mapped(block.get("citationsContent")).get("content"))
+    return "".join(text_of(each.get("text")) or "" for each in (block, *cited))
+
+
+def _thought(block: Mapping[str, Any]) -> str:
+    return text_of(mapped(mapped(block.get("reasoningContent")).get("reasoningText")).get("text")) or ""
+
+
+def _calls(blocks: Iterable[Mapping[str, Any]]) -> tuple[ToolCall, ...]:
+    asked = [use for block in blocks if _is_call(use := mapped(block.get("toolUse")))]
+    return tuple(
+        ToolCall(text_of(use.get("toolUseId")) or f"call_{number}", use["name"], arguments_of(use.get("input")))
+        for number, use in enumerate(asked)
+    )
+
+
+def _is_call(use: Mapping[str, Any]) -> bool:
+    return text_of(use.get("name")) is not None and use.get("type") != "server_tool_use"
+
+
+def _conditions(document: Mapping[str, Any]) -> dict[str, str]:
+    """Latency that is optimized has its own price."""
+    latency = text_of(mapped(document.get("performanceConfig")).get("latency"))
+    return {"speed": latency} if latency not in (None, "standard") else {}
+
+
+def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
+    """Tokens as the conventions count them: on the wire `inputTokens` leaves out what the cache read and wrote."""
+    read, written = count_of(usage.get("cacheReadInputTokens")), count_of(usage.get("cacheWriteInputTokens"))
+    fresh, completion = count_of(usage.get("inputTokens")), count_of(usage.get("outputTokens"))
+    prompt = None if fresh is None else fresh + (read or 0) + (written or 0)
+    lifetimes = {detail.get("ttl"): detail.get("inputTokens") for detail in listed(usage.get("cacheDetails"))}
+    return LLMUsage(
+        prompt,
+        completion,
+        _total(prompt, completion, count_of(usage.get("totalTokens"))),
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+        cache_write_5m_tokens=part_of(lifetimes.get("5m"), written or 0),
+        cache_write_1h_tokens=part_of(lifetimes.get("1h"), written or 0),
+    )
+
+
+def _total(prompt: int | None, completion: int | None, stated: int | None) -> int | None:
+    """The stated total may leave out what the cache read and wrote, and is then too small."""
+    if prompt is None or completion is None:
+        return stated
+    return max(prompt + completion, stated or 0)
+
+
+# --- Stream
+
+_MARK = "metadata"
+_STATUS_OF_TYPE = {
+    "modeltimeoutexception": 408,
+    "modelnotreadyexception": 429,
+    "resourcenotfoundexception": 404,
+    "servicequotaexceededexception": 400,
+}
+
+
+class FrameDecoder:
+    """Cuts an event stream of AWS into events; exceptions in it become the event `error`, in the shape of a body."""
+
+    def __init__(self) -> None:
+        self._buffer = _botocore("eventstream").EventStreamBuffer()
+
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        """The events that are complete now.
+
+        Raises:
+            LLMResponseError: the bytes are no such frames, or were damaged.
+        """
+        self._buffer.add_data(data)
+        try:
+            return [_event_of(frame.headers, frame.payload) for frame in self._buffer]
+        except _botocore("eventstream").ParserError as error:
+            raise LLMResponseError(f"a frame of the event stream is damaged: {type(error).__name__}") from None
+
+    def end(self) -> list[ServerSentEvent]:
+        """Nothing: a frame without its end is none."""
+        return []
+
+
+def _event_of(headers: Mapping[str, Any], payload: bytes) -> ServerSentEvent:
+    kind = headers.get(":message-type", "event")
+    if kind == "event":
+        return ServerSentEvent(str(headers.get(":event-type", "")), payload or b"{}")
+    name = headers.get(":exception-type") or headers.get(":error-code") or kind
+    message = headers.get(":error-message") or text_of(_fields(payload).get("message"))
+    return ServerSentEvent("error", json.dumps({"__type": name, "message": message}).encode())
+
+
+def _fields(payload: bytes) -> Mapping[str, Any]:
+    try:
+        return mapped(json.loads(payload))
+    except ValueError:
+        return {}
+
+
+@dataclass(slots=True)
+class _Block:
+    """One content block, as far as it came."""
+
+    start: dict[str, Any] = field(default_factory=dict[str, Any])
+    pieces: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    citations: list[Any] = field(default_factory=list[Any])
+    call_index: int | None = None
+
+    def add(self, name: str, piece: object) -> str | None:
+        """Keep a piece; gives it back where it says something."""
+        said = text_of(piece)
+        if said is not None:
+            self.pieces.setdefault(name, []).append(said)
+        return said
+
+    def whole(self) -> dict[str, Any]:
+        """The block as a whole reply has it."""
+        said = {name: "".join(pieces) for name, pieces in self.pieces.items()}
+        if self.start:
+            return {"toolUse": {**self.start, "input": arguments_of(said.get("input"))}}
+        if "redactedContent" in said:
+            return {"reasoningContent": {"redactedContent": said["redactedContent"]}}
+        if thought := {to: said[name] for name, to in _THOUGHT.items() if name in said}:
+            return {"reasoningContent": {"reasoningText": thought}}
+        if self.citations:
+            return {"citationsContent": {"content": [{"text": said.get("text", "")}], "citations": self.citations}}
+        return {"text": said.get("text", "")}
+
+
+_THOUGHT = {"reasoning": "text", "signature": "signature"}
+
+
+class ConverseReader:
+    """Puts a streamed reply together, into the document that a whole one would have been."""
+
+    def __init__(self) -> None:
+        self._tail: dict[str, Any] = {}
+        self._blocks: dict[int, _Block] = {}
+        self._call_count = 0
+        self._has_mark = False
+
+    @property
+    def is_complete(self) -> bool:
+        return text_of(self._tail.get("stopReason")) is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """The usage comes last, after the stop."""
+        return self._has_mark and self.is_complete
+
+    def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
+        document = document_of(event)
+        if event.name == "error":
+            raise StreamedError(errors_of(document))
+        if event.name == "contentBlockDelta":
+            return self._piece(self._block(document), mapped(document.get("delta")))
+        if event.name == "contentBlockStart":
+            return self._begin(self._block(document), mapped(mapped(document.get("start")).get("toolUse")))
+        if event.name in ("messageStop", _MARK):
+            self._tail.update({name: value for name, value in document.items() if value is not None})
+            self._has_mark |= event.name == _MARK
+        return ()
+
+    def _block(self, document: Mapping[str, Any]) -> _Block:
+        return self._blocks.setdefault(count_of(document.get("contentBlockIndex")) or 0, _Block())
+
+    def _begin(self, block: _Block, use: Mapping[str, Any]) -> Sequence[StreamEvent]:
+        block.start = dict(use)
+        if not _is_call(use):
+            return ()
+        block.call_index = self._call_count
+        self._call_count += 1
+        return (ToolCallDelta(block.call_index, text_of(use.get("toolUseId")), text_of(use.get("name")), ""),)
+
+    def _piece(self, block: _Block, delta: Mapping[str, Any]) -> Sequence[StreamEvent]:
+        if citation := mapped(delta.get("citation")):
+            block.citations.append(citation)
+        if text := block.add("text", delta.get("text")):
+            return (TextDelta(text),)
+        arguments = block.add("input", mapped(delta.get("toolUse")).get("input"))
+        if arguments and block.call_index is not None:
+            return (ToolCallDelta(block.call_index, None, None, arguments),)
+        thought = mapped(delta.get("reasoningContent"))
+        block.add("signature", thought.get("signature"))
+        block.add("redactedContent", thought.get("redactedContent"))
+        said = block.add("reasoning", thought.get("text"))
+        return (ReasoningDelta(said),) if said else ()
+
+    def response(self, request_id: str | None) -> LLMResponse:
+        content = [block.whole() for _, block in sorted(self._blocks.items())]
+        message = {"role": "assistant", "content": content}
+        return from_payload({"output": {"message": message}, **self._tail}, request_id)
+
+
+def errors_of(document: object) -> ErrorBody:
+    """Read an error body: `{message}`, with the type in a header or as `__type`."""
+    body = error_body(document)
+    return replace(body, implied_status=_STATUS_OF_TYPE.get((body.type or "").lower()))
+
+
+CONVERSE = Wire(
+    path=path_of,
+    to_payload=to_payload,
+    from_payload=from_payload,
+    new_reader=ConverseReader,
+    new_decoder=FrameDecoder,
+    errors_of=errors_of,
+)
+"""The wire format."""
+
+# --- Client
+
+
+class BedrockLLMClient(WireClient):
+    """Models on Amazon Bedrock.
+
+    Args:
+        region: the AWS region; the default is `AWS_REGION`, else `AWS_DEFAULT_REGION`.
+        api_key: a Bedrock API key; the default is `AWS_BEARER_TOKEN_BEDROCK`. Without one, requests are signed with
+            the credentials that botocore finds: environment, profile, role.
+        base_url: the default is the region's.
+        timeout_s: seconds without a byte in one `complete`; `None` leaves the time to the caller, as the step does.
+        http_client: an httpx client to send with; you close it yourself.
+        pools: where pooled connections live; the default is a pool of this client's own, closed by `aclose`.
+
+    Raises:
+        ConfigError: botocore is not installed, or the region, the key or the base URL is missing or cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        region: str | None = None,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        timeout_s: float | None = None,
+        http_client: httpx.AsyncClient | None = None,
+        pools: PerLoop[HttpPool] | None = None,
+    ) -> None:
+        if importlib.util.find_spec("botocore") is None:
+            raise ConfigError(_MISSING)
+        place = _region_of(region)
+        key = key_of("api_key", api_key or os.getenv("AWS_BEARER_TOKEN_BEDROCK"))
+        self._signer = _Signer(place, signs=key is None)
+        super().__init__(
+            CONVERSE,
+            provider_name="bedrock",
+            telemetry_name=telemetry_name_of("bedrock"),
+            base_url=base_url or f"https://bedrock-runtime.{place}.{_domain_of(place)}",
+            key=key,
+            timeout_s=timeout_s,
+            http_client=http_client,
+            pools=pools,
+        )
+
+    def _new_sender(self, http_client: httpx.AsyncClient | None, pools: PerLoop[HttpPool] | None) -> HttpSender:
+        return _SigningSender(super()._new_sender(http_client, pools), self._signer)
+
+    def _status_error(self, reply: HttpReply, req: LLMRequest) -> LLMStatusError:
+        return status_error(reply, key=self._key or self._signer.token, prompt=req.said, read=errors_of)
+
+    def _error_inside_success(self, reply: HttpReply, error: StreamedError, req: LLMRequest) -> LLMStatusError:
+        return error_from_body(reply, error.body, key=self._key or self._signer.token, prompt=req.said)
+
+
+def _region_of(region: str | None) -> str:
+    found = (region or os.getenv("AWS_REGION") or os.getenv("AWS_DEFAULT_REGION") or "").strip()
+    if not found:
+        raise ConfigError("region must be an AWS region like eu-central-1: pass it, or set AWS_REGION")
+    if not _REGION.fullmatch(found):
+        raise ConfigError("region must be an AWS region like eu-central-1")
+    return found
+
+
+def _domain_of(region: str) -> str:
+    return "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+
+
+class _Signer:
+    """Signs requests with the credentials that botocore finds. Blocks, hence for a worker thread."""
+
+    def __init__(self, region: str, *, signs: bool) -> None:
+        self._region = region
+        self._signs = signs
+        self._credentials: Any = None
+        self._finding = threading.Lock()
+        self.token: str | None = None
+        """The session token that was sent last, so that it can be struck from error texts."""
+
+    def headers(self, url: str, body: bytes) -> Headers:
+        """The headers that sign a request; none where it has a key."""
+        _botocore("eventstream")  # the decoder's, which is slow to import
+        return self._signed(url, body) if self._signs else ()
+
+    def _signed(self, url: str, body: bytes) -> Headers:
+        credentials = self._current()
+        self.token = credentials.token
+        content_type = {"content-type": "application/json"}
+        request = _botocore("awsrequest").AWSRequest(method="POST", url=url, data=body, headers=content_type)
+        _botocore("auth").SigV4Auth(credentials, "bedrock", self._region).add_auth(request)
+        signed = ((name.lower(), value) for name, value in request.headers.items())
+        return tuple((name.encode(), value.encode()) for name, value in signed if name != "content-type")
+
+    def _current(self) -> Any:
+        """Credentials that are valid now; those of a role are renewed by botocore."""
+        try:
+            with self._finding:
+                self._credentials = self._credentials or _found()
+                current = self._credentials and self._credentials.get_frozen_credentials()
+        except _botocore("exceptions").BotoCoreError as error:
+            raise LLMAuthenticationError(f"no AWS credentials could be had: {type(error).__name__}") from error
+        if not current:
+            raise LLMAuthenticationError(_NO_CREDENTIALS)
+        return current
+
+
+def _found() -> Any:
+    return _botocore("session").Session().get_credentials()
+
+
+class _SigningSender:
+    """Sends as another sender does, with a signature on each request."""
+
+    def __init__(self, sender: HttpSender, signer: _Signer) -> None:
+        self._sender = sender
+        self._signer = signer
+
+    async def open(self, url: str, headers: Headers, body: bytes) -> HttpStream:
+        signed = await asyncio.to_thread(self._signer.headers, url, body)
+        # Whole replies are JSON and streams are frames, whatever is asked for.
+        kept = [(name, value) for name, value in headers if name != b"accept"]
+        return await self._sender.open(url, (*kept, *signed), body)
