@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 import tracemind_otel as tm
-from tests.servers.bedrock_server import ACCESS, BEARER, REGION, SECRET, TOKEN
+from tests.servers.bedrock_server import ACCESS, BEARER, REGION, SECRET, TOKEN, frame
 from tests.support import Captured, attributes
-from tracemind_otel.ai.llm.providers.bedrock import ENVIRONMENT, to_payload
+from tracemind_otel.ai.llm.providers.bedrock import ENVIRONMENT, FrameDecoder, to_payload
 
 REPOSITORY = Path(__file__).parents[2]
 CLAUDE = "us.anthropic.claude-sonnet-4-20250514-v1:0"
@@ -222,3 +223,22 @@ def test_without_a_region_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         tm.LLMClientFactory.make("bedrock")
     client = tm.LLMClientFactory.make("bedrock", region="eu-central-1")
     assert client.server_address == "bedrock-runtime.eu-central-1.amazonaws.com"
+
+
+@pytest.mark.parametrize("model", [CLAUDE, ARN], ids=["id", "arn"])
+async def test_a_given_client_sends_what_was_signed(url: str, model: str) -> None:
+    """The path goes out as it was signed through httpx's own transport too."""
+    async with httpx.AsyncClient(trust_env=False) as http_client:
+        client = tm.LLMClientFactory.make("bedrock", base_url=url, http_client=http_client)
+        reply = await client.complete(tm.LLMRequest("bedrock", model, "given", extra={"replies": [WHOLE]}))
+    assert reply.text == "Hello"
+
+
+def test_a_damaged_frame_is_an_error() -> None:
+    """Bytes split anywhere are put together; a checksum that is wrong is found."""
+    data = frame("event", "messageStop", {"stopReason": "end_turn"})
+    decoder = FrameDecoder()
+    events = [event for i in range(len(data)) for event in decoder.feed(data[i : i + 1])]
+    assert [event.name for event in events] == ["messageStop"]
+    with pytest.raises(tm.LLMResponseError, match="damaged"):
+        FrameDecoder().feed(data[:-6] + b"x" + data[-5:])
