@@ -252,6 +252,21 @@ async def test_tokens_that_were_not_reported(
     assert not [name for name in metrics_of(capture) if "token" in name]
 
 
+@pytest.mark.parametrize(("usage", "side"), [(LLMUsage(7, None, None), "input"), (LLMUsage(None, 7, None), "output")])
+async def test_a_half_that_was_reported_alone(
+    capture: Captured, monkeypatch: pytest.MonkeyPatch, usage: LLMUsage, side: str
+) -> None:
+    """The half that came is measured; the other gets no zero, which would halve an average. The price is unknown."""
+    monkeypatch.setenv(OPT_IN, "gen_ai_latest_experimental/dup")
+    await call(capture, LLMResponse("hi", usage))
+    (tokens,) = capture.points("gen_ai.client.token.usage")
+    assert isinstance(tokens, HistogramDataPoint)
+    assert (tokens.sum, (tokens.attributes or {})["gen_ai.token.type"]) == (7, side)
+    newest = {name for name in metrics_of(capture) if name in NEWEST and name.endswith("tokens")}
+    assert newest == {f"gen_ai.client.inference.{kind}.{side}_tokens" for kind in ("usage", "operation")}
+    assert capture.total("tracemind.llm.unpriced_calls") == 1
+
+
 async def test_retries_begin_at_zero(capture: Captured) -> None:
     """The series is there from the first call on, so that `rate()` sees the first retry."""
     await call(capture, REPLY)

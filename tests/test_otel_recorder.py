@@ -25,6 +25,7 @@ from tracemind_otel.otel.providers import Providers, use_providers
 from tracemind_otel.runtime.recorder import Recorder, StepEnd, StepHandle, StepRetry, StepStart
 from tracemind_otel.steps.ai_llm_call import LLMCallConfig, run_llm_call
 
+GAP_NAMES = ("gen_ai.client.operation.time_per_output_chunk", "gen_ai.client.inference.time_per_output_chunk")
 COST_ATTRIBUTES = ("gen_ai.usage.cost", "tracemind.cost_usd", "tracemind.cost.source", "tracemind.cost.bucket")
 
 AT_START = {
@@ -195,14 +196,14 @@ def test_the_parts_of_the_cost(capture: Captured) -> None:
 def test_the_coming_names_of_the_cost(capture: Captured, monkeypatch: pytest.MonkeyPatch, opt_in: str) -> None:
     """By opt-in the cost has the names that the conventions are about to adopt, in place of the old one."""
     monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", opt_in)
-    usage = LLMUsage(1, 1, 2).with_cost(0.5, "local")
+    usage = LLMUsage(1, 1, 2).with_cost(0.5, "override")
     found = ended(capture, LLMResponse("x", usage), usage)
     assert {name: value for name, value in found.items() if name.startswith("gen_ai.usage.cost")} == {
         "gen_ai.usage.cost.amount": 0.5,
         "gen_ai.usage.cost.currency": "USD",
         "gen_ai.usage.cost.source": "local",
     }
-    assert found["tracemind.cost_usd"] == 0.5
+    assert (found["tracemind.cost_usd"], found["tracemind.cost.source"]) == (0.5, "override")
 
 
 @pytest.mark.parametrize(
@@ -219,17 +220,33 @@ def test_a_count_that_was_not_reported_has_no_attribute(capture: Captured, usage
     assert {name for name in found if "tokens" in name} == names
 
 
-def test_chunk_gaps_are_measured_as_they_come(capture: Captured) -> None:
-    """Each gap of a stream is in the histogram before the stream has ended, with the model that answers."""
+@pytest.mark.parametrize(
+    ("opt_in", "names"),
+    [
+        ("", {"gen_ai.client.operation.time_per_output_chunk"}),
+        ("gen_ai_latest_experimental", {"gen_ai.client.inference.time_per_output_chunk"}),
+        (
+            "gen_ai_latest_experimental/dup",
+            {"gen_ai.client.operation.time_per_output_chunk", "gen_ai.client.inference.time_per_output_chunk"},
+        ),
+    ],
+)
+def test_chunk_gaps_are_measured_as_they_come(
+    capture: Captured, monkeypatch: pytest.MonkeyPatch, opt_in: str, names: set[str]
+) -> None:
+    """Each gap of a stream is measured before the stream has ended, by the names asked for, all in one series."""
+    monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", opt_in)
     handle = capture.recorder().begin_step(StepStart(flow_id="f", step_id="s", provider="openai", model="m"))
     handle.first_chunk()
-    for _ in range(3):
-        handle.next_chunk(0.25, "m-2026")
-    (point,) = capture.points("gen_ai.client.operation.time_per_output_chunk")
-    assert isinstance(point, HistogramDataPoint)
-    assert (point.count, point.sum) == (3, 0.75)
-    assert (point.attributes or {})["gen_ai.response.model"] == "m-2026"
+    for model in ("m-2026", "m-2026", "m-other"):
+        handle.next_chunk(0.25, model)
+    for name in names:
+        (point,) = capture.points(name)
+        assert isinstance(point, HistogramDataPoint)
+        assert (point.count, point.sum) == (3, 0.75)
+        assert (point.attributes or {})["gen_ai.response.model"] == "m-2026"
     handle.end(StepEnd(status="success", payload={}))
+    assert {name for name in GAP_NAMES if capture.points(name)} == names
 
 
 async def test_its_name_kind_and_scope(capture: Captured) -> None:

@@ -77,6 +77,9 @@ class NotingHandle(StepHandle):
     def first_chunk(self) -> None:
         self._heard.append("first_chunk")
 
+    def next_chunk(self, gap_s: float, response_model: str | None) -> None:
+        self._heard.append(f"next_chunk {gap_s} {response_model}")
+
     def end(self, end: StepEnd) -> None:
         self._heard.append("end")
 
@@ -103,6 +106,9 @@ class FailingHandle(StepHandle):
         raise FaultError
 
     def first_chunk(self) -> None:
+        raise FaultError
+
+    def next_chunk(self, gap_s: float, response_model: str | None) -> None:
         raise FaultError
 
     def end(self, end: StepEnd) -> None:
@@ -140,6 +146,7 @@ def run_through(handle: StepHandle) -> str:
         said = "the call"
     handle.retry(RETRY)
     handle.first_chunk()
+    handle.next_chunk(0.5, "m-1")
     handle.end(END)
     handle.end(END)
     return said
@@ -183,14 +190,14 @@ def test_a_forwarded_payload_is_the_recorders_own() -> None:
 
 
 def test_in_memory_keeps_every_call() -> None:
-    """`steps` holds start, retries and end of each call, in the order they began."""
+    """`steps` holds start, retries, gaps between chunks and end of each call, in the order they began."""
     recorder = InMemoryRecorder()
     first, second = recorder.begin_step(START), recorder.begin_step(START)
     second.end(END)
     run_through(first)
-    assert [(step.start, step.retries, step.end) for step in recorder.steps] == [
-        (START, [RETRY], END),
-        (START, [], END),
+    assert [(step.start, step.retries, step.chunk_gaps_s, step.end) for step in recorder.steps] == [
+        (START, [RETRY], [0.5], END),
+        (START, [], [], END),
     ]
 
 
@@ -214,7 +221,7 @@ def test_composite_tells_all() -> None:
     """Each recorder hears everything, and contexts are left in the reverse order."""
     recorders = Noting(), Noting()
     run_through(CompositeRecorder(*recorders).begin_step(START))
-    expected = ["begin", "enter", "exit", "retry", "first_chunk", "end", "end"]
+    expected = ["begin", "enter", "exit", "retry", "first_chunk", "next_chunk 0.5 m-1", "end", "end"]
     assert [recorder.heard for recorder in recorders] == [expected, expected]
 
 
@@ -223,7 +230,11 @@ def test_composite_goes_on_past_a_fault(faulty: type[Recorder]) -> None:
     """One recorder that raises keeps no other from hearing."""
     before, after = Noting(), Noting()
     assert run_through(CompositeRecorder(before, faulty(), after).begin_step(START)) == "the call"
-    assert before.heard == after.heard == ["begin", "enter", "exit", "retry", "first_chunk", "end", "end"]
+    assert (
+        before.heard
+        == after.heard
+        == ["begin", "enter", "exit", "retry", "first_chunk", "next_chunk 0.5 m-1", "end", "end"]
+    )
 
 
 def test_an_empty_composite_does_nothing() -> None:
@@ -257,6 +268,7 @@ def test_each_faulty_method_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         "FailsAlways.active",
         "FailsAlways.retry",
         "FailsAlways.first_chunk",
+        "FailsAlways.next_chunk",
         "FailsAlways.end",
     ]
 

@@ -227,3 +227,12 @@ def test_threads_that_add_at_once() -> None:
     assert everything.cost_usd == 4_000.0
     assert outer.own_totals().llm_calls == 0
     assert current_flow() is None
+
+
+def test_halves_that_are_known_are_summed() -> None:
+    """A call that reported one half adds that half, and the other stays as it is."""
+    scope = FlowScope("f")
+    for usage in (LLMUsage(10, None, None), LLMUsage(None, 3, None), LLMUsage(5, 2, 7), LLMUsage(None, None, None)):
+        scope.add_call(usage, retries=0)
+    totals = scope.totals()
+    assert (totals.input_tokens, totals.output_tokens, totals.llm_calls, totals.cost_usd) == (15, 5, 4, None)

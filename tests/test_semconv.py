@@ -146,6 +146,18 @@ def test_each_reported_part_of_usage_has_a_name() -> None:
     assert set(semconv.USAGE_NAMES) == figures - named_elsewhere - {"reasoning_tokens", "estimated"}
 
 
+@pytest.mark.parametrize(("key", "name"), semconv.USAGE_NAMES.items())
+def test_parts_of_usage_are_named_by_one_rule(key: str, name: str) -> None:
+    """Who knows the price table's key knows the attribute: part, then side, for tokens; the key itself for the rest."""
+    if not key.endswith("_tokens"):
+        assert name == f"tracemind.usage.{key}"
+        return
+    words = key.removesuffix("_tokens").split("_")
+    side = next((word for word in words if word in ("input", "output")), "input")  # a cache holds input
+    part = "_".join(word for word in words if word != side)
+    assert name == f"tracemind.usage.{part}.{side}_tokens"
+
+
 def test_boundaries_grow() -> None:
     """The boundaries of every histogram rise strictly."""
     for constant, value in vars(semconv).items():

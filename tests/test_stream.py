@@ -803,6 +803,17 @@ async def test_a_failed_stream_measures_what_came(capture: Captured) -> None:
     assert "error.type" not in (gaps.attributes or {})
 
 
+async def test_gaps_are_measured_while_the_stream_runs(capture: Captured) -> None:
+    """A long stream does not keep its measurements for the end: what was read so far is in the histogram."""
+    stream = stream_of(capture, FakeLLMClient(0, chunks=["a"] * 10_000))
+    for _ in range(500):
+        await anext(stream)
+    gaps = histogram(capture, GAPS)
+    assert gaps is not None
+    assert 499 <= gaps.count < 9_999
+    await stream.aclose()
+
+
 async def test_newest_names(capture: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the newest names asked for, the two stream metrics have theirs, and the old ones are gone."""
     monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "gen_ai_latest_experimental")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.json.file.trace_exporter import FileSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
@@ -286,9 +286,17 @@ def test_spans_that_only_hold_calls_say_nothing_of_a_price(operation: str) -> No
     assert "price" not in shown([call(**{semconv.GEN_AI_OPERATION_NAME: operation})])
 
 
-def test_a_cost_under_the_common_name_counts_too() -> None:
-    """Files of other libraries show their cost, where they have one."""
-    assert "$0.25" in shown([call(**{semconv.GEN_AI_USAGE_COST: 0.25})])
+@pytest.mark.parametrize("name", [semconv.GEN_AI_USAGE_COST, semconv.GEN_AI_USAGE_COST_AMOUNT])
+def test_a_cost_under_the_common_names_counts_too(name: str) -> None:
+    """Files of other libraries show their cost, where they have one, by today's name and by the coming one."""
+    assert "$0.25" in shown([call(**{name: 0.25})])
+
+
+def test_a_half_that_was_not_reported_is_not_shown_as_zero() -> None:
+    """Output alone stands alone: nobody reads that the prompt was empty."""
+    text = shown([call(**{semconv.GEN_AI_USAGE_OUTPUT_TOKENS: 7})])
+    assert "7 out" in text
+    assert " in" not in text
 
 
 def test_figures_that_are_no_figures_are_left_out() -> None:
@@ -401,6 +409,7 @@ _ANYTHING = st.recursive(
 _SPANS = st.lists(st.dictionaries(_KEYS, _ANYTHING, max_size=8), max_size=4)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(spans=_SPANS)
 def test_whatever_is_json_can_be_viewed(spans: list[dict[str, Any]]) -> None:
     """No document, however odd, ends the viewer with a traceback, and no span of it is lost."""
@@ -409,6 +418,7 @@ def test_whatever_is_json_can_be_viewed(spans: list[dict[str, Any]]) -> None:
     shown(found).encode()
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     values=st.dictionaries(st.sampled_from(_NAMES), st.text() | st.booleans() | st.integers() | st.floats(), max_size=6)
 )

@@ -215,14 +215,18 @@ def _add_parameters(attributes: dict[str, AttributeValue], start: StepStart) -> 
     ):
         if number is not None:
             attributes[name] = float(number)
-    others: tuple[tuple[str, AttributeValue | None], ...] = (
+    _add_known(
+        attributes,
         (semconv.GEN_AI_REQUEST_MAX_TOKENS, start.max_tokens),
         (semconv.GEN_AI_REQUEST_TOP_K, start.top_k),
         (semconv.GEN_AI_REQUEST_SEED, start.seed),
         (semconv.GEN_AI_REQUEST_REASONING_LEVEL, start.reasoning_effort),
         (semconv.GEN_AI_REQUEST_STOP_SEQUENCES, start.stop or None),
     )
-    attributes.update({name: value for name, value in others if value is not None})
+
+
+def _add_known(attributes: dict[str, AttributeValue], *pairs: tuple[str, AttributeValue | None]) -> None:
+    attributes.update({name: value for name, value in pairs if value is not None})
 
 
 def _retry_attributes(retry: StepRetry) -> dict[str, AttributeValue]:
@@ -260,16 +264,15 @@ def _end_attributes(
 
 
 def _add_response(attributes: dict[str, AttributeValue], response: LLMResponse, provider: str) -> None:
-    if response.response_id is not None:
-        attributes[semconv.GEN_AI_RESPONSE_ID] = response.response_id
-    if response.response_model is not None:
-        attributes[semconv.GEN_AI_RESPONSE_MODEL] = response.response_model
-    if response.finish_reasons:
-        attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = response.finish_reasons
-    if response.service_tier is not None:
-        is_openais = provider in semconv.OPENAI_PROVIDERS
-        name = semconv.OPENAI_RESPONSE_SERVICE_TIER if is_openais else semconv.TRACEMIND_RESPONSE_SERVICE_TIER
-        attributes[name] = response.service_tier
+    is_openais = provider in semconv.OPENAI_PROVIDERS
+    tier = semconv.OPENAI_RESPONSE_SERVICE_TIER if is_openais else semconv.TRACEMIND_RESPONSE_SERVICE_TIER
+    _add_known(
+        attributes,
+        (semconv.GEN_AI_RESPONSE_ID, response.response_id),
+        (semconv.GEN_AI_RESPONSE_MODEL, response.response_model),
+        (semconv.GEN_AI_RESPONSE_FINISH_REASONS, response.finish_reasons or None),
+        (tier, response.service_tier),
+    )
     for condition, value in response.price_conditions.items():
         if condition in semconv.RESPONSE_CONDITION_NAMES:
             attributes[semconv.RESPONSE_CONDITION_NAMES[condition]] = value
@@ -304,17 +307,17 @@ def _add_cost(attributes: dict[str, AttributeValue], usage: LLMUsage, cost_usd: 
     if names_it_newly:
         attributes[semconv.GEN_AI_USAGE_COST_AMOUNT] = cost_usd
         attributes[semconv.GEN_AI_USAGE_COST_CURRENCY] = semconv.CURRENCY_USD
-        attributes[semconv.GEN_AI_USAGE_COST_SOURCE] = source
+        attributes[semconv.GEN_AI_USAGE_COST_SOURCE] = semconv.COST_SOURCES[source]
     else:
         attributes[semconv.GEN_AI_USAGE_COST] = cost_usd
     attributes[semconv.TRACEMIND_COST_USD] = cost_usd
     attributes[semconv.TRACEMIND_COST_SOURCE] = source
     attributes[semconv.TRACEMIND_COST_BUCKET] = semconv.cost_bucket(cost_usd)
-    parts: tuple[tuple[str, AttributeValue | None], ...] = (
+    _add_known(
+        attributes,
         (semconv.TRACEMIND_COST_INPUT_USD, usage.input_cost_usd),
         (semconv.TRACEMIND_COST_OUTPUT_USD, usage.output_cost_usd),
         (semconv.TRACEMIND_COST_FEES_USD, usage.fees_usd),
         (semconv.TRACEMIND_COST_TABLE, usage.cost_table),
         (semconv.TRACEMIND_COST_PARTIAL, usage.cost_partial or None),
     )
-    attributes.update({name: value for name, value in parts if value is not None})

@@ -68,6 +68,8 @@ GEN_AI_USAGE_COST_AMOUNT: Final = "gen_ai.usage.cost.amount"
 GEN_AI_USAGE_COST_CURRENCY: Final = "gen_ai.usage.cost.currency"
 GEN_AI_USAGE_COST_SOURCE: Final = "gen_ai.usage.cost.source"
 CURRENCY_USD: Final = "USD"
+COST_SOURCES: Final = {"provider": "provider", "local": "local", "override": "local"}
+"""Its two values, by those of `tracemind.cost.source`: one's own prices are computed here too."""
 
 # --- What a stored call needs to be priced again, where the conventions have no name ---
 OPENAI_RESPONSE_SERVICE_TIER: Final = "openai.response.service_tier"
@@ -113,7 +115,12 @@ USAGE_NAMES: Final = {
     "code_executions": "tracemind.usage.code_executions",
     "rerank_searches": "tracemind.usage.rerank_searches",
 }
-"""The fields of `LLMUsage` beside those that the conventions name."""
+"""The fields of `LLMUsage` beside those that the conventions name, so that a stored call can be priced again.
+
+Tokens are named as the conventions name theirs, by the part and then the side (`gen_ai.usage.cache_read.input_tokens`);
+whatever else is counted keeps the price table's own key. None of it is under `gen_ai.usage.`: some backends take every
+number there for tokens to be added up.
+"""
 
 # --- A retry: a span event for each failed attempt that is repeated ---
 RETRY_EVENT: Final = "tracemind.retry"

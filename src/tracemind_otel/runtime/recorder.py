@@ -212,6 +212,8 @@ class RecordedStep:
     """How it began."""
     retries: list[StepRetry] = field(default_factory=list[StepRetry])
     """The attempts that failed and were repeated, in order."""
+    chunk_gaps_s: list[float] = field(default_factory=list[float])
+    """Seconds between the pieces of a stream, as they came."""
     end: StepEnd | None = None
     """How it ended; `None` while it runs."""
 
@@ -237,6 +239,9 @@ class _InMemoryHandle(_EndsOnce):
 
     def retry(self, retry: StepRetry) -> None:
         self._step.retries.append(retry)
+
+    def next_chunk(self, gap_s: float, response_model: str | None) -> None:
+        self._step.chunk_gaps_s.append(gap_s)
 
     def _end(self, end: StepEnd) -> None:
         self._step.end = end
