@@ -324,12 +324,12 @@ def base_url_of(field: str, value: str) -> tuple[str, SplitResult]:
     Raises:
         ConfigError: it is not an http or https URL, or holds what may be a key.
     """
-    parts = urlsplit(value.strip())
     try:
-        port_is_valid = parts.port is None or parts.port > 0
-    except ValueError:
-        port_is_valid = False
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_valid:
+        parts = urlsplit(value.strip())
+        is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the port or the brackets
+        parts, is_valid = SplitResult("", "", "", "", ""), False
+    if not is_valid:
         raise ConfigError(f"{field} must be an http:// or https:// URL with a host, like https://api.example.com/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError(f"{field} must not hold a user, a password or a query; pass the key as api_key")
