@@ -427,6 +427,8 @@ BYOK = {"cost": 0.001, "is_byok": True}
         ("perplexity", {"cost": {"total_cost": 0.3}}, ReportedCost(usd=0.3)),
         ("perplexity", {"cost": {"total_cost": "0.3"}}, None),
         ("perplexity", {"cost": {"total_cost": -1}}, None),
+        ("perplexity", {"cost": {"total_cost": 0.3, "currency": "EUR"}}, None),
+        ("openrouter", {"cost": 0.5, "cost_currency": "EUR"}, None),
         ("perplexity", {"cost": {}}, None),
         ("perplexity", {"cost": 0.5}, None),
         ("xai", {"cost_in_usd_ticks": 37756000}, ReportedCost(usd=0.0037756)),
@@ -449,6 +451,18 @@ def test_an_ignored_cost_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     assert [record.message for record in caplog.records if "vllm" in record.message] == [
         "the cost in the replies of vllm is ignored: its unit is not documented; pass cost_unit='USD' to the factory "
         "if it is USD"
+    ]
+
+
+def test_a_server_is_named_once_whatever_is_wrong_with_its_cost(caplog: pytest.LogCaptureFixture) -> None:
+    """A currency that is declared, then one in the reply, then no unit: it is one server, and one line."""
+    _IGNORED.forget()
+    BY_NAME["vllm"].client(cost_unit="EUR")
+    for form in ("declared", None):
+        wire = chat_wire(Accent(provider="vllm", cost=form))
+        wire.from_payload({"choices": [{}], "usage": {"prompt_tokens": 1, "cost": 1, "currency": "EUR"}}, None)
+    assert [record.message for record in caplog.records] == [
+        "the cost in the replies of vllm is ignored: it is in EUR, and only USD can be told"
     ]
 
 
@@ -557,6 +571,30 @@ def test_the_cost_in_a_header() -> None:
             },
             (1000, 10, 1010, 800, None),
         ),
+        (
+            {"prompt_tokens": 368, "completion_tokens": 19, "total_tokens": 387, "cache_read_input_tokens": 10536},
+            (10904, 19, 10923, 10536, None),
+        ),
+        (
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 10,
+                "total_tokens": 1040,
+                "cache_read_input_tokens": 900,
+                "completion_tokens_details": {"reasoning_tokens": 30},
+            },
+            (1000, 40, 1040, 900, None),
+        ),
+        (
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 10,
+                "total_tokens": 174,
+                "prompt_tokens_details": {"cached_tokens": 64},
+                "completion_tokens_details": {"reasoning_tokens": 64},
+            },
+            (100, 74, 174, 64, None),
+        ),
         ({"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 200}, (100, 10, 200, None, None)),
         ({"completion_tokens": 10}, (None, 10, None, None, None)),
         ({"prompt_tokens": 10}, (10, None, None, None, None)),
@@ -580,6 +618,31 @@ def test_what_the_total_has_beyond(model: str, output: int) -> None:
     usage = {"prompt_tokens": 35, "completion_tokens": 12, "total_tokens": 109}
     reply = from_payload({"model": model, "choices": [{}], "usage": usage})
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.total_tokens) == (35, output, 109)
+
+
+def test_cached_tokens_never_pass_for_hidden_output() -> None:
+    """Where the rest of the total is known to be output, as many cached tokens are a part of the prompt still."""
+    usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 174, "prompt_cache_hit_tokens": 64}
+    seen = read(chunk({}, "stop", usage=usage), "xai").response.usage
+    assert (seen.prompt_tokens, seen.completion_tokens, seen.cache_read_tokens) == (100, 74, 64)
+
+
+def test_cache_writes_in_the_details_of_the_prompt() -> None:
+    """Alibaba's explicit cache names its writes, with their time to live, in the details of the prompt."""
+    details = {
+        "cached_tokens": 0,
+        "cache_creation_input_tokens": 1605,
+        "cache_creation": {"ephemeral_5m_input_tokens": 1605},
+        "cache_type": "ephemeral",
+    }
+    seen = usage_of({"prompt_tokens": 1619, "completion_tokens": 5, "prompt_tokens_details": details})
+    assert (seen.prompt_tokens, seen.cache_write_tokens, seen.cache_write_5m_tokens) == (1619, 1605, 1605)
+
+
+def test_usage_inside_a_choice() -> None:
+    """Moonshot streams its usage inside the choice that ends."""
+    last = {"index": 0, "delta": {}, "finish_reason": "stop", "usage": {"prompt_tokens": 19, "completion_tokens": 2}}
+    assert read(HELLO + event({"choices": [last]}) + DONE).tokens[:3] == (19, 2, 21)
 
 
 def test_usage_by_modality_and_tools() -> None:
@@ -692,6 +755,32 @@ def test_raw_of_a_stream_has_all_choices() -> None:
         ("ab", "stop"),
         ("xy", "length"),
     ]
+
+
+def test_raw_of_a_stream_has_what_no_field_here_holds() -> None:
+    """Citations, log probabilities, what only the first chunk says, and arguments as they came are in `raw` too."""
+    body = (
+        event({"choices": [], "prompt_filter_results": [{"prompt_index": 0}]})
+        + event({"choices": [{"index": 0, "delta": {"content": "a"}, "logprobs": {"content": [{"token": "a"}]}}]})
+        + event({"choices": [{"index": 0, "delta": {"content": "b"}, "logprobs": {"content": [{"token": "b"}]}}]})
+        + chunk({"annotations": [{"n": 1}], "audio": {"id": "x", "data": "AA"}, "reasoning": "h"})
+        + chunk({"annotations": [{"n": 2}], "audio": {"id": "x", "data": "BB", "expires_at": 9}, "reasoning": "m"})
+        + tool('{"q":  ', id="c1", name="find")
+        + tool("1.0}")
+        + END
+    )
+    raw = read(body).response.raw
+    (choice,) = raw["choices"]
+    assert raw["prompt_filter_results"] == [{"prompt_index": 0}]
+    assert choice["logprobs"] == {"content": [{"token": "a"}, {"token": "b"}]}
+    assert choice["message"] == {
+        "role": "assistant",
+        "content": "ab",
+        "reasoning": "hm",
+        "annotations": [{"n": 1}, {"n": 2}],
+        "audio": {"id": "x", "data": "AABB", "expires_at": 9},
+        "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "find", "arguments": '{"q":  1.0}'}}],
+    }
 
 
 counts = st.none() | st.integers(-5, 60) | st.floats(0, 60) | st.text(max_size=3) | st.just(10**400)

@@ -14,6 +14,7 @@ from tests.servers.fixture import OpenAIServer
 from tests.support import Captured, attributes
 from tracemind_otel.ai.llm import providers
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
+from tracemind_otel.ai.llm.providers._client import WireClient
 from tracemind_otel.ai.llm.providers._names import telemetry_name_of
 from tracemind_otel.ai.llm.providers.presets import PRESETS
 
@@ -212,6 +213,68 @@ async def test_whose_cost_is_believed(
     usage = (await tm.run_llm_call("f", "s", config, tm.Recorder(), client=client))["usage"]
     assert usage["cost_usd"] == pytest.approx(cost)
     assert usage["cost_source"] == source
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "options", "cost", "output"),
+    [
+        ("openai", "https://api.x.ai/v1", {}, 2.0, 90),
+        ("openai_compatible", "https://eu-west-1.api.x.ai/v1", {}, 2.0, 90),
+        ("openai_compatible", "https://proxy.example/v1", {"provider_name": "x-ai"}, 2.0, 90),
+        ("openai", "https://openrouter.ai/api/v1", {"provider_name": "anthropic"}, 0.5, 5),
+        ("openai", "https://generativelanguage.googleapis.com/v1beta/openai", {}, None, 90),
+        ("openai_compatible", "https://api.x.ai.example/v1", {}, None, 5),
+    ],
+)
+def test_a_server_is_known_by_its_host(
+    name: str, url: str, options: dict[str, Any], cost: float | None, output: int
+) -> None:
+    """How a server counts and charges is its own, by whatever name it is called; its prices are the name's."""
+    client = make(name, api_key="k", base_url=url, **options)
+    assert isinstance(client, WireClient)
+    counted = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 100}
+    charged = {"cost": 0.5, "cost_in_usd_ticks": 2 * 10**10}
+    reply = client._wire.from_payload({"model": "m", "choices": [{}], "usage": {**counted, **charged}}, None)
+    assert reply.usage.completion_tokens == output
+    assert (reply.reported_cost.usd if reply.reported_cost else None) == cost
+    assert client.reports_cost == (cost is not None)
+    assert client.provider_name == options.get("provider_name", name)
+
+
+def test_a_budget_waits_for_no_cost_that_nobody_believes() -> None:
+    """A provider reports costs where they are read and believed: not in another currency, not in another format."""
+    assert make("openai", api_key="k", base_url="http://h/v1", cost_unit="USD").reports_cost
+    assert not make("openrouter", api_key="k", cost_unit="EUR").reports_cost
+    assert not make("anthropic", api_key="k", provider_name="openrouter").reports_cost
+
+
+@pytest.mark.parametrize("name", ["azure_openai", "azure_openai_responses"])
+@pytest.mark.parametrize("version", [None, "2025-04-01-preview"])
+async def test_a_gateway_before_azure_may_name_the_cost(
+    openai_server: OpenAIServer, name: str, version: str | None
+) -> None:
+    """With a declared unit the cost is believed, at the path that the surface has."""
+    reply: dict[str, Any] = {
+        **REPLY,
+        "status": "completed",
+        "output": [],
+        "usage": {**REPLY["usage"], "input_tokens": 1000},
+    }
+    model = openai_server.script({"body": json.dumps(reply)})
+    options: dict[str, Any] = {"api_version": version} if version else {}
+    client = make(name, api_key="k", base_url=openai_server.base_url.removesuffix("/v1"), cost_unit="USD", **options)
+    config = tm.LLMCallConfig(name, model, prompt="hi")
+    result = await tm.run_llm_call("f", "s", config, tm.Recorder(), client=client)
+    assert (result["usage"]["cost_usd"], result["usage"]["cost_source"]) == (42.0, "provider")
+    (request,) = openai_server.requests(model)
+    assert ("api-version=" in request["path"]) == (version is not None)
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://host:notaport/v1", "host/v1"])
+def test_an_address_that_is_none(url: str) -> None:
+    """An address that cannot be read is a fault of the configuration, and named."""
+    with pytest.raises(tm.ConfigError, match="base_url must be"):
+        make("openai_compatible", base_url=url)
 
 
 async def test_the_cost_of_a_proxy_in_its_header(openai_server: OpenAIServer) -> None:

@@ -435,6 +435,28 @@ def test_modalities_and_other_spellings() -> None:
     assert (seen.web_searches, seen.total_tokens) == (3, 120)
 
 
+def test_cache_fields_beside_the_details() -> None:
+    """A gateway's cache counts beside the details are read here as in Chat Completions; the total tells what is in."""
+    beside = {"input_tokens": 368, "output_tokens": 19, "total_tokens": 10923, "cache_read_input_tokens": 10536}
+    seen = from_payload(body(usage=beside)).usage
+    assert (seen.prompt_tokens, seen.cache_read_tokens, seen.completion_tokens) == (10904, 10536, 19)
+
+    empty = {"input_tokens": 100, "output_tokens": 5, "input_tokens_details": {"cached_tokens": 0}}
+    assert from_payload(body(usage={**empty, "cache_read_input_tokens": 60})).usage.cache_read_tokens == 60
+
+
+@pytest.mark.parametrize("kind", ["failed", "cancelled"])
+def test_what_an_unfinished_stream_used_is_kept(kind: str) -> None:
+    """The event that ends a stream without success has the usage, and that is billed."""
+    reader = ResponsesReader()
+    ended = body(status=kind, error={"code": "server_error", "message": "m"} if kind == "failed" else None)
+    (end,) = EventDecoder().feed(encoded([{"type": f"response.{kind}", "response": {**ended, "usage": usage(36, 12)}}]))
+    with pytest.raises((StreamedError, LLMResponseError)):
+        reader.feed(end)
+    kept = reader.response(None)
+    assert (kept.usage.prompt_tokens, kept.usage.completion_tokens, kept.response_id) == (36, 12, ended["id"])
+
+
 def test_a_cost_is_believed_by_its_documented_unit() -> None:
     """xAI's ticks and OpenRouter's dollars are read here too; a number of any other server is ignored."""
     ticks = {**usage(36, 12), "cost_in_usd_ticks": 5 * 10**9}

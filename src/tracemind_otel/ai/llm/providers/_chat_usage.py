@@ -2,7 +2,7 @@
 
 Sources, as of 2026-11: OpenAI API reference, "The chat completion object"; OpenRouter, "Usage accounting" and "BYOK";
 Perplexity API reference, "Chat completions"; xAI, "Cost tracking" and "Reasoning"; DeepSeek, "Context caching"; Groq,
-"API reference"; Mistral API reference; LiteLLM, "Response headers".
+"API reference"; Mistral API reference; LiteLLM, "Response headers"; Alibaba Cloud Model Studio, "Context cache".
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from ....runtime.faults import Once
 from ..types import LLMResponse, LLMUsage, ReportedCost
@@ -21,8 +22,37 @@ log = logging.getLogger(__name__)
 CostFormat = Literal["openrouter", "perplexity", "xai", "declared"]
 """In which documented form a reply names its cost; `declared` where the user says the unit."""
 
-COST_FORMATS: Mapping[str, CostFormat] = {"openrouter": "openrouter", "perplexity": "perplexity", "xai": "xai"}
+COST_FORMATS: Mapping[str, CostFormat] = {
+    "openrouter": "openrouter",
+    "perplexity": "perplexity",
+    "x-ai": "xai",
+    "x_ai": "xai",
+    "xai": "xai",
+}
 """The providers that document the unit of the cost in their replies."""
+
+HIDE_OUTPUT = frozenset({"gemini", "google", "x-ai", "x_ai", "xai"})
+"""The providers of which what the total has beyond prompt and completion is known to be output: reasoning."""
+
+COUNT_APART = frozenset({"perplexity"})
+"""The providers that count reasoning and citations beside the completion."""
+
+_HOSTS = {
+    "api.perplexity.ai": "perplexity",
+    "api.x.ai": "xai",
+    "generativelanguage.googleapis.com": "gemini",
+    "openrouter.ai": "openrouter",
+}
+
+
+def server_at(base_url: str) -> str | None:
+    """Whose server it is, of those that count or charge in a way of their own; `None` for any other."""
+    try:
+        host = urlsplit(base_url).hostname or ""
+    except ValueError:  # the client says what is wrong with it
+        return None
+    return next((name for known, name in _HOSTS.items() if host == known or host.endswith(f".{known}")), None)
+
 
 _XAI_TICKS_PER_USD = 10**10
 _MODALITIES = ("text", "audio", "image", "video")
@@ -31,27 +61,30 @@ _MODALITIES = ("text", "audio", "image", "video")
 # --- Tokens
 
 
-def usage_of(usage: Mapping[str, Any], *, hides_output: bool = False, counts_apart: bool = False) -> LLMUsage:
+def usage_of(
+    usage: Mapping[str, Any],
+    *,
+    hides_output: bool = False,
+    counts_apart: bool = False,
+    tools: Mapping[str, Any] | None = None,
+) -> LLMUsage:
     """Tokens as reported; a subset never exceeds its whole, whatever the server says.
 
     Args:
         usage: the reply's `usage`.
         hides_output: whether what the total has beyond prompt and completion is known to be output.
         counts_apart: whether reasoning and citations are known to be counted beside the completion.
+        tools: the calls of the provider's own tools, where the reply has more about them than its `usage`.
     """
-    read, written = _cache_read(usage), _cache_written(usage)
-    prompt = _input(usage, read, written)
-    reasoning = _reasoning(usage)
+    read, written, reasoning = _cache_read(usage), _cache_written(usage), _reasoning(usage)
+    prompt = _input(usage, read or 0, written or 0, reasoning or 0, hides_output=hides_output)
     completion = _output(usage, reasoning, prompt, hides_output=hides_output, counts_apart=counts_apart)
-    total = count_of(usage.get("total_tokens"))
-    if not total:
-        total = None if prompt is None or completion is None else prompt + completion
     read = None if read is None else min(read, prompt or 0)
     lifetimes = _lifetimes(usage)
     return LLMUsage(
         prompt,
         completion,
-        total,
+        _total(usage, prompt, completion),
         cache_read_tokens=read,
         cache_write_tokens=part_of(written, max((prompt or 0) - (read or 0), 0)),
         cache_write_5m_tokens=part_of(lifetimes.get("ephemeral_5m_input_tokens"), written or 0),
@@ -60,7 +93,7 @@ def usage_of(usage: Mapping[str, Any], *, hides_output: bool = False, counts_apa
         input_audio_seconds=cost_of(usage.get("prompt_audio_seconds")),
         output_citation_tokens=part_of(usage.get("citation_tokens"), completion or 0) if counts_apart else None,
         **modalities(mapped(usage.get("prompt_tokens_details")), mapped(usage.get("completion_tokens_details"))),
-        **server_tools(usage),
+        **(server_tools(usage) if tools is None else tools),
     )
 
 
@@ -119,6 +152,7 @@ def _cache_read(usage: Mapping[str, Any]) -> int | None:
         usage.get("cache_read_input_tokens"),
         usage.get("cached_tokens"),
         mapped(usage.get("prompt_tokens_details")).get("cached_tokens"),
+        mapped(usage.get("prompt_tokens_details")).get("cache_read_input_tokens"),
         usage.get("prompt_cache_hit_tokens"),
         usage.get("num_cached_tokens"),
     )
@@ -132,26 +166,40 @@ def _cache_written(usage: Mapping[str, Any]) -> int | None:
         usage.get("cache_write_input_tokens"),
         details.get("cache_write_tokens"),
         details.get("cache_creation_tokens"),
+        details.get("cache_creation_input_tokens"),
         sum(count or 0 for count in parts) if any(parts) else None,
     )
 
 
 def _lifetimes(usage: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Cache writes by their time to live: as Anthropic spells them, or in the details as LiteLLM does."""
+    """Cache writes by their time to live: as Anthropic spells them, or in the details as LiteLLM and Alibaba do."""
     details = mapped(usage.get("prompt_tokens_details"))
-    return mapped(usage.get("cache_creation")) or mapped(details.get("cache_creation_token_details"))
+    places = (usage.get("cache_creation"), details.get("cache_creation_token_details"), details.get("cache_creation"))
+    return next((found for place in places if (found := mapped(place))), mapped(None))
 
 
-def _input(usage: Mapping[str, Any], read: int | None, written: int | None) -> int | None:
+def _total(usage: Mapping[str, Any], prompt: int | None, completion: int | None) -> int | None:
+    """The total as reported, unless it leaves out the cached part that the prompt does."""
+    total = count_of(usage.get("total_tokens")) or None
+    if prompt is None or completion is None:
+        return total
+    is_short = total is not None and total < prompt + completion and prompt != count_of(usage.get("prompt_tokens"))
+    return prompt + completion if total is None or is_short else total
+
+
+def _input(usage: Mapping[str, Any], read: int, written: int, reasoning: int, *, hides_output: bool) -> int | None:
     """The input with its cached part. A proxy in front of Anthropic may leave that out; the total tells."""
     prompt = count_of(usage.get("prompt_tokens"))
-    if prompt is None or not (read or written):
+    if prompt is None or not read + written:
         return prompt
-    total, completion = count_of(usage.get("total_tokens")), count_of(usage.get("completion_tokens")) or 0
-    left_out = (read or 0) + (written or 0), read or 0, written or 0
-    if not total:
-        return prompt + left_out[0] if left_out[0] > prompt and _is_beside(usage) else prompt
-    return prompt + next((part for part in left_out if part and total == prompt + completion + part), 0)
+    beyond = (count_of(usage.get("total_tokens")) or 0) - prompt - (count_of(usage.get("completion_tokens")) or 0)
+    is_beside = _is_beside(usage)
+    if not is_beside and (hides_output or beyond == reasoning):
+        return prompt
+    parts = (part for part in (read + written, read, written) if part and beyond in (part, part + reasoning))
+    # A part that exceeds its whole is no part of it.
+    otherwise = read + written if is_beside and read + written > prompt else 0
+    return prompt + next(parts, otherwise)
 
 
 def _is_beside(usage: Mapping[str, Any]) -> bool:
@@ -195,7 +243,16 @@ def reported_cost(usage: Mapping[str, Any], form: CostFormat | None, provider: s
     if form is None:
         ignore_cost(provider, "its unit is not documented; pass cost_unit='USD' to the factory if it is USD")
         return None
-    return _READ[form](usage, cost, provider)
+    if _is_foreign(usage):
+        ignore_cost(provider, "it is not in USD")
+        return None
+    return _READ[form](usage, cost)
+
+
+def _is_foreign(usage: Mapping[str, Any]) -> bool:
+    """Whether the reply itself names another currency: no document or declaration holds against that."""
+    named = (mapped(usage.get("cost")).get("currency"), usage.get("cost_currency"), usage.get("currency"))
+    return any(currency.strip().upper() != "USD" for value in named if (currency := text_of(value)))
 
 
 _IGNORED = Once()
@@ -204,7 +261,7 @@ _IGNORED = Once()
 
 def ignore_cost(provider: str, why: str) -> None:
     """Say once a server that the cost in its replies is not believed."""
-    if _IGNORED.is_new(provider, why):
+    if _IGNORED.is_new(provider):
         log.warning("the cost in the replies of %s is ignored: %s", provider, why)
 
 
@@ -216,14 +273,14 @@ def cost_format(provider: str, cost_unit: str | None) -> CostFormat | None:
         cost_unit: the currency that the user declares. A cost in any other than USD is never believed.
     """
     if cost_unit is None:
-        return COST_FORMATS.get(provider)
+        return COST_FORMATS.get(provider.lower())
     if cost_unit.strip().upper() == "USD":
         return "declared"
     ignore_cost(provider, f"it is in {cost_unit.strip()}, and only USD can be told")
     return None
 
 
-def _openrouter(usage: Mapping[str, Any], cost: object, provider: str) -> ReportedCost | None:
+def _openrouter(usage: Mapping[str, Any], cost: object) -> ReportedCost | None:
     """USD; with a key of the user's own it is OpenRouter's fee, beside what the provider charges."""
     usd, details = cost_of(cost), mapped(usage.get("cost_details"))
     if usd is None:
@@ -239,7 +296,7 @@ def _openrouter(usage: Mapping[str, Any], cost: object, provider: str) -> Report
     return ReportedCost(usd=usd + upstream, fees_usd=usd, input_usd=given, output_usd=made)
 
 
-def _perplexity(usage: Mapping[str, Any], cost: object, provider: str) -> ReportedCost | None:
+def _perplexity(usage: Mapping[str, Any], cost: object) -> ReportedCost | None:
     parts = mapped(cost)
     usd = cost_of(parts.get("total_cost"))
     if usd is None:
@@ -258,18 +315,14 @@ def _sum(parts: Mapping[str, Any], *names: str) -> float | None:
     return sum(known) if known else None
 
 
-def _declared(usage: Mapping[str, Any], cost: object, provider: str) -> ReportedCost | None:
-    """USD by the user's word; a currency that the reply itself names must agree."""
+def _declared(usage: Mapping[str, Any], cost: object) -> ReportedCost | None:
+    """USD by the user's word."""
     parts = mapped(cost)
-    currency = text_of(parts.get("currency")) or text_of(usage.get("cost_currency")) or text_of(usage.get("currency"))
-    if currency is not None and currency.upper() != "USD":
-        ignore_cost(provider, "it is not in USD")
-        return None
     usd = cost_of(parts.get("total_cost") if parts else cost)
     return None if usd is None else ReportedCost(usd=usd, is_declared=True)
 
 
-_READ: Mapping[CostFormat, Callable[[Mapping[str, Any], object, str], ReportedCost | None]] = {
+_READ: Mapping[CostFormat, Callable[[Mapping[str, Any], object], ReportedCost | None]] = {
     "openrouter": _openrouter,
     "perplexity": _perplexity,
     "declared": _declared,

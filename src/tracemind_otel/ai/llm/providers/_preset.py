@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ....errors import ConfigError
-from ._chat_usage import cost_format
+from ._chat_usage import cost_format, server_at
 from ._client import WireClient
 from ._http import HttpPool
 from ._loop import PerLoop
@@ -42,8 +42,6 @@ class Preset:
     """What makes its requests."""
     telemetry_name: str | None = None
     """`gen_ai.provider.name`, where the conventions spell it otherwise than `name`."""
-    reports_cost: bool = False
-    """Whether its replies name what they cost."""
 
     @property
     def environment(self) -> tuple[str, ...]:
@@ -72,9 +70,10 @@ class Preset:
         if url is None:
             wanted = " or ".join(("base_url", *self.url_variables))
             raise ConfigError(f"provider {self.name!r} needs {wanted}: where its server is")
+        server = server_at(url) or provider_name or self.name
         variables = " or ".join(self.key_variables) or "api_key"
         client = self.client_class(
-            self._wire_for(provider_name or self.name, cost_unit),
+            self._wire_for(server, cost_unit),
             provider_name=provider_name or self.name,
             telemetry_name=telemetry_name_of(provider_name) if provider_name else self.telemetry_name,
             base_url=url,
@@ -86,15 +85,14 @@ class Preset:
             http_client=http_client,
             pools=pools,
         )
-        client.reports_cost = self.reports_cost or cost_format(client.provider_name, cost_unit) is not None
+        client.reports_cost = self.wire.with_cost is not None and cost_format(server, cost_unit) is not None
         return client
 
-    def _wire_for(self, provider: str, cost_unit: str | None) -> Wire:
-        """The format, with the form in which that provider's replies name their cost."""
-        cost = cost_format(provider, cost_unit)
-        if self.wire.with_cost is None or (cost_unit is None and provider == self.name):
+    def _wire_for(self, server: str, cost_unit: str | None) -> Wire:
+        """The format, as that server counts and names its cost."""
+        if self.wire.with_cost is None or (cost_unit is None and server == self.name):
             return self.wire
-        return self.wire.with_cost(cost, provider)
+        return self.wire.with_cost(cost_format(server, cost_unit), server)
 
 
 def _first_set(variables: tuple[str, ...]) -> str | None:

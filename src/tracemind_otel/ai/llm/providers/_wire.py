@@ -88,8 +88,8 @@ class Wire:
     errors_of: Callable[[object], ErrorBody] = error_body
     """Reads an error body."""
     with_cost: Callable[[Any, str], Wire] | None = None
-    """The same format for a server whose replies name their cost in a form of `_chat_usage.CostFormat`, and the
-    provider's name; `None` where replies of the format name no cost."""
+    """The same format for a server whose replies name their cost in a form of `_chat_usage.CostFormat`, and whose
+    server it is, which also tells how it counts; `None` where replies of the format name no cost."""
     default_max_tokens: int | None = None
     """Most output tokens that `to_payload` asks for where the request sets none."""
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from ....errors import ConfigError
 from ..types import LLMRequest
+from ._chat_usage import CostFormat, cost_format
 from ._client import WireClient
 from ._http import HttpPool, base_url_of
 from ._loop import PerLoop
@@ -43,6 +44,7 @@ def azure_client(
     ad_token: str | None = None,
     api_version: str | None = None,
     provider_name: str | None = None,
+    cost_unit: str | None = None,
     timeout_s: float | None = None,
     http_client: httpx.AsyncClient | None = None,
     pools: PerLoop[HttpPool] | None = None,
@@ -57,6 +59,7 @@ def azure_client(
         api_version: asks for the older surface with a path for each deployment; the default is
             `OPENAI_API_VERSION`. An endpoint that ends in `/openai/v1` has no versions, and the variable is not read.
         provider_name: whose prices hold, and who the span names; the default is Azure.
+        cost_unit: the currency of the cost that a gateway puts into the replies; only `USD` is believed.
         timeout_s: seconds for one `complete`; `None` leaves the time to the caller, as the step does.
         http_client: an httpx client to send with; you close it yourself.
         pools: where pooled connections live; the default is a pool of this client's own, closed by `aclose`.
@@ -69,6 +72,7 @@ def azure_client(
         provider_name or "azure_openai",
         endpoint=base_url,
         api_version=api_version,
+        cost_unit=cost_unit,
         credentials=(api_key, ad_token),
         timeout_s=timeout_s,
         http_client=http_client,
@@ -83,6 +87,7 @@ def azure_responses_client(
     ad_token: str | None = None,
     api_version: str | None = None,
     provider_name: str | None = None,
+    cost_unit: str | None = None,
     timeout_s: float | None = None,
     http_client: httpx.AsyncClient | None = None,
     pools: PerLoop[HttpPool] | None = None,
@@ -97,6 +102,7 @@ def azure_responses_client(
         provider_name or "azure_openai_responses",
         endpoint=base_url,
         api_version=api_version,
+        cost_unit=cost_unit,
         credentials=(api_key, ad_token),
         timeout_s=timeout_s,
         http_client=http_client,
@@ -110,6 +116,7 @@ def _client(
     *,
     endpoint: str | None,
     api_version: str | None,
+    cost_unit: str | None,
     credentials: tuple[str | None, str | None],
     timeout_s: float | None,
     http_client: httpx.AsyncClient | None,
@@ -118,8 +125,9 @@ def _client(
     resource, is_v1 = _endpoint(endpoint)
     version = _version(api_version, is_v1=is_v1)
     token, key = _credentials(*credentials)
-    return WireClient(
-        wire_of(version),
+    cost = cost_format(provider_name, cost_unit)
+    client = WireClient(
+        _with_cost(wire_of(version), cost, provider_name),
         provider_name=provider_name,
         telemetry_name=telemetry_name_of(provider_name),
         base_url=resource if version else resource + _V1,
@@ -130,6 +138,13 @@ def _client(
         http_client=http_client,
         pools=pools,
     )
+    client.reports_cost = cost is not None
+    return client
+
+
+def _with_cost(wire: Wire, cost: CostFormat | None, provider: str) -> Wire:
+    """The wire that reads the cost so, at the path that it has."""
+    return wire if wire.with_cost is None else replace(wire.with_cost(cost, provider), path=wire.path)
 
 
 def azure_responses_wire(api_version: str | None = None) -> Wire:

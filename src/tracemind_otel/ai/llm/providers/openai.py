@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -29,7 +29,16 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
-from ._chat_usage import CostFormat, cost_format, reported_cost, usage_of, with_cost_header
+from ._chat_usage import (
+    COUNT_APART,
+    HIDE_OUTPUT,
+    CostFormat,
+    cost_format,
+    reported_cost,
+    server_at,
+    usage_of,
+    with_cost_header,
+)
 from ._client import WireClient
 from ._error_bodies import ErrorBody, error_body
 from ._http import HttpPool
@@ -105,7 +114,18 @@ def chat_wire(accent: Accent = Accent()) -> Wire:  # frozen
         new_reader=lambda: ChatReader(accent),
         errors_of=errors_of,
         with_headers=with_cost_header if accent.cost == "declared" else None,
-        with_cost=lambda cost, provider: chat_wire(replace(accent, cost=cost, provider=provider)),
+        with_cost=lambda cost, server: chat_wire(_as_spoken_by(server, replace(accent, cost=cost))),
+    )
+
+
+def _as_spoken_by(server: str, accent: Accent) -> Accent:
+    """The accent with what is known of a server's counts."""
+    name = server.lower()
+    return replace(
+        accent,
+        provider=server,
+        hides_output=accent.hides_output or name in HIDE_OUTPUT,
+        counts_apart=accent.counts_apart or name in COUNT_APART,
     )
 
 
@@ -171,8 +191,9 @@ class OpenAILLMClient(ChatClient):
     ) -> None:
         chosen_url = base_url or os.getenv("OPENAI_BASE_URL") or DEFAULT_BASE_URL
         needs_key = chosen_url.rstrip("/") == DEFAULT_BASE_URL
+        accent = _accent_of(chosen_url, provider_name, cost_unit)
         super().__init__(
-            chat_wire(_accent_of(chosen_url, provider_name, cost_unit)),
+            chat_wire(accent),
             provider_name=provider_name or "openai",
             telemetry_name=telemetry_name_of(provider_name) if provider_name else None,
             base_url=chosen_url,
@@ -182,14 +203,23 @@ class OpenAILLMClient(ChatClient):
             http_client=http_client,
             pools=pools,
         )
+        self.reports_cost = accent.cost is not None
 
 
 def _accent_of(base_url: str, provider_name: str | None, cost_unit: str | None) -> Accent:
     """OpenAI's own server takes `max_completion_tokens` alone; of the servers of others most know only `max_tokens`."""
-    host = urlsplit(base_url).hostname or ""
-    is_openais = provider_name == "openai" or host == _HOST or host.endswith(f".{_HOST}")
-    cost = cost_format(provider_name or "openai", cost_unit)
-    return Accent(cost=cost) if is_openais else Accent(cost=cost, max_tokens="max_tokens")
+    server = server_at(base_url) or provider_name or "openai"
+    accent = _as_spoken_by(server, Accent(cost=cost_format(server, cost_unit)))
+    is_openais = provider_name == "openai" or _is_openais_host(base_url)
+    return accent if is_openais else replace(accent, max_tokens="max_tokens")
+
+
+def _is_openais_host(base_url: str) -> bool:
+    try:
+        host = urlsplit(base_url).hostname or ""
+    except ValueError:  # the client says what is wrong with it
+        return False
+    return host == _HOST or host.endswith(f".{_HOST}")
 
 
 # --- Request
@@ -360,7 +390,36 @@ def _conditions(usage: Mapping[str, Any]) -> dict[str, str]:
 
 
 _HEAD = ("id", "model", "service_tier")
+_TELLING_HEAD = 2
+"""How much of the head is looked for in plain text too: most streams have an id and a model, and no tier."""
 _HALVES = ("prompt_tokens", "completion_tokens")
+_READ_HERE = frozenset(
+    {"role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls", "function_call", "obfuscation"}
+)
+"""The fields of a delta that have a place of their own here; all others are joined for `raw` alone."""
+
+
+def _joined(pieces: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The pieces of one thing: lists and texts go on, objects are joined field by field, anything else is replaced."""
+    whole: dict[str, Any] = {}
+    for piece in pieces:
+        for name, value in piece.items():
+            whole[name] = _with_piece(whole.get(name), value, goes_on=name not in _NAMES)
+    return whole
+
+
+def _with_piece(known: object, piece: object, *, goes_on: bool) -> object:
+    if isinstance(piece, list):
+        return [*(cast("list[object]", known) if isinstance(known, list) else ()), *cast("list[object]", piece)]
+    if isinstance(known, str) and isinstance(piece, str) and goes_on:
+        return known + piece
+    if isinstance(known, dict) and isinstance(piece, dict):
+        return _joined((mapped(known), mapped(piece)))  # pyright: ignore[reportUnknownArgumentType]
+    return known if piece is None else piece  # pyright: ignore[reportUnknownVariableType]
+
+
+_NAMES = frozenset({"id", "type", "name", "format"})
+"""The texts that say which thing it is, and do not go on."""
 
 
 @dataclass(slots=True)
@@ -374,6 +433,12 @@ class _CallPieces:
         """The call, once all its pieces have come."""
         arguments = "".join(self.arguments)
         return _made_call(self.id or f"call_{index}", self.name or "", arguments, is_custom=self.is_custom)
+
+    def document(self, index: int) -> dict[str, Any]:
+        """The call as a whole reply has it: its arguments are the text that came."""
+        kind = "custom" if self.is_custom else "function"
+        asked = {"name": self.name, "input" if self.is_custom else "arguments": "".join(self.arguments)}
+        return {"id": self.id or f"call_{index}", "type": kind, kind: asked}
 
 
 class ChatReader:
@@ -391,7 +456,11 @@ class ChatReader:
         self._usage: Mapping[str, Any] = {}
         self._head: dict[str, str] = {}
         self._others: dict[int, ChatReader] = {}
+        self._first: Mapping[str, Any] = {}
         self._document: Mapping[str, Any] = {}
+        self._more: list[Mapping[str, Any]] = []
+        self._logprobs: list[Mapping[str, Any]] = []
+        self._reasoning_name = "reasoning_content"
         self._is_done = False
 
     @property
@@ -410,12 +479,14 @@ class ChatReader:
         if document.get("error") or event.name == "error" or document.get("object") == "error":
             raise StreamedError(errors_of(document))
         self._document = document
-        if len(self._head) < len(_HEAD):
+        if len(self._head) < _TELLING_HEAD:
             self._note_head(document)
         if (text := _plain_text(document)) is not None:
             self._begun.add(0)
             self._text.append(text)
             return (TextDelta(text),)
+        if len(self._head) < len(_HEAD):
+            self._note_head(document)
         # It may come in one chunk, in all, or beside the choices.
         if usage := mapped(document.get("usage")) or mapped(mapped(document.get("x_groq")).get("usage")):
             self._note_usage(usage)
@@ -433,6 +504,7 @@ class ChatReader:
 
     def _note_head(self, document: Mapping[str, Any]) -> None:
         """Azure's first chunk has neither id nor model."""
+        self._first = self._first or document
         for name in _HEAD:
             if name not in self._head and (value := text_of(document.get(name))):
                 self._head[name] = value
@@ -442,11 +514,13 @@ class ChatReader:
         self._begun.add(index)
         if reason := text_of(choice.get("finish_reason")):
             self._reasons[index] = reason
-        delta = mapped(choice.get("delta"))
-        if index == 0:
-            return self._delta(delta)
-        self._others.setdefault(index, ChatReader(self._accent))._delta(delta)
-        return ()
+        if usage := mapped(choice.get("usage")):
+            self._note_usage(usage)  # Moonshot's place
+        reader = self if index == 0 else self._others.setdefault(index, ChatReader(self._accent))
+        deltas = reader._delta(mapped(choice.get("delta")))
+        if logprobs := mapped(choice.get("logprobs")):
+            reader._logprobs.append(logprobs)
+        return deltas if index == 0 else ()
 
     def _delta(self, delta: Mapping[str, Any]) -> Sequence[StreamEvent]:
         content = delta.get("content")
@@ -454,6 +528,7 @@ class ChatReader:
         text, thought = _split_content(content)
         if thought := _reasoning(delta) or thought:
             self._reasoning.append(thought)
+            self._reasoning_name = "reasoning" if "reasoning" in delta else "reasoning_content"
             deltas.append(ReasoningDelta(thought))
         if text:
             self._text.append(text)
@@ -461,6 +536,8 @@ class ChatReader:
         if refusal := text_of(delta.get("refusal")):
             self._refusal.append(refusal)
         deltas.extend(self._call_delta(call) for call in listed(delta.get("tool_calls")) or _old_call(delta))
+        if not _READ_HERE.issuperset(delta):
+            self._more.append({name: value for name, value in delta.items() if name not in _READ_HERE})
         return deltas
 
     def _call_delta(self, call: Mapping[str, Any]) -> ToolCallDelta:
@@ -527,21 +604,25 @@ class ChatReader:
 
     def _raw(self) -> dict[str, Any]:
         """The document that a whole reply would have been."""
-        choices = [
-            {"index": index, "message": reader._message(), "finish_reason": self._reasons.get(index)}
-            for index, reader in sorted({0: self, **self._others}.items())
-        ]
-        raw = {**self._document, **self._head, "object": "chat.completion", "choices": choices, "usage": self._usage}
+        readers = sorted({0: self, **self._others}.items())
+        choices = [reader._whole_choice(index, self._reasons.get(index)) for index, reader in readers]
+        said = {name: value for name, value in self._document.items() if value is not None}
+        raw = {**self._first, **said, **self._head}
+        raw |= {"object": "chat.completion", "choices": choices, "usage": self._usage}
         return {name: value for name, value in raw.items() if name != "obfuscation"}
 
+    def _whole_choice(self, index: int, reason: str | None) -> dict[str, Any]:
+        choice = {"index": index, "message": self._message(), "finish_reason": reason}
+        return {**choice, "logprobs": _joined(self._logprobs)} if self._logprobs else choice
+
     def _message(self) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": "".join(self._text) or None}
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(self._text) or None, **_joined(self._more)}
         if self._reasoning:
-            message["reasoning_content"] = "".join(self._reasoning)
+            message[self._reasoning_name] = "".join(self._reasoning)
         if self._refusal:
             message["refusal"] = "".join(self._refusal)
-        if calls := self._whole_calls():
-            message["tool_calls"] = [outgoing_call(call) for call in calls]
+        if calls := [pieces.document(index) for index, pieces in sorted(self._calls.items()) if pieces.name]:
+            message["tool_calls"] = calls
         return message
 
 
@@ -553,7 +634,7 @@ def _plain_text(document: Any) -> str | None:
         text = delta["content"]
     except (KeyError, TypeError, ValueError):
         return None
-    if len(delta) > 1 or choice.get("index") != 0 or choice.get("finish_reason"):
+    if len(delta) > 1 or choice.get("index") != 0 or choice.get("finish_reason") or choice.get("logprobs"):
         return None
     if document.get("usage") or "x_groq" in document:
         return None

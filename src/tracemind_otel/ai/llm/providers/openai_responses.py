@@ -26,7 +26,8 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
-from ._chat_usage import CostFormat, modalities, reported_cost, server_tools, with_cost_header
+from ._chat_usage import CostFormat, reported_cost, server_tools, with_cost_header
+from ._chat_usage import usage_of as counted
 from ._error_bodies import ErrorBody, error_body
 from ._preset import Preset
 from ._sse import ServerSentEvent
@@ -41,7 +42,6 @@ from ._wire import (
     listed,
     mapped,
     normal_finish,
-    part_of,
     refuse_others,
     text_of,
 )
@@ -272,23 +272,19 @@ _TOOL_ITEMS = {
 """The items of tools that the provider ran itself, and what each counts as."""
 
 
+_AS_CHAT = {
+    "input_tokens": "prompt_tokens",
+    "output_tokens": "completion_tokens",
+    "input_tokens_details": "prompt_tokens_details",
+    "output_tokens_details": "completion_tokens_details",
+}
+"""The counts of this format, and the names of the same ones in Chat Completions."""
+
+
 def usage_of(usage: Mapping[str, Any], output: Sequence[Mapping[str, Any]] = ()) -> LLMUsage:
     """Tokens and tools as reported; a subset never exceeds its whole, whatever the server says."""
-    given, made = count_of(usage.get("input_tokens")), count_of(usage.get("output_tokens"))
-    into, out = mapped(usage.get("input_tokens_details")), mapped(usage.get("output_tokens_details"))
-    cached = count_of(into.get("cached_tokens"))
-    read = part_of(into.get("cache_read_input_tokens") if cached is None else cached, given or 0)
-    total = count_of(usage.get("total_tokens")) or (None if given is None or made is None else given + made)
-    return LLMUsage(
-        given,
-        made,
-        total,
-        cache_read_tokens=read,
-        cache_write_tokens=part_of(into.get("cache_write_tokens"), (given or 0) - (read or 0)),
-        reasoning_tokens=part_of(out.get("reasoning_tokens"), made or 0),
-        **modalities(into, out),
-        **{**_tools_in(output), **_invocations(usage), **server_tools(usage)},
-    )
+    tools = {**_tools_in(output), **_invocations(usage), **server_tools(usage)}
+    return counted({**usage, **{_AS_CHAT[name]: usage[name] for name in _AS_CHAT.keys() & usage.keys()}}, tools=tools)
 
 
 def _tools_in(output: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -401,9 +397,9 @@ class ResponsesReader:
             return ()
         document = document_of(event)
         kind = text_of(document.get("type")) or event.name
-        self._raise_failure(kind, document)
         if response := mapped(document.get("response")):
-            self._response = response
+            self._response = response  # what has failed may be billed too
+        self._raise_failure(kind, document)
         if kind in _ENDS:
             self._end(_ENDS[kind])
         if kind in ("response.output_item.added", "response.output_item.done"):

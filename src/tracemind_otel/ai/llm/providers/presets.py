@@ -6,7 +6,7 @@ A preset is data; adding one takes no code. Base URLs and variables are those th
 
 from __future__ import annotations
 
-from ._chat_usage import CostFormat
+from ._chat_usage import COST_FORMATS, COUNT_APART, HIDE_OUTPUT
 from ._preset import Preset
 from .openai import Accent, ChatClient, chat_wire
 
@@ -21,10 +21,6 @@ def _compatible(
     refuses: frozenset[str] = frozenset(),
     asks_for_usage: bool = True,
     url_variables: tuple[str, ...] = (),
-    hides_output: bool = False,
-    counts_apart: bool = False,
-    cost: CostFormat | None = None,
-    reports_cost: bool = False,
 ) -> Preset:
     """A server of the compatible family; without key variables it needs no key."""
     accent = Accent(
@@ -33,9 +29,9 @@ def _compatible(
         seed=seed,
         asks_for_usage=asks_for_usage,
         refuses=refuses,
-        hides_output=hides_output,
-        counts_apart=counts_apart,
-        cost=cost,
+        hides_output=name in HIDE_OUTPUT,
+        counts_apart=name in COUNT_APART,
+        cost=COST_FORMATS.get(name),
     )
     return Preset(
         name=name,
@@ -46,15 +42,12 @@ def _compatible(
         needs_key=bool(keys),
         telemetry_name=telemetry_name,
         client_class=ChatClient,
-        reports_cost=reports_cost,
     )
 
 
 PRESETS: tuple[Preset, ...] = (
     _compatible("openai_compatible", None, url_variables=("OPENAI_COMPATIBLE_BASE_URL",)),
-    _compatible(
-        "openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", cost="openrouter", reports_cost=True
-    ),
+    _compatible("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
     _compatible("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", refuses=frozenset({"top_k"})),
     _compatible("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY", refuses=frozenset({"top_k", "seed"})),
     _compatible("together", "https://api.together.xyz/v1", "TOGETHER_API_KEY"),
@@ -64,18 +57,12 @@ PRESETS: tuple[Preset, ...] = (
         "XAI_API_KEY",
         telemetry_name="x_ai",
         refuses=frozenset({"top_k"}),
-        hides_output=True,
-        cost="xai",
-        reports_cost=True,
     ),
     _compatible(
         "perplexity",
         "https://api.perplexity.ai",
         "PERPLEXITY_API_KEY",
         refuses=frozenset({"seed", "stop"}),
-        counts_apart=True,
-        cost="perplexity",
-        reports_cost=True,
     ),
     _compatible(
         "mistral",
