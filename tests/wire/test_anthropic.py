@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -429,11 +429,14 @@ def test_cache_writes_by_time_to_live_and_server_tools() -> None:
         ({"service_tier": "standard", "speed": "standard"}, "standard", {}),
         ({"service_tier": "standard", "speed": "fast"}, "standard", {"speed": "fast"}),
         ({"service_tier": "batch"}, None, {"processing": "batch"}),
+        ({"inference_geo": "us"}, None, {"inference_geo": "us"}),
+        ({"inference_geo": "global"}, None, {}),
+        ({"inference_geo": "not_available"}, None, {}),
         ({}, None, {}),
     ],
 )
 def test_conditions_that_change_the_price(usage: dict[str, str], tier: str | None, conditions: dict[str, str]) -> None:
-    """The served tier, fast mode and batches come along, by the keys of the price table."""
+    """The served tier, fast mode, batches and a place of inference that costs more come along."""
     reply = from_payload({"content": [], "usage": {"input_tokens": 1, "output_tokens": 1, **usage}})
     assert (reply.service_tier, reply.price_conditions) == (tier, conditions)
 
@@ -1116,6 +1119,22 @@ async def test_stream_llm_call(openai_server: OpenAIServer, capture: Captured) -
     assert isinstance(found[-1], Finish)
     assert found[-1].response.text == "ok"
     assert_recorded(capture, model, CACHED)
+
+
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
+async def test_a_dearer_place_is_marked(openai_server: OpenAIServer, capture: Captured, is_streamed: bool) -> None:
+    """Inference in the US costs 1.1 times as much, for which the table has no price: the span says so."""
+    case = replace(CACHED, usage={**CACHED.usage, "inference_geo": "us"})
+    model = openai_server.script(streamed(case) if is_streamed else served(case))
+    config = LLMCallConfig("anthropic", model, prompt="hi")
+    async with client_of(openai_server) as client:
+        if is_streamed:
+            async with stream_llm_call("f", "s", config, capture.recorder(), client=client) as stream:
+                _ = [event async for event in stream]
+        else:
+            await run_llm_call("f", "s", config, capture.recorder(), client=client)
+
+    assert attributes(capture.span(f"chat {model}"))["tracemind.cost.partial"] == ("inference_geo=us",)
 
 
 # --- The official SDK reads the same bodies

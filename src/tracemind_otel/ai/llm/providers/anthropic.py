@@ -298,14 +298,24 @@ def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
     )
 
 
+_GEOS_AT_LIST_PRICE = ("global", "not_available")
+"""Places of inference that cost nothing extra; the second stands in replies of models that cannot be told a place."""
+
+
 def conditions_of(usage: Mapping[str, Any]) -> dict[str, str]:
-    """What the usage says that changes the price, by the keys of `genai-prices`; `standard` changes nothing."""
+    """What the usage says that changes the price, by the keys of `genai-prices`; `standard` changes nothing.
+
+    The table has no key for the place of inference, which costs 1.1 times as much in the US: so it is marked.
+    """
     conditions: dict[str, str] = {}
     speed = text_of(usage.get("speed"))
     if speed is not None and speed != "standard":
         conditions["speed"] = speed
     if usage.get("service_tier") == "batch":
         conditions["processing"] = "batch"
+    geo = text_of(usage.get("inference_geo"))
+    if geo is not None and geo not in _GEOS_AT_LIST_PRICE:
+        conditions["inference_geo"] = geo
     return conditions
 
 
