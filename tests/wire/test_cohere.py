@@ -278,6 +278,15 @@ def test_cut_stream_is_no_success() -> None:
         assert not read(STREAM[:length]).is_complete
 
 
+@pytest.mark.parametrize("end", [{}, {"delta": {}}, {"delta": {"finish_reason": None}}])
+def test_message_end_is_the_end_without_a_reason(end: dict[str, Any]) -> None:
+    """Cohere's schema lets a message end without a reason: the mark alone ends the stream, and it was not cut."""
+    reader = read(STREAM[:BEFORE_END] + event({"type": "message-end", **end}).encode())
+
+    assert (reader.is_complete, reader.has_ended) == (True, True)
+    assert reader.response(None).finish_reasons == ()
+
+
 @pytest.mark.parametrize("delta", [{"finish_reason": "ERROR", "error": "went wrong"}, {"finish_reason": "ERROR"}])
 def test_error_in_message_end(delta: dict[str, Any]) -> None:
     """A stream that ends in an error is that error."""

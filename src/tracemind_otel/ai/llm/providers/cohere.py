@@ -232,11 +232,11 @@ class CohereReader:
 
     @property
     def is_complete(self) -> bool:
-        return self._is_done or self._reason is not None
+        return self._is_done
 
     @property
     def has_ended(self) -> bool:
-        return self._is_done or self._reason is not None
+        return self._is_done
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
         if event.data.rstrip() == DONE:
@@ -260,6 +260,7 @@ class CohereReader:
         reason, error = text_of(delta.get("finish_reason")), delta.get("error")
         if error or reason == "ERROR":
             raise StreamedError(replace(errors_of({"error": error}), type=reason or "ERROR"))
+        self._is_done = True
         self._reason = reason
         self._usage = mapped(delta.get("usage")) or self._usage
 
