@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -13,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from collector import stack
 from tests.servers.fixture import closed_port
 
 PACKAGE = "@copilotkit/aimock"
@@ -26,8 +26,7 @@ def npm() -> str | None:
 
 
 def _folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "tracemind-otel" / f"aimock-{VERSION}"
+    return stack.cache_dir() / f"aimock-{VERSION}"
 
 
 def installed() -> Path:
