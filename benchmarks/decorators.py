@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tracemind_otel as tm
 from benchmarks.overhead import new_providers
-from tracemind_otel.otel.providers import Providers, use_providers
+from tracemind_otel.otel.current import Providers, use_providers
 
 Slice = Callable[[int], Awaitable[None]]
 """Makes so many calls, or takes so many items."""

@@ -46,9 +46,9 @@ from benchmarks.server import running_server
 from tracemind_otel import InMemoryRecorder, LLMCallConfig, OTelRecorder, Recorder, run_llm_call
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 from tracemind_otel.otel import semconv
-from tracemind_otel.otel.aggregation import OwnInstruments
-from tracemind_otel.otel.delivery import Ledger, MetricsLedger, WatchedExporter, WatchedProcessor
-from tracemind_otel.otel.providers import Providers, meter, use_providers
+from tracemind_otel.otel.current import Providers, meter, use_providers
+from tracemind_otel.otel.setup.aggregation import OwnInstruments
+from tracemind_otel.otel.setup.delivery import Ledger, MetricsLedger, WatchedExporter, WatchedProcessor
 
 Call = Callable[[], Awaitable[None]]
 

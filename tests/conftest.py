@@ -9,10 +9,10 @@ import pytest
 from opentelemetry import trace
 
 from tests.support import Captured, captured
+from tracemind_otel._base.once import FAULTS
 from tracemind_otel.ai.llm import pricing
-from tracemind_otel.runtime.budget import COUNTED_AS_ZERO
-from tracemind_otel.runtime.faults import FAULTS
-from tracemind_otel.runtime.ids import LEFT_OUT
+from tracemind_otel.flows.budget import COUNTED_AS_ZERO
+from tracemind_otel.flows.correlation import LEFT_OUT
 
 _KEYS_AND_ADDRESSES = (
     *("_API_KEY", "_BASE_URL", "_API_URL", "_AD_TOKEN", "_API_VERSION"),

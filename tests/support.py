@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tracemind_otel import OTelRecorder
-from tracemind_otel.otel.providers import Providers, configured_providers, use_providers
+from tracemind_otel.otel.current import Providers, configured_providers, use_providers
 
 Point = NumberDataPoint | HistogramDataPoint
 

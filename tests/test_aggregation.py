@@ -27,10 +27,10 @@ from opentelemetry.trace import set_span_in_context
 from tests.programs import run
 from tracemind_otel.ai.llm.types import LLMUsage
 from tracemind_otel.otel import semconv
-from tracemind_otel.otel.aggregation import OwnInstruments
+from tracemind_otel.otel.current import meter
 from tracemind_otel.otel.instruments import Attributes, MeterInstruments
 from tracemind_otel.otel.metrics import AttributeSets, CallMetrics, EndedCall
-from tracemind_otel.otel.providers import meter
+from tracemind_otel.otel.setup.aggregation import OwnInstruments
 
 SETS = [AttributeSets.of({"gen_ai.request.model": model}) for model in ("a", "b", "c")]
 
@@ -176,7 +176,7 @@ FORKS = """
 import os
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, NoOpMeter
-from tracemind_otel.otel.aggregation import OwnInstruments
+from tracemind_otel.otel.setup.aggregation import OwnInstruments
 
 own = OwnInstruments(NoOpMeter("test"), delta=False)
 counter, histogram = own.counter("c", "1", ""), own.histogram("h", "s", "", [1.0])

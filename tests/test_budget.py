@@ -21,6 +21,7 @@ import tracemind_otel as tm
 from tests.servers.fixture import OpenAIServer
 from tests.servers.fixture import openai_server as openai_server
 from tests.support import Captured, attributes, events
+from tracemind_otel._base.context import restore
 from tracemind_otel.ai.llm import AsyncLLMClient, LLMRequest, LLMResponse, LLMUsage
 from tracemind_otel.ai.llm.client import AsyncLLMClient as Client
 from tracemind_otel.ai.llm.providers import FakeLLMClient, OpenAILLMClient
@@ -35,12 +36,8 @@ from tracemind_otel.errors import (
     LLMServerError,
     LLMTimeoutError,
 )
-from tracemind_otel.otel.budget import budget, checked_limits
-from tracemind_otel.runtime.budget import Budget, Reservation, current_budget, reserve
-from tracemind_otel.runtime.context import restore
-from tracemind_otel.runtime.recorder import InMemoryRecorder, Recorder
-from tracemind_otel.runtime.rollup import FlowScope, enter_flow
-from tracemind_otel.runtime.spending import (
+from tracemind_otel.flows.budget import Budget, Reservation, current_budget, reserve
+from tracemind_otel.flows.budget.limits import (
     THRESHOLDS,
     BudgetLimits,
     BudgetSpent,
@@ -49,6 +46,9 @@ from tracemind_otel.runtime.spending import (
     ModelSpending,
     Use,
 )
+from tracemind_otel.flows.totals import FlowScope, enter_flow
+from tracemind_otel.otel.budget_scope import budget, checked_limits
+from tracemind_otel.runtime.recorder import InMemoryRecorder, Recorder
 
 PROMPT = "The secret plan of tomorrow, in short: go"
 ESTIMATED_TOKENS = 11
@@ -453,7 +453,7 @@ async def test_a_price_table_that_fails_is_an_unknown_price(
     async def broken(*_: object, **__: object) -> None:
         raise KeyError("table")
 
-    monkeypatch.setattr("tracemind_otel.steps.call.find_price", broken)
+    monkeypatch.setattr("tracemind_otel.call.attempts.find_price", broken)
     client = Provider()
     with budget(max_cost_usd=1.0):
         assert is_refused(await call(client))
@@ -729,7 +729,7 @@ async def test_cancelled_while_the_reply_is_priced(monkeypatch: pytest.MonkeyPat
         pricing.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("tracemind_otel.steps.call.price_reply", never)
+    monkeypatch.setattr("tracemind_otel.call.attempts.price_reply", never)
     for work in (
         lambda: call(Odd(LLMResponse("x", LLMUsage(200, 300, 500), response_model="other"))),
         lambda: anext(stream(Odd(LLMResponse("x", LLMUsage(200, 300, cast("Any", "500")))))),
@@ -785,7 +785,7 @@ async def test_the_deadline_holds_for_the_price_too(monkeypatch: pytest.MonkeyPa
     async def never(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("tracemind_otel.steps.call.find_price", never)
+    monkeypatch.setattr("tracemind_otel.call.attempts.find_price", never)
     client = Provider()
     with budget(max_cost_usd=1.0) as spending:
         result = await call(client, deadline_ms=10)
@@ -969,7 +969,7 @@ async def test_without_a_span_thresholds_are_only_logged(caplog: pytest.LogCaptu
     with budget(max_llm_calls=2, name="research"):
         for _ in range(4):
             await call(Provider())
-    lines = [record.getMessage() for record in caplog.records if record.name.endswith("runtime.budget")]
+    lines = [record.getMessage() for record in caplog.records if record.name.endswith("flows.budget")]
     assert lines == ["budget of 'research': all of 2 calls is spent"]
 
 

@@ -22,7 +22,7 @@ import pytest
 from tests.programs import clean_environment, run
 from tests.servers.fixture import Finished, closed_port
 from tracemind_otel import __version__
-from tracemind_otel.otlp_file import FileSpan, read_spans
+from tracemind_otel.cli.otlp_file import FileSpan, read_spans
 
 MODULE = ("-m", "tracemind_otel")
 

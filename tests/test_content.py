@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import tracemind_otel as tm
 from tests.support import Captured, attributes
-from tracemind_otel.otel.content import LIMIT, arguments_json, as_json
+from tracemind_otel.otel.capture import LIMIT, arguments_json, as_json
 
 
 class Colour(Enum):

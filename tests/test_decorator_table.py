@@ -23,7 +23,7 @@ from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
 import tracemind_otel as tm
 from tests.support import Captured, attributes, events
-from tracemind_otel.runtime.rollup import current_flow
+from tracemind_otel.flows.totals import current_flow
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -188,7 +188,7 @@ def test_builtin_classes_catch_ours() -> None:
 
 def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
     """What the module's drawing promises, class by class and parent by parent, is so."""
-    importlib.import_module("tracemind_otel.otlp_file")
+    importlib.import_module("tracemind_otel.cli.otlp_file")
     assert _drawn_tree() == dict(_tree_below(TraceMindError))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tracemind_otel import LLMClientFactory
 from tracemind_otel.ai.llm.types import Image, LLMRequest, Message, Text, ToolCall
-from tracemind_otel.steps.estimate import expected_usage
+from tracemind_otel.call.estimate import expected_usage
 
 
 def expected(prompt: str = "x" * 40, **options: Any) -> tuple[int | None, int | None]:

@@ -17,7 +17,7 @@ import pytest
 from tests.programs import clean_environment, run
 from tests.servers.fixture import OpenAIServer
 from tests.servers.fixture import openai_server as openai_server
-from tracemind_otel.otlp_file import FileSpan, read_spans
+from tracemind_otel.cli.otlp_file import FileSpan, read_spans
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 QUICKSTART = EXAMPLES / "quickstart.py"

@@ -12,9 +12,9 @@ import tracemind_otel as tm
 from tests.support import Captured, attributes
 from tracemind_otel.ai.llm.providers import openai
 from tracemind_otel.ai.llm.providers._loop import PerLoop
-from tracemind_otel.otel.aggregation import OwnInstruments
-from tracemind_otel.otel.config import export_config
-from tracemind_otel.otel.providers import Providers, configured_providers, meter, use_providers
+from tracemind_otel.otel.current import Providers, configured_providers, meter, use_providers
+from tracemind_otel.otel.setup.aggregation import OwnInstruments
+from tracemind_otel.otel.setup.settings import export_config
 
 
 class Client(tm.AsyncLLMClient):

@@ -21,7 +21,7 @@ import tracemind_otel as tm
 from tests.support import Captured, attributes
 from tracemind_otel.ai.llm import LLMRequest, LLMResponse, LLMUsage
 from tracemind_otel.ai.llm.providers import FakeLLMClient
-from tracemind_otel.runtime.ids import NO_IDS, current_ids
+from tracemind_otel.flows.correlation import NO_IDS, current_ids
 
 NAMES = ("session.id", "user.id", "gen_ai.conversation.id", "tracemind.flow.id", "tracemind.tags")
 ALL = {

@@ -14,9 +14,11 @@ import pytest
 from opentelemetry import trace
 
 from tests.support import Captured, attributes, events
-from tracemind_otel.ai.llm import AsyncLLMClient, LLMRequest, LLMResponse, LLMUsage, price_table
-from tracemind_otel.ai.llm.policy import RetryPolicy
+from tracemind_otel.ai.llm import AsyncLLMClient, LLMRequest, LLMResponse, LLMUsage
+from tracemind_otel.ai.llm.pricing import price_table
 from tracemind_otel.ai.llm.providers import FakeLLMClient
+from tracemind_otel.ai.llm.retry import RetryPolicy
+from tracemind_otel.call import attempts as step_module
 from tracemind_otel.errors import ConfigError, LLMError, LLMRateLimitError, LLMServerError, UnknownProviderError
 from tracemind_otel.runtime.recorder import (
     CompositeRecorder,
@@ -28,7 +30,6 @@ from tracemind_otel.runtime.recorder import (
     StepRetry,
     StepStart,
 )
-from tracemind_otel.steps import call as step_module
 from tracemind_otel.steps.ai_llm_call import LLMCallConfig, LLMClientFactory, run_llm_call
 
 CFG = LLMCallConfig("fake", "toy-1", "What is 2+2?")

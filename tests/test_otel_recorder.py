@@ -21,7 +21,7 @@ from tracemind_otel.ai.llm import AsyncLLMClient, LLMRequest, LLMResponse, LLMUs
 from tracemind_otel.ai.llm.pricing import set_prices
 from tracemind_otel.errors import LLMError, LLMRateLimitError, LLMServerError
 from tracemind_otel.otel import semconv
-from tracemind_otel.otel.providers import Providers, use_providers
+from tracemind_otel.otel.current import Providers, use_providers
 from tracemind_otel.runtime.recorder import Recorder, StepEnd, StepHandle, StepRetry, StepStart
 from tracemind_otel.steps.ai_llm_call import LLMCallConfig, run_llm_call
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracemind_otel.ai.llm.policy import RetryPolicy, parse_retry_after
+from tracemind_otel.ai.llm.retry import RetryPolicy, parse_retry_after
 from tracemind_otel.errors import LLMError, LLMQuotaError, LLMRateLimitError, LLMServerError
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)

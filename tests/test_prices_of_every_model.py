@@ -14,7 +14,7 @@ from genai_prices import data_snapshot
 from genai_prices.data_units import unit_data
 from genai_prices.types import ModelInfo, ModelPrice, Provider, StartDateConstraint, TieredPrices, TimeOfDateConstraint
 
-from tracemind_otel.ai.llm.price_table import Cost, PriceTable
+from tracemind_otel.ai.llm.pricing.price_table import Cost, PriceTable
 from tracemind_otel.ai.llm.types import LLMUsage
 
 OUR_NAMES = {

@@ -20,8 +20,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import Captured
-from tracemind_otel.ai.llm import price_table, pricing
-from tracemind_otel.ai.llm.pricing import Price, PricedCall, estimate_cost, load_prices, price_call, set_prices
+from tracemind_otel.ai.llm import pricing
+from tracemind_otel.ai.llm.pricing import (
+    Price,
+    PricedCall,
+    estimate_cost,
+    load_prices,
+    price_call,
+    price_table,
+    set_prices,
+)
 from tracemind_otel.ai.llm.providers import FakeLLMClient
 from tracemind_otel.ai.llm.types import LLMUsage
 from tracemind_otel.errors import ConfigError

@@ -18,8 +18,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 import tracemind_otel as tm
 from tests.programs import run
 from tests.support import Captured, attributes
-from tracemind_otel.otlp_file import FileSpan, read_spans
-from tracemind_otel.runtime.ids import MAX_LENGTH, NO_IDS, current_ids
+from tracemind_otel.cli.otlp_file import FileSpan, read_spans
+from tracemind_otel.flows.correlation import MAX_LENGTH, NO_IDS, current_ids
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"

@@ -81,7 +81,7 @@ async def test_its_faults_are_repeated_by_the_rules(
     capture: Captured, monkeypatch: pytest.MonkeyPatch, first: httpx.Response | Exception
 ) -> None:
     """A fault worth repeating is repeated and shown as an event; the call then succeeds."""
-    monkeypatch.setattr("tracemind_otel.ai.llm.policy.RetryPolicy._delay_s", no_delay)
+    monkeypatch.setattr("tracemind_otel.ai.llm.retry.RetryPolicy._delay_s", no_delay)
     config = LLMCallConfig("acme", "a-1", prompt="Say hello.")
     result = await run_llm_call("f", "s", config, capture.recorder(), client=client_for(first, OK))
     assert (result["status"], result["text"], result["retries"]) == ("ok", "Hello there", 1)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tracemind_otel.ai.llm.types import LLMResponse, LLMUsage
-from tracemind_otel.runtime import recorder as port
-from tracemind_otel.runtime.recorder import (
-    CompositeRecorder,
-    InMemoryRecorder,
+from tracemind_otel.recording import port
+from tracemind_otel.recording.composite import CompositeRecorder
+from tracemind_otel.recording.in_memory import InMemoryRecorder
+from tracemind_otel.recording.port import (
     Recorder,
     StepEnd,
     StepHandle,

@@ -18,7 +18,7 @@ import tracemind_otel as tm
 from tests.support import Captured, attributes
 from tracemind_otel.ai.llm import LLMRequest, LLMResponse, LLMUsage
 from tracemind_otel.errors import LLMConnectionError, LLMRateLimitError
-from tracemind_otel.runtime.rollup import FlowScope, current_flow
+from tracemind_otel.flows.totals import FlowScope, current_flow
 
 FLOWS, CALLS = 200, 20
 SUMS = ("cost_usd", "input_tokens", "output_tokens", "llm_calls", "retries")

@@ -41,8 +41,8 @@ from tests.support import Captured
 from tracemind_otel.ai.llm.pricing import price_reply
 from tracemind_otel.ai.llm.types import LLMResponse, LLMUsage, ReportedCost
 from tracemind_otel.errors import ConfigError
-from tracemind_otel.otel import setup
-from tracemind_otel.otel.providers import configured_providers
+from tracemind_otel.otel.current import configured_providers
+from tracemind_otel.otel.setup import configure as setup
 
 GRPC: Any = importlib.import_module("grpc")
 """Untyped."""

@@ -23,10 +23,10 @@ from rich.console import Console
 import tracemind_otel as tm
 from tracemind_otel.ai.llm.pricing import set_prices
 from tracemind_otel.ai.llm.providers import FakeLLMClient
+from tracemind_otel.cli.otlp_file import FileEvent, FileSpan, OTLPFileError, Scalar, read_spans
+from tracemind_otel.cli.trace_tree import format_duration, format_usd, needed_columns, trace_trees
 from tracemind_otel.otel import semconv
-from tracemind_otel.otel.providers import Providers, configured_providers, use_providers
-from tracemind_otel.otlp_file import FileEvent, FileSpan, OTLPFileError, Scalar, read_spans
-from tracemind_otel.trace_tree import format_duration, format_usd, needed_columns, trace_trees
+from tracemind_otel.otel.current import Providers, configured_providers, use_providers
 
 SECOND = 1_000_000_000
 

@@ -12,8 +12,8 @@ import pytest
 from genai_prices import data_snapshot
 
 import tracemind_otel as tm
-from tracemind_otel.ai.llm.price_table import PriceTable
 from tracemind_otel.ai.llm.pricing import Price, price_call, price_reply, price_reply_now, set_prices
+from tracemind_otel.ai.llm.pricing.price_table import PriceTable
 from tracemind_otel.ai.llm.types import LLMResponse, LLMUsage, ReportedCost
 from tracemind_otel.errors import ConfigError
 

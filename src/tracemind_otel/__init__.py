@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._base.context import carry_context
     from ._version import __version__
     from .ai.llm.client import AsyncLLMClient
     from .ai.llm.pricing import Price, estimate_cost, set_prices
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
         ToolCall,
         ToolCallDelta,
     )
+    from .call.clients import LLMClientFactory
+    from .call.config import LLMCallConfig, apply_vars
+    from .call.run import run_llm_call
+    from .call.stream import LLMStream, stream_llm_call
     from .errors import (
         BudgetExceededError,
         ConfigError,
@@ -43,16 +48,16 @@ if TYPE_CHECKING:
         TraceMindError,
         UnknownProviderError,
     )
-    from .otel.budget import budget
+    from .otel.attributes import using_attributes
+    from .otel.budget_scope import budget
     from .otel.decorators import agent, flow, step, tool
-    from .otel.ids import using_attributes
     from .otel.logs import LogContextFilter
     from .otel.propagation import continue_trace, inject_context
     from .otel.recorder import OTelRecorder
-    from .otel.setup import Telemetry, configure
-    from .runtime.context import carry_context
-    from .runtime.recorder import CompositeRecorder, InMemoryRecorder, Recorder
-    from .steps.ai_llm_call import LLMCallConfig, LLMClientFactory, LLMStream, apply_vars, run_llm_call, stream_llm_call
+    from .otel.setup.configure import Telemetry, configure
+    from .recording.composite import CompositeRecorder
+    from .recording.in_memory import InMemoryRecorder
+    from .recording.port import Recorder
 
 __all__ = [
     "AsyncLLMClient",
@@ -112,6 +117,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "_base.context": ("carry_context",),
     "_version": ("__version__",),
     "ai.llm.client": ("AsyncLLMClient",),
     "ai.llm.pricing": ("Price", "estimate_cost", "set_prices"),
@@ -128,6 +134,10 @@ _MODULES = {
         "ToolCall",
         "ToolCallDelta",
     ),
+    "call.clients": ("LLMClientFactory",),
+    "call.config": ("LLMCallConfig", "apply_vars"),
+    "call.run": ("run_llm_call",),
+    "call.stream": ("LLMStream", "stream_llm_call"),
     "errors": (
         "BudgetExceededError",
         "ConfigError",
@@ -146,23 +156,16 @@ _MODULES = {
         "TraceMindError",
         "UnknownProviderError",
     ),
-    "otel.budget": ("budget",),
+    "otel.attributes": ("using_attributes",),
+    "otel.budget_scope": ("budget",),
     "otel.decorators": ("agent", "flow", "step", "tool"),
-    "otel.ids": ("using_attributes",),
     "otel.logs": ("LogContextFilter",),
     "otel.propagation": ("continue_trace", "inject_context"),
     "otel.recorder": ("OTelRecorder",),
-    "otel.setup": ("Telemetry", "configure"),
-    "runtime.context": ("carry_context",),
-    "runtime.recorder": ("CompositeRecorder", "InMemoryRecorder", "Recorder"),
-    "steps.ai_llm_call": (
-        "LLMCallConfig",
-        "LLMClientFactory",
-        "LLMStream",
-        "apply_vars",
-        "run_llm_call",
-        "stream_llm_call",
-    ),
+    "otel.setup.configure": ("Telemetry", "configure"),
+    "recording.composite": ("CompositeRecorder",),
+    "recording.in_memory": ("InMemoryRecorder",),
+    "recording.port": ("Recorder",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -25,7 +25,7 @@ from tests.support import Captured, attributes
 from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, LLMResponse, LLMResponseError, run_llm_call
 from tracemind_otel.ai.llm.providers._client import WireClient
 from tracemind_otel.ai.llm.providers._sse import EventDecoder
-from tracemind_otel.ai.llm.providers._wire import StreamedError
+from tracemind_otel.ai.llm.providers._wire_format import StreamedError
 from tracemind_otel.ai.llm.providers.anthropic import (
     DEFAULT_MAX_TOKENS,
     PRESET,
@@ -46,8 +46,8 @@ from tracemind_otel.ai.llm.types import (
     ToolCall,
     ToolCallDelta,
 )
+from tracemind_otel.call.stream import stream_llm_call
 from tracemind_otel.errors import LLMConnectionError, LLMQuotaError, LLMRateLimitError, LLMServerError, LLMStatusError
-from tracemind_otel.steps.stream import stream_llm_call
 
 MODEL = "claude-sonnet-4-5-20250929"
 LARGEST_ATTRIBUTE = 2**63 - 1

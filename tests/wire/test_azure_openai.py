@@ -23,7 +23,7 @@ from tests.support import Captured, attributes
 from tracemind_otel import LLMCallConfig, LLMRequest, LLMResponse, run_llm_call, stream_llm_call
 from tracemind_otel.ai.llm.providers._client import WireClient
 from tracemind_otel.ai.llm.providers._sse import EventDecoder
-from tracemind_otel.ai.llm.providers._wire import StreamReader
+from tracemind_otel.ai.llm.providers._wire_format import StreamReader
 from tracemind_otel.ai.llm.providers.azure_openai import ENVIRONMENT, azure_client, azure_wire
 from tracemind_otel.ai.llm.types import Finish, LLMUsage, Message, StreamEvent, TextDelta, ToolCall
 from tracemind_otel.errors import (

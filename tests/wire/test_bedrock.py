@@ -165,7 +165,7 @@ async def test_throttling_in_a_stream_is_tried_again(
     url: str, capture: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An exception before the first piece is retried as its status would be."""
-    monkeypatch.setattr("tracemind_otel.ai.llm.policy.RetryPolicy._delay_s", no_delay)
+    monkeypatch.setattr("tracemind_otel.ai.llm.retry.RetryPolicy._delay_s", no_delay)
     client = tm.LLMClientFactory.make("bedrock", base_url=url)
     config = config_of("throttled", THROTTLED, FRAMES)
     async with tm.stream_llm_call("f", "s", config, capture.recorder(), client=client) as stream:

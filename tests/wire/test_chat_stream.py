@@ -19,7 +19,7 @@ from tracemind_otel import LLMCallConfig, LLMRequest, LLMResponse, run_llm_call,
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 from tracemind_otel.ai.llm.providers._chat_usage import _IGNORED, usage_of
 from tracemind_otel.ai.llm.providers._sse import EventDecoder
-from tracemind_otel.ai.llm.providers._wire import StreamedError, outgoing_call
+from tracemind_otel.ai.llm.providers._wire_format import StreamedError, outgoing_call
 from tracemind_otel.ai.llm.providers.openai import Accent, ChatReader, chat_wire, errors_of, from_payload
 from tracemind_otel.ai.llm.providers.presets import PRESETS
 from tracemind_otel.ai.llm.types import (

@@ -19,7 +19,7 @@ from tests.servers.fixture import OpenAIServer
 from tests.support import Captured, attributes
 from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, LLMResponse, LLMResponseError, run_llm_call
 from tracemind_otel.ai.llm.providers._sse import EventDecoder
-from tracemind_otel.ai.llm.providers._wire import StreamedError
+from tracemind_otel.ai.llm.providers._wire_format import StreamedError
 from tracemind_otel.ai.llm.providers.cohere import PRESET, CohereReader, errors_of, from_payload, to_payload, usage_of
 from tracemind_otel.ai.llm.types import Finish, Image, Message, TextDelta, ToolCall
 from tracemind_otel.errors import LLMAuthenticationError, LLMConnectionError, LLMRequestError, LLMStatusError

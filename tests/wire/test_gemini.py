@@ -21,7 +21,7 @@ from tests.support import Captured, attributes
 from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, run_llm_call, stream_llm_call
 from tracemind_otel.ai.llm.providers._error_bodies import ErrorBody
 from tracemind_otel.ai.llm.providers._sse import EventDecoder
-from tracemind_otel.ai.llm.providers._wire import StreamedError
+from tracemind_otel.ai.llm.providers._wire_format import StreamedError
 from tracemind_otel.ai.llm.providers.gemini import (
     PRESET,
     GeminiReader,

@@ -19,7 +19,7 @@ from tests.servers.fixture import REPOSITORY
 from tests.support import Captured
 from tracemind_otel.ai.llm.providers.openai import OpenAILLMClient
 from tracemind_otel.otel import semconv
-from tracemind_otel.otel.budget import budget
+from tracemind_otel.otel.budget_scope import budget
 
 WORKERS = 8
 CALLS_EACH = 40

@@ -18,7 +18,7 @@ from tests.servers.fixture import OpenAIServer
 from tests.support import Captured, attributes
 from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, LLMResponse, LLMResponseError, run_llm_call
 from tracemind_otel.ai.llm.providers._sse import JsonLinesDecoder
-from tracemind_otel.ai.llm.providers._wire import StreamedError
+from tracemind_otel.ai.llm.providers._wire_format import StreamedError
 from tracemind_otel.ai.llm.providers.ollama import (
     PRESET,
     OllamaReader,

@@ -500,7 +500,7 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_sleep(_delay_s: float) -> Awaitable[None]:
         return sleep(0)
 
-    monkeypatch.setattr("tracemind_otel.steps.call.asyncio.sleep", no_sleep)
+    monkeypatch.setattr("tracemind_otel.call.attempts.asyncio.sleep", no_sleep)
 
 
 def _http_date(seconds: float) -> str:

@@ -22,7 +22,7 @@ from tests.servers.openai_server import Action
 from tests.support import Captured, attributes
 from tracemind_otel import LLMCallConfig, LLMRequest, LLMResponse, run_llm_call, stream_llm_call
 from tracemind_otel.ai.llm.providers._sse import EventDecoder, ServerSentEvent
-from tracemind_otel.ai.llm.providers._wire import StreamedError, arguments_of
+from tracemind_otel.ai.llm.providers._wire_format import StreamedError, arguments_of
 from tracemind_otel.ai.llm.providers.openai_responses import (
     PRESET,
     ResponsesReader,

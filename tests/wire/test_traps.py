@@ -10,7 +10,7 @@ import pytest
 
 from tracemind_otel.ai.llm.providers import anthropic, cohere, gemini, openai
 from tracemind_otel.ai.llm.providers._sse import EventDecoder
-from tracemind_otel.ai.llm.providers._wire import StreamReader, Wire
+from tracemind_otel.ai.llm.providers._wire_format import StreamReader, Wire
 from tracemind_otel.ai.llm.types import LLMResponse, ToolCall
 
 CHAT = openai.chat_wire()

@@ -21,16 +21,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
+from .._base.context import Block
 from ..errors import ConfigError
-from ..runtime.context import Block
-from ..runtime.flows import FlowPlan
-from ..runtime.ids import IdSource, IdSources
-from ..runtime.kinds import wrap
-from ..runtime.rollup import NO_ATTRIBUTES, AttributeValue
-from ..runtime.run import Run, leave_block
-from ..runtime.spending import OnUnknownPrice
-from .budget import checked_limits
-from .runs import AGENT, FLOW, STEP, TOOL, Kind, Plan, start_flow, start_run
+from ..flows.budget.limits import OnUnknownPrice
+from ..flows.correlation import IdSource, IdSources
+from ..flows.scope import FlowPlan
+from ..flows.totals import NO_ATTRIBUTES, AttributeValue
+from .budget_scope import checked_limits
+from .span_scope import AGENT, FLOW, STEP, TOOL, Kind, Plan, start_flow, start_run
+from .wrapping.body import Run, leave_block
+from .wrapping.functions import wrap
 
 P = ParamSpec("P")
 R = TypeVar("R")

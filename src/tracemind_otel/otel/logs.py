@@ -6,8 +6,8 @@ import logging
 
 from opentelemetry.trace import get_current_span
 
-from ..runtime.ids import NO_IDS, current_ids
-from .ids import id_attributes
+from ..flows.correlation import NO_IDS, current_ids
+from .attributes import id_attributes
 
 TRACE_ID = "trace_id"
 SPAN_ID = "span_id"

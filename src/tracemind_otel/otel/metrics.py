@@ -9,8 +9,8 @@ from opentelemetry.context import Context
 
 from ..ai.llm.types import LLMUsage
 from . import semconv
-from .config import MetricNames
 from .instruments import Attributes, Counter, Histogram, Instruments
+from .stability import MetricNames
 
 _MAX_SETS = 1024
 _NO_SPAN = Context()
@@ -99,7 +99,7 @@ class CallMetrics:
     def __init__(self, instruments: Instruments, names: MetricNames) -> None:
         self._sets: list[_MetricSet] = [_OurMetrics(instruments)]
         self._streams: list[_StreamMetrics] = []
-        if names != "newest":
+        if names != "latest":
             self._sets.append(_TodaysMetrics(instruments))
             self._streams.append(
                 _StreamMetrics(
@@ -108,7 +108,7 @@ class CallMetrics:
                     semconv.METRIC_OPERATION_TIME_PER_OUTPUT_CHUNK,
                 )
             )
-        if names != "today":
+        if names != "legacy":
             self._sets.append(_NewestMetrics(instruments))
             self._streams.append(
                 _StreamMetrics(

@@ -19,11 +19,12 @@ from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import INVALID_SPAN, get_current_span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from .._base.context import Block, Entries
+from .._base.fork import in_forked_child
 from ..errors import ConfigError
-from ..runtime.context import Block, Entries, in_forked_child
-from ..runtime.ids import Ids, current_ids, enter_ids, usable_ids
+from ..flows.correlation import Ids, current_ids, enter_ids, usable_ids
 from . import semconv
-from .ids import FIELDS, ids_go_along, with_baggage, without_baggage
+from .attributes import FIELDS, ids_go_along, with_baggage, without_baggage
 from .instruments import is_ours
 
 log = logging.getLogger(__name__)

@@ -12,15 +12,15 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvid
 
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import ConfigError, LLMError
-from ..runtime.ids import NO_IDS, current_ids
-from ..runtime.recorder import Recorder, StepEnd, StepHandle, StepRetry, StepStart
-from ..runtime.rollup import FlowScope, current_flow
+from ..flows.correlation import NO_IDS, current_ids
+from ..flows.totals import FlowScope, current_flow
+from ..recording.port import Recorder, StepEnd, StepHandle, StepRetry, StepStart
 from . import semconv
 from .attached import Attached
-from .config import metric_names, names_cost_newly
-from .ids import id_attributes
+from .attributes import id_attributes
+from .current import Providers, configured_providers, instruments, tracer
 from .metrics import AttributeCache, AttributeSets, CallMetrics, EndedCall
-from .providers import Providers, configured_providers, instruments, tracer
+from .stability import latest_cost_names, metric_names
 
 AttributeValue = str | bool | int | float | Sequence[str]
 
@@ -64,7 +64,7 @@ class OTelRecorder(Recorder):
         self._providers = providers
         self._tracer = tracer(self._tracer_provider)
         self._metrics = CallMetrics(instruments(self._meter_provider), metric_names())
-        self._names_cost_newly = names_cost_newly()
+        self._has_latest_cost_names = latest_cost_names()
         self._flow_attributes = providers.metric_attributes if self._named is None else self._named
         self._metric_attributes = _METRIC_ATTRIBUTES + self._flow_attributes
         self._cache = AttributeCache()
@@ -163,9 +163,9 @@ class _CallHandle(StepHandle):
         ended_ns = max(end.ended_ns or time.time_ns(), self._start_ns)
         try:
             if self._span.is_recording():
-                newly = self._recorder._names_cost_newly
+                is_latest = self._recorder._has_latest_cost_names
                 self._span.set_attributes(
-                    _end_attributes(end, self.start.provider, self.first_chunk_s, names_cost_newly=newly)
+                    _end_attributes(end, self.start.provider, self.first_chunk_s, has_latest_cost_names=is_latest)
                 )
                 if end.error is not None:
                     self._record_failure(end.error, ended_ns)
@@ -243,7 +243,7 @@ def _retry_attributes(retry: StepRetry) -> dict[str, AttributeValue]:
 
 
 def _end_attributes(
-    end: StepEnd, provider: str, first_chunk_s: float | None, *, names_cost_newly: bool
+    end: StepEnd, provider: str, first_chunk_s: float | None, *, has_latest_cost_names: bool
 ) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {semconv.TRACEMIND_RETRY_COUNT: end.retries}
     if first_chunk_s is not None:
@@ -253,7 +253,7 @@ def _end_attributes(
     if end.response is not None:
         _add_response(attributes, end.response, provider)
     if end.usage is not None:
-        _add_usage(attributes, end.usage, names_cost_newly=names_cost_newly)
+        _add_usage(attributes, end.usage, has_latest_cost_names=has_latest_cost_names)
     if end.error is not None:
         attributes[semconv.ERROR_TYPE] = end.error.error_type
         if end.error.status_code is not None:
@@ -289,7 +289,7 @@ _USAGE_ATTRIBUTES = (
 _UNCOUNTED = frozenset({semconv.GEN_AI_USAGE_INPUT_TOKENS, semconv.GEN_AI_USAGE_OUTPUT_TOKENS})
 
 
-def _add_usage(attributes: dict[str, AttributeValue], usage: LLMUsage, *, names_cost_newly: bool) -> None:
+def _add_usage(attributes: dict[str, AttributeValue], usage: LLMUsage, *, has_latest_cost_names: bool) -> None:
     """Absent is not zero: what was not reported gets no attribute."""
     fields = vars(usage)
     attributes.update({name: value for field, name in _USAGE_ATTRIBUTES if (value := fields[field]) is not None})
@@ -299,12 +299,14 @@ def _add_usage(attributes: dict[str, AttributeValue], usage: LLMUsage, *, names_
     if usage.estimated:
         attributes[semconv.TRACEMIND_USAGE_ESTIMATED] = True
     if usage.cost_usd is not None:
-        _add_cost(attributes, usage, usage.cost_usd, names_it_newly=names_cost_newly)
+        _add_cost(attributes, usage, usage.cost_usd, has_latest_names=has_latest_cost_names)
 
 
-def _add_cost(attributes: dict[str, AttributeValue], usage: LLMUsage, cost_usd: float, *, names_it_newly: bool) -> None:
+def _add_cost(
+    attributes: dict[str, AttributeValue], usage: LLMUsage, cost_usd: float, *, has_latest_names: bool
+) -> None:
     source = usage.cost_source or "provider"
-    if names_it_newly:
+    if has_latest_names:
         attributes[semconv.GEN_AI_USAGE_COST_AMOUNT] = cost_usd
         attributes[semconv.GEN_AI_USAGE_COST_CURRENCY] = semconv.CURRENCY_USD
         attributes[semconv.GEN_AI_USAGE_COST_SOURCE] = semconv.COST_SOURCES[source]

@@ -1,19 +1,11 @@
-"""The step `ai.llm_call`: one call to any provider, with time-outs, retries, tokens and cost."""
+"""The published path of the step `ai.llm_call`: it lives in `tracemind_otel.call`."""
 
 from __future__ import annotations
 
-import logging
-import time
-from typing import Any, cast
-
-from ..ai.llm.client import AsyncLLMClient
-from ..ai.llm.types import LLMResponse
-from ..errors import ConfigError, LLMError, LLMResponseError
-from ..runtime.recorder import Recorder
-from .call import Call, is_response
-from .config import STEP_TYPE, LLMCallConfig, apply_vars
-from .factory import LLMClientFactory, client_for
-from .stream import LLMStream, stream_llm_call
+from ..call.clients import LLMClientFactory
+from ..call.config import STEP_TYPE, LLMCallConfig, apply_vars
+from ..call.run import run_llm_call
+from ..call.stream import LLMStream, stream_llm_call
 
 __all__ = [
     "STEP_TYPE",
@@ -24,64 +16,3 @@ __all__ = [
     "run_llm_call",
     "stream_llm_call",
 ]
-
-log = logging.getLogger(__name__)
-
-
-async def run_llm_call(
-    flow_id: str,
-    step_id: str,
-    cfg: LLMCallConfig,
-    recorder: Recorder,
-    *,
-    client: AsyncLLMClient | None = None,
-) -> dict[str, Any]:
-    """Call a model; repeat what is worth repeating; record it once; return a plain result.
-
-    Args:
-        flow_id: the flow's id, for telemetry; need not be unique.
-        step_id: the step's id, for telemetry; need not be unique.
-        cfg: what to call and how.
-        recorder: what records the call; one that raises is logged and does no harm.
-        client: a client of your own; the default is `LLMClientFactory.make(cfg.provider)`.
-
-    Returns:
-        `{"status": "ok", "text", "usage": {...}, "provider", "model", ...}`, or
-        `{"status": "error", "reason", "error_type", "provider", "model", ...}`: faults at run time are
-        returned, never raised. Every value is plain, so the result can be stored as JSON.
-
-    Raises:
-        ConfigError: neither prompt nor template nor messages, an unknown provider, or a parameter that the
-            provider has no place for: the caller's mistake, a `ValueError`.
-        asyncio.CancelledError: the task was cancelled; the call is recorded as cancelled.
-    """
-    request = cfg.request()
-    if client is not None and not isinstance(cast("object", client), AsyncLLMClient):
-        raise ConfigError(f"client is {type(client).__name__}; it must be an AsyncLLMClient")
-    llm = client if client is not None else await client_for(cfg.provider)
-    call = Call((flow_id, step_id), cfg, request, llm, recorder)
-    response: LLMResponse | None = None
-    try:
-        await call.reserve()
-        response = await call.with_retries(lambda: call.provider(lambda: _complete(call)))
-        ended_ns = time.time_ns()
-        return call.succeeded(response, await call.priced(response), ended_ns=ended_ns)
-    except LLMError as error:
-        return call.failed(error)
-    except ConfigError as error:
-        call.refused(error)
-        raise
-    except Exception as error:
-        log.error("%s: a fault of the step itself (%s)", call.name, type(error).__name__)  # its text may hold a prompt
-        return call.failed(call.as_llm_error(error))
-    except BaseException:
-        call.interrupted(response)
-        raise
-
-
-async def _complete(call: Call) -> LLMResponse:
-    """One reply; what a client of a third party returns need not be what its signature says."""
-    reply: object = await call.client.complete(call.request)
-    if is_response(reply):
-        return reply
-    raise LLMResponseError(f"{type(call.client).__name__}.complete returned no whole LLMResponse", retryable=False)

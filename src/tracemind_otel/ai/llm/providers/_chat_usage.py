@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from ....runtime.faults import Once
+from ...._base.once import Once
 from ..types import LLMResponse, LLMUsage, ReportedCost
-from ._wire import cost_of, count_of, mapped, part_of, text_of
+from ._wire_format import cost_of, count_of, mapped, part_of, text_of
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from ._http import (
 )
 from ._loop import PerLoop
 from ._reading import Reading, WholeReading
-from ._wire import StreamedError, Wire
+from ._wire_format import StreamedError, Wire
 
 if TYPE_CHECKING:
     import httpx

@@ -16,7 +16,7 @@ from ....errors import (
     LLMStatusError,
     error_class_for_status,
 )
-from ..policy import parse_retry_after
+from ..retry import parse_retry_after
 from ..scrub import scrub, scrub_token
 from ._error_documents import document_in, fields_of, words_of
 from ._http import HttpReply

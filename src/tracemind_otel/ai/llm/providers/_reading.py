@@ -16,7 +16,7 @@ from ..types import LLMResponse, ReasoningDelta, StreamEvent, TextDelta, ToolCal
 from ._error_bodies import json_object
 from ._http import HttpReply
 from ._sse import EventDecoder, JsonLinesDecoder
-from ._wire import StreamDecoder, StreamedError, Wire
+from ._wire_format import StreamDecoder, StreamedError, Wire
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _FIELDS = (b"data", b"event", b"id", b"retry", b":")

@@ -21,7 +21,7 @@ from ._client import WireClient
 from ._http import HttpPool, base_url_of
 from ._loop import PerLoop
 from ._names import telemetry_name_of
-from ._wire import Wire
+from ._wire_format import Wire
 from .openai import Accent, chat_wire
 from .openai_responses import WIRE as RESPONSES
 

@@ -41,7 +41,7 @@ from ._http import Headers, HttpPool, HttpReply, HttpSender, HttpStream, key_of
 from ._loop import PerLoop
 from ._names import telemetry_name_of
 from ._sse import ServerSentEvent
-from ._wire import (
+from ._wire_format import (
     StreamedError,
     Wire,
     arguments_of,

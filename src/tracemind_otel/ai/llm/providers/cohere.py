@@ -25,10 +25,10 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
+from ._dialect import Preset
 from ._error_bodies import ErrorBody, error_body
-from ._preset import Preset
 from ._sse import ServerSentEvent
-from ._wire import (
+from ._wire_format import (
     DONE,
     StreamedError,
     Wire,

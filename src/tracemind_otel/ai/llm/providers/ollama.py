@@ -29,12 +29,22 @@ from ..types import (
     ToolCallDelta,
 )
 from ._client import WireClient
+from ._dialect import Preset
 from ._error_bodies import error_body
 from ._http import HttpPool
 from ._loop import PerLoop
-from ._preset import Preset
 from ._sse import JsonLinesDecoder, ServerSentEvent
-from ._wire import StreamedError, Wire, arguments_of, count_of, document_of, listed, mapped, normal_finish, text_of
+from ._wire_format import (
+    StreamedError,
+    Wire,
+    arguments_of,
+    count_of,
+    document_of,
+    listed,
+    mapped,
+    normal_finish,
+    text_of,
+)
 
 if TYPE_CHECKING:
     import httpx

@@ -45,7 +45,7 @@ from ._http import HttpPool
 from ._loop import PerLoop
 from ._names import telemetry_name_of
 from ._sse import ServerSentEvent
-from ._wire import (
+from ._wire_format import (
     DONE,
     StreamedError,
     Wire,

@@ -28,10 +28,10 @@ from ..types import (
 )
 from ._chat_usage import CostFormat, reported_cost, server_tools, with_cost_header
 from ._chat_usage import usage_of as counted
+from ._dialect import Preset
 from ._error_bodies import ErrorBody, error_body
-from ._preset import Preset
 from ._sse import ServerSentEvent
-from ._wire import (
+from ._wire_format import (
     DONE,
     StreamedError,
     Wire,

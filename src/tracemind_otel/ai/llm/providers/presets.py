@@ -7,7 +7,7 @@ A preset is data; adding one takes no code. Base URLs and variables are those th
 from __future__ import annotations
 
 from ._chat_usage import COST_FORMATS, COUNT_APART, HIDE_OUTPUT
-from ._preset import Preset
+from ._dialect import Preset
 from .openai import Accent, ChatClient, chat_wire
 
 

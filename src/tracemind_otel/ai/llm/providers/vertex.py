@@ -24,7 +24,7 @@ from ._http import Headers, HttpPool, HttpReply, HttpSender, HttpStream, key_of
 from ._loop import PerLoop
 from ._names import telemetry_name_of
 from ._options import TokenCallback
-from ._wire import StreamedError, Wire, mapped
+from ._wire_format import StreamedError, Wire, mapped
 from .anthropic import MESSAGES
 from .anthropic import errors_of as claude_errors_of
 from .anthropic import to_payload as claude_payload

@@ -1,0 +1,103 @@
+"""Context variables: put back what was set, carry all of them into another thread, and none into another process."""
+
+from __future__ import annotations
+
+import abc
+import contextvars
+import functools
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+def restore(token: contextvars.Token[Any]) -> bool:
+    """Put a variable back to what it was, if this is the context that it was set in.
+
+    A coroutine or a `with` block may be closed from another task, or by the garbage collector, in whose context the
+    variable was never set: there is nothing to put back then.
+
+    Returns:
+        Whether it was this context, and the first time.
+    """
+    try:
+        token.var.reset(token)
+    except (ValueError, RuntimeError):
+        return False
+    return True
+
+
+class Block(abc.ABC, Generic[T]):
+    """What is used with `with` and `async with` alike; neither waits for anything."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def _enter(self) -> T:
+        """Begin a block; what `as` gets."""
+
+    @abc.abstractmethod
+    def _leave(self, exc: BaseException | None) -> None:
+        """End a block, with the exception that leaves it."""
+
+    def __enter__(self) -> T:
+        return self._enter()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave(exc)
+
+    async def __aenter__(self) -> T:
+        return self._enter()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave(exc)
+
+
+class Entries:
+    """What was set by one object that several `with` blocks may use at once, in tasks and threads of their own."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[contextvars.Token[Any], ...]] = []
+
+    def add(self, *tokens: contextvars.Token[Any]) -> None:
+        """A block was entered, and these variables were set."""
+        self._entries.append(tokens)
+
+    def leave(self) -> None:
+        """Put back what the block that is left here has set: the last one whose context this is."""
+        for entry in reversed(self._entries):
+            if restore(entry[0]):
+                for token in entry[1:]:
+                    restore(token)
+                self._entries.remove(entry)
+                return
+
+
+def carry_context(function: Callable[P, R]) -> Callable[P, R]:
+    """Bind a function to the context of here and now, for a thread or an executor that would lose it.
+
+    The flow, its span and every other context variable are found by whatever the function calls. It may be
+    called many times, and from several threads at once.
+
+    Example:
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> with ThreadPoolExecutor() as pool:
+        ...     pool.submit(carry_context(print), "in the caller's flow").result()
+        in the caller's flow
+    """
+    context = contextvars.copy_context()
+
+    @functools.wraps(function)
+    def in_context(*args: P.args, **kwargs: P.kwargs) -> R:
+        return context.copy().run(function, *args, **kwargs)
+
+    return in_context

@@ -1,0 +1,188 @@
+"""Prices of the user's own: from a TOML file or from rows, with the days from which they hold."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, cast
+
+from ....errors import ConfigError
+
+TOKEN_RATES = (
+    "input",
+    "output",
+    "cache_read",
+    "cache_write",
+    "cache_write_1h",
+    "input_audio",
+    "output_audio",
+    "input_image",
+    "output_image",
+)
+"""The fields of a price that are USD per million tokens."""
+_FEES = ("web_searches", "requests")
+"""The fields of a price that are USD per thousand."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Price:
+    """A price of the user's own, for one model: USD per million tokens, and per thousand searches or requests."""
+
+    model: str
+    """The model's exact name."""
+    input: Decimal
+    """USD per million input tokens."""
+    output: Decimal
+    """USD per million output tokens."""
+    provider: str | None = None
+    """The provider's name; `None` for this model at any provider."""
+    cache_read: Decimal | None = None
+    """USD per million input tokens read from a cache; `None`: the same as `input`."""
+    cache_write: Decimal | None = None
+    """USD per million input tokens written to a cache; `None`: the same as `input`."""
+    cache_write_1h: Decimal | None = None
+    """USD per million input tokens written to a cache for one hour; `None`: the same as `cache_write`."""
+    input_audio: Decimal | None = None
+    """USD per million input tokens of audio that was not read from a cache; `None`: the same as `input`."""
+    output_audio: Decimal | None = None
+    """USD per million output tokens of audio; `None`: the same as `output`."""
+    input_image: Decimal | None = None
+    """USD per million input tokens of images that were not read from a cache; `None`: the same as `input`."""
+    output_image: Decimal | None = None
+    """USD per million output tokens of images; `None`: the same as `output`."""
+    web_searches: Decimal | None = None
+    """USD per thousand searches of the web; `None`: they are not in the cost, which says so."""
+    requests: Decimal | None = None
+    """USD per thousand requests; `None`: there is no such fee."""
+    effective_from: date | None = None
+    """The first day (UTC) on which the price holds; `None`: always."""
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Price:
+        """A price from a table row.
+
+        Raises:
+            ConfigError: a field is missing, unknown, or not what it should be; the message names it.
+        """
+        known = {field.name for field in fields(cls)}
+        for name in values:
+            if name not in known:
+                raise ConfigError(f"price: unknown field {name!r}; allowed are {', '.join(sorted(known))}")
+        model = values.get("model")
+        if not isinstance(model, str) or not model:
+            raise ConfigError(f"price: 'model' is {model!r}; it must be the model's name")
+        rates = {name: _rate(model, name, values.get(name)) for name in (*TOKEN_RATES, *_FEES)}
+        needed = {name: rate for name, rate in rates.items() if rate is not None}
+        if "input" not in needed or "output" not in needed:
+            raise ConfigError(f"price of {model!r}: 'input' and 'output' are both needed (USD per million tokens)")
+        return cls(
+            model=model,
+            provider=_provider(model, values.get("provider")),
+            **needed,
+            effective_from=_day(model, values.get("effective_from")),
+        )
+
+
+def _rate(model: str, name: str, value: object) -> Decimal | None:
+    if value is None:
+        return None
+    unit = "thousand" if name in _FEES else "million tokens"
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise ConfigError(f"price of {model!r}: {name!r} is {value!r}; it must be a number, USD per {unit}")
+    rate = Decimal(str(value))
+    if not rate.is_finite() or rate < 0:
+        raise ConfigError(f"price of {model!r}: {name!r} is {value!r}; it must be zero or more")
+    return rate
+
+
+def _provider(model: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and value.strip():
+        return value.strip().lower()
+    raise ConfigError(f"price of {model!r}: 'provider' is {value!r}; it must be a provider's name or absent")
+
+
+def _day(model: str, value: object) -> date | None:
+    if isinstance(value, str):
+        try:
+            value = date.fromisoformat(value)
+        except ValueError:
+            raise ConfigError(f"price of {model!r}: 'effective_from' is {value!r}; write 2026-11-22") from None
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).date() if value.tzinfo else value.date()
+    if value is None or isinstance(value, date):
+        return value
+    raise ConfigError(f"price of {model!r}: 'effective_from' is {value!r}; it must be a date")
+
+
+_FIELDS = tuple(field.name for field in fields(Price))
+
+PriceSource = str | Path | Iterable[Price | Mapping[str, Any]]
+"""A TOML file with `[[price]]` tables, or the prices themselves."""
+
+
+def load_prices(source: PriceSource) -> tuple[Price, ...]:
+    """Read prices from a TOML file or from rows.
+
+    Raises:
+        ConfigError: the file cannot be read or a row is wrong.
+    """
+    rows: Iterable[object] = _rows_of_file(Path(source)) if isinstance(source, str | Path) else source
+    return tuple(_price_of_row(row) for row in rows)
+
+
+def _price_of_row(row: object) -> Price:
+    if isinstance(row, Price):
+        # Made directly, perhaps with floats: checked like any other row.
+        row = {name: value for name in _FIELDS if (value := getattr(row, name)) is not None}
+    if not isinstance(row, Mapping):
+        raise ConfigError(f"price: {row!r} is not a table of fields")
+    return Price.from_mapping(cast("Mapping[str, Any]", row))
+
+
+def _rows_of_file(path: Path) -> list[object]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"prices: cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"prices: {path} is not TOML: {error}") from error
+    rows = document.get("price")
+    if not isinstance(rows, list):
+        raise ConfigError(f"prices: {path} has no [[price]] table")
+    return cast("list[object]", rows)
+
+
+class OwnPrices:
+    """The user's own prices, ready to be found."""
+
+    def __init__(self, prices: Iterable[Price] = ()) -> None:
+        self._by_model: dict[str, list[Price]] = {}
+        for price in prices:
+            self._by_model.setdefault(price.model, []).append(price)
+        for candidates in self._by_model.values():
+            # One for a provider before one for any, the newest first.
+            candidates.sort(key=_precedence, reverse=True)
+
+    def __bool__(self) -> bool:
+        return bool(self._by_model)
+
+    def __iter__(self) -> Iterator[Price]:
+        return (price for candidates in self._by_model.values() for price in candidates)
+
+    def find(self, provider: str, model: str, day: date) -> Price | None:
+        """The price that holds on `day`; one for this provider wins over one for any."""
+        for price in self._by_model.get(model, ()):
+            is_for_provider = price.provider is None or price.provider.strip().lower() == provider
+            if is_for_provider and (price.effective_from or date.min) <= day:
+                return price
+        return None
+
+
+def _precedence(price: Price) -> tuple[bool, date]:
+    return price.provider is not None, price.effective_from or date.min

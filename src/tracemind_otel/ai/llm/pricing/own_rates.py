@@ -1,0 +1,69 @@
+"""The user's own prices as rates, and what shows that their unit is mistaken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from ..types import LLMUsage
+from .own_prices import Price
+from .price_table import Part, Rate, Rates
+
+
+def rates_of(price: Price) -> Rates:
+    """The rates of a price of the user's own."""
+    audio, image = price.input_audio, price.input_image
+    is_cache_priced = price.cache_read is not None
+    input_parts = _parts(
+        ("cache_read_tokens", price.cache_read, None),
+        ("cache_write_1h_tokens", price.cache_write_1h, None),
+        ("cache_write_tokens", price.cache_write, None if price.cache_write_1h is None else "cache_write_1h_tokens"),
+        ("input_audio_tokens", audio, "cache_audio_read_tokens" if is_cache_priced else None),
+        ("input_image_tokens", image, "cache_image_read_tokens" if is_cache_priced else None),
+    )
+    output_parts = _parts(
+        ("output_audio_tokens", price.output_audio, None), ("output_image_tokens", price.output_image, None)
+    )
+    fees = _parts(("web_searches", price.web_searches, None))
+    parts = (*input_parts, *output_parts, *fees)
+    return Rates(
+        input=Rate.of(price.input),
+        output=Rate.of(price.output),
+        input_parts=input_parts,
+        output_parts=output_parts,
+        request=None if price.requests is None else Rate.of(price.requests),
+        fees=fees,
+        priced=frozenset(name for part in parts for name in (part.field, part.without) if name is not None),
+    )
+
+
+def _parts(*parts: tuple[str, Decimal | None, str | None]) -> tuple[Part, ...]:
+    return tuple(Part(field, Rate.of(price), without) for field, price, without in parts if price is not None)
+
+
+def assumed_overlaps(rates: Rates, usage: LLMUsage) -> tuple[str, ...]:
+    """What was both cached and of a modality, where that was not reported: as little as possible is assumed."""
+    counts = vars(usage)
+    if not counts["cache_read_tokens"]:
+        return ()
+    crossed = ((part.field, part.without) for part in rates.input_parts if part.without is not None)
+    return tuple(
+        both for whole, both in crossed if both.endswith("_read_tokens") and counts[whole] and counts[both] is None
+    )
+
+
+def looks_per_thousand(own: Rates, table: Rates) -> bool:
+    """Whether all rates are under a hundredth of the table's: figures per thousand tokens are a thousandth."""
+    pairs = [(mine, theirs) for mine, theirs in _beside(own, table) if theirs]
+    return any(mine for mine, _ in pairs) and all(mine * 100 < theirs for mine, theirs in pairs)
+
+
+def _beside(own: Rates, table: Rates) -> list[tuple[int, int]]:
+    mine, theirs = _by_field(own), _by_field(table)
+    return [(mine[field], theirs[field]) for field in mine if field in theirs]
+
+
+def _by_field(rates: Rates) -> Mapping[str, int]:
+    found = {part.field: part.rate.base for part in (*rates.input_parts, *rates.output_parts)}
+    halves = {"prompt_tokens": rates.input, "completion_tokens": rates.output}
+    return found | {field: rate.base for field, rate in halves.items() if rate is not None}

@@ -1,0 +1,171 @@
+"""A call's usage in the words of `genai-prices`, which refuses counts that contradict each other.
+
+Providers' counts do: a part is larger than its whole, or the overlap of two parts (audio that was read from a cache)
+is not reported. Parts are clamped here to what is left of the whole, and the least overlap is assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import fields
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any
+
+from ..types import LLMUsage
+
+FIELD_OF_USAGE_KEY = {
+    "input_tokens": "prompt_tokens",
+    "output_tokens": "completion_tokens",
+    "output_reasoning_tokens": "reasoning_tokens",
+}
+"""The fields of `LLMUsage` that `genai-prices` names otherwise, by its name."""
+_USAGE_KEY_OF_FIELD = {field: key for key, field in FIELD_OF_USAGE_KEY.items()}
+
+USAGE_FIELDS = frozenset(field.name for field in fields(LLMUsage))
+
+_MODALITIES = ("audio", "image", "video", "text")
+"""Text comes last: it is what the whole is charged for, and loses least where counts contradict each other."""
+_FEES = ("web_searches", "social_searches", "storage_searches", "code_executions", "rerank_searches")
+_OTHER_MEASURES = (
+    "input_characters",
+    "input_text_messages",
+    "input_document_pages",
+    "input_annotated_document_pages",
+    "audio_seconds",
+    "input_audio_seconds",
+    "output_audio_seconds",
+)
+"""What a call can be charged by instead of tokens."""
+_NEEDS_RATE = (
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    *(f"{side}_{kind}_tokens" for side in ("input", "output") for kind in _MODALITIES[:3]),
+    *(f"cache_{kind}_read_tokens" for kind in _MODALITIES[:3]),
+    "output_citation_tokens",
+    *_OTHER_MEASURES,
+    *_FEES,
+)
+"""What costs something else than its whole. Text, reasoning and tools' tokens cost what input and output cost."""
+
+
+@lru_cache(maxsize=256)
+def _counts_without(priced: frozenset[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """Gives the counts that a price with rates for `priced` has none for; every call asks, and nearly all are zero."""
+    return itemgetter(*(name for name in _NEEDS_RATE if name not in priced))
+
+
+def unpriced_parts(usage: LLMUsage, priced: frozenset[str]) -> tuple[str, ...]:
+    """The fields of the usage that a price with rates for `priced` has no rate for."""
+    counts = vars(usage)
+    if not any(_counts_without(priced)(counts)):
+        return ()
+    return tuple(name for name in _NEEDS_RATE if counts[name] and name not in priced)
+
+
+def has_other_measure(usage: LLMUsage) -> bool:
+    """Whether something was counted that is charged by another measure than tokens."""
+    counts = vars(usage)
+    return any(counts[name] for name in (*_OTHER_MEASURES, *_FEES))
+
+
+def is_charged_otherwise(usage: LLMUsage, priced: Collection[str]) -> bool:
+    """Whether the call is charged by the second, the page, the character or the like: then tokens need no rate."""
+    counts = vars(usage)
+    return any(counts[name] and name in priced for name in (*_OTHER_MEASURES, "rerank_searches"))
+
+
+def table_usage(usage: LLMUsage, priced: Collection[str]) -> tuple[dict[str, int | float], tuple[str, ...]]:
+    """The counts that a price with rates for `priced` uses, by `genai-prices`' names, and which had to be assumed."""
+    reported = {name: max(vars(usage)[name] or 0, 0) for name in priced}
+    counts = dict(reported)
+    prompt = counts["prompt_tokens"] = max(usage.prompt_tokens or 0, 0)
+    _fit_caches(counts, prompt, usage)
+    assumed = _fit_input(counts, prompt, usage)
+    _fit_output(counts, max(usage.completion_tokens or 0, 0))
+    _fit_seconds(counts, usage)
+    _fit_pages(counts, usage)
+    named = {_USAGE_KEY_OF_FIELD.get(name, name): count for name, count in counts.items()}
+    return named, assumed
+
+
+def _take(counts: dict[str, Any], name: str, left: Any) -> Any:
+    """Clamp a count, where it is priced; what is left beside it."""
+    if name in counts:
+        counts[name] = min(counts[name], left)
+        return left - counts[name]
+    return left
+
+
+def _fit_caches(counts: dict[str, Any], prompt: int, usage: LLMUsage) -> None:
+    written = (usage.cache_write_5m_tokens or 0) + (usage.cache_write_1h_tokens or 0)
+    if usage.cache_write_tokens is None and "cache_write_tokens" in counts:
+        counts["cache_write_tokens"] = written
+    left = _take(counts, "cache_read_tokens", prompt)
+    left = _take(counts, "cache_write_tokens", left)
+    _take(counts, "input_tool_tokens", left)
+    left = _take(counts, "cache_write_1h_tokens", counts.get("cache_write_tokens", 0))
+    _take(counts, "cache_write_5m_tokens", left)
+
+
+def _fit_input(counts: dict[str, Any], prompt: int, usage: LLMUsage) -> tuple[str, ...]:
+    """Fit what is of one modality beside what was cached; returns the overlaps that were not reported."""
+    left, read = prompt, counts.get("cache_read_tokens", 0)
+    typed = sum(counts.get(name, 0) for name in ("cache_read_tokens", "cache_write_tokens", "input_tool_tokens"))
+    for kind in _MODALITIES:
+        left = _take(counts, f"input_{kind}_tokens", left)
+        both = f"cache_{kind}_read_tokens"
+        if both in counts:
+            counts[both] = min(counts[both], counts.get(f"input_{kind}_tokens", 0), read)
+            read -= counts[both]
+    excess = typed + (prompt - left) - prompt - sum(counts.get(f"cache_{kind}_read_tokens", 0) for kind in _MODALITIES)
+    return _overlap(counts, excess, read, usage)
+
+
+def _overlap(counts: dict[str, Any], excess: int, read: int, usage: LLMUsage) -> tuple[str, ...]:
+    """Take `excess` tokens, which were counted twice, for cached ones of a modality; what cannot be is cut."""
+    assumed = list[str]()
+    for kind in _MODALITIES:
+        whole, both = f"input_{kind}_tokens", f"cache_{kind}_read_tokens"
+        if both not in counts or not counts.get(whole):
+            continue
+        more = max(0, min(excess, counts[whole] - counts[both], read))
+        if more or (vars(usage)[both] is None and counts.get("cache_read_tokens")):
+            assumed.append(both)
+        counts[both] += more
+        excess, read = excess - more, read - more
+    for kind in reversed(_MODALITIES):
+        excess -= _cut(counts, kind, excess)
+    return tuple(assumed)
+
+
+def _cut(counts: dict[str, Any], kind: str, excess: int) -> int:
+    """Take off what was counted twice and is not cached; returns how much that was."""
+    whole = f"input_{kind}_tokens"
+    cut = max(0, min(excess, counts.get(whole, 0) - counts.get(f"cache_{kind}_read_tokens", 0)))
+    if cut:
+        counts[whole] -= cut
+    return int(cut)
+
+
+def _fit_output(counts: dict[str, Any], completion: int) -> None:
+    left = completion
+    names = [f"output_{kind}_tokens" for kind in _MODALITIES]
+    for name in ("reasoning_tokens", "output_citation_tokens", *names):
+        left = _take(counts, name, left)
+
+
+def _fit_seconds(counts: dict[str, Any], usage: LLMUsage) -> None:
+    if "audio_seconds" not in counts:
+        return
+    if usage.audio_seconds is None:
+        counts["audio_seconds"] = (usage.input_audio_seconds or 0) + (usage.output_audio_seconds or 0)
+    left = _take(counts, "input_audio_seconds", counts["audio_seconds"])
+    _take(counts, "output_audio_seconds", left)
+
+
+def _fit_pages(counts: dict[str, Any], usage: LLMUsage) -> None:
+    if usage.input_document_pages is None and "input_document_pages" in counts:
+        counts["input_document_pages"] = usage.input_annotated_document_pages or 0
+    _take(counts, "input_annotated_document_pages", counts.get("input_document_pages", 0))

@@ -1,0 +1,1 @@
+"""One model call, from its configuration to its result. No OpenTelemetry."""

@@ -1,0 +1,95 @@
+"""The flow of `python -m tracemind_otel demo`: three model calls on the fake provider.
+
+One succeeds, one recovers after a 429 and a time-out, one fails for good. It needs no key, no server and no
+network; replies, token counts and prices are scripted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from opentelemetry import trace
+
+from ..ai.llm.pricing import Price
+from ..ai.llm.providers.fake import FakeLLMClient
+from ..ai.llm.types import LLMUsage
+from ..call.config import LLMCallConfig
+from ..call.run import run_llm_call
+from ..otel.decorators import flow, step
+from ..otel.setup.configure import configure
+from ..recording.port import Recorder
+
+SERVICE_NAME = "tracemind-demo"
+
+_FLOW_ID = "demo"
+_MODEL = "demo-small"
+_PRICES = (Price(model=_MODEL, provider="fake", input=Decimal("0.15"), output=Decimal("0.60")),)
+"""USD per million tokens, so that the demo has a cost to show: the fake provider itself is free."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoRun:
+    """What came of it."""
+
+    trace_id: str
+    """The id of the demo's trace."""
+    arrived: bool
+    """Whether the file, and the endpoint if there is one, got everything."""
+
+
+def run_demo(*, file: str | os.PathLike[str], endpoint: str | None = None) -> DemoRun:
+    """Run the flow; its spans go to a file and, where an endpoint is set, there too.
+
+    Raises:
+        ConfigError: the file cannot be written, or an argument or variable is wrong.
+    """
+    telemetry = configure(service_name=SERVICE_NAME, endpoint=endpoint, file=file, prices=_PRICES)
+    try:
+        trace_id = asyncio.run(answer_ticket(telemetry.recorder))
+    except BaseException:
+        telemetry.shutdown(0.5)
+        raise
+    return DemoRun(trace_id=trace_id, arrived=telemetry.shutdown())
+
+
+@flow
+async def answer_ticket(recorder: Recorder) -> str:
+    """The three calls, one after the other; the id of the trace they are in."""
+    await classify(recorder)
+    await draft_reply(recorder)
+    await translate_reply(recorder)
+    return trace.format_trace_id(trace.get_current_span().get_span_context().trace_id)
+
+
+@step
+async def classify(recorder: Recorder) -> dict[str, Any]:
+    """Succeeds at once."""
+    return await _call(recorder, "classify", "Which team?", LLMUsage(420, 6, 426), script=["ok latency=120"])
+
+
+@step
+async def draft_reply(recorder: Recorder) -> dict[str, Any]:
+    """Recovers after a 429 and a time-out."""
+    usage = LLMUsage(1_000, 500, 1_500, cache_read_tokens=256, reasoning_tokens=128)
+    script = ["429 retry-after=0.2", "timeout", "ok latency=180"]
+    return await _call(recorder, "draft_reply", "Write a reply.", usage, script=script)
+
+
+@step
+async def translate_reply(recorder: Recorder) -> dict[str, Any]:
+    """Fails for good: the server is down for longer than the one repeat it gets."""
+    script = ["503 retry-after=0.3", "503"]
+    return await _call(recorder, "translate_reply", "Into French.", LLMUsage(), script=script, max_retries=1)
+
+
+async def _call(
+    recorder: Recorder, step_id: str, prompt: str, usage: LLMUsage, *, script: Sequence[str], max_retries: int = 2
+) -> dict[str, Any]:
+    config = LLMCallConfig("fake", _MODEL, prompt=prompt, timeout_ms=250, max_retries=max_retries)
+    client = FakeLLMClient(latency_ms=40, script=script, usage=usage)
+    return await run_llm_call(_FLOW_ID, step_id, config, recorder, client=client)

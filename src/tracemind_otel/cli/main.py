@@ -1,0 +1,295 @@
+"""The command line: `demo` runs a small flow and shows its trace, `view` shows the traces of a file."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+from .._version import __version__
+from ..errors import ConfigError
+from ..otel.setup.settings import ExportConfig, export_config
+from .otlp_file import FileSpan, OTLPFileError, read_spans
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+JAEGER_VARIABLE = "TRACEMIND_JAEGER_URL"
+
+_DEFAULT_JAEGER = "http://localhost:16686"
+_DEFAULT_OTLP = "http://localhost:4318"
+_PROGRAM = "tracemind-otel"
+_UNLIMITED = 1_000_000
+"""Columns of an output that is no terminal: a line there is as long as it needs to be."""
+_MAX_LISTED = 5
+"""Trace ids that an error message lists."""
+
+_EXIT_FAILED = 1
+_EXIT_INTERRUPTED = 130
+_EXIT_BROKEN_PIPE = 141
+
+
+class CommandError(Exception):
+    """Something that the user has to know about, in one line: what, and what to do."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return _run(_parser().parse_args(argv))
+    except (CommandError, ConfigError) as error:
+        _say(str(error))
+        return _EXIT_FAILED
+    except BrokenPipeError:
+        _drop_stdout()
+        return _EXIT_BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _EXIT_INTERRUPTED
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "demo":
+        _demo(arguments.file, arguments.endpoint, arguments.jaeger)
+    else:
+        _view(arguments.file, arguments.trace)
+    return 0
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"{_PROGRAM}: {message}\n")
+
+
+def _drop_stdout() -> None:
+    """The reader is gone: without this the interpreter complains when it flushes at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# --- arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=_PROGRAM,
+        description="See what the model calls in your flows did, why they were retried, and what they cost.",
+        epilog="Exit codes: 0 done; 1 failed, one line on stderr says why; 2 wrong usage. NO_COLOR=1 gives plain text.",
+    )
+    parser.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_demo(
+        commands.add_parser("demo", help="run a small flow on the fake provider, print its trace", description=_DEMO)
+    )
+    _add_view(commands.add_parser("view", help="print the traces of an OTLP JSON-lines file", description=_VIEW))
+    return parser
+
+
+_DEMO = (
+    "Run a flow with three model calls on the fake provider: one succeeds, one recovers after a 429 and a time-out, "
+    "one fails for good. Its spans are written as OTLP JSON lines and printed as a tree. "
+    "Needs no key, no server and no network; with an endpoint set, the trace goes there too."
+)
+_VIEW = (
+    "Print each trace of an OTLP JSON-lines file as a tree, with durations, tokens, cost and retries. "
+    "Any OTLP file does: one of configure(file=...), or of the Collector's file exporter."
+)
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--file",
+        metavar="PATH",
+        help="file to append the spans to (default: a new temporary file, whose path is shown)",
+    )
+    parser.add_argument(
+        "--endpoint",
+        metavar="URL",
+        type=_endpoint,
+        help=f"base URL of an OTLP receiver, like {_DEFAULT_OTLP} (default: OTEL_EXPORTER_OTLP_ENDPOINT, else none)",
+    )
+    parser.add_argument(
+        "--jaeger",
+        metavar="URL",
+        default=os.getenv(JAEGER_VARIABLE) or _DEFAULT_JAEGER,
+        help=f"base URL of Jaeger's UI, for the link (default: {JAEGER_VARIABLE}, else {_DEFAULT_JAEGER})",
+    )
+
+
+def _add_view(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="the file; - reads standard input")
+    parser.add_argument("--trace", metavar="TRACE_ID", help="show this trace only; the id's beginning is enough")
+
+
+def _endpoint(value: str) -> str:
+    try:
+        export_config(endpoint=value, protocol="http/protobuf", headers=None, file=None)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return value
+
+
+# --- view
+
+
+def _view(path: str, trace_id: str | None) -> None:
+    name = "standard input" if path == "-" else path
+    spans = _spans_of(path, name, trace_id)
+    _print_traces(_console(), spans)
+
+
+def _spans_of(path: str, name: str, trace_id: str | None) -> list[FileSpan]:
+    wanted = (trace_id or "").strip().lower()
+    seen: dict[str, None] = {}
+    kept: list[FileSpan] = []
+    for span in _read(path, name):
+        seen.setdefault(span.trace_id)
+        if span.trace_id.startswith(wanted):
+            kept.append(span)
+    if not seen:
+        _fail(f"{name} has no spans; give a file of OTLP JSON lines with traces, such as configure(file=...) writes")
+    if not kept:
+        _fail(f"{name} has no trace {trace_id}; it has {_listed(list(seen))}")
+    return kept
+
+
+def _fail(message: str) -> NoReturn:
+    raise CommandError(message)
+
+
+def _listed(trace_ids: Sequence[str]) -> str:
+    more = f" and {len(trace_ids) - _MAX_LISTED} more" if len(trace_ids) > _MAX_LISTED else ""
+    return ", ".join(trace_ids[:_MAX_LISTED]) + more
+
+
+def _read(path: str, name: str) -> Iterable[FileSpan]:
+    def warn(line_number: int) -> None:
+        _say(f"warning: line {line_number} of {name} is not JSON and is skipped; the rest is shown")
+
+    try:
+        with _open(path) as lines:
+            yield from read_spans(lines, on_torn=warn)
+    except OTLPFileError as error:
+        raise CommandError(
+            f"{name}: {error}; each line must be a JSON object of its own (for a document: jq -c . FILE)"
+        ) from error
+    except OSError as error:
+        raise CommandError(f"cannot read {name}: {error.strerror or error}; check the path") from error
+
+
+def _open(path: str) -> TextIO:
+    """The encoding is OTLP's; a byte that is none of it spoils one value, not the view."""
+    source = 0 if path == "-" else path
+    return open(source, encoding="utf-8-sig", errors="replace", closefd=path != "-")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    class PipedConsole(Console):
+        """Leaves a broken pipe to `main`, where rich would exit by itself."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    is_terminal = sys.stdout.isatty()
+    return PipedConsole(
+        highlight=False,
+        markup=False,
+        emoji=False,
+        color_system=None if os.getenv("NO_COLOR") else "auto",
+        width=None if is_terminal else _UNLIMITED,
+    )
+
+
+def _print_traces(console: Console, spans: Iterable[FileSpan]) -> None:
+    from .trace_tree import needed_columns, trace_trees
+
+    columns = console.width
+    for index, tree in enumerate(trace_trees(spans)):
+        if index:
+            console.print()
+        # Where a terminal is too narrow for the indents, it breaks the lines itself: rich would cut them.
+        console.width = max(columns, needed_columns(tree))
+        console.print(tree)
+
+
+# --- demo
+
+
+def _demo(file: str | None, endpoint: str | None, jaeger: str) -> None:
+    from .demo import run_demo
+
+    _silence_libraries()
+    console = _console()
+    _print_line(console, "Three model calls on the fake provider. Its replies, token counts and prices are scripted.\n")
+    config = export_config(endpoint=endpoint, protocol=None, headers=None, file=file or _new_file())
+    path = config.file or ""
+    run = run_demo(file=path, endpoint=endpoint)
+    _print_traces(console, _spans_of_demo(path, run.trace_id))
+    _print_line(console, f"\nSpans written to {path}")
+    if "traces" in config.signals:
+        _print_export(console, config, f"{jaeger.rstrip('/')}/trace/{run.trace_id}", arrived=run.arrived)
+    _print_next_steps(console, path)
+
+
+def _new_file() -> str:
+    descriptor, path = tempfile.mkstemp(prefix="tracemind-demo-", suffix=".otlp.jsonl")
+    os.close(descriptor)
+    return path
+
+
+def _silence_libraries() -> None:
+    """The failures are on the tree and the losses in a line of their own; nobody wants them as log lines too."""
+    for name in ("opentelemetry", "tracemind_otel.call"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
+
+
+def _spans_of_demo(path: str, trace_id: str) -> list[FileSpan]:
+    spans = [span for span in _read(path, path) if span.trace_id == trace_id]
+    if not spans:
+        _fail("the demo's trace was not recorded; unset OTEL_SDK_DISABLED and OTEL_TRACES_SAMPLER, then try again")
+    return spans
+
+
+def _print_export(console: Console, config: ExportConfig, link: str, *, arrived: bool) -> None:
+    if arrived:
+        _print_line(console, f"Exported to {config.destination('traces')}; see it in Jaeger: {link}")
+    else:
+        console.print(
+            f"Not everything reached {config.destination('traces')}; `make stack` starts a Collector and Jaeger"
+        )
+
+
+def _print_next_steps(console: Console, path: str) -> None:
+    rows = (
+        (f"{_python()} -m tracemind_otel view {shlex.quote(path)}", "this tree again, from the file"),
+        ("make stack", "in a checkout: a Collector, Jaeger and Prometheus on this machine"),
+        (f"{_python()} -m tracemind_otel demo --endpoint {_DEFAULT_OTLP}", "the same trace in Jaeger"),
+        ("@tracemind_otel.flow", "on your own function: its model calls show up, priced"),
+    )
+    _print_line(console, "\nNext:")
+    for what, why in rows:
+        _print_line(console, f"  {what}\n      {why}")
+
+
+def _python() -> str:
+    """What to type for the interpreter that has this package: `python` where that is it, else its path."""
+    if shutil.which("python") == sys.executable:
+        return "python"
+    below_here = os.path.relpath(sys.executable)
+    return shlex.quote(sys.executable if below_here.startswith(os.pardir) else below_here)
+
+
+def _print_line(console: Console, text: str) -> None:
+    """Never wrapped, so that paths, links and commands can be copied."""
+    console.print(text, soft_wrap=True)

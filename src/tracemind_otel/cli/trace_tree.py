@@ -1,0 +1,303 @@
+"""Spans as trees for the terminal: durations, tokens, cost, retries, failures.
+
+Everything that comes out of a file is shown as plain text: neither markup nor escape sequences in it have
+any effect.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.text import Text
+from rich.tree import Tree
+
+from ..otel import semconv
+from .otlp_file import FileEvent, FileSpan, Scalar
+
+_MODEL_OPERATIONS = ("", "chat", "text_completion", "generate_content", "embeddings")
+"""Operations that are priced: those of flows, agents and tools only hold such calls."""
+_MAX_TEXT = 300
+"""Characters of one value that are shown."""
+_INDENT = 4
+"""Columns that each level of a tree takes."""
+_LABEL_COLUMNS = 30
+"""Columns in which a label can still be read, broken over several lines."""
+
+_Part = tuple[str, str]
+"""A piece of a label and its style."""
+
+
+def trace_trees(spans: Iterable[FileSpan]) -> Iterator[Tree]:
+    """One tree for each trace, the earliest trace first."""
+    traces: defaultdict[str, dict[object, FileSpan]] = defaultdict(dict)
+    for span in spans:
+        # A Collector that sends again writes the same span twice.
+        traces[span.trace_id].setdefault((span.span_id, span.name, span.start_ns, span.end_ns), span)
+    ordered = [sorted(found.values(), key=lambda span: span.start_ns) for found in traces.values()]
+    for trace in sorted(ordered, key=lambda trace: trace[0].start_ns):
+        yield _TraceTree(trace).build()
+
+
+def needed_columns(tree: Tree) -> int:
+    """How wide an output must be, so that the deepest label has room beside its indent."""
+    depth, level = 0, [tree]
+    while level := [child for node in level for child in node.children]:
+        depth += 1
+    return depth * _INDENT + _LABEL_COLUMNS
+
+
+@dataclass(frozen=True, slots=True)
+class _Placement:
+    """Something that waits to be put below a node."""
+
+    item: FileSpan | FileEvent
+    parent: FileSpan | None
+    node: Tree
+
+
+class _TraceTree:
+    """The tree of one trace. Without recursion: a file may nest deeper than Python does."""
+
+    def __init__(self, spans: Sequence[FileSpan]) -> None:
+        self._spans = spans
+        self._ids = {span.span_id for span in spans}
+        self._placed: set[int] = set()
+        self._children: defaultdict[str, list[FileSpan]] = defaultdict(list)
+        for span in spans:
+            if span.parent_id:
+                self._children[span.parent_id].append(span)
+
+    def build(self) -> Tree:
+        tops = [span for span in self._spans if span.parent_id not in self._ids]
+        tree = Tree(_header((tops or self._spans)[0]), guide_style="dim", highlight=False)
+        # What is left after the tops are spans whose parents form a circle.
+        for span in (*tops, *self._spans):
+            self._place(_Placement(span, None, tree))
+        return tree
+
+    def _place(self, top: _Placement) -> None:
+        waiting = [top]
+        while waiting:
+            placement = waiting.pop()
+            item = placement.item
+            if isinstance(item, FileEvent):
+                placement.node.add(_label(_EVENTS[item.name](item.attributes)))
+            elif id(item) not in self._placed:
+                self._placed.add(id(item))
+                node = placement.node.add(_label(self._span_parts(item, placement.parent)))
+                waiting += reversed([_Placement(below, item, node) for below in self._below(item)])
+
+    def _below(self, span: FileSpan) -> list[FileSpan | FileEvent]:
+        """Child spans and events, by time: which attempt failed before which wait, which call spent a budget."""
+        events = [event for event in span.events if event.name in _EVENTS]
+        children = self._children[span.span_id] if span.span_id else []
+        return sorted([*events, *children], key=_time_ns)
+
+    def _span_parts(self, span: FileSpan, parent: FileSpan | None) -> list[_Part]:
+        parts = _span_parts(span)
+        if parent is not None and span.service and span.service != parent.service:
+            parts.append((f"[{span.service}]", "dim"))
+        parts.append((_ids(span.attributes, {} if parent is None else parent.attributes), "dim"))
+        if parent is None and span.parent_id:
+            why = "parents form a circle" if span.parent_id in self._ids else "parent not in this file"
+            parts.append((f"({why})", "dim"))
+        return parts
+
+
+def _time_ns(item: FileSpan | FileEvent) -> int:
+    return item.time_ns if isinstance(item, FileEvent) else item.start_ns
+
+
+def _header(span: FileSpan) -> Text:
+    service = ("unknown service", "dim") if not span.service else (span.service, "bold")
+    return _label([service, (f"trace {span.trace_id or 'without id'}", "dim")])
+
+
+def _label(parts: Iterable[_Part]) -> Text:
+    """The pieces with two spaces between; `Text` takes each as it is, without markup."""
+    return Text("  ").join(Text(_printable(text), style=style) for text, style in parts if text)
+
+
+def _printable(text: str) -> str:
+    """No character that would steer a terminal (or that it could not encode), and not too many."""
+    kept = "".join(c if c.isprintable() else " " if c.isspace() else "" for c in text[: _MAX_TEXT + 1])
+    return kept if len(text) <= _MAX_TEXT else f"{kept[:_MAX_TEXT]}..."
+
+
+def _span_parts(span: FileSpan) -> list[_Part]:
+    return [
+        (span.name or "span without name", "bold"),
+        (_duration(span), "cyan"),
+        (_tokens(span.attributes), ""),
+        *_cost_parts(span),
+        (_flow_sums(span.attributes), "green"),
+        ("cancelled" if span.attributes.get(semconv.TRACEMIND_CANCELLED) is True else "", "magenta"),
+        ("closed early" if span.attributes.get(semconv.TRACEMIND_STREAM_CLOSED_EARLY) is True else "", "magenta"),
+        (_error(span), "bold red"),
+    ]
+
+
+_IDS = {semconv.SESSION_ID: "session", semconv.USER_ID: "user", semconv.GEN_AI_CONVERSATION_ID: "conversation"}
+
+
+def _ids(attributes: Mapping[str, Scalar], above: Mapping[str, Scalar]) -> str:
+    """`session s-17, user ada`, where they begin."""
+    begun = {name: attributes[name] for name in _IDS if attributes.get(name) not in (None, above.get(name))}
+    return ", ".join(f"{_IDS[name]} {value}" for name, value in begun.items())
+
+
+def _duration(span: FileSpan) -> str:
+    if not span.start_ns or not span.end_ns:
+        return "duration unknown"
+    return format_duration((span.end_ns - span.start_ns) / 1e9)
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds for a person: `0.42 ms`, `153 ms`, `1.53 s`, `2 min 5 s`."""
+    if seconds < 0.001:
+        return f"{seconds * 1000:.2f} ms"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 59.995:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes:,} min {rest} s"
+
+
+def format_usd(usd: float) -> str:
+    """Dollars with four digits that count: `$0.00045`, `$1.23`, `$0`. A small cost never looks like none."""
+    if usd == 0:
+        return "$0"
+    sign, usd = "-" if usd < 0 else "", abs(usd)
+    if usd < 1e-9:
+        return f"{sign}${usd:.3g}"
+    whole, _, cents = f"{usd:,.{max(2, 3 - math.floor(math.log10(usd)))}f}".partition(".")
+    return f"{sign}${whole}.{cents.rstrip('0').ljust(2, '0')}"
+
+
+def _number(attributes: Mapping[str, Scalar], name: str) -> float | None:
+    value = attributes.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def _count(attributes: Mapping[str, Scalar], name: str) -> str:
+    value = _number(attributes, name)
+    return "" if value is None else f"{value:,.0f}"
+
+
+def _tokens(attributes: Mapping[str, Scalar]) -> str:
+    """`1,000 in (200 cached) / 500 out (64 reasoning)`, as far as it was reported."""
+    sides = (
+        _side(
+            attributes,
+            semconv.GEN_AI_USAGE_INPUT_TOKENS,
+            "in",
+            (
+                (semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, "cached"),
+                (semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS, "written to cache"),
+            ),
+        ),
+        _side(
+            attributes,
+            semconv.GEN_AI_USAGE_OUTPUT_TOKENS,
+            "out",
+            ((semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS, "reasoning"),),
+        ),
+    )
+    shown = " / ".join(filter(None, sides))
+    return f"{shown} (estimated)" if shown and attributes.get(semconv.TRACEMIND_USAGE_ESTIMATED) is True else shown
+
+
+def _side(attributes: Mapping[str, Scalar], name: str, word: str, subsets: Sequence[tuple[str, str]]) -> str:
+    total = _count(attributes, name)
+    if not total:
+        return ""
+    parts = [f"{count} {what}" for name, what in subsets if (count := _count(attributes, name)) not in ("", "0")]
+    return f"{total} {word} ({', '.join(parts)})" if parts else f"{total} {word}"
+
+
+def _cost_parts(span: FileSpan) -> list[_Part]:
+    cost = _number(span.attributes, semconv.TRACEMIND_COST_USD)
+    if cost is None:
+        cost = _number(span.attributes, semconv.GEN_AI_USAGE_COST)
+    if cost is None:
+        cost = _number(span.attributes, semconv.GEN_AI_USAGE_COST_AMOUNT)
+    if cost is not None:
+        return [(format_usd(cost), "green")]
+    return [("price unknown", "yellow")] if _is_successful_call(span) else []
+
+
+def _is_successful_call(span: FileSpan) -> bool:
+    has_model = semconv.GEN_AI_REQUEST_MODEL in span.attributes
+    is_call = has_model and span.attributes.get(semconv.GEN_AI_OPERATION_NAME, "") in _MODEL_OPERATIONS
+    return is_call and not _error(span) and span.attributes.get(semconv.TRACEMIND_CANCELLED) is not True
+
+
+def _flow_sums(attributes: Mapping[str, Scalar]) -> str:
+    """`3 calls, 2 retries, 1,000 in / 500 out, $0.00045 in all`; empty for what is no flow."""
+    calls = _count(attributes, semconv.TRACEMIND_FLOW_LLM_CALLS)
+    if not calls:
+        return ""
+    retries = _count(attributes, semconv.TRACEMIND_FLOW_RETRIES) or "0"
+    tokens_in = _count(attributes, semconv.TRACEMIND_FLOW_INPUT_TOKENS) or "0"
+    tokens_out = _count(attributes, semconv.TRACEMIND_FLOW_OUTPUT_TOKENS) or "0"
+    cost = _number(attributes, semconv.TRACEMIND_FLOW_COST_USD)
+    sums = [_plural(calls, "call"), _plural(retries, "retry"), f"{tokens_in} in / {tokens_out} out"]
+    return f"{', '.join(sums if cost is None else [*sums, format_usd(cost)])} in all"
+
+
+def _plural(count: str, word: str) -> str:
+    return f"{count} {word}" if count == "1" else f"{count} {word.removesuffix('y')}{'ies' if word[-1] == 'y' else 's'}"
+
+
+def _error(span: FileSpan) -> str:
+    """`ERROR 503: HTTP 503: scripted`; empty where nothing failed."""
+    error_type = str(span.attributes.get(semconv.ERROR_TYPE, ""))
+    if not span.is_error and not error_type:
+        return ""
+    said = span.status_message if span.status_message != error_type else ""
+    return ": ".join(filter(None, (f"ERROR {error_type}".strip(), said)))
+
+
+def _retry_parts(attributes: Mapping[str, Scalar]) -> list[_Part]:
+    """`retry 1/3 rate_limit (429), waited 0.2 s`: a failed attempt, of how many, why, and the wait after it."""
+    attempt = _count(attributes, semconv.TRACEMIND_RETRY_ATTEMPT) or "?"
+    attempts = _count(attributes, semconv.TRACEMIND_RETRY_MAX_ATTEMPTS) or "?"
+    reason = str(attributes.get(semconv.TRACEMIND_RETRY_REASON, "unknown reason"))
+    detail = str(attributes.get(semconv.HTTP_RESPONSE_STATUS_CODE, attributes.get(semconv.ERROR_TYPE, reason)))
+    delay_s = _number(attributes, semconv.TRACEMIND_RETRY_DELAY_S)
+    why = reason if detail == reason else f"{reason} ({detail})"
+    waited = "" if delay_s is None else f", waited {delay_s:.3g} s"
+    return [(f"retry {attempt}/{attempts} {why}{waited}", "yellow")]
+
+
+def _budget_parts(attributes: Mapping[str, Scalar]) -> list[_Part]:
+    """`budget research: 80 % of $1.00 reached, $0.85 spent`."""
+    name = attributes.get(semconv.TRACEMIND_BUDGET_NAME)
+    budget = f"budget {name}" if isinstance(name, str) and name != "budget" else "budget"
+    is_money = attributes.get(semconv.TRACEMIND_BUDGET_KIND) == "cost_usd"
+    fraction = _number(attributes, semconv.TRACEMIND_BUDGET_FRACTION)
+    reached = "?" if fraction is None else f"{fraction * 100:.0f} %"
+    limit, spent = (
+        _amount(_number(attributes, name), is_money=is_money)
+        for name in (semconv.TRACEMIND_BUDGET_LIMIT, semconv.TRACEMIND_BUDGET_SPENT)
+    )
+    unit = "" if is_money else " tokens" if attributes.get(semconv.TRACEMIND_BUDGET_KIND) == "tokens" else " calls"
+    return [(f"{budget}: {reached} of {limit}{unit} reached, {spent} spent", "yellow")]
+
+
+def _amount(value: float | None, *, is_money: bool) -> str:
+    if value is None:
+        return "?"
+    return format_usd(value) if is_money else f"{value:,.0f}"
+
+
+_EVENTS = {semconv.RETRY_EVENT: _retry_parts, semconv.BUDGET_EVENT: _budget_parts}

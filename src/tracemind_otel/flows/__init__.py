@@ -1,0 +1,1 @@
+"""What surrounds model calls: sums, correlation and budgets. No OpenTelemetry."""

@@ -1,0 +1,309 @@
+"""Who and what the calls are made for: set once, found by everything below.
+
+Kept in a context variable, so that they follow `asyncio` tasks and `asyncio.to_thread` by themselves, and other
+threads by `carry_context`; a forked process begins without.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import inspect
+import logging
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from .._base.fork import in_forked_child
+from .._base.once import Once, report_fault
+from ..errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+MAX_LENGTH = 256
+"""Characters of one id or tag: what is longer is no id, and would not fit into a baggage header."""
+
+MAX_TAGS = 64
+"""Tags of one setting: they stand on every span below."""
+
+_JOINERS = "\u200c\u200d"
+"""Invisible, and part of words in several scripts, and of emoji."""
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ids:
+    """What is known; `None` for what is not."""
+
+    flow_id: str | None = None
+    """The run of a flow, as the caller numbers it."""
+    session_id: str | None = None
+    """A visit of a user (`session.id`)."""
+    conversation_id: str | None = None
+    """A conversation, where the provider or the application keeps one (`gen_ai.conversation.id`)."""
+    user_id: str | None = None
+    """The user (`user.id`)."""
+    tags: tuple[str, ...] = ()
+    """Words to search by."""
+
+    def below(self, outer: Ids) -> Ids:
+        """These inside others: what is set here wins, and tags are added to the outer ones."""
+        if outer is NO_IDS:
+            return self
+        return Ids(
+            flow_id=self.flow_id or outer.flow_id,
+            session_id=self.session_id or outer.session_id,
+            conversation_id=self.conversation_id or outer.conversation_id,
+            user_id=self.user_id or outer.user_id,
+            tags=tuple(dict.fromkeys((*outer.tags, *self.tags))),
+        )
+
+
+NO_IDS = Ids()
+
+_current: contextvars.ContextVar[Ids] = contextvars.ContextVar("tracemind_ids", default=NO_IDS)
+
+
+def current_ids() -> Ids:
+    """What was set around here; `NO_IDS` where nothing was."""
+    return _current.get()
+
+
+def enter_ids(ids: Ids) -> contextvars.Token[Ids]:
+    """Set these inside the ones that hold here, until the token is used."""
+    return _current.set(ids.below(_current.get()))
+
+
+in_forked_child(lambda: _current.set(NO_IDS))
+
+
+_hide: Callable[[], AbstractContextManager[object]] = nullcontext
+
+
+def hide_ids_with(hide: Callable[[], AbstractContextManager[object]]) -> None:
+    """Whoever lets the ids go along with requests says how to keep them at home."""
+    global _hide
+    _hide = hide
+
+
+def hidden_ids() -> AbstractContextManager[object]:
+    """A block in which no request carries the ids: they are no business of a model's provider."""
+    return _hide()
+
+
+def checked_ids(
+    *,
+    flow_id: object = None,
+    session_id: object = None,
+    conversation_id: object = None,
+    user_id: object = None,
+    tags: object = (),
+) -> Ids:
+    """Ids from what a user gave.
+
+    Raises:
+        ConfigError: an id or a tag is no text, empty, longer than 256 characters or unprintable; the message names it.
+    """
+    ids = Ids(
+        flow_id=_id("flow_id", flow_id),
+        session_id=_id("session_id", session_id),
+        conversation_id=_id("conversation_id", conversation_id),
+        user_id=_id("user_id", user_id),
+        tags=_tags("tags", tags),
+    )
+    return NO_IDS if ids == NO_IDS else ids
+
+
+def usable_ids(who: str, values: Mapping[str, object]) -> Ids:
+    """Ids from what comes with the data: what is no id is left out, and the log says so once.
+
+    Args:
+        who: what sets them, for the log.
+        values: as `checked_ids` takes them.
+    """
+    ids = NO_IDS
+    for field, check in _one_by_one(values):
+        try:
+            ids = check().below(ids)
+        except ConfigError as error:
+            level = logging.WARNING if LEFT_OUT.is_new(who, field) else logging.DEBUG
+            log.log(level, "%s: %s; it is left out", who, error)
+    return ids
+
+
+LEFT_OUT = Once()
+"""What was logged as unusable."""
+
+
+def _one_by_one(values: Mapping[str, object]) -> Iterator[tuple[str, Callable[[], Ids]]]:
+    """Each id, and each tag, so that an unusable one does not cost the others."""
+    for field, value in values.items():
+        if field == "tags" and isinstance(value, list | tuple):
+            for index, tag in enumerate(cast("Sequence[object]", value)):
+                yield field, functools.partial(_with_tag, index, tag)
+        else:
+            yield field, functools.partial(checked_ids, **{field: value})
+
+
+def _with_tag(index: int, tag: object) -> Ids:
+    if index >= MAX_TAGS:
+        raise ConfigError(f"tags has more than {MAX_TAGS} texts")
+    return Ids(tags=(_usable(f"tags[{index}]", _text(f"tags[{index}]", tag)),))
+
+
+def refuse_wrong_kinds(values: Mapping[str, object]) -> None:
+    """What is no text was never meant as an id: a mistake of the code, and not of the data.
+
+    Raises:
+        ConfigError: the message names it.
+    """
+    for field, value in values.items():
+        if field == "tags":
+            _texts(field, value)
+        elif value is not None:
+            _text(field, value)
+
+
+def _id(field: str, value: object) -> str | None:
+    return None if value is None else _usable(field, _text(field, value))
+
+
+def _tags(field: str, values: object) -> tuple[str, ...]:
+    texts = _texts(field, values)
+    if len(texts) > MAX_TAGS:
+        raise ConfigError(f"{field} has {len(texts)} texts; it may have {MAX_TAGS}")
+    return tuple(dict.fromkeys(_usable(f"{field}[{index}]", text) for index, text in enumerate(texts)))
+
+
+def _text(field: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{field} is {type(value).__name__}; it must be a text")
+    return value
+
+
+def _texts(field: str, values: object) -> list[str]:
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise ConfigError(f"{field} is {type(values).__name__}; it must be a list of texts")
+    return [_text(f"{field}[{index}]", value) for index, value in enumerate(cast("Sequence[object]", values))]
+
+
+def _usable(field: str, text: str) -> str:
+    if not 0 < len(text) <= MAX_LENGTH:
+        raise ConfigError(f"{field} has {len(text)} characters; it must have 1 to {MAX_LENGTH}")
+    if not (text.isprintable() or all(map(_is_printable, text))):
+        raise ConfigError(f"{field} has characters that cannot be printed, a line break perhaps")
+    return text
+
+
+def _is_printable(character: str) -> bool:
+    return character in _JOINERS or unicodedata.category(character) not in _UNPRINTABLE
+
+
+IdSource = str | Callable[..., str | None]
+"""An id, or a function that gets the arguments of the call and returns it."""
+
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """An argument that the caller of a function may leave out."""
+
+    name: str
+    """Its name."""
+    position: int
+    """Its place among the arguments; beyond all of them for one that has only its name."""
+    value: object
+    """What the function takes instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdFunction:
+    """A function that makes an id of the arguments of a call."""
+
+    function: Callable[..., str | None]
+    """The user's."""
+    takes: frozenset[str] | None
+    """By which names it can be given something; `None` for any."""
+    defaults: tuple[Default, ...] = ()
+    """What the decorated function takes where its caller leaves it out, as far as this one can take it."""
+
+    @classmethod
+    def of(cls, field: str, function: Callable[..., str | None]) -> IdFunction:
+        """The function of a user's.
+
+        Raises:
+            ConfigError: it has to be waited for.
+        """
+        if inspect.iscoroutinefunction(function):
+            raise ConfigError(f"{field} is a coroutine function; a flow begins without waiting: pass a plain one")
+        try:
+            parameters = inspect.signature(function).parameters.values()
+        except (TypeError, ValueError):  # one in C that has none
+            return cls(function, frozenset())
+        takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
+        return cls(
+            function, None if takes_any else frozenset(each.name for each in parameters if each.kind in _BY_NAME)
+        )
+
+    def beside(self, signature: inspect.Signature) -> IdFunction:
+        """The same, for a decorated function of that signature."""
+        defaults = (
+            Default(each.name, position if each.kind is each.POSITIONAL_OR_KEYWORD else sys.maxsize, each.default)
+            for position, each in enumerate(signature.parameters.values())
+            if each.kind in _BY_NAME and each.default is not each.empty
+        )
+        return replace(self, defaults=tuple(each for each in defaults if self.takes is None or each.name in self.takes))
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """The id for the arguments of a call, defaults included."""
+        if not self.defaults:
+            return self.function(*args, **kwargs)
+        left_out = {
+            each.name: each.value for each in self.defaults if each.position >= len(args) and each.name not in kwargs
+        }
+        return self.function(*args, **kwargs, **left_out)
+
+
+@dataclass(frozen=True, slots=True)
+class IdSources:
+    """Where the ids of a flow come from."""
+
+    fixed: Ids = NO_IDS
+    """Those that are the same for every run."""
+    called: tuple[tuple[str, IdFunction], ...] = ()
+    """Those that depend on the arguments."""
+
+    @classmethod
+    def of(cls, tags: Sequence[str], **sources: IdSource | None) -> IdSources:
+        """Sort what a user gave.
+
+        Raises:
+            ConfigError: an id is of the wrong kind or size.
+        """
+        called = tuple((name, IdFunction.of(name, source)) for name, source in sources.items() if callable(source))
+        fixed = checked_ids(**{name: source for name, source in sources.items() if not callable(source)}, tags=tags)
+        return cls(fixed, called)
+
+    def beside(self, signature: inspect.Signature) -> IdSources:
+        """The same, for a decorated function of that signature."""
+        return replace(self, called=tuple((name, source.beside(signature)) for name, source in self.called))
+
+    def of_call(self, flow: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ids:
+        """The ids of one run of the flow; one that cannot be had is left out, and the log says so once a flow."""
+        ids = self.fixed
+        for name, source in self.called:
+            try:
+                value = source(args, kwargs)
+            except Exception:
+                report_fault(log, f"@flow {flow}", name, is_users=True)
+            else:
+                ids = usable_ids(f"@flow {flow}", {name: value}).below(ids)
+        return ids
+
+
+NO_SOURCES = IdSources()

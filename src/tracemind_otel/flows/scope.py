@@ -1,0 +1,103 @@
+"""A flow without its span: the sums, the ids and the budget of everything below. No OpenTelemetry here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextvars import Token
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._base.context import restore
+from .budget import Budget, current_budget, enter_budget
+from .budget.limits import BudgetLimits, BudgetThreshold
+from .correlation import NO_IDS, NO_SOURCES, Ids, IdSources, enter_ids
+from .totals import NO_ATTRIBUTES, AttributeValue, FlowScope, current_flow, enter_flow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlowPlan:
+    """What each run of one flow has."""
+
+    attributes: Mapping[str, AttributeValue] = field(default_factory=lambda: NO_ATTRIBUTES)
+    """What the user said of it; some of it may go on metrics."""
+    ids: IdSources = NO_SOURCES
+    """Ids of everything below."""
+    limits: BudgetLimits | None = None
+    """What everything below may cost."""
+
+    def ids_of(self, flow: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ids:
+        """The ids of a run of that flow with these arguments."""
+        return NO_IDS if self.ids is NO_SOURCES else self.ids.of_call(flow, args, kwargs)
+
+
+def flow_context(
+    name: str, plan: FlowPlan, ids: Ids, on_threshold: Callable[[BudgetThreshold], None] | None = None
+) -> FlowContext:
+    """A new run of a flow, nested in the flow and the budget that hold here."""
+    is_plain = ids is NO_IDS and plan.limits is None
+    return FlowContext(name, plan) if is_plain else _RichFlowContext(name, plan, ids, on_threshold)
+
+
+class NoRun:
+    """A run that leaves no trace."""
+
+    __slots__ = ()
+
+    def enter(self) -> None: ...
+
+    def leave(self) -> None: ...
+
+    def item(self, value: object) -> None: ...
+
+    def end(self, exc: BaseException | None, result: object = None) -> None: ...
+
+    def close(self) -> None: ...
+
+
+NO_RUN = NoRun()
+
+
+class FlowContext(NoRun):
+    """A run of which nothing but the sums is kept."""
+
+    __slots__ = ("_token", "scope")
+
+    def __init__(self, name: str, plan: FlowPlan) -> None:
+        self.scope = FlowScope(name, plan.attributes, current_flow())
+        self._token: Token[Any] | None = None
+
+    def enter(self) -> None:
+        self._token = enter_flow(self.scope)
+
+    def leave(self) -> None:
+        if self._token is not None:
+            restore(self._token)
+
+
+class _RichFlowContext(FlowContext):
+    """A run with ids and a budget."""
+
+    __slots__ = ("_budget", "_ids", "_tokens")
+
+    def __init__(
+        self, name: str, plan: FlowPlan, ids: Ids, on_threshold: Callable[[BudgetThreshold], None] | None
+    ) -> None:
+        super().__init__(name, plan)
+        self._ids = ids
+        self._budget: Budget | None = None
+        if plan.limits is not None:
+            self._budget = Budget(plan.limits, name=name, parent=current_budget(), on_threshold=on_threshold)
+        self._tokens: list[Token[Any]] = []
+
+    def enter(self) -> None:
+        super().enter()
+        self._tokens = []
+        if self._ids is not NO_IDS:
+            self._tokens.append(enter_ids(self._ids))
+        if self._budget is not None:
+            self._tokens.append(enter_budget(self._budget))
+
+    def leave(self) -> None:
+        for token in self._tokens:
+            restore(token)
+        super().leave()

@@ -1,0 +1,169 @@
+"""The ids of a flow in OpenTelemetry: attributes of spans, entries of W3C baggage, and a `with` that sets them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from urllib.parse import quote_plus
+
+from opentelemetry import baggage as otel_baggage
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+
+from .._base.context import Block, Entries
+from .._base.fork import in_forked_child
+from ..flows.correlation import Ids, current_ids, enter_ids, hide_ids_with, refuse_wrong_kinds, usable_ids
+from . import semconv
+from .attached import Attached
+
+IdAttributes = Mapping[str, str | tuple[str, ...]]
+
+FIELDS: Mapping[str, str] = {
+    semconv.TRACEMIND_FLOW_ID: "flow_id",
+    semconv.SESSION_ID: "session_id",
+    semconv.GEN_AI_CONVERSATION_ID: "conversation_id",
+    semconv.USER_ID: "user_id",
+}
+"""Attributes, and keys of baggage, and the fields of `Ids` that they hold."""
+
+
+_GO_ALONG = otel_context.create_key("tracemind-ids-in-baggage")
+"""In a context where somebody asked for the ids to go along: others use some of these names too."""
+_BAGGAGE_KEYS = {*FIELDS, semconv.TRACEMIND_TAGS}
+_MAX_TAGS_LENGTH = 4000
+"""Characters of the tags in baggage: OpenTelemetry drops an entry of more than 4,096."""
+
+
+@lru_cache(maxsize=256)
+def id_attributes(ids: Ids) -> IdAttributes:
+    """The attributes of a span with these ids; what is not known has none."""
+    attributes: dict[str, str | tuple[str, ...]] = {
+        name: value for name, field in FIELDS.items() if (value := getattr(ids, field)) is not None
+    }
+    if ids.tags:
+        attributes[semconv.TRACEMIND_TAGS] = ids.tags
+    return attributes
+
+
+def with_baggage(ids: Ids, context: Context) -> Context:
+    """A context whose baggage has these ids, the tags as a JSON list, before whatever else is in it.
+
+    A header that gets too long loses what comes last (W3C Baggage, "Limits").
+    """
+    own = {name: value if isinstance(value, str) else _tags_text(value) for name, value in id_attributes(ids).items()}
+    entries = own | {name: value for name, value in otel_baggage.get_all(context).items() if name not in own}
+    context = otel_context.set_value(_GO_ALONG, True, otel_baggage.clear(context))
+    for name, value in entries.items():
+        context = otel_baggage.set_baggage(name, value, context)
+    return context
+
+
+def _tags_text(tags: tuple[str, ...]) -> str:
+    """As many of them as one entry may hold; without spaces, which not every reader takes as they are written."""
+    while True:
+        text = json.dumps(tags, ensure_ascii=False, separators=(",", ":"))
+        if len(quote_plus(text)) <= _MAX_TAGS_LENGTH:
+            return text
+        tags = tags[:-1]
+
+
+def with_same_baggage(ids: Ids, context: Context) -> Context:
+    """The context with these ids in its baggage, if somebody asked for that: they follow the ones that hold."""
+    return with_baggage(ids, context) if ids_go_along(context) else context
+
+
+def ids_go_along(context: Context) -> bool:
+    """Whether somebody asked for the ids to go along from here."""
+    return otel_context.get_value(_GO_ALONG, context) is True
+
+
+def without_baggage(context: Context) -> Context:
+    """The context without ids in its baggage, whoever put them there."""
+    for name in otel_baggage.get_all(context).keys() & _BAGGAGE_KEYS:
+        context = otel_baggage.remove_baggage(name, context)
+    return context
+
+
+_AS_IT_IS = nullcontext()
+
+
+def _without_baggage_here() -> AbstractContextManager[object]:
+    context = otel_context.get_current()
+    if not otel_baggage.get_all(context) and not ids_go_along(context):
+        return _AS_IT_IS
+    return Attached(_at_home(context))
+
+
+def _at_home(context: Context) -> Context:
+    """The context where no id goes along, nor will one that is set in it."""
+    return otel_context.set_value(_GO_ALONG, False, without_baggage(context))
+
+
+hide_ids_with(_without_baggage_here)
+in_forked_child(lambda: otel_context.attach(_at_home(otel_context.get_current())))
+
+
+class using_attributes(Block[None]):  # noqa: N801  a function to whoever uses it
+    """Set ids once, for every span and log in a `with` block: those of model calls, of flows and of other libraries.
+
+    Inside another one the inner ids win, and tags are added. They go along in tasks and `asyncio.to_thread`, in other
+    threads by `carry_context`, and to other processes by `inject_context`.
+
+    Args:
+        flow_id: `tracemind.flow.id`, the run of a flow as you number it.
+        session_id: `session.id`.
+        conversation_id: `gen_ai.conversation.id`.
+        user_id: `user.id`.
+        tags: `tracemind.tags`, words to search by.
+        baggage: put them into the W3C baggage too, with those that hold already, so that every instrumented HTTP
+            client sends them along. The requests of model calls never carry them.
+
+    An id of `None` is not set. One that is empty, longer than 256 characters or unprintable comes from the data, so it
+    is left out and the log says so: a strange session is no reason to fail.
+
+    Raises:
+        ConfigError: an id is no text; the message names it.
+
+    Example:
+        >>> with using_attributes(session_id="s-17", tags=["beta"]):
+        ...     pass
+    """
+
+    __slots__ = ("_entries", "_ids", "_is_baggage")
+
+    def __init__(
+        self,
+        *,
+        flow_id: str | None = None,
+        session_id: str | None = None,
+        conversation_id: str | None = None,
+        user_id: str | None = None,
+        tags: Sequence[str] = (),
+        baggage: bool = False,
+    ) -> None:
+        values: dict[str, object] = {
+            "flow_id": flow_id,
+            "session_id": session_id,
+            "conversation_id": conversation_id,
+            "user_id": user_id,
+            "tags": tags,
+        }
+        refuse_wrong_kinds(values)
+        self._ids = usable_ids("using_attributes", values)
+        self._is_baggage = baggage
+        self._entries = Entries()
+
+    def _enter(self) -> None:
+        token = enter_ids(self._ids)
+        context = otel_context.get_current()
+        put = with_baggage if self._is_baggage else with_same_baggage
+        changed = put(current_ids(), context)
+        if changed is context:
+            self._entries.add(token)
+        else:
+            self._entries.add(token, otel_context.attach(changed))
+
+    def _leave(self, exc: BaseException | None) -> None:
+        self._entries.leave()

@@ -1,0 +1,123 @@
+"""Budgets in OpenTelemetry: a context manager, and a span event for each threshold that is reached."""
+
+from __future__ import annotations
+
+from contextvars import Token
+from functools import partial
+
+from opentelemetry.trace import Span, get_current_span
+
+from .._base.context import Block, restore
+from ..errors import ConfigError
+from ..flows.budget import Budget, current_budget, enter_budget
+from ..flows.budget.limits import BudgetLimits, BudgetSpent, BudgetThreshold, OnUnknownPrice
+from . import semconv
+
+
+def checked_limits(
+    *,
+    max_cost_usd: float | None = None,
+    max_tokens: int | None = None,
+    max_llm_calls: int | None = None,
+    on_unknown_price: OnUnknownPrice = "refuse",
+) -> BudgetLimits | None:
+    """The limits, or `None` where nothing is limited.
+
+    Raises:
+        ConfigError: a limit is no number of zero or more, or the policy is unknown.
+    """
+    limits = BudgetLimits(
+        max_cost_usd=max_cost_usd,
+        max_tokens=max_tokens,
+        max_llm_calls=max_llm_calls,
+        on_unknown_price=on_unknown_price,
+    )
+    return None if limits.is_none else limits
+
+
+def add_budget_event(span: Span, threshold: BudgetThreshold) -> None:
+    """Tell a span that a threshold was reached."""
+    if span.is_recording():
+        span.add_event(
+            semconv.BUDGET_EVENT,
+            {
+                semconv.TRACEMIND_BUDGET_NAME: threshold.budget,
+                semconv.TRACEMIND_BUDGET_KIND: threshold.kind,
+                # Of one type whatever is limited: a backend may refuse a field that changes its type.
+                semconv.TRACEMIND_BUDGET_LIMIT: float(threshold.limit),
+                semconv.TRACEMIND_BUDGET_SPENT: float(threshold.spent),
+                semconv.TRACEMIND_BUDGET_FRACTION: threshold.fraction,
+            },
+        )
+
+
+class budget(Block["budget"]):  # noqa: N801  a function to whoever uses it
+    """Limit what the model calls in a `with` block may cost, all of them together.
+
+    The limits are those of `@flow(max_cost_usd=...)`; the events `tracemind.budget` go to the span that is current
+    where the block begins. A call that would go over a limit is not sent, and fails with a `BudgetExceededError`.
+
+    Args:
+        max_cost_usd: USD.
+        max_tokens: input and output tokens.
+        max_llm_calls: model calls, however they end.
+        on_unknown_price: under `max_cost_usd`, what becomes of a call whose price is unknown: `refuse` it (default),
+            or count it as `zero` and warn.
+        name: what is limited, for messages.
+
+    Raises:
+        ConfigError: no limit is given, or one is no number of zero or more.
+
+    Example:
+        >>> with budget(max_llm_calls=10) as spending:
+        ...     spending.spent.llm_calls
+        0
+    """
+
+    __slots__ = ("_budget", "_limits", "_name", "_token")
+
+    def __init__(
+        self,
+        *,
+        max_cost_usd: float | None = None,
+        max_tokens: int | None = None,
+        max_llm_calls: int | None = None,
+        on_unknown_price: OnUnknownPrice = "refuse",
+        name: str = "budget",
+    ) -> None:
+        limits = checked_limits(
+            max_cost_usd=max_cost_usd,
+            max_tokens=max_tokens,
+            max_llm_calls=max_llm_calls,
+            on_unknown_price=on_unknown_price,
+        )
+        if limits is None:
+            raise ConfigError("budget() limits nothing; pass max_cost_usd, max_tokens or max_llm_calls")
+        self._limits = limits
+        self._name = name
+        self._budget: Budget | None = None
+        self._token: Token[Budget | None] | None = None
+
+    @property
+    def spent(self) -> BudgetSpent:
+        """What was spent so far by the attempts that have ended.
+
+        Raises:
+            RuntimeError: the block has not begun.
+        """
+        if self._budget is None:
+            raise RuntimeError("nothing is spent yet: the budget's `with` block has not begun")
+        return self._budget.spent
+
+    def _enter(self) -> budget:
+        if self._token is not None:
+            raise RuntimeError("this budget(...) is in use; make one for each block")
+        on_threshold = partial(add_budget_event, get_current_span())
+        self._budget = Budget(self._limits, name=self._name, parent=current_budget(), on_threshold=on_threshold)
+        self._token = enter_budget(self._budget)
+        return self
+
+    def _leave(self, exc: BaseException | None) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            restore(token)

@@ -1,0 +1,235 @@
+"""Arguments and results as JSON, where somebody asked to have them recorded.
+
+What looks like a secret is taken out first, then what is too long is cut, and what is left is valid JSON. No `repr`
+or `str` of an object is ever called: it could be slow, fail, or tell more than it should.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import itertools
+import json
+import math
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, cast
+from uuid import UUID
+
+from .redaction import REDACTED, is_secret_name, without_secrets
+
+LIMIT = 4096
+"""Characters of one attribute."""
+
+_MAX_DEPTH = 8
+_MAX_BITS = 1024
+
+
+def as_json(value: object, *, limit: int = LIMIT) -> str:
+    """A value as JSON of at most `limit` characters, whatever it is.
+
+    Args:
+        value: anything; objects other than plain values, dataclasses and models of pydantic are named by class.
+        limit: characters, 64 at least.
+    """
+    for shape in _SHAPES:
+        try:
+            text = _dumps(_Writer(shape, limit).plain(value, 0))
+        except _TooLongError:
+            continue
+        if len(text) <= limit:
+            return text
+    return _dumps({"truncated": True, "type": _class_name(value)[: limit - 48]})
+
+
+def arguments_json(
+    signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any], *, limit: int = LIMIT
+) -> str | None:
+    """The arguments of a call by name, without `self` and `cls`; `None` where they do not fit the signature."""
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError:
+        return None
+    first = next(iter(signature.parameters), None)
+    return as_json(
+        {name: value for name, value in bound.arguments.items() if (name, first) not in _RECEIVERS}, limit=limit
+    )
+
+
+_RECEIVERS = {("self", "self"), ("cls", "cls")}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Shape:
+    """How much of a value is shown."""
+
+    text: int
+    """Characters of a text."""
+    items: int
+    """Items of a container."""
+    nodes: int
+    """Values in all."""
+
+
+_SHAPES = (
+    _Shape(text=2000, items=100, nodes=1000),
+    _Shape(text=500, items=20, nodes=200),
+    _Shape(text=100, items=5, nodes=50),
+    _Shape(text=30, items=2, nodes=12),
+)
+
+
+class _TooLongError(Exception):
+    """More characters than fit: what comes after them need not be looked at."""
+
+
+def _dumps(plain: object) -> str:
+    """JSON that any exporter can encode: half a surrogate pair is written as its escape."""
+    text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class _Writer:
+    """Turns a value into what JSON can hold, in a shape. Kinds are asked of the type: an object may lie, or fail."""
+
+    def __init__(self, shape: _Shape, limit: int) -> None:
+        self._shape = shape
+        self._nodes_left = shape.nodes
+        self._characters_left = limit
+        self._around: set[int] = set()
+
+    def plain(self, value: object, depth: int) -> object:
+        self._nodes_left -= 1
+        kind = type(value)
+        if value is None or kind is bool:
+            return value
+        if kind is str:
+            return self._text(cast("str", value))
+        if depth > _MAX_DEPTH or id(value) in self._around or self._nodes_left < 0:
+            return "…"
+        self._around.add(id(value))
+        try:
+            return self._other(value, kind, depth)
+        except _TooLongError:
+            raise
+        except Exception:
+            # A property, or a container that another thread changes: the attribute is not worth the call.
+            return f"<{_class_name(value)}: not shown>"
+        finally:
+            self._around.discard(id(value))
+
+    def _other(self, value: Any, kind: Any, depth: int) -> object:
+        if issubclass(kind, enum.Enum):
+            return self.plain(value.value, depth + 1)
+        if issubclass(kind, str):
+            return self._text(str.__str__(value))
+        if issubclass(kind, int | float):
+            return _number(value)
+        if issubclass(kind, bytes | bytearray):
+            return f"<{kind.__name__} of {len(value)}>"
+        if issubclass(kind, date | time | datetime):
+            return value.isoformat()
+        if kind in (Decimal, UUID, timedelta):
+            return str(value)
+        if issubclass(kind, dict):
+            return self._mapping(value.items(), len(value), depth)
+        if issubclass(kind, list | tuple | set | frozenset | deque):
+            return self._sequence(value, getattr(cast("Any", kind), "_fields", None), depth)
+        names = _field_names(kind)
+        if names is None:
+            return f"<{_class_name(value)}>"
+        return self._mapping(((name, _field(value, name, shown)) for name, shown in names), len(names), depth)
+
+    def _sequence(self, items: Collection[object], names: tuple[str, ...] | None, depth: int) -> object:
+        """A named tuple by its names, anything else as a list."""
+        if names is None:
+            return self._items(items, depth)
+        return self._mapping(zip(names, items, strict=False), len(items), depth)
+
+    def _mapping(self, items: Iterable[tuple[object, object]], count: int, depth: int) -> dict[str, object]:
+        shown: dict[str, object] = {}
+        named = [(self._name(key, depth), value) for key, value in itertools.islice(items, self._shape.items)]
+        hides_value = any(name.lower() in _NAME_NAMES and _is_secret_text(value) for name, value in named)
+        for name, value in named:
+            if self._nodes_left <= 0:
+                break
+            hides = is_secret_name(name) or (hides_value and name.lower() in _VALUE_NAMES)
+            shown[self._text(name)] = REDACTED if hides else self.plain(value, depth + 1)
+        if len(shown) < count:
+            shown["…"] = f"{count - len(shown)} more"
+        return shown
+
+    def _name(self, key: object, depth: int) -> str:
+        if type(key) is str:
+            return key
+        return key.decode("latin-1") if type(key) is bytes else _dumps(self.plain(key, depth + 1))
+
+    def _items(self, items: Collection[object], depth: int) -> list[object]:
+        """A list; of a pair of a name and a value, as headers come in, the value may be a secret."""
+        hides = len(items) == 2 and _is_secret_text(next(iter(items)))
+        shown = [
+            REDACTED if hides and index else self.plain(item, depth + 1)
+            for index, item in enumerate(self._while_room(items))
+        ]
+        if len(shown) < len(items):
+            shown.append(f"… {len(items) - len(shown)} more")
+        return shown
+
+    def _while_room(self, items: Iterable[object]) -> Iterator[object]:
+        for item in itertools.islice(items, self._shape.items):
+            if self._nodes_left <= 0:
+                return
+            yield item
+
+    def _text(self, text: str) -> str:
+        shown = without_secrets(text, self._shape.text)
+        self._characters_left -= len(shown)
+        if self._characters_left < 0:
+            raise _TooLongError
+        return shown
+
+
+_NAME_NAMES = ("name", "key", "header")
+_VALUE_NAMES = ("value", "values")
+"""How a header or a variable is written as an object: its name, and then its value."""
+
+
+def _is_secret_text(value: object) -> bool:
+    if type(value) is bytes:
+        return is_secret_name(value.decode("latin-1"))
+    return type(value) is str and is_secret_name(value)
+
+
+def _number(value: int | float) -> object:
+    if isinstance(value, int):
+        value = int(value)
+        return value if value.bit_length() <= _MAX_BITS else f"<int of {value.bit_length()} bits>"
+    value = float(value)
+    return value if math.isfinite(value) else str(value)
+
+
+def _field_names(kind: Any) -> list[tuple[str, bool]] | None:
+    """The fields of a dataclass or of a model of pydantic, and whether they are shown by its `repr`."""
+    if is_dataclass(kind):
+        return [(field.name, field.repr) for field in fields(kind)]
+    model_fields = getattr(kind, "model_fields", None)
+    if not isinstance(model_fields, dict):
+        return None
+    named = cast("dict[str, object]", model_fields)
+    return [(name, getattr(field, "repr", True) is not False) for name, field in named.items()]
+
+
+def _field(value: object, name: str, is_shown: bool) -> object:
+    """From where the object keeps it, if it can be had there: to ask for an attribute may run code."""
+    if not is_shown:
+        return REDACTED
+    kept = getattr(value, "__dict__", {})
+    return kept[name] if name in kept else getattr(value, name, None)
+
+
+def _class_name(value: object) -> str:
+    kind = type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"

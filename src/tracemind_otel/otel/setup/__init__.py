@@ -1,0 +1,1 @@
+"""`configure()` and what it builds. The SDK is imported inside functions."""

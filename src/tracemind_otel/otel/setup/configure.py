@@ -1,0 +1,414 @@
+"""`configure()`: join the OpenTelemetry that is there, or set it up. The SDK is imported inside functions."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import importlib
+import logging
+import os
+import sys
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from opentelemetry import metrics, trace
+
+from ..._base.fork import in_forked_child
+from ...ai.llm.pricing import PriceSource, load_prices, set_prices
+from ...errors import ConfigError
+from ...flows.totals import AttributeValue
+from ...recording.port import Recorder
+from ..current import Providers, meter, use_providers
+from ..recorder import OTelRecorder
+from .aggregation import OwnInstruments
+from .delivery import Ledger, MetricsLedger, OneShot, WatchedExporter, WatchedProcessor
+from .enrichment import enrich
+from .settings import ExportConfig, export_config, histograms_are_delta, lean_instruments_fit, sdk_is_disabled
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricExporter, MetricsData
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import SpanProcessor
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+log = logging.getLogger(__name__)
+
+_INTERRUPTED_WAIT_S = 0.5
+"""Seconds an export gets to return after its waits were cut short."""
+_EXIT_TIMEOUT_S = 3.0
+"""Seconds the end of the process waits for the last export."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Pipeline:
+    """What `configure()` made: nothing of it belongs to anybody else, so all of it may be shut down."""
+
+    tracer_provider: trace.TracerProvider | None = None
+    meter_provider: metrics.MeterProvider | None = None
+    instruments: OwnInstruments | None = None
+    exporters: list[WatchedExporter] = field(default_factory=list[WatchedExporter])
+    ledgers: list[Ledger] = field(default_factory=list[Ledger])
+
+    def add(self, exporter: WatchedExporter, ledger: Ledger) -> None:
+        self.exporters.append(exporter)
+        self.ledgers.append(ledger)
+
+    def with_histograms(self, data: MetricsData) -> MetricsData:
+        return data if self.instruments is None else self.instruments.add_histograms(data)
+
+    @property
+    def providers(self) -> list[Any]:
+        return [provider for provider in (self.tracer_provider, self.meter_provider) if provider is not None]
+
+
+class Telemetry:
+    """What `configure()` returns. A context manager, sync and async, that shuts down at its end.
+
+    In a coroutine use `async with`, `aflush` and `ashutdown`: the others wait in the calling thread.
+    """
+
+    recorder: Recorder
+    """The recorder to give to `run_llm_call`."""
+    tracer_provider: trace.TracerProvider
+    """Makes the spans: the one that was joined, or one that was made here."""
+    meter_provider: metrics.MeterProvider
+    """Makes the metrics, likewise."""
+
+    def __init__(self, *, providers: Providers, pipeline: _Pipeline) -> None:
+        self.tracer_provider = providers.tracer_provider or trace.get_tracer_provider()
+        self.meter_provider = providers.meter_provider or metrics.get_meter_provider()
+        use_providers(providers)
+        self.recorder = OTelRecorder()
+        self._pipeline = pipeline
+        self._is_shut_down = False
+        self._shutdowns = [OneShot("tracemind-shutdown", provider.shutdown) for provider in pipeline.providers]
+        atexit.register(self._at_exit)
+        self._at_end_of_worker = _at_end_of_worker(self._at_exit)
+
+    def flush(self, timeout_s: float = 5.0) -> bool:
+        """Send what is queued now, waiting at most `timeout_s` seconds.
+
+        Returns:
+            Whether all of it arrived. A provider that was joined is flushed by its owner, not here.
+        """
+        failed_before = self._failed()
+        flushes = [OneShot("tracemind-flush", provider.force_flush) for provider in self._pipeline.providers]
+        return _run_all(flushes, timeout_s) and self._failed() <= failed_before
+
+    def shutdown(self, timeout_s: float = _EXIT_TIMEOUT_S) -> bool:
+        """Send what is queued and stop, waiting about `timeout_s` seconds at most; says on stderr what was lost.
+
+        What was joined is left alone. Shutting down twice is harmless.
+
+        Returns:
+            Whether everything arrived.
+        """
+        if not self._is_shut_down:
+            self._is_shut_down = True
+            atexit.unregister(self._at_exit)
+            self._at_end_of_worker()
+            _forget(self)
+            self._stop(timeout_s)
+            self._report_losses()
+        return not self._losses()
+
+    def _stop(self, timeout_s: float) -> None:
+        if not _run_all(self._shutdowns, timeout_s):
+            for exporter in self._pipeline.exporters:
+                exporter.shutdown()
+            _run_all(self._shutdowns, _INTERRUPTED_WAIT_S)
+
+    def _failed(self) -> int:
+        return sum(ledger.failed for ledger in self._pipeline.ledgers)
+
+    def _losses(self) -> list[str]:
+        return [loss for ledger in self._pipeline.ledgers if (loss := ledger.loss())]
+
+    def _report_losses(self) -> None:
+        losses = self._losses()
+        if losses:
+            sys.stderr.write(f"tracemind-otel: lost: {'; '.join(losses)}. Is a Collector running there?\n")
+
+    def _at_exit(self) -> None:
+        self.shutdown(_EXIT_TIMEOUT_S)
+
+    def _flush_at_end_of_worker(self) -> None:
+        flushes = [OneShot("tracemind-flush", provider.force_flush) for provider in self._pipeline.providers]
+        _at_end_of_worker(lambda: _run_all(flushes, _EXIT_TIMEOUT_S))
+
+    async def aflush(self, timeout_s: float = 5.0) -> bool:
+        """`flush`, without blocking the event loop."""
+        return await asyncio.to_thread(self.flush, timeout_s)
+
+    async def ashutdown(self, timeout_s: float = _EXIT_TIMEOUT_S) -> bool:
+        """`shutdown`, without blocking the event loop."""
+        return await asyncio.to_thread(self.shutdown, timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.ashutdown()
+
+
+def _at_end_of_worker(action: Callable[[], object]) -> Callable[[], object]:
+    """A forked worker of `multiprocessing` ends without `atexit`, and has a register of its own.
+
+    Returns:
+        Takes the action back.
+    """
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    if multiprocessing is None or multiprocessing.parent_process() is None:
+        return lambda: None
+    finalizer: Any = importlib.import_module("multiprocessing.util").Finalize(None, action, exitpriority=0)
+    return lambda: finalizer.cancel()
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: the parent's set-up is the parent's. The child may make its own; else it sends by that one.
+
+    What a worker has recorded is sent when it ends. Its sums are its own, as far as the instruments are ours.
+    """
+    global _active
+    inherited, _active = _active, None
+    util: Any = sys.modules.get("multiprocessing.util")
+    if inherited is not None and util is not None:
+        util.register_after_fork(inherited, Telemetry._flush_at_end_of_worker)
+
+
+in_forked_child(_leave_to_parent)
+
+
+def _run_all(calls: Sequence[OneShot], timeout_s: float) -> bool:
+    """Whether all of them finish in that time, side by side."""
+    deadline = time.monotonic() + timeout_s
+    for call in calls:
+        call.tell()
+    return all(call.wait(deadline - time.monotonic()) for call in calls)
+
+
+_active: Telemetry | None = None
+_made_here: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def configure(
+    *,
+    service_name: str | None = None,
+    endpoint: str | None = None,
+    protocol: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    file: str | os.PathLike[str] | None = None,
+    resource: Mapping[str, AttributeValue] | None = None,
+    tracer_provider: trace.TracerProvider | None = None,
+    meter_provider: metrics.MeterProvider | None = None,
+    metric_attributes: Sequence[str] = (),
+    prices: PriceSource | None = None,
+    prices_over_reply: bool = False,
+) -> Telemetry:
+    """Join the OpenTelemetry set-up of this process, or make one from the arguments and the `OTEL_*` variables.
+
+    A provider that is passed, or that is the global one already, is used as it is and never replaced. Otherwise
+    one is made, and made the global one. Importing the SDK takes 0.2 to 0.3 s: call this once, at the start.
+
+    Args:
+        service_name: `service.name`; the default is `OTEL_SERVICE_NAME`.
+        endpoint: base URL of an OTLP receiver, like `http://localhost:4318`, to which `/v1/traces` and
+            `/v1/metrics` are added for HTTP; `http://` means without TLS for gRPC too. The default is
+            `OTEL_EXPORTER_OTLP_ENDPOINT`, else the exporter's own, on this machine.
+        protocol: `http/protobuf` (default) or `grpc`; the default is `OTEL_EXPORTER_OTLP_PROTOCOL`.
+        headers: headers of each export, for authentication; the default is `OTEL_EXPORTER_OTLP_HEADERS`.
+        file: a file to which the spans are appended as OTLP JSON lines. Given alone, nothing goes to the network.
+        resource: attributes of the resource, besides those of `OTEL_RESOURCE_ATTRIBUTES`.
+        tracer_provider: a provider to join.
+        meter_provider: a provider to join.
+        metric_attributes: names of flow attributes that become attributes of the metrics.
+        prices: your own prices, which win over the table: a TOML file or rows (`tracemind_otel.ai.llm.pricing`).
+        prices_over_reply: let `prices` win over a cost that the reply itself names.
+
+    Returns:
+        A handle with `recorder`, `flush`, `shutdown`. It is shut down at exit by itself. A second call before
+        `shutdown` returns the same handle and logs that it was not configured anew.
+
+    Raises:
+        ConfigError: an argument or an environment variable has a value that is not allowed.
+    """
+    global _active
+    if _active is not None:
+        log.warning("configure() was called before: its Telemetry is returned as it is; shut it down first")
+        return _active
+    # Whoever configures will call: better imported here than on the event loop, by the first call.
+    importlib.import_module("tracemind_otel.steps.ai_llm_call")
+    _refuse_wrong_kinds(resource=resource, metric_attributes=metric_attributes)
+    config = export_config(endpoint=endpoint, protocol=protocol, headers=headers, file=file)
+    own_prices = None if prices is None else load_prices(prices)
+    pipeline = _Pipeline()
+    joined = Providers(
+        tracer_provider=tracer_provider or _existing(trace.get_tracer_provider()),
+        meter_provider=meter_provider or _existing(metrics.get_meter_provider()),
+    )
+    if not sdk_is_disabled():
+        _build(pipeline, joined, config, _resource(service_name, resource))
+        _publish(pipeline)
+    # Only now that nothing can go wrong any more: a mistake leaves nothing behind.
+    _warn_of_wrong_port(config)
+    if own_prices is not None:
+        set_prices(own_prices, over_reply=prices_over_reply)
+    enrich(joined.tracer_provider or pipeline.tracer_provider)
+    _active = Telemetry(
+        providers=Providers(
+            tracer_provider=joined.tracer_provider or pipeline.tracer_provider,
+            meter_provider=joined.meter_provider or pipeline.meter_provider,
+            instruments=pipeline.instruments,
+            metric_attributes=tuple(metric_attributes),
+        ),
+        pipeline=pipeline,
+    )
+    return _active
+
+
+def _refuse_wrong_kinds(*, resource: object, metric_attributes: object) -> None:
+    if resource is not None and not isinstance(resource, Mapping):
+        raise ConfigError(f"resource is {type(resource).__name__}; it must be a mapping of attributes")
+    if isinstance(metric_attributes, str) or not isinstance(metric_attributes, Sequence):
+        raise ConfigError(f"metric_attributes is {metric_attributes!r}; it must be a list of names")
+
+
+def _forget(telemetry: Telemetry) -> None:
+    global _active
+    if _active is telemetry:
+        _active = None
+        use_providers(Providers())
+
+
+def _existing(provider: Any) -> Any:
+    """The provider, unless it is the API's placeholder or one that an earlier `configure()` made and shut down."""
+    return None if _is_placeholder(provider) or provider in _made_here else provider
+
+
+def _is_placeholder(provider: object) -> bool:
+    return type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics"))
+
+
+def _warn_of_wrong_port(config: ExportConfig) -> None:
+    protocol = config.protocols["traces"]
+    wrong = {"http/protobuf": ":4317", "grpc": ":4318"}[protocol]
+    if config.endpoint is not None and config.endpoint.endswith(wrong):
+        port = "4317 is usually gRPC's port and 4318 HTTP's"
+        log.warning("endpoint %s with protocol %s: %s", config.destination("traces"), protocol, port)
+
+
+def _resource(service_name: str | None, attributes: Mapping[str, AttributeValue] | None) -> Resource:
+    from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+
+    named = {} if service_name is None else {SERVICE_NAME: service_name}
+    return Resource.create({**(attributes or {}), **named})
+
+
+def _build(pipeline: _Pipeline, joined: Providers, config: ExportConfig, resource: Resource) -> None:
+    """Make what is missing. Somebody who made a tracer provider alone gets no metrics sent to a guessed address."""
+    if joined.tracer_provider is None:
+        _build_traces(pipeline, config, resource)
+    elif config.file is not None:
+        log.warning(
+            "file %s is not written: there is a tracer provider already, and spans go where it sends them", config.file
+        )
+    if joined.meter_provider is not None or "metrics" not in config.signals:
+        return
+    if config.has_endpoint or joined.tracer_provider is None:
+        _build_metrics(pipeline, config, resource)
+    else:
+        log.info("metrics go nowhere: there is a tracer provider but no meter provider, and no endpoint is set")
+
+
+def _build_traces(pipeline: _Pipeline, config: ExportConfig, resource: Resource) -> None:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    exporters: list[tuple[SpanExporter, str]] = []
+    if config.file is not None:
+        exporters.append((_file_exporter(config.file), config.file))
+    if "traces" in config.signals:
+        exporters.append((_span_exporter(config), config.destination("traces")))
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    for exporter, destination in exporters:
+        provider.add_span_processor(_processor(pipeline, exporter, destination))
+    pipeline.tracer_provider = provider
+
+
+def _build_metrics(pipeline: _Pipeline, config: ExportConfig, resource: Resource) -> None:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+    ledger = MetricsLedger(config.destination("metrics"))
+    exporter = WatchedExporter(_metric_exporter(config), ledger, lambda _: 1, pipeline.with_histograms)
+    reader = PeriodicExportingMetricReader(cast("MetricExporter", exporter))
+    provider = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
+    pipeline.add(exporter, ledger)
+    pipeline.meter_provider = provider
+    if lean_instruments_fit():
+        pipeline.instruments = OwnInstruments(meter(provider), delta=histograms_are_delta())
+
+
+def _publish(pipeline: _Pipeline) -> None:
+    """Make what was made the global providers, where there are none: they can be set once in a process."""
+    _made_here.update(pipeline.providers)
+    if pipeline.tracer_provider is not None and _is_placeholder(trace.get_tracer_provider()):
+        trace.set_tracer_provider(pipeline.tracer_provider)
+    if pipeline.meter_provider is not None and _is_placeholder(metrics.get_meter_provider()):
+        metrics.set_meter_provider(pipeline.meter_provider)
+
+
+def _processor(pipeline: _Pipeline, exporter: SpanExporter, destination: str) -> SpanProcessor:
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    ledger = Ledger(destination)
+    watched = WatchedExporter(exporter, ledger)
+    pipeline.add(watched, ledger)
+    return cast("SpanProcessor", WatchedProcessor(BatchSpanProcessor(cast("SpanExporter", watched)), ledger))
+
+
+def _file_exporter(path: str) -> SpanExporter:
+    from opentelemetry.exporter.otlp.json.file.trace_exporter import FileSpanExporter
+
+    try:
+        return FileSpanExporter(path)
+    except OSError as error:
+        raise ConfigError(f"file {path!r} cannot be written: {error.strerror}") from error
+
+
+def _span_exporter(config: ExportConfig) -> SpanExporter:
+    if config.protocols["traces"] == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
+        return GrpcExporter(endpoint=config.signal_endpoint("traces"), headers=_grpc_headers(config))
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+
+    return HttpExporter(endpoint=config.signal_endpoint("traces"), headers=config.headers)
+
+
+def _metric_exporter(config: ExportConfig) -> MetricExporter:
+    if config.protocols["metrics"] == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
+
+        return GrpcExporter(endpoint=config.signal_endpoint("metrics"), headers=_grpc_headers(config))
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
+
+    return HttpExporter(endpoint=config.signal_endpoint("metrics"), headers=config.headers)
+
+
+def _grpc_headers(config: ExportConfig) -> dict[str, str] | None:
+    """gRPC's metadata keys are lower case."""
+    return None if config.headers is None else {name.lower(): value for name, value in config.headers.items()}

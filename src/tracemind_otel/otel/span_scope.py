@@ -1,0 +1,355 @@
+"""One run of a decorated function: a span that is current in its body and ends with it, and what goes with a flow."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+import traceback
+from collections.abc import Mapping
+from contextvars import Token
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+
+from .._base.context import restore
+from .._base.once import report_fault
+from ..flows.correlation import NO_IDS, Ids, current_ids
+from ..flows.scope import NO_RUN, FlowPlan, flow_context
+from ..flows.totals import NO_ATTRIBUTES, AttributeValue, FlowScope, FlowTotals, current_flow
+from . import semconv
+from .attributes import id_attributes, with_same_baggage
+from .budget_scope import add_budget_event
+from .capture import arguments_json, as_json
+from .current import Providers, configured_providers, instruments, nothing_is_recorded, tracer
+from .instruments import Attributes, Histogram
+from .wrapping.body import Run
+
+log = logging.getLogger(__name__)
+
+_NO_SPAN = Context()
+_KEPT_ITEMS = 100
+"""Items of a generator that are kept for its result, where that is asked for."""
+
+
+def _no_attributes() -> Mapping[str, AttributeValue]:
+    return NO_ATTRIBUTES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """What a decorator makes of a function."""
+
+    decorator: str
+    """The decorator's name."""
+    operation: str | None = None
+    """`gen_ai.operation.name`, and the first word of the span's name."""
+    name_attribute: str | None = None
+    """The attribute that holds the name."""
+    fixed: Mapping[str, AttributeValue] = field(default_factory=_no_attributes)
+    """Attributes of every span and measurement of this kind."""
+    metric: str | None = None
+    """The histogram of durations, where the conventions have one."""
+    arguments: str = semconv.TRACEMIND_FUNCTION_ARGUMENTS
+    """The attribute for the arguments."""
+    result: str = semconv.TRACEMIND_FUNCTION_RESULT
+    """The attribute for the result."""
+
+
+FLOW = Kind(
+    decorator="flow",
+    operation=semconv.INVOKE_WORKFLOW,
+    name_attribute=semconv.GEN_AI_WORKFLOW_NAME,
+    metric=semconv.METRIC_WORKFLOW_DURATION,
+)
+AGENT = Kind(
+    decorator="agent",
+    operation=semconv.INVOKE_AGENT,
+    name_attribute=semconv.GEN_AI_AGENT_NAME,
+    metric=semconv.METRIC_AGENT_DURATION,
+)
+TOOL = Kind(
+    decorator="tool",
+    operation=semconv.EXECUTE_TOOL,
+    name_attribute=semconv.GEN_AI_TOOL_NAME,
+    fixed={semconv.GEN_AI_TOOL_TYPE: semconv.TOOL_TYPE_FUNCTION},
+    metric=semconv.METRIC_TOOL_DURATION,
+    arguments=semconv.GEN_AI_TOOL_CALL_ARGUMENTS,
+    result=semconv.GEN_AI_TOOL_CALL_RESULT,
+)
+STEP = Kind(decorator="step")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What each run of one decorated function does, worked out once."""
+
+    kind: Kind
+    """The kind of span."""
+    name: str
+    """The name of the flow, step, tool or agent."""
+    span_name: str
+    """The name of the span."""
+    attributes: Mapping[str, AttributeValue]
+    """Attributes of the span."""
+    metric_attributes: Attributes
+    """Attributes of the duration."""
+    signature: inspect.Signature | None
+    """Names the arguments, where they are captured."""
+    captures_result: bool
+    """Whether the result is captured."""
+
+    @classmethod
+    def of(
+        cls,
+        kind: Kind,
+        name: str,
+        attributes: Mapping[str, AttributeValue],
+        *,
+        signature: inspect.Signature | None = None,
+        captures_result: bool = False,
+    ) -> Plan:
+        """The plan for a name, and the attributes that the user added."""
+        identity = dict(kind.fixed) if kind.name_attribute is None else {kind.name_attribute: name, **kind.fixed}
+        operation = {} if kind.operation is None else {semconv.GEN_AI_OPERATION_NAME: kind.operation}
+        return cls(
+            kind=kind,
+            name=name,
+            span_name=name if kind.operation is None else f"{kind.operation} {name}",
+            attributes={**attributes, **operation, **identity},
+            metric_attributes=identity,
+            signature=signature,
+            captures_result=captures_result,
+        )
+
+
+def start_run(plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+    """Start a run that is a span; where nothing is recorded, or recording fails, it is nothing."""
+    if not nothing_is_recorded():
+        try:
+            return SpanRun(plan, args, kwargs)
+        except Exception:
+            report_fault(log, plan.kind.decorator, "start")
+    return NO_RUN
+
+
+def start_flow(plan: Plan, flow: FlowPlan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+    """Start a run that is a flow; without a span it has yet its sums, its ids and its budget."""
+    ids = flow.ids_of(plan.name, args, kwargs)
+    if not nothing_is_recorded():
+        try:
+            return FlowRun(plan, flow, ids, args, kwargs)
+        except Exception:
+            report_fault(log, plan.kind.decorator, "start")
+    return flow_context(plan.name, flow, ids)
+
+
+class SpanRun:
+    """A run that is a span."""
+
+    __slots__ = ("_around", "_context", "_items", "_plan", "_span", "_started_s", "_token", "_tools")
+
+    def __init__(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], ids: Ids = NO_IDS) -> None:
+        self._plan = plan
+        self._tools = tools = _tools()
+        self._around = current_flow()
+        self._context: Context | None = None
+        self._token: Token[Context] | None = None
+        self._items: list[object] | None = None
+        self._started_s = time.perf_counter()
+        all_ids = current_ids() if ids is NO_IDS else ids.below(current_ids())
+        self._span = span = _start_span(tools.tracer, plan, all_ids)
+        if span.get_span_context().is_valid:
+            context = set_span_in_context(span)
+            self._context = context if ids is NO_IDS else with_same_baggage(all_ids, context)
+        if plan.captures_result and span.is_recording():
+            self._items = []
+        if plan.signature is not None and span.is_recording():
+            self._capture_arguments(plan.signature, args, kwargs)
+
+    def _capture_arguments(self, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        arguments = arguments_json(signature, args, kwargs)
+        if arguments is None:
+            return
+        try:
+            self._span.set_attribute(self._plan.kind.arguments, arguments)
+        except Exception:
+            report_fault(log, type(self._span).__name__, "set_attribute")
+
+    def enter(self) -> None:
+        """Make the span current."""
+        if self._context is not None:
+            self._token = otel_context.attach(self._context)
+
+    def leave(self) -> None:
+        """Make the span current that was."""
+        if self._token is not None:
+            restore(self._token)
+
+    def item(self, value: object) -> None:
+        """Keep what a generator yields, where results are captured."""
+        if self._items is not None and len(self._items) < _KEPT_ITEMS:
+            self._items.append(value)
+
+    def close(self) -> None:
+        """End the span of a generator that was not read to its end."""
+        self.end(None, closed_early=True)
+
+    def end(self, exc: BaseException | None, result: object = None, *, closed_early: bool = False) -> None:
+        """End the span; what is no error of the user's code leaves its status alone."""
+        duration_s = time.perf_counter() - self._started_s
+        try:
+            self._describe(self._span, exc, result, closed_early=closed_early)
+        except Exception:
+            report_fault(log, self._plan.kind.decorator, "end")
+        finally:
+            _end_span(self._span)
+        metric = self._plan.kind.metric
+        if metric is not None:
+            self._measure(self._tools.durations[metric], duration_s, exc)
+
+    def _describe(self, span: Span, exc: BaseException | None, result: object, *, closed_early: bool) -> None:
+        if not span.is_recording():
+            return
+        self._before_end(span)
+        if closed_early:
+            span.set_attribute(semconv.TRACEMIND_STREAM_CLOSED_EARLY, True)
+        if exc is not None:
+            _record_exception(span, exc)
+        elif self._items is not None:
+            span.set_attribute(self._plan.kind.result, as_json(self._items or result))
+
+    def _before_end(self, span: Span) -> None:
+        """Set what is known at the end only."""
+
+    def _measure(self, durations: Histogram, duration_s: float, exc: BaseException | None) -> None:
+        also = self._flow_attributes()
+        if isinstance(exc, Exception):
+            also[semconv.ERROR_TYPE] = type(exc).__qualname__
+        # The plan's own where there is nothing to add: a series is found fastest by the identity of its attributes.
+        attributes = self._plan.metric_attributes | also if also else self._plan.metric_attributes
+        try:
+            durations.record(duration_s, attributes, self._context or _NO_SPAN)
+        except Exception:
+            report_fault(log, self._plan.kind.decorator, "measure")
+
+    def _flow_attributes(self) -> Attributes:
+        """Those of the flow that the user wants on metrics."""
+        flow, names = self._scope(), self._tools.providers.metric_attributes
+        if flow is None or not names:
+            return {}
+        return {name: value for name in names if (value := flow.attribute(name)) is not None}
+
+    def _scope(self) -> FlowScope | None:
+        return self._around
+
+
+class FlowRun(SpanRun):
+    """A run that is a flow: its span carries the sums of what was called below."""
+
+    __slots__ = ("_flow",)
+
+    def __init__(self, plan: Plan, flow: FlowPlan, ids: Ids, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__(plan, args, kwargs, ids)
+        self._flow = flow_context(plan.name, flow, ids, partial(add_budget_event, self._span))
+
+    def enter(self) -> None:
+        """Make the span and the flow current."""
+        super().enter()
+        self._flow.enter()
+
+    def leave(self) -> None:
+        """Put back what was current."""
+        self._flow.leave()
+        super().leave()
+
+    def _scope(self) -> FlowScope | None:
+        return self._flow.scope
+
+    def _before_end(self, span: Span) -> None:
+        everything = _totals_attributes(_ALL, self._flow.scope.totals())
+        span.set_attributes(everything | _totals_attributes(_OWN, self._flow.scope.own_totals()))
+
+
+_ALL = (
+    semconv.TRACEMIND_FLOW_COST_USD,
+    semconv.TRACEMIND_FLOW_INPUT_TOKENS,
+    semconv.TRACEMIND_FLOW_OUTPUT_TOKENS,
+    semconv.TRACEMIND_FLOW_LLM_CALLS,
+    semconv.TRACEMIND_FLOW_RETRIES,
+)
+_OWN = (
+    semconv.TRACEMIND_FLOW_OWN_COST_USD,
+    semconv.TRACEMIND_FLOW_OWN_INPUT_TOKENS,
+    semconv.TRACEMIND_FLOW_OWN_OUTPUT_TOKENS,
+    semconv.TRACEMIND_FLOW_OWN_LLM_CALLS,
+    semconv.TRACEMIND_FLOW_OWN_RETRIES,
+)
+
+
+def _totals_attributes(names: tuple[str, ...], totals: FlowTotals) -> dict[str, int | float]:
+    values = (totals.cost_usd, totals.input_tokens, totals.output_tokens, totals.llm_calls, totals.retries)
+    return {name: value for name, value in zip(names, values, strict=True) if value is not None}
+
+
+def _start_span(tracer: Tracer, plan: Plan, ids: Ids) -> Span:
+    attributes = plan.attributes if ids is NO_IDS else {**id_attributes(ids), **plan.attributes}
+    return tracer.start_span(plan.span_name, kind=SpanKind.INTERNAL, attributes=attributes)
+
+
+def _end_span(span: Span) -> None:
+    try:
+        span.end()
+    except Exception:
+        report_fault(log, type(span).__name__, "end")
+
+
+def _record_exception(span: Span, exc: BaseException) -> None:
+    """The type and the places, not the message: the text of a user's exception may hold a prompt."""
+    if not isinstance(exc, Exception):
+        # Closed by its awaiter, a coroutine gets `GeneratorExit`: nobody waits for it any more.
+        if isinstance(exc, asyncio.CancelledError | GeneratorExit):
+            span.set_attribute(semconv.TRACEMIND_CANCELLED, True)
+        return
+    name = type(exc).__qualname__
+    span.set_status(Status(StatusCode.ERROR, name))
+    span.set_attribute(semconv.ERROR_TYPE, name)
+    places = "\n".join(
+        f'File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_name}'
+        for frame, line in traceback.walk_tb(exc.__traceback__)
+    )
+    span.add_event(semconv.EXCEPTION_EVENT, {semconv.EXCEPTION_TYPE: name, semconv.EXCEPTION_STACKTRACE: places})
+
+
+class _Tools:
+    """The tracer and the histograms of one set-up."""
+
+    def __init__(self, providers: Providers) -> None:
+        self.providers = providers
+        self.tracer: Tracer = tracer(providers.tracer_provider)
+        made = instruments(providers.meter_provider)
+        self.durations: dict[str, Histogram] = {
+            name: made.histogram(name, "s", description, boundaries)
+            for name, description, boundaries in (
+                (semconv.METRIC_WORKFLOW_DURATION, "Duration of a flow", semconv.WORKFLOW_DURATION_BOUNDARIES_S),
+                (semconv.METRIC_AGENT_DURATION, "Duration of an agent", semconv.AGENT_DURATION_BOUNDARIES_S),
+                (semconv.METRIC_TOOL_DURATION, "Duration of a tool", semconv.DURATION_BOUNDARIES_S),
+            )
+        }
+
+
+_latest: _Tools | None = None
+
+
+def _tools() -> _Tools:
+    """Made anew when `configure()` was called: a decorated function may be older than that."""
+    global _latest
+    providers = configured_providers()
+    if _latest is None or _latest.providers is not providers:
+        _latest = _Tools(providers)
+    return _latest

@@ -1,0 +1,1 @@
+"""Functions of every kind, run inside a span."""

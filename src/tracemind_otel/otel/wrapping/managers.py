@@ -1,0 +1,125 @@
+"""Functions that `contextlib.contextmanager` or `asynccontextmanager` made: the `with` block is the body."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator
+from contextvars import Context
+from types import TracebackType
+from typing import Any, Self
+
+from .body import Body, Run, Start, code_of, leave_block
+
+
+class _Block:
+    """The run of a `with` block. Like contextlib's own managers, one of these makes one block."""
+
+    __slots__ = ("_body", "_start")
+
+    def __init__(self, start: Callable[[], Run]) -> None:
+        self._start = start
+        self._body: Body | None = None
+
+    def enter(self) -> bool:
+        """Begin, unless it has begun: then contextlib will say so, and the block that is open goes on."""
+        if self._body is not None:
+            return False
+        run = self._start()
+        run.enter()
+        self._body = Body(run, Context())
+        return True
+
+    def leave(self, exc: BaseException | None) -> None:
+        body, self._body = self._body, None
+        if body is not None:
+            leave_block(body, exc)
+
+
+class _Made:
+    """What a decorated function makes: the manager that it made itself, and the run of its block."""
+
+    def __init__(self, make: Callable[[], Any], start: Callable[[], Run]) -> None:
+        self._make, self._start = make, start
+        self._manager = make()
+        self._block = _Block(start)
+
+    def _recreate_cm(self) -> Self:
+        """As a decorator it is entered anew at every call."""
+        return type(self)(self._make, self._start)
+
+
+class _Manager(_Made, contextlib.ContextDecorator, contextlib.AbstractContextManager[Any]):
+    """What a decorated `contextmanager` function returns."""
+
+    def __enter__(self) -> Any:
+        is_first = self._block.enter()
+        try:
+            return self._manager.__enter__()
+        except BaseException as exc:
+            if is_first:
+                self._block.leave(exc)
+            raise
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        try:
+            suppressed: bool | None = self._manager.__exit__(exc_type, exc, traceback)
+        except BaseException as own:
+            self._block.leave(own)
+            raise
+        self._block.leave(None if suppressed else exc)
+        return suppressed
+
+
+class _AsyncManager(_Made, contextlib.AsyncContextDecorator, contextlib.AbstractAsyncContextManager[Any]):
+    """What a decorated `asynccontextmanager` function returns."""
+
+    async def __aenter__(self) -> Any:
+        is_first = self._block.enter()
+        try:
+            return await self._manager.__aenter__()
+        except BaseException as exc:
+            if is_first:
+                self._block.leave(exc)
+            raise
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        try:
+            suppressed: bool | None = await self._manager.__aexit__(exc_type, exc, traceback)
+        except BaseException as own:
+            self._block.leave(own)
+            raise
+        self._block.leave(None if suppressed else exc)
+        return suppressed
+
+
+def wrap_manager_function(function: Callable[..., Any], start: Start) -> Callable[..., Any]:
+    def run_manager_function(*args: Any, **kwargs: Any) -> _Manager:
+        return _Manager(lambda: function(*args, **kwargs), lambda: start(args, kwargs))
+
+    return run_manager_function
+
+
+def wrap_async_manager_function(function: Callable[..., Any], start: Start) -> Callable[..., Any]:
+    def run_async_manager_function(*args: Any, **kwargs: Any) -> _AsyncManager:
+        return _AsyncManager(lambda: function(*args, **kwargs), lambda: start(args, kwargs))
+
+    return run_async_manager_function
+
+
+def _codes(
+    decorate: Callable[[Callable[..., Any]], Callable[..., Any]], own: Callable[..., Callable[..., Any]]
+) -> tuple[object, ...]:
+    """All functions that one decorator makes share their code: those of `contextlib`'s, and those of ours around it."""
+
+    def function() -> Generator[None]:
+        yield
+
+    return code_of(decorate(function)), code_of(own(function, function))
+
+
+MANAGER_CODES = _codes(contextlib.contextmanager, wrap_manager_function)
+ASYNC_MANAGER_CODES = _codes(contextlib.asynccontextmanager, wrap_async_manager_function)

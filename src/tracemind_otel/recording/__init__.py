@@ -1,0 +1,1 @@
+"""The port between a call and whatever records it. No OpenTelemetry."""

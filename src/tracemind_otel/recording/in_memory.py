@@ -1,0 +1,50 @@
+"""A recorder that keeps what it is told: for tests and notebooks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .port import EndsOnce, Recorder, StepEnd, StepHandle, StepRetry, StepStart
+
+
+@dataclass(slots=True)
+class RecordedStep:
+    """One call, as `InMemoryRecorder` saw it."""
+
+    start: StepStart
+    """How it began."""
+    retries: list[StepRetry] = field(default_factory=list[StepRetry])
+    """The attempts that failed and were repeated, in order."""
+    chunk_gaps_s: list[float] = field(default_factory=list[float])
+    """Seconds between the pieces of a stream, as they came."""
+    end: StepEnd | None = None
+    """How it ended; `None` while it runs."""
+
+
+class InMemoryRecorder(Recorder):
+    """Keeps every call in `steps`, in the order they began: for tests and notebooks."""
+
+    def __init__(self) -> None:
+        self.steps: list[RecordedStep] = []
+
+    def begin_step(self, start: StepStart) -> StepHandle:
+        step = RecordedStep(start)
+        self.steps.append(step)
+        return _InMemoryHandle(step)
+
+
+class _InMemoryHandle(EndsOnce):
+    __slots__ = ("_step",)
+
+    def __init__(self, step: RecordedStep) -> None:
+        super().__init__()
+        self._step = step
+
+    def retry(self, retry: StepRetry) -> None:
+        self._step.retries.append(retry)
+
+    def next_chunk(self, gap_s: float, response_model: str | None) -> None:
+        self._step.chunk_gaps_s.append(gap_s)
+
+    def _end(self, end: StepEnd) -> None:
+        self._step.end = end

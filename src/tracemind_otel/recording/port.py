@@ -1,0 +1,272 @@
+"""The port between a step and whatever records it. No OpenTelemetry here.
+
+Write a recorder of your own by overriding either
+
+- `record_step_start`, `record_step_retry` and `record_step_end`, which get plain dicts, or
+- `begin_step`, which gets typed data and returns the handle of one call. Ids need not be unique (a thousand
+  calls may share a flow id and a step id), so only the handle identifies a call.
+
+A recorder that raises never breaks a call: the step talks to it through `begin_safely`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+from .._base.once import report_fault
+from ..ai.llm.types import LLMResponse, LLMUsage
+from ..errors import LLMError, RetryReason
+
+log = logging.getLogger(__name__)
+
+StepStatus = Literal["success", "error"]
+"""How a step ended, as `record_step_end` is told. A cancelled call is an `error` with `cancelled` in its payload."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepStart:
+    """What is known when a model call begins."""
+
+    flow_id: str
+    """The flow's id, as the caller gave it."""
+    step_id: str
+    """The step's id, as the caller gave it."""
+    provider: str
+    """The provider's name in telemetry (`gen_ai.provider.name`)."""
+    model: str
+    """The model that is asked for."""
+    step_type: str = "ai.llm_call"
+    """The kind of step."""
+    operation: str = "chat"
+    """The GenAI operation (`gen_ai.operation.name`)."""
+    server_address: str | None = None
+    """Host name of the provider's server, where there is one."""
+    server_port: int | None = None
+    """Port of the provider's server, where there is one."""
+    temperature: float | None = None
+    """Sampling temperature, where asked for."""
+    top_p: float | None = None
+    """Nucleus sampling, where asked for."""
+    max_tokens: int | None = None
+    """Most output tokens, where asked for."""
+    stop: tuple[str, ...] = ()
+    """Texts at which the reply ends, where asked for."""
+    seed: int | None = None
+    """Seed, where asked for."""
+    top_k: int | None = None
+    """Sampling among the k likeliest tokens, where asked for."""
+    frequency_penalty: float | None = None
+    """Frequency penalty, where asked for."""
+    presence_penalty: float | None = None
+    """Presence penalty, where asked for."""
+    reasoning_effort: str | None = None
+    """How much the model shall reason, where asked for."""
+    is_stream: bool = False
+    """Whether the reply is streamed."""
+
+    def payload(self) -> dict[str, Any]:
+        """The dict that `record_step_start` gets."""
+        return {"type": self.step_type, "provider": self.provider, "model": self.model, "attempt": 0}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepRetry:
+    """A failed attempt that will be repeated."""
+
+    attempt: int
+    """Which attempt failed; 1 is the first."""
+    max_attempts: int
+    """How many attempts there may be."""
+    delay_s: float
+    """Seconds until the next attempt."""
+    reason: RetryReason
+    """Why the attempt is repeated."""
+    error_type: str
+    """The low-cardinality name of the error (`error.type`)."""
+    status_code: int | None = None
+    """The HTTP status, where a reply came."""
+
+    def payload(self) -> dict[str, Any]:
+        """The dict that `record_step_retry` gets."""
+        return {
+            "attempt": self.attempt,
+            "max_attempts": self.max_attempts,
+            "delay_s": self.delay_s,
+            "reason": self.reason,
+            "error_type": self.error_type,
+            "status_code": self.status_code,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepEnd:
+    """How a model call ended. A call that was cancelled has neither a response nor an error."""
+
+    status: StepStatus
+    """`success`, or `error` for a failed or a cancelled call."""
+    payload: Mapping[str, Any]
+    """The step's result, as `record_step_end` gets it."""
+    response: LLMResponse | None = None
+    """The reply, as the client returned it."""
+    usage: LLMUsage | None = None
+    """Tokens and cost of the reply, priced where a price is known."""
+    error: LLMError | None = None
+    """What the call failed with."""
+    cancelled: bool = False
+    """Whether the call was cancelled."""
+    retries: int = 0
+    """How many failed attempts were repeated."""
+    closed_early: bool = False
+    """Whether the reader of a stream wanted no more before its end."""
+    ended_ns: int | None = None
+    """When the last attempt ended, in nanoseconds since the epoch; `None`: now."""
+
+
+class StepHandle:
+    """One running call. This one does nothing; every method may be overridden."""
+
+    def active(self) -> AbstractContextManager[object]:
+        """A context in which the provider is called, so that what happens inside nests under the call."""
+        return nullcontext()
+
+    def retry(self, retry: StepRetry) -> None:
+        """An attempt failed and will be repeated; told before the wait."""
+
+    def first_chunk(self) -> None:
+        """The first piece of a streamed reply has come."""
+
+    def next_chunk(self, gap_s: float, response_model: str | None) -> None:
+        """A later piece of a streamed reply has come.
+
+        Args:
+            gap_s: seconds since the piece before.
+            response_model: the model that answers, where the provider has said so.
+        """
+
+    def end(self, end: StepEnd) -> None:
+        """The call is over; ending twice is harmless."""
+
+
+class Recorder:
+    """Records steps. This one does nothing; override what you need."""
+
+    def record_step_start(self, flow_id: str, step_id: str, payload: dict[str, Any] | None = None) -> None:
+        """A step begins; `payload` has `type`, `provider`, `model` and `attempt` (0)."""
+
+    def record_step_retry(self, flow_id: str, step_id: str, payload: dict[str, Any] | None = None) -> None:
+        """An attempt failed and will be repeated; `payload` as `StepRetry.payload`."""
+
+    def record_step_end(self, flow_id: str, step_id: str, status: str, payload: dict[str, Any] | None = None) -> None:
+        """A step is over, with `status` `success` or `error`; `payload` is the step's result."""
+
+    def begin_step(self, start: StepStart) -> StepHandle:
+        """Begin one call; the default forwards to the three methods above."""
+        return _ForwardingHandle(self, start)
+
+
+class EndsOnce(StepHandle):
+    """A handle whose `_end` runs for the first `end` only."""
+
+    __slots__ = ("_ended",)
+
+    def __init__(self) -> None:
+        self._ended = False
+
+    def end(self, end: StepEnd) -> None:
+        if not self._ended:
+            self._ended = True
+            self._end(end)
+
+    def _end(self, end: StepEnd) -> None:
+        raise NotImplementedError
+
+
+class _ForwardingHandle(EndsOnce):
+    """Turns the calls of a handle into the recorder's three methods."""
+
+    __slots__ = ("_recorder", "_start")
+
+    def __init__(self, recorder: Recorder, start: StepStart) -> None:
+        super().__init__()
+        self._recorder = recorder
+        self._start = start
+        recorder.record_step_start(start.flow_id, start.step_id, start.payload())
+
+    def retry(self, retry: StepRetry) -> None:
+        self._recorder.record_step_retry(self._start.flow_id, self._start.step_id, retry.payload())
+
+    def _end(self, end: StepEnd) -> None:
+        self._recorder.record_step_end(self._start.flow_id, self._start.step_id, end.status, dict(end.payload))
+
+
+def begin_safely(recorder: Recorder, start: StepStart) -> StepHandle:
+    """Begin a step on a recorder that may raise: its faults are logged and never reach the call."""
+    try:
+        return _SafeHandle(recorder.begin_step(start), type(recorder).__name__)
+    except Exception:
+        report_fault(log, type(recorder).__name__, "begin_step")
+        return StepHandle()
+
+
+class _SafeHandle(StepHandle):
+    """The one border between telemetry and the call: nothing a recorder raises passes it."""
+
+    __slots__ = ("_handle", "_recorder_name")
+
+    def __init__(self, handle: StepHandle, recorder_name: str) -> None:
+        self._handle = handle
+        self._recorder_name = recorder_name
+
+    def active(self) -> AbstractContextManager[object]:
+        return _SafeActive(self._handle, self._recorder_name)
+
+    def retry(self, retry: StepRetry) -> None:
+        self._tell("retry", self._handle.retry, retry)
+
+    def first_chunk(self) -> None:
+        self._tell("first_chunk", self._handle.first_chunk)
+
+    def next_chunk(self, gap_s: float, response_model: str | None) -> None:
+        self._tell("next_chunk", self._handle.next_chunk, gap_s, response_model)
+
+    def end(self, end: StepEnd) -> None:
+        self._tell("end", self._handle.end, end)
+
+    def _tell(self, name: str, method: Callable[..., None], *arguments: object) -> None:
+        try:
+            method(*arguments)
+        except Exception:
+            report_fault(log, self._recorder_name, name)
+
+
+class _SafeActive(AbstractContextManager[object]):
+    __slots__ = ("_active", "_handle", "_recorder_name")
+
+    def __init__(self, handle: StepHandle, recorder_name: str) -> None:
+        self._handle = handle
+        self._recorder_name = recorder_name
+        self._active: AbstractContextManager[object] | None = None
+
+    def __enter__(self) -> None:
+        try:
+            active = self._handle.active()
+            active.__enter__()
+        except Exception:
+            report_fault(log, self._recorder_name, "active")
+        else:
+            self._active = active
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._active is None:
+            return
+        try:
+            self._active.__exit__(exc_type, exc, traceback)
+        except Exception:
+            report_fault(log, self._recorder_name, "active")
