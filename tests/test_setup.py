@@ -12,31 +12,26 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import AF_INET, SOCK_STREAM, socket
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 
 import tracemind_otel as tm
+from tests.servers.otlp_sink import Sink, listening, plain
+from tests.servers.otlp_sink import sink as sink
 from tests.support import Captured
 from tracemind_otel.ai.llm.pricing import price_reply
 from tracemind_otel.ai.llm.types import LLMResponse, LLMUsage, ReportedCost
@@ -65,91 +60,6 @@ def work(recorder):
 
 
 # --- A receiver, and programs ---
-
-
-@dataclass(frozen=True)
-class Post:
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
-
-
-@dataclass
-class Sink:
-    """An OTLP receiver over HTTP that keeps what it gets."""
-
-    status: int = 200
-    posts: list[Post] = field(default_factory=list[Post])
-    url: str = ""
-
-    def traces(self) -> list[ExportTraceServiceRequest]:
-        return [ExportTraceServiceRequest.FromString(post.body) for post in self.posts if post.path == "/v1/traces"]
-
-    def spans(self) -> list[Span]:
-        return [
-            span
-            for request in self.traces()
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-
-    def resource(self) -> dict[str, str]:
-        return plain(self.traces()[0].resource_spans[0].resource.attributes)
-
-    def metrics(self) -> dict[str, Metric]:
-        """The metrics of the last batch, which has the sums of all before."""
-        posts = [post for post in self.posts if post.path == "/v1/metrics"]
-        return {
-            metric.name: metric
-            for resource in ExportMetricsServiceRequest.FromString(posts[-1].body).resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-        }
-
-    @property
-    def paths(self) -> set[str]:
-        return {post.path for post in self.posts}
-
-
-def plain(attributes: Any) -> dict[str, Any]:
-    def value_of(item: KeyValue) -> Any:
-        return getattr(item.value, item.value.WhichOneof("value") or "string_value")
-
-    return {item.key: value_of(item) for item in attributes}
-
-
-@contextmanager
-def listening(status: int = 200) -> Generator[Sink]:
-    sink = Sink(status)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            sink.posts.append(Post(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
-            self.send_response(sink.status)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        sink.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield sink
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-@pytest.fixture
-def sink() -> Iterator[Sink]:
-    """An OTLP receiver."""
-    with listening() as found:
-        yield found
 
 
 @pytest.fixture
