@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import time
 import urllib.request
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from collector import stack
+from tests.servers import installs
 from tests.servers.fixture import closed_port
 
 PACKAGE = "@copilotkit/aimock"
 VERSION = "1.43.0"
-_READY_S = 30.0
 
 
 def npm() -> str | None:
@@ -25,26 +23,15 @@ def npm() -> str | None:
     return shutil.which("npm")
 
 
-def _folder() -> Path:
-    return stack.cache_dir() / f"aimock-{VERSION}"
-
-
 def installed() -> Path:
     """The program, installed the first time."""
-    program = _folder() / "node_modules" / ".bin" / "llmock"
-    if not program.exists():
-        _folder().mkdir(parents=True, exist_ok=True)
-        command = [
-            npm() or "npm",
-            "install",
-            "--no-audit",
-            "--no-fund",
-            "--prefix",
-            str(_folder()),
-            f"{PACKAGE}@{VERSION}",
-        ]
-        subprocess.run(command, check=True, capture_output=True, timeout=300)
-    return program
+    return installs.installed(f"aimock-{VERSION}", "node_modules/.bin/llmock", _install)
+
+
+def _install(folder: Path) -> None:
+    options = ["--no-audit", "--no-fund", "--prefix", str(folder)]
+    command = [npm() or "npm", "install", *options, f"{PACKAGE}@{VERSION}"]
+    installs.run_step(f"aimock {VERSION}: installing", command, folder)
 
 
 class Aimock:
@@ -65,22 +52,11 @@ def running(folder: Path, fixtures: list[dict[str, Any]]) -> Generator[Aimock]:
     (folder / "fixtures.json").write_text(json.dumps({"fixtures": fixtures}), encoding="utf-8")
     port = closed_port()
     options = ["-p", str(port), "-f", str(folder), "--journal-max", "0", "--log-level", "warn", "--strict"]
-    with (
-        (folder / "log").open("wb") as log,
-        subprocess.Popen([installed(), *options], stdout=log, stderr=log) as process,
-    ):
+    log = folder / "log"
+    with log.open("wb") as sink, subprocess.Popen([installed(), *options], stdout=sink, stderr=sink) as process:
         try:
-            _wait_for(server := Aimock(port), process)
+            server = Aimock(port)
+            installs.wait_until_ready(process, server.journal, log)
             yield server
         finally:
-            process.terminate()
-
-
-def _wait_for(server: Aimock, process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + _READY_S
-    while time.monotonic() < until and process.poll() is None:
-        with suppress(OSError):
-            server.journal()
-            return
-        time.sleep(0.05)
-    raise RuntimeError("aimock did not start")
+            installs.stop(process)

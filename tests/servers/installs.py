@@ -1,0 +1,64 @@
+"""Programs that tests need, made once into the cache of the project: whole or not at all, by one process at a time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from collector import stack
+
+_READY_S = 120.0
+_STOP_S = 10.0
+
+
+def installed(name: str, program: str, fill: Callable[[Path], None]) -> Path:
+    """The program, installed the first time.
+
+    Args:
+        name: the folder in the cache, with the version in its name.
+        program: the path in it.
+        fill: puts everything into an empty folder, which is renamed when it is complete. It must bear the renaming.
+    """
+    final = stack.cache_dir() / name
+    if not (final / program).exists():
+        with stack.work_folder(name) as folder:
+            if not (final / program).exists():  # another process may have made it while this one waited
+                (new := folder / "new").mkdir()
+                fill(new)
+                stack.publish(new, final)
+    return final / program
+
+
+def run_step(what: str, command: Sequence[str | Path], folder: Path, env: Mapping[str, str] | None = None) -> None:
+    """A step of `fill`, with its progress and its time on standard error."""
+    stack.run_step(what, [str(part) for part in command], folder, folder.parent / "log", {**os.environ, **(env or {})})
+
+
+def pip(*arguments: str | Path) -> list[str | Path]:
+    """A command of this Python's pip."""
+    return [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], is_ready: Callable[[], object], log: Path) -> None:
+    """Return as soon as `is_ready` raises no OSError; an end of the process before that is an error with its log."""
+    until = time.monotonic() + _READY_S
+    while time.monotonic() < until and process.poll() is None:
+        with suppress(OSError):
+            is_ready()
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"the server did not start; the end of its log:\n{stack.tail(log)}")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a server, at once if it does not end by itself."""
+    process.terminate()
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
