@@ -360,16 +360,8 @@ def _start(
         model=request.model,
         server_address=client.server_address,
         server_port=client.server_port,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        max_tokens=request.max_tokens,
-        stop=request.stop,
-        seed=request.seed,
-        top_k=request.top_k,
-        frequency_penalty=request.frequency_penalty,
-        presence_penalty=request.presence_penalty,
-        reasoning_effort=request.reasoning_effort,
         is_stream=is_stream,
+        **request.sampling(),
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, cast, get_args
 
-from ..ai.llm.types import Image, LLMRequest, Message, ReasoningEffort, Role, Text, ToolCall
+from ..ai.llm.sampling import SAMPLING_RULES, SamplingOptions, is_number, is_sequence_of, is_whole
+from ..ai.llm.types import Image, LLMRequest, Message, Role, Text, ToolCall
 from ..errors import ConfigError
 
 STEP_TYPE = "ai.llm_call"
@@ -18,12 +19,8 @@ _CONTENT_FIELDS = frozenset({"prompt", "template", "vars", "extra", "messages", 
 
 
 @dataclass(frozen=True)
-class LLMCallConfig:
-    """What to call and how.
-
-    Raises:
-        ConfigError: a value is not allowed; the message names the field, the value and what is allowed.
-    """
+class _ConfigArguments:
+    """The positional parameters of `LLMCallConfig`, in their published order."""
 
     provider: str
     """The provider's name: `fake`, `openai`, or one that was registered."""
@@ -43,31 +40,26 @@ class LLMCallConfig:
     max_retries: int = 2
     """Attempts after the first one; 2 means three attempts."""
     temperature: float | None = None
-    """Sampling temperature; `None` leaves it to the provider."""
     top_p: float | None = None
-    """Nucleus sampling; `None` leaves it to the provider."""
     extra: Mapping[str, Any] | None = None
     """Fields that go into the provider's request body as they are."""
-    deadline_ms: int | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True)
+class LLMCallConfig(SamplingOptions, _ConfigArguments):
+    """What to call and how.
+
+    Raises:
+        ConfigError: a value is not allowed; the message names the field, the value and what is allowed.
+    """
+
+    _: KW_ONLY
+    deadline_ms: int | None = None
     """Milliseconds for the whole call, attempts and waits together; `None` for no such limit."""
-    messages: Sequence[Message] = field(default=(), kw_only=True)
+    messages: Sequence[Message] = ()
     """A conversation; the prompt, where there is one, is its last message."""
-    system: str | None = field(default=None, kw_only=True)
+    system: str | None = None
     """Instructions for the model, apart from the conversation."""
-    max_tokens: int | None = field(default=None, kw_only=True)
-    """Most output tokens; `None` leaves it to the provider."""
-    stop: Sequence[str] = field(default=(), kw_only=True)
-    """Texts at which the reply ends."""
-    seed: int | None = field(default=None, kw_only=True)
-    """For replies that repeat, as far as the provider keeps that."""
-    top_k: int | None = field(default=None, kw_only=True)
-    """Sampling among the k likeliest tokens."""
-    frequency_penalty: float | None = field(default=None, kw_only=True)
-    """Less of what was said often."""
-    presence_penalty: float | None = field(default=None, kw_only=True)
-    """Less of what was said at all."""
-    reasoning_effort: ReasoningEffort | None = field(default=None, kw_only=True)
-    """How much the model shall reason."""
 
     def __post_init__(self) -> None:
         for name in ("provider", "model"):
@@ -79,16 +71,10 @@ class LLMCallConfig:
             self._require(name, lambda value: isinstance(value, Mapping | None), "a mapping or absent")
         self._require("timeout_ms", _is_positive, "more than 0 milliseconds")
         self._require("deadline_ms", lambda v: v is None or _is_positive(v), "more than 0 milliseconds, or absent")
-        self._require("max_retries", lambda value: _is_whole(value, 0), "a whole number, 0 or more")
-        for name in ("temperature", "top_p", "frequency_penalty", "presence_penalty"):
-            self._require(name, lambda value: value is None or _is_number(value), "a number or absent")
-        for name in ("max_tokens", "top_k"):
-            self._require(name, lambda value: value is None or _is_whole(value, 1), "a whole number above 0, or absent")
-        self._require("seed", lambda value: value is None or _is_whole(value), "a whole number or absent")
-        self._require("messages", lambda value: _is_sequence_of(value, Message), "a sequence of Message")
-        self._require("stop", lambda value: _is_sequence_of(value, str), "a sequence of strings")
-        efforts = get_args(ReasoningEffort)
-        self._require("reasoning_effort", lambda v: v is None or v in efforts, f"one of {', '.join(efforts)}")
+        self._require("max_retries", lambda value: is_whole(value, 0), "a whole number, 0 or more")
+        self._require("messages", lambda value: is_sequence_of(value, Message), "a sequence of Message")
+        for name, rule in SAMPLING_RULES.items():
+            self._require(name, rule.allows, rule.wanted)
         if (self.extra or {}).get("stream"):
             raise ConfigError(f"{STEP_TYPE}: extra['stream'] must be absent; call stream_llm_call for a stream")
 
@@ -131,41 +117,20 @@ class LLMCallConfig:
         text = self.template or self.prompt
         if not text and not self.messages:
             raise ConfigError(f"{STEP_TYPE} requires either 'prompt' or 'template', or 'messages'")
+        options = self.sampling()
         return LLMRequest(
             self.provider,
             self.model,
             apply_vars(text or "", self.vars),
-            self.temperature,
-            self.top_p,
-            dict(self.extra or {}),
+            extra=dict(self.extra or {}),
             messages=tuple(self.messages),
             system=self.system,
-            max_tokens=self.max_tokens,
-            stop=tuple(self.stop),
-            seed=self.seed,
-            top_k=self.top_k,
-            frequency_penalty=self.frequency_penalty,
-            presence_penalty=self.presence_penalty,
-            reasoning_effort=self.reasoning_effort,
+            **options | {"stop": tuple(self.stop)},
         )
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
-
-
 def _is_positive(value: object) -> bool:
-    return _is_number(value) and cast("float", value) > 0
-
-
-def _is_whole(value: object, least: int | None = None) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least)
-
-
-def _is_sequence_of(value: object, kind: type) -> bool:
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        return False
-    return all(isinstance(item, kind) for item in cast("Sequence[object]", value))
+    return is_number(value) and cast("float", value) > 0
 
 
 _VARIABLE = re.compile(r"\{\{\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*\}\}|\{([a-zA-Z_][a-zA-Z0-9_]*)\}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import MeterProvider
@@ -34,6 +35,20 @@ _METRIC_ATTRIBUTES = (
     semconv.ERROR_TYPE,
     semconv.GEN_AI_WORKFLOW_NAME,
 )
+
+
+SAMPLING_ATTRIBUTES: Mapping[str, tuple[str, Callable[[Any], AttributeValue]]] = {
+    "temperature": (semconv.GEN_AI_REQUEST_TEMPERATURE, float),
+    "top_p": (semconv.GEN_AI_REQUEST_TOP_P, float),
+    "max_tokens": (semconv.GEN_AI_REQUEST_MAX_TOKENS, int),
+    "stop": (semconv.GEN_AI_REQUEST_STOP_SEQUENCES, tuple),
+    "seed": (semconv.GEN_AI_REQUEST_SEED, int),
+    "top_k": (semconv.GEN_AI_REQUEST_TOP_K, int),
+    "frequency_penalty": (semconv.GEN_AI_REQUEST_FREQUENCY_PENALTY, float),
+    "presence_penalty": (semconv.GEN_AI_REQUEST_PRESENCE_PENALTY, float),
+    "reasoning_effort": (semconv.GEN_AI_REQUEST_REASONING_LEVEL, str),
+}
+"""The attribute of each sampling option, and its type there."""
 
 
 class OTelRecorder(Recorder):
@@ -207,22 +222,10 @@ def _start_attributes(start: StepStart) -> dict[str, AttributeValue]:
 
 def _add_parameters(attributes: dict[str, AttributeValue], start: StepStart) -> None:
     """What was asked for; what was not gets no attribute."""
-    for name, number in (
-        (semconv.GEN_AI_REQUEST_TEMPERATURE, start.temperature),
-        (semconv.GEN_AI_REQUEST_TOP_P, start.top_p),
-        (semconv.GEN_AI_REQUEST_FREQUENCY_PENALTY, start.frequency_penalty),
-        (semconv.GEN_AI_REQUEST_PRESENCE_PENALTY, start.presence_penalty),
-    ):
-        if number is not None:
-            attributes[name] = float(number)
-    _add_known(
-        attributes,
-        (semconv.GEN_AI_REQUEST_MAX_TOKENS, start.max_tokens),
-        (semconv.GEN_AI_REQUEST_TOP_K, start.top_k),
-        (semconv.GEN_AI_REQUEST_SEED, start.seed),
-        (semconv.GEN_AI_REQUEST_REASONING_LEVEL, start.reasoning_effort),
-        (semconv.GEN_AI_REQUEST_STOP_SEQUENCES, start.stop or None),
-    )
+    for option, (name, as_attribute) in SAMPLING_ATTRIBUTES.items():
+        value = getattr(start, option)
+        if value is not None and value != ():
+            attributes[name] = as_attribute(value)
 
 
 def _add_known(attributes: dict[str, AttributeValue], *pairs: tuple[str, AttributeValue | None]) -> None:

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from .._base.once import report_fault
+from ..ai.llm.sampling import SamplingOptions
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import LLMError, RetryReason
 
@@ -28,8 +29,8 @@ StepStatus = Literal["success", "error"]
 """How a step ended, as `record_step_end` is told. A cancelled call is an `error` with `cancelled` in its payload."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepStart:
+@dataclass(frozen=True, kw_only=True)
+class StepStart(SamplingOptions):
     """What is known when a model call begins."""
 
     flow_id: str
@@ -48,24 +49,6 @@ class StepStart:
     """Host name of the provider's server, where there is one."""
     server_port: int | None = None
     """Port of the provider's server, where there is one."""
-    temperature: float | None = None
-    """Sampling temperature, where asked for."""
-    top_p: float | None = None
-    """Nucleus sampling, where asked for."""
-    max_tokens: int | None = None
-    """Most output tokens, where asked for."""
-    stop: tuple[str, ...] = ()
-    """Texts at which the reply ends, where asked for."""
-    seed: int | None = None
-    """Seed, where asked for."""
-    top_k: int | None = None
-    """Sampling among the k likeliest tokens, where asked for."""
-    frequency_penalty: float | None = None
-    """Frequency penalty, where asked for."""
-    presence_penalty: float | None = None
-    """Presence penalty, where asked for."""
-    reasoning_effort: str | None = None
-    """How much the model shall reason, where asked for."""
     is_stream: bool = False
     """Whether the reply is streamed."""
 

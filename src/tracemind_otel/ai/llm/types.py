@@ -7,6 +7,8 @@ from dataclasses import KW_ONLY, dataclass, field, fields
 from decimal import Decimal
 from typing import Any, Literal, cast
 
+from .sampling import SamplingOptions
+
 CostSource = Literal["provider", "local", "override"]
 """Where a cost came from: the reply itself, the price table, or the user's own prices."""
 
@@ -27,9 +29,6 @@ def _sound_cost(value: object) -> float | None:
 
 Role = Literal["system", "user", "assistant", "tool"]
 """Who says a message."""
-
-ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-"""How much a model shall reason, in the providers' words; which of them a model takes is for the provider to say."""
 
 FinishReason = Literal["stop", "length", "tool_call", "content_filter", "error"]
 """Why a reply ended, in one vocabulary for all providers (OpenTelemetry GenAI, output messages)."""
@@ -307,8 +306,8 @@ def _texts_in(value: object) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class LLMRequest:
-    """One call to a model."""
+class _RequestArguments:
+    """The positional parameters of `LLMRequest`, in their published order."""
 
     provider: str
     """The provider's name, as given to `LLMClientFactory.make`."""
@@ -317,30 +316,20 @@ class LLMRequest:
     prompt: str
     """The user's message."""
     temperature: float | None = None
-    """Sampling temperature; `None` leaves it to the provider."""
     top_p: float | None = None
-    """Nucleus sampling; `None` leaves it to the provider."""
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Fields that go into the provider's request body as they are, and win over ours."""
+
+
+@dataclass(frozen=True)
+class LLMRequest(SamplingOptions, _RequestArguments):
+    """One call to a model."""
+
     _: KW_ONLY
     messages: tuple[Message, ...] = ()
     """A conversation, instead of `prompt`; a prompt that is given too comes last."""
     system: str | None = None
     """Instructions for the model, apart from the conversation."""
-    max_tokens: int | None = None
-    """Most output tokens; `None` leaves it to the provider."""
-    stop: tuple[str, ...] = ()
-    """Texts at which the reply ends."""
-    seed: int | None = None
-    """For replies that repeat, as far as the provider keeps that."""
-    top_k: int | None = None
-    """Sampling among the k likeliest tokens."""
-    frequency_penalty: float | None = None
-    """Less of what was said often."""
-    presence_penalty: float | None = None
-    """Less of what was said at all."""
-    reasoning_effort: ReasoningEffort | None = None
-    """How much the model shall reason."""
 
     @property
     def conversation(self) -> tuple[Message, ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from ....errors import ConfigError, LLMResponseError
+from ..sampling import SAMPLING_NAMES
 from ..types import FinishReason, Image, LLMRequest, LLMResponse, StreamEvent, ToolCall
 from ._error_bodies import ErrorBody, error_body
 from ._sse import EventDecoder, ServerSentEvent
@@ -94,19 +95,6 @@ class Wire:
     """Most output tokens that `to_payload` asks for where the request sets none."""
 
 
-_REFUSABLE = (
-    "temperature",
-    "top_p",
-    "max_tokens",
-    "stop",
-    "seed",
-    "top_k",
-    "frequency_penalty",
-    "presence_penalty",
-    "reasoning_effort",
-)
-
-
 def refuse_others(req: LLMRequest, *, provider: str, supported: Iterable[str]) -> None:
     """Refuse the parameters that a provider has no place for.
 
@@ -114,7 +102,7 @@ def refuse_others(req: LLMRequest, *, provider: str, supported: Iterable[str]) -
         ConfigError: one of them is set; the message names it and those that are supported.
     """
     allowed = frozenset(supported)
-    for name in _REFUSABLE:
+    for name in SAMPLING_NAMES:
         if name not in allowed and getattr(req, name) not in (None, ()):
             known = ", ".join(sorted(allowed))
             raise ConfigError(
