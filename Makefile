@@ -2,7 +2,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STACK := $(PYTHON) collector/stack.py
+STACK := $(PYTHON) -m collector.stack
 
 .DEFAULT_GOAL := help
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from collector.stack.console import StackError
 
-from collector import stack
 from tests.servers import installs
 from tests.servers.fixture import REPOSITORY
 
@@ -91,7 +91,7 @@ def test_a_step_that_fails_leaves_nothing(cache: Path) -> None:
         installs.run_step("tool: building", command, folder)
 
     for _ in range(2):
-        with pytest.raises(stack.StackError, match=r"(?s)tool: building failed \(exit code 2\).*no compiler here"):
+        with pytest.raises(StackError, match=r"(?s)tool: building failed \(exit code 2\).*no compiler here"):
             installs.installed("tool-1", "tool", fill)
     assert [path.name for path in cache.iterdir()] == [".lock-tool-1"]
 

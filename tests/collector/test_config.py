@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,13 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import yaml
+from collector.stack import programs
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
 COLLECTOR = ROOT / "collector"
-STACK_PY = COLLECTOR / "stack.py"
+STACK = COLLECTOR / "stack"
 COMPOSE = ROOT / "docker-compose.yml"
 
 Json = dict[str, Any]
@@ -66,13 +65,7 @@ def container_ports(service: Json) -> set[int]:
 
 @pytest.fixture(scope="module")
 def stack_module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("collector_stack", STACK_PY)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up here
-    spec.loader.exec_module(module)
-    return module
+    return programs
 
 
 # --- the Collector and Jaeger
@@ -141,7 +134,7 @@ def test_every_address_comes_from_the_environment(name: str) -> None:
 
 
 def test_default_ports_are_the_same_everywhere(stack_module: ModuleType) -> None:
-    """The ports of the configuration, of docker-compose.yml and of stack.py are the documented ones."""
+    """The ports of the configuration, of docker-compose.yml and of `collector.stack` are the documented ones."""
     in_stack = {port.env: str(port.default) for port in stack_module.PORTS}
     for path in (COMPOSE, *(COLLECTOR / name for name in CONFIGS)):
         in_file = {name: value for name, value in defaults_in(path).items() if name.endswith("_PORT")}
@@ -295,12 +288,12 @@ def test_the_collector_that_is_built_has_the_components_in_use() -> None:
             assert f"{name}{suffix} " in modules, component
 
 
-# --- stack.py
+# --- the package that starts them
 
 
 def run_stack(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(STACK_PY), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    command = [sys.executable, "-m", "collector.stack", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=ROOT)
 
 
 def bare_environment(tmp_path: Path) -> dict[str, str]:
@@ -399,8 +392,8 @@ def test_a_number_that_is_no_port_is_refused(docker_only: dict[str, str]) -> Non
 
 
 def test_every_variable_is_explained() -> None:
-    """collector/README.md tells of each variable that the files or stack.py read."""
-    paths = [COMPOSE, STACK_PY, *(COLLECTOR / name for name in CONFIGS)]
+    """collector/README.md tells of each variable that the files or the package `collector.stack` read."""
+    paths = [COMPOSE, *STACK.glob("*.py"), *(COLLECTOR / name for name in CONFIGS)]
     used = {name for path in paths for name in re.findall(r"TRACEMIND_[A-Z_]*[A-Z]", path.read_text())}
     readme = (COLLECTOR / "README.md").read_text()
 
@@ -414,9 +407,9 @@ def test_no_file_depends_on_one_machine() -> None:
             assert not re.search(r"(?<![\w.])/(?:root|home|work|Users)/", path.read_text()), path
 
 
-def test_stack_py_imports_the_standard_library_only() -> None:
+def test_the_stack_imports_the_standard_library_only() -> None:
     """The stack starts with a bare Python, before anything was installed."""
-    names = re.findall(r"^(?:import|from) (\w+)", STACK_PY.read_text(), re.MULTILINE)
+    sources = [path.read_text() for path in STACK.glob("*.py")]
+    names = {name for source in sources for name in re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE)}
 
-    assert set(names) <= sys.stdlib_module_names
-    assert os.access(STACK_PY, os.X_OK)
+    assert names <= sys.stdlib_module_names

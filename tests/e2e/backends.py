@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast
 
 ROOT = Path(__file__).resolve().parents[2]
-STACK_PY = ROOT / "collector" / "stack.py"
+STACK_COMMAND = (sys.executable, "-m", "collector.stack")
 TIMEOUT_S = 30.0
 POLL_EVERY_S = 0.1
 
@@ -102,9 +102,9 @@ class Stack:
 
 
 def run_stack(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(STACK_PY), *arguments]
+    command = [*STACK_COMMAND, *arguments]
     full_env = {**os.environ, **env} if env else None
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=full_env)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=full_env, cwd=ROOT)
 
 
 # --- polling

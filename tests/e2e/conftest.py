@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.e2e.backends import STACK_PY, Stack, run_stack
+from tests.e2e.backends import ROOT, STACK_COMMAND, Stack, run_stack
 
 NEITHER_GO_NOR_DOCKER = 3
 
@@ -45,10 +45,10 @@ def start_stack(config: pytest.Config, state: Path) -> dict[str, str]:
 
 def up_visibly(config: pytest.Config, state: Path) -> subprocess.CompletedProcess[str]:
     """Runs `up`; its progress goes to the terminal at once, since a first build takes minutes."""
-    command = [sys.executable, str(STACK_PY), "up", "--ports", "auto", "--json", "--state", str(state)]
+    command = [*STACK_COMMAND, "up", "--ports", "auto", "--json", "--state", str(state)]
     capture = cast("Any", config.pluginmanager.getplugin("capturemanager"))
     lines: list[str] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         for line in process.stderr:

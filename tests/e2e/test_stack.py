@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from tests.e2e.backends import ROOT, STACK_PY, Stack
+from tests.e2e.backends import ROOT, STACK_COMMAND, Stack
 
 pytestmark = pytest.mark.e2e
 
@@ -213,8 +213,8 @@ def has_ended(pid: int, timeout_s: float = 5.0) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_up_leaves_nothing_running(native: Stack, tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C while the stack starts ends what was started already."""
-    command = [sys.executable, str(STACK_PY), "up", "--ports", "auto", "--state", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    command = [*STACK_COMMAND, "up", "--ports", "auto", "--state", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
         deadline = time.monotonic() + 30
         while not (tmp_path / "jaeger.pid").exists():
             assert process.poll() is None
@@ -268,6 +268,8 @@ def test_the_programs_accept_their_configuration(native: Stack, program: str, en
     """The very files of the repository are valid, by the programs' own judgement, natively and in Docker."""
     command = [binaries(native)[program], "validate", f"--config={ROOT / 'collector' / program}.yaml"]
 
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **environment}, cwd=ROOT
+    )
 
     assert done.returncode == 0, done.stderr

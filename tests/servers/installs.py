@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from collector import stack
+from collector.stack import console
+from collector.stack.cache import cache_dir, publish, work_folder
+from collector.stack.console import tail
 
 _READY_S = 120.0
 _STOP_S = 10.0
@@ -24,19 +26,21 @@ def installed(name: str, program: str, fill: Callable[[Path], None]) -> Path:
         program: the path in it.
         fill: puts everything into an empty folder, which is renamed when it is complete. It must bear the renaming.
     """
-    final = stack.cache_dir() / name
+    final = cache_dir() / name
     if not (final / program).exists():
-        with stack.work_folder(name) as folder:
+        with work_folder(name) as folder:
             if not (final / program).exists():  # another process may have made it while this one waited
                 (new := folder / "new").mkdir()
                 fill(new)
-                stack.publish(new, final)
+                publish(new, final)
     return final / program
 
 
 def run_step(what: str, command: Sequence[str | Path], folder: Path, env: Mapping[str, str] | None = None) -> None:
     """A step of `fill`, with its progress and its time on standard error."""
-    stack.run_step(what, [str(part) for part in command], folder, folder.parent / "log", {**os.environ, **(env or {})})
+    console.run_step(
+        what, [str(part) for part in command], folder, folder.parent / "log", {**os.environ, **(env or {})}
+    )
 
 
 def pip(*arguments: str | Path) -> list[str | Path]:
@@ -52,7 +56,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], is_ready: Callable[[], ob
             is_ready()
             return
         time.sleep(0.05)
-    raise RuntimeError(f"the server did not start; the end of its log:\n{stack.tail(log)}")
+    raise RuntimeError(f"the server did not start; the end of its log:\n{tail(log)}")
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,59 @@
+"""The ports that the programs listen on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+from .console import StackError
+from .programs import HOST, PORTS, SHOWN_PORTS, Mode, Ports
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    with socket.socket() as probe:  # some systems let two programs bind a port when one took all addresses
+        probe.settimeout(1.0)
+        return probe.connect_ex((HOST, port)) != 0
+
+
+def default_ports(mode: Mode) -> Ports:
+    ports: Ports = {}
+    for port in PORTS:
+        text = os.environ.get(port.env, str(port.default))
+        if not text.isdigit() or not 0 < int(text) < 65536:
+            raise StackError(f"{port.env}={text} is not a port")
+        ports[port.name] = int(text)
+    for port in PORTS:
+        if (port.in_docker or mode == "native") and not is_free(ports[port.name]):
+            raise StackError(
+                f"port {ports[port.name]} ({port.used_for}) is taken by another program; "
+                f"choose another with {port.env}=PORT, or let free ones be found with --ports auto"
+            )
+    return ports
+
+
+def free_ports() -> Ports:
+    """Free ports for everything, all held open until the last is known, so that no two are the same."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in PORTS]
+        for each in sockets:
+            each.bind((HOST, 0))
+        return {port.name: int(each.getsockname()[1]) for port, each in zip(PORTS, sockets, strict=True)}
+
+
+def port_environment(ports: Ports) -> dict[str, str]:
+    return {port.env: str(ports[port.name]) for port in PORTS}
+
+
+def addresses(ports: Ports, mode: Mode) -> dict[str, str]:
+    return {**{port.name: url(ports[port.name]) for port in SHOWN_PORTS}, "mode": mode}
+
+
+def url(port: int, path: str = "") -> str:
+    return f"http://{HOST}:{port}{path}"

@@ -1,0 +1,100 @@
+"""What the stack consists of: its programs, their ports, and where their configuration lies."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+COLLECTOR_DIR = Path(__file__).resolve().parents[1]
+
+
+BUILD_DIR = COLLECTOR_DIR / "build"
+
+
+COMPOSE_FILE = COLLECTOR_DIR.parent / "docker-compose.yml"
+
+
+HOST = "127.0.0.1"
+
+
+Mode = Literal["native", "docker"]
+
+
+Ports = dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Port:
+    name: str
+    env: str
+    default: int
+    used_for: str
+    in_docker: bool = True  # published by docker-compose.yml
+
+
+PORTS = (
+    Port("otlp_grpc", "TRACEMIND_OTLP_GRPC_PORT", 4317, "OTLP gRPC"),
+    Port("otlp_http", "TRACEMIND_OTLP_HTTP_PORT", 4318, "OTLP HTTP"),
+    Port("jaeger_http", "TRACEMIND_JAEGER_HTTP_PORT", 16686, "Jaeger UI"),
+    Port("prometheus", "TRACEMIND_PROMETHEUS_PORT", 9090, "Prometheus"),
+    Port("collector_metrics", "TRACEMIND_COLLECTOR_METRICS_PORT", 8889, "Collector metrics"),
+    Port("collector_health", "TRACEMIND_COLLECTOR_HEALTH_PORT", 13133, "the Collector's health"),
+    Port("collector_telemetry", "TRACEMIND_COLLECTOR_TELEMETRY_PORT", 8888, "the Collector itself", False),
+    Port("jaeger_otlp", "TRACEMIND_JAEGER_OTLP_PORT", 14317, "OTLP from the Collector to Jaeger", False),
+    Port("jaeger_grpc", "TRACEMIND_JAEGER_GRPC_PORT", 16685, "Jaeger's query API over gRPC", False),
+    Port("jaeger_health", "TRACEMIND_JAEGER_HEALTH_PORT", 13134, "Jaeger's health", False),
+)
+
+
+SHOWN_PORTS = PORTS[:5]
+
+
+@dataclasses.dataclass(frozen=True)
+class GoProgram:
+    """A program that is built from the lock files in collector/build/<name>/."""
+
+    name: str
+    package: str
+    generated: bool  # main.go comes from the Collector's builder
+
+    @property
+    def lock_dir(self) -> Path:
+        return BUILD_DIR / self.name
+
+
+GO_PROGRAMS = (
+    GoProgram("otelcol", ".", generated=True),
+    GoProgram("jaeger", "github.com/jaegertracing/jaeger/cmd/jaeger", generated=False),
+)
+
+
+PROGRAM_NAMES = ("otelcol", "jaeger", "prometheus")
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One process of the native stack: how it starts, and the addresses that answer 200 once it is ready."""
+
+    name: str
+    command: Sequence[str]
+    ready_urls: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class UpOptions:
+    state: Path
+    auto_ports: bool
+    mode: str
+    scrape_interval: str | None
+
+
+def write_targets(path: Path, targets: Sequence[tuple[str, str]], scrape_interval: str | None) -> None:
+    """The addresses Prometheus reads, and how often where that is not what prometheus.yml says."""
+    often: dict[str, str] = {}
+    if scrape_interval:
+        often = {"__scrape_interval__": scrape_interval, "__scrape_timeout__": scrape_interval}
+    groups = [{"targets": [target], "labels": {"endpoint": name, **often}} for target, name in targets]
+    path.write_text(json.dumps(groups, indent=2) + "\n")

@@ -1,0 +1,51 @@
+"""Prometheus: the installed one, or Debian's package unpacked into the cache."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from .cache import cache_dir, publish, work_folder
+from .console import StackError, run_step
+
+
+def prometheus_dir() -> Path:
+    return cache_dir() / "prometheus-debian"
+
+
+def find_prometheus() -> Path | None:
+    extracted = prometheus_dir() / "prometheus"
+    on_path = shutil.which("prometheus")
+    return Path(on_path) if on_path else extracted if extracted.is_file() else None
+
+
+def can_fetch_prometheus() -> bool:
+    return shutil.which("apt-get") is not None and shutil.which("dpkg-deb") is not None
+
+
+def fetch_prometheus() -> Path:
+    """Debian's package, unpacked into the cache: installing it would start a service on some systems."""
+    if not can_fetch_prometheus():
+        raise StackError("Prometheus is not on PATH; install it (for example: brew install prometheus)")
+    with work_folder("prometheus") as folder:
+        if not (prometheus_dir() / "prometheus").is_file():
+            log = folder / "log"
+            download_package(folder, log)
+            package = next(folder.glob("prometheus_*.deb"))
+            unpacked = folder / "unpacked"
+            unpack = ["dpkg-deb", "-x", str(package), str(unpacked)]
+            run_step("prometheus: unpacking", unpack, folder, log, os.environ)
+            publish(unpacked / "usr" / "bin", prometheus_dir())
+    return prometheus_dir() / "prometheus"
+
+
+def download_package(folder: Path, log: Path) -> None:
+    command = ["apt-get", "download", "prometheus"]
+    try:
+        run_step("prometheus: fetching Debian's package", command, folder, log, os.environ)
+    except StackError:
+        if os.geteuid() != 0:
+            raise StackError("the package lists are missing; type: sudo apt-get update") from None
+        run_step("apt-get update", ["apt-get", "update"], folder, log, os.environ)
+        run_step("prometheus: fetching Debian's package", command, folder, log, os.environ)
