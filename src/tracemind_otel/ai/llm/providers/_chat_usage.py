@@ -107,8 +107,9 @@ def modalities(given: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, A
     return {
         name.format(modality): count
         for name, details in places
+        if details
         for modality in _MODALITIES
-        if details and (count := count_of(details.get(f"{modality}_tokens"))) is not None
+        if (count := count_of(details.get(f"{modality}_tokens"))) is not None
     }
 
 
@@ -130,10 +131,10 @@ _SERVER_TOOL_PLACES = (
 def server_tools(usage: Mapping[str, Any]) -> dict[str, Any]:
     """Tools that the provider ran itself and charges for, by the names of OpenRouter, xAI, Perplexity and LiteLLM."""
     counts: dict[str, int] = {}
-    for place in _SERVER_TOOL_PLACES:
+    for found in filter(None, (mapped(usage.get(place)) for place in _SERVER_TOOL_PLACES)):
         for field, names in _SERVER_TOOLS.items():
             for name in names:
-                if (count := count_of(mapped(usage.get(place)).get(name))) is not None:
+                if (count := count_of(found.get(name))) is not None:
                     counts.setdefault(field, count)
     if (queries := count_of(usage.get("num_search_queries"))) is not None:
         counts.setdefault("web_searches", queries)

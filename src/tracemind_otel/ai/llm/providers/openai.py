@@ -375,7 +375,12 @@ def _incoming_calls(message: Mapping[str, Any]) -> list[ToolCall]:
     return calls
 
 
+_UNREPORTED = LLMUsage(None, None, None)
+
+
 def _used(usage: Mapping[str, Any], model: str | None, accent: Accent) -> LLMUsage:
+    if not usage:
+        return _UNREPORTED  # of every stream, until its usage comes
     is_gemini = bool(model) and str(model).rpartition("/")[2].startswith("gemini")
     return usage_of(usage, hides_output=accent.hides_output or is_gemini, counts_apart=accent.counts_apart)
 
