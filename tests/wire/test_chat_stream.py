@@ -976,7 +976,7 @@ async def test_a_cut_stream_is_a_connection_error(body: str, openai_server: Open
         await streamed(openai_server, openai_server.script({"body": body}))
 
 
-@pytest.mark.parametrize("data", ["x", "[1]", '{"choices"', '"text"'])
+@pytest.mark.parametrize("data", ["x", "[1]", '{"choices"', '"text"', '{"a": [{}\n\ndata: {}]}', "{}, {}"])
 async def test_an_event_that_cannot_be_read(data: str, openai_server: OpenAIServer) -> None:
     """An event that is no JSON object is an invalid reply, and the error shows nothing of it."""
     with pytest.raises(LLMResponseError, match="not"):

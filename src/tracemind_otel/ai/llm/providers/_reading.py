@@ -16,7 +16,7 @@ from ..types import LLMResponse, ReasoningDelta, StreamEvent, TextDelta, ToolCal
 from ._error_bodies import json_object
 from ._http import HttpReply
 from ._sse import EventDecoder, JsonLinesDecoder
-from ._wire_format import StreamDecoder, StreamedError, Wire
+from ._wire_format import StreamDecoder, StreamedError, Wire, parse_together
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _FIELDS = (b"data", b"event", b"id", b"retry", b":")
@@ -173,7 +173,10 @@ class Reading:
         batch: list[StreamEvent] = []
         feed = self._reader.feed
         try:
-            for event in decoder.feed(data):
+            events = decoder.feed(data)
+            if len(events) > 1:
+                parse_together(events)
+            for event in events:
                 batch += feed(event)
         except (StreamedError, LLMResponseError) as error:
             if not self._reader.has_ended:  # what follows the end is no part of the reply

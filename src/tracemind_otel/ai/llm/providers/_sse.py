@@ -7,45 +7,60 @@ Source: WHATWG HTML, "Server-sent events", 9.2.6 (interpreting an event stream).
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_NEWLINE = ord("\n")
+_PLAIN_BEGINNING = re.compile(b"\n\ndata: ")
+"""Where a block begins with data. Nearly every event of most streams is one line of it and nothing else."""
 
 
-class LineSplitter:
-    """Splits bytes into lines, wherever they are cut."""
+class PartBuffer:
+    """Holds bytes back until the part that they belong to is complete, wherever they are cut.
 
-    def __init__(self) -> None:
-        self._rest: list[bytes] = []
+    Args:
+        ending: what ends a part, in newlines: one for lines, two for blocks before a blank line.
+    """
+
+    def __init__(self, ending: bytes) -> None:
+        self._ending = ending
+        self._rest = [b""]
         self._is_first = True
         self._ignore_newline = False
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The lines that are complete now, without their endings."""
+    def feed(self, data: bytes) -> bytes:
+        """The parts that are complete now, with newlines for every CR and CRLF and without the last ending."""
+        data = self._with_newlines(data)
+        if self._ending not in self._rest[-1][-1:] + data:
+            if data:
+                self._rest.append(data)
+            return b""
+        # Joined only now, since joining at every piece costs the square of a long part's length.
+        parts, _, rest = b"".join((*self._rest, data)).rpartition(self._ending)
+        self._rest = [rest]
+        return self._without_mark(parts)
+
+    def end(self) -> bytes:
+        """The last part, if the bytes ended without its ending."""
+        rest, self._rest = b"".join(self._rest), [b""]
+        return self._without_mark(rest)
+
+    def _with_newlines(self, data: bytes) -> bytes:
         if self._ignore_newline and data:
             self._ignore_newline = False
-            if data.startswith(b"\n"):
-                data = data[1:]
-        if b"\r" in data:
-            # A CR at the end may be half of a CRLF: the line ends now, and an LF that follows belongs to it.
-            self._ignore_newline = data.endswith(b"\r")
-            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        first, *others = data.split(b"\n")
-        # A list, since joining at every piece costs the square of a long line's length.
-        self._rest.append(first)
-        if not others:
-            return []
-        lines = [b"".join(self._rest), *others]
-        self._rest = [lines.pop()]
-        if self._is_first:
-            self._is_first = False
-            lines[0] = lines[0].removeprefix(_BYTE_ORDER_MARK)
-        return lines
+            data = data.removeprefix(b"\n")
+        if b"\r" not in data:
+            return data
+        # A CR at the end may be half of a CRLF: the line ends now, and an LF that follows belongs to it.
+        self._ignore_newline = data.endswith(b"\r")
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
-    def end(self) -> list[bytes]:
-        """The last line, if the bytes ended without a line ending."""
-        rest, self._rest = b"".join(self._rest), []
-        return [rest.removeprefix(_BYTE_ORDER_MARK) if self._is_first else rest] if rest else []
+    def _without_mark(self, parts: bytes) -> bytes:
+        is_first, self._is_first = self._is_first, False
+        return parts.removeprefix(_BYTE_ORDER_MARK) if is_first else parts
 
 
 @dataclass(slots=True)  # not frozen: one is made for each chunk, and frozen ones take three times as long
@@ -56,62 +71,63 @@ class ServerSentEvent:
     """Its `event` field; `message` where there is none."""
     data: bytes
     """Its `data` lines, joined by newlines."""
+    document: Mapping[str, Any] | None = None
+    """The JSON object that `data` is, where it has been parsed already."""
 
 
 class EventDecoder:
     """Turns the bytes of an event stream into events."""
 
     def __init__(self) -> None:
-        self._lines = LineSplitter()
-        self._name = b""
-        self._data: list[bytes] = []
+        self._blocks = PartBuffer(b"\n\n")
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """The events that are complete now."""
-        return self._take(self._lines.feed(data))
+        return _events_in(self._blocks.feed(data))
 
     def end(self) -> list[ServerSentEvent]:
         """The last event, if the stream ended without the blank line after it."""
-        return self._take([*self._lines.end(), b""])
+        return _events_in(self._blocks.end())
 
-    def _take(self, lines: list[bytes]) -> list[ServerSentEvent]:
-        events: list[ServerSentEvent] = []
-        pending = self._data
-        for line in lines:
-            if not line:
-                if len(pending) == 1 and not self._name and pending[0]:
-                    # Nearly every event of most streams: one line of data and nothing else.
-                    events.append(ServerSentEvent("message", pending.pop()))
-                elif pending or self._name:
-                    self._dispatch(events)
-            elif line.startswith(b"data: "):
-                pending.append(line[6:])
-            elif line.startswith(b"data:"):
-                pending.append(line[5:])
-            elif line.startswith(b"event:"):
-                self._name = line[6:].removeprefix(b" ")
-            elif line == b"data":
-                pending.append(b"")
-        return events
 
-    def _dispatch(self, events: list[ServerSentEvent]) -> None:
-        data = b"\n".join(self._data)
-        self._data.clear()
-        name, self._name = self._name, b""
-        if data:
-            events.append(ServerSentEvent(name.decode("utf-8", "replace") if name else "message", data))
+def _events_in(blocks: bytes) -> list[ServerSentEvent]:
+    """The events in blocks with blank lines between them."""
+    events: list[ServerSentEvent] = []
+    for part in _PLAIN_BEGINNING.split(b"\n\n" + blocks):
+        if _NEWLINE in part:
+            events += filter(None, map(_event_of, (b"data: " + part).split(b"\n\n")))
+        elif part:
+            events.append(ServerSentEvent("message", part))
+    return events
+
+
+def _event_of(block: bytes) -> ServerSentEvent | None:
+    """The event in the lines of a block; `None` where they have no data."""
+    name, data = b"", list[bytes]()
+    for line in block.split(b"\n"):
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            data.append(value.removeprefix(b" "))
+        elif field == b"event":
+            name = value.removeprefix(b" ")
+    joined = b"\n".join(data)
+    return ServerSentEvent(name.decode("utf-8", "replace") or "message", joined) if joined else None
 
 
 class JsonLinesDecoder:
     """Turns the bytes of a stream of JSON documents, one a line, into events."""
 
     def __init__(self) -> None:
-        self._lines = LineSplitter()
+        self._lines = PartBuffer(b"\n")
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """The events that are complete now."""
-        return [ServerSentEvent("message", line) for line in self._lines.feed(data) if line.strip()]
+        return _lines_in(self._lines.feed(data))
 
     def end(self) -> list[ServerSentEvent]:
         """The last event, if the stream ended without a line ending."""
-        return [ServerSentEvent("message", line) for line in self._lines.end() if line.strip()]
+        return _lines_in(self._lines.end())
+
+
+def _lines_in(lines: bytes) -> list[ServerSentEvent]:
+    return [ServerSentEvent("message", line) for line in lines.split(b"\n") if line.strip()]
