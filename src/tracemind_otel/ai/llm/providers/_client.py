@@ -27,6 +27,7 @@ from ._http import (
 )
 from ._loop import PerLoop
 from ._reading import Reading, WholeReading
+from ._tail import tail
 from ._wire_format import StreamedError, Wire
 
 if TYPE_CHECKING:
@@ -114,7 +115,9 @@ class WireClient(AsyncLLMClient):
                 async with aclosing(opened.chunks()) as chunks:
                     async for data in chunks:
                         reading.feed(data)
-                        if reading.is_over:
+                        if reading.events is not None and reading.events.is_ending:
+                            async for _ in tail(chunks, reading.events):
+                                pass
                             break
             except LLMConnectionError:
                 if not reading.is_whole:
@@ -127,7 +130,7 @@ class WireClient(AsyncLLMClient):
         except BaseException:
             await opened.aclose()
             raise
-        if reading.is_over:
+        if reading.events is not None:
             await opened.finish()
         return response
 
@@ -140,26 +143,27 @@ class WireClient(AsyncLLMClient):
             if is_heard():
                 opening = StreamOpened(lambda: self._with_headers(reading.so_far(), head))
                 yield cast("Sequence[StreamEvent]", (opening,))  # to a step only: others never see it
-            cut: LLMConnectionError | None = None
+            batch: Sequence[StreamEvent] = ()
             try:
                 async with aclosing(opened.chunks()) as chunks:
                     async for data in chunks:
                         batch = reading.feed(data)
-                        if reading.is_over:
+                        if reading.is_ending:
                             break
                         if batch:
                             yield batch
                     else:
                         batch = reading.end()
+                    if reading.is_ending and not reading.is_over:
+                        yield batch
+                        batch = ()
+                        async for more in tail(chunks, reading):
+                            yield more
             except LLMConnectionError as error:
-                cut, batch = error, reading.end()
+                batch = reading.break_off(error)
             if batch and not reading.has_ended:
                 yield batch
-                batch = []
-            if cut is not None:
-                if not reading.is_whole:
-                    raise cut
-                await opened.aclose()
+                batch = ()
             response = self._with_headers(reading.finish(), head)
         except StreamedError as error:
             await opened.aclose()

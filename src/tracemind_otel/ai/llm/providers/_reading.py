@@ -40,18 +40,14 @@ class WholeReading:
         self._body: list[bytes] = []
         self._start = b""
         self._may_be_lines = isinstance(wire.new_decoder(), JsonLinesDecoder)
-        self._events: Reading | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more is to be read: what came as events has its end mark, or a fault."""
-        return self._events is not None and self._events.is_over
+        self.events: Reading | None = None
+        """What reads the reply where it comes as events."""
 
     @property
     def is_whole(self) -> bool:
         """Whether nothing is missing, though the bytes broke off."""
-        if self._events is not None:
-            return self._events.is_whole
+        if self.events is not None:
+            return self.events.is_whole
         try:
             json_object(replace(self._head, body=b"".join(self._body)))
         except LLMResponseError:
@@ -60,13 +56,13 @@ class WholeReading:
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
-        if self._events is not None:
-            self._events.feed(data)
+        if self.events is not None:
+            self.events.feed(data)
             return
         self._body.append(data)
         if self._comes_as_events(data):
-            self._events = Reading(self._wire, self._head)
-            self._events.feed(b"".join(self._body))
+            self.events = Reading(self._wire, self._head)
+            self.events.feed(b"".join(self._body))
 
     def _comes_as_events(self, data: bytes) -> bool:
         if len(self._start) == _TELLING:
@@ -90,10 +86,10 @@ class WholeReading:
             LLMResponseError: it cannot be read, which another try would not mend.
             LLMConnectionError: it came as events and was cut.
         """
-        if self._events is None:
+        if self.events is None:
             return whole_reply(self._wire, replace(self._head, body=b"".join(self._body)))
-        self._events.end()
-        return self._events.finish()
+        self.events.end()
+        return self.events.finish()
 
 
 def whole_reply(wire: Wire, reply: HttpReply) -> LLMResponse:
@@ -120,12 +116,18 @@ class Reading:
         self._decoder: StreamDecoder | None = None
         self._unread: list[bytes] = []
         self._fault: StreamedError | LLMResponseError | None = None
+        self._cut: LLMConnectionError | None = None
         self._response: LLMResponse | None = None
 
     @property
     def has_ended(self) -> bool:
         """Whether the end mark came."""
         return self._reader.has_ended
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether little more is to come: the finish reason is there, or it is over."""
+        return self._fault is not None or self._reader.is_complete
 
     @property
     def is_over(self) -> bool:
@@ -199,6 +201,11 @@ class Reading:
             self._fault = error
         return batch
 
+    def break_off(self, error: LLMConnectionError) -> list[StreamEvent]:
+        """What the end of the bytes adds where the connection broke. That is a fault unless nothing is missing."""
+        self._cut = error
+        return self.end()
+
     def _end_of_document(self) -> list[StreamEvent]:
         body = b"".join(self._unread)
         reply = HttpReply(self._head.status_code, self._head.headers, body)
@@ -227,6 +234,8 @@ class Reading:
             if isinstance(self._fault, LLMResponseError):
                 self._fault.retryable = False
             raise self._fault
+        if self._cut is not None and not self.is_whole:
+            raise self._cut
         if self._response is None and not self._reader.is_complete:
             raise LLMConnectionError("the stream was cut before its end", request_id=self._head.request_id)
         return self.so_far()

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ._body import response_class
 from ._exchange import watching_connector
 from ._faults import no_certificates, unusable_proxy
 from ._proxies import proxy_for
@@ -58,6 +59,7 @@ def _new_session(trusted: ssl.SSLContext, proxy: str | None, *, keeps_connection
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         proxy=proxy,
+        response_class=response_class(),
         max_line_size=_MAX_HEADER,
         max_field_size=_MAX_HEADER,
         **_most_headers(),

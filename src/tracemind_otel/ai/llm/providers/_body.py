@@ -1,0 +1,78 @@
+"""The body of a reply over aiohttp, of which a broken connection takes nothing that had come."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    import aiohttp
+
+
+class Body:
+    """Reads aiohttp's body. What a slow reader has not read yet comes before the error, which aiohttp puts first.
+
+    Everything else that is asked of a body is aiohttp's.
+    """
+
+    def __init__(self, content: aiohttp.StreamReader) -> None:
+        self._content = content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
+
+    def iter_chunked(self, size: int) -> Chunks:
+        """The bytes as they come, in pieces of at most this size."""
+        return Chunks(self._content, size)
+
+
+class Chunks:
+    """The pieces of one body."""
+
+    def __init__(self, content: aiohttp.StreamReader, size: int) -> None:
+        self._content = content
+        self._size = size
+
+    def __aiter__(self) -> Chunks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        content = self._content
+        if content.exception() is not None:
+            data = _buffered(content)
+        else:
+            data = await content.read(self._size)
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+
+def _buffered(content: aiohttp.StreamReader) -> bytes:
+    """What is left in the buffer of a body that has broken off.
+
+    Raises:
+        Exception: nothing is left, and why it broke off.
+    """
+    error = cast("BaseException", content.exception())
+    content.set_exception(cast("Any", None))
+    try:
+        data = content.read_nowait()
+    finally:
+        content.set_exception(error)
+    if not data:
+        raise error
+    return data
+
+
+@lru_cache(maxsize=1)
+def response_class() -> type[aiohttp.ClientResponse]:
+    """aiohttp's response, with such a body."""
+    import aiohttp
+
+    class Response(aiohttp.ClientResponse):
+        async def start(self, connection: Any) -> aiohttp.ClientResponse:
+            await super().start(connection)
+            self.content = cast("aiohttp.StreamReader", Body(self.content))
+            return self
+
+    return Response
