@@ -59,7 +59,7 @@ class LLMError(TraceMindError):
     Args:
         message: what went wrong, for a person; holds neither a key nor the prompt.
         status_code: the HTTP status, where it says that the call failed; an error inside a success has none.
-        code: the provider's own error code, where it sent a string.
+        code: the provider's own error code: a string, or a number that is no HTTP status.
         provider_type: the provider's own error type, where it sent one.
         request_id: the provider's id of the request, for its support.
         retry_after_s: seconds the server asked to wait, where it did.

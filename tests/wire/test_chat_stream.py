@@ -18,9 +18,10 @@ from tests.support import Captured, attributes
 from tracemind_otel import LLMCallConfig, LLMRequest, LLMResponse, run_llm_call, stream_llm_call
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 from tracemind_otel.ai.llm.providers._chat_usage import _IGNORED, usage_of
+from tracemind_otel.ai.llm.providers._error_bodies import error_body
 from tracemind_otel.ai.llm.providers._sse import EventDecoder
 from tracemind_otel.ai.llm.providers._wire_format import StreamedError, outgoing_call
-from tracemind_otel.ai.llm.providers.openai import Accent, ChatReader, chat_wire, errors_of, from_payload
+from tracemind_otel.ai.llm.providers.openai import Accent, ChatReader, chat_wire, from_payload
 from tracemind_otel.ai.llm.providers.presets import PRESETS
 from tracemind_otel.ai.llm.types import (
     Finish,
@@ -880,10 +881,10 @@ async def test_error_body(
 
 def test_status_in_the_error() -> None:
     """A status inside an error counts where it is one."""
-    assert errors_of({"error": {"status_code": 400}}).stated_status == 400
-    assert errors_of({"error": {"status_code": 200}}).stated_status is None
-    assert errors_of({"error": {"code": 503, "status_code": 400}}).stated_status == 503
-    assert errors_of([]).stated_status is None
+    assert error_body({"error": {"status_code": 400}}).stated_status == 400
+    assert error_body({"error": {"status_code": 200}}).stated_status is None
+    assert error_body({"error": {"code": 503, "status_code": 400}}).stated_status == 503
+    assert error_body([]).stated_status is None
 
 
 async def streamed(server: OpenAIServer, model: str, accent: str = "openai_compatible", **fields: Any) -> Read:

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from tests.servers.fixture import OpenAIServer
 from tests.support import Captured, attributes
 from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, LLMResponse, LLMResponseError, run_llm_call
+from tracemind_otel.ai.llm.providers._error_bodies import error_body
 from tracemind_otel.ai.llm.providers._sse import EventDecoder
 from tracemind_otel.ai.llm.providers._wire_format import StreamedError
-from tracemind_otel.ai.llm.providers.cohere import PRESET, CohereReader, errors_of, from_payload, to_payload, usage_of
+from tracemind_otel.ai.llm.providers.cohere import PRESET, CohereReader, from_payload, to_payload, usage_of
 from tracemind_otel.ai.llm.types import Finish, Image, Message, TextDelta, ToolCall
 from tracemind_otel.errors import LLMAuthenticationError, LLMConnectionError, LLMRequestError, LLMStatusError
 
@@ -306,7 +307,7 @@ def test_unknown_events() -> None:
 
 def test_error_body() -> None:
     """An error is `{id, message}`, with a type at times."""
-    body = errors_of({"id": "1", "message": "too long", "error_type": "invalid_request"})
+    body = error_body({"id": "1", "message": "too long", "error_type": "invalid_request"})
 
     assert (body.message, body.type) == ("too long", "invalid_request")
 

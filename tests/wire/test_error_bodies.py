@@ -7,13 +7,18 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tracemind_otel as tm
 from tests.servers.fixture import OpenAIServer
+from tests.servers.openai_server import Action
 from tests.support import Captured
 from tracemind_otel.ai.llm.providers._error_bodies import error_body, error_from_body, status_error
 from tracemind_otel.ai.llm.providers._http import HttpReply
+from tracemind_otel.ai.llm.providers.gemini import errors_of as gemini_errors_of
 from tracemind_otel.ai.llm.scrub import scrub
+from tracemind_otel.ai.llm.types import TextDelta
 from tracemind_otel.errors import LLMQuotaError, LLMRateLimitError, LLMStatusError
 
 QUOTA = {"error": {"message": "You exceeded your current quota.", "code": "insufficient_quota"}}
@@ -61,6 +66,32 @@ def error_of(body: bytes | str | object, status: int = 422, prompt: str = "", **
         ('"Unauthorized"', "Unauthorized"),
         ('"cut he', '"cut he'),
         ({"a": {"b": 1}}, "no message"),
+        ({"Error": {"Code": "X", "Message": "capital words"}}, "capital words"),
+        ({"ResponseMetadata": {"Error": {"Code": "X", "Message": "wrapped"}}}, "wrapped"),
+        ({"error_code": 336, "error_msg": "no access"}, "no access"),
+        ({"fault": {"faultstring": "no such proxy", "detail": {"errorcode": "x.y"}}}, "no such proxy"),
+        ({"error": {"description": "described"}}, "described"),
+        ({"message": {"model": "is unknown"}}, "model: is unknown"),
+        ({"error": {"details": [{"reason": "R", "message": "in the details"}]}}, "in the details"),
+        ("event: error\ndata: too many\n\n", "too many"),
+        ('error: {"error": {"message": "labelled"}}', "labelled"),
+        ('503 from upstream, retries: 2 - {"error": {"message": "far behind"}}', "far behind"),
+        ({"message": {"role": "user", "content": "what was sent"}}, "no message"),
+        ({"detail": {"input": "what was sent", "msg_id": "x"}}, "no message"),
+        ("Oops <html><head><title>Bad</title></head><body>10.0.0.1</body></html>", "Oops Bad"),
+        ("""Unexpected token '<', "<!DOCTYPE "... is not valid JSON""", """Unexpected token '<', \""""),
+        ({"data": {"error": {"message": "in data"}}}, "in data"),
+        ({"code": 30011, "message": "beside data", "data": None}, "beside data"),
+        ({"response": {"error": {"message": "in response"}}}, "in response"),
+        ({"success": False, "result": [{"message": "in result"}]}, "in result"),
+        ({"status": {"code": 3, "message": "in status"}}, "in status"),
+        ({"info": "told as info"}, "told as info"),
+        ({"info": {"message": "inside info"}}, "inside info"),
+        ({"base_resp": {"status_code": 2013, "status_msg": "invalid params"}}, "invalid params"),
+        ({"detail": "Not authenticated"}, "Not authenticated"),
+        ({"detail": {"why": "no seat"}}, "why: no seat"),
+        ({"status": "failed", "response": "half an answer", "data": "more of it"}, "no message"),
+        (gzip.compress(b'{"message": "broken off"}' + b" " * 9000)[:-8], "broken off"),
     ],
 )  # fmt: skip
 def test_the_reason_is_told(body: object, said: str) -> None:
@@ -84,11 +115,17 @@ def test_a_bottomless_body_ends() -> None:
     [
         f"event: error\ndata: {json.dumps(QUOTA)}\n\n",
         f"data: {json.dumps(QUOTA)}",
+        f"error: {json.dumps(QUOTA)}",
+        json.dumps({"Error": {"Message": QUOTA["error"]["message"], "Code": "insufficient_quota"}}),
         f": hello\n\ndata: {json.dumps(QUOTA)}\n\ndata: [DONE]\n\n",
         json.dumps(QUOTA) + "\n\n",
         json.dumps({"detail": QUOTA}),
         json.dumps({"error": json.dumps(QUOTA)}),
         json.dumps([QUOTA]),
+        json.dumps({"type": "error", "data": QUOTA}),
+        json.dumps({"response": {"status": "failed", **QUOTA}, "data": {"code": "no_error"}}),
+        json.dumps({"status": {**QUOTA["error"], "code": "insufficient_quota"}}),
+        json.dumps({"result": None, "errors": [QUOTA["error"]]}),
     ],
 )
 def test_a_spent_quota_is_known_in_any_wrapping(body: str) -> None:
@@ -103,6 +140,7 @@ def test_a_spent_quota_is_known_in_any_wrapping(body: str) -> None:
     [
         (429, {"type": "exceeded_current_quota_error"}),
         (429, {"code": "1113"}),
+        (429, {"code": 1113}),
         (429, {"type": "insufficient_quota"}),
         (401, {"type": "insufficient_quota"}),
         (400, {"code": "Arrearage"}),
@@ -111,6 +149,10 @@ def test_a_spent_quota_is_known_in_any_wrapping(body: str) -> None:
         (400, {"code": "blocked_api_access"}),
         (402, {"message": "Insufficient Balance"}),
         (429, {"code": "billing_hard_limit_reached"}),
+        (403, {"code": "AllocationQuota.FreeTierOnly"}),
+        (429, {"code": "SetLimitExceeded", "type": "TooManyRequests"}),
+        (429, {"code": "1310"}),
+        (429, {"type": "insufficient_balance_error", "http_code": "429"}),
     ],
 )
 def test_spent_quotas_by_their_documented_codes(status: int, error: dict[str, Any]) -> None:
@@ -120,9 +162,28 @@ def test_spent_quotas_by_their_documented_codes(status: int, error: dict[str, An
 
 
 def test_an_ordinary_limit_is_repeated() -> None:
-    """The word quota alone makes no spent one."""
+    """The word quota alone makes no spent one, nor does Alibaba's `insufficient_quota` for tokens a minute."""
     error = error_of({"error": {"message": "quota per minute", "type": "requests"}}, 429)
     assert (type(error), error.retryable) == (LLMRateLimitError, True)
+    for code, message in [
+        ("Throttling.AllocationQuota", "Allocated quota exceeded"),
+        ("insufficient_quota", "see https://help.aliyun.com/zh/model-studio/error-code#token-limit"),
+    ]:
+        error = error_of({"error": {"message": message, "code": code, "type": "insufficient_quota"}}, 429)
+        assert (type(error), error.retryable) == (LLMRateLimitError, True)
+
+
+@pytest.mark.parametrize(("period", "kind"), [("Day", LLMQuotaError), ("Minute", LLMRateLimitError)])
+def test_the_quota_of_a_day_is_spent_at_gemini(period: str, kind: type[LLMStatusError]) -> None:
+    """Google asks to wait some seconds in either case; a day's quota comes back the next day."""
+    details = [
+        {"@type": "type.googleapis.com/google.rpc.QuotaFailure",
+         "violations": [{"quotaId": f"GenerateRequestsPer{period}PerProjectPerModel-FreeTier"}]},
+        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "20s"},
+    ]  # fmt: skip
+    body = {"error": {"code": 429, "message": "m", "status": "RESOURCE_EXHAUSTED", "details": details}}
+    error = status_error(HttpReply(429, {}, json.dumps(body).encode()), key=None, prompt="", read=gemini_errors_of)
+    assert (type(error), error.retryable) == (kind, kind is LLMRateLimitError)
 
 
 @pytest.mark.parametrize(
@@ -152,10 +213,19 @@ def test_aws_tells_its_type_in_the_body_or_a_header() -> None:
     [
         ({"error": {"code": 429, "message": "m"}}, "429", "LLMRateLimitError", True),
         ({"error": {"code": 502, "message": "m"}}, "502", "LLMServerError", True),
+        ({"error": {"code": "429", "message": "m"}}, "429", "LLMRateLimitError", True),
+        ({"error": {"status_code": 503, "message": "m"}}, "503", "LLMServerError", True),
+        ({"statusCode": 401, "message": "m"}, "401", "LLMAuthenticationError", False),
         ({"error": {"type": "RESOURCE_EXHAUSTED"}}, "RESOURCE_EXHAUSTED", "LLMRateLimitError", True),
         ({"error": {"code": "rate_limit_exceeded"}}, "rate_limit_exceeded", "LLMRateLimitError", True),
         ({"error": {"code": "insufficient_quota"}}, "insufficient_quota", "LLMQuotaError", False),
         ({"error": {"type": "authentication_error"}}, "authentication_error", "LLMAuthenticationError", False),
+        ({"error": {"code": "1302"}}, "LLMRateLimitError", "LLMRateLimitError", True),
+        ({"error": {"code": 87654}}, "LLMStatusError", "LLMStatusError", False),
+        ({"base_resp": {"status_code": 1002}}, "LLMRateLimitError", "LLMRateLimitError", True),
+        ({"base_resp": {"status_code": 1004}}, "LLMAuthenticationError", "LLMAuthenticationError", False),
+        ({"base_resp": {"status_code": 1008}}, "LLMQuotaError", "LLMQuotaError", False),
+        ({"base_resp": {"status_code": 1024}}, "LLMServerError", "LLMServerError", True),
     ],
 )
 def test_an_error_inside_a_success_has_no_http_status(
@@ -167,7 +237,7 @@ def test_an_error_inside_a_success_has_no_http_status(
     assert seen == (None, error_type, kind, retryable)
 
 
-@pytest.mark.parametrize("prompt", ["hi", "1", "model", "load", "over"])
+@pytest.mark.parametrize("prompt", ["hi", "1", "model", "load", "over", "1" + " " * 30, "hi\n" * 2 + "\n" * 30])
 def test_a_short_prompt_withholds_no_unrelated_message(prompt: str) -> None:
     """A prompt of a few letters stands in half of all messages by chance."""
     assert scrub("The model is overloaded: 1 of 12 machines hit", prompt=prompt) != WITHHELD
@@ -191,3 +261,96 @@ async def test_over_http_a_spent_quota_in_an_event_is_sent_once(openai_server: O
     assert (result["error_type"], result["status_code"]) == ("insufficient_quota", 429)
     assert "You exceeded your current quota." in result["reason"]
     assert len(openai_server.requests(model)) == 1
+
+
+EMPTY = {"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}, "choices": None}
+BUSY = {"base_resp": {"status_code": 1002, "status_msg": "rate limit"}, "id": "x"}
+OLD = {"detail": "The model is not loaded", "code": "not_loaded"}
+
+
+@pytest.mark.parametrize(
+    ("action", "reason", "status", "sent"),
+    [
+        ({"body": json.dumps(EMPTY)}, "insufficient balance", None, 1),
+        ({"body": f"data: {json.dumps(EMPTY)}\n\ndata: [DONE]\n\n"}, "insufficient balance", None, 1),
+        ({"body": json.dumps(BUSY)}, "rate limit", None, 2),
+        ({"body": f"data: {json.dumps(BUSY)}\n\n"}, "rate limit", None, 2),
+        ({"body": json.dumps(OLD)}, "The model is not loaded", None, 1),
+        ({"body": json.dumps({"message": "no worker is free"})}, "no worker is free", None, 2),
+        ({"status": 401, "body": json.dumps(QUOTA), "gzip": True}, QUOTA["error"]["message"], 401, 1),
+        ({"status": 401, "body": json.dumps(QUOTA), "do": "cut"}, "HTTP 401", 401, 1),
+        ({"status": 429, "body": json.dumps(QUOTA), "do": "reset"}, "HTTP 429", 429, 2),
+        ({"status": 500, "body": ""}, "HTTP 500: no message", 500, 2),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_over_http_the_reason_and_the_repetition(
+    openai_server: OpenAIServer,
+    capture: Captured,
+    action: Action,
+    reason: str,
+    status: int | None,
+    sent: int,
+    is_streamed: bool,
+) -> None:
+    """Inside a success, packed, or broken off: the result has the server's words, and what helps is repeated."""
+    model = openai_server.script(action)
+    config = tm.LLMCallConfig("openai_compatible", model, prompt="tell me more", max_retries=1)
+    client = tm.LLMClientFactory.make("openai_compatible", api_key="k", base_url=openai_server.base_url)
+    if is_streamed:
+        async with tm.stream_llm_call("f", "s", config, capture.recorder(), client=client) as stream:
+            with pytest.raises(LLMStatusError, match=reason):
+                await anext(stream)
+        result = stream.result
+    else:
+        result = await tm.run_llm_call("f", "s", config, capture.recorder(), client=client)
+
+    assert result is not None
+    assert reason in result["reason"]
+    assert (result["status"], result.get("status_code")) == ("error", status)
+    assert len(openai_server.requests(model)) == sent
+
+
+@pytest.mark.parametrize(
+    "fault", [EMPTY, QUOTA, {"object": "error", **OLD}, {"code": "x", "message": "it broke"}, "it broke"]
+)
+async def test_what_was_said_before_an_error_is_delivered(
+    openai_server: OpenAIServer, capture: Captured, fault: object
+) -> None:
+    """An error behind some deltas, in one packet with them: first the deltas, then the error, and no second try."""
+    said = json.dumps({"choices": [{"index": 0, "delta": {"content": "Hel"}}]})
+    name = "event: error\n" if isinstance(fault, str) else ""
+    body = f"data: {said}\n\n{name}data: {json.dumps(fault)}\n\ndata: [DONE]\n\n"
+    model = openai_server.script({"headers": {"content-type": "text/event-stream"}, "body": body})
+    config = tm.LLMCallConfig("openai_compatible", model, prompt="tell me more", max_retries=2)
+    client = tm.LLMClientFactory.make("openai_compatible", api_key="k", base_url=openai_server.base_url)
+    async with tm.stream_llm_call("f", "s", config, capture.recorder(), client=client) as stream:
+        deltas = [await anext(stream)]
+        with pytest.raises(LLMStatusError, match="the provider reports: "):
+            await anext(stream)
+
+    assert deltas == [TextDelta("Hel")]
+    assert stream.result is not None
+    assert (stream.result["status"], stream.result["text"]) == ("error", "Hel")
+    assert len(openai_server.requests(model)) == 1
+
+
+names = st.sampled_from(["error", "message", "detail", "errors", "data", "status", "code", "base_resp", "info", "x"])
+bodies = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    body=bodies,
+    wrap=st.sampled_from(["{}", "data: {}\n\n", "event: error\ndata: {}", "error: {}"]),
+    cut=st.integers(0, 9),
+)
+def test_any_body_becomes_an_error(body: object, wrap: str, cut: int) -> None:
+    """Whatever stands in an error reply, whole or broken off, the error has the status and no secret."""
+    text = wrap.replace("{}", json.dumps(body))
+    error = error_of(text[: len(text) - cut], 503)
+    assert (type(error).__name__, error.status_code) == ("LLMServerError", 503)
+    assert "k-secret" not in str(error)

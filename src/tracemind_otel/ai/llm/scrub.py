@@ -17,6 +17,8 @@ _LEAST_UNSPACED = 3
 """The same in scripts where a character says as much as a syllable or a word."""
 _CERTAINLY_LONG = 1000
 """A prompt of that length is not made plain for a text that is too short to hold a run of it."""
+_LEAST_SECRET = 8
+"""A shorter secret, such as the `ollama` that a local server is given, is struck out where it is a word of its own."""
 _BLOCK = _RUN // 2
 """Any run of that length holds a whole block of this length that begins at a multiple of it."""
 _ESCAPED_CHARACTER = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|U([0-9a-fA-F]{8}))")
@@ -32,13 +34,13 @@ def scrub(message: str, *, secrets: Iterable[str] = (), prompt: str = "") -> str
 
     Args:
         message: the text, as a server or a client gave it.
-        secrets: strings that are replaced wherever they occur, keys for instance.
+        secrets: strings that are replaced, keys for instance: wherever they occur, those of fewer than eight
+            characters where they stand as words of their own.
         prompt: what was sent; any 24 characters of it in a row count as a repetition, and a shorter prompt of six
             characters or more where it stands whole, as words of its own.
     """
-    for secret in secrets:
-        if secret:
-            message = message.replace(secret, _REDACTED)
+    for secret in filter(None, secrets):
+        message = _without(secret, message)
     shown = message if len(message) <= _SHOWN else message[:_SHOWN] + "..."
     return _WITHHELD if _repeats(message[:_SHOWN], prompt) else shown
 
@@ -48,23 +50,30 @@ def scrub_token(token: str | None, *, secrets: Iterable[str] = (), prompt: str =
     return token if token is not None and scrub(token, secrets=secrets, prompt=prompt) == token else None
 
 
+def _without(secret: str, message: str) -> str:
+    if len(secret) >= _LEAST_SECRET:
+        return message.replace(secret, _REDACTED)
+    word = f"{_edge(secret[0], before=True)}{re.escape(secret)}{_edge(secret[-1], before=False)}"
+    return re.sub(word, _REDACTED, message)
+
+
 def _repeats(message: str, prompt: str) -> bool:
     said = _plain(message)
     if len(said) < _RUN and len(prompt) > _CERTAINLY_LONG:
         return False
     sent = _plain(prompt)
+    if len(sent) < (_LEAST_UNSPACED if _UNSPACED.search(sent) else _LEAST):
+        return False
     if len(prompt) < _RUN:
         return _says_whole(message, sent)
     if len(sent) < _RUN:
-        return bool(sent) and sent in said
+        return sent in said
     blocks = range(0, len(said) - _BLOCK + 1, _BLOCK)
     return any(said[start : start + _BLOCK] in sent and _shares_a_run(said, sent, start) for start in blocks)
 
 
 def _says_whole(message: str, sent: str) -> bool:
     """Whether a short prompt stands in the message in whole words."""
-    if len(sent) < (_LEAST_UNSPACED if _UNSPACED.search(sent) else _LEAST):
-        return False
     words = " *".join(map(re.escape, sent))
     pattern = f"{_edge(sent[0], before=True)}{words}{_edge(sent[-1], before=False)}"
     return re.search(pattern, _plain(message, parted_by=" ")) is not None

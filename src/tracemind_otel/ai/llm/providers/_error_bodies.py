@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -23,29 +24,47 @@ from ._http import HttpReply
 
 _SPENT_QUOTA = frozenset(
     {
-        "insufficient_quota",  # OpenAI, Azure, Perplexity (401)
-        "billing_hard_limit_reached",
-        "billing_not_active",
+        # developers.openai.com/api/docs/guides/error-codes; the first is the type of all, which Perplexity sends too
+        "insufficient_quota",
         "credit_balance_exhausted",
         "organization_spend_limit_exceeded",
         "project_spend_limit_exceeded",
         "organization_usage_limit_exceeded",
+        # OpenAI's as seen: acode-plugin-chatgpt#19 and many more
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        # Anthropic: platform.claude.com/docs/en/api/errors and /rate-limits
+        "billing_error",
         "enforced_spend_limit_reached",
-        "billing_error",  # Anthropic
-        "exceeded_current_quota_error",  # Moonshot
-        "1113",  # Zhipu: in arrears
-        "arrearage",  # DashScope
+        "exceeded_current_quota_error",  # Moonshot: MoonshotAI/kimi-code#1857
+        # Zhipu, docs.bigmodel.cn/cn/api/api-code: in arrears; the limit of a day, of some hours, of a week or a
+        # month is reached; the plan has ended
+        "1113",
+        "1304",
+        "1308",
+        "1309",
+        "1310",
+        # Alibaba, alibabacloud.com/help/en/model-studio/error-code. Not Throttling.AllocationQuota: see _THROTTLED
+        "arrearage",
         "allocationquota.freetieronly",
-        "accountoverdueerror",  # Volcengine
-        "setlimitexceeded",
-        "insufficient_balance",
-        "insufficient_funds",  # Vercel's gateway
-        "insufficient_credits",
-        "budget_exceeded",  # LiteLLM's proxy
-        "blocked_api_access",  # Groq: the spend limit is reached
+        "accountoverdueerror",  # Volcengine: volcengine.com/docs/82379/1299023
+        "setlimitexceeded",  # Volcengine: the limit that the user has set
+        "insufficient_balance",  # Venice: veniceai/api-docs#149
+        "insufficient_balance_error",  # MiniMax: modelscope/modelscope#1691
+        "insufficient_credits",  # gateways: Gitlawb/openclaude#1489
+        "insufficient_funds",  # gateways: ai-stats.phaseo.app, quickstart of each model
+        "budget_exceeded",  # LiteLLM's proxy: ProxyErrorTypes
+        "blocked_api_access",  # Groq: console.groq.com/docs/spend-limits
     }
 )
 """Types and codes, in lower case, that no waiting mends. Not matched by words: an ordinary limit may say "quota"."""
+
+_THROTTLED = ("throttling.allocationquota", "error-code#token-limit")
+"""Alibaba's code for too many tokens a minute, and the link in its message: its type is `insufficient_quota` all the
+same (can1357/oh-my-pi#8496)."""
+
+_STATUS_OF_MINIMAX = {"1000": 500, "1001": 504, "1002": 429, "1004": 401, "1008": 402, "1024": 500}
+"""The codes in MiniMax's `base_resp`, which comes with HTTP 200 (platform.minimax.io/docs/api-reference/errorcode)."""
 
 
 def json_object(reply: HttpReply) -> dict[str, Any]:
@@ -76,7 +95,7 @@ class ErrorBody:
     type: str | None = None
     """The provider's error type."""
     code: str | None = None
-    """The provider's error code, where it is a string."""
+    """The provider's error code: a string, or a number that is no HTTP status."""
     stated_status: int | None = None
     """A status that the body names in figures (OpenRouter sends one with HTTP 200)."""
     implied_status: int | None = None
@@ -88,27 +107,46 @@ class ErrorBody:
     """The request's id inside the body (Anthropic sends it there too)."""
     retry_after_s: float | None = None
     """Seconds the body asks to wait (Google puts its delay there, not into a header)."""
+    is_spent: bool = False
+    """Whether the body says in another way than by code and type that a quota is spent."""
 
 
 def error_body(document: object) -> ErrorBody:
     """Read an error body in any of the usual shapes: nested, listed, as text, as JSON inside a string."""
     fields = fields_of(document)
-    number = next((fields[name] for name in _CODES if isinstance(fields.get(name), int)), None)
+    code = _first_text(*(_code_in(fields.get(name)) for name in _CODES))
     return ErrorBody(
         message=words_of(document),
-        type=_type_in(fields),
-        code=_first_text(*(fields.get(name) for name in _CODES)),
-        stated_status=number if number is not None and 400 <= number < 600 else None,
+        # AWS puts a namespace before it.
+        type=(_first_text(*map(fields.get, _TYPES)) or "").rpartition("#")[2] or None,
+        code=code,
+        stated_status=next(filter(None, (_status_in(fields.get(name)) for name in _STATUSES)), None),
+        implied_status=_STATUS_OF_MINIMAX.get(code or "") if "baseresp" in fields else None,
     )
 
 
-_CODES = ("code", "Code", "error_code")
+def is_error(body: ErrorBody) -> bool:
+    """Whether an event that is no part of a reply is an error, and no note: it has words, and a code or a status."""
+    return body.message is not None and (body.code or body.stated_status) is not None
 
 
-def _type_in(fields: Mapping[str, Any]) -> str | None:
-    """The type; AWS puts a namespace before it."""
-    own = _first_text(fields.get("type"), fields.get("__type"))
-    return own.rpartition("#")[2] or None if own else None
+# As `fields_of` spells them.
+_TYPES = ("errortype", "type")
+_CODES = ("code", "errorcode", "statuscode")
+_STATUSES = (*_CODES, "httpcode", "status")
+
+
+def _code_in(value: object) -> str | None:
+    """A code as a string; a number is one where it cannot be taken for a status."""
+    if isinstance(value, int) and value >= 1000:
+        return str(value)
+    return value if isinstance(value, str) else None
+
+
+def _status_in(value: object) -> int | None:
+    """A status as a number, or as a string of three figures."""
+    number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{3}", value) else value
+    return number if isinstance(number, int) and 400 <= number < 600 else None
 
 
 def _first_text(*values: object) -> str | None:
@@ -176,6 +214,10 @@ _STATUS_OF_NAME = {
     "rate_limit_exceeded": 429,
     "resource_exhausted": 429,
     "too_many_requests": 429,
+    "throttling.allocationquota": 429,
+    "throttling.ratequota": 429,
+    "1302": 429,  # Zhipu's, as the one after
+    "1305": 429,
     "throttlingexception": 429,
     "server_error": 500,
     "internal_server_error": 500,
@@ -205,7 +247,10 @@ def _error_class(http_status: int | None, body: ErrorBody) -> type[LLMStatusErro
 
 
 def _is_spent(body: ErrorBody) -> bool:
-    return not _SPENT_QUOTA.isdisjoint(_names(body))
+    told = f"{body.code} {body.message}".lower()
+    if any(mark in told for mark in _THROTTLED):
+        return False
+    return body.is_spent or not _SPENT_QUOTA.isdisjoint(_names(body))
 
 
 def _status_in_words(body: ErrorBody) -> int | None:

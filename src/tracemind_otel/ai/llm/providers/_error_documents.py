@@ -7,6 +7,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, cast
 
 from ._sse import EventDecoder
@@ -18,22 +19,53 @@ _MOST_SAID = 5
 """So many entries of a list of faults are told."""
 _DEEPEST = 6
 """So deep errors stand inside errors."""
-_WORDS = ("message", "Message", "msg", "error_message", "errorMessage", "status_msg", "detail", "error_description")
-_INSIDE = ("error", "errors", "exception", "base_resp", "fault")
+_SAYING = (
+    "message",
+    "msg",
+    "errormessage",
+    "errormsg",
+    "errmsg",
+    "statusmessage",
+    "statusmsg",
+    "faultstring",
+    "detail",
+    "errordescription",
+    "description",
+    "reason",
+    "messages",
+    "error",
+    "errors",
+    "err",
+    "exception",
+    "fault",
+    "info",
+    "baseresp",
+    "responsemetadata",
+)
+"""Fields that say what is wrong, in a string or further in: those that say most first, spelt as `_plain_names` does."""
+_AROUND = ("details", "data", "response", "result", "status")
+"""Fields that may have an error inside. A string in them is a status, or a part of the reply."""
+_BY_FIELD = ("errors", "message", "detail")
+"""Fields that may hold faults under the names of the fields they are about, as Rails and Laravel tell them."""
+_ECHOES = ("role", "content", "input", "prompt")
+"""Fields that tell an object is what was sent, or a message of the reply."""
+_PAGE = re.compile(r"\A<|<(?:!doctype|html|head|body)\b", re.IGNORECASE)
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _XML_MESSAGE = re.compile(r"<message>([^<]*)</message>", re.IGNORECASE)
 
 
 def document_in(body: bytes) -> object:
-    """The JSON document that a body holds, bare, behind `data:` or line by line; else its text; `None` for nothing."""
+    """The JSON document in a body: bare, in an event, on a line, behind a label. Else its text; `None` for nothing."""
     text = _text_in(body).strip()
     if (found := parsed(text)) is not None:
         return found
     if text.startswith('"') or text == "null":
         return _scalar(text)
-    candidates = [document for document in (*_events(text), *_lines(text)) if document is not None]
-    speaking = (document for document in candidates if words_of(document))
-    return next(speaking, candidates[0] if candidates else text or None)
+    events = [said for said in _events_in(text) if said]
+    wrapped = (*events, *text.splitlines()[:_MOST_SAID], text[text.find("{") :])
+    documents = [document for each in wrapped if (document := parsed(each.strip())) is not None]
+    speaking = (document for document in documents if words_of(document))
+    return next(iter((*speaking, *documents, *events, text))) or None
 
 
 def _scalar(text: str) -> object:
@@ -74,15 +106,10 @@ def parsed(text: str) -> dict[str, Any] | list[Any] | None:
         return None
 
 
-def _events(text: str) -> Iterator[dict[str, Any] | list[Any] | None]:
+def _events_in(text: str) -> Iterator[str]:
     decoder = EventDecoder()
     for event in (*decoder.feed(text.encode("utf-8", "replace")), *decoder.end()):
-        said = event.data.decode("utf-8", "replace").strip()
-        yield parsed(said)
-
-
-def _lines(text: str) -> Iterator[dict[str, Any] | list[Any] | None]:
-    return (parsed(line.strip()) for line in text.splitlines()[:_MOST_SAID])
+        yield event.data.decode("utf-8", "replace").strip()
 
 
 def words_of(value: object, depth: int = 0) -> str | None:
@@ -98,8 +125,8 @@ def words_of(value: object, depth: int = 0) -> str | None:
 
 
 def _words_of_text(text: str, depth: int) -> str | None:
-    if text.startswith("<"):
-        return _title_of(text)
+    if page := _PAGE.search(text):
+        return " ".join(filter(None, (text[: page.start()].strip(), _title_of(text[page.start() :])))) or None
     inner = parsed(text)
     return (words_of(inner, depth + 1) if inner is not None else None) or text or None
 
@@ -110,22 +137,37 @@ def _title_of(page: str) -> str | None:
 
 
 def _words_of_fields(fields: dict[str, Any], depth: int) -> str | None:
-    first = words_of(fields["error"], depth + 1) if isinstance(fields.get("error"), dict | list) else None
-    said = first or next(filter(None, (words_of(fields.get(name), depth + 1) for name in _WORDS)), None)
-    said = said or next(filter(None, (words_of(fields.get(name), depth + 1) for name in _INSIDE)), None)
-    said = said or _words_by_field(fields.get("errors"), depth)
-    behind = _words_from_upstream(fields, depth)
-    told = ": ".join(dict.fromkeys(filter(None, (_place_of(fields), _title_field(fields), said, behind))))
-    return told if said or behind or _title_field(fields) else None
+    title, said, behind = _title_field(fields), _said_in(fields, depth), _words_from_upstream(fields, depth)
+    told = ": ".join(dict.fromkeys(filter(None, (_place_of(fields), title, said, behind))))
+    return told if title or said or behind else None
 
 
-def _words_by_field(errors: object, depth: int) -> str | None:
-    """Faults under the names of the fields that have them, as Rails and Laravel tell them."""
-    if not isinstance(errors, dict):
+def _said_in(fields: dict[str, Any], depth: int) -> str | None:
+    named = _plain_names(fields)
+    places = dict.fromkeys((*_SAYING, *_inside(named)))
+    # A string in `error` may be no more than a name; an object in it says most.
+    if isinstance(named.get("error"), dict | list):
+        places = {"error": None, **places}
+    said = (words_of(named.get(name), depth + 1) for name in places)
+    by_field = (_words_by_field(named.get(name), depth) for name in _BY_FIELD)
+    return next(filter(None, chain(said, by_field)), None)
+
+
+def _inside(named: dict[str, Any]) -> list[str]:
+    return [name for name in _AROUND if isinstance(named.get(name), dict | list)]
+
+
+def _plain_names(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields by names in lower case and without underscores: `errorMessage` is `error_message`."""
+    return {name.lower().replace("_", ""): value for name, value in reversed(fields.items()) if value is not None}
+
+
+def _words_by_field(faults: object, depth: int) -> str | None:
+    if not isinstance(faults, dict) or any(name in faults for name in _ECHOES):
         return None
-    named = list(cast("dict[str, object]", errors).items())[:_MOST_SAID]
-    lists = [(name, cast("object", each)) for name, each in named if isinstance(each, list)]
-    said = [f"{name}: {words}" for name, each in lists if (words := words_of(each, depth + 1))]
+    named = list(cast("dict[str, object]", faults).items())[:_MOST_SAID]
+    told = [(name, cast("object", each)) for name, each in named if isinstance(each, list | str)]
+    said = [f"{name}: {words}" for name, each in told if (words := words_of(each, depth + 1))]
     return "; ".join(said) or None
 
 
@@ -150,7 +192,7 @@ def _place_of(fields: dict[str, Any]) -> str | None:
 
 
 def fields_of(document: object, depth: int = 0) -> dict[str, Any]:
-    """The fields of an error, the inner ones before the outer ones."""
+    """The fields of an error, spelt as `_plain_names` does, the inner ones before the outer ones."""
     if depth > _DEEPEST:
         return {}
     if isinstance(document, str):
@@ -160,7 +202,8 @@ def fields_of(document: object, depth: int = 0) -> dict[str, Any]:
         return fields_of(next(objects, None), depth + 1)
     if not isinstance(document, dict):
         return {}
-    outer = cast("dict[str, Any]", document)
-    inside = (outer.get(name) for name in ("error", "detail", "message", "errors"))
-    inner = next(filter(None, (fields_of(each, depth + 1) for each in inside)), dict[str, Any]())
+    outer = _plain_names(cast("dict[str, Any]", document))
+    speaking = (name for name in _inside(outer) if words_of(outer[name], depth + 1))
+    inside = (fields_of(outer.get(name), depth + 1) for name in ("error", *_SAYING, *speaking))
+    inner = next(filter(None, inside), dict[str, Any]())
     return {**outer, **inner} if "loc" not in inner else outer

@@ -283,6 +283,8 @@ def _from_document(wire: Wire, reply: HttpReply) -> LLMResponse:
     try:
         return wire.from_payload(document, reply.request_id)
     except LLMResponseError as error:
+        if (body := wire.errors_of(document)).message:
+            raise StreamedError(body) from None
         error.retryable = False  # it came whole, and would come so again
         raise
 

@@ -191,7 +191,8 @@ def document_of(event: ServerSentEvent) -> Mapping[str, Any]:
     """The JSON object in an event.
 
     Raises:
-        LLMResponseError: it is none.
+        StreamedError: it is an `error` event in plain text.
+        LLMResponseError: it has none.
     """
     if event.document is not None:
         return event.document
@@ -199,10 +200,14 @@ def document_of(event: ServerSentEvent) -> Mapping[str, Any]:
         # A string spares the guess of its encoding; JSON on the wire is UTF-8 (RFC 8259, 8.1).
         document: Any = _parse(event.data.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError):
-        raise LLMResponseError("an event of the stream is not JSON") from None
-    if not isinstance(document, dict):
-        raise LLMResponseError("an event of the stream is not a JSON object")
-    return document  # pyright: ignore[reportUnknownVariableType]
+        fault = "is not JSON"
+    else:
+        if isinstance(document, dict):
+            return document  # pyright: ignore[reportUnknownVariableType]
+        fault = "is not a JSON object"
+    if event.name == "error":
+        raise StreamedError(error_body(event.data.decode("utf-8", "replace")))
+    raise LLMResponseError(f"an event of the stream {fault}")
 
 
 _DECODER = json.JSONDecoder()

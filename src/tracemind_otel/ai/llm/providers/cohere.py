@@ -26,7 +26,7 @@ from ..types import (
     ToolCallDelta,
 )
 from ._dialect import Preset
-from ._error_bodies import ErrorBody, error_body
+from ._error_bodies import error_body
 from ._sse import ServerSentEvent
 from ._wire_format import (
     DONE,
@@ -202,12 +202,6 @@ def _first_count(*values: object) -> int | None:
     return next((count for value in values if (count := count_of(value)) is not None), None)
 
 
-def errors_of(document: object) -> ErrorBody:
-    """An error body: `{id, message}`, with an `error_type` at times."""
-    body = error_body(document)
-    return replace(body, type=text_of(mapped(document).get("error_type")) or body.type)
-
-
 # --- Stream
 
 
@@ -244,7 +238,7 @@ class CohereReader:
             return ()
         document = document_of(event)
         if document.get("error"):
-            raise StreamedError(errors_of(document))
+            raise StreamedError(error_body(document))
         kind, delta = text_of(document.get("type")) or event.name, mapped(document.get("delta"))
         if kind == "message-start":
             self._id = text_of(document.get("id")) or self._id
@@ -259,7 +253,7 @@ class CohereReader:
     def _end(self, delta: Mapping[str, Any]) -> None:
         reason, error = text_of(delta.get("finish_reason")), delta.get("error")
         if error or reason == "ERROR":
-            raise StreamedError(replace(errors_of({"error": error}), type=reason or "ERROR"))
+            raise StreamedError(replace(error_body({"error": error}), type=reason or "ERROR"))
         self._is_done = True
         self._reason = reason
         self._usage = mapped(delta.get("usage")) or self._usage
@@ -328,7 +322,6 @@ PRESET = Preset(
         to_payload=to_payload,
         from_payload=from_payload,
         new_reader=CohereReader,
-        errors_of=errors_of,
     ),
     base_url="https://api.cohere.com",
     key_variables=("CO_API_KEY", "COHERE_API_KEY"),

@@ -40,7 +40,7 @@ from ._chat_usage import (
     with_cost_header,
 )
 from ._client import WireClient
-from ._error_bodies import ErrorBody, error_body
+from ._error_bodies import error_body, is_error
 from ._http import HttpPool
 from ._loop import PerLoop
 from ._names import telemetry_name_of
@@ -112,7 +112,6 @@ def chat_wire(accent: Accent = Accent()) -> Wire:  # frozen
         to_payload=lambda req, stream: to_payload(req, stream=stream, accent=accent),
         from_payload=lambda document, request_id: from_payload(document, request_id=request_id, accent=accent),
         new_reader=lambda: ChatReader(accent),
-        errors_of=errors_of,
         with_headers=with_cost_header if accent.cost == "declared" else None,
         with_cost=lambda cost, server: chat_wire(_as_spoken_by(server, replace(accent, cost=cost))),
     )
@@ -127,15 +126,6 @@ def _as_spoken_by(server: str, accent: Accent) -> Accent:
         hides_output=accent.hides_output or name in HIDE_OUTPUT,
         counts_apart=accent.counts_apart or name in COUNT_APART,
     )
-
-
-def errors_of(document: object) -> ErrorBody:
-    """An error body of the family; Groq's streamed ones name their status in a field of its own."""
-    body = error_body(document)
-    status = count_of(mapped(mapped(document).get("error")).get("status_code"))
-    if body.stated_status is None and status is not None and 400 <= status < 600:
-        return replace(body, stated_status=status)
-    return body
 
 
 class ChatClient(WireClient):
@@ -482,7 +472,7 @@ class ChatReader:
             return ()
         document = document_of(event)
         if document.get("error") or event.name == "error" or document.get("object") == "error":
-            raise StreamedError(errors_of(document))
+            raise StreamedError(error_body(document))
         self._document = document
         if len(self._head) < _TELLING_HEAD:
             self._note_head(document)
@@ -498,6 +488,8 @@ class ChatReader:
         if document.get("object") == "chat.completion.done":
             self._is_done = True  # Perplexity's end mark
         choices = listed(document.get("choices"))
+        if not choices and not usage and is_error(body := error_body(document)):
+            raise StreamedError(body)  # MiniMax's `base_resp`
         if len(choices) == 1:
             return self._choice(choices[0])
         return [delta for choice in choices for delta in self._choice(choice)]
