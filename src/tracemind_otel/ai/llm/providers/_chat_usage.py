@@ -55,7 +55,7 @@ def server_at(base_url: str) -> str | None:
 
 
 _XAI_TICKS_PER_USD = 10**10
-_MODALITIES = ("text", "audio", "image", "video")
+_MODALITIES = {kind: f"{kind}_tokens" for kind in ("text", "audio", "image", "video")}
 
 
 # --- Tokens
@@ -76,15 +76,17 @@ def usage_of(
         counts_apart: whether reasoning and citations are known to be counted beside the completion.
         tools: the calls of the provider's own tools, where the reply has more about them than its `usage`.
     """
-    read, written, reasoning = _cache_read(usage), _cache_written(usage), _reasoning(usage)
+    given, made = mapped(usage.get("prompt_tokens_details")), mapped(usage.get("completion_tokens_details"))
+    lifetimes = _lifetimes(usage, given)
+    read, written = _cache_read(usage, given), _cache_written(usage, given, lifetimes)
+    reasoning = _first(made.get("reasoning_tokens"), usage.get("reasoning_tokens"))
     prompt = _input(usage, read or 0, written or 0, reasoning or 0, hides_output=hides_output)
     completion = _output(usage, reasoning, prompt, hides_output=hides_output, counts_apart=counts_apart)
     read = None if read is None else min(read, prompt or 0)
-    lifetimes = _lifetimes(usage)
-    return LLMUsage(
-        prompt,
-        completion,
-        _total(usage, prompt, completion),
+    return LLMUsage.of_reply(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=_total(usage, prompt, completion),
         cache_read_tokens=read,
         cache_write_tokens=part_of(written, max((prompt or 0) - (read or 0), 0)),
         cache_write_5m_tokens=part_of(lifetimes.get("ephemeral_5m_input_tokens"), written or 0),
@@ -92,32 +94,33 @@ def usage_of(
         reasoning_tokens=part_of(reasoning, completion or 0),
         input_audio_seconds=cost_of(usage.get("prompt_audio_seconds")),
         output_citation_tokens=part_of(usage.get("citation_tokens"), completion or 0) if counts_apart else None,
-        **modalities(mapped(usage.get("prompt_tokens_details")), mapped(usage.get("completion_tokens_details"))),
+        **_modalities(given, "input_{}_tokens"),
+        **_modalities(made, "output_{}_tokens"),
+        **_modalities(mapped(given.get("cached_tokens_details")), "cache_{}_read_tokens"),
         **(server_tools(usage) if tools is None else tools),
     )
 
 
-def modalities(given: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
-    """The counts by modality in the details of input and output; a modality that is not reported is left out."""
-    places = (
-        ("input_{}_tokens", given),
-        ("output_{}_tokens", made),
-        ("cache_{}_read_tokens", mapped(given.get("cached_tokens_details"))),
-    )
+def _modalities(details: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The counts by modality in the details of a whole; a modality that is not reported is left out."""
     return {
         name.format(modality): count
-        for name, details in places
-        if details
-        for modality in _MODALITIES
-        if (count := count_of(details.get(f"{modality}_tokens"))) is not None
+        for modality, spelled in _MODALITIES.items()
+        if spelled in details and (count := count_of(details[spelled])) is not None
     }
 
 
 _SERVER_TOOLS = {
-    "web_searches": ("web_search_requests", "web_search_calls", "SERVER_SIDE_TOOL_WEB_SEARCH"),
-    "social_searches": ("x_search_calls", "SERVER_SIDE_TOOL_X_SEARCH"),
-    "code_executions": ("code_interpreter_calls", "code_execution_requests", "SERVER_SIDE_TOOL_CODE_EXECUTION"),
-    "storage_searches": ("file_search_calls", "SERVER_SIDE_TOOL_COLLECTIONS_SEARCH"),
+    "web_search_requests": "web_searches",
+    "web_search_calls": "web_searches",
+    "SERVER_SIDE_TOOL_WEB_SEARCH": "web_searches",
+    "x_search_calls": "social_searches",
+    "SERVER_SIDE_TOOL_X_SEARCH": "social_searches",
+    "code_interpreter_calls": "code_executions",
+    "code_execution_requests": "code_executions",
+    "SERVER_SIDE_TOOL_CODE_EXECUTION": "code_executions",
+    "file_search_calls": "storage_searches",
+    "SERVER_SIDE_TOOL_COLLECTIONS_SEARCH": "storage_searches",
 }
 _SERVER_TOOL_PLACES = (
     "server_tool_use",
@@ -131,52 +134,61 @@ _SERVER_TOOL_PLACES = (
 def server_tools(usage: Mapping[str, Any]) -> dict[str, Any]:
     """Tools that the provider ran itself and charges for, by the names of OpenRouter, xAI, Perplexity and LiteLLM."""
     counts: dict[str, int] = {}
-    for found in filter(None, (mapped(usage.get(place)) for place in _SERVER_TOOL_PLACES)):
-        for field, names in _SERVER_TOOLS.items():
-            for name in names:
-                if (count := count_of(found.get(name))) is not None:
+    for place in _SERVER_TOOL_PLACES:
+        if (said := mapped(usage.get(place))) and not _SERVER_TOOLS.keys().isdisjoint(said):
+            for name, field in _SERVER_TOOLS.items():
+                if (count := count_of(said.get(name))) is not None:
                     counts.setdefault(field, count)
     if (queries := count_of(usage.get("num_search_queries"))) is not None:
         counts.setdefault("web_searches", queries)
     return counts
 
 
-def _first(*counts: object) -> int | None:
+def _first(*values: object) -> int | None:
     """The first count that is more than zero, else a zero that was reported."""
-    known = [count for value in counts if (count := count_of(value)) is not None]
-    return next((count for count in known if count), known[0] if known else None)
+    found = None
+    for value in values:
+        if value is not None and (count := count_of(value)) is not None:
+            if count:
+                return count
+            found = count
+    return found
 
 
-def _cache_read(usage: Mapping[str, Any]) -> int | None:
+def _cache_read(usage: Mapping[str, Any], given: Mapping[str, Any]) -> int | None:
     """Cache reads: beside the details, in them, or in the words of DeepSeek and Mistral."""
     return _first(
         usage.get("cache_read_input_tokens"),
         usage.get("cached_tokens"),
-        mapped(usage.get("prompt_tokens_details")).get("cached_tokens"),
-        mapped(usage.get("prompt_tokens_details")).get("cache_read_input_tokens"),
+        given.get("cached_tokens"),
+        given.get("cache_read_input_tokens"),
         usage.get("prompt_cache_hit_tokens"),
         usage.get("num_cached_tokens"),
     )
 
 
-def _cache_written(usage: Mapping[str, Any]) -> int | None:
-    details, lifetimes = mapped(usage.get("prompt_tokens_details")), _lifetimes(usage)
-    parts = [count_of(lifetimes.get(f"ephemeral_{age}_input_tokens")) for age in ("5m", "1h")]
+def _cache_written(usage: Mapping[str, Any], given: Mapping[str, Any], lifetimes: Mapping[str, Any]) -> int | None:
+    parts = [count for name in _LIFETIMES if (count := count_of(lifetimes.get(name)))] if lifetimes else []
     return _first(
         usage.get("cache_creation_input_tokens"),
         usage.get("cache_write_input_tokens"),
-        details.get("cache_write_tokens"),
-        details.get("cache_creation_tokens"),
-        details.get("cache_creation_input_tokens"),
-        sum(count or 0 for count in parts) if any(parts) else None,
+        given.get("cache_write_tokens"),
+        given.get("cache_creation_tokens"),
+        given.get("cache_creation_input_tokens"),
+        sum(parts) if parts else None,
     )
 
 
-def _lifetimes(usage: Mapping[str, Any]) -> Mapping[str, Any]:
+_LIFETIMES = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
+
+
+def _lifetimes(usage: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Cache writes by their time to live: as Anthropic spells them, or in the details as LiteLLM and Alibaba do."""
-    details = mapped(usage.get("prompt_tokens_details"))
-    places = (usage.get("cache_creation"), details.get("cache_creation_token_details"), details.get("cache_creation"))
-    return next((found for place in places if (found := mapped(place))), mapped(None))
+    return (
+        mapped(usage.get("cache_creation"))
+        or mapped(given.get("cache_creation_token_details"))
+        or mapped(given.get("cache_creation"))
+    )
 
 
 def _total(usage: Mapping[str, Any], prompt: int | None, completion: int | None) -> int | None:
@@ -206,11 +218,6 @@ def _input(usage: Mapping[str, Any], read: int, written: int, reasoning: int, *,
 def _is_beside(usage: Mapping[str, Any]) -> bool:
     """Whether the cache's counts are spelled as Anthropic does, whose input leaves them out."""
     return "cache_read_input_tokens" in usage or "cache_creation_input_tokens" in usage
-
-
-def _reasoning(usage: Mapping[str, Any]) -> int | None:
-    details = mapped(usage.get("completion_tokens_details"))
-    return _first(details.get("reasoning_tokens"), usage.get("reasoning_tokens"))
 
 
 def _output(
