@@ -14,6 +14,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
@@ -57,6 +58,23 @@ class Sink:
             for metric in scope.metrics
         }
 
+    def counter(self, name: str) -> float:
+        """The sum of a counter over all processes: of each the last that it sent, since these sums go on."""
+        last = dict[str, float]()
+        for resource, metric in self._all_metrics():
+            if metric.name == name:
+                last[plain(resource.attributes)["service.instance.id"]] = sum(
+                    point.as_double or point.as_int for point in metric.sum.data_points
+                )
+        return sum(last.values())
+
+    def _all_metrics(self) -> Iterator[tuple[Resource, Metric]]:
+        for post in [post for post in self.posts if post.path == "/v1/metrics"]:
+            for part in ExportMetricsServiceRequest.FromString(post.body).resource_metrics:
+                for scope in part.scope_metrics:
+                    for metric in scope.metrics:
+                        yield part.resource, metric
+
     @property
     def paths(self) -> set[str]:
         return {post.path for post in self.posts}
@@ -70,10 +88,12 @@ def plain(attributes: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def listening(status: int = 200) -> Generator[Sink]:
+def listening(status: int = 200, protocol: str = "HTTP/1.0") -> Generator[Sink]:
     sink = Sink(status)
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = protocol
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             sink.posts.append(Post(self.path, {k.lower(): v for k, v in self.headers.items()}, body))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import functools
 import importlib
 import logging
 import os
@@ -27,6 +28,7 @@ from ..recorder import OTelRecorder
 from .aggregation import OwnInstruments
 from .delivery import Ledger, MetricsLedger, OneShot, WatchedExporter, WatchedProcessor
 from .enrichment import enrich
+from .exits import LastWords, hook_tools
 from .settings import ExportConfig, export_config, histograms_are_delta, lean_instruments_fit, sdk_is_disabled
 
 if TYPE_CHECKING:
@@ -85,9 +87,19 @@ class Telemetry:
         self.recorder = OTelRecorder()
         self._pipeline = pipeline
         self._is_shut_down = False
-        self._shutdowns = [OneShot("tracemind-shutdown", provider.shutdown) for provider in pipeline.providers]
+        self._prepare_shutdown()
+        self._reported: list[str] = []
         atexit.register(self._at_exit)
-        self._at_end_of_worker = _at_end_of_worker(self._at_exit)
+
+    def _prepare_shutdown(self) -> None:
+        self._shutdowns = [OneShot("tracemind-shutdown", provider.shutdown) for provider in self._pipeline.providers]
+
+    def _begin_anew(self) -> None:
+        """In a forked child: threads and connections are its parent's, and stay there."""
+        self._reported = []
+        for exporter in self._pipeline.exporters:
+            exporter.begin_anew()
+        self._prepare_shutdown()
 
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Send what is queued now, waiting at most `timeout_s` seconds.
@@ -110,7 +122,6 @@ class Telemetry:
         if not self._is_shut_down:
             self._is_shut_down = True
             atexit.unregister(self._at_exit)
-            self._at_end_of_worker()
             _forget(self)
             self._stop(timeout_s)
             self._report_losses()
@@ -130,15 +141,13 @@ class Telemetry:
 
     def _report_losses(self) -> None:
         losses = self._losses()
-        if losses:
+        if losses and losses != self._reported:
+            self._reported = losses
             sys.stderr.write(f"tracemind-otel: lost: {'; '.join(losses)}. Is a Collector running there?\n")
 
     def _at_exit(self) -> None:
-        self.shutdown(_EXIT_TIMEOUT_S)
-
-    def _flush_at_end_of_worker(self) -> None:
-        flushes = [OneShot("tracemind-flush", provider.force_flush) for provider in self._pipeline.providers]
-        _at_end_of_worker(lambda: _run_all(flushes, _EXIT_TIMEOUT_S))
+        # Whoever has waited in vain a moment ago does not wait for long again.
+        self.shutdown(_INTERRUPTED_WAIT_S if self._reported else _EXIT_TIMEOUT_S)
 
     async def aflush(self, timeout_s: float = 5.0) -> bool:
         """`flush`, without blocking the event loop."""
@@ -165,32 +174,38 @@ class Telemetry:
         await self.ashutdown()
 
 
-def _at_end_of_worker(action: Callable[[], object]) -> Callable[[], object]:
-    """A forked worker of `multiprocessing` ends without `atexit`, and has a register of its own.
-
-    Returns:
-        Takes the action back.
-    """
-    multiprocessing = sys.modules.get("multiprocessing.process")
-    if multiprocessing is None or multiprocessing.parent_process() is None:
-        return lambda: None
-    finalizer: Any = importlib.import_module("multiprocessing.util").Finalize(None, action, exitpriority=0)
-    return lambda: finalizer.cancel()
+def _living() -> list[Telemetry]:
+    """What may have something to send in this process."""
+    return [*_inherited, *([] if _active is None else [_active])]
 
 
-def _leave_to_parent() -> None:
-    """In a forked child: the parent's set-up is the parent's. The child may make its own; else it sends by that one.
+def _deliver() -> None:
+    """Send what is queued before a tool ends this process; what has not arrived is said."""
+    living = _living()
+    flushes = [OneShot("tracemind-flush", each.force_flush) for one in living for each in one._pipeline.providers]
+    _run_all(flushes, _EXIT_TIMEOUT_S)
+    for telemetry in living:
+        telemetry._report_losses()
 
-    What a worker has recorded is sent when it ends. Its sums are its own, as far as the instruments are ours.
-    """
+
+def _shut_down() -> None:
+    for telemetry in _living():
+        telemetry.shutdown()
+
+
+def _begin_anew() -> None:
+    """In a forked child: it sends by what its parent has configured, and may configure something itself."""
     global _active
-    inherited, _active = _active, None
-    util: Any = sys.modules.get("multiprocessing.util")
-    if inherited is not None and util is not None:
-        util.register_after_fork(inherited, Telemetry._flush_at_end_of_worker)
+    if _active is not None:
+        _inherited.append(_active)
+        _active = None
+    for telemetry in _inherited:
+        telemetry._begin_anew()
+    _last_words.begin_anew()
+    hook_tools(_deliver)
 
 
-in_forked_child(_leave_to_parent)
+in_forked_child(_begin_anew)
 
 
 def _run_all(calls: Sequence[OneShot], timeout_s: float) -> bool:
@@ -202,6 +217,9 @@ def _run_all(calls: Sequence[OneShot], timeout_s: float) -> bool:
 
 
 _active: Telemetry | None = None
+_inherited: list[Telemetry] = []
+"""Configured by the processes from which this one was forked."""
+_last_words = LastWords(_shut_down, _EXIT_TIMEOUT_S + _INTERRUPTED_WAIT_S)
 _made_here: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
@@ -277,6 +295,9 @@ def configure(
         ),
         pipeline=pipeline,
     )
+    if pipeline.providers:
+        hook_tools(_deliver)
+        _last_words.handle_sigterm()
     return _active
 
 
@@ -289,7 +310,9 @@ def _refuse_wrong_kinds(*, resource: object, metric_attributes: object) -> None:
 
 def _forget(telemetry: Telemetry) -> None:
     global _active
-    if _active is telemetry:
+    if telemetry in _inherited:
+        _inherited.remove(telemetry)
+    if _active in (None, telemetry):
         _active = None
         use_providers(Providers())
 
@@ -337,14 +360,15 @@ def _build(pipeline: _Pipeline, joined: Providers, config: ExportConfig, resourc
 def _build_traces(pipeline: _Pipeline, config: ExportConfig, resource: Resource) -> None:
     from opentelemetry.sdk.trace import TracerProvider
 
-    exporters: list[tuple[SpanExporter, str]] = []
+    exporters: list[tuple[Callable[[], SpanExporter], str]] = []
     if config.file is not None:
-        exporters.append((_file_exporter(config.file), config.file))
+        # Absolute: a forked child opens it for itself, and may be in another directory by then.
+        exporters.append((functools.partial(_file_exporter, os.path.abspath(config.file)), config.file))
     if "traces" in config.signals:
-        exporters.append((_span_exporter(config), config.destination("traces")))
+        exporters.append((functools.partial(_span_exporter, config), config.destination("traces")))
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    for exporter, destination in exporters:
-        provider.add_span_processor(_processor(pipeline, exporter, destination))
+    for make, destination in exporters:
+        provider.add_span_processor(_processor(pipeline, make, destination))
     pipeline.tracer_provider = provider
 
 
@@ -353,7 +377,9 @@ def _build_metrics(pipeline: _Pipeline, config: ExportConfig, resource: Resource
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
     ledger = MetricsLedger(config.destination("metrics"))
-    exporter = WatchedExporter(_metric_exporter(config), ledger, lambda _: 1, pipeline.with_histograms)
+    exporter = WatchedExporter(
+        functools.partial(_metric_exporter, config), ledger, lambda _: 1, pipeline.with_histograms
+    )
     reader = PeriodicExportingMetricReader(cast("MetricExporter", exporter))
     provider = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
     pipeline.add(exporter, ledger)
@@ -371,11 +397,11 @@ def _publish(pipeline: _Pipeline) -> None:
         metrics.set_meter_provider(pipeline.meter_provider)
 
 
-def _processor(pipeline: _Pipeline, exporter: SpanExporter, destination: str) -> SpanProcessor:
+def _processor(pipeline: _Pipeline, make: Callable[[], SpanExporter], destination: str) -> SpanProcessor:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     ledger = Ledger(destination)
-    watched = WatchedExporter(exporter, ledger)
+    watched = WatchedExporter(make, ledger)
     pipeline.add(watched, ledger)
     return cast("SpanProcessor", WatchedProcessor(BatchSpanProcessor(cast("SpanExporter", watched)), ledger))
 

@@ -95,17 +95,19 @@ class WatchedExporter:
 
     def __init__(
         self,
-        exporter: Any,
+        make: Callable[[], Any],
         ledger: Ledger,
         size: Callable[[Any], int] = len,
         complete: Callable[[Any], Any] = lambda batch: batch,
     ) -> None:
-        self._exporter = exporter
+        self._make = make
+        self._exporter = make()
+        self._parents: Any = None
         self._ledger = ledger
         self._size = size
         self._complete = complete
         self._is_shut_down = False
-        logging.getLogger(type(exporter).__module__).addFilter(_once_a_minute)
+        logging.getLogger(type(self._exporter).__module__).addFilter(_once_a_minute)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._exporter, name)
@@ -114,17 +116,27 @@ class WatchedExporter:
         """Export and write down whether it arrived."""
         delivered = False
         try:
+            if self._exporter is self._parents:
+                self._exporter = self._make()
             result = self._exporter.export(self._complete(batch), *args, **kwargs)
             delivered = result.name == "SUCCESS"
             return result
         finally:
             self._ledger.settle(self._size(batch), delivered=delivered)
 
+    def begin_anew(self) -> None:
+        """In a forked child: make an exporter for the next export. Two processes cannot share a connection.
+
+        The parent's is kept, since closing it would be heard at the other end.
+        """
+        self._parents = self._exporter
+
     def shutdown(self, *args: Any, **kwargs: Any) -> None:
         """Shut down once, which also cuts short a wait between the exporter's own retries."""
         if not self._is_shut_down:
             self._is_shut_down = True
-            self._exporter.shutdown(*args, **kwargs)
+            if self._exporter is not self._parents:
+                self._exporter.shutdown(*args, **kwargs)
 
 
 class WatchedProcessor:

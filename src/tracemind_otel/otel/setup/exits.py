@@ -1,0 +1,138 @@
+"""Processes that end without `atexit`: what is queued is sent by the hook of the tool that ends them.
+
+No tool is imported here. A hook is set where its tool is loaded, when `configure()` runs and right after each fork.
+That is in time: a tool that ends its children by `os._exit` is loaded before it forks them, and in a child that it
+spawns before any code of the application. A server that is loaded after `configure()` meets the signal handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from .delivery import OneShot
+
+Action = Callable[[], object]
+
+log = logging.getLogger(__name__)
+
+
+def hook_tools(deliver: Action) -> None:
+    """Let every tool that is loaded, and has no hook yet, call `deliver` before it ends a process."""
+    for name, hook in _HOOKS.items():
+        module = sys.modules.get(name)
+        if module is not None and name not in _hooked:
+            _hooked.add(name)
+            try:
+                hook(module, deliver)
+            except AttributeError as error:
+                log.warning("%s: %s. Call flush() before it ends a process, or its last spans are lost", name, error)
+
+
+_hooked: set[str] = set()
+"""The tools that have their hook. A forked child inherits both."""
+
+
+def _hook_finalizers(util: Any, deliver: Action) -> None:
+    """`multiprocessing` and `billiard`: a child drops its finalizers as it begins, so they are set after that."""
+
+    def finalize(_: object = None) -> None:
+        util.Finalize(None, deliver, exitpriority=0)
+
+    util.register_after_fork(deliver, finalize)
+    process: Any = sys.modules[f"{util.__package__}.process"]
+    if process.current_process().name != "MainProcess":
+        finalize()
+
+
+def _hook_celery(signals: Any, deliver: Action) -> None:
+    """A child of the prefork pool, also one that has done its `--max-tasks-per-child`."""
+
+    def at_shutdown(**_: object) -> None:
+        deliver()
+
+    signals.worker_process_shutdown.connect(at_shutdown, weak=False)
+
+
+def _hook_rq(worker: Any, deliver: Action) -> None:
+    """A work horse does one job, and these are the last things that it does."""
+    for name in ("handle_job_success", "handle_job_failure", "handle_job_retry"):
+        if hasattr(worker.Worker, name):
+            _deliver_after_job(worker.Worker, name, deliver)
+
+
+def _deliver_after_job(worker: Any, name: str, deliver: Action) -> None:
+    handle = getattr(worker, name)
+
+    @functools.wraps(handle)
+    def handle_and_deliver(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return handle(self, *args, **kwargs)
+        finally:
+            if self.is_horse:
+                deliver()
+
+    setattr(worker, name, handle_and_deliver)
+
+
+def _hook_uvicorn(server: Any, deliver: Action) -> None:
+    """It raises the signal that stopped it anew, for the handler that was there before it, which ends the process."""
+    shutdown = server.Server.shutdown
+
+    @functools.wraps(shutdown)
+    async def shutdown_and_deliver(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            await shutdown(self, *args, **kwargs)
+        finally:
+            await asyncio.to_thread(deliver)
+
+    server.Server.shutdown = shutdown_and_deliver
+
+
+_HOOKS: dict[str, Callable[[Any, Action], None]] = {
+    "multiprocessing.util": _hook_finalizers,
+    "billiard.util": _hook_finalizers,
+    "celery.signals": _hook_celery,
+    "rq.worker": _hook_rq,
+    "uvicorn.server": _hook_uvicorn,
+}
+
+
+class LastWords:
+    """Runs an action where SIGTERM ends the process, before it does."""
+
+    def __init__(self, action: Action, timeout_s: float) -> None:
+        self._action = action
+        self._timeout_s = timeout_s
+        self._shot: OneShot | None = None
+
+    def handle_sigterm(self) -> None:
+        """Take the signal over, in the main thread and where nobody else handles it."""
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            self._prepare()
+            signal.signal(signal.SIGTERM, self._end)
+
+    def begin_anew(self) -> None:
+        """In a forked child, which inherits the handler but none of the threads."""
+        if self._shot is not None:
+            self._prepare()
+
+    def _prepare(self) -> None:
+        # A thread of its own: the code that a signal interrupts may hold any lock.
+        self._shot = OneShot("tracemind-sigterm", self._action)
+
+    def _end(self, signum: int, frame: FrameType | None) -> None:
+        if self._shot is not None:
+            self._shot.tell()
+            self._shot.wait(self._timeout_s)
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
