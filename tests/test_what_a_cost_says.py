@@ -215,6 +215,18 @@ async def test_a_fee_alone_is_not_the_cost() -> None:
     assert (await priced("openrouter", "nobody/knows", usage(), reported_cost=fee)).cost_usd is None
 
 
+async def test_a_fee_that_is_not_said_is_marked() -> None:
+    """A gateway that keeps its fee to itself is known to have one: what is known is the cost, and the rest is named."""
+    upstream = ReportedCost(usd=0.02, partial=("fees_usd",))
+    cost = await priced("openrouter", "openai/gpt-4o-mini", usage(), reported_cost=upstream)
+    assert (cost.cost_usd, cost.cost_source, cost.cost_partial) == (0.02, "provider", ("fees_usd",))
+    neither = ReportedCost(usd=None, partial=("fees_usd",))
+    cost = await priced("openrouter", "openai/gpt-4o-mini", usage(), reported_cost=neither)
+    assert cost.cost_usd == pytest.approx(0.00021)
+    assert (cost.cost_source, cost.cost_partial) == ("local", ("upstream_inference_cost", "fees_usd"))
+    assert (await priced("openrouter", "nobody/knows", usage(), reported_cost=neither)).cost_usd is None
+
+
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -1.0])
 async def test_a_reported_cost_that_cannot_be_is_not_believed(wrong: float) -> None:
     """The table's price stands in."""

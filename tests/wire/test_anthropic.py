@@ -432,13 +432,58 @@ def test_cache_writes_by_time_to_live_and_server_tools() -> None:
         ({"inference_geo": "us"}, None, {"inference_geo": "us"}),
         ({"inference_geo": "global"}, None, {}),
         ({"inference_geo": "not_available"}, None, {}),
+        ({"iterations": [{"type": "message"}, {"type": "fallback_message"}, {"type": "compaction"}]}, None, {}),
+        (
+            {"iterations": [{"type": "message"}, {"type": "advisor_message", "input_tokens": 9}]},
+            None,
+            {"iterations": "advisor_message"},
+        ),
+        ({"fallback_credit": {"status": {"type": "redeemed"}}}, None, {"fallback_credit": "redeemed"}),
+        ({"fallback_credit": {"status": {"type": "not_applied", "reason": "expired"}}}, None, {}),
+        ({"iterations": None, "fallback_credit": None}, None, {}),
         ({}, None, {}),
     ],
 )
 def test_conditions_that_change_the_price(usage: dict[str, str], tier: str | None, conditions: dict[str, str]) -> None:
-    """The served tier, fast mode, batches and a place of inference that costs more come along."""
+    """The served tier, fast mode, batches, a place of inference that costs more and whatever else is billed apart."""
     reply = from_payload({"content": [], "usage": {"input_tokens": 1, "output_tokens": 1, **usage}})
     assert (reply.service_tier, reply.price_conditions) == (tier, conditions)
+
+
+COMPACTED: Json = {
+    "input_tokens": 23000,
+    "output_tokens": 1000,
+    "cache_creation_input_tokens": 10,
+    "cache_creation": {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 0},
+    "iterations": [
+        {
+            "type": "compaction",
+            "input_tokens": 180000,
+            "output_tokens": 3500,
+            "cache_read_input_tokens": 600,
+            "cache_creation_input_tokens": 50,
+            "cache_creation": {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 30},
+        },
+        {"type": "message", "input_tokens": 20000, "output_tokens": 400},
+        {"type": "message", "input_tokens": 3000, "output_tokens": 600, "cache_creation_input_tokens": 10},
+    ],
+}
+"""The compaction is billed, and the counts around it leave it out; the messages are in them."""
+
+
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
+def test_compaction_is_counted(is_streamed: bool) -> None:
+    """A conversation that the server shortens first costs what the shortening used as well."""
+    if is_streamed:
+        start: Json = {"usage": {"input_tokens": 20000, "output_tokens": 1}}
+        end: Json = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": COMPACTED}
+        reader, _ = read(sse([("message_start", {"type": "message_start", "message": start}), ("message_delta", end)]))
+        seen = reader.response(None).usage
+    else:
+        seen = from_payload({"content": [], "usage": COMPACTED}).usage
+    assert (seen.prompt_tokens, seen.completion_tokens, seen.total_tokens) == (203660, 4500, 208160)
+    assert (seen.cache_read_tokens, seen.cache_write_tokens) == (600, 60)
+    assert (seen.cache_write_5m_tokens, seen.cache_write_1h_tokens) == (30, 30)
 
 
 def test_what_is_not_reported_is_none() -> None:

@@ -412,6 +412,24 @@ BYOK = {"cost": 0.001, "is_byok": True}
         ),
         ("openrouter", BYOK, ReportedCost(usd=None, fees_usd=0.001)),
         ("openrouter", {**BYOK, "cost_details": None}, ReportedCost(usd=None, fees_usd=0.001)),
+        (
+            "openrouter",
+            {**BYOK, "cost_details": {"upstream_inference_cost": 0}},
+            ReportedCost(usd=None, fees_usd=0.001),
+        ),
+        ("openrouter", {"is_byok": True}, ReportedCost(usd=None, partial=("fees_usd",))),
+        ("openrouter", {"is_byok": True, "cost": None}, ReportedCost(usd=None, partial=("fees_usd",))),
+        (
+            "openrouter",
+            {"is_byok": True, "cost": None, "cost_details": {"upstream_inference_cost": None}},
+            ReportedCost(usd=None, partial=("fees_usd",)),
+        ),
+        (
+            "openrouter",
+            {"is_byok": True, "cost": None, "cost_details": {"upstream_inference_cost": 0.02}},
+            ReportedCost(usd=0.02, partial=("fees_usd",)),
+        ),
+        ("openrouter", {"is_byok": False, "cost": None}, None),
         ("openrouter", {"cost": {"total_cost": 1}}, None),
         (
             "perplexity",

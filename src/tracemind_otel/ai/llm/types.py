@@ -294,7 +294,7 @@ class ReportedCost:
     """What a reply itself says that it cost, in USD: only from providers that document the unit, or by declaration."""
 
     usd: float | None
-    """USD for the whole call; `None` where the reply names only a fee beside it (`fees_usd`), as a gateway does that
+    """USD for the whole call; `None` where the reply names at most a fee beside it (`fees_usd`), as a gateway does that
     calls the provider with the user's own key. The table's price is added to such a fee."""
     is_declared: bool = False
     """Whether the user or the preset declared the unit. Only then is a zero taken for a price."""
@@ -304,6 +304,8 @@ class ReportedCost:
     """The part of `usd` for the output, where the reply says it."""
     fees_usd: float | None = None
     """The part of `usd` for requests, searches and the gateway itself, where the reply says it."""
+    partial: tuple[str, ...] = ()
+    """What else belongs to the cost and is not said: `fees_usd`, where a gateway keeps its fee to itself."""
 
 
 def _texts_in(value: object) -> Iterator[str]:

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVarTuple
 
 from ...._base.fork import in_forked_child
 from ...._base.once import Once
-from ..types import CostSource, LLMResponse, LLMUsage
+from ..types import CostSource, LLMResponse, LLMUsage, ReportedCost
 from .own_prices import OwnPrices, Price, PriceSource, load_prices
 from .own_rates import assumed_overlaps, looks_per_thousand, rates_of
 from .price_table import Cost, PriceTable, special
@@ -119,10 +119,11 @@ class PricedCall(NamedTuple):
         parts = (cost.input_usd, cost.output_usd, cost.fees_usd, cost.table, cost.partial)
         return cls(cost.usd, source, *parts)
 
-    def with_fee(self, fee_usd: float) -> PricedCall:
-        """The same with the fee of a gateway, which is all that a reply said of its cost."""
+    def beside(self, reported: ReportedCost) -> PricedCall:
+        """The same with the fee of a gateway, which is at most what a reply said of its cost."""
+        fee_usd = reported.fees_usd or 0.0
         fees_usd = None if self.fees_usd is None else self.fees_usd + fee_usd
-        partial = (*self.partial, "upstream_inference_cost")
+        partial = (*self.partial, "upstream_inference_cost", *reported.partial)
         return self._replace(cost_usd=self.cost_usd + fee_usd, fees_usd=fees_usd, partial=partial)
 
     def on(self, usage: LLMUsage) -> LLMUsage:
@@ -185,9 +186,8 @@ def _with_price(usage: LLMUsage, priced: PricedCall | None, response: LLMRespons
     if priced is None:
         return usage.without_cost()
     reported = response.reported_cost
-    fee_usd = None if reported is None or reported.usd is not None else reported.fees_usd
-    is_own_word = _over_reply and priced.source == "override"
-    return (priced if fee_usd is None or is_own_word else priced.with_fee(fee_usd)).on(usage)
+    is_whole = reported is None or reported.usd is not None or (_over_reply and priced.source == "override")
+    return (priced if reported is None or is_whole else priced.beside(reported)).on(usage)
 
 
 def _names_zero(response: LLMResponse) -> bool:
@@ -210,6 +210,7 @@ def _reported(
         "input_cost_usd": reported.input_usd,
         "output_cost_usd": reported.output_usd,
         "fees_usd": reported.fees_usd,
+        "cost_partial": reported.partial,
     }
     told = usage.with_cost(reported.usd, "provider", **parts).sound()
     return None if told.cost_usd is None else told

@@ -246,7 +246,7 @@ def reported_cost(usage: Mapping[str, Any], form: CostFormat | None, provider: s
         ticks = count_of(usage.get("cost_in_usd_ticks"))
         return None if ticks is None else ReportedCost(usd=ticks / _XAI_TICKS_PER_USD)
     cost = usage.get("cost")
-    if cost is None:
+    if cost is None and not (form == "openrouter" and usage.get("is_byok")):
         return None
     if form is None:
         ignore_cost(provider, "its unit is not documented; pass cost_unit='USD' to the factory if it is USD")
@@ -290,18 +290,32 @@ def cost_format(provider: str, cost_unit: str | None) -> CostFormat | None:
 
 def _openrouter(usage: Mapping[str, Any], cost: object) -> ReportedCost | None:
     """USD; with a key of the user's own it is OpenRouter's fee, beside what the provider charges."""
-    usd, details = cost_of(cost), mapped(usage.get("cost_details"))
+    usd = cost_of(cost)
+    if usage.get("is_byok"):
+        return _by_own_key(usage, usd)
     if usd is None:
         return None
+    given, made, _ = _upstream(usage)
+    is_split = given is not None and made is not None and abs(given + made - usd) <= 1e-9 * max(usd, 1e-9)
+    return ReportedCost(usd=usd, input_usd=given, output_usd=made) if is_split else ReportedCost(usd=usd)
+
+
+def _by_own_key(usage: Mapping[str, Any], fee_usd: float | None) -> ReportedCost:
+    """What the provider charges and what OpenRouter does, each as far as it is said."""
+    given, made, upstream = _upstream(usage)
+    missing = () if fee_usd is not None else ("fees_usd",)
+    if not upstream:
+        return ReportedCost(usd=None, fees_usd=fee_usd, partial=missing)
+    usd = upstream + (fee_usd or 0.0)
+    return ReportedCost(usd=usd, fees_usd=fee_usd, input_usd=given, output_usd=made, partial=missing)
+
+
+def _upstream(usage: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
+    """What the provider charges for the input, for the output, and for the whole."""
+    details = mapped(usage.get("cost_details"))
     given = _sum(details, "upstream_inference_prompt_cost", "upstream_inference_input_cost")
     made = _sum(details, "upstream_inference_completions_cost", "upstream_inference_output_cost")
-    if not usage.get("is_byok"):
-        is_split = given is not None and made is not None and abs(given + made - usd) <= 1e-9 * max(usd, 1e-9)
-        return ReportedCost(usd=usd, input_usd=given, output_usd=made) if is_split else ReportedCost(usd=usd)
-    upstream = cost_of(details.get("upstream_inference_cost"))
-    if not upstream:
-        return ReportedCost(usd=None, fees_usd=usd)
-    return ReportedCost(usd=usd + upstream, fees_usd=usd, input_usd=given, output_usd=made)
+    return given, made, cost_of(details.get("upstream_inference_cost"))
 
 
 def _perplexity(usage: Mapping[str, Any], cost: object) -> ReportedCost | None:

@@ -278,6 +278,7 @@ def _refusal(details: Mapping[str, Any]) -> str | None:
 
 def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
     """Tokens as the conventions count them: on the wire `input_tokens` leaves out what the cache read and wrote."""
+    usage = _with_compaction(usage)
     read = count_of(usage.get("cache_read_input_tokens"))
     written = _written(usage)
     fresh = count_of(usage.get("input_tokens"))
@@ -298,6 +299,26 @@ def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
     )
 
 
+def _with_compaction(usage: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The usage with what compaction took, which is billed and counted in its own iterations alone."""
+    compactions = [each for each in listed(usage.get("iterations")) if each.get("type") == "compaction"]
+    for compaction in compactions:
+        usage = {**usage, **_added(usage, compaction, _BILLED)}
+        lifetimes = mapped(usage.get("cache_creation"))
+        usage["cache_creation"] = _added(lifetimes, mapped(compaction.get("cache_creation")), _LIFETIMES)
+    return usage
+
+
+_BILLED = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+_LIFETIMES = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
+
+
+def _added(one: Mapping[str, Any], other: Mapping[str, Any], names: Iterable[str]) -> dict[str, int]:
+    """The counts of both; what neither has is left out."""
+    counts = {name: (count_of(one.get(name)), count_of(other.get(name))) for name in names}
+    return {name: (a or 0) + (b or 0) for name, (a, b) in counts.items() if a is not None or b is not None}
+
+
 _GEOS_AT_LIST_PRICE = ("global", "not_available")
 """Places of inference that cost nothing extra; the second stands in replies of models that cannot be told a place."""
 
@@ -305,7 +326,9 @@ _GEOS_AT_LIST_PRICE = ("global", "not_available")
 def conditions_of(usage: Mapping[str, Any]) -> dict[str, str]:
     """What the usage says that changes the price, by the keys of `genai-prices`; `standard` changes nothing.
 
-    The table has no key for the place of inference, which costs 1.1 times as much in the US: so it is marked.
+    The table has no key for some of them, so that they mark the cost: the place of inference, which costs 1.1 times as
+    much in the US, an advisor, whose tokens are billed at its own model's prices and are in no count but its own, and
+    a fallback credit, which bills a retry as if the conversation had been on its model all along.
     """
     conditions: dict[str, str] = {}
     speed = text_of(usage.get("speed"))
@@ -316,6 +339,10 @@ def conditions_of(usage: Mapping[str, Any]) -> dict[str, str]:
     geo = text_of(usage.get("inference_geo"))
     if geo is not None and geo not in _GEOS_AT_LIST_PRICE:
         conditions["inference_geo"] = geo
+    if any(each.get("type") == "advisor_message" for each in listed(usage.get("iterations"))):
+        conditions["iterations"] = "advisor_message"
+    if mapped(mapped(usage.get("fallback_credit")).get("status")).get("type") == "redeemed":
+        conditions["fallback_credit"] = "redeemed"
     return conditions
 
 
