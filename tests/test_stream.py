@@ -7,7 +7,8 @@ import gc
 import json
 import logging
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from tracemind_otel import (
 from tracemind_otel.ai.llm.providers import FakeLLMClient, OpenAILLMClient
 from tracemind_otel.ai.llm.types import ReasoningDelta, StreamEvent, ToolCallDelta
 from tracemind_otel.errors import UnknownProviderError
+from tracemind_otel.recording.port import StepHandle, StepStart
 
 PROMPT = "Tell me everything about the secret plan of tomorrow"
 CALL = "chat toy-1"
@@ -693,8 +695,60 @@ async def test_the_span_is_current_while_the_provider_works(capture: Captured) -
 
 
 @pytest.mark.parametrize("close", [True, False], ids=["close", "read"])
+async def test_what_a_client_keeps_open_stays_with_the_client(capture: Captured, *, close: bool) -> None:
+    """A client's span that is open for the whole stream holds every batch, whoever reads it, and no reader sees it."""
+    tracer = capture.tracer_provider.get_tracer("client")
+
+    class Traced(Scripted):
+        async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
+            with tracer.start_as_current_span("http"):
+                for batch in WHOLE:
+                    with tracer.start_as_current_span("read"):
+                        await asyncio.sleep(0)
+                    yield batch
+
+    stream = stream_of(capture, Traced())
+    for _ in range(2):
+        await asyncio.create_task(_next(stream))
+        assert trace.get_current_span() is trace.INVALID_SPAN
+    await asyncio.create_task(stream.aclose() if close else _next(stream))
+
+    http = capture.span("http").context
+    assert http is not None
+    parents = [span.parent for span in capture.spans if span.name == "read"]
+    assert len(parents) == (2 if close else 3)
+    assert all(parent is not None and parent.span_id == http.span_id for parent in parents)
+
+
+@pytest.mark.parametrize("ending", [None, RuntimeError("x"), finish()], ids=["closed", "failed", "whole"])
+async def test_a_stream_makes_its_step_active_once(ending: object) -> None:
+    """A recorder's block is entered for the stream and not for each chunk, and left however the stream ends."""
+    told: list[str] = []
+
+    class Telling(StepHandle):
+        @contextmanager
+        def active(self) -> Generator[None]:
+            told.append("entered")
+            yield
+            told.append("left")
+
+    class Tells(Recorder):
+        def begin_step(self, start: StepStart) -> StepHandle:
+            return Telling()
+
+    client = Scripted((text("one "), text("two"), ending))
+    stream = stream_llm_call("flow", "step", LLMCallConfig("fake", "toy-1", prompt=PROMPT), Tells(), client=client)
+    for _ in range(2):
+        await anext(stream)
+        assert told == ["entered"]
+    with suppress(LLMClientError):
+        await (stream.aclose() if ending is None else anext(stream))
+    assert told == ["entered", "left"]
+
+
+@pytest.mark.parametrize("close", [True, False], ids=["close", "read"])
 async def test_opened_in_one_task_and_continued_in_another(capture: Captured, *, close: bool) -> None:
-    """The context is attached and detached within each wait, so tasks may take turns."""
+    """The provider works in a context of the stream's own, so tasks may take turns."""
     client = FakeLLMClient(0, chunks=["a", "b", "c"])
     stream = stream_of(capture, client)
     assert await asyncio.create_task(_next(stream)) == TextDelta("a")

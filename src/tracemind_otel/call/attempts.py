@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, TypeGuard, TypeVar, cast
 
+from .._base.context import OwnContext
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.liveness import DeadlinePassedError, Patience, ProviderSilentError
 from ..ai.llm.pricing import find_price, price_reply, price_reply_now
@@ -65,6 +66,7 @@ class Call:
         self._is_attempting = False
         self._has_ended = False
         self._patience: Patience | None = None
+        self._context: OwnContext | None = None
         self.handle = begin_safely(recorder, _start(ids, cfg, request, client, is_stream=is_stream))
 
     @property
@@ -139,9 +141,26 @@ class Call:
 
     async def provider(self, work: Callable[[], Awaitable[T]]) -> T:
         """Let the client work: under the call's span, within its time, and with its faults in our error tree."""
+        with self.handle.active(), hidden_ids(), telling(self._reservation):
+            return await self._judged(work)
+
+    async def provider_in_turns(self, work: Callable[[], Awaitable[T]]) -> T:
+        """The same for one of many waits, none of which the code between them may feel."""
+        if self._context is None:
+            self._context = OwnContext(self.handle.active, hidden_ids, lambda: telling(self._reservation))
+        return await self._context.run(self._judged(work))
+
+    async def close(self, stream: AsyncGenerator[object]) -> None:
+        """Let the client close what was read in turns: what it set there can be put back nowhere else."""
+
+        async def closing() -> None:
+            await stream.aclose()
+
+        await (closing() if self._context is None else self._context.run(closing()))
+
+    async def _judged(self, work: Callable[[], Awaitable[T]]) -> T:
         try:
-            with self.handle.active(), hidden_ids(), telling(self._reservation):
-                return await self._in_time(work)
+            return await self._in_time(work)
         except LLMError as error:
             error.reword(scrub(_text_of(error) or type(error).__name__, prompt=self.request.said))
             raise
@@ -284,6 +303,8 @@ class Call:
         self._has_ended = True
         if self._patience is not None:
             self._patience.stop()
+        if self._context is not None:
+            self._context.leave()
         try:
             self._account(end)
         finally:

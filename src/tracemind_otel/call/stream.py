@@ -169,7 +169,7 @@ class LLMStream:
                 await call.reserve()
                 batch = await call.with_retries(lambda: self._first(call))
             else:
-                batch = await self._next(call, self._batches)
+                batch = await self._checked(call, self._batches.__anext__)
             await self._take(call, batch)
         except LLMError as error:
             self._fail(call, error)
@@ -213,13 +213,10 @@ class LLMStream:
         self._so_far = batch[0].so_far
         return await anext(batches)
 
-    async def _next(self, call: Call, batches: AsyncGenerator[Sequence[StreamEvent]]) -> Sequence[StreamEvent]:
-        return await self._checked(call, batches.__anext__)
-
     async def _checked(self, call: Call, work: Callable[[], Awaitable[object]]) -> Sequence[StreamEvent]:
         """The next batch; what a client of a third party yields need not be what its signature says."""
         try:
-            batch = await call.provider(work)
+            batch = await call.provider_in_turns(work)
         except StopAsyncIteration:
             raise LLMConnectionError("the stream ended without its last event") from None
         if _is_batch(batch):
@@ -228,12 +225,12 @@ class LLMStream:
 
     async def _take(self, call: Call, batch: Sequence[StreamEvent]) -> None:
         self._note_chunk(call, batch)
-        end = next((event for event in batch[-1:] if isinstance(event, Finish)), None)
-        deltas = batch if end is None else batch[:-1]
+        last = batch[-1] if batch else None
+        deltas = batch[:-1] if isinstance(last, Finish) else batch
         self._came += deltas
         self._ready += deltas
-        if end is not None:
-            self._ready.append(await self._finish(call, end.response))  # with its price
+        if isinstance(last, Finish):
+            self._ready.append(await self._finish(call, last.response))  # with its price
 
     def _note_chunk(self, call: Call, batch: Sequence[StreamEvent]) -> None:
         """A batch is a chunk if it brings anything; the end alone is one only where nothing else came."""
@@ -348,10 +345,10 @@ class LLMStream:
     async def _close_batches(self) -> None:
         """Close the connection; a client that fails at it does no harm to what came before."""
         batches, self._batches = self._batches, None
-        if batches is None:
+        if batches is None or self._call is None:
             return
         try:
-            await batches.aclose()
+            await self._call.close(batches)
         except Exception as error:
             # Without its text, which may hold the prompt.
             log.warning(
@@ -370,6 +367,8 @@ def _is_batch(batch: object) -> TypeGuard[Sequence[StreamEvent]]:
     """Whether it is a sequence of deltas, and last perhaps a `Finish`; kinds are compared, not each event."""
     if not isinstance(batch, Sequence):
         return False
-    *deltas, last = cast("Sequence[object]", batch) or (TextDelta(""),)
-    is_end = isinstance(last, Finish) and is_response(last.response)
-    return set(map(type, deltas)) <= _DELTAS and (type(last) in _DELTAS or is_end)
+    events = cast("Sequence[object]", batch)
+    if set(map(type, events)) <= _DELTAS:
+        return True
+    *deltas, last = events
+    return set(map(type, deltas)) <= _DELTAS and isinstance(last, Finish) and is_response(last.response)
