@@ -199,6 +199,7 @@ def test_a_redirect_says_where_it_points(location: str, where: str) -> None:
     said = str(error_of("<html><title>Moved</title></html>", 308, location=location))
     advice = "requests are not sent on: set base_url to the address it means"
     assert said == f"HTTP 308: the server redirects {where}, and {advice}"
+    assert str(error_of({"message": "v1 is gone"}, 308, location=location)) == f"{said}: v1 is gone"
 
 
 def test_aws_tells_its_type_in_the_body_or_a_header() -> None:
@@ -309,6 +310,26 @@ async def test_over_http_the_reason_and_the_repetition(
     assert reason in result["reason"]
     assert (result["status"], result.get("status_code")) == ("error", status)
     assert len(openai_server.requests(model)) == sent
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "cohere", "ollama", "openai_responses", "openai_compatible"])
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_a_reply_in_no_format_says_why(
+    openai_server: OpenAIServer, capture: Captured, provider: str, is_streamed: bool
+) -> None:
+    """A gateway's own fault in a 200, in a list or an event: its words are the reason in every format."""
+    listed = [{"error": {"code": 404, "message": "no such route"}}]
+    model = openai_server.script({"body": f"data: {json.dumps(OLD)}\n\n"}, {"body": json.dumps(listed)})
+    client = tm.LLMClientFactory.make(provider, api_key="k", base_url=openai_server.base_url)
+    config = tm.LLMCallConfig(provider, model, prompt="tell me more", max_retries=0)
+    for reason in ("The model is not loaded", "no such route"):
+        if is_streamed:
+            async with tm.stream_llm_call("f", "s", config, capture.recorder(), client=client) as stream:
+                with pytest.raises(LLMStatusError, match=reason):
+                    await anext(stream)
+        else:
+            result = await tm.run_llm_call("f", "s", config, capture.recorder(), client=client)
+            assert reason in result["reason"]
 
 
 @pytest.mark.parametrize(

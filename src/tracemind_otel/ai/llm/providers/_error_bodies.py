@@ -150,7 +150,8 @@ def _status_in(value: object) -> int | None:
 
 
 def _first_text(*values: object) -> str | None:
-    return next((value for value in values if isinstance(value, str) and value), None)
+    """The first string that says something; LiteLLM's proxy sends Python's `None` as one."""
+    return next((value for value in values if isinstance(value, str) and value not in ("", "None")), None)
 
 
 def status_error(
@@ -159,7 +160,10 @@ def status_error(
     """The typed error for a reply that is not a success."""
     document = document_in(reply.body)
     body = read(document)
-    message = _redirection(reply) or body.message or words_of(document)
+    message = body.message or words_of(document)
+    if redirection := _redirection(reply):
+        # A page says no more than the status does.
+        message = f"{redirection}: {message}" if message and isinstance(document, dict) else redirection
     kind = body.type or reply.headers.get("x-amzn-errortype", "").partition(":")[0] or None
     return error_from_body(reply, replace(body, message=message, type=kind), key=key, prompt=prompt)
 

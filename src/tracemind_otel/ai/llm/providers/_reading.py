@@ -13,9 +13,10 @@ from dataclasses import replace
 
 from ....errors import LLMConnectionError, LLMResponseError
 from ..types import LLMResponse, ReasoningDelta, StreamEvent, TextDelta, ToolCall, ToolCallDelta
-from ._error_bodies import json_object
+from ._error_bodies import is_error, json_object
+from ._error_documents import document_in, parsed
 from ._http import HttpReply
-from ._sse import EventDecoder, JsonLinesDecoder
+from ._sse import EventDecoder, JsonLinesDecoder, ServerSentEvent
 from ._wire_format import StreamDecoder, StreamedError, Wire, parse_together
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"
@@ -114,6 +115,7 @@ class Reading:
         self._wire, self._head = wire, head
         self._reader = wire.new_reader()
         self._decoder: StreamDecoder | None = None
+        self._last: ServerSentEvent | None = None
         self._unread: list[bytes] = []
         self._fault: StreamedError | LLMResponseError | None = None
         self._cut: LLMConnectionError | None = None
@@ -178,6 +180,7 @@ class Reading:
             events = decoder.feed(data)
             if len(events) > 1:
                 parse_together(events)
+            self._last = events[-1] if events else self._last
             for event in events:
                 batch += feed(event)
         except (StreamedError, LLMResponseError) as error:
@@ -194,6 +197,7 @@ class Reading:
         batch: list[StreamEvent] = []
         try:
             for event in self._decoder.end():
+                self._last = event
                 batch += self._reader.feed(event)
         except LLMResponseError:
             return batch  # half an event: `finish` finds the stream cut
@@ -234,11 +238,19 @@ class Reading:
             if isinstance(self._fault, LLMResponseError):
                 self._fault.retryable = False
             raise self._fault
+        self._raise_last_words()
         if self._cut is not None and not self.is_whole:
             raise self._cut
         if self._response is None and not self._reader.is_complete:
             raise LLMConnectionError("the stream was cut before its end", request_id=self._head.request_id)
         return self.so_far()
+
+    def _raise_last_words(self) -> None:
+        """A stream that ends too early may say why, in a last event that is none of the format's."""
+        if self._response is None and self._last is not None and not self._reader.is_complete:
+            body = self._wire.errors_of(parsed(self._last.data.decode("utf-8", "replace").strip()))
+            if body.message:
+                raise StreamedError(body)
 
 
 def decoder_for(start: bytes, own: StreamDecoder) -> StreamDecoder | None:
@@ -276,6 +288,8 @@ def _from_document(wire: Wire, reply: HttpReply) -> LLMResponse:
     try:
         document = json_object(reply)
     except LLMResponseError as error:
+        if is_error(body := wire.errors_of(document_in(reply.body))):
+            raise StreamedError(body) from None
         raise unreadable(reply, len(reply.body), error.message) from None
     if document.get("error") and not document.get("choices"):
         # OpenRouter answers some failures with HTTP 200 and an error body.

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 from ....errors import ConfigError, LLMResponseError
 from ..sampling import SAMPLING_NAMES
 from ..types import FinishReason, Image, LLMRequest, LLMResponse, StreamEvent, ToolCall
-from ._error_bodies import ErrorBody, error_body
+from ._error_bodies import ErrorBody, error_body, is_error
 from ._sse import EventDecoder, ServerSentEvent
 
 DONE = b"[DONE]"
@@ -191,7 +191,7 @@ def document_of(event: ServerSentEvent) -> Mapping[str, Any]:
     """The JSON object in an event.
 
     Raises:
-        StreamedError: it is an `error` event in plain text.
+        StreamedError: it is an error in another form: plain text in an `error` event, a list.
         LLMResponseError: it has none.
     """
     if event.document is not None:
@@ -205,8 +205,9 @@ def document_of(event: ServerSentEvent) -> Mapping[str, Any]:
         if isinstance(document, dict):
             return document  # pyright: ignore[reportUnknownVariableType]
         fault = "is not a JSON object"
-    if event.name == "error":
-        raise StreamedError(error_body(event.data.decode("utf-8", "replace")))
+    body = error_body(event.data.decode("utf-8", "replace"))
+    if event.name == "error" or is_error(body):
+        raise StreamedError(body)
     raise LLMResponseError(f"an event of the stream {fault}")
 
 

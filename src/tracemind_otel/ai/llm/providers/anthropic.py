@@ -384,7 +384,9 @@ def errors_of(document: object) -> ErrorBody:
     body = error_body(document)
     error = mapped(mapped(document).get("error"))
     code = text_of(mapped(error.get("details")).get("error_code"))
-    return replace(body, code=code or body.code, implied_status=_STATUS_OF_TYPE.get(body.type or ""))
+    return replace(
+        body, code=code or body.code, implied_status=_STATUS_OF_TYPE.get(body.type or "", body.implied_status)
+    )
 
 
 # --- Stream
