@@ -286,7 +286,7 @@ def test_sums_hold_under_many_threads() -> None:
         for number in range(300):
             held = reserve(spending, Estimate(model=f"acme/{number % 3}", tokens=7))
             if number % 2:
-                held.settle(LLMUsage(2, 3, 5), is_free=False)
+                held.settle(LLMUsage(2, 3, 5), assume_billed=True)
             else:
                 held.give_back()
 
@@ -453,7 +453,7 @@ async def test_a_price_table_that_fails_is_an_unknown_price(
     async def broken(*_: object, **__: object) -> None:
         raise KeyError("table")
 
-    monkeypatch.setattr("tracemind_otel.call.attempts.find_price", broken)
+    monkeypatch.setattr("tracemind_otel.call.accounting.find_price", broken)
     client = Provider()
     with budget(max_cost_usd=1.0):
         assert is_refused(await call(client))
@@ -729,7 +729,7 @@ async def test_cancelled_while_the_reply_is_priced(monkeypatch: pytest.MonkeyPat
         pricing.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("tracemind_otel.call.attempts.price_reply", never)
+    monkeypatch.setattr("tracemind_otel.call.accounting.price_reply", never)
     for work in (
         lambda: call(Odd(LLMResponse("x", LLMUsage(200, 300, 500), response_model="other"))),
         lambda: anext(stream(Odd(LLMResponse("x", LLMUsage(200, 300, cast("Any", "500")))))),
@@ -785,7 +785,7 @@ async def test_the_deadline_holds_for_the_price_too(monkeypatch: pytest.MonkeyPa
     async def never(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("tracemind_otel.call.attempts.find_price", never)
+    monkeypatch.setattr("tracemind_otel.call.accounting.find_price", never)
     client = Provider()
     with budget(max_cost_usd=1.0) as spending:
         result = await call(client, deadline_ms=10)
@@ -982,7 +982,7 @@ def test_a_callback_that_raises_does_no_harm(monkeypatch: pytest.MonkeyPatch, ca
         raise RuntimeError("mine")
 
     spending = Budget(BudgetLimits(max_llm_calls=1), name="b", on_threshold=fail)
-    reserve(spending, FREE).settle(USAGE, is_free=False)
+    reserve(spending, FREE).settle(USAGE, assume_billed=True)
     assert found == [0.5, 0.8, 1.0]
     assert "on_threshold" in caplog.text
 
@@ -997,7 +997,7 @@ def test_a_callback_is_called_outside_the_lock() -> None:
         other.start()
         other.join(timeout=30)
 
-    reserve(spending, FREE).settle(USAGE, is_free=False)
+    reserve(spending, FREE).settle(USAGE, assume_billed=True)
     assert [each.llm_calls for each in found] == [1, 1, 1]
 
 
@@ -1013,10 +1013,10 @@ def test_the_order_holds_while_a_callback_still_runs() -> None:
 
     spending = Budget(BudgetLimits(max_llm_calls=2), name="b", on_threshold=slow)
     first, second = reserve(spending, FREE), reserve(spending, FREE)
-    telling = threading.Thread(target=first.settle, args=(USAGE,), kwargs={"is_free": False})
+    telling = threading.Thread(target=first.settle, args=(USAGE,), kwargs={"assume_billed": True})
     telling.start()
     begun.wait(30)
-    second.settle(USAGE, is_free=False)
+    second.settle(USAGE, assume_billed=True)
     assert found == []
     goes_on.set()
     telling.join(30)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import shutil
 import subprocess
 import sys
+import traceback
 from collections import Counter
 from pathlib import Path
 
+import httpx
 import pytest
 
 import tracemind_otel as tm
@@ -23,6 +26,14 @@ SDK_USERS = ("otel/setup/", "cli/", "integrations/", "wire/", "testing/")
 """Where the SDK and the exporters may be imported, inside functions."""
 
 LINT = "from importlinter.cli import lint_imports as lint; sys.exit(lint('pyproject.toml', no_cache=True))"
+
+
+REPLY = {
+    "id": "r-1",
+    "model": "gpt-4o-mini",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+}
 
 
 def lint_imports(tree: Path) -> subprocess.CompletedProcess[str]:
@@ -115,3 +126,21 @@ def test_no_package_hides_a_name_of_the_facade() -> None:
     """Importing a package of ours binds its name on the façade: none may take the place of a function there."""
     packages = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir()}
     assert packages & set(tm.__all__) == set()
+
+
+async def test_the_way_of_a_call_is_short() -> None:
+    """Between the caller and HTTP a call passes at most six modules of ours, and climbs back at most once."""
+    way = list[str]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        stack = [frame.filename for frame in traceback.extract_stack() if str(PACKAGE) in frame.filename]
+        way.extend(module for module, _ in itertools.groupby(stack))
+        return httpx.Response(200, json=REPLY)
+
+    http_client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    client = tm.LLMClientFactory.make("openai", api_key="k", http_client=http_client)
+    config = tm.LLMCallConfig("openai", "gpt-4o-mini", prompt="hi")
+    result = await tm.run_llm_call("f", "s", config, tm.Recorder(), client=client)
+    assert result["status"] == "ok"
+    assert len(set(way)) <= 6
+    assert len(way) - len(set(way)) <= 1

@@ -452,7 +452,7 @@ async def test_cancelled_while_it_is_priced(capture: Captured, monkeypatch: pyte
         started.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("tracemind_otel.call.attempts.price_reply", never)
+    monkeypatch.setattr("tracemind_otel.call.accounting.price_reply", never)
     reader = asyncio.create_task(read(stream_of(capture, Scripted(WHOLE))))
     await started.wait()
     reader.cancel()

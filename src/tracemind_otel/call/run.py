@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any, cast
 
@@ -10,11 +9,11 @@ from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.types import LLMResponse
 from ..errors import ConfigError, LLMError, LLMResponseError
 from ..recording.port import Recorder
-from .attempts import Call, is_response
 from .clients import client_for
 from .config import LLMCallConfig
-
-log = logging.getLogger(__name__)
+from .lifecycle import Call
+from .result import is_response
+from .target import CallTarget
 
 
 async def run_llm_call(
@@ -52,25 +51,24 @@ async def run_llm_call(
     response: LLMResponse | None = None
     try:
         await call.reserve()
-        response = await call.with_retries(lambda: call.provider(lambda: _complete(call)))
+        response = await call.attempts.until_success(lambda: call.attempts.ask_provider(lambda: _complete(call.target)))
         ended_ns = time.time_ns()
-        return call.succeeded(response, await call.priced(response), ended_ns=ended_ns)
+        return call.succeeded(response, await call.account.priced(response), ended_ns=ended_ns)
     except LLMError as error:
         return call.failed(error)
     except ConfigError as error:
-        call.refused(error)
+        call.misused(error)
         raise
     except Exception as error:
-        log.error("%s: a fault of the step itself (%s)", call.name, type(error).__name__)  # its text may hold a prompt
-        return call.failed(call.as_llm_error(error))
+        return call.broke(error)
     except BaseException:
         call.interrupted(response)
         raise
 
 
-async def _complete(call: Call) -> LLMResponse:
+async def _complete(target: CallTarget) -> LLMResponse:
     """One reply; what a client of a third party returns need not be what its signature says."""
-    reply: object = await call.client.complete(call.request)
+    reply: object = await target.client.complete(target.request)
     if is_response(reply):
         return reply
-    raise LLMResponseError(f"{type(call.client).__name__}.complete returned no whole LLMResponse", retryable=False)
+    raise LLMResponseError(f"{type(target.client).__name__}.complete returned no whole LLMResponse", retryable=False)

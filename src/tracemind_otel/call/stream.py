@@ -27,9 +27,10 @@ from ..ai.llm.types import (
 )
 from ..errors import ConfigError, LLMConnectionError, LLMError, LLMResponseError
 from ..recording.port import Recorder
-from .attempts import Call, is_response, partial_result
 from .clients import client_for
 from .config import LLMCallConfig
+from .lifecycle import Call
+from .result import is_response, partial_result
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +168,7 @@ class LLMStream:
         try:
             if self._batches is None:
                 await call.reserve()
-                batch = await call.with_retries(lambda: self._first(call))
+                batch = await call.attempts.until_success(lambda: self._first(call))
             else:
                 batch = await self._checked(call, self._batches.__anext__)
             await self._take(call, batch)
@@ -176,7 +177,7 @@ class LLMStream:
             raise
         except ConfigError as error:
             self._state = _State.OVER
-            call.refused(error, was_sent=self._last_chunk_s is not None)
+            call.misused(error, was_sent=self._last_chunk_s is not None)
             raise
         except Exception as error:
             fault = call.as_llm_error(error)
@@ -201,12 +202,12 @@ class LLMStream:
         except BaseException:
             await self._close_batches()
             raise
-        warm_up(call.provider_name, self._cfg.model)
+        warm_up(call.target.provider_name, self._cfg.model)
         return batch
 
     async def _open(self, call: Call) -> Sequence[StreamEvent]:
         self._so_far = None
-        batches = self._batches = call.client.stream(self._request)
+        batches = self._batches = call.target.client.stream(self._request)
         batch = await anext(batches)
         if not _is_opening(batch):
             return batch
@@ -216,12 +217,13 @@ class LLMStream:
     async def _checked(self, call: Call, work: Callable[[], Awaitable[object]]) -> Sequence[StreamEvent]:
         """The next batch; what a client of a third party yields need not be what its signature says."""
         try:
-            batch = await call.provider_in_turns(work)
+            batch = await call.attempts.ask_in_turns(work)
         except StopAsyncIteration:
             raise LLMConnectionError("the stream ended without its last event") from None
         if _is_batch(batch):
             return batch
-        raise LLMResponseError(f"{type(call.client).__name__}.stream yielded no sequence of events", retryable=False)
+        client = type(call.target.client).__name__
+        raise LLMResponseError(f"{client}.stream yielded no sequence of events", retryable=False)
 
     async def _take(self, call: Call, batch: Sequence[StreamEvent]) -> None:
         self._note_chunk(call, batch)
@@ -249,14 +251,14 @@ class LLMStream:
         reported = self._reported(call)
         if reported is not None and reported.response_model is not None:
             self._response_model = reported.response_model
-            warm_up(call.provider_name, reported.response_model)
+            warm_up(call.target.provider_name, reported.response_model)
 
     async def _finish(self, call: Call, response: LLMResponse) -> Finish:
         ended_ns = time.time_ns()
-        if not response.usage.sound().is_known:
+        if not response.usage.sanitized().is_known:
             response = replace(response, usage=self._filled(response))
         self._reply = response
-        usage = await call.priced(response)
+        usage = await call.account.priced(response)
         self._state = _State.OVER
         self.result = call.succeeded(response, usage, ended_ns=ended_ns)
         return Finish(replace(response, usage=usage))
@@ -264,7 +266,7 @@ class LLMStream:
     def _fail(self, call: Call, error: LLMError) -> None:
         self._state = _State.OVER
         partial = self._partial(call)
-        usage = None if partial is None else call.priced_now(partial)
+        usage = None if partial is None else call.account.priced_now(partial)
         self.result = call.failed(error, also=partial_result(partial, usage), response=partial, usage=usage)
 
     def _interrupt(self, call: Call) -> None:
@@ -281,12 +283,12 @@ class LLMStream:
             return
         partial = self._partial(call) or LLMResponse("", LLMUsage())
         also = {"closed_early": True}
-        self.result = call.succeeded(partial, call.priced_now(partial), also=also, closed_early=True)
+        self.result = call.succeeded(partial, call.account.priced_now(partial), also=also, closed_early=True)
 
     def _partial(self, call: Call) -> LLMResponse | None:
         """The reply as far as it came, its missing counts estimated; `None` where nothing came."""
         reported = self._reported(call)
-        if self._last_chunk_s is None and (reported is None or not reported.usage.sound().is_known):
+        if self._last_chunk_s is None and (reported is None or not reported.usage.sanitized().is_known):
             return reported
         said = reported or LLMResponse("", LLMUsage(None, None, None))
         reply = replace(said, text=self._text, reasoning=self._reasoning or None)
@@ -299,7 +301,7 @@ class LLMStream:
         try:
             reply = self._so_far()
         except Exception as error:
-            log.warning("%s: what came before the end is not known: %s", call.name, type(error).__name__)
+            log.warning("%s: what came before the end is not known: %s", call.target.name, type(error).__name__)
             return None
         return reply if is_response(reply) else None
 
@@ -317,11 +319,11 @@ class LLMStream:
 
     def _filled(self, reply: LLMResponse) -> LLMUsage:
         """The reported usage; what it lacks is estimated by the tokenizer's count."""
-        usage = reply.usage.sound()
+        usage = reply.usage.sanitized()
         prompt, completion = (usage.prompt_tokens, usage.completion_tokens) if usage.is_known else (None, None)
         if prompt is not None and completion is not None:
             return usage
-        prompt = self._count(self._request.said) if prompt is None else prompt
+        prompt = self._count(self._request.all_text) if prompt is None else prompt
         completion = self._estimated_output(reply) if completion is None else completion
         total = prompt + completion
         return replace(usage, prompt_tokens=prompt, completion_tokens=completion, total_tokens=total, estimated=True)
@@ -348,7 +350,7 @@ class LLMStream:
         if batches is None or self._call is None:
             return
         try:
-            await self._call.close(batches)
+            await self._call.attempts.close(batches)
         except Exception as error:
             # Without its text, which may hold the prompt.
             log.warning(

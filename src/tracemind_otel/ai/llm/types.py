@@ -227,7 +227,7 @@ class LLMUsage:
         """The same usage at no known price."""
         return self._changed(**_NO_COST, cost_usd=None, cost_source=None)
 
-    def sound(self) -> LLMUsage:
+    def sanitized(self) -> LLMUsage:
         """The same without what cannot be: counts and costs that are no numbers, negative or endless.
 
         Usage comes from clients of third parties too, and a sum that took in one such value is lost.
@@ -352,7 +352,7 @@ class LLMRequest(SamplingOptions, _RequestArguments):
         return (*self.messages, Message(role="user", content=self.prompt)) if self.prompt else self.messages
 
     @property
-    def said(self) -> str:
+    def all_text(self) -> str:
         """All text that is sent, for finding it where it should not be, and for counting it."""
         if not self.messages and self.system is None and not self.extra:
             return self.prompt

@@ -336,14 +336,14 @@ class Reservation:
             budget.presume_held(self._estimate)
         self._tell(budgets, _presumed(self._estimate))
 
-    def settle(self, usage: LLMUsage | None, *, is_free: bool) -> None:
+    def settle(self, usage: LLMUsage | None, *, assume_billed: bool) -> None:
         """The call has ended.
 
         Args:
             usage: what it used, where that is known.
-            is_free: whether its last attempt, if that usage is unknown, is one that nobody bills.
+            assume_billed: whether its last attempt may be billed, if that usage is unknown.
         """
-        budgets, use = _chain(self._budget), _used(self._estimate, usage, is_free=is_free)
+        budgets, use = _chain(self._budget), _used(self._estimate, usage, assume_billed=assume_billed)
         for budget in budgets:
             budget.settle(self._estimate, use)
         self._tell(budgets, use)
@@ -369,9 +369,9 @@ def _presumed(estimate: Estimate) -> Use:
     )
 
 
-def _used(estimate: Estimate, usage: LLMUsage | None, *, is_free: bool) -> Use:
+def _used(estimate: Estimate, usage: LLMUsage | None, *, assume_billed: bool) -> Use:
     if usage is None or not (usage.is_known or usage.cost_usd is not None):
-        return Use(cost_usd=0.0, tokens=0) if is_free else _presumed(estimate)
+        return _presumed(estimate) if assume_billed else Use(cost_usd=0.0, tokens=0)
     cost_usd = estimate.cost_usd if usage.cost_usd is None else usage.cost_usd
     return Use(
         cost_usd=cost_usd,

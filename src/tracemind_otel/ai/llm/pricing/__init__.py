@@ -148,7 +148,7 @@ async def price_reply(provider: str, models: Sequence[str], response: LLMRespons
         response: the reply.
         at: when the call was made.
     """
-    usage = response.usage.sound()
+    usage = response.usage.sanitized()
     if _names_zero(response):
         await _match_quietly(provider, models)
     reported = _reported(provider, models, response, usage, at)
@@ -167,7 +167,7 @@ async def price_reply(provider: str, models: Sequence[str], response: LLMRespons
 
 def price_reply_now(provider: str, models: Sequence[str], response: LLMResponse, *, at: datetime) -> LLMUsage:
     """The same where nothing can be awaited: without a cost where the table was not searched for the model yet."""
-    usage = response.usage.sound()
+    usage = response.usage.sanitized()
     reported = _reported(provider, models, response, usage, at)
     if reported is not None:
         return reported
@@ -212,7 +212,7 @@ def _reported(
         "fees_usd": reported.fees_usd,
         "cost_partial": reported.partial,
     }
-    told = usage.with_cost(reported.usd, "provider", **parts).sound()
+    told = usage.with_cost(reported.usd, "provider", **parts).sanitized()
     return None if told.cost_usd is None else told
 
 

@@ -189,10 +189,10 @@ class WireClient(AsyncLLMClient):
         return f"{self.base_url}{self._wire.path(req, stream)}", self._headers, body
 
     def _status_error(self, reply: HttpReply, req: LLMRequest) -> LLMStatusError:
-        return status_error(reply, key=self._key, prompt=req.said, read=self._wire.errors_of)
+        return status_error(reply, key=self._key, prompt=req.all_text, read=self._wire.errors_of)
 
     def _error_inside_success(self, reply: HttpReply, error: StreamedError, req: LLMRequest) -> LLMStatusError:
-        return error_from_body(reply, error.body, key=self._key, prompt=req.said)
+        return error_from_body(reply, error.body, key=self._key, prompt=req.all_text)
 
     async def aclose(self) -> None:
         """Close this client's own connections; those of the shared pool are closed when their loop ends."""

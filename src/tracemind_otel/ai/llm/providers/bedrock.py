@@ -490,10 +490,10 @@ class BedrockLLMClient(WireClient):
         return _SigningSender(super()._new_sender(http_client, pools), self._signer)
 
     def _status_error(self, reply: HttpReply, req: LLMRequest) -> LLMStatusError:
-        return status_error(reply, key=self._key or self._signer.token, prompt=req.said, read=errors_of)
+        return status_error(reply, key=self._key or self._signer.token, prompt=req.all_text, read=errors_of)
 
     def _error_inside_success(self, reply: HttpReply, error: StreamedError, req: LLMRequest) -> LLMStatusError:
-        return error_from_body(reply, error.body, key=self._key or self._signer.token, prompt=req.said)
+        return error_from_body(reply, error.body, key=self._key or self._signer.token, prompt=req.all_text)
 
 
 def _region_of(region: str | None) -> str:

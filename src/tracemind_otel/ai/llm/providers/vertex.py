@@ -136,10 +136,10 @@ class _VertexFormat(WireClient):
         return _AuthorizingSender(super()._new_sender(http_client, pools), self._tokens)
 
     def _status_error(self, reply: HttpReply, req: LLMRequest) -> LLMStatusError:
-        return status_error(reply, key=self._tokens.last, prompt=req.said, read=self._wire.errors_of)
+        return status_error(reply, key=self._tokens.last, prompt=req.all_text, read=self._wire.errors_of)
 
     def _error_inside_success(self, reply: HttpReply, error: StreamedError, req: LLMRequest) -> LLMStatusError:
-        return error_from_body(reply, error.body, key=self._tokens.last, prompt=req.said)
+        return error_from_body(reply, error.body, key=self._tokens.last, prompt=req.all_text)
 
 
 class _Tokens:

@@ -1,0 +1,100 @@
+"""What a call costs: its price, the sums of the flow around it, and what it holds of the budgets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+
+from ..ai.llm.pricing import find_price, price_reply, price_reply_now
+from ..ai.llm.types import LLMResponse, LLMUsage
+from ..errors import LLMError
+from ..flows.budget import Reservation, current_budget, needs_price, reserve
+from ..flows.budget.limits import Estimate
+from ..flows.totals import current_flow
+from ..recording.port import StepEnd
+from .estimate import expected_usage
+from .target import CallTarget
+
+log = logging.getLogger(__name__)
+
+
+class CallAccount:
+    """The account of one call."""
+
+    def __init__(self, target: CallTarget) -> None:
+        self._target = target
+        self._flow = current_flow()
+        self._budget = current_budget()
+        self.reservation: Reservation | None = None
+
+    async def reserve(self, within_s: float | None) -> None:
+        """Hold what the call is expected to use, where there is a budget around it.
+
+        Args:
+            within_s: seconds that looking up the price may last; `None` for no limit.
+
+        Raises:
+            BudgetExceededError: the budget has less left; the call must not be sent.
+            TimeoutError: the price was not found in time.
+        """
+        if self._budget is not None:
+            estimate = await self._estimate(within_s, with_price=needs_price(self._budget))
+            self.reservation = reserve(self._budget, estimate)
+
+    async def _estimate(self, within_s: float | None, *, with_price: bool) -> Estimate:
+        target = self._target
+        usage = expected_usage(target.request, target.client.default_max_tokens)
+        return Estimate(
+            model=f"{target.provider_name}/{target.request.model}",
+            tokens=usage.total_tokens or 0,
+            cost_usd=await self._expected_cost(usage, within_s) if with_price else None,
+            reports_cost=target.client.reports_cost,
+        )
+
+    async def _expected_cost(self, usage: LLMUsage, within_s: float | None) -> float | None:
+        target = self._target
+        try:
+            async with asyncio.timeout(within_s):
+                priced = await find_price(target.provider_name, (target.request.model,), usage, at=datetime.now(UTC))
+        except TimeoutError:
+            raise
+        except Exception:
+            log.exception("the price table failed for %s; the budget takes the price for unknown", target.name)
+            return None
+        return None if priced is None else priced.cost_usd
+
+    def may_repeat(self, error: LLMError) -> bool:
+        """Whether the budgets have room for another attempt beside this one, which may yet be billed."""
+        return self.reservation is None or not error.may_be_billed or self.reservation.repeat()
+
+    async def priced(self, response: LLMResponse) -> LLMUsage:
+        """The usage with its cost: the reply's own, else by the model that answered, else by the one asked for."""
+        target = self._target
+        return await price_reply(target.provider_name, self._models(response), response, at=datetime.now(UTC))
+
+    def priced_now(self, response: LLMResponse) -> LLMUsage:
+        """The same where nothing can be awaited: by prices that were found before."""
+        target = self._target
+        return price_reply_now(target.provider_name, self._models(response), response, at=datetime.now(UTC))
+
+    def _models(self, response: LLMResponse) -> tuple[str, ...]:
+        asked_for = self._target.cfg.model
+        return (response.response_model, asked_for) if response.response_model else (asked_for,)
+
+    def close(self, end: StepEnd, *, was_sent: bool, assume_billed: bool) -> None:
+        """Add the call to the flow, and settle its reservation.
+
+        Args:
+            end: how the call ended.
+            was_sent: whether a request went out; a call that was never sent counts nowhere.
+            assume_billed: whether the last attempt may be billed although its usage is unknown.
+        """
+        try:
+            if self._flow is not None and was_sent:
+                self._flow.add_call(end.usage, retries=end.retries)
+        finally:
+            if self.reservation is not None and was_sent:
+                self.reservation.settle(end.usage, assume_billed=assume_billed)
+            elif self.reservation is not None:
+                self.reservation.give_back()
