@@ -29,7 +29,10 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from .ai.llm.types import LLMResponse
 
 RetryReason = Literal["rate_limit", "server_error", "timeout", "connection", "invalid_response"]
 """Why an attempt is repeated; the value of the attribute `tracemind.retry.reason`."""
@@ -66,6 +69,7 @@ class LLMError(TraceMindError):
         retryable: whether another try is worth it; `None` leaves it to the class.
         may_be_billed: whether the provider may charge for the attempt; `None` leaves it to the class: an answer with
             an error status is free, of any other fault nobody here knows.
+        reply: the reply as far as it came, where the provider said something of it: its id, its model, its usage.
     """
 
     retry_reason: ClassVar[RetryReason] = "server_error"
@@ -83,9 +87,11 @@ class LLMError(TraceMindError):
         retry_after_s: float | None = None,
         retryable: bool | None = None,
         may_be_billed: bool | None = None,
+        reply: LLMResponse | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
+        self.reply = reply
         self.status_code = status_code
         self.code = code
         self.provider_type = provider_type

@@ -894,6 +894,34 @@ async def test_failed_response_over_a_server(openai_server: OpenAIServer) -> Non
     assert (caught.value.error_type, caught.value.retryable) == ("server_error", True)
 
 
+@pytest.mark.parametrize("status", ["queued", "in_progress", "cancelled", "failed"])
+@pytest.mark.parametrize("form", ["whole", "streamed", "whole-as-events", "streamed-as-document"])
+async def test_a_response_that_is_no_success_keeps_what_it_said(
+    status: str, form: str, openai_server: OpenAIServer, capture: Captured
+) -> None:
+    """Id, model and the usage that is billed are in the result and on the span, with their price."""
+    said = body(status=status, error=ERROR if status == "failed" else None, usage=usage(1000, 500), model="gpt-5-mini")
+    events: list[Json] = [{"type": f"response.{status}", "response": said}]
+    is_document = form in ("whole", "streamed-as-document")
+    model = openai_server.script(reply_action(said) if is_document else stream_action(encoded(events)))
+    config = LLMCallConfig("openai_responses", model, prompt="hi", max_retries=0)
+    async with PRESET.client(KEY, openai_server.base_url) as client:
+        if form.startswith("whole"):
+            result = await run_llm_call("f", "s", config, capture.recorder(), client=client)
+        else:
+            stream = stream_llm_call("f", "s", config, capture.recorder(), client=client)
+            with pytest.raises(LLMError):
+                await anext(stream)
+            assert stream.result is not None
+            result = stream.result
+    assert (result["status"], result["response_id"], result["response_model"]) == ("error", said["id"], "gpt-5-mini")
+    assert (result["usage"]["prompt_tokens"], result["usage"]["completion_tokens"]) == (1000, 500)
+    found = attributes(capture.span(f"chat {model}"))
+    assert (found["gen_ai.usage.input_tokens"], found["gen_ai.response.id"]) == (1000, said["id"])
+    if form.startswith("whole"):  # a stream that fails with its first event has no time to look for a price
+        assert result["usage"]["cost_usd"] == pytest.approx(0.00125)
+
+
 # --- Through the step
 
 COST = (Decimal(600) * Decimal("0.25") + Decimal(400) * Decimal("0.025") + Decimal(200) * 2) / 10**6

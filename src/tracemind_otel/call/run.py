@@ -12,7 +12,7 @@ from ..recording.port import Recorder
 from .clients import client_for
 from .config import LLMCallConfig
 from .lifecycle import Call
-from .result import is_response
+from .result import is_response, partial_result
 from .target import CallTarget
 
 
@@ -55,7 +55,7 @@ async def run_llm_call(
         ended_ns = time.time_ns()
         return call.succeeded(response, await call.account.priced(response), ended_ns=ended_ns)
     except LLMError as error:
-        return call.failed(error)
+        return await _failed(call, error)
     except ConfigError as error:
         call.misused(error)
         raise
@@ -64,6 +64,19 @@ async def run_llm_call(
     except BaseException:
         call.interrupted(response)
         raise
+
+
+async def _failed(call: Call, error: LLMError) -> dict[str, Any]:
+    """End in an error; what the provider said of its reply, and may charge for, is told all the same."""
+    reply: object = error.reply
+    if not is_response(reply):
+        return call.failed(error)
+    try:
+        usage = await call.account.priced(reply)
+    except BaseException:
+        call.interrupted(reply)
+        raise
+    return call.failed(error, also=partial_result(reply, usage), response=reply, usage=usage)
 
 
 async def _complete(target: CallTarget) -> LLMResponse:

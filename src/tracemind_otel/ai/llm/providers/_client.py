@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, cast
 
-from ....errors import LLMAuthenticationError, LLMConnectionError, LLMStatusError, LLMTimeoutError
+from ....errors import LLMAuthenticationError, LLMConnectionError, LLMError, LLMStatusError, LLMTimeoutError
 from ..client import AsyncLLMClient
 from ..liveness import Patience, ProviderSilentError, is_heard
 from ..types import Finish, LLMRequest, LLMResponse, StreamEvent, StreamOpened
@@ -126,7 +126,13 @@ class WireClient(AsyncLLMClient):
             response = self._with_headers(reading.finish(), head)
         except StreamedError as error:
             await opened.aclose()
-            raise self._error_inside_success(head, error, req) from None
+            fault = self._error_inside_success(head, error, req)
+            fault.reply = error.reply or reading.so_far()
+            raise fault from None
+        except LLMError as error:
+            error.reply = error.reply or reading.so_far()
+            await opened.aclose()
+            raise
         except BaseException:
             await opened.aclose()
             raise

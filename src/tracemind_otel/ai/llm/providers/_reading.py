@@ -79,6 +79,10 @@ class WholeReading:
         self._may_be_lines = not body.partition(b"\n")[2].strip(_BLANK)
         return not self._may_be_lines and _has_more_lines(body)
 
+    def so_far(self) -> LLMResponse | None:
+        """The reply as far as it came; `None` where it comes as one document."""
+        return None if self.events is None else self.events.so_far()
+
     def finish(self) -> LLMResponse:
         """The reply, once all bytes have come or it is over.
 
@@ -224,7 +228,8 @@ class Reading:
 
     def so_far(self) -> LLMResponse:
         """The reply as far as it has come."""
-        return self._response or self._reader.response(self._head.request_id)
+        said = self._response or (self._fault and self._fault.reply)
+        return said or self._reader.response(self._head.request_id)
 
     def finish(self) -> LLMResponse:
         """The whole reply.
@@ -293,7 +298,8 @@ def _from_document(wire: Wire, reply: HttpReply) -> LLMResponse:
         raise unreadable(reply, len(reply.body), error.message) from None
     if document.get("error") and not document.get("choices"):
         # OpenRouter answers some failures with HTTP 200 and an error body.
-        raise StreamedError(wire.errors_of(document))
+        failed = wire.failed_reply
+        raise StreamedError(wire.errors_of(document), failed and failed(document, reply.request_id))
     try:
         return wire.from_payload(document, reply.request_id)
     except LLMResponseError as error:

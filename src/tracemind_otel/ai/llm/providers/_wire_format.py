@@ -60,9 +60,10 @@ class StreamDecoder(Protocol):
 class StreamedError(Exception):
     """An error that a provider reports inside a stream that began as a success."""
 
-    def __init__(self, body: ErrorBody) -> None:
+    def __init__(self, body: ErrorBody, reply: LLMResponse | None = None) -> None:
         super().__init__(body.type or body.code or "error")
         self.body = body
+        self.reply = reply
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +89,8 @@ class Wire:
     """The GenAI operation in telemetry."""
     errors_of: Callable[[object], ErrorBody] = error_body
     """Reads an error body."""
+    failed_reply: Callable[[Mapping[str, Any], str | None], LLMResponse] | None = None
+    """The reply that a document is besides the error in it; `None` where a format has no such documents."""
     with_cost: Callable[[Any, str], Wire] | None = None
     """The same format for a server whose replies name their cost in a form of `_chat_usage.CostFormat`, and whose
     server it is, which also tells how it counts; `None` where replies of the format name no cost."""

@@ -183,13 +183,18 @@ def from_payload(
         LLMServerError: its status is `failed`.
         LLMResponseError: it has no output, or is none yet.
     """
-    _refuse_unfinished(document, request_id)
+    reply = _reply(document, request_id, server)
+    _refuse_unfinished(document, reply)
     if document.get("status") == "failed":
         code = errors_of(document).code
-        raise LLMServerError("the response has failed", code=code, request_id=request_id)
+        raise LLMServerError("the response has failed", code=code, request_id=request_id, reply=reply)
     if not isinstance(document.get("output"), list):
         raise LLMResponseError("the reply has no output", request_id=request_id)
-    return _response_of(document, _said(listed(document["output"])), request_id, server)
+    return reply
+
+
+def _reply(document: Mapping[str, Any], request_id: str | None, server: Server) -> LLMResponse:
+    return _response_of(document, _said(listed(document.get("output"))), request_id, server)
 
 
 _UNFINISHED = {
@@ -200,11 +205,13 @@ _UNFINISHED = {
 """The statuses that are no success, and what to do."""
 
 
-def _refuse_unfinished(document: Mapping[str, Any], request_id: str | None) -> None:
+def _refuse_unfinished(document: Mapping[str, Any], reply: LLMResponse | None = None) -> None:
     status = text_of(document.get("status"))
     if status in _UNFINISHED:
         named = f"the response {text_of(document.get('id')) or ''} is {status}".replace("  ", " ")
-        raise LLMResponseError(f"{named}: {_UNFINISHED[status]}", request_id=request_id, retryable=False)
+        request_id = None if reply is None else reply.request_id
+        message = f"{named}: {_UNFINISHED[status]}"
+        raise LLMResponseError(message, request_id=request_id, retryable=False, reply=reply)
 
 
 def _response_of(
@@ -410,7 +417,7 @@ class ResponsesReader:
     def _raise_failure(self, kind: str, document: Mapping[str, Any]) -> None:
         response = mapped(document.get("response"))
         if kind == "response.cancelled" or response.get("status") == "cancelled":
-            _refuse_unfinished({**response, "status": "cancelled"}, None)
+            _refuse_unfinished({**response, "status": "cancelled"})
         if response.get("error") or response.get("status") == "failed":
             raise StreamedError(errors_of(response))
         if document.get("error") or kind in _FAILURES:
@@ -504,6 +511,7 @@ def responses_wire(server: Server = Server()) -> Wire:  # frozen
         from_payload=lambda document, request_id: from_payload(document, request_id=request_id, server=server),
         new_reader=lambda: ResponsesReader(server),
         errors_of=errors_of,
+        failed_reply=lambda document, request_id: _reply(document, request_id, server),
         with_headers=with_cost_header if server.cost == "declared" else None,
         with_cost=lambda cost, provider: responses_wire(Server(provider=provider, cost=cost)),
     )
