@@ -436,9 +436,10 @@ async def test_a_reply_without_a_cost_counts_as_what_was_held(monkeypatch: pytes
     """Where there was an estimate, the budget goes on with it."""
     client = Provider()
 
-    async def unpriced(*_: object, **__: object) -> None: ...
+    async def unpriced(_provider: str, _models: object, reply: LLMResponse, **_: object) -> LLMUsage:
+        return reply.usage
 
-    monkeypatch.setattr("tracemind_otel.ai.llm.pricing.price_call", unpriced)
+    monkeypatch.setattr("tracemind_otel.call.accounting.price_reply", unpriced)
     with budget(max_cost_usd=1.0) as spending:
         assert (await call(client))["usage"]["cost_usd"] is None
         assert figures(spending.spent) == (ESTIMATED_USD, 50, 1)

@@ -170,7 +170,7 @@ def test_the_served_tier(capture: Captured, provider: str, name: str) -> None:
 
 def test_the_parts_of_the_cost(capture: Captured) -> None:
     """The parts, the table and what had no price of its own are beside the cost; with a total alone there are none."""
-    parts = {"input_cost_usd": 0.1, "output_cost_usd": 0.2, "fees_usd": 0.03, "cost_table": "1.2.3"}
+    parts: dict[str, Any] = {"input_cost_usd": 0.1, "output_cost_usd": 0.2, "fees_usd": 0.03, "cost_table": "1.2.3"}
     priced = LLMUsage(1, 1, 2).with_cost(0.33, "local", **parts, cost_partial=("input_audio_tokens", "speed=fast"))
     total = LLMUsage(1, 1, 2).with_cost(0.33, "provider")
     reply = LLMResponse("x", LLMUsage(1, 1, 2))
@@ -470,11 +470,12 @@ async def test_pricing_takes_no_time_of_the_span(capture: Captured, monkeypatch:
     """The span ends with the last byte, not after the price was looked up."""
     ended = list[int]()
 
-    async def slow_price(*_: object, **__: object) -> None:
+    async def slow_price(*_: object, **__: object) -> LLMUsage:
         await asyncio.sleep(0.05)
         ended.append(1)
+        return LLMUsage()
 
-    monkeypatch.setattr("tracemind_otel.ai.llm.pricing.price_call", slow_price)
+    monkeypatch.setattr("tracemind_otel.call.accounting.price_reply", slow_price)
     span = await span_of(capture, REPLY)
     assert ended == [1]
     assert span.end_time is not None

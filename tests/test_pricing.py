@@ -23,15 +23,14 @@ from tests.support import Captured
 from tracemind_otel.ai.llm import pricing
 from tracemind_otel.ai.llm.pricing import (
     Price,
-    PricedCall,
     estimate_cost,
     load_prices,
-    price_call,
+    price_reply,
     price_table,
     set_prices,
 )
 from tracemind_otel.ai.llm.providers import FakeLLMClient
-from tracemind_otel.ai.llm.types import LLMUsage
+from tracemind_otel.ai.llm.types import LLMResponse, LLMUsage
 from tracemind_otel.errors import ConfigError
 from tracemind_otel.runtime.recorder import Recorder
 from tracemind_otel.steps.ai_llm_call import LLMCallConfig, run_llm_call
@@ -47,12 +46,13 @@ def usage_of(prompt: int, completion: int = 0, **parts: Any) -> LLMUsage:
 async def cost_of(
     provider: str, model: str, usage: LLMUsage, *, at: datetime = NOON, service_tier: str | None = None
 ) -> float | None:
-    priced = await price_call(provider, [model], usage, at=at, service_tier=service_tier)
-    return None if priced is None else priced.cost_usd
+    reply = LLMResponse("", usage, service_tier=service_tier)
+    return (await price_reply(provider, [model], reply, at=at)).cost_usd
 
 
-def outcome(priced: PricedCall | None) -> tuple[float, str] | None:
-    return None if priced is None else (priced.cost_usd, priced.source)
+async def outcome(provider: str, models: list[str], usage: LLMUsage) -> tuple[float | None, str | None]:
+    priced = await price_reply(provider, models, LLMResponse("", usage), at=NOON)
+    return priced.cost_usd, priced.cost_source
 
 
 # --- The table ---
@@ -92,11 +92,11 @@ def test_estimate_cost(provider: str, model: str, prompt: int, completion: int, 
         ("gpt-4o-mini", usage_of(1_000, 100, cache_read_tokens=-5), 0.00021),
         ("gpt-4o-mini", usage_of(1_000, 100, cache_write_tokens=900), 0.00021),
         ("gpt-4o-mini", usage_of(1_000, 100, reasoning_tokens=90), 0.00021),
-        ("gpt-4o-mini", usage_of(-1_000, 100), 0.00006),
+        ("gpt-4o-mini", usage_of(-1_000, 100), None),
     ],
 )
 async def test_parts_of_the_input(model: str, usage: LLMUsage, expected: float) -> None:
-    """Cached tokens have their own rate and are counted once; counts that cannot be are clamped."""
+    """Cached tokens have their own rate and are counted once; a part fits its whole, and no whole is negative."""
     assert await cost_of("openai", model, usage) == pytest.approx(expected)
 
 
@@ -307,8 +307,7 @@ def row(**values: Any) -> dict[str, Any]:
 async def test_a_row_wins_over_the_table() -> None:
     """A price of one's own replaces the table's, and says so."""
     set_prices([row(model="gpt-4o-mini", input=10, output=20)])
-    priced = await price_call("openai", ["gpt-4o-mini"], usage_of(MILLION, MILLION), at=NOON)
-    assert outcome(priced) == (30.0, "override")
+    assert await outcome("openai", ["gpt-4o-mini"], usage_of(MILLION, MILLION)) == (30.0, "override")
     assert estimate_cost("openai", "gpt-4o-mini", MILLION, MILLION) == 30.0
 
 
@@ -364,21 +363,21 @@ async def test_the_spelling_of_a_provider_does_not_matter(provider: str) -> None
 async def test_an_override_of_either_name_wins_over_the_table() -> None:
     """The table knows the model that answered; a price of one's own for the one that was asked for still wins."""
     set_prices([row(model="my-alias")])
-    priced = await price_call("openai", ["gpt-4o-mini-2024-07-18", "my-alias"], usage_of(MILLION, MILLION), at=NOON)
-    assert outcome(priced) == (3.0, "override")
+    models = ["gpt-4o-mini-2024-07-18", "my-alias"]
+    assert await outcome("openai", models, usage_of(MILLION, MILLION)) == (3.0, "override")
 
 
 async def test_the_model_that_answered_comes_first() -> None:
     """Without prices of one's own the first name with a price decides, the next ones are its fallback."""
     usage = usage_of(MILLION, MILLION)
-    assert outcome(await price_call("openai", ["gpt-4o", "gpt-4o-mini"], usage, at=NOON)) == (12.5, "local")
-    assert outcome(await price_call("openai", ["no-such-model", "gpt-4o-mini"], usage, at=NOON)) == (0.75, "local")
+    assert await outcome("openai", ["gpt-4o", "gpt-4o-mini"], usage) == (12.5, "local")
+    assert await outcome("openai", ["no-such-model", "gpt-4o-mini"], usage) == (0.75, "local")
 
 
 async def test_a_price_of_zero_is_known() -> None:
     """A model one runs oneself may be free: zero is a price."""
     set_prices([row(model="house", input=0, output=0)])
-    assert outcome(await price_call("ollama", ["house"], usage_of(5, 5), at=NOON)) == (0.0, "override")
+    assert await outcome("ollama", ["house"], usage_of(5, 5)) == (0.0, "override")
 
 
 def test_rates_are_exact() -> None:

@@ -12,7 +12,7 @@ import pytest
 from genai_prices import data_snapshot
 
 import tracemind_otel as tm
-from tracemind_otel.ai.llm.pricing import Price, price_call, price_reply, price_reply_now, set_prices
+from tracemind_otel.ai.llm.pricing import Price, price_reply, price_reply_now, set_prices
 from tracemind_otel.ai.llm.pricing.price_table import PriceTable
 from tracemind_otel.ai.llm.types import LLMResponse, LLMUsage, ReportedCost
 from tracemind_otel.errors import ConfigError
@@ -346,7 +346,7 @@ async def test_on_an_event_loop_the_table_is_read_in_a_thread(
     set_prices(PER_THOUSAND)
     await checked.wait()
     # A model that was not searched before waits for its turn in the same thread.
-    await price_call("openai", ("no-such-model-yet",), usage(), at=NOON)
+    await priced("openai", "no-such-model-yet", usage())
     assert "per thousand" in caplog.text
 
 

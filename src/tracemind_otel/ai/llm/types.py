@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
 from decimal import Decimal
+from operator import itemgetter
 from typing import Any, Literal, cast
 
 from .sampling import SamplingOptions
@@ -203,15 +204,27 @@ class LLMUsage:
             raise TypeError(f"LLMUsage has no field {', '.join(unknown)}")
         return usage
 
-    def with_cost(self, cost_usd: float, source: CostSource, **parts: Any) -> LLMUsage:
-        """The same usage at a price.
-
-        Args:
-            cost_usd: USD for the whole call.
-            source: where the cost came from.
-            parts: `input_cost_usd`, `output_cost_usd`, `fees_usd`, `cost_table` and `cost_partial`, as far as known.
-        """
-        return self._changed(**{**_NO_COST, **parts, "cost_usd": cost_usd, "cost_source": source})
+    def with_cost(
+        self,
+        cost_usd: float,
+        source: CostSource,
+        *,
+        input_cost_usd: float | None = None,
+        output_cost_usd: float | None = None,
+        fees_usd: float | None = None,
+        cost_table: str | None = None,
+        cost_partial: tuple[str, ...] = (),
+    ) -> LLMUsage:
+        """The same usage at a price; the arguments are the fields of the same names."""
+        return self._changed(
+            cost_usd=cost_usd,
+            cost_source=source,
+            input_cost_usd=input_cost_usd,
+            output_cost_usd=output_cost_usd,
+            fees_usd=fees_usd,
+            cost_table=cost_table,
+            cost_partial=cost_partial,
+        )
 
     @property
     def billable(self) -> LLMUsage:
@@ -225,7 +238,7 @@ class LLMUsage:
 
     def without_cost(self) -> LLMUsage:
         """The same usage at no known price."""
-        return self._changed(**_NO_COST, cost_usd=None, cost_source=None)
+        return self._changed(**_NO_COST)
 
     def sanitized(self) -> LLMUsage:
         """The same without what cannot be: counts and costs that are no numbers, negative or endless.
@@ -233,15 +246,15 @@ class LLMUsage:
         Usage comes from clients of third parties too, and a sum that took in one such value is lost.
         """
         held = vars(self)
-        cost = _sound_cost(self.cost_usd)
-        wrong = [name for name in _COUNTS if (value := held[name]) is not None and not _is_count(value)]
-        wrong += [name for name in _AMOUNTS if (value := held[name]) is not None and _sound_cost(value) is None]
-        if not wrong and cost is self.cost_usd:
-            return self
-        changes: dict[str, Any] = dict.fromkeys(wrong)
-        if cost is not self.cost_usd:
-            changes |= {"cost_usd": cost, "cost_source": None if cost is None else self.cost_source}
-        return self._changed(**changes)
+        counts = [value for value in _counts_of(held) if value is not None and not _is_count(value)]
+        amounts = [value for value in _amounts_of(held) if value is not None and _sound_cost(value) is not value]
+        return self._with_sound_figures() if counts or amounts else self
+
+    def _with_sound_figures(self) -> LLMUsage:
+        held = vars(self)
+        changes: dict[str, Any] = {name: held[name] if _is_count(held[name]) else None for name in _COUNTS}
+        changes |= {name: _sound_cost(held[name]) for name in _AMOUNTS}
+        return self._changed(**changes, cost_source=None if changes["cost_usd"] is None else self.cost_source)
 
     def as_dict(self) -> dict[str, Any]:
         """Every field, as plain values that JSON can hold."""
@@ -250,7 +263,8 @@ class LLMUsage:
     def _changed(self, **changes: Any) -> LLMUsage:
         # `dataclasses.replace` takes ten times as long for as many fields, and every call is priced.
         changed = object.__new__(LLMUsage)
-        vars(changed).update(vars(self), **changes)
+        vars(changed).update(vars(self))
+        vars(changed).update(changes)
         return changed
 
     @property
@@ -266,6 +280,7 @@ class LLMUsage:
 
 _ABSENT = LLMUsage(None, None, None)
 _AMOUNTS = (
+    "cost_usd",
     "audio_seconds",
     "input_audio_seconds",
     "output_audio_seconds",
@@ -277,10 +292,13 @@ _AMOUNTS = (
 _COUNTS = tuple(
     f.name
     for f in fields(LLMUsage)
-    if f.name not in {*_AMOUNTS, "cost_usd", "cost_source", "cost_table", "cost_partial", "estimated"}
+    if f.name not in {*_AMOUNTS, "cost_source", "cost_table", "cost_partial", "estimated"}
 )
 """The fields that hold counts."""
+_counts_of, _amounts_of = itemgetter(*_COUNTS), itemgetter(*_AMOUNTS)
 _NO_COST: Mapping[str, Any] = {
+    "cost_usd": None,
+    "cost_source": None,
     "input_cost_usd": None,
     "output_cost_usd": None,
     "fees_usd": None,

@@ -14,17 +14,17 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import NamedTuple, TypeVarTuple
+from typing import TypeVarTuple
 
 from ...._base.fork import in_forked_child
 from ...._base.once import Once
-from ..types import CostSource, LLMResponse, LLMUsage, ReportedCost
+from ..types import LLMResponse, LLMUsage
 from .own_prices import OwnPrices, Price, PriceSource, load_prices
-from .own_rates import assumed_overlaps, looks_per_thousand, rates_of
-from .price_table import Cost, PriceTable, special
-from .table_usage import has_other_measure, unpriced_parts
+from .own_rates import looks_per_thousand, own_cost, rates_of
+from .price_table import Cost, PriceTable
+from .table_usage import has_other_measure
 
-__all__ = ["Price", "PriceSource", "PricedCall", "estimate_cost", "load_prices", "price_call", "set_prices"]
+__all__ = ["Price", "PriceSource", "estimate_cost", "load_prices", "set_prices"]
 
 log = logging.getLogger(__name__)
 
@@ -95,99 +95,54 @@ def _check_unit(price: Price) -> None:
         )
 
 
-class PricedCall(NamedTuple):
-    """A cost, where it came from, and what it consists of."""
-
-    cost_usd: float
-    """USD for the whole call."""
-    source: CostSource
-    """Where the price came from."""
-    input_usd: float | None = None
-    """The part for the input; `None` where only the whole is known."""
-    output_usd: float | None = None
-    """The part for the output, likewise."""
-    fees_usd: float | None = None
-    """The part for requests, searches and the like, likewise."""
-    table: str | None = None
-    """The version or date of the price data, or `override`."""
-    partial: tuple[str, ...] = ()
-    """What has no rate of its own in the price."""
-
-    @classmethod
-    def of(cls, cost: Cost, source: CostSource) -> PricedCall:
-        """The cost by a price."""
-        parts = (cost.input_usd, cost.output_usd, cost.fees_usd, cost.table, cost.partial)
-        return cls(cost.usd, source, *parts)
-
-    def beside(self, reported: ReportedCost) -> PricedCall:
-        """The same with the fee of a gateway, which is at most what a reply said of its cost."""
-        fee_usd = reported.fees_usd or 0.0
-        fees_usd = None if self.fees_usd is None else self.fees_usd + fee_usd
-        partial = (*self.partial, "upstream_inference_cost", *reported.partial)
-        return self._replace(cost_usd=self.cost_usd + fee_usd, fees_usd=fees_usd, partial=partial)
-
-    def on(self, usage: LLMUsage) -> LLMUsage:
-        """The usage at this price."""
-        return usage.with_cost(
-            self.cost_usd,
-            self.source,
-            input_cost_usd=self.input_usd,
-            output_cost_usd=self.output_usd,
-            fees_usd=self.fees_usd,
-            cost_table=self.table,
-            cost_partial=self.partial,
-        )
-
-
 async def price_reply(provider: str, models: Sequence[str], response: LLMResponse, *, at: datetime) -> LLMUsage:
     """The usage of a reply with its cost: the reply's own where it is believed, else by the first price of `models`.
+
+    A reply that has no cost is told in the log, once for each model.
 
     Args:
         provider: the provider's name.
         models: names to try in order: the model that answered, then the one that was asked for.
         response: the reply.
-        at: when the call was made.
+        at: when the call was made; prices have dates and times of day.
     """
-    usage = response.usage.sanitized()
-    if _names_zero(response):
-        await _match_quietly(provider, models)
-    reported = _reported(provider, models, response, usage, at)
-    if reported is not None:
-        return reported
-    priced = await price_call(
-        provider,
-        models,
-        usage.billable,
-        at=at,
-        service_tier=response.service_tier,
-        conditions=response.price_conditions,
-    )
-    return _with_price(usage, priced, response)
+    unmatched = _table.unmatched(provider, models)
+    if unmatched and _needs_table(provider, models, response, at):
+        await _match(provider, unmatched)
+    usage = price_reply_now(provider, models, response, at=at)
+    if usage.cost_usd is None and UNPRICED.is_new(provider, models[-1]):
+        log.warning("calls of %s/%s have no cost: %s", provider, models[-1], _why_unpriced(usage.billable))
+    return usage
 
 
 def price_reply_now(provider: str, models: Sequence[str], response: LLMResponse, *, at: datetime) -> LLMUsage:
-    """The same where nothing can be awaited: without a cost where the table was not searched for the model yet."""
+    """The same where nothing can be awaited: by the models for which the table was searched before."""
     usage = response.usage.sanitized()
     reported = _reported(provider, models, response, usage, at)
     if reported is not None:
         return reported
-    priced = price_now(
-        provider,
-        models,
-        usage.billable,
-        at=at,
-        service_tier=response.service_tier,
-        conditions=response.price_conditions,
-    )
-    return _with_price(usage, priced, response)
+    try:
+        cost = _cost_of_reply(provider, models, usage.billable, at, response)
+    except Exception:
+        # A reply that was paid for must not be lost to a fault of the table.
+        log.exception("the price table failed for %s/%s; the call stays without a cost", provider, models[-1])
+        cost = None
+    return usage.without_cost() if cost is None else _with_fee(cost, response).of(usage)
 
 
-def _with_price(usage: LLMUsage, priced: PricedCall | None, response: LLMResponse) -> LLMUsage:
-    if priced is None:
-        return usage.without_cost()
+def _cost_of_reply(
+    provider: str, models: Sequence[str], usage: LLMUsage, at: datetime, response: LLMResponse
+) -> Cost | None:
+    if not _is_used(usage):
+        return None
+    tier, conditions = response.service_tier, response.price_conditions
+    return _cost(provider, models, usage, at, conditions if tier is None else {"service_tier": tier, **conditions})
+
+
+def _with_fee(cost: Cost, response: LLMResponse) -> Cost:
     reported = response.reported_cost
-    is_whole = reported is None or reported.usd is not None or (_over_reply and priced.source == "override")
-    return (priced if reported is None or is_whole else priced.beside(reported)).on(usage)
+    is_whole = reported is None or reported.usd is not None or (_over_reply and cost.source == "override")
+    return cost if reported is None or is_whole else cost.beside(reported)
 
 
 def _names_zero(response: LLMResponse) -> bool:
@@ -206,13 +161,14 @@ def _reported(
         return _with_its_cost(usage)
     if reported.usd is None or (_names_zero(response) and not _is_free(provider, models, at)):
         return None
-    parts = {
-        "input_cost_usd": reported.input_usd,
-        "output_cost_usd": reported.output_usd,
-        "fees_usd": reported.fees_usd,
-        "cost_partial": reported.partial,
-    }
-    told = usage.with_cost(reported.usd, "provider", **parts).sanitized()
+    told = usage.with_cost(
+        reported.usd,
+        "provider",
+        input_cost_usd=reported.input_usd,
+        output_cost_usd=reported.output_usd,
+        fees_usd=reported.fees_usd,
+        cost_partial=reported.partial,
+    ).sanitized()
     return None if told.cost_usd is None else told
 
 
@@ -227,98 +183,52 @@ def _is_free(provider: str, models: Sequence[str], at: datetime) -> bool:
     return any(_table.is_matched(provider, model) and _table.is_free(provider, model, at) for model in models)
 
 
-async def _match_quietly(provider: str, models: Sequence[str]) -> None:
-    for model in models:
-        if not _table.is_matched(provider, model):
-            await asyncio.get_running_loop().run_in_executor(_searcher, _search_quietly, provider, model)
-
-
-async def price_call(
-    provider: str,
-    models: Sequence[str],
-    usage: LLMUsage,
-    *,
-    at: datetime,
-    service_tier: str | None = None,
-    conditions: Mapping[str, str] = _NO_CONDITIONS,
-) -> PricedCall | None:
-    """Price a call by the first of `models` that has a price, and say so once where none has.
-
-    Args:
-        provider: the provider's name.
-        models: names to try in order: the model that answered, then the one that was asked for.
-        usage: what was consumed.
-        at: when the call was made; prices have dates and times of day.
-        service_tier: the tier that served the call, where known.
-        conditions: what else may change the price, by `genai-prices`' names.
-    """
-    if not _is_used(usage):
-        _say_once(provider, models[-1], "the reply reports no tokens")
-        return None
-    try:
-        priced = await find_price(provider, models, usage, at=at, service_tier=service_tier, conditions=conditions)
-    except Exception:
-        # A reply that was paid for must not be lost to a fault of the table.
-        log.exception("the price table failed for %s/%s; the call stays without a cost", provider, models[-1])
-        return None
-    if priced is None:
-        _say_once(provider, models[-1], _why_unpriced(usage))
-    return priced
-
-
 def _is_used(usage: LLMUsage) -> bool:
     return usage.is_known or has_other_measure(usage)
 
 
 def _why_unpriced(usage: LLMUsage) -> str:
+    if not _is_used(usage):
+        return "the reply reports no tokens"
     if usage.is_known and not usage.is_whole:
         return "the reply reports only input or only output, and the price of one is not the price of the call"
     return "its price is not known; set_prices() or configure(prices=...) adds it"
 
 
-async def find_price(
-    provider: str,
-    models: Sequence[str],
-    usage: LLMUsage,
-    *,
-    at: datetime,
-    service_tier: str | None = None,
-    conditions: Mapping[str, str] = _NO_CONDITIONS,
-) -> PricedCall | None:
-    """The price by the first of `models` that has one, without ever blocking the event loop."""
-    if not _is_priced_without_table(provider, models, at):
-        for model in models:
-            if not _table.is_matched(provider, model):
-                await asyncio.get_running_loop().run_in_executor(_searcher, _table.match, provider, model)
-    return _price(provider, models, usage, at, _all_conditions(service_tier, conditions))
+UNPRICED = Once()
+"""Models of which the log said that their calls have no cost: one line for each, not one for each call."""
 
 
-def price_now(
-    provider: str,
-    models: Sequence[str],
-    usage: LLMUsage,
-    *,
-    at: datetime,
-    service_tier: str | None = None,
-    conditions: Mapping[str, str] = _NO_CONDITIONS,
-) -> PricedCall | None:
-    """Price a call where nothing can be awaited: by the models for which the table was searched before."""
-    if not _is_used(usage):
-        return None
-    if not _is_priced_without_table(provider, models, at):
-        models = tuple(model for model in models if _table.is_matched(provider, model))
-    return _price(provider, models, usage, at, _all_conditions(service_tier, conditions))
+async def find_price(provider: str, models: Sequence[str], usage: LLMUsage, *, at: datetime) -> Cost | None:
+    """The cost by the first of `models` that has a price, without ever blocking the event loop."""
+    unmatched = _table.unmatched(provider, models)
+    if unmatched and not _is_priced_without_table(provider, models, at):
+        await _match(provider, unmatched)
+    return _cost(provider, models, usage, at, _NO_CONDITIONS)
 
 
-def _all_conditions(service_tier: str | None, others: Mapping[str, str]) -> Mapping[str, str]:
-    return others if service_tier is None else {"service_tier": service_tier, **others}
+# --- The search in the table
+
+
+def _needs_table(provider: str, models: Sequence[str], response: LLMResponse, at: datetime) -> bool:
+    """Whether neither the reply nor a price of the user's own says what it cost."""
+    if _names_zero(response):
+        return True
+    usage = response.usage.sanitized()
+    is_priced = _is_priced_without_table(provider, models, at)
+    return not is_priced and _is_used(usage) and _reported(provider, models, response, usage, at) is None
+
+
+async def _match(provider: str, models: Sequence[str]) -> None:
+    for model in models:
+        await asyncio.get_running_loop().run_in_executor(_searcher, _match_quietly, provider, model)
 
 
 def warm_up(provider: str, model: str) -> None:
     """Search the table in a worker thread, for a call that may end where nothing can be awaited."""
     if _is_priced_without_table(provider, (model,), datetime.now(UTC)) or _table.is_matched(provider, model):
         return
-    _search_soon(_search_quietly, provider, model)
+    _search_soon(_match_quietly, provider, model)
 
 
 def _search_soon(work: Callable[[*Args], None], *args: *Args) -> None:
@@ -328,21 +238,14 @@ def _search_soon(work: Callable[[*Args], None], *args: *Args) -> None:
         log.debug("the price table is not searched: %s", error)
 
 
-def _search_quietly(provider: str, model: str) -> None:
+def _match_quietly(provider: str, model: str) -> None:
     try:
         _table.match(provider, model)
     except Exception:
         log.exception("the price table failed for %s/%s", provider, model)
 
 
-UNPRICED = Once()
-"""Models of which the log said that their calls have no cost."""
-
-
-def _say_once(provider: str, model: str, why: str) -> None:
-    """One line for each model that has no cost, not one for each call."""
-    if UNPRICED.is_new(provider, model):
-        log.warning("calls of %s/%s have no cost: %s", provider, model, why)
+# --- The cost
 
 
 def _is_priced_without_table(provider: str, models: Sequence[str], at: datetime) -> bool:
@@ -357,29 +260,21 @@ def _own_price(provider: str, models: Sequence[str], at: datetime) -> Price | No
     return next((price for price in found if price is not None), None)
 
 
-def _price(
+def _cost(
     provider: str, models: Sequence[str], usage: LLMUsage, at: datetime, conditions: Mapping[str, str]
-) -> PricedCall | None:
+) -> Cost | None:
+    """The cost by the user's own price, else by the first of the models that the table was searched for."""
     own = _own_price(provider, models, at)
     if own is not None:
-        return _by_own_price(own, usage, conditions)
+        return own_cost(own, usage, conditions)
     if provider in _FREE_PROVIDERS:
-        return PricedCall(0.0, "local")
+        return Cost(0.0)
     for model in models:
-        cost = _table.cost(provider, model, usage, at, conditions)
-        if cost is not None:
-            return PricedCall.of(cost, "local")
+        if _table.is_matched(provider, model):
+            cost = _table.cost(provider, model, usage, at, conditions)
+            if cost is not None:
+                return cost
     return None
-
-
-def _by_own_price(price: Price, usage: LLMUsage, conditions: Mapping[str, str]) -> PricedCall | None:
-    rates = rates_of(price)
-    cost = None if rates.lacks_half(usage) else rates.cost(usage)
-    if cost is None:
-        return None
-    unpriced = tuple(f"{key}={value}" for key, value in special(conditions).items())
-    partial = (*unpriced_parts(usage, rates.priced), *assumed_overlaps(rates, usage), *unpriced)
-    return PricedCall(cost.usd, "override", cost.input_usd, cost.output_usd, cost.fees_usd, "override", partial)
 
 
 def estimate_cost(provider: str, model: str, prompt_toks: int, completion_toks: int) -> float | None:
@@ -391,6 +286,9 @@ def estimate_cost(provider: str, model: str, prompt_toks: int, completion_toks: 
         >>> estimate_cost("openai", "gpt-4o-mini", 1_000, 500)
         0.00045
     """
-    usage = LLMUsage(prompt_toks, completion_toks, prompt_toks + completion_toks)
-    priced = _price(provider.strip().lower(), (model,), usage, datetime.now(UTC), _NO_CONDITIONS)
-    return None if priced is None else priced.cost_usd
+    usage, at = LLMUsage(prompt_toks, completion_toks, prompt_toks + completion_toks), datetime.now(UTC)
+    provider = provider.strip().lower()
+    if not _is_priced_without_table(provider, (model,), at):
+        _table.match(provider, model)
+    cost = _cost(provider, (model,), usage, at, _NO_CONDITIONS)
+    return None if cost is None else cost.usd

@@ -7,7 +7,8 @@ from decimal import Decimal
 
 from ..types import LLMUsage
 from .own_prices import Price
-from .price_table import Part, Rate, Rates
+from .price_table import Cost, Part, Rate, Rates, special
+from .table_usage import unpriced_parts, used_parts
 
 
 def rates_of(price: Price) -> Rates:
@@ -41,7 +42,18 @@ def _parts(*parts: tuple[str, Decimal | None, str | None]) -> tuple[Part, ...]:
     return tuple(Part(field, Rate.of(price), without) for field, price, without in parts if price is not None)
 
 
-def assumed_overlaps(rates: Rates, usage: LLMUsage) -> tuple[str, ...]:
+def own_cost(price: Price, usage: LLMUsage, conditions: Mapping[str, str]) -> Cost | None:
+    """The cost by a price of the user's own, which knows no conditions; `None` where half of the tokens is unknown."""
+    rates = rates_of(price)
+    units = None if rates.lacks_half(usage) else rates.units(usage)
+    if units is None:
+        return None
+    asked = tuple(f"{key}={value}" for key, value in special(conditions).items())
+    partial = (*unpriced_parts(used_parts(usage), rates.priced), *_assumed_overlaps(rates, usage), *asked)
+    return Cost.of_units(units, partial, "override", "override")
+
+
+def _assumed_overlaps(rates: Rates, usage: LLMUsage) -> tuple[str, ...]:
     """What was both cached and of a modality, where that was not reported: as little as possible is assumed."""
     counts = vars(usage)
     if not counts["cache_read_tokens"]:

@@ -13,8 +13,15 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..types import LLMUsage
-from .table_usage import FIELD_OF_USAGE_KEY, USAGE_FIELDS, is_charged_otherwise, table_usage, unpriced_parts
+from ..types import CostSource, LLMUsage, ReportedCost
+from .table_usage import (
+    FIELD_OF_USAGE_KEY,
+    USAGE_FIELDS,
+    is_charged_otherwise,
+    table_usage,
+    unpriced_parts,
+    used_parts,
+)
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
@@ -22,7 +29,10 @@ if TYPE_CHECKING:
 
 _SCALE = 10**18
 """Rates are kept as whole numbers of 1e-18 USD: finer than any price that was ever published."""
-_MILLION = 10**6
+_UNITS_PER_USD = _SCALE * 10**6
+"""A rate times a number of tokens is in units of 1e-24 USD."""
+Units = tuple[int, int, int]
+"""Sums for input, output and fees, in units of 1 / `_UNITS_PER_USD` USD."""
 _MAX_MATCHED_MODELS = 1024
 _TABLE_NAMES = {
     "azure_openai": "azure",
@@ -40,26 +50,49 @@ _STANDARD = frozenset(
 
 
 class Cost(NamedTuple):
-    """What a call costs, and in which parts."""
+    """What a call costs, in which parts, and by which price."""
 
     usd: float
     """USD for the whole call."""
-    input_usd: float
-    """USD for the input."""
-    output_usd: float
-    """USD for the output."""
-    fees_usd: float
-    """USD for requests, searches, and whatever else is neither input nor output."""
+    input_usd: float | None = None
+    """The part for the input; `None` where only the whole is known."""
+    output_usd: float | None = None
+    """The part for the output, likewise."""
+    fees_usd: float | None = None
+    """The part for requests, searches, and whatever else is neither input nor output, likewise."""
     partial: tuple[str, ...] = ()
-    """What has no rate of its own."""
+    """What has no rate of its own in the price."""
     table: str | None = None
-    """Which price data it comes from."""
+    """The version or date of the price data, or `override`."""
+    source: CostSource = "local"
+    """Where the price came from."""
 
     @classmethod
-    def of_units(cls, for_input: int, for_output: int, fees: int) -> Cost:
-        """A cost from sums in units of 1 / (`_SCALE` * `_MILLION`) USD."""
-        unit = _SCALE * _MILLION
-        return cls((for_input + for_output + fees) / unit, for_input / unit, for_output / unit, fees / unit)
+    def of_units(cls, units: Units, partial: tuple[str, ...], table: str, source: CostSource = "local") -> Cost:
+        """The cost by sums for input, output and fees."""
+        for_input, for_output, fees = units
+        usd = (for_input + for_output + fees) / _UNITS_PER_USD
+        parts = (for_input / _UNITS_PER_USD, for_output / _UNITS_PER_USD, fees / _UNITS_PER_USD)
+        return cls(usd, *parts, partial, table, source)
+
+    def beside(self, reported: ReportedCost) -> Cost:
+        """The same with the fee of a gateway, which is at most what a reply said of its cost."""
+        fee_usd = reported.fees_usd or 0.0
+        fees_usd = None if self.fees_usd is None else self.fees_usd + fee_usd
+        partial = (*self.partial, "upstream_inference_cost", *reported.partial)
+        return self._replace(usd=self.usd + fee_usd, fees_usd=fees_usd, partial=partial)
+
+    def of(self, usage: LLMUsage) -> LLMUsage:
+        """The usage at this cost."""
+        return usage.with_cost(
+            self.usd,
+            self.source,
+            input_cost_usd=self.input_usd,
+            output_cost_usd=self.output_usd,
+            fees_usd=self.fees_usd,
+            cost_table=self.table,
+            cost_partial=self.partial,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +155,7 @@ class Rates:
     """Fees for a thousand of something that is counted beside the tokens."""
     priced: frozenset[str] = frozenset()
     """All fields of `LLMUsage` that the price has a rate for."""
-    beyond: tuple[str, ...] = ()
+    beyond: frozenset[str] = frozenset()
     """Those of them that the sum here leaves out: where one is used, the library does the sum."""
 
     @classmethod
@@ -138,7 +171,7 @@ class Rates:
             output_parts=_parts(rate, "output_reasoning_mtok"),
             request=rate.get("requests_kcount"),
             priced=priced,
-            beyond=tuple(sorted(priced - set(_SUMMED_HERE.values()))),
+            beyond=priced - set(_SUMMED_HERE.values()),
         )
 
     @property
@@ -151,8 +184,8 @@ class Rates:
         """Whether input and output are free."""
         return all(rate is not None and rate.is_zero for rate in (self.input, self.output))
 
-    def cost(self, usage: LLMUsage) -> Cost | None:
-        """USD for a call, each token at its own rate; `None` where a rate that is needed is missing."""
+    def units(self, usage: LLMUsage) -> Units | None:
+        """What a call costs, each token at its own rate; `None` where a rate that is needed is missing."""
         counts = vars(usage)
         prompt, completion = max(counts["prompt_tokens"] or 0, 0), max(counts["completion_tokens"] or 0, 0)
         for_input = _side(counts, prompt, prompt, self.input, self.input_parts)
@@ -162,7 +195,7 @@ class Rates:
         fees = 0 if self.request is None else self.request.at(prompt)
         for fee in self.fees:
             fees += max(counts[fee.field] or 0, 0) * fee.rate.base
-        return Cost.of_units(for_input, for_output, fees * 1000)
+        return for_input, for_output, fees * 1000
 
     def lacks_half(self, usage: LLMUsage) -> bool:
         """Whether a half of the tokens that the price is for was not reported."""
@@ -256,6 +289,11 @@ class PriceTable:
         """Whether a call of that model can be priced (or called unknown) without a slow search."""
         return (provider, model) in self._models
 
+    def unmatched(self, provider: str, models: Iterable[str]) -> list[str]:
+        """The models that no search was made for, or none in the data as the library's updater has them by now."""
+        is_current = self._current is not None and self._current() is self._snapshot
+        return [model for model in models if not is_current or (provider, model) not in self._models]
+
     def match(self, provider: str | None, model: str) -> _Matched | None:
         """Find a model; the first time imports the table and takes 0.1 to 0.4 s, so not on the event loop."""
         snapshot = (self._current or self._load())()
@@ -287,31 +325,20 @@ class PriceTable:
         found = self.match(provider, model)
         if found is None or not found.model.prices:
             return None
-        held = _NONE if found.priced.isdisjoint(conditions.items()) else conditions
+        held = _NONE if not conditions or found.priced.isdisjoint(conditions.items()) else conditions
         price = found.model.get_prices(at, held)
         rates = Rates.of_table(price, self._field_of) if held else self._rates_of(price)
         if rates.is_empty or rates.lacks_half(usage):
             return None
-        cost, assumed = self._sum(found, rates, usage, at, held)
-        if cost is None:
+        used, units, table = used_parts(usage), rates.units(usage), self._data_version()
+        partial = unpriced_parts(used, rates.priced)
+        unheld = found.unpriced(conditions, at) if conditions else ()
+        if not held and rates.beyond.isdisjoint(used):
+            return None if units is None else Cost.of_units(units, partial + unheld, table)
+        if units is None and not is_charged_otherwise(used, rates.priced):
             return None
-        partial = unpriced_parts(usage, rates.priced) + assumed
-        if conditions:
-            partial += found.unpriced(conditions, at)
-        usd, input_usd, output_usd, fees_usd, _, _ = cost
-        return Cost(usd, input_usd, output_usd, fees_usd, partial, self._data_version())
-
-    def _sum(
-        self, found: _Matched, rates: Rates, usage: LLMUsage, at: datetime, conditions: Mapping[str, str]
-    ) -> tuple[Cost | None, tuple[str, ...]]:
-        """The cost, and what had to be assumed for it."""
-        counts = vars(usage)
-        if not conditions and not any(counts[field] for field in rates.beyond):
-            return rates.cost(usage), ()
-        if not is_charged_otherwise(usage, rates.priced) and rates.cost(usage) is None:
-            return None, ()
         counted, assumed = table_usage(usage, rates.priced)
-        return _by_library(found, counted, at, conditions), assumed
+        return _by_library(found, counted, at, held)._replace(partial=partial + assumed + unheld, table=table)
 
     def _rates_of(self, price: ModelPrice) -> Rates:
         held = self._rates.get(id(price))

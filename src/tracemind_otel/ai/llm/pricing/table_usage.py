@@ -6,9 +6,9 @@ is not reported. Parts are clamped here to what is left of the whole, and the le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterable
 from dataclasses import fields
-from functools import lru_cache
+from itertools import compress
 from operator import itemgetter
 from typing import Any
 
@@ -48,20 +48,25 @@ _NEEDS_RATE = (
     *_FEES,
 )
 """What costs something else than its whole. Text, reasoning and tools' tokens cost what input and output cost."""
+_PARTS = (
+    *_NEEDS_RATE,
+    *("cache_write_5m_tokens", "input_tool_tokens"),
+    *("input_text_tokens", "cache_text_read_tokens", "output_text_tokens"),
+)
+"""Whatever a price may have a rate for beside input, output and reasoning."""
+_counts_of_parts = itemgetter(*_PARTS)
 
 
-@lru_cache(maxsize=256)
-def _counts_without(priced: frozenset[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
-    """Gives the counts that a price with rates for `priced` has none for; every call asks, and nearly all are zero."""
-    return itemgetter(*(name for name in _NEEDS_RATE if name not in priced))
+def used_parts(usage: LLMUsage) -> tuple[str, ...]:
+    """The fields of the usage that count something, beside input, output and reasoning."""
+    return tuple(compress(_PARTS, _counts_of_parts(vars(usage))))
 
 
-def unpriced_parts(usage: LLMUsage, priced: frozenset[str]) -> tuple[str, ...]:
-    """The fields of the usage that a price with rates for `priced` has no rate for."""
-    counts = vars(usage)
-    if not any(_counts_without(priced)(counts)):
+def unpriced_parts(used: Iterable[str], priced: frozenset[str]) -> tuple[str, ...]:
+    """Those of the used parts that should have a rate in a price with rates for `priced`, and have none."""
+    if priced.issuperset(used):
         return ()
-    return tuple(name for name in _NEEDS_RATE if counts[name] and name not in priced)
+    return tuple(name for name in used if name not in priced and name in _NEEDS_RATE)
 
 
 def has_other_measure(usage: LLMUsage) -> bool:
@@ -70,10 +75,9 @@ def has_other_measure(usage: LLMUsage) -> bool:
     return any(counts[name] for name in (*_OTHER_MEASURES, *_FEES))
 
 
-def is_charged_otherwise(usage: LLMUsage, priced: Collection[str]) -> bool:
+def is_charged_otherwise(used: Iterable[str], priced: Collection[str]) -> bool:
     """Whether the call is charged by the second, the page, the character or the like: then tokens need no rate."""
-    counts = vars(usage)
-    return any(counts[name] and name in priced for name in (*_OTHER_MEASURES, "rerank_searches"))
+    return any(name in priced and name in (*_OTHER_MEASURES, "rerank_searches") for name in used)
 
 
 def table_usage(usage: LLMUsage, priced: Collection[str]) -> tuple[dict[str, int | float], tuple[str, ...]]:
