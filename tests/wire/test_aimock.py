@@ -27,6 +27,10 @@ FIXTURES: list[dict[str, Any]] = [
         "match": {"userMessage": "too fast"},
         "response": {"error": {"message": "Slow down please", "type": "rate_limit_error"}, "status": 429},
     },
+    {
+        "match": {"userMessage": "counted"},
+        "response": {"content": "ok", "usage": {"input_tokens": 120, "output_tokens": 30, "total_tokens": 150}},
+    },
     *({"match": {"userMessage": f"number {n} of"}, "response": {"content": f"reply {n}: {TEXT}"}} for n in range(300)),
 ]
 PATHS = {
@@ -41,8 +45,16 @@ PATHS = {
     "gemini": "",
     "cohere": "",
     "ollama": "",
+    "bedrock": "",
+    "vertex": "",
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "bedrock": {"api_key": "k-test", "region": "eu-central-1"},
+    "vertex": {"project": "p-1", "location": "eu", "token": lambda: "t-test"},
 }
 PROVIDERS = sorted(PATHS)
+COUNTED = sorted(PATHS.keys() - {"mistral", "ollama"})
+"""Where aimock says what was used: not for Ollama, nor in a stream that does not ask, as Mistral's need not."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +68,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[aimock.Aimock]:
 
 def client_of(server: aimock.Aimock, provider: str) -> AsyncLLMClient:
     """The provider's client at the server."""
-    return LLMClientFactory.make(provider, api_key="k-test", base_url=server.url + PATHS[provider])
+    options = OPTIONS.get(provider, {"api_key": "k-test"})
+    return LLMClientFactory.make(provider, base_url=server.url + PATHS[provider], **options)
 
 
 async def answer(client: AsyncLLMClient, request: LLMRequest, *, streamed: bool) -> LLMResponse:
@@ -86,6 +99,15 @@ async def test_text_tools_and_errors(server: aimock.Aimock, provider: str, strea
     assert called.finish_reason == "tool_call"
     with pytest.raises(LLMRateLimitError, match="Slow down please"):
         await answer(client, LLMRequest(provider, "gpt-4o-mini", "you are too fast"), streamed=streamed)
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("provider", COUNTED)
+async def test_usage_is_what_the_server_says(server: aimock.Aimock, provider: str, streamed: bool) -> None:
+    """The same usage, spelled as each provider does, gives the same counts."""
+    request = LLMRequest(provider, "gpt-4o-mini", "counted")
+    usage = (await answer(client_of(server, provider), request, streamed=streamed)).usage
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (120, 30, 150)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
