@@ -46,9 +46,6 @@ from benchmarks.server import running_server
 from tracemind_otel import InMemoryRecorder, LLMCallConfig, OTelRecorder, Recorder, run_llm_call
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 from tracemind_otel.otel import semconv
-from tracemind_otel.otel.current import Providers, meter, use_providers
-from tracemind_otel.otel.setup.aggregation import OwnInstruments
-from tracemind_otel.otel.setup.delivery import Ledger, MetricsLedger, WatchedExporter, WatchedProcessor
 
 Call = Callable[[], Awaitable[None]]
 
@@ -87,6 +84,11 @@ def new_providers() -> tuple[TracerProvider, MeterProvider]:
 
 def recorder_of_configure() -> OTelRecorder:
     """The pipeline of `configure()`, piece by piece, but for exporters that drop."""
+    # Here, since `against.py` reads this module beside trees that have these elsewhere.
+    from tracemind_otel.otel.current import Providers, meter, use_providers
+    from tracemind_otel.otel.setup.aggregation import OwnInstruments
+    from tracemind_otel.otel.setup.delivery import Ledger, MetricsLedger, WatchedExporter, WatchedProcessor
+
     tracer_provider = TracerProvider()
     ledger = Ledger("nowhere")
     processor = BatchSpanProcessor(cast("SpanExporter", WatchedExporter(DroppingSpans, ledger)))
