@@ -71,6 +71,7 @@ def error_of(body: bytes | str | object, status: int = 422, prompt: str = "", **
         ({"error_code": 336, "error_msg": "no access"}, "no access"),
         ({"fault": {"faultstring": "no such proxy", "detail": {"errorcode": "x.y"}}}, "no such proxy"),
         ({"error": {"description": "described"}}, "described"),
+        ({"error-message": "hyphened"}, "hyphened"),
         ({"message": {"model": "is unknown"}}, "model: is unknown"),
         ({"error": {"details": [{"reason": "R", "message": "in the details"}]}}, "in the details"),
         ("event: error\ndata: too many\n\n", "too many"),
@@ -152,6 +153,7 @@ def test_a_spent_quota_is_known_in_any_wrapping(body: str) -> None:
         (403, {"code": "AllocationQuota.FreeTierOnly"}),
         (429, {"code": "SetLimitExceeded", "type": "TooManyRequests"}),
         (429, {"code": "1310"}),
+        (500, {"type": "api_error", "message": "insufficient balance (1008)"}),
         (429, {"type": "insufficient_balance_error", "http_code": "429"}),
     ],
 )
@@ -182,8 +184,10 @@ def test_the_quota_of_a_day_is_spent_at_gemini(period: str, kind: type[LLMStatus
         {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "20s"},
     ]  # fmt: skip
     body = {"error": {"code": 429, "message": "m", "status": "RESOURCE_EXHAUSTED", "details": details}}
-    error = status_error(HttpReply(429, {}, json.dumps(body).encode()), key=None, prompt="", read=gemini_errors_of)
-    assert (type(error), error.retryable) == (kind, kind is LLMRateLimitError)
+    for read in (gemini_errors_of, error_body):  # its own format, and Chat Completions, where the body is a list
+        error = status_error(HttpReply(429, {}, json.dumps([body]).encode()), key=None, prompt="", read=read)
+        assert (type(error), error.retryable) == (kind, kind is LLMRateLimitError)
+        assert error.error_type == "429"
 
 
 @pytest.mark.parametrize(
@@ -281,6 +285,8 @@ OLD = {"detail": "The model is not loaded", "code": "not_loaded"}
         ({"status": 401, "body": json.dumps(QUOTA), "gzip": True}, QUOTA["error"]["message"], 401, 1),
         ({"status": 401, "body": json.dumps(QUOTA), "do": "cut"}, "HTTP 401", 401, 1),
         ({"status": 429, "body": json.dumps(QUOTA), "do": "reset"}, "HTTP 429", 429, 2),
+        ({"status": 401, "gzip": True, "do": "cut"}, "HTTP 401", 401, 1),
+        ({"status": 401, "body": "no", "headers": {"content-encoding": "gzip"}}, "HTTP 401: no message", 401, 1),
         ({"status": 500, "body": ""}, "HTTP 500: no message", 500, 2),
     ],
 )  # fmt: skip

@@ -66,6 +66,12 @@ same (can1357/oh-my-pi#8496)."""
 _STATUS_OF_MINIMAX = {"1000": 500, "1001": 504, "1002": 429, "1004": 401, "1008": 402, "1024": 500}
 """The codes in MiniMax's `base_resp`, which comes with HTTP 200 (platform.minimax.io/docs/api-reference/errorcode)."""
 
+_QUOTA_OF_A_DAY = re.compile(r'"quotaId": "\w*PerDay')
+"""Among Google's details; it asks to wait some seconds all the same (google-gemini/gemini-cli#8437)."""
+
+_SPENT_AT_MINIMAX = "insufficient balance (1008)"
+"""How its messages end in other formats; the status is 500 there, the type `api_error` (MiniMax-AI/MiniMax-M2#62)."""
+
 
 def json_object(reply: HttpReply) -> dict[str, Any]:
     """The body of a successful reply.
@@ -99,7 +105,7 @@ class ErrorBody:
     stated_status: int | None = None
     """A status that the body names in figures (OpenRouter sends one with HTTP 200)."""
     implied_status: int | None = None
-    """The status that the provider sends with such a code or type.
+    """The status that the provider sends with such a code or type; 402 for a quota that no code or type calls spent.
 
     Inside a success it chooses the class, and with it whether another try is worth it; it is never reported as HTTP's.
     """
@@ -107,22 +113,27 @@ class ErrorBody:
     """The request's id inside the body (Anthropic sends it there too)."""
     retry_after_s: float | None = None
     """Seconds the body asks to wait (Google puts its delay there, not into a header)."""
-    is_spent: bool = False
-    """Whether the body says in another way than by code and type that a quota is spent."""
 
 
 def error_body(document: object) -> ErrorBody:
     """Read an error body in any of the usual shapes: nested, listed, as text, as JSON inside a string."""
     fields = fields_of(document)
     code = _first_text(*(_code_in(fields.get(name)) for name in _CODES))
+    message = words_of(document)
     return ErrorBody(
-        message=words_of(document),
+        message=message,
         # AWS puts a namespace before it.
         type=(_first_text(*map(fields.get, _TYPES)) or "").rpartition("#")[2] or None,
         code=code,
         stated_status=next(filter(None, (_status_in(fields.get(name)) for name in _STATUSES)), None),
-        implied_status=_STATUS_OF_MINIMAX.get(code or "") if "baseresp" in fields else None,
+        implied_status=_status_implied_by(fields, code, message or ""),
     )
+
+
+def _status_implied_by(fields: dict[str, Any], code: str | None, message: str) -> int | None:
+    if message.endswith(_SPENT_AT_MINIMAX) or _QUOTA_OF_A_DAY.search(json.dumps(fields.get("details"))):
+        return 402
+    return _STATUS_OF_MINIMAX.get(code or "") if "baseresp" in fields else None
 
 
 def is_error(body: ErrorBody) -> bool:
@@ -254,7 +265,7 @@ def _is_spent(body: ErrorBody) -> bool:
     told = f"{body.code} {body.message}".lower()
     if any(mark in told for mark in _THROTTLED):
         return False
-    return body.is_spent or not _SPENT_QUOTA.isdisjoint(_names(body))
+    return body.implied_status == 402 or not _SPENT_QUOTA.isdisjoint(_names(body))
 
 
 def _status_in_words(body: ErrorBody) -> int | None:

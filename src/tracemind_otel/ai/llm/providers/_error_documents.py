@@ -32,6 +32,7 @@ _SAYING = (
     "errordescription",
     "description",
     "reason",
+    "cause",
     "messages",
     "error",
     "errors",
@@ -43,12 +44,13 @@ _SAYING = (
     "responsemetadata",
 )
 """Fields that say what is wrong, in a string or further in: those that say most first, spelt as `_plain_names` does."""
-_AROUND = ("details", "data", "response", "result", "status")
+_AROUND = ("details", "data", "response", "result", "body", "status")
 """Fields that may have an error inside. A string in them is a status, or a part of the reply."""
 _BY_FIELD = ("errors", "message", "detail")
 """Fields that may hold faults under the names of the fields they are about, as Rails and Laravel tell them."""
 _ECHOES = ("role", "content", "input", "prompt")
 """Fields that tell an object is what was sent, or a message of the reply."""
+_NO_WORD = re.compile("[-_]")
 _PAGE = re.compile(r"\A<|<(?:!doctype|html|head|body)\b", re.IGNORECASE)
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _XML_MESSAGE = re.compile(r"<message>([^<]*)</message>", re.IGNORECASE)
@@ -158,8 +160,8 @@ def _inside(named: dict[str, Any]) -> list[str]:
 
 
 def _plain_names(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields by names in lower case and without underscores: `errorMessage` is `error_message`."""
-    return {name.lower().replace("_", ""): value for name, value in reversed(fields.items()) if value is not None}
+    """The fields by names in lower case and in one word: `errorMessage` is `error_message`."""
+    return {_NO_WORD.sub("", name).lower(): value for name, value in reversed(fields.items()) if value is not None}
 
 
 def _words_by_field(faults: object, depth: int) -> str | None:

@@ -385,7 +385,7 @@ def errors_of(document: object) -> ErrorBody:
     error = mapped(mapped(document).get("error"))
     code = text_of(mapped(error.get("details")).get("error_code"))
     return replace(
-        body, code=code or body.code, implied_status=_STATUS_OF_TYPE.get(body.type or "", body.implied_status)
+        body, code=code or body.code, implied_status=body.implied_status or _STATUS_OF_TYPE.get(body.type or "")
     )
 
 

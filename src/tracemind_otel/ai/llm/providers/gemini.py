@@ -565,15 +565,13 @@ def errors_of(document: object) -> ErrorBody:
     details = listed(error.get("details"))
     reasons = (text_of(each.get("reason")) for each in details)
     delays = (_seconds_of(each.get("retryDelay")) for each in details)
-    quotas = [text_of(each.get("quotaId")) or "" for detail in details for each in listed(detail.get("violations"))]
     return ErrorBody(
         message=plain.message,
         type=text_of(error.get("status")) or plain.type,
         code=next(filter(None, reasons), plain.code),
         stated_status=plain.stated_status,
         retry_after_s=next(filter(None, delays), None),
-        # Google asks to wait some seconds all the same (google-gemini/gemini-cli#8437).
-        is_spent=any("PerDay" in quota for quota in quotas),
+        implied_status=plain.implied_status,
     )
 
 
