@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from operator import itemgetter
 from typing import Any
 
 from opentelemetry.context import Context
@@ -228,10 +229,6 @@ def _add_parameters(attributes: dict[str, AttributeValue], start: StepStart) -> 
             attributes[name] = as_attribute(value)
 
 
-def _add_known(attributes: dict[str, AttributeValue], *pairs: tuple[str, AttributeValue | None]) -> None:
-    attributes.update({name: value for name, value in pairs if value is not None})
-
-
 def _retry_attributes(retry: StepRetry) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {
         semconv.TRACEMIND_RETRY_ATTEMPT: retry.attempt,
@@ -267,38 +264,45 @@ def _end_attributes(
 
 
 def _add_response(attributes: dict[str, AttributeValue], response: LLMResponse, provider: str) -> None:
-    is_openais = provider in semconv.OPENAI_PROVIDERS
-    tier = semconv.OPENAI_RESPONSE_SERVICE_TIER if is_openais else semconv.TRACEMIND_RESPONSE_SERVICE_TIER
-    _add_known(
-        attributes,
-        (semconv.GEN_AI_RESPONSE_ID, response.response_id),
-        (semconv.GEN_AI_RESPONSE_MODEL, response.response_model),
-        (semconv.GEN_AI_RESPONSE_FINISH_REASONS, response.finish_reasons or None),
-        (tier, response.service_tier),
-    )
+    if response.response_id is not None:
+        attributes[semconv.GEN_AI_RESPONSE_ID] = response.response_id
+    if response.response_model is not None:
+        attributes[semconv.GEN_AI_RESPONSE_MODEL] = response.response_model
+    if response.finish_reasons:
+        attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = response.finish_reasons
+    if response.service_tier is not None:
+        is_openais = provider in semconv.OPENAI_PROVIDERS
+        tier = semconv.OPENAI_RESPONSE_SERVICE_TIER if is_openais else semconv.TRACEMIND_RESPONSE_SERVICE_TIER
+        attributes[tier] = response.service_tier
     for condition, value in response.price_conditions.items():
         if condition in semconv.RESPONSE_CONDITION_NAMES:
             attributes[semconv.RESPONSE_CONDITION_NAMES[condition]] = value
 
 
-_USAGE_ATTRIBUTES = (
-    ("prompt_tokens", semconv.GEN_AI_USAGE_INPUT_TOKENS),
-    ("completion_tokens", semconv.GEN_AI_USAGE_OUTPUT_TOKENS),
-    ("cache_read_tokens", semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS),
-    ("cache_write_tokens", semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS),
-    ("reasoning_tokens", semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS),
-    *semconv.USAGE_NAMES.items(),
-)
-_UNCOUNTED = frozenset({semconv.GEN_AI_USAGE_INPUT_TOKENS, semconv.GEN_AI_USAGE_OUTPUT_TOKENS})
+_USAGE_ATTRIBUTES = {
+    "prompt_tokens": semconv.GEN_AI_USAGE_INPUT_TOKENS,
+    "completion_tokens": semconv.GEN_AI_USAGE_OUTPUT_TOKENS,
+    "cache_read_tokens": semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS,
+    "cache_write_tokens": semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS,
+    "reasoning_tokens": semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS,
+    **semconv.USAGE_NAMES,
+    "cost_usd": semconv.TRACEMIND_COST_USD,
+    "input_cost_usd": semconv.TRACEMIND_COST_INPUT_USD,
+    "output_cost_usd": semconv.TRACEMIND_COST_OUTPUT_USD,
+    "fees_usd": semconv.TRACEMIND_COST_FEES_USD,
+    "cost_table": semconv.TRACEMIND_COST_TABLE,
+}
+_USAGE_NAMES = tuple(_USAGE_ATTRIBUTES.values())
+_usage_values = itemgetter(*_USAGE_ATTRIBUTES)
 
 
 def _add_usage(attributes: dict[str, AttributeValue], usage: LLMUsage, *, has_latest_cost_names: bool) -> None:
     """Absent is not zero: what was not reported gets no attribute."""
-    fields = vars(usage)
-    attributes.update({name: value for field, name in _USAGE_ATTRIBUTES if (value := fields[field]) is not None})
-    if not usage.is_known:
-        for name in _UNCOUNTED:  # zero by zero is what a client says that counts nothing
-            attributes.pop(name, None)
+    values = zip(_USAGE_NAMES, _usage_values(vars(usage)), strict=True)
+    attributes.update({name: value for name, value in values if value is not None})
+    if not usage.is_known:  # zero by zero is what a client says that counts nothing
+        attributes.pop(semconv.GEN_AI_USAGE_INPUT_TOKENS, None)
+        attributes.pop(semconv.GEN_AI_USAGE_OUTPUT_TOKENS, None)
     if usage.estimated:
         attributes[semconv.TRACEMIND_USAGE_ESTIMATED] = True
     if usage.cost_usd is not None:
@@ -315,14 +319,7 @@ def _add_cost(
         attributes[semconv.GEN_AI_USAGE_COST_SOURCE] = semconv.COST_SOURCES[source]
     else:
         attributes[semconv.GEN_AI_USAGE_COST] = cost_usd
-    attributes[semconv.TRACEMIND_COST_USD] = cost_usd
     attributes[semconv.TRACEMIND_COST_SOURCE] = source
     attributes[semconv.TRACEMIND_COST_BUCKET] = semconv.cost_bucket(cost_usd)
-    _add_known(
-        attributes,
-        (semconv.TRACEMIND_COST_INPUT_USD, usage.input_cost_usd),
-        (semconv.TRACEMIND_COST_OUTPUT_USD, usage.output_cost_usd),
-        (semconv.TRACEMIND_COST_FEES_USD, usage.fees_usd),
-        (semconv.TRACEMIND_COST_TABLE, usage.cost_table),
-        (semconv.TRACEMIND_COST_PARTIAL, usage.cost_partial or None),
-    )
+    if usage.cost_partial:
+        attributes[semconv.TRACEMIND_COST_PARTIAL] = usage.cost_partial
