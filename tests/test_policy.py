@@ -121,6 +121,9 @@ RETRY_AFTER: list[tuple[dict[str, str], float | None]] = [
     ({"retry-after": "Mon, 01 Jan 0001 00:00:00 GMT"}, None),
     ({"retry-after": "Sun, 99 Nov 2026 12:00:30 GMT"}, None),
     ({"retry-after": "2026-11-22T12:00:30Z"}, None),
+    ({"llm_provider-retry-after": "7"}, 7.0),
+    ({"llm_provider-retry-after-ms": "1500", "llm_provider-retry-after": "9"}, 1.5),
+    ({"retry-after": "2", "llm_provider-retry-after": "7"}, 2.0),
 ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -41,11 +40,6 @@ def run_step(what: str, command: Sequence[str | Path], folder: Path, env: Mappin
     console.run_step(
         what, [str(part) for part in command], folder, folder.parent / "log", {**os.environ, **(env or {})}
     )
-
-
-def pip(*arguments: str | Path) -> list[str | Path]:
-    """A command of this Python's pip."""
-    return [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], is_ready: Callable[[], object], log: Path) -> None:

@@ -60,14 +60,19 @@ def parse_retry_after(headers: Mapping[str, str], now: datetime | None = None) -
     """Seconds that a reply asks to wait: `retry-after-ms`, else `retry-after` in seconds or as an HTTP date.
 
     A value that is not positive, or that cannot be read, counts as none (Azure sends `retry-after-ms: 0`
-    together with `retry-after: 1`). Source: RFC 9110, 10.2.3.
+    together with `retry-after: 1`). LiteLLM passes on what the provider behind it asks for with a prefix.
+    Source: RFC 9110, 10.2.3; LiteLLM, "Response Headers".
     """
-    milliseconds = _positive(headers.get("retry-after-ms"))
+    milliseconds = _positive(_own_or_passed_on(headers, "retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000.0
-    value = headers.get("retry-after")
+    value = _own_or_passed_on(headers, "retry-after")
     seconds = _positive(value)
     return seconds if seconds is not None else _seconds_until(value, now)
+
+
+def _own_or_passed_on(headers: Mapping[str, str], name: str) -> str | None:
+    return headers.get(name) or headers.get(f"llm_provider-{name}")
 
 
 def _positive(value: str | None) -> float | None:

