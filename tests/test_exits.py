@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import clean_environment
-from tests.servers.otlp_sink import Sink
+from tests.programs import clean_environment, run
+from tests.servers.fixture import closed_port
+from tests.servers.otlp_sink import Sink, listening
 from tests.servers.otlp_sink import sink as sink
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no such signals")
@@ -149,3 +150,171 @@ def test_uvicorn_in_a_program(tmp_path: Path, sink: Sink, before: bool) -> None:
     assert code == -signal.SIGTERM
     assert "Traceback" not in log
     assert_arrived(sink, 1)
+
+
+# --- SIGTERM ---
+
+
+def ended_by_signal(program: str, **environment: str) -> tuple[int, str, float]:
+    """Run a program that prints a line when it is ready, end it by SIGTERM; its exit code, stderr, and seconds."""
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", WORK + program],
+        env=clean_environment(**environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+        return process.returncode, errors, time.monotonic() - started
+
+
+WAITS = """
+asyncio.run(answer())
+print("ready", flush=True)
+import time
+time.sleep(60)
+"""
+WAITS_ON_A_LOOP = """
+async def main():
+    await answer()
+    print("ready", flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("waits", [WAITS, WAITS_ON_A_LOOP], ids=["asleep", "on an event loop"])
+def test_sigterm(sink: Sink, waits: str) -> None:
+    """A program that `docker stop` ends is ended by the signal as ever, after it has sent what it recorded."""
+    code, errors, _ = ended_by_signal(CONFIGURED + waits, SINK=sink.url)
+    assert (code, errors) == (-signal.SIGTERM, "")
+    assert_arrived(sink, 1)
+
+
+def test_sigterm_with_nobody_there() -> None:
+    """With the Collector down it ends within 5 s, and says what was lost."""
+    code, errors, took = ended_by_signal(
+        f"import logging\nlogging.disable()\n{CONFIGURED}{WAITS}", SINK=f"http://127.0.0.1:{closed_port()}"
+    )
+    assert code == -signal.SIGTERM
+    assert took < 5
+    assert "2 of 2 spans did not reach" in errors
+
+
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_a_handler_of_the_application_stays(sink: Sink, order: str) -> None:
+    """Whoever handles SIGTERM goes on doing so, whether set before or after `configure()`."""
+    lines = [
+        "import signal\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))",
+        CONFIGURED,
+    ]
+    code, errors, _ = ended_by_signal("\n".join(lines if order == "first" else lines[::-1]) + WAITS, SINK=sink.url)
+    assert (code, errors) == (7, "")
+    assert_arrived(sink, 1)
+
+
+def test_configured_in_a_thread(sink: Sink) -> None:
+    """Only the main thread may set a handler: in another one `configure()` works without."""
+    program = f"import threading\nt = threading.Thread(target=lambda: {CONFIGURED})\nt.start()\nt.join()\n"
+    code, errors, _ = ended_by_signal(program + "import signal\n" + WAITS, SINK=sink.url)
+    assert (code, errors) == (-signal.SIGTERM, "")
+
+
+# --- Children ---
+
+CHILDREN = f"""{WORK}
+import multiprocessing
+
+def work(*_):
+    CHILD
+    asyncio.run(answer())
+
+def warm():
+    "As a server does before it forks: the parent has a connection to the Collector, and something queued."
+    asyncio.run(answer())
+    assert telemetry.flush()
+    asyncio.run(answer())
+
+def processes(context):
+    children = [context.Process(target=work) for _ in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0]
+
+def pool(context):
+    with context.Pool(2) as pool:
+        pool.map(work, range(2))
+
+def forked(_):
+    children = []
+    for _ in range(2):
+        children.append(os.fork())
+        if not children[-1]:
+            work()
+            ENDS
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+
+IMPORTED
+if __name__ == "__main__":
+    MAIN
+"""
+
+
+def run_children(directory: Path, sink: Sink, *, main: str, imported: str = "", child: str = "", ends: str = "") -> str:
+    """Run a program with two children that make a call each; returns what it said on stderr."""
+    places = {"MAIN": main, "IMPORTED": imported, "CHILD": child, "ENDS": ends or "sys.exit()"}
+    program = re.sub("MAIN|IMPORTED|CHILD(?!R)|ENDS", lambda match: places[match[0]], CHILDREN)
+    (directory / "program.py").write_text(program)
+    done = run("-W", "ignore::DeprecationWarning", "program.py", directory=directory, environment={"SINK": sink.url})
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("kind", ["processes", "pool"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("where", ["imported", "child"])
+def test_children_of_multiprocessing(tmp_path: Path, sink: Sink, where: str, method: str, kind: str) -> None:
+    """Their last spans arrive, whether `configure()` runs as the program is imported or in the child itself."""
+    main = f"{kind}(multiprocessing.get_context({method!r}))"
+    run_children(tmp_path, sink, main=main, **{where: f"telemetry = {CONFIGURED}"})
+    assert_arrived(sink, 2)
+
+
+@pytest.mark.parametrize("ends", ["sys.exit()", "telemetry.flush(); os._exit(0)"])
+def test_children_of_fork(tmp_path: Path, sink: Sink, ends: str) -> None:
+    """A child that was forked by hand ends like any process; where it ends by `os._exit`, it flushes before."""
+    run_children(tmp_path, sink, imported=f"telemetry = {CONFIGURED}", main="forked(None)", ends=ends)
+    assert_arrived(sink, 2)
+
+
+def test_a_child_shares_nothing_with_its_parent(tmp_path: Path) -> None:
+    """It has a connection and an instance id of its own, and sends neither its parent's spans nor its sums again."""
+    with listening(protocol="HTTP/1.1") as sink:
+        run_children(
+            tmp_path,
+            sink,
+            imported=f"telemetry = {CONFIGURED}",
+            main="warm(); processes(multiprocessing.get_context('fork'))",
+        )
+    assert_arrived(sink, 4)
+    senders = {(post.client, post.instance) for post in sink.posts}
+    assert len({instance for _, instance in senders}) == 3
+    assert len({client for client, _ in senders}) == len(senders)
+
+
+def test_a_child_with_nobody_there(tmp_path: Path) -> None:
+    """With the Collector down each child says what it lost."""
+    nobody = Sink(url=f"http://127.0.0.1:{closed_port()}")
+    errors = run_children(
+        tmp_path,
+        nobody,
+        imported=f"import logging\nlogging.disable()\n{CONFIGURED}",
+        main="processes(multiprocessing.get_context('fork'))",
+    )
+    assert errors.count("2 of 2 spans did not reach") == 2

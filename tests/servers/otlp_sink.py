@@ -23,6 +23,16 @@ class Post:
     path: str
     headers: Mapping[str, str]
     body: bytes
+    client: tuple[str, int] = ("", 0)
+
+    @property
+    def instance(self) -> str:
+        """The `service.instance.id` of the process that sent it."""
+        if self.path == "/v1/traces":
+            resource = ExportTraceServiceRequest.FromString(self.body).resource_spans[0].resource
+        else:
+            resource = ExportMetricsServiceRequest.FromString(self.body).resource_metrics[0].resource
+        return str(plain(resource.attributes)["service.instance.id"])
 
 
 @dataclass
@@ -96,7 +106,9 @@ def listening(status: int = 200, protocol: str = "HTTP/1.0") -> Generator[Sink]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            sink.posts.append(Post(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+            sink.posts.append(
+                Post(self.path, {k.lower(): v for k, v in self.headers.items()}, body, self.client_address)
+            )
             self.send_response(sink.status)
             self.send_header("content-length", "0")
             self.end_headers()

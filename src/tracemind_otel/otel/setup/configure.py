@@ -201,8 +201,9 @@ def _begin_anew() -> None:
         _active = None
     for telemetry in _inherited:
         telemetry._begin_anew()
-    _last_words.begin_anew()
-    hook_tools(_deliver)
+    if _inherited:
+        _last_words.begin_anew()
+        hook_tools(_deliver)
 
 
 in_forked_child(_begin_anew)

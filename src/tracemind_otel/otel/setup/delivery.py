@@ -102,7 +102,7 @@ class WatchedExporter:
     ) -> None:
         self._make = make
         self._exporter = make()
-        self._parents: Any = None
+        self._is_inherited = False
         self._ledger = ledger
         self._size = size
         self._complete = complete
@@ -116,8 +116,8 @@ class WatchedExporter:
         """Export and write down whether it arrived."""
         delivered = False
         try:
-            if self._exporter is self._parents:
-                self._exporter = self._make()
+            if self._is_inherited:
+                self._exporter, self._is_inherited = self._make(), False
             result = self._exporter.export(self._complete(batch), *args, **kwargs)
             delivered = result.name == "SUCCESS"
             return result
@@ -125,17 +125,14 @@ class WatchedExporter:
             self._ledger.settle(self._size(batch), delivered=delivered)
 
     def begin_anew(self) -> None:
-        """In a forked child: make an exporter for the next export. Two processes cannot share a connection.
-
-        The parent's is kept, since closing it would be heard at the other end.
-        """
-        self._parents = self._exporter
+        """In a forked child: the next export gets an exporter of its own. Two processes cannot share a connection."""
+        self._is_inherited = True
 
     def shutdown(self, *args: Any, **kwargs: Any) -> None:
         """Shut down once, which also cuts short a wait between the exporter's own retries."""
         if not self._is_shut_down:
             self._is_shut_down = True
-            if self._exporter is not self._parents:
+            if not self._is_inherited:
                 self._exporter.shutdown(*args, **kwargs)
 
 

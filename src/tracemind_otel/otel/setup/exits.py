@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import logging
 import os
 import signal
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 def hook_tools(deliver: Action) -> None:
     """Let every tool that is loaded, and has no hook yet, call `deliver` before it ends a process."""
+    importlib.import_module("multiprocessing.util")  # Python's own; what billiard's children have is the same
     for name, hook in _HOOKS.items():
         module = sys.modules.get(name)
         if module is not None and name not in _hooked:
@@ -42,15 +44,30 @@ _hooked: set[str] = set()
 
 
 def _hook_finalizers(util: Any, deliver: Action) -> None:
-    """`multiprocessing` and `billiard`: a child drops its finalizers as it begins, so they are set after that."""
+    """`Process` of `multiprocessing` and of `billiard`: a child drops its finalizers as it begins, and sets these."""
 
     def finalize(_: object = None) -> None:
         util.Finalize(None, deliver, exitpriority=0)
 
     util.register_after_fork(deliver, finalize)
-    process: Any = sys.modules[f"{util.__package__}.process"]
-    if process.current_process().name != "MainProcess":
+    modules = [sys.modules.get(f"{library}.process") for library in ("multiprocessing", "billiard")]
+    if any(module.current_process().name != "MainProcess" for module in modules if module is not None):
         finalize()
+
+
+def _hook_billiard_pool(pool: Any, deliver: Action) -> None:
+    """A worker of `billiard.Pool` runs no finalizers. Celery's, derived from it, have a signal of their own."""
+    workloop = pool.Worker.workloop
+
+    @functools.wraps(workloop)
+    def workloop_and_deliver(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return workloop(self, *args, **kwargs)
+        finally:
+            if type(self) is pool.Worker:
+                deliver()
+
+    pool.Worker.workloop = workloop_and_deliver
 
 
 def _hook_celery(signals: Any, deliver: Action) -> None:
@@ -99,7 +116,7 @@ def _hook_uvicorn(server: Any, deliver: Action) -> None:
 
 _HOOKS: dict[str, Callable[[Any, Action], None]] = {
     "multiprocessing.util": _hook_finalizers,
-    "billiard.util": _hook_finalizers,
+    "billiard.pool": _hook_billiard_pool,
     "celery.signals": _hook_celery,
     "rq.worker": _hook_rq,
     "uvicorn.server": _hook_uvicorn,
