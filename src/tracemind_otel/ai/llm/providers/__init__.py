@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import functools
 import inspect
 import logging
 import os
@@ -17,7 +18,7 @@ from . import anthropic, azure_openai, bedrock, cohere, gemini, ollama, openai_r
 from ._dialect import Preset
 from ._http import shared_pools
 from ._loop import PerLoop
-from ._options import ClientOptions, TokenCallback, given_options, key_of_options, options_taken_by
+from ._options import ClientOptions, given_options, key_of_options, options_taken_by
 from .fake import FakeLLMClient
 from .openai import OpenAILLMClient
 from .presets import PRESETS
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from importlib.metadata import EntryPoint
 
-    import httpx
 
 __all__ = ["FakeLLMClient", "OpenAILLMClient"]
 
@@ -63,148 +63,44 @@ def _fake(*, api_key: str | None = None, base_url: str | None = None) -> AsyncLL
     return FakeLLMClient()
 
 
-def _openai(
-    *,
-    api_key: str | None = None,
-    base_url: str | None = None,
-    provider_name: str | None = None,
-    cost_unit: str | None = None,
-    http_client: httpx.AsyncClient | None = None,
-) -> AsyncLLMClient:
-    return OpenAILLMClient(
-        api_key,
-        base_url,
-        timeout_s=None,
-        provider_name=provider_name,
-        cost_unit=cost_unit,
-        http_client=http_client,
-        pools=shared_pools,
-    )
-
-
-def _azure_factory(make_client: Callable[..., AsyncLLMClient]) -> Callable[..., AsyncLLMClient]:
-    def make_azure(
-        *,
-        api_key: str | None = None,
-        base_url: str | None = None,
-        provider_name: str | None = None,
-        cost_unit: str | None = None,
-        api_version: str | None = None,
-        http_client: httpx.AsyncClient | None = None,
-    ) -> AsyncLLMClient:
-        return make_client(
-            api_key=api_key,
-            base_url=base_url,
-            provider_name=provider_name,
-            cost_unit=cost_unit,
-            api_version=api_version,
-            http_client=http_client,
-            pools=shared_pools,
-        )
-
-    return make_azure
-
-
-def _ollama(
-    *,
-    api_key: str | None = None,
-    base_url: str | None = None,
-    provider_name: str | None = None,
-    http_client: httpx.AsyncClient | None = None,
-) -> AsyncLLMClient:
-    return ollama.ollama_client(
-        api_key=api_key, base_url=base_url, provider_name=provider_name, http_client=http_client, pools=shared_pools
-    )
-
-
-def _vertex(
-    *,
-    api_key: str | None = None,
-    base_url: str | None = None,
-    project: str | None = None,
-    location: str | None = None,
-    token: TokenCallback | None = None,
-    http_client: httpx.AsyncClient | None = None,
-) -> AsyncLLMClient:
+def _vertex(*, api_key: str | None = None, **options: Any) -> AsyncLLMClient:
     if api_key is not None:
         raise ConfigError("api_key: provider 'vertex' takes none; pass token=, a function that gives an access token")
-    return vertex.VertexLLMClient(
-        project=project, location=location, token=token, base_url=base_url, http_client=http_client, pools=shared_pools
-    )
-
-
-def _bedrock(
-    *,
-    api_key: str | None = None,
-    base_url: str | None = None,
-    region: str | None = None,
-    http_client: httpx.AsyncClient | None = None,
-) -> AsyncLLMClient:
-    return bedrock.BedrockLLMClient(
-        region=region, api_key=api_key, base_url=base_url, http_client=http_client, pools=shared_pools
-    )
+    return vertex.VertexLLMClient(**options)
 
 
 _PRESETS = (*PRESETS, openai_responses.PRESET, anthropic.PRESET, gemini.PRESET, cohere.PRESET)
 
 
-def _factory_of(preset: Preset) -> Callable[..., AsyncLLMClient]:
-    def make_client(
-        *,
-        api_key: str | None = None,
-        base_url: str | None = None,
-        provider_name: str | None = None,
-        http_client: httpx.AsyncClient | None = None,
-    ) -> AsyncLLMClient:
-        return preset.client(
-            api_key, base_url, provider_name=provider_name, http_client=http_client, pools=shared_pools
-        )
-
-    return make_client
+def _pooled(
+    make_client: Callable[..., AsyncLLMClient], environment: tuple[str, ...], options: frozenset[str]
+) -> _Entry:
+    """A provider of ours, whose clients share their connections."""
+    return _Entry(functools.partial(make_client, pools=shared_pools), environment, options)
 
 
-def _costing_factory_of(preset: Preset) -> Callable[..., AsyncLLMClient]:
-    """The same for a format whose replies may name their cost."""
-
-    def make_client(
-        *,
-        api_key: str | None = None,
-        base_url: str | None = None,
-        provider_name: str | None = None,
-        cost_unit: str | None = None,
-        http_client: httpx.AsyncClient | None = None,
-    ) -> AsyncLLMClient:
-        return preset.client(
-            api_key,
-            base_url,
-            provider_name=provider_name,
-            cost_unit=cost_unit,
-            http_client=http_client,
-            pools=shared_pools,
-        )
-
-    return make_client
+def _preset_entry(preset: Preset) -> _Entry:
+    return _pooled(preset.client, preset.environment, _COMMON if preset.wire.with_cost is None else _COSTING)
 
 
-def _made_by(preset: Preset) -> Callable[..., AsyncLLMClient]:
-    return _factory_of(preset) if preset.wire.with_cost is None else _costing_factory_of(preset)
-
-
-def _entry(factory: Callable[..., AsyncLLMClient], *environment: str) -> _Entry:
-    return _Entry(factory, environment, options_taken_by(factory))
-
+_HTTP = frozenset({"http_client"})
+_COMMON = _HTTP | {"provider_name"}
+_COSTING = _COMMON | {"cost_unit"}
+_AZURE = _COSTING | {"api_version"}
 
 _entries: dict[str, _Entry] = {
-    "fake": _entry(_fake),
-    "local": _entry(_fake),
-    "openai": _entry(_openai, "OPENAI_API_KEY", "OPENAI_BASE_URL"),
-    "azure_openai": _entry(_azure_factory(azure_openai.azure_client), *azure_openai.ENVIRONMENT),
-    "azure_openai_responses": _entry(_azure_factory(azure_openai.azure_responses_client), *azure_openai.ENVIRONMENT),
-    "ollama": _entry(_ollama, *ollama.PRESET.environment),
-    "vertex": _entry(_vertex, *vertex.ENVIRONMENT),
-    "bedrock": _entry(_bedrock, *bedrock.ENVIRONMENT),
+    "fake": _Entry(_fake),
+    "local": _Entry(_fake),
+    "openai": _pooled(
+        functools.partial(OpenAILLMClient, timeout_s=None), ("OPENAI_API_KEY", "OPENAI_BASE_URL"), _COSTING
+    ),
+    "azure_openai": _pooled(azure_openai.azure_client, azure_openai.ENVIRONMENT, _AZURE),
+    "azure_openai_responses": _pooled(azure_openai.azure_responses_client, azure_openai.ENVIRONMENT, _AZURE),
+    "ollama": _pooled(ollama.ollama_client, ollama.PRESET.environment, _COMMON),
+    "vertex": _pooled(_vertex, vertex.ENVIRONMENT, _HTTP | {"project", "location", "token"}),
+    "bedrock": _pooled(bedrock.BedrockLLMClient, bedrock.ENVIRONMENT, _HTTP | {"region"}),
+    **{preset.name: _preset_entry(preset) for preset in _PRESETS},
 }
-_entries.update({preset.name: _entry(_made_by(preset), *preset.environment) for preset in _PRESETS})
 _adding = threading.Lock()
 _plugins_are_loaded = False
 
@@ -223,7 +119,7 @@ def register(name: str, factory: ClientFactory) -> None:
         inspect.signature(factory).bind(api_key=None, base_url=None)
     except TypeError:
         raise ConfigError(f"provider {name!r}: the factory must take api_key= and base_url=") from None
-    _add(name.strip().lower(), _entry(factory))
+    _add(name.strip().lower(), _Entry(factory, options=options_taken_by(factory)))
 
 
 def _add(name: str, entry: _Entry) -> None:

@@ -8,9 +8,10 @@ as its model; the reply names the real model, and that one has the price.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -23,7 +24,7 @@ from ._loop import PerLoop
 from ._names import telemetry_name_of
 from ._wire_format import Wire
 from .openai import Accent, chat_wire
-from .openai_responses import WIRE as RESPONSES
+from .openai_responses import WIRE as RESPONSES_WIRE
 
 if TYPE_CHECKING:
     import httpx
@@ -37,111 +38,6 @@ _FIRST_MODERN_VERSION = "2024-09-01"
 _KEY_HINT = "AZURE_OPENAI_API_KEY or AZURE_OPENAI_AD_TOKEN is not set: set one, or pass api_key"
 
 
-def azure_client(
-    *,
-    api_key: str | None = None,
-    base_url: str | None = None,
-    ad_token: str | None = None,
-    api_version: str | None = None,
-    provider_name: str | None = None,
-    cost_unit: str | None = None,
-    timeout_s: float | None = None,
-    http_client: httpx.AsyncClient | None = None,
-    pools: PerLoop[HttpPool] | None = None,
-) -> WireClient:
-    """A client for one Azure OpenAI resource; arguments win over variables.
-
-    Args:
-        api_key: the resource's key; the default is `AZURE_OPENAI_API_KEY`.
-        base_url: the resource's endpoint, with or without `/openai/v1`; the default is `AZURE_OPENAI_ENDPOINT`.
-        ad_token: a Microsoft Entra token, sent instead of a key; the default is `AZURE_OPENAI_AD_TOKEN`, which wins
-            over a key that is in the environment too, as in OpenAI's SDK. It is not renewed here.
-        api_version: asks for the older surface with a path for each deployment; the default is
-            `OPENAI_API_VERSION`. An endpoint that ends in `/openai/v1` has no versions, and the variable is not read.
-        provider_name: whose prices hold, and who the span names; the default is Azure.
-        cost_unit: the currency of the cost that a gateway puts into the replies; only `USD` is believed.
-        timeout_s: seconds for one `complete`; `None` leaves the time to the caller, as the step does.
-        http_client: an httpx client to send with; you close it yourself.
-        pools: where pooled connections live; the default is a pool of this client's own, closed by `aclose`.
-
-    Raises:
-        ConfigError: there is no endpoint, one that cannot be used, or arguments that contradict each other.
-    """
-    return _client(
-        azure_wire,
-        provider_name or "azure_openai",
-        endpoint=base_url,
-        api_version=api_version,
-        cost_unit=cost_unit,
-        credentials=(api_key, ad_token),
-        timeout_s=timeout_s,
-        http_client=http_client,
-        pools=pools,
-    )
-
-
-def azure_responses_client(
-    *,
-    api_key: str | None = None,
-    base_url: str | None = None,
-    ad_token: str | None = None,
-    api_version: str | None = None,
-    provider_name: str | None = None,
-    cost_unit: str | None = None,
-    timeout_s: float | None = None,
-    http_client: httpx.AsyncClient | None = None,
-    pools: PerLoop[HttpPool] | None = None,
-) -> WireClient:
-    """A client for Responses at one Azure OpenAI resource; the arguments are those of `azure_client`.
-
-    Raises:
-        ConfigError: there is no endpoint, one that cannot be used, or arguments that contradict each other.
-    """
-    return _client(
-        azure_responses_wire,
-        provider_name or "azure_openai_responses",
-        endpoint=base_url,
-        api_version=api_version,
-        cost_unit=cost_unit,
-        credentials=(api_key, ad_token),
-        timeout_s=timeout_s,
-        http_client=http_client,
-        pools=pools,
-    )
-
-
-def _client(
-    wire_of: Callable[[str | None], Wire],
-    provider_name: str,
-    *,
-    endpoint: str | None,
-    api_version: str | None,
-    cost_unit: str | None,
-    credentials: tuple[str | None, str | None],
-    timeout_s: float | None,
-    http_client: httpx.AsyncClient | None,
-    pools: PerLoop[HttpPool] | None,
-) -> WireClient:
-    resource, is_v1 = _endpoint(endpoint)
-    version = _version(api_version, is_v1=is_v1)
-    token, key = _credentials(*credentials)
-    cost = cost_format(provider_name, cost_unit)
-    client = WireClient(
-        _with_cost(wire_of(version), cost, provider_name),
-        provider_name=provider_name,
-        telemetry_name=telemetry_name_of(provider_name),
-        base_url=resource if version else resource + _V1,
-        key=token or key,
-        key_header="authorization" if token else "api-key",
-        key_hint=_KEY_HINT,
-        timeout_s=timeout_s,
-        http_client=http_client,
-        pools=pools,
-    )
-    client.reports_cost = cost is not None
-    return client
-
-
 def _with_cost(wire: Wire, cost: CostFormat | None, provider: str) -> Wire:
     """The wire that reads the cost so, at the path that it has."""
     return wire if wire.with_cost is None else replace(wire.with_cost(cost, provider), path=wire.path)
@@ -150,13 +46,13 @@ def _with_cost(wire: Wire, cost: CostFormat | None, provider: str) -> Wire:
 def azure_responses_wire(api_version: str | None = None) -> Wire:
     """The wire format of Responses on the v1 surface, or with an API version that of the older one."""
     if api_version is None:
-        return RESPONSES
+        return RESPONSES_WIRE
     version = quote(api_version, safe="")
 
     def path(req: LLMRequest, stream: bool) -> str:
         return f"/openai/responses?api-version={version}"
 
-    return replace(RESPONSES, path=path)
+    return replace(RESPONSES_WIRE, path=path)
 
 
 def azure_wire(api_version: str | None = None) -> Wire:
@@ -175,6 +71,77 @@ def azure_wire(api_version: str | None = None) -> Wire:
         return f"/openai/deployments/{quote(req.model, safe='')}/chat/completions?api-version={version}"
 
     return replace(chat_wire(accent), path=path)
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """One of the APIs of a resource."""
+
+    name: str
+    """The provider's name for `LLMClientFactory.make`."""
+    wire_of: Callable[[str | None], Wire]
+    """Its wire format, by the API version if there is one."""
+
+
+CHAT = Surface("azure_openai", azure_wire)
+RESPONSES = Surface("azure_openai_responses", azure_responses_wire)
+
+
+def azure_client(
+    *,
+    api_key: str | None = None,
+    base_url: str | None = None,
+    ad_token: str | None = None,
+    api_version: str | None = None,
+    provider_name: str | None = None,
+    cost_unit: str | None = None,
+    timeout_s: float | None = None,
+    http_client: httpx.AsyncClient | None = None,
+    pools: PerLoop[HttpPool] | None = None,
+    surface: Surface = CHAT,
+) -> WireClient:
+    """A client for one Azure OpenAI resource; arguments win over variables.
+
+    Args:
+        api_key: the resource's key; the default is `AZURE_OPENAI_API_KEY`.
+        base_url: the resource's endpoint, with or without `/openai/v1`; the default is `AZURE_OPENAI_ENDPOINT`.
+        ad_token: a Microsoft Entra token, sent instead of a key; the default is `AZURE_OPENAI_AD_TOKEN`, which wins
+            over a key that is in the environment too, as in OpenAI's SDK. It is not renewed here.
+        api_version: asks for the older surface with a path for each deployment; the default is
+            `OPENAI_API_VERSION`. An endpoint that ends in `/openai/v1` has no versions, and the variable is not read.
+        provider_name: whose prices hold, and who the span names; the default is Azure.
+        cost_unit: the currency of the cost that a gateway puts into the replies; only `USD` is believed.
+        timeout_s: seconds for one `complete`; `None` leaves the time to the caller, as the step does.
+        http_client: an httpx client to send with; you close it yourself.
+        pools: where pooled connections live; the default is a pool of this client's own, closed by `aclose`.
+        surface: which API of the resource it speaks.
+
+    Raises:
+        ConfigError: there is no endpoint, one that cannot be used, or arguments that contradict each other.
+    """
+    resource, is_v1 = _endpoint(base_url)
+    version = _version(api_version, is_v1=is_v1)
+    token, key = _credentials(api_key, ad_token)
+    provider = provider_name or surface.name
+    cost = cost_format(provider, cost_unit)
+    client = WireClient(
+        _with_cost(surface.wire_of(version), cost, provider),
+        provider_name=provider,
+        telemetry_name=telemetry_name_of(provider),
+        base_url=resource if version else resource + _V1,
+        key=token or key,
+        key_header="authorization" if token else "api-key",
+        key_hint=_KEY_HINT,
+        timeout_s=timeout_s,
+        http_client=http_client,
+        pools=pools,
+    )
+    client.reports_cost = cost is not None
+    return client
+
+
+azure_responses_client = functools.partial(azure_client, surface=RESPONSES)
+"""A client for Responses at one Azure OpenAI resource; the arguments are those of `azure_client`."""
 
 
 def _endpoint(base_url: str | None) -> tuple[str, bool]:
