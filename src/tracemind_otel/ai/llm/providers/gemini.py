@@ -332,8 +332,16 @@ def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
         input_tool_tokens=tool,
         **_by_modality("input_{}_tokens", usage, "promptTokensDetails", "toolUsePromptTokensDetails"),
         **_by_modality("output_{}_tokens", usage, "candidatesTokensDetails"),
-        **_by_modality("cache_{}_read_tokens", usage, "cacheTokensDetails"),
+        **_read_by_modality(usage),
     )
+
+
+def _read_by_modality(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """The cache reads; where they add up, none was of a modality that they leave out and that the input has."""
+    read = _by_modality("cache_{}_read_tokens", usage, "cacheTokensDetails")
+    if not read or sum(read.values()) != count_of(usage.get("cachedContentTokenCount")):
+        return read
+    return {**dict.fromkeys(_by_modality("cache_{}_read_tokens", usage, "promptTokensDetails"), 0), **read}
 
 
 def _by_modality(name: str, usage: Mapping[str, Any], *places: str) -> dict[str, Any]:
