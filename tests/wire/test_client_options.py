@@ -200,11 +200,11 @@ REPLY: dict[str, Any] = {
         ("openai", {"cost_unit": "CNY"}, 0.00045, "local"),
         ("openai_compatible", {"provider_name": "openai"}, 0.00045, "local"),
         ("openai_compatible", {"provider_name": "openrouter"}, 42.0, "provider"),
-        ("openai_compatible", {}, 0.00045, "local"),
+        ("openai_compatible", {}, None, None),
     ],
 )
 async def test_whose_cost_is_believed(
-    openai_server: OpenAIServer, name: str, options: dict[str, Any], cost: float, source: str
+    openai_server: OpenAIServer, name: str, options: dict[str, Any], cost: float | None, source: str | None
 ) -> None:
     """A number without a unit is no cost; declared in USD it is, and no other currency is taken for dollars."""
     model = openai_server.script({"body": json.dumps(REPLY)})
@@ -229,7 +229,7 @@ async def test_whose_cost_is_believed(
 def test_a_server_is_known_by_its_host(
     name: str, url: str, options: dict[str, Any], cost: float | None, output: int
 ) -> None:
-    """How a server counts and charges is its own, by whatever name it is called; its prices are the name's."""
+    """How a server counts and charges is its own, by whatever name it is called; its prices are the name's, if any."""
     client = make(name, api_key="k", base_url=url, **options)
     assert isinstance(client, WireClient)
     counted = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 100}
@@ -238,7 +238,47 @@ def test_a_server_is_known_by_its_host(
     assert reply.usage.completion_tokens == output
     assert (reply.reported_cost.usd if reply.reported_cost else None) == cost
     assert client.reports_cost == (cost is not None)
-    assert client.provider_name == options.get("provider_name", name)
+    named = {"https://eu-west-1.api.x.ai/v1": "xai"} if name == "openai_compatible" else {}
+    assert client.provider_name == options.get("provider_name", named.get(url, name))
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "provider", "shown"),
+    [
+        ("https://eu.api.openai.com/v1", {}, "openai", "openai"),
+        ("https://api.x.ai/v1", {}, "xai", "x_ai"),
+        ("https://api.x.ai/v1", {"provider_name": "mistral"}, "mistral", "mistral_ai"),
+        ("https://api.openai.com.example/v1", {}, "openai_compatible", "openai_compatible"),
+    ],
+)
+def test_a_compatible_server_is_named_by_its_host(url: str, options: dict[str, Any], provider: str, shown: str) -> None:
+    """Of a host that is known it is said whose it is; of any other it is not, for it may be anybody's."""
+    client = make("openai_compatible", base_url=url, **options)
+    assert (client.provider_name, client.telemetry_name or client.provider_name) == (provider, shown)
+
+
+async def test_a_server_that_nobody_named_has_no_price_of_openais(
+    openai_server: OpenAIServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A model called gpt-4o-mini at an unknown host need not cost what OpenAI takes; the log says once what to do."""
+    plain = {**REPLY, "usage": {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}}
+    model = openai_server.script({"body": json.dumps(plain)}, {"body": json.dumps(plain)}, {"body": json.dumps(plain)})
+    config = tm.LLMCallConfig("openai_compatible", model, prompt="hi")
+    client = make("openai_compatible", base_url=openai_server.base_url)
+
+    async def cost() -> float | None:
+        cost_usd: float | None = (await tm.run_llm_call("f", "s", config, tm.Recorder(), client=client))["usage"][
+            "cost_usd"
+        ]
+        return cost_usd
+
+    assert [await cost(), await cost()] == [None, None]
+    assert [record.getMessage() for record in caplog.records if "cost" in record.getMessage()] == [
+        f"calls of openai_compatible/{model} have no cost: whose server it is was not said; "
+        "pass provider_name= to LLMClientFactory.make(), or use set_prices()"
+    ]
+    tm.set_prices([{"model": "gpt-4o-mini-2024-07-18", "input": 1, "output": 2}])
+    assert await cost() == pytest.approx(0.002)
 
 
 def test_a_budget_waits_for_no_cost_that_nobody_believes() -> None:

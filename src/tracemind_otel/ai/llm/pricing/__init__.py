@@ -21,7 +21,7 @@ from ...._base.once import Once
 from ..types import LLMResponse, LLMUsage
 from .own_prices import OwnPrices, Price, PriceSource, load_prices
 from .own_rates import looks_per_thousand, own_cost, rates_of
-from .price_table import Cost, PriceTable
+from .price_table import NOBODYS, Cost, PriceTable
 from .table_usage import has_other_measure
 
 __all__ = ["Price", "PriceSource", "estimate_cost", "load_prices", "set_prices"]
@@ -111,7 +111,7 @@ async def price_reply(provider: str, models: Sequence[str], response: LLMRespons
         await _match(provider, unmatched)
     usage = price_reply_now(provider, models, response, at=at)
     if usage.cost_usd is None and UNPRICED.is_new(provider, models[-1]):
-        log.warning("calls of %s/%s have no cost: %s", provider, models[-1], _why_unpriced(usage.billable))
+        log.warning("calls of %s/%s have no cost: %s", provider, models[-1], _why_unpriced(provider, usage.billable))
     return usage
 
 
@@ -187,11 +187,13 @@ def _is_used(usage: LLMUsage) -> bool:
     return usage.is_known or has_other_measure(usage)
 
 
-def _why_unpriced(usage: LLMUsage) -> str:
+def _why_unpriced(provider: str, usage: LLMUsage) -> str:
     if not _is_used(usage):
         return "the reply reports no tokens"
     if usage.is_known and not usage.is_whole:
         return "the reply reports only input or only output, and the price of one is not the price of the call"
+    if provider == NOBODYS:
+        return "whose server it is was not said; pass provider_name= to LLMClientFactory.make(), or use set_prices()"
     return "its price is not known; set_prices() or configure(prices=...) adds it"
 
 

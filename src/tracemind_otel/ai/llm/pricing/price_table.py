@@ -42,6 +42,8 @@ _TABLE_NAMES = {
     "xai": "x-ai",
 }
 """Our provider names where `genai-prices` spells them otherwise."""
+NOBODYS = "openai_compatible"
+"""The provider of a server that nobody named. `genai-prices` would take it for OpenAI, as any name with that in it."""
 _NONE: Mapping[str, str] = MappingProxyType({})
 _STANDARD = frozenset(
     {"", "auto", "default", "global", "none", "normal", "not_available", "on_demand", "realtime", "standard"}
@@ -369,6 +371,8 @@ class PriceTable:
 
 
 def _search(snapshot: DataSnapshot, provider: str | None, model: str) -> _Matched | None:
+    if provider == NOBODYS:
+        return None
     name = None if provider is None else _TABLE_NAMES.get(provider, provider)
     try:
         return _Matched.of(*snapshot.find_provider_model(model, None, name, None))

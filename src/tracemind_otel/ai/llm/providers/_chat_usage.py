@@ -38,6 +38,7 @@ COUNT_APART = frozenset({"perplexity"})
 """The providers that count reasoning and citations beside the completion."""
 
 _HOSTS = {
+    "api.openai.com": "openai",
     "api.perplexity.ai": "perplexity",
     "api.x.ai": "xai",
     "generativelanguage.googleapis.com": "gemini",
@@ -46,7 +47,7 @@ _HOSTS = {
 
 
 def server_at(base_url: str) -> str | None:
-    """Whose server it is, of those that count or charge in a way of their own; `None` for any other."""
+    """Whose server it is, by its host: OpenAI's, or one that counts or charges in a way of its own; else `None`."""
     try:
         host = urlsplit(base_url).hostname or ""
     except ValueError:  # the client says what is wrong with it

@@ -61,7 +61,8 @@ class Preset:
     ) -> WireClient:
         """A client for the provider; arguments win over variables, these over what is known here.
 
-        With a `provider_name` it is another's server that speaks the format: that one's prices hold.
+        With a `provider_name` it is another's server that speaks the format: that one's prices hold. Without, a server
+        that only the user can name is known by its host, or is nobody's.
 
         Raises:
             ConfigError: there is no base URL, or one that cannot be used.
@@ -70,12 +71,14 @@ class Preset:
         if url is None:
             wanted = " or ".join(("base_url", *self.url_variables))
             raise ConfigError(f"provider {self.name!r} needs {wanted}: where its server is")
-        server = server_at(url) or provider_name or self.name
+        known = server_at(url)
+        whose = provider_name or (known if self.base_url is None else None)
+        server = known or whose or self.name
         variables = " or ".join(self.key_variables) or "api_key"
         client = self.client_class(
             self._wire_for(server, cost_unit),
-            provider_name=provider_name or self.name,
-            telemetry_name=telemetry_name_of(provider_name) if provider_name else self.telemetry_name,
+            provider_name=whose or self.name,
+            telemetry_name=telemetry_name_of(whose) if whose else self.telemetry_name,
             base_url=url,
             key=api_key or _first_set(self.key_variables),
             key_header=self.key_header,

@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
 from ....errors import LLMRequestError, LLMResponseError
 from ..types import (
@@ -66,7 +65,6 @@ if TYPE_CHECKING:
     import httpx
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
-_HOST = "api.openai.com"
 
 _FINISH_REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -200,16 +198,8 @@ def _accent_of(base_url: str, provider_name: str | None, cost_unit: str | None) 
     """OpenAI's own server takes `max_completion_tokens` alone; of the servers of others most know only `max_tokens`."""
     server = server_at(base_url) or provider_name or "openai"
     accent = _as_spoken_by(server, Accent(cost=cost_format(server, cost_unit)))
-    is_openais = provider_name == "openai" or _is_openais_host(base_url)
+    is_openais = "openai" in (provider_name, server_at(base_url))
     return accent if is_openais else replace(accent, max_tokens="max_tokens")
-
-
-def _is_openais_host(base_url: str) -> bool:
-    try:
-        host = urlsplit(base_url).hostname or ""
-    except ValueError:  # the client says what is wrong with it
-        return False
-    return host == _HOST or host.endswith(f".{_HOST}")
 
 
 # --- Request
