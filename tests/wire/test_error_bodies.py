@@ -281,7 +281,7 @@ OLD = {"detail": "The model is not loaded", "code": "not_loaded"}
         ({"body": json.dumps(BUSY)}, "rate limit", None, 2),
         ({"body": f"data: {json.dumps(BUSY)}\n\n"}, "rate limit", None, 2),
         ({"body": json.dumps(OLD)}, "The model is not loaded", None, 1),
-        ({"body": json.dumps({"message": "no worker is free"})}, "no worker is free", None, 2),
+        ({"body": json.dumps({"message": "no worker is free"})}, "no worker is free", None, 1),
         ({"status": 401, "body": json.dumps(QUOTA), "gzip": True}, QUOTA["error"]["message"], 401, 1),
         ({"status": 401, "body": json.dumps(QUOTA), "do": "cut"}, "HTTP 401", 401, 1),
         ({"status": 429, "body": json.dumps(QUOTA), "do": "reset"}, "HTTP 429", 429, 2),

@@ -304,7 +304,9 @@ def _from_document(wire: Wire, reply: HttpReply) -> LLMResponse:
         return wire.from_payload(document, reply.request_id)
     except LLMResponseError as error:
         if (body := wire.errors_of(document)).message:
-            raise StreamedError(body) from None
+            # Words alone do not say whose fault it is. It came whole, and is not asked for again.
+            is_telling = is_error(body) or body.type is not None
+            raise StreamedError(body if is_telling else replace(body, implied_status=400)) from None
         error.retryable = False  # it came whole, and would come so again
         raise
 
