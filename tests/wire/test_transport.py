@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import aiohttp
@@ -390,6 +391,13 @@ async def test_every_fault_has_a_reason_in_words(
 
 
 # --- Clients of one's own
+
+
+async def test_a_library_that_another_thread_is_loading_changes_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first call may fail while the price table's thread imports httpx2: the fault is a connection's, as ever."""
+    monkeypatch.setitem(sys.modules, "httpx2", ModuleType("httpx2"))
+    result = await call(f"http://127.0.0.1:{closed_port()}")
+    assert (result["status"], result["error_type"]) == ("error", "LLMConnectionError")
 
 
 @pytest.mark.parametrize("kind", ["httpx.Client", "aiohttp.ClientSession", "httpx2.Client", "str"])

@@ -24,8 +24,12 @@ class Url(Protocol):
 
 
 def http_libraries() -> list[ModuleType]:
-    """httpx, and its successor where somebody has loaded it."""
-    return [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
+    """httpx, and its successor where somebody has loaded it.
+
+    While another thread is loading it, nothing of its own has failed yet. Both libraries define `__all__` last.
+    """
+    loaded = (sys.modules.get(name) for name in ("httpx", "httpx2"))
+    return [library for library in loaded if library is not None and hasattr(library, "__all__")]
 
 
 def transport_faults() -> tuple[type[Exception], ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from ....errors import ConfigError, LLMError
 from ..liveness import current_beat, patience_left_s
 from ..resends import current_ledger
 from ._exchange import Exchange, begin
-from ._faults import kind_of, transport_error, transport_faults
+from ._faults import http_libraries, kind_of, transport_error, transport_faults
 from ._loop import PerLoop
 from ._session import new_transport
 
@@ -303,9 +302,8 @@ class GivenClientSender(HttpxSender):
 
 def _library_of(client: object) -> Any:
     """Whoever has made a client has loaded its library."""
-    for name in ("httpx", "httpx2"):
-        library = sys.modules.get(name)
-        if library is not None and isinstance(client, library.AsyncClient):
+    for library in http_libraries():
+        if isinstance(client, library.AsyncClient):
             return library
     raise ConfigError(
         f"http_client is of the kind {kind_of(client)}; it must be an httpx.AsyncClient (or an httpx2.AsyncClient)"
