@@ -19,17 +19,18 @@ _LOOK = {
         "required": ["at"],
     },
 }
-_IN_CHAT: dict[str, Any] = {"tools": [{"type": "function", "function": _LOOK}], "tool_choice": "required"}
+_ONE = {"tool_choice": "required", "parallel_tool_calls": False}
+_IN_CHAT: dict[str, Any] = {"tools": [{"type": "function", "function": _LOOK}], **_ONE}
 A_TOOL: dict[str, dict[str, Any]] = {
     "openai": _IN_CHAT,
     "openai_compatible": _IN_CHAT,
-    "openai_responses": {"tools": [{"type": "function", **_LOOK}], "tool_choice": "required"},
+    "openai_responses": {"tools": [{"type": "function", **_LOOK}], **_ONE},
     "anthropic": {
         "tools": [{"name": "look", "description": "Look", "input_schema": _LOOK["parameters"]}],
-        "tool_choice": {"type": "any"},
+        "tool_choice": {"type": "any", "disable_parallel_tool_use": True},
     },
 }
-"""`extra` of a call that must use the tool `look`, by the provider's format."""
+"""`extra` of a call that must use the tool `look`, once, by the provider's format."""
 
 
 async def answer(client: tm.AsyncLLMClient, request: LLMRequest, *, streamed: bool) -> LLMResponse:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.servers import aimock, litellm_proxy
+from tests.servers import aimock, litellm_proxy, llama_cpp
 from tests.servers.fixture import OpenAIServer, running_server
 
 FIXTURES: list[dict[str, Any]] = [
@@ -66,4 +66,16 @@ def litellm(
         aimock.running(folders[0], FIXTURES) as behind,
         litellm_proxy.running(folders[1], litellm_proxy.Upstreams(scripted.base_url, behind.url)) as url,
     ):
+        yield url
+
+
+@pytest.fixture(scope="session")
+def llama(
+    visibly: Callable[[], AbstractContextManager[None]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The root URL of llama.cpp's server with a small model."""
+    with visibly():
+        llama_cpp.model()
+        llama_cpp.program()
+    with llama_cpp.running(tmp_path_factory.mktemp("llama")) as url:
         yield url
