@@ -13,6 +13,7 @@ from typing import Any, cast
 import httpx
 import httpx2
 import pytest
+from httpx_aiohttp import HttpxAiohttpClient
 
 import tracemind_otel as tm
 from tests.servers.fixture import REPOSITORY
@@ -109,6 +110,20 @@ async def test_a_server_that_closes_after_each_reply(server: ClosingServer, capt
     assert retries_of(capture) == []
     _, answered = server.report(name)
     assert len(answered) == len(set(answered)) == WORKERS * CALLS_EACH
+
+
+async def test_a_given_client_over_aiohttp_knows_no_kept_connection(server: ClosingServer, capture: Captured) -> None:
+    """It does not say which connections it keeps, so that one that broke is an ordinary fault: the step repeats it."""
+    async with (
+        HttpxAiohttpClient(timeout=None) as given,
+        OpenAILLMClient("sk-test", server.base_url("reads"), http_client=given) as client,
+    ):
+        await whole(client, capture, "given-1")
+        once = await whole(client, capture, "given-2", max_retries=0)
+        await whole(client, capture, "given-3")
+        again = await whole(client, capture, "given-4")
+    assert (once["status"], once["retryable"]) == ("error", True)
+    assert (again["status"], again["retries"]) == ("ok", 1)
 
 
 async def test_a_connection_that_idled_too_long(server: ClosingServer, capture: Captured, transport: Any) -> None:
