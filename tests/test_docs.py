@@ -70,9 +70,9 @@ def test_shell_command_runs(line: str, tmp_path: Path) -> None:
 
 
 def test_blocks_are_found() -> None:
-    """There are blocks to run at all, and none in a language that nothing here runs."""
+    """There are blocks to run at all, and none in a language that nothing here runs, but for drawings."""
     languages = {block.language for block in blocks()}
-    assert languages == {"python", "bash"}
+    assert languages - {"text"} == {"python", "bash"}
 
 
 def test_links_lead_somewhere() -> None:
