@@ -172,16 +172,20 @@ def chat(
     wire = BY_NAME[more["preset"]].wire if "preset" in more else chat_wire()
 
     def whole(use: Use, head: Json) -> Json:
-        choice = {"index": 0, "message": {"content": "ok"}, "finish_reason": "stop"}
+        choice: Json = {"index": 0, "message": {"content": "ok"}, "finish_reason": "stop"}
         return {**head, "choices": [choice], "usage": usage(use)}
 
     def stream(use: Use) -> bytes:
         """The usage comes last; a chunk before it has the input alone, as some servers send it in every chunk."""
         head = {"id": "c", "model": model}
-        delta = {"index": 0, "delta": {"content": "ok"}, "finish_reason": None}
+        delta: Json = {"index": 0, "delta": {"content": "ok"}, "finish_reason": None}
         early = {**usage(Use(plain=1)), "prompt_tokens": 0, "total_tokens": 0}
-        end = {"index": 0, "delta": {}, "finish_reason": "stop"}
-        chunks = ({"choices": [delta], "usage": early}, {"choices": [end]}, {"choices": [], "usage": usage(use)})
+        end: Json = {"index": 0, "delta": {}, "finish_reason": "stop"}
+        chunks: tuple[Json, ...] = (
+            {"choices": [delta], "usage": early},
+            {"choices": [end]},
+            {"choices": [], "usage": usage(use)},
+        )
         return events(*({**head, **each} for each in chunks), mark="data: [DONE]\n\n")
 
     return Bill(provider, model, wire, parts, whole, stream)
@@ -377,7 +381,7 @@ BILLS = {
 
 def whole_reply(bill: Bill, use: Use) -> LLMResponse:
     names = ("responseId", "modelVersion") if bill.wire is gemini.WIRE else ("id", "model")
-    head = dict(zip(names, ("x", bill.model), strict=True))
+    head: Json = dict(zip(names, ("x", bill.model), strict=True))
     return bill.wire.from_payload(bill.whole(use, head), None)
 
 
