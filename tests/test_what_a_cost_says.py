@@ -29,6 +29,20 @@ def usage(prompt: int | None = 1_000, completion: int | None = 100, **counts: An
     return LLMUsage(prompt, completion, None, **counts)
 
 
+# --- What a reply reports ---
+
+
+async def test_usage_of_a_reply_is_usage_like_any_other() -> None:
+    """A client may name only what its reply has: equal to the same figures, complete in a result, and priced alike."""
+    told = LLMUsage.of_reply(1_000, 100, None, cache_read_tokens=400, input_audio_tokens=None, web_searches=0)
+    made = usage(cache_read_tokens=400, web_searches=0)
+    assert (told, hash(told), repr(told)) == (made, hash(made), repr(made))
+    assert (told.as_dict(), told.input_audio_tokens) == (made.as_dict(), None)
+    assert await priced("openai", "gpt-4o-mini", told) == await priced("openai", "gpt-4o-mini", made)
+    with pytest.raises(TypeError, match="no field cached_tokens"):
+        LLMUsage.of_reply(1, 1, 2, cached_tokens=1)
+
+
 # --- Parts and table ---
 
 

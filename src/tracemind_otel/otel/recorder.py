@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from operator import itemgetter
 from typing import Any
 
 from opentelemetry.context import Context
@@ -292,14 +291,17 @@ _USAGE_ATTRIBUTES = {
     "fees_usd": semconv.TRACEMIND_COST_FEES_USD,
     "cost_table": semconv.TRACEMIND_COST_TABLE,
 }
-_USAGE_NAMES = tuple(_USAGE_ATTRIBUTES.values())
-_usage_values = itemgetter(*_USAGE_ATTRIBUTES)
 
 
 def _add_usage(attributes: dict[str, AttributeValue], usage: LLMUsage, *, has_latest_cost_names: bool) -> None:
     """Absent is not zero: what was not reported gets no attribute."""
-    values = zip(_USAGE_NAMES, _usage_values(vars(usage)), strict=True)
-    attributes.update({name: value for name, value in values if value is not None})
+    attributes.update(
+        {
+            _USAGE_ATTRIBUTES[field]: value
+            for field, value in vars(usage).items()
+            if value is not None and field in _USAGE_ATTRIBUTES
+        }
+    )
     if not usage.is_known:  # zero by zero is what a client says that counts nothing
         attributes.pop(semconv.GEN_AI_USAGE_INPUT_TOKENS, None)
         attributes.pop(semconv.GEN_AI_USAGE_OUTPUT_TOKENS, None)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field
 from decimal import Decimal
-from operator import itemgetter
 from typing import Any, Literal, cast
 
 from .sampling import SamplingOptions
@@ -14,11 +13,11 @@ CostSource = Literal["provider", "local", "override"]
 """Where a cost came from: the reply itself, the price table, or the user's own prices."""
 
 
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**53
+def _sound_count(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value < 2**53 else None
 
 
-def _sound_cost(value: object) -> float | None:
+def _sound_amount(value: object) -> float | None:
     if value is None or isinstance(value, bool) or not isinstance(value, (float, int, Decimal)):
         return None
     try:
@@ -193,15 +192,20 @@ class LLMUsage:
     """What `cost_usd` could not price at a rate of its own: names of fields here, or conditions like `speed=fast`."""
 
     @classmethod
-    def of_reply(cls, **reported: Any) -> LLMUsage:
-        """What a reply reports, by the names of the fields; everything else is absent.
+    def of_reply(
+        cls, prompt_tokens: int | None, completion_tokens: int | None, total_tokens: int | None, **parts: Any
+    ) -> LLMUsage:
+        """What a reply reports; a part that is `None`, or not named, is absent.
 
-        The constructor of a frozen dataclass takes five times as long for as many fields.
+        The instance holds what there is. Fields that are absent have their default from the class, so that nothing
+        goes through forty of them for each call.
         """
-        usage = _ABSENT._changed(**reported)
-        if len(vars(usage)) > len(vars(_ABSENT)):
-            unknown = sorted(reported.keys() - vars(_ABSENT).keys())
-            raise TypeError(f"LLMUsage has no field {', '.join(unknown)}")
+        if unknown := parts.keys() - _DEFAULTS.keys():
+            raise TypeError(f"LLMUsage has no field {', '.join(sorted(unknown))}")
+        usage = object.__new__(LLMUsage)
+        held = vars(usage)
+        held.update(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, total_tokens=total_tokens)
+        held.update({name: value for name, value in parts.items() if value is not None})
         return usage
 
     def with_cost(
@@ -245,20 +249,18 @@ class LLMUsage:
 
         Usage comes from clients of third parties too, and a sum that took in one such value is lost.
         """
-        held = vars(self)
-        counts = [value for value in _counts_of(held) if value is not None and not _is_count(value)]
-        amounts = [value for value in _amounts_of(held) if value is not None and _sound_cost(value) is not value]
-        return self._with_sound_figures() if counts or amounts else self
-
-    def _with_sound_figures(self) -> LLMUsage:
-        held = vars(self)
-        changes: dict[str, Any] = {name: held[name] if _is_count(held[name]) else None for name in _COUNTS}
-        changes |= {name: _sound_cost(held[name]) for name in _AMOUNTS}
-        return self._changed(**changes, cost_source=None if changes["cost_usd"] is None else self.cost_source)
+        changes = {
+            name: sound
+            for name, value in vars(self).items()
+            if value is not None and name in _SOUND and (sound := _SOUND[name](value)) is not value
+        }
+        if "cost_usd" in changes and changes["cost_usd"] is None:
+            changes["cost_source"] = None
+        return self._changed(**changes) if changes else self
 
     def as_dict(self) -> dict[str, Any]:
         """Every field, as plain values that JSON can hold."""
-        return {**vars(self), "cost_partial": list(self.cost_partial)}
+        return {**_DEFAULTS, **vars(self), "cost_partial": list(self.cost_partial)}
 
     def _changed(self, **changes: Any) -> LLMUsage:
         # `dataclasses.replace` takes ten times as long for as many fields, and every call is priced.
@@ -278,24 +280,14 @@ class LLMUsage:
         return self.is_known and self.prompt_tokens is not None and self.completion_tokens is not None
 
 
-_ABSENT = LLMUsage(None, None, None)
-_AMOUNTS = (
-    "cost_usd",
-    "audio_seconds",
-    "input_audio_seconds",
-    "output_audio_seconds",
-    "input_cost_usd",
-    "output_cost_usd",
-    "fees_usd",
-)
+_DEFAULTS = vars(LLMUsage())
+_NO_FIGURES = frozenset({"cost_source", "cost_table", "cost_partial", "estimated"})
+_AMOUNTS = frozenset(name for name in _DEFAULTS if name.endswith(("_usd", "_seconds")))
 """The fields that hold numbers which need not be whole."""
-_COUNTS = tuple(
-    f.name
-    for f in fields(LLMUsage)
-    if f.name not in {*_AMOUNTS, "cost_source", "cost_table", "cost_partial", "estimated"}
-)
-"""The fields that hold counts."""
-_counts_of, _amounts_of = itemgetter(*_COUNTS), itemgetter(*_AMOUNTS)
+_SOUND: Mapping[str, Callable[[object], Any]] = {
+    name: _sound_amount if name in _AMOUNTS else _sound_count for name in _DEFAULTS if name not in _NO_FIGURES
+}
+"""What makes a figure sound, for each field that holds one."""
 _NO_COST: Mapping[str, Any] = {
     "cost_usd": None,
     "cost_source": None,

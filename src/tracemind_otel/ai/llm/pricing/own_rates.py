@@ -55,12 +55,13 @@ def own_cost(price: Price, usage: LLMUsage, conditions: Mapping[str, str]) -> Co
 
 def _assumed_overlaps(rates: Rates, usage: LLMUsage) -> tuple[str, ...]:
     """What was both cached and of a modality, where that was not reported: as little as possible is assumed."""
-    counts = vars(usage)
-    if not counts["cache_read_tokens"]:
+    if not usage.cache_read_tokens:
         return ()
     crossed = ((part.field, part.without) for part in rates.input_parts if part.without is not None)
     return tuple(
-        both for whole, both in crossed if both.endswith("_read_tokens") and counts[whole] and counts[both] is None
+        both
+        for whole, both in crossed
+        if both.endswith("_read_tokens") and getattr(usage, whole) and getattr(usage, both) is None
     )
 
 

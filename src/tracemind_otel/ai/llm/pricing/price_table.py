@@ -189,14 +189,14 @@ class Rates:
     def units(self, usage: LLMUsage) -> Units | None:
         """What a call costs, each token at its own rate; `None` where a rate that is needed is missing."""
         counts = vars(usage)
-        prompt, completion = max(counts["prompt_tokens"] or 0, 0), max(counts["completion_tokens"] or 0, 0)
+        prompt, completion = max(usage.prompt_tokens or 0, 0), max(usage.completion_tokens or 0, 0)
         for_input = _side(counts, prompt, prompt, self.input, self.input_parts)
         for_output = _side(counts, completion, prompt, self.output, self.output_parts)
         if for_input is None or for_output is None:
             return None
         fees = 0 if self.request is None else self.request.at(prompt)
         for fee in self.fees:
-            fees += max(counts[fee.field] or 0, 0) * fee.rate.base
+            fees += max(counts.get(fee.field) or 0, 0) * fee.rate.base
         return for_input, for_output, fees * 1000
 
     def lacks_half(self, usage: LLMUsage) -> bool:
@@ -224,9 +224,9 @@ def _side(counts: Mapping[str, Any], left: int, prompt: int, rate: Rate | None, 
     """What input or output costs: its parts first, then what is left of it."""
     total = 0
     for part in parts:
-        count = counts[part.field]
+        count = counts.get(part.field)
         if count and part.without is not None:
-            count -= counts[part.without] or 0
+            count -= counts.get(part.without) or 0
         if count and count > 0:
             count = min(count, left)  # some servers report more of a part than of the whole
             left -= count

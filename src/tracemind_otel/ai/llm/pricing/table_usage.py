@@ -6,10 +6,8 @@ is not reported. Parts are clamped here to what is left of the whole, and the le
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import fields
-from itertools import compress
-from operator import itemgetter
 from typing import Any
 
 from ..types import LLMUsage
@@ -48,41 +46,41 @@ _NEEDS_RATE = (
     *_FEES,
 )
 """What costs something else than its whole. Text, reasoning and tools' tokens cost what input and output cost."""
-_PARTS = (
-    *_NEEDS_RATE,
-    *("cache_write_5m_tokens", "input_tool_tokens"),
-    *("input_text_tokens", "cache_text_read_tokens", "output_text_tokens"),
+_PARTS = frozenset(
+    {
+        *_NEEDS_RATE,
+        *("cache_write_5m_tokens", "input_tool_tokens"),
+        *("input_text_tokens", "cache_text_read_tokens", "output_text_tokens"),
+    }
 )
 """Whatever a price may have a rate for beside input, output and reasoning."""
-_counts_of_parts = itemgetter(*_PARTS)
 
 
-def used_parts(usage: LLMUsage) -> tuple[str, ...]:
+def used_parts(usage: LLMUsage) -> frozenset[str]:
     """The fields of the usage that count something, beside input, output and reasoning."""
-    return tuple(compress(_PARTS, _counts_of_parts(vars(usage))))
+    return frozenset([name for name, count in vars(usage).items() if count and name in _PARTS])
 
 
-def unpriced_parts(used: Iterable[str], priced: frozenset[str]) -> tuple[str, ...]:
+def unpriced_parts(used: Collection[str], priced: frozenset[str]) -> tuple[str, ...]:
     """Those of the used parts that should have a rate in a price with rates for `priced`, and have none."""
     if priced.issuperset(used):
         return ()
-    return tuple(name for name in used if name not in priced and name in _NEEDS_RATE)
+    return tuple(name for name in _NEEDS_RATE if name in used and name not in priced)
 
 
 def has_other_measure(usage: LLMUsage) -> bool:
     """Whether something was counted that is charged by another measure than tokens."""
-    counts = vars(usage)
-    return any(counts[name] for name in (*_OTHER_MEASURES, *_FEES))
+    return not used_parts(usage).isdisjoint((*_OTHER_MEASURES, *_FEES))
 
 
-def is_charged_otherwise(used: Iterable[str], priced: Collection[str]) -> bool:
+def is_charged_otherwise(used: Collection[str], priced: Collection[str]) -> bool:
     """Whether the call is charged by the second, the page, the character or the like: then tokens need no rate."""
     return any(name in priced and name in (*_OTHER_MEASURES, "rerank_searches") for name in used)
 
 
 def table_usage(usage: LLMUsage, priced: Collection[str]) -> tuple[dict[str, int | float], tuple[str, ...]]:
     """The counts that a price with rates for `priced` uses, by `genai-prices`' names, and which had to be assumed."""
-    reported = {name: max(vars(usage)[name] or 0, 0) for name in priced}
+    reported = {name: max(getattr(usage, name) or 0, 0) for name in priced}
     counts = dict(reported)
     prompt = counts["prompt_tokens"] = max(usage.prompt_tokens or 0, 0)
     _fit_caches(counts, prompt, usage)
@@ -135,7 +133,7 @@ def _overlap(counts: dict[str, Any], excess: int, read: int, usage: LLMUsage) ->
         if both not in counts or not counts.get(whole):
             continue
         more = max(0, min(excess, counts[whole] - counts[both], read))
-        if more or (vars(usage)[both] is None and counts.get("cache_read_tokens")):
+        if more or (getattr(usage, both) is None and counts.get("cache_read_tokens")):
             assumed.append(both)
         counts[both] += more
         excess, read = excess - more, read - more

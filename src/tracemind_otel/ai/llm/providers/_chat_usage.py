@@ -85,9 +85,9 @@ def usage_of(
     completion = _output(usage, reasoning, prompt, hides_output=hides_output, counts_apart=counts_apart)
     read = None if read is None else min(read, prompt or 0)
     return LLMUsage.of_reply(
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        total_tokens=_total(usage, prompt, completion),
+        prompt,
+        completion,
+        _total(usage, prompt, completion),
         cache_read_tokens=read,
         cache_write_tokens=part_of(written, max((prompt or 0) - (read or 0), 0)),
         cache_write_5m_tokens=part_of(lifetimes.get("ephemeral_5m_input_tokens"), written or 0),
