@@ -1,12 +1,13 @@
 """What reading a stream costs, in CPU time of this process for one chunk.
 
-Three ways to read the same stream of Chat Completions (200 chunks in one write, usage in the last) alternate in
+Four ways to read the same stream of Chat Completions (200 chunks in one write, usage in the last) alternate in
 short slices:
 
 - httpx:   by hand over httpx's own transport: `aiter_bytes`, split at newlines, `json.loads`; no telemetry
 - aiohttp: the same by hand over the aiohttp transport
-- ours:    `stream_llm_call` over the aiohttp transport: typed events, tokens, cost, a span and metrics, on what
-           `configure()` makes
+- ours:    `stream_llm_call` over the transport that a client has by itself: typed events, tokens, cost, a span and
+           metrics, on what `configure()` makes
+- ours_quiet: the same with a recorder that does nothing
 
 `ratio_to_httpx` is ours / httpx and `ratio_to_aiohttp` is ours / aiohttp, medians of neighbouring slices.
 """
@@ -159,7 +160,7 @@ def by_step(client: OpenAILLMClient, recorder: Recorder) -> Call:
 async def measure(base_url: str, rounds: int, calls: int) -> dict[str, list[float]]:
     """CPU microseconds a chunk, slice by slice."""
     async with HttpxAiohttpClient(timeout=None) as over_aiohttp, httpx.AsyncClient(timeout=None) as over_httpx:
-        client = OpenAILLMClient("benchmark", base_url, timeout_s=None, http_client=over_aiohttp)
+        client = OpenAILLMClient("benchmark", base_url, timeout_s=None)
         cases: dict[str, Call] = {
             "httpx": by_hand(over_httpx, base_url),
             "aiohttp": by_hand(over_aiohttp, base_url),
