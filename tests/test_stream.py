@@ -18,6 +18,7 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
 
+import tracemind_otel as tm
 from tests.programs import run
 from tests.servers.fixture import OpenAIServer
 from tests.servers.fixture import openai_server as openai_server
@@ -288,23 +289,25 @@ async def test_break_inside_async_with(capture: Captured) -> None:
 
 
 async def test_break_without_a_close(capture: Captured) -> None:
-    """A stream that is dropped ends its span at once; the loop closes the connection."""
+    """A stream that is dropped is warned of; the loop ends its span and closes the connection."""
     client = Scripted((text("one"), text("two"), finish()))
 
     async def consume() -> None:
         async for _ in stream_of(capture, client):
             break
 
-    await consume()
-    gc.collect()
-    assert_closed_early(only_span(capture))
+    with pytest.warns(ResourceWarning, match="fake/toy-1 was dropped before its end"):
+        await consume()
+        gc.collect()
+    assert capture.spans == []
     for _ in range(3):
         await asyncio.sleep(0)
+    assert_closed_early(only_span(capture))
     assert client.closed == 1
 
 
 def test_a_stream_that_outlives_its_loop(capture: Captured) -> None:
-    """A stream held until its loop is gone still ends its span when it is dropped."""
+    """A stream held until its loop is gone is warned of when it is dropped, and the next call ends its span."""
     held: list[LLMStream] = []
 
     async def consume() -> None:
@@ -313,9 +316,11 @@ def test_a_stream_that_outlives_its_loop(capture: Captured) -> None:
 
     asyncio.run(consume())
     assert capture.spans == []
-    held.clear()
-    gc.collect()
-    assert_closed_early(only_span(capture))
+    with pytest.warns(ResourceWarning, match="dropped before its end"):
+        held.clear()
+        gc.collect()
+    tm.step(name="the next call")(lambda: None)()
+    assert_closed_early(capture.span(CALL))
 
 
 async def test_aclose_in_the_middle_and_again(capture: Captured) -> None:
@@ -961,8 +966,9 @@ async def test_a_reader_that_stops_closes_the_connection(capture: Captured, how:
             await asyncio.wait([reader])
             assert reader.cancelled()
         else:
-            del stream
-            gc.collect()
+            with pytest.warns(ResourceWarning):
+                del stream
+                gc.collect()
         async with asyncio.timeout(5):
             await gone.wait()
     span = capture.span("chat gpt-4o-mini")

@@ -11,25 +11,52 @@ from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from .dropped import is_collecting
+
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
 
-def restore(token: contextvars.Token[Any]) -> bool:
-    """Put a variable back to what it was, if this is the context that it was set in.
+class Setting:
+    """A context variable that was set here, to be put back."""
 
-    A coroutine or a `with` block may be closed from another task, or by the garbage collector, in whose context the
-    variable was never set: there is nothing to put back then.
+    __slots__ = ("_token", "_value")
 
-    Returns:
-        Whether it was this context, and the first time.
-    """
-    try:
-        token.var.reset(token)
-    except (ValueError, RuntimeError):
-        return False
-    return True
+    def __init__(self, token: contextvars.Token[Any], value: object) -> None:
+        self._token = token
+        self._value = value
+
+    def undo(self) -> None:
+        """Put the variable back to what it was, as far as it is still this setting's."""
+        if not (is_collecting() or self.undo_here()):
+            self._undo_in_copy()
+
+    def undo_here(self) -> bool:
+        """Put it back if this is the context that it was set in.
+
+        Returns:
+            Whether it was this context, and the first time.
+        """
+        try:
+            self._token.var.reset(self._token)
+        except (ValueError, RuntimeError):
+            return False
+        return True
+
+    def _undo_in_copy(self) -> None:
+        """Put it back in a context that was copied from that one, as `asgiref` does there and back, and tasks do."""
+        var, before = self._token.var, self._token.old_value
+        if var.get(None) is not self._value:
+            return
+        if before is contextvars.Token.MISSING:
+            before = contextvars.Context().run(var.get)  # its default
+        var.set(before)
+
+
+def set_here(var: contextvars.ContextVar[T], value: T) -> Setting:
+    """Set a variable until the setting is undone."""
+    return Setting(var.set(value), value)
 
 
 class Block(abc.ABC, Generic[T]):
@@ -68,20 +95,20 @@ class Entries:
     __slots__ = ("_entries",)
 
     def __init__(self) -> None:
-        self._entries: list[tuple[contextvars.Token[Any], ...]] = []
+        self._entries: list[tuple[Setting, ...]] = []
 
-    def add(self, *tokens: contextvars.Token[Any]) -> None:
+    def add(self, *settings: Setting) -> None:
         """A block was entered, and these variables were set."""
-        self._entries.append(tokens)
+        self._entries.append(settings)
 
     def leave(self) -> None:
-        """Put back what the block that is left here has set: the last one whose context this is."""
-        for entry in reversed(self._entries):
-            if restore(entry[0]):
-                for token in entry[1:]:
-                    restore(token)
-                self._entries.remove(entry)
-                return
+        """Put back what the block that is left here has set: the last one whose context this is, else the last."""
+        if not self._entries or is_collecting():
+            return
+        entry = next((entry for entry in reversed(self._entries) if entry[0].undo_here()), self._entries[-1])
+        for setting in entry:
+            setting.undo()
+        self._entries.remove(entry)
 
 
 class OwnContext:

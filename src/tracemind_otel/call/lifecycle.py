@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
+from functools import partial
 from typing import Any, TypeVar
 
+from .._base.dropped import end_outside_collector
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.types import LLMRequest, LLMResponse, LLMUsage
 from ..errors import ConfigError, LLMClientError, LLMError
@@ -91,7 +94,8 @@ class Call:
         """End as cancelled; a reply that had come is to be paid."""
         usage = None if response is None else self.account.priced_now(response)
         result = cancelled_result(self.target.cfg, response, usage, self.attempts.retries)
-        self._end("error", result, response=response, usage=usage, cancelled=True)
+        fields = {"response": response, "usage": usage, "cancelled": True, "ended_ns": time.time_ns()}
+        end_outside_collector(self.target.name, partial(self._end, "error", result, **fields))
         return result
 
     def as_llm_error(self, error: Exception) -> LLMError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections import deque
@@ -12,6 +13,7 @@ from enum import Enum, auto
 from types import TracebackType
 from typing import Any, Self, TypeGuard, cast
 
+from .._base.dropped import hand_over
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.pricing import warm_up
 from ..ai.llm.tokens import CharacterTokenizer, Tokenizer
@@ -100,6 +102,7 @@ class LLMStream:
         self._request = cfg.request()
         self._tokenizer = tokenizer
         self._call: Call | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._batches: AsyncGenerator[Sequence[StreamEvent]] | None = None
         self._ready: deque[StreamEvent] = deque()
         self._state = _State.OPEN
@@ -143,9 +146,12 @@ class LLMStream:
             await self._close_batches()
 
     def __del__(self) -> None:
-        # Dropped without a close: the event loop closes the generator, and with it the connection.
-        if getattr(self, "_call", None) is not None:
-            self._stop_early()
+        call: Call | None = getattr(self, "_call", None)
+        if call is None or call.has_ended:
+            return
+        self._batches = None  # the event loop closes it, and with it the connection
+        end = functools.partial(self._stop_early, time.time_ns())
+        hand_over(f"the stream of {call.target.name}", end, self._loop)
 
     async def _fill(self) -> None:
         """Wait for what comes next; one task at a time."""
@@ -192,6 +198,7 @@ class LLMStream:
 
     async def _begin(self) -> Call:
         client = self._client if self._client is not None else await client_for(self._cfg.provider)
+        self._loop = asyncio.get_running_loop()
         self._call = Call(self._ids, self._cfg, self._request, client, self._recorder, is_stream=True)
         return self._call
 
@@ -276,14 +283,15 @@ class LLMStream:
         if not call.has_ended:
             self.result = call.interrupted(self._reply or self._partial(call))
 
-    def _stop_early(self) -> None:
+    def _stop_early(self, ended_ns: int | None = None) -> None:
         """Closed or dropped before the end: no error, since the reader wanted no more."""
         call, self._state = self._call, _State.CLOSED
         if call is None or call.has_ended:
             return
         partial = self._partial(call) or LLMResponse("", LLMUsage())
         also = {"closed_early": True}
-        self.result = call.succeeded(partial, call.account.priced_now(partial), also=also, closed_early=True)
+        usage = call.account.priced_now(partial)
+        self.result = call.succeeded(partial, usage, also=also, closed_early=True, ended_ns=ended_ns)
 
     def _partial(self, call: Call) -> LLMResponse | None:
         """The reply as far as it came, its missing counts estimated; `None` where nothing came."""

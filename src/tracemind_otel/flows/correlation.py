@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from .._base.context import Setting, set_here
 from .._base.fork import in_forked_child
 from .._base.once import Once, report_fault
 from ..errors import ConfigError
@@ -72,9 +73,9 @@ def current_ids() -> Ids:
     return _current.get()
 
 
-def enter_ids(ids: Ids) -> contextvars.Token[Ids]:
-    """Set these inside the ones that hold here, until the token is used."""
-    return _current.set(ids.below(_current.get()))
+def enter_ids(ids: Ids) -> Setting:
+    """Set these inside the ones that hold here, until the setting is undone."""
+    return set_here(_current, ids.below(_current.get()))
 
 
 in_forked_child(lambda: _current.set(NO_IDS))

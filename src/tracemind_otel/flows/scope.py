@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextvars import Token
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._base.context import restore
+from .._base.context import Setting
 from .budget import Budget, current_budget, enter_budget
 from .budget.limits import BudgetLimits, BudgetThreshold
 from .correlation import NO_IDS, NO_SOURCES, Ids, IdSources, enter_ids
@@ -43,15 +42,19 @@ class NoRun:
 
     __slots__ = ()
 
+    @property
+    def name(self) -> str:
+        return "a decorated function"
+
     def enter(self) -> None: ...
 
     def leave(self) -> None: ...
 
     def item(self, value: object) -> None: ...
 
-    def end(self, exc: BaseException | None, result: object = None) -> None: ...
+    def end(self, exc: BaseException | None, result: object = None, *, ended_ns: int | None = None) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self, ended_ns: int | None = None) -> None: ...
 
 
 NO_RUN = NoRun()
@@ -60,24 +63,24 @@ NO_RUN = NoRun()
 class FlowContext(NoRun):
     """A run of which nothing but the sums is kept."""
 
-    __slots__ = ("_token", "scope")
+    __slots__ = ("_setting", "scope")
 
     def __init__(self, name: str, plan: FlowPlan) -> None:
         self.scope = FlowScope(name, plan.attributes, current_flow())
-        self._token: Token[Any] | None = None
+        self._setting: Setting | None = None
 
     def enter(self) -> None:
-        self._token = enter_flow(self.scope)
+        self._setting = enter_flow(self.scope)
 
     def leave(self) -> None:
-        if self._token is not None:
-            restore(self._token)
+        if self._setting is not None:
+            self._setting.undo()
 
 
 class _RichFlowContext(FlowContext):
     """A run with ids and a budget."""
 
-    __slots__ = ("_budget", "_ids", "_tokens")
+    __slots__ = ("_budget", "_ids", "_settings")
 
     def __init__(
         self, name: str, plan: FlowPlan, ids: Ids, on_threshold: Callable[[BudgetThreshold], None] | None
@@ -87,17 +90,17 @@ class _RichFlowContext(FlowContext):
         self._budget: Budget | None = None
         if plan.limits is not None:
             self._budget = Budget(plan.limits, name=name, parent=current_budget(), on_threshold=on_threshold)
-        self._tokens: list[Token[Any]] = []
+        self._settings: list[Setting] = []
 
     def enter(self) -> None:
         super().enter()
-        self._tokens = []
+        self._settings = []
         if self._ids is not NO_IDS:
-            self._tokens.append(enter_ids(self._ids))
+            self._settings.append(enter_ids(self._ids))
         if self._budget is not None:
-            self._tokens.append(enter_budget(self._budget))
+            self._settings.append(enter_budget(self._budget))
 
     def leave(self) -> None:
-        for token in self._tokens:
-            restore(token)
+        for setting in self._settings:
+            setting.undo()
         super().leave()

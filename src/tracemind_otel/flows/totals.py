@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from .._base.context import Setting, set_here
 from .._base.fork import in_forked_child
 from ..ai.llm.types import LLMUsage
 
@@ -125,9 +126,9 @@ def current_flow() -> FlowScope | None:
     return _current.get()
 
 
-def enter_flow(scope: FlowScope) -> contextvars.Token[FlowScope | None]:
-    """Make a flow the current one, until the token is used."""
-    return _current.set(scope)
+def enter_flow(scope: FlowScope) -> Setting:
+    """Make a flow the current one, until the setting is undone."""
+    return set_here(_current, scope)
 
 
 def _forget() -> None:

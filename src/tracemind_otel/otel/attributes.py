@@ -16,7 +16,7 @@ from .._base.context import Block, Entries
 from .._base.fork import in_forked_child
 from ..flows.correlation import Ids, current_ids, enter_ids, hide_ids_with, refuse_wrong_kinds, usable_ids
 from . import semconv
-from .attached import Attached
+from .attached import Attached, attach
 
 IdAttributes = Mapping[str, str | tuple[str, ...]]
 
@@ -156,14 +156,14 @@ class using_attributes(Block[None]):  # noqa: N801  a function to whoever uses i
         self._entries = Entries()
 
     def _enter(self) -> None:
-        token = enter_ids(self._ids)
+        setting = enter_ids(self._ids)
         context = otel_context.get_current()
         put = with_baggage if self._is_baggage else with_same_baggage
         changed = put(current_ids(), context)
         if changed is context:
-            self._entries.add(token)
+            self._entries.add(setting)
         else:
-            self._entries.add(token, otel_context.attach(changed))
+            self._entries.add(setting, attach(changed))
 
     def _leave(self, exc: BaseException | None) -> None:
         self._entries.leave()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextvars import Token
 from functools import partial
 
 from opentelemetry.trace import Span, get_current_span
 
-from .._base.context import Block, restore
+from .._base.context import Block, Setting
 from ..errors import ConfigError
 from ..flows.budget import Budget, current_budget, enter_budget
 from ..flows.budget.limits import BudgetLimits, BudgetSpent, BudgetThreshold, OnUnknownPrice
@@ -74,7 +73,7 @@ class budget(Block["budget"]):  # noqa: N801  a function to whoever uses it
         0
     """
 
-    __slots__ = ("_budget", "_limits", "_name", "_token")
+    __slots__ = ("_budget", "_limits", "_name", "_setting")
 
     def __init__(
         self,
@@ -96,7 +95,7 @@ class budget(Block["budget"]):  # noqa: N801  a function to whoever uses it
         self._limits = limits
         self._name = name
         self._budget: Budget | None = None
-        self._token: Token[Budget | None] | None = None
+        self._setting: Setting | None = None
 
     @property
     def spent(self) -> BudgetSpent:
@@ -110,14 +109,14 @@ class budget(Block["budget"]):  # noqa: N801  a function to whoever uses it
         return self._budget.spent
 
     def _enter(self) -> budget:
-        if self._token is not None:
+        if self._setting is not None:
             raise RuntimeError("this budget(...) is in use; make one for each block")
         on_threshold = partial(add_budget_event, get_current_span())
         self._budget = Budget(self._limits, name=self._name, parent=current_budget(), on_threshold=on_threshold)
-        self._token = enter_budget(self._budget)
+        self._setting = enter_budget(self._budget)
         return self
 
     def _leave(self, exc: BaseException | None) -> None:
-        token, self._token = self._token, None
-        if token is not None:
-            restore(token)
+        setting, self._setting = self._setting, None
+        if setting is not None:
+            setting.undo()

@@ -9,6 +9,7 @@ from typing import Any
 from opentelemetry import metrics, trace
 from opentelemetry.environment_variables import OTEL_PYTHON_METER_PROVIDER, OTEL_PYTHON_TRACER_PROVIDER
 
+from .._base.dropped import end_dropped_at_exit
 from .._version import __version__
 from .instruments import SCOPE_NAME, Instruments, MeterInstruments
 from .semconv import SCHEMA_URL
@@ -66,6 +67,7 @@ def use_providers(providers: Providers) -> None:
 
 def tracer(provider: trace.TracerProvider | None = None) -> trace.Tracer:
     """Our tracer from a provider, else from the configured or global one."""
+    end_dropped_at_exit()
     return trace.get_tracer(
         SCOPE_NAME, __version__, tracer_provider=provider or _configured.tracer_provider, schema_url=SCHEMA_URL
     )

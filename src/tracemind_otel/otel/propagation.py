@@ -24,6 +24,7 @@ from .._base.fork import in_forked_child
 from ..errors import ConfigError
 from ..flows.correlation import Ids, current_ids, enter_ids, usable_ids
 from . import semconv
+from .attached import attach
 from .attributes import FIELDS, ids_go_along, with_baggage, without_baggage
 from .instruments import is_ours
 
@@ -91,12 +92,12 @@ class continue_trace(Block[None]):  # noqa: N801  a function to whoever uses it
     def _enter(self) -> None:
         context = _with_parent(self._headers, otel_context.get_current())
         handed_over = _BAGGAGE.extract(self._headers, Context(), _ANY_CASE)
-        token = enter_ids(_ids_in(handed_over))
+        setting = enter_ids(_ids_in(handed_over))
         for name, value in otel_baggage.get_all(without_baggage(handed_over)).items():
             context = otel_baggage.set_baggage(name, value, context)
         if self._is_baggage or ids_go_along(context):
             context = with_baggage(current_ids(), context)
-        self._entries.add(otel_context.attach(context), token)
+        self._entries.add(attach(context), setting)
 
     def _leave(self, exc: BaseException | None) -> None:
         self._entries.leave()

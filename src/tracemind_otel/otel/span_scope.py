@@ -8,21 +8,21 @@ import logging
 import time
 import traceback
 from collections.abc import Mapping
-from contextvars import Token
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 
-from .._base.context import restore
+from .._base.context import Setting
+from .._base.dropped import end_dropped
 from .._base.once import report_fault
 from ..flows.correlation import NO_IDS, Ids, current_ids
 from ..flows.scope import NO_RUN, FlowPlan, flow_context
 from ..flows.totals import NO_ATTRIBUTES, AttributeValue, FlowScope, FlowTotals, current_flow
 from . import semconv
+from .attached import attach
 from .attributes import id_attributes, with_same_baggage
 from .budget_scope import add_budget_event
 from .capture import arguments_json, as_json
@@ -131,6 +131,7 @@ class Plan:
 def start_run(plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
     """Start a run that is a span; where nothing is recorded, or recording fails, it is nothing."""
     if not nothing_is_recorded():
+        end_dropped()
         try:
             return SpanRun(plan, args, kwargs)
         except Exception:
@@ -142,6 +143,7 @@ def start_flow(plan: Plan, flow: FlowPlan, args: tuple[Any, ...], kwargs: dict[s
     """Start a run that is a flow; without a span it has yet its sums, its ids and its budget."""
     ids = flow.ids_of(plan.name, args, kwargs)
     if not nothing_is_recorded():
+        end_dropped()
         try:
             return FlowRun(plan, flow, ids, args, kwargs)
         except Exception:
@@ -152,14 +154,14 @@ def start_flow(plan: Plan, flow: FlowPlan, args: tuple[Any, ...], kwargs: dict[s
 class SpanRun:
     """A run that is a span."""
 
-    __slots__ = ("_around", "_context", "_items", "_plan", "_span", "_started_s", "_token", "_tools")
+    __slots__ = ("_around", "_context", "_items", "_plan", "_setting", "_span", "_started_s", "_tools")
 
     def __init__(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], ids: Ids = NO_IDS) -> None:
         self._plan = plan
         self._tools = tools = _tools()
         self._around = current_flow()
         self._context: Context | None = None
-        self._token: Token[Context] | None = None
+        self._setting: Setting | None = None
         self._items: list[object] | None = None
         self._started_s = time.perf_counter()
         all_ids = current_ids() if ids is NO_IDS else ids.below(current_ids())
@@ -184,31 +186,44 @@ class SpanRun:
     def enter(self) -> None:
         """Make the span current."""
         if self._context is not None:
-            self._token = otel_context.attach(self._context)
+            self._setting = attach(self._context)
 
     def leave(self) -> None:
         """Make the span current that was."""
-        if self._token is not None:
-            restore(self._token)
+        if self._setting is not None:
+            self._setting.undo()
 
     def item(self, value: object) -> None:
         """Keep what a generator yields, where results are captured."""
         if self._items is not None and len(self._items) < _KEPT_ITEMS:
             self._items.append(value)
 
-    def close(self) -> None:
-        """End the span of a generator that was not read to its end."""
-        self.end(None, closed_early=True)
+    @property
+    def name(self) -> str:
+        """The name of the span."""
+        return self._plan.span_name
 
-    def end(self, exc: BaseException | None, result: object = None, *, closed_early: bool = False) -> None:
+    def close(self, ended_ns: int | None = None) -> None:
+        """End the span of a generator that was not read to its end."""
+        self.end(None, closed_early=True, ended_ns=ended_ns)
+
+    def end(
+        self,
+        exc: BaseException | None,
+        result: object = None,
+        *,
+        closed_early: bool = False,
+        ended_ns: int | None = None,
+    ) -> None:
         """End the span; what is no error of the user's code leaves its status alone."""
-        duration_s = time.perf_counter() - self._started_s
+        ago_s = 0.0 if ended_ns is None else (time.time_ns() - ended_ns) / 1e9
+        duration_s = max(time.perf_counter() - self._started_s - ago_s, 0.0)
         try:
             self._describe(self._span, exc, result, closed_early=closed_early)
         except Exception:
             report_fault(log, self._plan.kind.decorator, "end")
         finally:
-            _end_span(self._span)
+            _end_span(self._span, ended_ns)
         metric = self._plan.kind.metric
         if metric is not None:
             self._measure(self._tools.durations[metric], duration_s, exc)
@@ -302,9 +317,9 @@ def _start_span(tracer: Tracer, plan: Plan, ids: Ids) -> Span:
     return tracer.start_span(plan.span_name, kind=SpanKind.INTERNAL, attributes=attributes)
 
 
-def _end_span(span: Span) -> None:
+def _end_span(span: Span, ended_ns: int | None) -> None:
     try:
-        span.end()
+        span.end(ended_ns)
     except Exception:
         report_fault(log, type(span).__name__, "end")
 

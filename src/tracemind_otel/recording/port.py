@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
+from .._base.dropped import end_dropped
 from .._base.once import report_fault
 from ..ai.llm.sampling import SamplingOptions
 from ..ai.llm.types import LLMResponse, LLMUsage
@@ -189,6 +190,7 @@ class _ForwardingHandle(EndsOnce):
 
 def begin_safely(recorder: Recorder, start: StepStart) -> StepHandle:
     """Begin a step on a recorder that may raise: its faults are logged and never reach the call."""
+    end_dropped()
     try:
         return _SafeHandle(recorder.begin_step(start), type(recorder).__name__)
     except Exception:

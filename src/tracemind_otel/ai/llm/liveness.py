@@ -11,6 +11,8 @@ import contextvars
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
+from ..._base.context import Setting, set_here
+
 Beat = Callable[[], None]
 """Says that bytes came."""
 
@@ -55,7 +57,7 @@ class Patience:
         """
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         cancelling = task.cancelling()
-        token = self._begin(task)
+        setting = self._begin(task)
         try:
             return await work()
         except asyncio.CancelledError as error:
@@ -64,15 +66,15 @@ class Patience:
             raise expired from error
         finally:
             self._end(task, cancelling)
-            _listener.reset(token)
+            setting.undo()
 
-    def _begin(self, task: asyncio.Task[Any]) -> contextvars.Token[Patience | None]:
+    def _begin(self, task: asyncio.Task[Any]) -> Setting:
         self._outer = _listener.get()
         self._waiting, self._expired = task, None
         self._last_beat = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_at(self._due, self._look)
-        return _listener.set(self)
+        return set_here(_listener, self)
 
     def _end(self, task: asyncio.Task[Any], cancelling: int) -> TimeoutError | None:
         """End the wait; the error is for a cancellation that was this patience's own and nobody else's."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextvars
 from typing import Protocol
 
+from ..._base.context import Setting, set_here
+
 
 class ResendLedger(Protocol):
     """What keeps account of requests that were sent twice."""
@@ -49,16 +51,16 @@ def current_ledger() -> ResendLedger:
 class telling:  # noqa: N801
     """Tells this ledger of what is sent twice within the block; `None` tells nobody new."""
 
-    __slots__ = ("_ledger", "_token")
+    __slots__ = ("_ledger", "_setting")
 
     def __init__(self, ledger: ResendLedger | None) -> None:
         self._ledger = ledger
-        self._token: contextvars.Token[ResendLedger | None] | None = None
+        self._setting: Setting | None = None
 
     def __enter__(self) -> None:
         if self._ledger is not None:
-            self._token = _ledger.set(self._ledger)
+            self._setting = set_here(_ledger, self._ledger)
 
     def __exit__(self, *_: object) -> None:
-        if self._token is not None:
-            _ledger.reset(self._token)
+        if self._setting is not None:
+            self._setting.undo()

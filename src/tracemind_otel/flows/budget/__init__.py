@@ -20,6 +20,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from ..._base.context import Setting, set_here
 from ..._base.fork import in_forked_child
 from ..._base.once import Once, report_fault
 from ...ai.llm.types import LLMUsage
@@ -427,9 +428,9 @@ def current_budget() -> Budget | None:
     return _current.get()
 
 
-def enter_budget(budget: Budget) -> contextvars.Token[Budget | None]:
-    """Make a budget the current one, until the token is used."""
-    return _current.set(budget)
+def enter_budget(budget: Budget) -> Setting:
+    """Make a budget the current one, until the setting is undone."""
+    return set_here(_current, budget)
 
 
 in_forked_child(lambda: _current.set(None))

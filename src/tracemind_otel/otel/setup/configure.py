@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from opentelemetry import metrics, trace
 
+from ..._base.dropped import end_dropped
 from ..._base.fork import in_forked_child
 from ...ai.llm.pricing import PriceSource, load_prices, set_prices
 from ...errors import ConfigError
@@ -211,6 +212,7 @@ in_forked_child(_begin_anew)
 
 def _run_all(calls: Sequence[OneShot], timeout_s: float) -> bool:
     """Whether all of them finish in that time, side by side."""
+    end_dropped()
     deadline = time.monotonic() + timeout_s
     for call in calls:
         call.tell()

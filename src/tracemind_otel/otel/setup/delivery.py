@@ -15,6 +15,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from ..._base.dropped import end_dropped
+
 _SELDOM_S = 60.0
 
 
@@ -114,6 +116,7 @@ class WatchedExporter:
 
     def export(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """Export and write down whether it arrived."""
+        end_dropped()
         delivered = False
         try:
             if self._is_inherited:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from collections.abc import Callable
 from contextvars import Context, copy_context
+from functools import partial
 from types import CodeType
 from typing import Any, Protocol, Self, cast
+
+from ..._base.dropped import end_outside_collector, hand_over
 
 
 class Run(Protocol):
     """One run of a decorated function. None of its methods raises."""
+
+    @property
+    def name(self) -> str:
+        """What runs, for a warning."""
+        ...
 
     def enter(self) -> None:
         """Make it current in the context of here and now."""
@@ -25,11 +34,17 @@ class Run(Protocol):
         """A generator's body yielded a value."""
         ...
 
-    def end(self, exc: BaseException | None, result: object = None) -> None:
-        """The body is over, with what it raised or returned."""
+    def end(self, exc: BaseException | None, result: object = None, *, ended_ns: int | None = None) -> None:
+        """The body is over, with what it raised or returned.
+
+        Args:
+            exc: what it raised.
+            result: what it returned.
+            ended_ns: when, in nanoseconds since the epoch; now by default.
+        """
         ...
 
-    def close(self) -> None:
+    def close(self, ended_ns: int | None = None) -> None:
         """The body is over because its consumer wanted no more; told instead of `end`."""
         ...
 
@@ -39,13 +54,12 @@ Start = Callable[[tuple[Any, ...], dict[str, Any]], Run]
 
 
 class Body:
-    """The run of a body that goes on after its call returned, and may never run at all."""
+    """The run of a body that goes on after its call returned."""
 
-    __slots__ = ("_run", "_unbegun", "context")
+    __slots__ = ("_run", "context")
 
-    def __init__(self, run: Run, context: Context, *, unbegun: object = None) -> None:
+    def __init__(self, run: Run, context: Context) -> None:
         self._run: Run | None = run
-        self._unbegun = unbegun
         self.context = context
 
     @classmethod
@@ -55,49 +69,39 @@ class Body:
         context.run(run.enter)
         return cls(run, context)
 
-    def enter(self) -> None:
-        self._unbegun = None
-        if self._run is not None:
-            self._run.enter()
-
     def leave(self) -> None:
+        """Put the context back."""
         if self._run is not None:
             self._run.leave()
 
     def item(self, value: object) -> None:
+        """It yielded a value."""
         if self._run is not None:
             self._run.item(value)
 
-    def end(self, exc: BaseException | None, result: object = None) -> None:
-        run, self._run = self._run, None
-        if run is not None:
-            run.end(exc, result)
-
-    def close(self) -> None:
-        run, self._run = self._run, None
-        if run is not None:
-            run.close()
-
     def finish(self, result: object, *, is_closing: bool) -> None:
         """It returned, of its own accord or because it was closed."""
-        if is_closing:
-            self.close()
-        else:
-            self.end(None, result)
+        self.end(GeneratorExit() if is_closing else None, result)
+
+    def end(self, exc: BaseException | None, result: object = None) -> None:
+        """It is over, with what it raised or returned; a second end is none."""
+        run, self._run = self._run, None
+        if run is not None:
+            end_run(run, exc, result)
 
     def __del__(self) -> None:
-        # Dropped before it began, or in the middle where no event loop was left to close it.
-        if inspect.iscoroutine(self._unbegun):
-            self._unbegun.close()  # the coroutine around it was given up, which says so itself if it should
-        self.close()
+        # Dropped in the middle, where no event loop was left to close it.
+        run, self._run = self._run, None
+        if run is not None:
+            hand_over(run.name, partial(run.close, time.time_ns()))
 
 
-def end_run(run: Run, exc: BaseException | None) -> None:
+def end_run(run: Run, exc: BaseException | None, result: object = None) -> None:
     """End a run that an exception may have left; what leaves a generator that is closed closes the run."""
     if isinstance(exc, GeneratorExit):
-        run.close()
+        end_outside_collector(run.name, partial(run.close, time.time_ns()))
     else:
-        run.end(exc)
+        run.end(exc, result)
 
 
 def leave_block(run: Run, exc: BaseException | None) -> None:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
-from .body import Start, code_of, is_iterable_coroutine
+from ..._base.dropped import end_outside_collector
+from .body import Run, Start, code_of, is_iterable_coroutine
 from .generators import wrap_async_generator_function, wrap_generator_function
 from .managers import ASYNC_MANAGER_CODES, MANAGER_CODES, wrap_async_manager_function, wrap_manager_function
-from .returned import returned
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,10 +58,11 @@ def _wrap_function(function: Callable[..., Any], start: Start) -> Callable[..., 
         try:
             result = function(*args, **kwargs)
         except BaseException as exc:
-            run.leave()
-            run.end(exc)
+            _break_off(run, exc)
             raise
-        return returned(run, result)
+        run.leave()
+        run.end(None, result)
+        return result
 
     return run_function
 
@@ -72,9 +74,19 @@ def _wrap_coroutine_function(function: Callable[..., Awaitable[Any]], start: Sta
         try:
             result = await function(*args, **kwargs)
         except BaseException as exc:
-            run.leave()
-            run.end(exc)
+            _break_off(run, exc)
             raise
-        return returned(run, result)
+        run.leave()
+        run.end(None, result)
+        return result
 
     return run_coroutine_function
+
+
+def _break_off(run: Run, exc: BaseException) -> None:
+    """End a run that an exception has left: `GeneratorExit` leaves a coroutine whose awaiter was closed or dropped."""
+    run.leave()
+    if isinstance(exc, GeneratorExit):
+        end_outside_collector(run.name, functools.partial(run.end, GeneratorExit(), ended_ns=time.time_ns()))
+    else:
+        run.end(exc)

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextvars import Context
 from typing import Any, ParamSpec, Self
 
-from .body import Body, Start, end_run
+from .body import Body, Start
 
 P = ParamSpec("P")
 
@@ -54,7 +54,7 @@ def generator_of(begin: Callable[P, tuple[Generator[Any, Any, Any], Body]]) -> C
             body.finish(stop.value, is_closing=is_closing)
             return stop.value
         except BaseException as exc:
-            end_run(body, exc)
+            body.end(exc)
             raise
 
     return run_generator
@@ -95,7 +95,7 @@ def async_generator_of(begin: Callable[P, tuple[AsyncGenerator[Any, Any], Body]]
                     step, is_closing = generator.asend(sent), False
                 del value
         except BaseException as exc:
-            end_run(body, exc)
+            body.end(exc)
             raise
         body.finish(None, is_closing=is_closing)
 

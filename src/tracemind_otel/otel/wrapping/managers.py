@@ -8,7 +8,7 @@ from contextvars import Context
 from types import TracebackType
 from typing import Any, Self
 
-from .body import Body, Run, Start, code_of, leave_block
+from .body import Body, Run, Start, code_of
 
 
 class _Block:
@@ -32,7 +32,8 @@ class _Block:
     def leave(self, exc: BaseException | None) -> None:
         body, self._body = self._body, None
         if body is not None:
-            leave_block(body, exc)
+            body.leave()
+            body.end(exc)
 
 
 class _Made:
