@@ -92,6 +92,10 @@ class _OnceAMinute(logging.Filter):
 _once_a_minute = _OnceAMinute()
 
 
+_parents: list[Any] = []
+"""Exporters of the process that this one was forked from: kept, so that nothing closes what is the parent's."""
+
+
 class WatchedExporter:
     """An exporter of spans or of metrics whose results are written down. Everything else is the exporter's own."""
 
@@ -120,6 +124,7 @@ class WatchedExporter:
         delivered = False
         try:
             if self._is_inherited:
+                _parents.append(self._exporter)
                 self._exporter, self._is_inherited = self._make(), False
             result = self._exporter.export(self._complete(batch), *args, **kwargs)
             delivered = result.name == "SUCCESS"
