@@ -34,6 +34,10 @@ demo: .venv-demo/.done  ## Run a small flow on the fake provider and print its p
 test: $(VENV)/.done  ## Run every test; end to end against the real programs where Go or Docker can give them
 	@$(BIN)/python -m pytest
 
+.PHONY: test-all
+test-all: $(VENV)/.done  ## Run what `make test` leaves out for its installs: gunicorn, Celery, RQ
+	@$(BIN)/python -m pytest -m tools --durations=5 tests/tools
+
 .PHONY: nightly
 nightly: $(VENV)/.done  ## Test against llama.cpp and LiteLLM, built the first time (half an hour on two cores)
 	@$(BIN)/python -m pytest -m nightly --durations=10 tests/nightly

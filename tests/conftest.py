@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, cast
 
 import pytest
 from opentelemetry import trace
@@ -19,6 +21,34 @@ _KEYS_AND_ADDRESSES = (
     *("AZURE_OPENAI_ENDPOINT", "OLLAMA_HOST"),
 )
 """How the variables end that providers read."""
+
+
+_APART = ("nightly", "tools")
+"""The marks of tests that install or build much."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect these, unless the command line names their mark; what they build is no part of a test's time."""
+    apart = [(item, mark) for item in items for mark in _APART if item.get_closest_marker(mark)]
+    for item, _ in apart:
+        item.add_marker(pytest.mark.timeout(300, func_only=True))
+    if deselected := [item for item, mark in apart if mark not in config.option.markexpr]:
+        items[:] = [item for item in items if item not in deselected]
+        config.hook.pytest_deselected(items=deselected)
+
+
+@pytest.fixture(scope="session")
+def visibly(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[None]]:
+    """Lets the progress of a build through to the terminal."""
+    capture = cast("Any", request.config.pluginmanager.getplugin("capturemanager"))
+
+    @contextmanager
+    def shown() -> Iterator[None]:
+        with capture.global_and_fixture_disabled():
+            yield
+
+    return shown
 
 
 @pytest.fixture

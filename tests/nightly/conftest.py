@@ -1,11 +1,11 @@
-"""Real servers, built the first time; only `make nightly`, or another `-m` that names the mark, runs these tests."""
+"""Real servers, built the first time, for `make nightly`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -19,30 +19,6 @@ FIXTURES: list[dict[str, Any]] = [
     },
     {"match": {"userMessage": "hello"}, "response": {"content": litellm_proxy.TEXT}},
 ]
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect what is nightly, unless the command line names the mark; a build is no part of a test's time."""
-    nightly = [item for item in items if item.get_closest_marker("nightly")]
-    for item in nightly:
-        item.add_marker(pytest.mark.timeout(300, func_only=True))
-    if "nightly" not in config.option.markexpr:
-        items[:] = [item for item in items if item not in nightly]
-        config.hook.pytest_deselected(items=nightly)
-
-
-@pytest.fixture(scope="session")
-def visibly(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[None]]:
-    """Lets the progress of a build through to the terminal."""
-    capture = cast("Any", request.config.pluginmanager.getplugin("capturemanager"))
-
-    @contextmanager
-    def shown() -> Iterator[None]:
-        with capture.global_and_fixture_disabled():
-            yield
-
-    return shown
 
 
 @pytest.fixture(scope="session")

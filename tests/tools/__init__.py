@@ -1,0 +1,1 @@
+"""Meets the tools of the extra `tools`."""
