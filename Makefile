@@ -1,6 +1,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 STACK := $(PYTHON) -m collector.stack
 
@@ -32,7 +33,15 @@ demo: .venv-demo/.done  ## Run a small flow on the fake provider and print its p
 
 .PHONY: test
 test: $(VENV)/.done  ## Run every test; end to end against the real programs where Go or Docker can give them
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+.PHONY: check
+check: $(VENV)/.done  ## Check style and types, and run the quick tests: a minute
+	@$(MAKE) --no-print-directory --jobs 2 lint quick
+
+.PHONY: quick
+quick: $(VENV)/.done  ## Run the tests that need no processes and no servers of their own
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow and not e2e"
 
 .PHONY: test-all
 test-all: $(VENV)/.done  ## Run what `make test` leaves out for its installs: gunicorn, Celery, RQ

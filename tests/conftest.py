@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
@@ -27,9 +27,57 @@ _APART = ("nightly", "tools")
 """The marks of tests that install or build much."""
 
 
+_SLOW = frozenset(
+    {
+        *(
+            "aggregation",
+            "aimock",
+            "apply_vars",
+            "asgiref",
+            "cli",
+            "collector_down",
+            "config",
+            "decorator_table",
+            "docs",
+        ),
+        *(
+            "dropped",
+            "ends_without_a_mark",
+            "event_loop",
+            "examples",
+            "exits",
+            "golden_telemetry",
+            "imports",
+            "installs",
+        ),
+        *(
+            "kept_connections",
+            "kinds",
+            "layers",
+            "lifecycle",
+            "prices_of_every_model",
+            "propagation",
+            "recipe",
+            "secrets",
+        ),
+        *("setup", "smoke", "transport"),
+    }
+)
+"""The modules `test_*.py` whose tests start processes and servers, or try thousands of inputs: not for `make check`."""
+
+
+def _mark(item: pytest.Item) -> None:
+    if item.path.stem.removeprefix("test_") in _SLOW or "openai_server" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.slow)
+    if item.get_closest_marker("e2e"):
+        item.add_marker(pytest.mark.xdist_group("stack"))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect these, unless the command line names their mark; what they build is no part of a test's time."""
+    for item in items:
+        _mark(item)
     apart = [(item, mark) for item in items for mark in _APART if item.get_closest_marker(mark)]
     for item, _ in apart:
         item.add_marker(pytest.mark.timeout(300, func_only=True))
@@ -44,7 +92,7 @@ def visibly(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManag
     capture = cast("Any", request.config.pluginmanager.getplugin("capturemanager"))
 
     @contextmanager
-    def shown() -> Iterator[None]:
+    def shown() -> Generator[None]:
         with capture.global_and_fixture_disabled():
             yield
 

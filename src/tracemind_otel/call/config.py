@@ -118,6 +118,7 @@ class LLMCallConfig(SamplingOptions, _ConfigArguments):
         if not text and not self.messages:
             raise ConfigError(f"{STEP_TYPE} requires either 'prompt' or 'template', or 'messages'")
         options = self.sampling()
+        options["stop"] = tuple(self.stop)
         return LLMRequest(
             self.provider,
             self.model,
@@ -125,7 +126,7 @@ class LLMCallConfig(SamplingOptions, _ConfigArguments):
             extra=dict(self.extra or {}),
             messages=tuple(self.messages),
             system=self.system,
-            **options | {"stop": tuple(self.stop)},
+            **options,
         )
 
 
