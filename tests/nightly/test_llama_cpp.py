@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ import tracemind_otel as tm
 from tests.nightly.calls import A_TOOL, answer, result_of
 from tests.servers import llama_cpp
 from tests.support import Captured
-from tracemind_otel.ai.llm.types import LLMRequest, TextDelta
+from tracemind_otel.ai.llm.types import LLMRequest
 from tracemind_otel.errors import LLMAuthenticationError, LLMError, LLMNotFoundError, LLMRequestError
 from tracemind_otel.otel import semconv
 
@@ -132,33 +131,3 @@ async def test_kept_connections(llama: str, capture: Captured) -> None:
 
     assert [result["status"] for each in by_worker for result in each] == ["ok"] * (WORKERS * CALLS_EACH)
     assert retries_of(capture) == []
-
-
-async def test_keep_alives(llama: str, capture: Captured) -> None:
-    """A stream that waits for a free slot behind comments alone is one request, however short the time-out."""
-    client, patience_s = client_of(llama, "llama_cpp"), 2.5 * llama_cpp.PING_S
-    endless = request_of("llama_cpp", max_tokens=900, extra={"ignore_eos": True})
-    async with asyncio.TaskGroup() as group:
-        begun = [asyncio.Event() for _ in range(llama_cpp.SLOTS)]
-        busy = [group.create_task(_occupy(client, endless, event)) for event in begun]
-        await asyncio.gather(*(event.wait() for event in begun))
-        config = tm.LLMCallConfig(
-            "llama_cpp", llama_cpp.MODEL, prompt="Say hello", max_tokens=2, timeout_ms=int(1000 * patience_s)
-        )
-        waiting = group.create_task(result_of(client, config, capture, streamed=True))
-        await asyncio.sleep(2 * patience_s)
-        was_waiting = not waiting.done()
-        for task in busy:
-            task.cancel()
-    result = waiting.result()
-
-    assert was_waiting
-    assert (result["status"], retries_of(capture)) == ("ok", [])
-
-
-async def _occupy(client: tm.AsyncLLMClient, request: LLMRequest, begun: asyncio.Event) -> None:
-    batches = client.stream(request)
-    async with aclosing(batches):
-        async for batch in batches:
-            if any(isinstance(event, TextDelta) for event in batch):
-                begun.set()

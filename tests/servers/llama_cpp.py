@@ -21,8 +21,6 @@ SLOTS = 4
 CONTEXT_TOKENS = 1024
 """What one call may hold, prompt and answer together."""
 KEY = "sk-nightly"
-PING_S = 1
-"""Seconds without a byte after which a stream gets a comment."""
 
 _TEMPLATE = """\
 {%- if tools %}
@@ -106,7 +104,7 @@ def running(folder: Path) -> Generator[str]:
     port, log = closed_port(), folder / "log"
     options = ["--model", str(model()), "--alias", MODEL, "--host", "127.0.0.1", "--port", str(port)]
     slots = ["--threads", "1", "--parallel", str(SLOTS), "--ctx-size", str(SLOTS * CONTEXT_TOKENS), "--jinja"]
-    slots += ["--chat-template-file", str(template), "--api-key", KEY, "--sse-ping-interval", str(PING_S)]
+    slots += ["--chat-template-file", str(template), "--api-key", KEY]
     with log.open("wb") as sink, subprocess.Popen([program(), *options, *slots], stdout=sink, stderr=sink) as process:
         try:
             url = f"http://127.0.0.1:{port}"
