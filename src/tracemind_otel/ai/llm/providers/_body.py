@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
+from ._exchange import current_exchange
+
 if TYPE_CHECKING:
     import aiohttp
 
@@ -72,6 +74,8 @@ def response_class() -> type[aiohttp.ClientResponse]:
     class Response(aiohttp.ClientResponse):
         async def start(self, connection: Any) -> aiohttp.ClientResponse:
             await super().start(connection)
+            if (exchange := current_exchange()) is not None:
+                exchange.has_all_come = self.content.is_eof
             self.content = cast("aiohttp.StreamReader", Body(self.content))
             return self
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextvars
 import weakref
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ class Exchange:
     """Whether the writing of the body may have begun."""
     is_answered: bool = False
     """Whether the head of a reply had come, where the library tells; aiohttp has another error then."""
+    has_all_come: Callable[[], bool] = field(default=bool)
+    """Says whether the whole body has been received, read or not; false where the library does not tell."""
 
     def broke_unanswered(self, error: BaseException) -> bool:
         """Whether a kept connection broke before any byte of the reply came."""
@@ -56,6 +59,11 @@ def begin() -> Exchange:
     exchange = Exchange()
     _current.set(exchange)
     return exchange
+
+
+def current_exchange() -> Exchange | None:
+    """The request that this task sent last."""
+    return _current.get()
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -71,8 +71,9 @@ class HttpReply:
 class HttpStream:
     """A reply whose body is still coming. Read it to its end, finish it at the reply's own end mark, or close it."""
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx.Response, has_all_come: Callable[[], bool]) -> None:
         self._response = response
+        self._has_all_come = has_all_come
         self._body = response.aiter_bytes()
         self.status_code = response.status_code
         self.headers: Mapping[str, str] = response.headers
@@ -107,7 +108,11 @@ class HttpStream:
 
         A body mostly ends with its mark, or in a packet of its own right behind it.
         """
-        if not self._response.is_closed:
+        if self._response.is_closed:
+            return
+        if self._has_all_come():
+            await self.aclose()
+        else:
             await _rests.get().read(self)
 
     async def read_rest(self) -> None:
@@ -218,10 +223,10 @@ class HttpxSender:
         raise NotImplementedError
 
     async def open(self, url: str, headers: Headers, body: bytes) -> HttpStream:
-        return HttpStream(await self._send(url, headers, body))
-
-    async def _send(self, url: str, headers: Headers, body: bytes) -> httpx.Response:
         exchange = begin()
+        return HttpStream(await self._send(url, headers, body, exchange), exchange.has_all_come)
+
+    async def _send(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Response:
         request = await self._request(url, headers, body, exchange)
         try:
             return await self._exchange(request, again=False)

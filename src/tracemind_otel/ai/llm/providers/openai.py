@@ -446,6 +446,7 @@ class ChatReader:
         self._more: list[Mapping[str, Any]] = []
         self._logprobs: list[Mapping[str, Any]] = []
         self._reasoning_name = "reasoning_content"
+        self._has_begun = False
         self._is_done = False
 
     @property
@@ -457,19 +458,23 @@ class ChatReader:
         return self._is_done
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
-        if event.data.rstrip() == DONE:
-            self._is_done = True
-            return ()
-        document = document_of(event)
-        if document.get("error") or event.name == "error" or document.get("object") == "error":
-            raise StreamedError(error_body(document))
-        self._document = document
-        if len(self._head) < _TELLING_HEAD:
-            self._note_head(document)
-        if (text := _plain_text(document)) is not None:
-            self._begun.add(0)
+        document = event.document
+        if document is None:
+            if event.data.rstrip() == DONE:
+                self._is_done = True
+                return ()
+            document = document_of(event)
+        if self._has_begun and event.name != "error" and (text := _plain_text(document)) is not None:
+            self._document = document
             self._text.append(text)
             return (TextDelta(text),)
+        return self._feed_any(document, event.name)
+
+    def _feed_any(self, document: Mapping[str, Any], event_name: str) -> Sequence[StreamEvent]:
+        """A chunk that may bring anything."""
+        if document.get("error") or event_name == "error" or document.get("object") == "error":
+            raise StreamedError(error_body(document))
+        self._document = document
         if len(self._head) < len(_HEAD):
             self._note_head(document)
         # It may come in one chunk, in all, or beside the choices.
@@ -499,6 +504,7 @@ class ChatReader:
     def _choice(self, choice: Mapping[str, Any]) -> Sequence[StreamEvent]:
         index = count_of(choice.get("index")) or 0
         self._begun.add(index)
+        self._has_begun = len(self._head) >= _TELLING_HEAD and 0 in self._begun
         if reason := text_of(choice.get("finish_reason")):
             self._reasons[index] = reason
         if usage := mapped(choice.get("usage")):
@@ -623,7 +629,7 @@ def _plain_text(document: Any) -> str | None:
         return None
     if len(delta) > 1 or choice.get("index") != 0 or choice.get("finish_reason") or choice.get("logprobs"):
         return None
-    if document.get("usage") or "x_groq" in document:
+    if document.get("usage") or document.get("error") or "x_groq" in document:
         return None
     return text if isinstance(text, str) and text else None
 
