@@ -95,7 +95,7 @@ def recorder_of_configure() -> OTelRecorder:
     tracer_provider.add_span_processor(cast("SpanProcessor", WatchedProcessor(processor, ledger)))
     instruments: list[OwnInstruments] = []
     exporter = WatchedExporter(
-        DroppingMetrics, MetricsLedger("nowhere"), lambda _: 1, lambda data: instruments[0].add_histograms(data)
+        DroppingMetrics, MetricsLedger("nowhere"), lambda _: 1, lambda data: (instruments[0].add_histograms(data),)
     )
     reader = PeriodicExportingMetricReader(cast("MetricExporter", exporter), export_interval_millis=1000)
     meter_provider = MeterProvider([reader])

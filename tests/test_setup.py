@@ -6,7 +6,6 @@ Global providers are once a process, so most of these run a program of their own
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import os
 import subprocess
@@ -14,7 +13,6 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,14 +20,11 @@ from socket import AF_INET, SOCK_STREAM, socket
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 
 import tracemind_otel as tm
+from tests.servers.grpc_sink import grpc_listening
 from tests.servers.otlp_sink import Sink, listening, plain
 from tests.servers.otlp_sink import sink as sink
 from tests.support import Captured
@@ -38,9 +33,6 @@ from tracemind_otel.ai.llm.types import LLMResponse, LLMUsage, ReportedCost
 from tracemind_otel.errors import ConfigError
 from tracemind_otel.otel.current import configured_providers
 from tracemind_otel.otel.setup import configure as setup
-
-GRPC: Any = importlib.import_module("grpc")
-"""Untyped."""
 
 PRELUDE = """
 import asyncio, sys
@@ -353,43 +345,18 @@ async def test_prices_can_win_over_the_reply(capture: Captured) -> None:
 
 def test_grpc() -> None:
     """`protocol="grpc"` sends to an `http://` address without TLS, with the headers as metadata."""
-    received, metadata = list[ExportTraceServiceRequest](), list[dict[str, str]]()
-
-    def export(request: ExportTraceServiceRequest, context: Any) -> ExportTraceServiceResponse:
-        received.append(request)
-        metadata.append(dict(context.invocation_metadata()))
-        return ExportTraceServiceResponse()
-
-    method = GRPC.unary_unary_rpc_method_handler(
-        export, ExportTraceServiceRequest.FromString, ExportTraceServiceResponse.SerializeToString
-    )
-    server = GRPC.server(ThreadPoolExecutor(2))
-    server.add_generic_rpc_handlers(
-        (
-            GRPC.method_handlers_generic_handler(
-                "opentelemetry.proto.collector.trace.v1.TraceService", {"Export": method}
-            ),
-        )
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
+    with grpc_listening() as grpc_sink:
         passes(
             """
             telemetry = tm.configure(endpoint=sys.argv[1], protocol="grpc", headers={"X-Tenant": "blue"})
             work(telemetry.recorder)
             assert telemetry.shutdown()
             """,
-            f"http://127.0.0.1:{port}",
+            grpc_sink.url,
             OTEL_METRICS_EXPORTER="none",
         )
-    finally:
-        server.stop(None).wait()
-    names = {
-        span.name for request in received for scope in request.resource_spans[0].scope_spans for span in scope.spans
-    }
-    assert names == {"chat toy-1", "invoke_workflow work"}
-    assert metadata[0]["x-tenant"] == "blue"
+    assert {span.name for span in grpc_sink.spans()} == {"chat toy-1", "invoke_workflow work"}
+    assert grpc_sink.metadata[0]["x-tenant"] == "blue"
 
 
 # --- A file ---
@@ -633,16 +600,31 @@ def test_mistakes_are_named(
 @pytest.mark.parametrize(
     ("options", "environment", "named"),
     [
-        ("endpoint=sys.argv[1]", {"OTEL_TRACES_EXPORTER": "console"}, "OTEL_TRACES_EXPORTER is 'console'"),
-        ("endpoint=sys.argv[1]", {"OTEL_METRICS_EXPORTER": "prometheus"}, "OTEL_METRICS_EXPORTER is 'prometheus'"),
         ("endpoint=sys.argv[1], file='/no/such/folder/x'", {}, "file '/no/such/folder/x' cannot be written"),
+        ("endpoint=sys.argv[1], file='a\\0b'", {}, "cannot be written"),
+        ("endpoint=sys.argv[1]", {"OTEL_METRIC_EXPORT_INTERVAL": "0"}, "OTEL_METRIC_EXPORT_INTERVAL"),
+        ("endpoint=sys.argv[1]", {"OTEL_METRICS_EXEMPLAR_FILTER": "some"}, "OTEL_METRICS_EXEMPLAR_FILTER"),
+        ("endpoint=sys.argv[1]", {"OTEL_BSP_MAX_QUEUE_SIZE": "0"}, "OTEL_BSP_MAX_QUEUE_SIZE"),
+        ("endpoint=sys.argv[1]", {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "9999"}, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"),
+        ("endpoint=sys.argv[1]", {"OTEL_SPAN_EVENT_COUNT_LIMIT": "-1"}, "OTEL_SPAN_EVENT_COUNT_LIMIT"),
+        ("endpoint=sys.argv[1]", {"OTEL_EXPORTER_OTLP_HEADERS": "a"}, "OTEL_EXPORTER_OTLP_HEADERS: entry 1"),
+        (
+            "endpoint=sys.argv[1], protocol='grpc'",
+            {"OTEL_EXPORTER_OTLP_METRICS_COMPRESSION": "zip"},
+            "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION",
+        ),
+        (
+            "endpoint=sys.argv[1], protocol='grpc'",
+            {"OTEL_EXPORTER_OTLP_TIMEOUT": "soon"},
+            "OTEL_EXPORTER_OTLP_TIMEOUT",
+        ),
     ],
 )
 def test_a_mistake_leaves_nothing_behind(sink: Sink, options: str, environment: dict[str, str], named: str) -> None:
     """After a `ConfigError` nothing is half set up, and a second `configure()` is a fresh one."""
     ended = passes(
         f"""
-        import os
+        import os, threading
         from opentelemetry import metrics, trace
         before = trace.get_tracer_provider(), metrics.get_meter_provider()
         try:
@@ -650,8 +632,9 @@ def test_a_mistake_leaves_nothing_behind(sink: Sink, options: str, environment: 
         except tm.ConfigError as error:
             print(error)
         assert (trace.get_tracer_provider(), metrics.get_meter_provider()) == before
-        for name in ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER"):
-            os.environ.pop(name, None)
+        assert threading.enumerate() == [threading.main_thread()]
+        for name in {list(environment)}:
+            del os.environ[name]
         with tm.configure(endpoint=sys.argv[1]) as telemetry:
             work(telemetry.recorder)
         """,

@@ -40,6 +40,8 @@ class Sink:
     """An OTLP receiver over HTTP that keeps what it gets."""
 
     status: int = 200
+    answer: bytes = b""
+    answer_headers: Mapping[str, str] = field(default_factory=dict[str, str])
     posts: list[Post] = field(default_factory=list[Post])
     url: str = ""
 
@@ -110,8 +112,11 @@ def listening(status: int = 200, protocol: str = "HTTP/1.0") -> Generator[Sink]:
                 Post(self.path, {k.lower(): v for k, v in self.headers.items()}, body, self.client_address)
             )
             self.send_response(sink.status)
-            self.send_header("content-length", "0")
+            for name, value in sink.answer_headers.items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(sink.answer)))
             self.end_headers()
+            self.wfile.write(sink.answer)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

@@ -11,7 +11,8 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -30,10 +31,11 @@ from .aggregation import OwnInstruments
 from .delivery import Ledger, MetricsLedger, OneShot, WatchedExporter, WatchedProcessor
 from .enrichment import enrich
 from .exits import LastWords, hook_tools
+from .exporters import file_exporter, in_requests, metric_exporter, span_exporter
 from .settings import ExportConfig, export_config, histograms_are_delta, lean_instruments_fit, sdk_is_disabled
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.metrics.export import MetricExporter, MetricsData
+    from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader, MetricsData
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -54,14 +56,19 @@ class _Pipeline:
     meter_provider: metrics.MeterProvider | None = None
     instruments: OwnInstruments | None = None
     exporters: list[WatchedExporter] = field(default_factory=list[WatchedExporter])
-    ledgers: list[Ledger] = field(default_factory=list[Ledger])
+    readers: list[MetricReader] = field(default_factory=list["MetricReader"])
 
-    def add(self, exporter: WatchedExporter, ledger: Ledger) -> None:
-        self.exporters.append(exporter)
-        self.ledgers.append(ledger)
+    @property
+    def ledgers(self) -> list[Ledger]:
+        return [exporter.ledger for exporter in self.exporters]
 
-    def with_histograms(self, data: MetricsData) -> MetricsData:
-        return data if self.instruments is None else self.instruments.add_histograms(data)
+    def with_histograms(self, data: MetricsData) -> Iterator[MetricsData]:
+        yield data if self.instruments is None else self.instruments.add_histograms(data)
+
+    def discard(self) -> None:
+        """Stop what was made before a mistake was found: its threads, its connections and its files."""
+        for part in (*self.providers, *(self.readers if self.meter_provider is None else ()), *self.exporters):
+            part.shutdown()
 
     @property
     def providers(self) -> list[Any]:
@@ -144,7 +151,9 @@ class Telemetry:
         losses = self._losses()
         if losses and losses != self._reported:
             self._reported = losses
-            sys.stderr.write(f"tracemind-otel: lost: {'; '.join(losses)}. Is a Collector running there?\n")
+            # Closed or missing, there is nobody to tell; the return value still says it.
+            with suppress(AttributeError, OSError, ValueError):
+                sys.stderr.write(f"tracemind-otel: lost: {'; '.join(losses)}. Is a Collector running there?\n")
 
     def _at_exit(self) -> None:
         # Whoever has waited in vain a moment ago does not wait for long again.
@@ -282,10 +291,14 @@ def configure(
         meter_provider=meter_provider or _existing(metrics.get_meter_provider()),
     )
     if not sdk_is_disabled():
-        _build(pipeline, joined, config, _resource(service_name, resource))
+        try:
+            _build(pipeline, joined, config, _resource(service_name, resource))
+            _warn_of_wrong_port(config, pipeline)
+        except BaseException:
+            pipeline.discard()
+            raise
         _publish(pipeline)
     # Only now that nothing can go wrong any more: a mistake leaves nothing behind.
-    _warn_of_wrong_port(config)
     if own_prices is not None:
         set_prices(own_prices, over_reply=prices_over_reply)
     enrich(joined.tracer_provider or pipeline.tracer_provider)
@@ -329,19 +342,31 @@ def _is_placeholder(provider: object) -> bool:
     return type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics"))
 
 
-def _warn_of_wrong_port(config: ExportConfig) -> None:
-    protocol = config.protocols["traces"]
-    wrong = {"http/protobuf": ":4317", "grpc": ":4318"}[protocol]
-    if config.endpoint is not None and config.endpoint.endswith(wrong):
-        port = "4317 is usually gRPC's port and 4318 HTTP's"
-        log.warning("endpoint %s with protocol %s: %s", config.destination("traces"), protocol, port)
+def _warn_of_wrong_port(config: ExportConfig, pipeline: _Pipeline) -> None:
+    made = {"traces": pipeline.tracer_provider, "metrics": pipeline.meter_provider}
+    used = [signal for signal in config.signals if config.endpoint is not None or made[signal] is not None]
+    for hint in sorted({hint for signal in used if (hint := config.port_hint(signal)) is not None}):
+        log.warning("4317 is usually gRPC's port and 4318 HTTP's: %s", hint)
 
 
 def _resource(service_name: str | None, attributes: Mapping[str, AttributeValue] | None) -> Resource:
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 
     named = {} if service_name is None else {SERVICE_NAME: service_name}
-    return Resource.create({**(attributes or {}), **named})
+    with _sdk_refusals("OTEL_RESOURCE_ATTRIBUTES", "OTEL_SERVICE_NAME", "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"):
+        return Resource.create({**(attributes or {}), **named})
+
+
+@contextmanager
+def _sdk_refusals(*variables: str) -> Iterator[None]:
+    """A block in which the SDK reads variables: what it refuses is a mistake in one of them."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        named = ", ".join(sorted(name for name in os.environ if name.startswith(variables))) or ", ".join(variables)
+        raise ConfigError(f"the OpenTelemetry SDK refuses the value of {named}: {error}") from error
 
 
 def _build(pipeline: _Pipeline, joined: Providers, config: ExportConfig, resource: Resource) -> None:
@@ -352,7 +377,7 @@ def _build(pipeline: _Pipeline, joined: Providers, config: ExportConfig, resourc
         log.warning(
             "file %s is not written: there is a tracer provider already, and spans go where it sends them", config.file
         )
-    if joined.meter_provider is not None or "metrics" not in config.signals:
+    if joined.meter_provider is not None or "metrics" not in config.signals | config.on_console:
         return
     if config.has_endpoint or joined.tracer_provider is None:
         _build_metrics(pipeline, config, resource)
@@ -362,33 +387,61 @@ def _build(pipeline: _Pipeline, joined: Providers, config: ExportConfig, resourc
 
 def _build_traces(pipeline: _Pipeline, config: ExportConfig, resource: Resource) -> None:
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
-    exporters: list[tuple[Callable[[], SpanExporter], str]] = []
+    with _sdk_refusals("OTEL_TRACES_SAMPLER", "OTEL_SPAN_", "OTEL_EVENT_", "OTEL_LINK_", "OTEL_ATTRIBUTE_"):
+        pipeline.tracer_provider = provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    if "traces" in config.on_console:
+        provider.add_span_processor(_processor(pipeline, WatchedExporter(ConsoleSpanExporter, Ledger("the console"))))
+    if "traces" in config.signals:
+        make, ledger = functools.partial(span_exporter, config), Ledger(config.destination("traces"))
+        provider.add_span_processor(_processor(pipeline, _watched(make, ledger, requests=in_requests)))
     if config.file is not None:
         # Absolute: a forked child opens it for itself, and may be in another directory by then.
-        exporters.append((functools.partial(_file_exporter, os.path.abspath(config.file)), config.file))
-    if "traces" in config.signals:
-        exporters.append((functools.partial(_span_exporter, config), config.destination("traces")))
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    for make, destination in exporters:
-        provider.add_span_processor(_processor(pipeline, make, destination))
-    pipeline.tracer_provider = provider
+        make = functools.partial(file_exporter, os.path.abspath(config.file))
+        provider.add_span_processor(_processor(pipeline, WatchedExporter(make, Ledger(config.file))))
+
+
+def _processor(pipeline: _Pipeline, exporter: WatchedExporter) -> SpanProcessor:
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    pipeline.exporters.append(exporter)
+    with _sdk_refusals("OTEL_BSP_"):
+        return cast(
+            "SpanProcessor", WatchedProcessor(BatchSpanProcessor(cast("SpanExporter", exporter)), exporter.ledger)
+        )
 
 
 def _build_metrics(pipeline: _Pipeline, config: ExportConfig, resource: Resource) -> None:
     from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import ConsoleMetricExporter
+
+    with _sdk_refusals("OTEL_METRICS_EXEMPLAR_FILTER", "OTEL_METRIC_"):
+        MeterProvider(
+            resource=resource, shutdown_on_exit=False
+        )  # a trial: a reader of no provider stops with a warning
+    if "metrics" in config.on_console:
+        _add_reader(pipeline, ConsoleMetricExporter, MetricsLedger("the console"))
+    if "metrics" in config.signals:
+        _add_reader(pipeline, functools.partial(metric_exporter, config), MetricsLedger(config.destination("metrics")))
+    pipeline.meter_provider = provider = MeterProvider(pipeline.readers, resource=resource, shutdown_on_exit=False)
+    # Two readers would share the sums that ours begin anew after each reading.
+    if lean_instruments_fit() and len(pipeline.readers) == 1:
+        pipeline.instruments = OwnInstruments(meter(provider), delta=histograms_are_delta())
+
+
+def _add_reader(pipeline: _Pipeline, make: Callable[[], MetricExporter], ledger: MetricsLedger) -> None:
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
-    ledger = MetricsLedger(config.destination("metrics"))
-    exporter = WatchedExporter(
-        functools.partial(_metric_exporter, config), ledger, lambda _: 1, pipeline.with_histograms
-    )
-    reader = PeriodicExportingMetricReader(cast("MetricExporter", exporter))
-    provider = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
-    pipeline.add(exporter, ledger)
-    pipeline.meter_provider = provider
-    if lean_instruments_fit():
-        pipeline.instruments = OwnInstruments(meter(provider), delta=histograms_are_delta())
+    exporter = _watched(make, ledger, size=lambda _: 1, requests=pipeline.with_histograms)
+    pipeline.exporters.append(exporter)
+    with _sdk_refusals("OTEL_METRIC_EXPORT_"):
+        pipeline.readers.append(PeriodicExportingMetricReader(cast("MetricExporter", exporter)))
+
+
+def _watched(make: Callable[[], Any], ledger: Ledger, **options: Any) -> WatchedExporter:
+    with _sdk_refusals("OTEL_EXPORTER_OTLP_", "OTEL_PYTHON_EXPORTER_OTLP_"):
+        return WatchedExporter(make, ledger, **options)
 
 
 def _publish(pipeline: _Pipeline) -> None:
@@ -398,46 +451,3 @@ def _publish(pipeline: _Pipeline) -> None:
         trace.set_tracer_provider(pipeline.tracer_provider)
     if pipeline.meter_provider is not None and _is_placeholder(metrics.get_meter_provider()):
         metrics.set_meter_provider(pipeline.meter_provider)
-
-
-def _processor(pipeline: _Pipeline, make: Callable[[], SpanExporter], destination: str) -> SpanProcessor:
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-    ledger = Ledger(destination)
-    watched = WatchedExporter(make, ledger)
-    pipeline.add(watched, ledger)
-    return cast("SpanProcessor", WatchedProcessor(BatchSpanProcessor(cast("SpanExporter", watched)), ledger))
-
-
-def _file_exporter(path: str) -> SpanExporter:
-    from opentelemetry.exporter.otlp.json.file.trace_exporter import FileSpanExporter
-
-    try:
-        return FileSpanExporter(path)
-    except OSError as error:
-        raise ConfigError(f"file {path!r} cannot be written: {error.strerror}") from error
-
-
-def _span_exporter(config: ExportConfig) -> SpanExporter:
-    if config.protocols["traces"] == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
-
-        return GrpcExporter(endpoint=config.signal_endpoint("traces"), headers=_grpc_headers(config))
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
-
-    return HttpExporter(endpoint=config.signal_endpoint("traces"), headers=config.headers)
-
-
-def _metric_exporter(config: ExportConfig) -> MetricExporter:
-    if config.protocols["metrics"] == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
-
-        return GrpcExporter(endpoint=config.signal_endpoint("metrics"), headers=_grpc_headers(config))
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
-
-    return HttpExporter(endpoint=config.signal_endpoint("metrics"), headers=config.headers)
-
-
-def _grpc_headers(config: ExportConfig) -> dict[str, str] | None:
-    """gRPC's metadata keys are lower case."""
-    return None if config.headers is None else {name.lower(): value for name, value in config.headers.items()}

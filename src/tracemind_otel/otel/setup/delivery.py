@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..._base.dropped import end_dropped
@@ -104,14 +104,14 @@ class WatchedExporter:
         make: Callable[[], Any],
         ledger: Ledger,
         size: Callable[[Any], int] = len,
-        complete: Callable[[Any], Any] = lambda batch: batch,
+        requests: Callable[[Any], Iterable[Any]] = lambda batch: (batch,),
     ) -> None:
         self._make = make
         self._exporter = make()
         self._is_inherited = False
-        self._ledger = ledger
+        self.ledger = ledger
         self._size = size
-        self._complete = complete
+        self._requests = requests
         self._is_shut_down = False
         logging.getLogger(type(self._exporter).__module__).addFilter(_once_a_minute)
 
@@ -119,18 +119,22 @@ class WatchedExporter:
         return getattr(self._exporter, name)
 
     def export(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """Export and write down whether it arrived."""
+        """Export in as many requests as it takes, and write down which of them arrived."""
         end_dropped()
+        results = [self._export(request, *args, **kwargs) for request in self._requests(batch)]
+        return next((result for result in results if result.name != "SUCCESS"), results[-1])
+
+    def _export(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         delivered = False
         try:
             if self._is_inherited:
                 _parents.append(self._exporter)
                 self._exporter, self._is_inherited = self._make(), False
-            result = self._exporter.export(self._complete(batch), *args, **kwargs)
+            result = self._exporter.export(request, *args, **kwargs)
             delivered = result.name == "SUCCESS"
             return result
         finally:
-            self._ledger.settle(self._size(batch), delivered=delivered)
+            self.ledger.settle(self._size(request), delivered=delivered)
 
     def begin_anew(self) -> None:
         """In a forked child: the next export gets an exporter of its own. Two processes cannot share a connection."""

@@ -1,0 +1,41 @@
+"""Strings that any exporter can encode and any backend can store.
+
+OTLP is UTF-8: a lone surrogate in one span makes a whole batch fail to encode. Many backends refuse NUL, and a string
+of megabytes fills a request that other spans needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+V = TypeVar("V")
+
+MAX_BYTES = 64 * 1024
+"""Bytes of one string in UTF-8."""
+
+_REPLACEMENT = "\ufffd"
+
+
+def sanitized(text: str) -> str:
+    """The string without NUL and lone surrogates, and not too long; itself where there is nothing to do."""
+    if len(text) <= MAX_BYTES and "\0" not in text and text.isascii():
+        return text
+    whole = text[: MAX_BYTES + 1].replace("\0", _REPLACEMENT)
+    # UTF-16 makes one character of a surrogate pair, and only what is left of one is replaced.
+    readable = whole.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    encoded = readable.encode()
+    return readable if len(encoded) <= MAX_BYTES else encoded[: MAX_BYTES - 3].decode("utf-8", "ignore") + "…"
+
+
+def sanitized_attributes(attributes: Mapping[str, V]) -> dict[str, V]:
+    """The attributes with sanitized names and values, those in lists included."""
+    return {sanitized(name): cast("V", _sanitized_value(value)) for name, value in attributes.items()}
+
+
+def _sanitized_value(value: Any) -> object:
+    if isinstance(value, str):
+        return sanitized(value)
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return tuple(_sanitized_value(item) for item in cast("Sequence[object]", value))
+    return value
