@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -32,7 +32,7 @@ from .delivery import Ledger, MetricsLedger, OneShot, WatchedExporter, WatchedPr
 from .enrichment import enrich
 from .exits import LastWords, hook_tools
 from .exporters import file_exporter, in_requests, metric_exporter, span_exporter
-from .settings import ExportConfig, export_config, histograms_are_delta, lean_instruments_fit, sdk_is_disabled
+from .settings import ExportConfig, Signal, export_config, histograms_are_delta, lean_instruments_fit, sdk_is_disabled
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader, MetricsData
@@ -67,7 +67,9 @@ class _Pipeline:
 
     def discard(self) -> None:
         """Stop what was made before a mistake was found: its threads, its connections and its files."""
-        for part in (*self.providers, *(self.readers if self.meter_provider is None else ()), *self.exporters):
+        readers = self.readers if self.meter_provider is None else []
+        parts: list[Any] = [*self.providers, *readers, *self.exporters]
+        for part in parts:
             part.shutdown()
 
     @property
@@ -343,8 +345,10 @@ def _is_placeholder(provider: object) -> bool:
 
 
 def _warn_of_wrong_port(config: ExportConfig, pipeline: _Pipeline) -> None:
-    made = {"traces": pipeline.tracer_provider, "metrics": pipeline.meter_provider}
-    used = [signal for signal in config.signals if config.endpoint is not None or made[signal] is not None]
+    made: dict[Signal, object] = {"traces": pipeline.tracer_provider, "metrics": pipeline.meter_provider}
+    used: list[Signal] = [
+        signal for signal in config.signals if config.endpoint is not None or made[signal] is not None
+    ]
     for hint in sorted({hint for signal in used if (hint := config.port_hint(signal)) is not None}):
         log.warning("4317 is usually gRPC's port and 4318 HTTP's: %s", hint)
 
@@ -358,7 +362,7 @@ def _resource(service_name: str | None, attributes: Mapping[str, AttributeValue]
 
 
 @contextmanager
-def _sdk_refusals(*variables: str) -> Iterator[None]:
+def _sdk_refusals(*variables: str) -> Generator[None]:
     """A block in which the SDK reads variables: what it refuses is a mistake in one of them."""
     try:
         yield
@@ -430,10 +434,14 @@ def _build_metrics(pipeline: _Pipeline, config: ExportConfig, resource: Resource
         pipeline.instruments = OwnInstruments(meter(provider), delta=histograms_are_delta())
 
 
+def _one(_: object) -> int:
+    return 1
+
+
 def _add_reader(pipeline: _Pipeline, make: Callable[[], MetricExporter], ledger: MetricsLedger) -> None:
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
-    exporter = _watched(make, ledger, size=lambda _: 1, requests=pipeline.with_histograms)
+    exporter = _watched(make, ledger, size=_one, requests=pipeline.with_histograms)
     pipeline.exporters.append(exporter)
     with _sdk_refusals("OTEL_METRIC_EXPORT_"):
         pipeline.readers.append(PeriodicExportingMetricReader(cast("MetricExporter", exporter)))

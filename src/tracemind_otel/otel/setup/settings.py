@@ -113,7 +113,7 @@ class ExportConfig:
 
     def port_hint(self, signal: Signal) -> str | None:
         """What to say about a port that usually speaks the other protocol."""
-        (other,) = (each for each in _PROTOCOLS.values() if each != self.protocols[signal])
+        other: Protocol = "grpc" if self.protocols[signal] == "http/protobuf" else "http/protobuf"
         if not _authority(self.signal_endpoint(signal)).endswith(f":{_PORTS[other]}"):
             return None
         spoken = "gRPC" if other == "grpc" else "HTTP"
@@ -137,7 +137,7 @@ def export_config(
     Raises:
         ConfigError: an argument or a variable has a value that is not allowed; the message names it.
     """
-    exporters = {signal: _exporters(signal) for signal in _SIGNALS}
+    exporters: dict[Signal, set[str]] = {signal: _exporters(signal) for signal in _SIGNALS}
     is_file_alone = file is not None and endpoint is None and not any(map(os.getenv, ENDPOINT_VARIABLES))
     return ExportConfig(
         endpoint=None if endpoint is None else _base_url(endpoint),
@@ -175,10 +175,13 @@ def _protocol(argument: object, signal: Signal, exporters: set[str]) -> Protocol
     return _PROTOCOLS[value.strip()]
 
 
-def _path(file: object) -> str:
-    path = os.fspath(file) if isinstance(file, str | os.PathLike) else None
+def _path(file: str | os.PathLike[str]) -> str:
+    try:
+        path = os.fspath(file)
+    except TypeError:
+        path = None
     if not isinstance(path, str) or not path:
-        raise ConfigError(f"file is {type(file).__name__}; it must be the path of a file")
+        raise ConfigError(f"file is {type(cast('object', file)).__name__}; it must be the path of a file")
     return path
 
 
