@@ -20,6 +20,7 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -43,7 +44,7 @@ class Server:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             number = 0
             try:
-                while (request := _read(reader)) is not None and self._handle(connection, number, *request):
+                while (request := read_request(reader)) is not None and self._handle(connection, number, *request):
                     number += 1
             except OSError:
                 pass  # closed by `_close`, or by the client
@@ -84,7 +85,8 @@ class Server:
             return {"seen": list(self._seen), "answered": list(self._answered)}
 
 
-def _read(reader: Any) -> tuple[str, bytes] | None:
+def read_request(reader: Any) -> tuple[str, bytes] | None:
+    """The path and the body of the next request; `None` when the client has closed the connection."""
     start = reader.readline()
     if not start:
         return None
@@ -128,17 +130,21 @@ def _whole(document: dict[str, Any]) -> bytes:
 
 def main() -> None:
     """Serve until standard input closes."""
-    server = Server()
+    serve_until_input_ends(Server().serve)
+
+
+def serve_until_input_ends(serve: Callable[[socket.socket], None]) -> None:
+    """Print the port, and serve each connection in a thread of its own."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     sys.stdout.write(json.dumps({"port": listener.getsockname()[1]}) + "\n")
     sys.stdout.flush()
-    threading.Thread(target=_accept, args=(listener, server), daemon=True).start()
+    threading.Thread(target=_accept, args=(listener, serve), daemon=True).start()
     sys.stdin.read()
 
 
-def _accept(listener: socket.socket, server: Server) -> None:
+def _accept(listener: socket.socket, serve: Callable[[socket.socket], None]) -> None:
     while True:
-        threading.Thread(target=server.serve, args=(listener.accept()[0],), daemon=True).start()
+        threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 
 
 if __name__ == "__main__":
