@@ -72,7 +72,7 @@ async def test_text_and_tokens(url: str, provider: str, name: str, text: str, to
     assert not usage.estimated
 
 
-COSTS = [
+COSTS: list[tuple[str, dict[str, Any], float | None]] = [
     ("litellm_chat_whole", {"cost_unit": "USD"}, 0.00104),
     ("litellm_chat_streamed", {"cost_unit": "USD"}, 0.00104),
     ("litellm_chat_unpriced", {"cost_unit": "USD"}, None),
