@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any
 
@@ -15,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
-from tests.support import Captured, attributes, events
+from tests.support import Captured, attributes, captured, events
 from tracemind_otel import OTelRecorder
 from tracemind_otel.ai.llm import AsyncLLMClient, LLMRequest, LLMResponse, LLMUsage
 from tracemind_otel.ai.llm.pricing import set_prices
@@ -569,3 +572,30 @@ def test_a_bucket_is_named_by_its_upper_limit(limit: float) -> None:
     name = f"lt_{limit:g}"
     assert semconv.cost_bucket(limit * 0.999) == name
     assert semconv.cost_bucket(limit) != name
+
+
+def test_a_recorder_follows_configure_in_many_threads_at_once() -> None:
+    """The first calls after `configure()` keep their spans and metrics, however many threads make them at once."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(30):
+            recorder = OTelRecorder()
+            with captured() as capture, ThreadPoolExecutor(THREADS) as pool:
+                gate = threading.Barrier(THREADS)
+                list(pool.map(_one_call, [recorder] * THREADS, [gate] * THREADS))
+                assert len(capture.spans) == THREADS
+                assert sum(p.count for p in capture.points(DURATION) if isinstance(p, HistogramDataPoint)) == THREADS
+    finally:
+        sys.setswitchinterval(interval)
+
+
+THREADS = 8
+DURATION = "gen_ai.client.operation.duration"
+
+
+def _one_call(recorder: OTelRecorder, gate: threading.Barrier) -> None:
+    gate.wait()
+    recorder.begin_step(StepStart(flow_id="f", step_id="s", provider="p", model="m")).end(
+        StepEnd(status="success", payload={})
+    )

@@ -404,15 +404,34 @@ def test_a_file_beside_an_address(tmp_path: Path, sink: Sink, by: str) -> None:
 # --- Twice, and afterwards ---
 
 
-def test_a_second_configure_returns_the_first(capture: Captured, caplog: pytest.LogCaptureFixture) -> None:
-    """Calling it twice is harmless, and the log says that nothing was configured anew."""
+def test_a_second_configure_shares_the_first(capture: Captured, caplog: pytest.LogCaptureFixture) -> None:
+    """Calling it twice is harmless: its end leaves the first one alone, and the log names what had no effect."""
     providers: dict[str, Any] = {
         "tracer_provider": capture.tracer_provider,
         "meter_provider": capture.meter_provider,
     }
-    with tm.configure(**providers) as first:
-        assert tm.configure(service_name="other", endpoint="http://127.0.0.1:9") is first
-    assert "configure() was called before" in caplog.text
+    with tm.configure(**providers, metric_attributes=["team"]) as first:
+        with tm.configure(service_name="other", endpoint="http://secret@127.0.0.1:9", file="other.jsonl") as second:
+            assert second.recorder is first.recorder
+        assert configured_providers().metric_attributes == ("team",)
+    assert "configure() was called before: service_name, endpoint, file of this call had no effect" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_the_end_of_a_second_configure_sends_and_goes_on(sink: Sink) -> None:
+    """A block of a library that configures too sends what there is; spans after it still arrive."""
+    passes(
+        """
+        telemetry = tm.configure(endpoint=sys.argv[1])
+        import logging; logging.disable()
+        with tm.configure(endpoint="http://127.0.0.1:9"):
+            work(telemetry.recorder)
+        work(telemetry.recorder)
+        assert telemetry.shutdown()
+        """,
+        sink.url,
+    )
+    assert sorted(span.name for span in sink.spans()) == ["chat toy-1"] * 2 + ["invoke_workflow work"] * 2
 
 
 def test_a_new_one_after_shutdown(sink: Sink) -> None:
@@ -451,7 +470,7 @@ def test_an_old_handle_does_not_forget_the_new_one(capture: Captured) -> None:
     old.shutdown()
     with tm.configure(**providers) as new:
         old.shutdown()
-        assert tm.configure() is new
+        assert tm.configure().recorder is new.recorder
 
 
 async def test_context_managers(capture: Captured) -> None:
@@ -527,7 +546,7 @@ def test_with_nobody_there(refused: str) -> None:
     ended = python(
         """
         import logging, time
-        logging.disable()
+        import logging; logging.disable()
         telemetry = tm.configure(endpoint=sys.argv[1])
         assert work(telemetry.recorder)["status"] == "ok"
         started = time.monotonic()
@@ -552,7 +571,7 @@ def test_a_receiver_that_refuses(sink: Sink) -> None:
     ended = python(
         """
         import logging
-        logging.disable()
+        import logging; logging.disable()
         telemetry = tm.configure(endpoint=sys.argv[1])
         work(telemetry.recorder)
         print(telemetry.flush(), telemetry.shutdown(), telemetry.shutdown())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import MeterProvider
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider, set_span_in_context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider, set_span_in_context
 
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import ConfigError, LLMError
@@ -72,49 +73,73 @@ class OTelRecorder(Recorder):
             raise ConfigError(f"metric_attributes is {metric_attributes!r}; it must be a list of names")
         self._tracer_provider, self._meter_provider = tracer_provider, meter_provider
         self._named = None if metric_attributes is None else tuple(metric_attributes)
-        self._use(configured_providers())
-
-    def _use(self, providers: Providers) -> None:
-        """Write to these from now on: a recorder may be older than the `configure()` that it follows."""
-        self._providers = providers
-        self._tracer = tracer(self._tracer_provider)
-        self._metrics = CallMetrics(instruments(self._meter_provider), metric_names())
-        self._has_latest_cost_names = latest_cost_names()
-        self._flow_attributes = providers.metric_attributes if self._named is None else self._named
-        self._metric_attributes = _METRIC_ATTRIBUTES + self._flow_attributes
-        self._cache = AttributeCache()
+        self._outlet = self._new_outlet(configured_providers())
 
     def begin_step(self, start: StepStart) -> StepHandle:
-        if self._providers is not configured_providers():
-            self._use(configured_providers())
+        outlet = self._outlet
+        if outlet.providers is not configured_providers():
+            # A recorder may be older than the `configure()` that it follows. Calls that began before keep the old one.
+            outlet = self._outlet = self._new_outlet(configured_providers())
         start_ns = time.time_ns()
-        span = self._tracer.start_span(
+        span = outlet.tracer.start_span(
             f"{start.operation} {start.model}",
             kind=SpanKind.CLIENT,
             attributes=_start_attributes(start),
             start_time=start_ns,
         )
-        return _CallHandle(self, start, span, start_ns)
+        return _CallHandle(outlet, start, span, start_ns)
 
-    def _record_metrics(self, call: _CallHandle, end: StepEnd, duration_s: float) -> None:
+    def _new_outlet(self, providers: Providers) -> _Outlet:
+        named = providers.metric_attributes if self._named is None else self._named
+        return _Outlet(
+            providers=providers,
+            tracer=tracer(self._tracer_provider),
+            metrics=CallMetrics(instruments(self._meter_provider), metric_names()),
+            has_latest_cost_names=latest_cost_names(),
+            flow_attributes=named,
+            metric_attributes=_METRIC_ATTRIBUTES + named,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Outlet:
+    """Where the calls of one recorder go, from one `configure()` to the next: all of it changes at once."""
+
+    providers: Providers
+    """What was configured when this was made."""
+    tracer: Tracer
+    """Makes the spans."""
+    metrics: CallMetrics
+    """Gets the measurements."""
+    has_latest_cost_names: bool
+    """Whether the cost has the names that the conventions are about to adopt."""
+    flow_attributes: tuple[str, ...]
+    """The attributes of a flow that go on its metrics."""
+    metric_attributes: tuple[str, ...]
+    """The names of all attributes of the metrics."""
+    cache: AttributeCache = field(default_factory=AttributeCache)
+    """The attributes of series that were seen before."""
+
+    def record(self, call: _CallHandle, end: StepEnd, duration_s: float) -> None:
+        """Measure a call that ended."""
         response, error = end.response, end.error
-        self._metrics.record(
+        model = None if response is None else response.response_model
+        self.metrics.record(
             EndedCall(
                 duration_s,
                 end.usage,
                 error is not None,
                 end.retries,
-                self._attribute_sets(
-                    call.start, call.flow, None if response is None else response.response_model, error
-                ),
+                self.attribute_sets(call.start, call.flow, model, error),
                 call.context,
                 call.first_chunk_s,
             )
         )
 
-    def _attribute_sets(
+    def attribute_sets(
         self, start: StepStart, flow: FlowScope | None, response_model: str | None, error: LLMError | None
     ) -> AttributeSets:
+        """The attributes of a call's series."""
         values: tuple[str | bool | int | float | None, ...] = (
             start.operation,
             start.provider,
@@ -125,9 +150,9 @@ class OTelRecorder(Recorder):
             error.error_type if error is not None else None,
             flow.name if flow is not None else None,
         )
-        if self._flow_attributes:
-            values += tuple(None if flow is None else flow.attribute(name) for name in self._flow_attributes)
-        return self._cache.get(self._metric_attributes, values)
+        if self.flow_attributes:
+            values += tuple(None if flow is None else flow.attribute(name) for name in self.flow_attributes)
+        return self.cache.get(self.metric_attributes, values)
 
 
 class _CallHandle(StepHandle):
@@ -136,7 +161,7 @@ class _CallHandle(StepHandle):
     __slots__ = (
         "_chunk_sets",
         "_ended",
-        "_recorder",
+        "_outlet",
         "_span",
         "_start_ns",
         "context",
@@ -145,8 +170,8 @@ class _CallHandle(StepHandle):
         "start",
     )
 
-    def __init__(self, recorder: OTelRecorder, start: StepStart, span: Span, start_ns: int) -> None:
-        self._recorder = recorder
+    def __init__(self, outlet: _Outlet, start: StepStart, span: Span, start_ns: int) -> None:
+        self._outlet = outlet
         self._span = span
         self._start_ns = start_ns
         self._ended = False
@@ -168,8 +193,8 @@ class _CallHandle(StepHandle):
 
     def next_chunk(self, gap_s: float, response_model: str | None) -> None:
         if self._chunk_sets is None:
-            self._chunk_sets = self._recorder._attribute_sets(self.start, self.flow, response_model, None)
-        self._recorder._metrics.record_gap(gap_s, self._chunk_sets.plain)
+            self._chunk_sets = self._outlet.attribute_sets(self.start, self.flow, response_model, None)
+        self._outlet.metrics.record_gap(gap_s, self._chunk_sets.plain)
 
     def end(self, end: StepEnd) -> None:
         if self._ended:
@@ -178,7 +203,7 @@ class _CallHandle(StepHandle):
         ended_ns = max(end.ended_ns or time.time_ns(), self._start_ns)
         try:
             if self._span.is_recording():
-                is_latest = self._recorder._has_latest_cost_names
+                is_latest = self._outlet.has_latest_cost_names
                 self._span.set_attributes(
                     _end_attributes(end, self.start.provider, self.first_chunk_s, has_latest_cost_names=is_latest)
                 )
@@ -186,7 +211,7 @@ class _CallHandle(StepHandle):
                     self._record_failure(end.error, ended_ns)
         finally:
             self._span.end(ended_ns)
-        self._recorder._record_metrics(self, end, (ended_ns - self._start_ns) / 1e9)
+        self._outlet.record(self, end, (ended_ns - self._start_ns) / 1e9)
 
     def _record_failure(self, error: LLMError, ended_ns: int) -> None:
         self._span.set_status(Status(StatusCode.ERROR, error.message))

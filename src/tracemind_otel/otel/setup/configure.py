@@ -186,6 +186,22 @@ class Telemetry:
         await self.ashutdown()
 
 
+class SharedTelemetry(Telemetry):
+    """The handle of a second `configure()`. What the first one made is not for this one to shut down."""
+
+    def __init__(self, owner: Telemetry) -> None:
+        self._owner = owner
+        self.recorder = owner.recorder
+        self.tracer_provider, self.meter_provider = owner.tracer_provider, owner.meter_provider
+
+    def flush(self, timeout_s: float = 5.0) -> bool:
+        return self._owner.flush(timeout_s)
+
+    def shutdown(self, timeout_s: float = _EXIT_TIMEOUT_S) -> bool:
+        """Flush; the set-up goes on until its owner shuts it down."""
+        return self._owner.flush(timeout_s)
+
+
 def _living() -> list[Telemetry]:
     """What may have something to send in this process."""
     return [*_inherited, *([] if _active is None else [_active])]
@@ -273,15 +289,27 @@ def configure(
 
     Returns:
         A handle with `recorder`, `flush`, `shutdown`. It is shut down at exit by itself. A second call before
-        `shutdown` returns the same handle and logs that it was not configured anew.
+        `shutdown` returns a handle of the same set-up, whose `shutdown` only flushes, and logs what it ignored.
 
     Raises:
         ConfigError: an argument or an environment variable has a value that is not allowed.
     """
     global _active
     if _active is not None:
-        log.warning("configure() was called before: its Telemetry is returned as it is; shut it down first")
-        return _active
+        asked_for: dict[str, object] = {
+            "service_name": service_name,
+            "endpoint": endpoint,
+            "protocol": protocol,
+            "headers": headers,
+            "file": file,
+            "resource": resource,
+            "tracer_provider": tracer_provider,
+            "meter_provider": meter_provider,
+            "metric_attributes": metric_attributes or None,
+            "prices": prices,
+        }
+        _warn_of_ignored([name for name, value in asked_for.items() if value is not None])
+        return SharedTelemetry(_active)
     # Whoever configures will call: better imported here than on the event loop, by the first call.
     importlib.import_module("tracemind_otel.steps.ai_llm_call")
     _refuse_wrong_kinds(resource=resource, metric_attributes=metric_attributes)
@@ -317,6 +345,12 @@ def configure(
         hook_tools(_deliver)
         _last_words.handle_sigterm()
     return _active
+
+
+def _warn_of_ignored(options: Sequence[str]) -> None:
+    """By name: a value may be a secret."""
+    ignored = f"{', '.join(options)} of this call had no effect" if options else "this call changed nothing"
+    log.warning("configure() was called before: %s. Shut the first one down to configure anew", ignored)
 
 
 def _refuse_wrong_kinds(*, resource: object, metric_attributes: object) -> None:
