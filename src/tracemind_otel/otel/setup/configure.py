@@ -295,39 +295,20 @@ def configure(
         ConfigError: an argument or an environment variable has a value that is not allowed.
     """
     global _active
+    asked_for = dict(locals())
     if _active is not None:
-        asked_for: dict[str, object] = {
-            "service_name": service_name,
-            "endpoint": endpoint,
-            "protocol": protocol,
-            "headers": headers,
-            "file": file,
-            "resource": resource,
-            "tracer_provider": tracer_provider,
-            "meter_provider": meter_provider,
-            "metric_attributes": metric_attributes or None,
-            "prices": prices,
-        }
-        _warn_of_ignored([name for name, value in asked_for.items() if value is not None])
+        _warn_of_ignored(asked_for)
         return SharedTelemetry(_active)
     # Whoever configures will call: better imported here than on the event loop, by the first call.
     importlib.import_module("tracemind_otel.steps.ai_llm_call")
     _refuse_wrong_kinds(resource=resource, metric_attributes=metric_attributes)
     config = export_config(endpoint=endpoint, protocol=protocol, headers=headers, file=file)
     own_prices = None if prices is None else load_prices(prices)
-    pipeline = _Pipeline()
     joined = Providers(
         tracer_provider=tracer_provider or _existing(trace.get_tracer_provider()),
         meter_provider=meter_provider or _existing(metrics.get_meter_provider()),
     )
-    if not sdk_is_disabled():
-        try:
-            _build(pipeline, joined, config, _resource(service_name, resource))
-            _warn_of_wrong_port(config, pipeline)
-        except BaseException:
-            pipeline.discard()
-            raise
-        _publish(pipeline)
+    pipeline = _Pipeline() if sdk_is_disabled() else _built(joined, config, service_name, resource)
     # Only now that nothing can go wrong any more: a mistake leaves nothing behind.
     if own_prices is not None:
         set_prices(own_prices, over_reply=prices_over_reply)
@@ -347,8 +328,27 @@ def configure(
     return _active
 
 
-def _warn_of_ignored(options: Sequence[str]) -> None:
+def _built(
+    joined: Providers,
+    config: ExportConfig,
+    service_name: str | None,
+    resource: Mapping[str, AttributeValue] | None,
+) -> _Pipeline:
+    """What is missing, made and published; after a mistake nothing of it is left."""
+    pipeline = _Pipeline()
+    try:
+        _build(pipeline, joined, config, _resource(service_name, resource))
+        _warn_of_wrong_port(config, pipeline)
+    except BaseException:
+        pipeline.discard()
+        raise
+    _publish(pipeline)
+    return pipeline
+
+
+def _warn_of_ignored(asked_for: Mapping[str, object]) -> None:
     """By name: a value may be a secret."""
+    options = [name for name, value in asked_for.items() if value not in (None, (), False)]
     ignored = f"{', '.join(options)} of this call had no effect" if options else "this call changed nothing"
     log.warning("configure() was called before: %s. Shut the first one down to configure anew", ignored)
 
