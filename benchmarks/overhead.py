@@ -87,15 +87,23 @@ def recorder_of_configure() -> OTelRecorder:
     # Here, since `against.py` reads this module beside trees that have these elsewhere.
     from tracemind_otel.otel.current import Providers, meter, use_providers
     from tracemind_otel.otel.setup.aggregation import OwnInstruments
-    from tracemind_otel.otel.setup.delivery import Ledger, MetricsLedger, WatchedExporter, WatchedProcessor
+    from tracemind_otel.otel.setup.delivery import (
+        DeliveryStats,
+        MetricsDeliveryStats,
+        WatchedExporter,
+        WatchedProcessor,
+    )
 
     tracer_provider = TracerProvider()
-    ledger = Ledger("nowhere")
+    ledger = DeliveryStats("nowhere")
     processor = BatchSpanProcessor(cast("SpanExporter", WatchedExporter(DroppingSpans, ledger)))
     tracer_provider.add_span_processor(cast("SpanProcessor", WatchedProcessor(processor, ledger)))
     instruments: list[OwnInstruments] = []
     exporter = WatchedExporter(
-        DroppingMetrics, MetricsLedger("nowhere"), lambda _: 1, lambda data: (instruments[0].add_histograms(data),)
+        DroppingMetrics,
+        MetricsDeliveryStats("nowhere"),
+        lambda _: 1,
+        lambda data: (instruments[0].add_histograms(data),),
     )
     reader = PeriodicExportingMetricReader(cast("MetricExporter", exporter), export_interval_millis=1000)
     meter_provider = MeterProvider([reader])

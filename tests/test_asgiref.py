@@ -16,7 +16,7 @@ from opentelemetry import baggage, trace
 import tracemind_otel as tm
 from tests.support import Captured
 from tracemind_otel.flows.budget import current_budget
-from tracemind_otel.flows.correlation import NO_IDS, current_ids
+from tracemind_otel.flows.correlation import NO_CORRELATION, current_correlation
 from tracemind_otel.flows.totals import current_flow
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -36,7 +36,7 @@ def nothing_holds() -> bool:
     scopes = current_flow(), current_budget()
     return (
         scopes == (None, None)
-        and current_ids() is NO_IDS
+        and current_correlation() is NO_CORRELATION
         and trace.get_current_span() is trace.INVALID_SPAN
         and not baggage.get_all()
     )
@@ -102,7 +102,7 @@ async def test_a_block_within_keeps_what_it_has_set(capture: Captured) -> None:
     await begin(outer)
     with inner:
         await end(outer)
-        assert current_ids().session_id == "inner"
+        assert current_correlation().session_id == "inner"
 
 
 async def test_an_outer_block_comes_back(capture: Captured) -> None:
@@ -111,8 +111,8 @@ async def test_an_outer_block_comes_back(capture: Captured) -> None:
         block = tm.using_attributes(session_id="request")
         await begin(block)
         await end(block)
-        assert current_ids().session_id == "application"
-    assert current_ids() is NO_IDS
+        assert current_correlation().session_id == "application"
+    assert current_correlation() is NO_CORRELATION
 
 
 async def test_one_block_object_for_requests_at_once(capture: Captured) -> None:

@@ -21,7 +21,7 @@ import tracemind_otel as tm
 from tests.support import Captured, attributes, events
 from tracemind_otel.ai.llm import LLMUsage
 from tracemind_otel.ai.llm.providers import FakeLLMClient
-from tracemind_otel.flows.correlation import current_ids
+from tracemind_otel.flows.correlation import current_correlation
 from tracemind_otel.flows.totals import current_flow
 from tracemind_otel.otel.current import Providers, use_providers
 from tracemind_otel.runtime.recorder import Recorder, StepHandle, StepStart
@@ -785,7 +785,7 @@ async def test_a_faulty_tracer_breaks_nothing(capture: Captured, fails_at: str, 
         results: list[object] = [(await llm(recorder=Recorder())).get("error_type") for _ in range(2)]
         if fails:
             raise KeyError
-        return [*results, current_ids().session_id]
+        return [*results, current_correlation().session_id]
 
     if fails:
         with pytest.raises(KeyError):

@@ -10,7 +10,7 @@ import pytest
 
 import tracemind_otel as tm
 from tests.support import Captured, attributes
-from tracemind_otel.ai.llm.providers import openai
+from tracemind_otel.ai.llm.providers._chat_reply import from_payload
 from tracemind_otel.ai.llm.providers._loop import PerLoop
 from tracemind_otel.otel.current import Providers, configured_providers, meter, use_providers
 from tracemind_otel.otel.setup.aggregation import OwnInstruments
@@ -37,7 +37,7 @@ async def call(client: tm.AsyncLLMClient, recorder: tm.Recorder, **options: Any)
 async def test_a_total_alone_is_not_a_price_of_zero(capture: Captured) -> None:
     """A reply that reports only a total has unknown usage: no cost, no token attributes, one unpriced call."""
     document = {"choices": [{"message": {"content": "x"}}], "usage": {"total_tokens": 1500}}
-    usage = openai.from_payload(document).usage
+    usage = from_payload(document).usage
     result = await call(Client(tm.LLMUsage(0, 0, usage.total_tokens)), capture.recorder())
     assert result["usage"]["cost_usd"] is None
     assert capture.total("tracemind.llm.unpriced_calls") == 1

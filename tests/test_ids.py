@@ -21,7 +21,7 @@ import tracemind_otel as tm
 from tests.support import Captured, attributes
 from tracemind_otel.ai.llm import LLMRequest, LLMResponse, LLMUsage
 from tracemind_otel.ai.llm.providers import FakeLLMClient
-from tracemind_otel.flows.correlation import NO_IDS, current_ids
+from tracemind_otel.flows.correlation import NO_CORRELATION, current_correlation
 
 NAMES = ("session.id", "user.id", "gen_ai.conversation.id", "tracemind.flow.id", "tracemind.tags")
 ALL = {
@@ -36,7 +36,7 @@ ALL = {
 @pytest.fixture(autouse=True)
 def _no_ids_left() -> Iterator[None]:
     yield
-    assert current_ids() is NO_IDS
+    assert current_correlation() is NO_CORRELATION
 
 
 def ids_of(capture: Captured, name: str) -> dict[str, Any]:
@@ -106,7 +106,7 @@ async def test_set_by_a_flow(capture: Captured) -> None:
     await flow("ada", chat="c-9")
     expected = {"session.id": "fixed", "user.id": "ada", "gen_ai.conversation.id": "c-9", "tracemind.tags": ("x",)}
     assert ids_of(capture, "invoke_workflow flow") == ids_of(capture, "chat toy-1") == expected
-    assert current_ids() is NO_IDS
+    assert current_correlation() is NO_CORRELATION
 
 
 @pytest.mark.parametrize("broken", [lambda: 1 / 0, lambda: 5, lambda: "", lambda: "x" * 300, lambda: "line\nbreak"])
@@ -348,7 +348,7 @@ async def test_one_object_in_many_tasks(capture: Captured) -> None:
             tm.step(name=f"in {number}")(print)(end="")
             if number:
                 await go_on.wait()
-        assert current_ids() is NO_IDS
+        assert current_correlation() is NO_CORRELATION
         go_on.set()
 
     await asyncio.gather(*map(task, range(10)))

@@ -19,7 +19,7 @@ import tracemind_otel as tm
 from tests.programs import run
 from tests.support import Captured, attributes
 from tracemind_otel.cli.otlp_file import FileSpan, read_spans
-from tracemind_otel.flows.correlation import MAX_LENGTH, NO_IDS, current_ids
+from tracemind_otel.flows.correlation import MAX_LENGTH, NO_CORRELATION, current_correlation
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
@@ -151,7 +151,7 @@ def test_a_trace_is_continued(capture: Captured) -> None:
         tm.step(name="child")(lambda: None)()
     assert trace_and_parent(capture, "child") == of_parent(capture)
     assert found_ids(attributes(capture.span("child"))) == IDS
-    assert current_ids() is NO_IDS
+    assert current_correlation() is NO_CORRELATION
 
 
 @pytest.mark.parametrize("name", ["traceparent", "Traceparent", "TRACEPARENT"])
@@ -206,7 +206,7 @@ def test_ids_come_before_what_may_not_fit() -> None:
         headers = tm.inject_context()
     otel_context.detach(token)
     with tm.continue_trace(headers):
-        ids = current_ids()
+        ids = current_correlation()
     assert ids.session_id == "s-1"
     assert 2 <= len(ids.tags) < 60
 
@@ -303,7 +303,7 @@ def test_a_child_process_continues(capture: Captured, tmp_path: Path) -> None:
 def job(headers: dict[str, str]) -> tuple[dict[str, str], str | None]:
     """What a worker of a pool finds around it."""
     with tm.continue_trace(headers):
-        return tm.inject_context(), current_ids().session_id
+        return tm.inject_context(), current_correlation().session_id
 
 
 def test_a_process_pool_continues(capture: Captured) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import tracemind_otel as tm
 from tracemind_otel.ai.llm import providers
-from tracemind_otel.ai.llm.providers._dialect import Preset
+from tracemind_otel.ai.llm.providers._preset import Preset
 from tracemind_otel.ai.llm.providers.presets import PRESETS
 from tracemind_otel.errors import ConfigError
 

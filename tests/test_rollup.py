@@ -32,7 +32,7 @@ class Entry:
     nested: list[str] = field(default_factory=list[str])
 
 
-class Ledger:
+class DeliveryStats:
     """Kept by whoever calls, under its own lock."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class SeededClient(tm.AsyncLLMClient):
         return LLMResponse("answer", self._usage)
 
 
-async def call(ledger: Ledger, flow: str, seed: int, recorder: tm.Recorder) -> None:
+async def call(ledger: DeliveryStats, flow: str, seed: int, recorder: tm.Recorder) -> None:
     """One call: priced, unpriced, failed or repeated, as its seed has it."""
     chance = random.Random(seed)
     tokens = chance.randrange(1, 5_000), chance.randrange(1, 2_000)
@@ -86,7 +86,7 @@ async def call(ledger: Ledger, flow: str, seed: int, recorder: tm.Recorder) -> N
     ledger.note_call(flow, usage, result["retries"])
 
 
-async def run_flow(ledger: Ledger, number: int, recorder: tm.Recorder) -> None:
+async def run_flow(ledger: DeliveryStats, number: int, recorder: tm.Recorder) -> None:
     """Twenty calls: in the flow itself, in tasks, in a nested flow, or in a thread with a loop of its own."""
     name = f"flow-{number}"
     shape = number % 4
@@ -162,7 +162,7 @@ def ancestors(span: ReadableSpan, by_id: dict[int, ReadableSpan]) -> Iterator[Re
 
 async def test_two_hundred_flows_at_once(capture: Captured) -> None:
     """Every flow's sums, own and inclusive, equal a ledger kept beside it to 1e-9; each call is where it was made."""
-    ledger, recorder = Ledger(), tm.OTelRecorder()
+    ledger, recorder = DeliveryStats(), tm.OTelRecorder()
     await asyncio.gather(*(run_flow(ledger, number, recorder) for number in range(FLOWS)))
     spans = capture.spans
     flows = {str(attributes(s)["gen_ai.workflow.name"]): s for s in spans if s.name.startswith("invoke_workflow")}
@@ -180,7 +180,7 @@ async def test_two_hundred_flows_at_once(capture: Captured) -> None:
 
 async def test_own_sums_add_up_to_the_whole(capture: Captured) -> None:
     """A dashboard that adds the own sums of all flows counts every call once, however they nest."""
-    ledger, recorder = Ledger(), tm.OTelRecorder()
+    ledger, recorder = DeliveryStats(), tm.OTelRecorder()
     await asyncio.gather(*(run_flow(ledger, number, recorder) for number in range(16)))
     flows = [span for span in capture.spans if span.name.startswith("invoke_workflow")]
     whole = expected([each for entry in ledger.entries.values() for each in entry.calls])
@@ -194,7 +194,7 @@ async def test_a_late_call(capture: Captured) -> None:
 
     async def late() -> None:
         await gate.wait()
-        await call(Ledger(), "late", 3, tm.Recorder())
+        await call(DeliveryStats(), "late", 3, tm.Recorder())
 
     @tm.flow
     async def leaves_it_behind() -> asyncio.Task[None]:

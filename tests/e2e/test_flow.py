@@ -24,7 +24,7 @@ ANSWERED_BY = "gpt-4o-mini-2024-07-18"
 
 
 @dataclass(frozen=True)
-class Run:
+class SpanScope:
     """One run of the flow: what the steps returned, and what Jaeger gave back."""
 
     results: dict[str, dict[str, Any]]
@@ -49,10 +49,10 @@ def server() -> Iterator[OpenAIServer]:
 
 
 @pytest.fixture(scope="module")
-def run(stack: Stack, server: OpenAIServer) -> Run:
+def run(stack: Stack, server: OpenAIServer) -> SpanScope:
     """Five calls: fake and OpenAI wire, one with two retries, one that fails."""
     results, trace_id = asyncio.run(run_flow(stack.otlp_http, server))
-    return Run(results, stack.wait_for_trace(trace_id, spans=7), server.port)
+    return SpanScope(results, stack.wait_for_trace(trace_id, spans=7), server.port)
 
 
 async def run_flow(endpoint: str, server: OpenAIServer) -> tuple[dict[str, dict[str, Any]], str]:
@@ -116,7 +116,7 @@ class Calls:
         return await tm.run_llm_call("e2e", "fake", config, self._recorder, client=FakeLLMClient(latency_ms=1))
 
 
-def test_trace_has_the_shape_of_the_flow(run: Run) -> None:
+def test_trace_has_the_shape_of_the_flow(run: SpanScope) -> None:
     """Jaeger shows one flow span, the step below it, and each call as one CLIENT span below what called it."""
     flow, step = run.flow(), run.step()
     assert len(run.spans) == 7
@@ -133,14 +133,14 @@ def test_trace_has_the_shape_of_the_flow(run: Run) -> None:
         assert flow["start_ns"] <= call["start_ns"] <= call["end_ns"] <= flow["end_ns"]
 
 
-def test_resource_is_what_was_configured(run: Run) -> None:
+def test_resource_is_what_was_configured(run: SpanScope) -> None:
     """Service name and resource attributes given to `configure` are on every span's resource."""
     for span in run.spans:
         assert span["resource"]["service.name"] == SERVICE
         assert span["resource"]["deployment.environment.name"] == "test"
 
 
-def test_call_carries_every_attribute(run: Run) -> None:
+def test_call_carries_every_attribute(run: SpanScope) -> None:
     """A call of the OpenAI wire has all attributes of the design, with the values of its result, and no others."""
     result, usage = run.results["plain"], run.results["plain"]["usage"]
     assert run.call("plain")["attributes"] == {
@@ -177,7 +177,7 @@ def test_call_carries_every_attribute(run: Run) -> None:
     assert usage["cost_usd"] == pytest.approx((600 * 0.15 + 400 * 0.075 + 200 * 0.60) / 1e6, abs=1e-12)
 
 
-def test_fake_call_costs_nothing(run: Run) -> None:
+def test_fake_call_costs_nothing(run: SpanScope) -> None:
     """The fake provider's cost is zero, which is not unknown, and it has no server."""
     attributes = run.call("fake")["attributes"]
     assert attributes["tracemind.cost_usd"] == 0.0
@@ -185,7 +185,7 @@ def test_fake_call_costs_nothing(run: Run) -> None:
     assert "server.address" not in attributes
 
 
-def test_recovered_call_tells_its_retries_and_no_error(run: Run) -> None:
+def test_recovered_call_tells_its_retries_and_no_error(run: SpanScope) -> None:
     """Two failed attempts are two events with their delays; the call that recovers carries no error."""
     call = run.call("recovers")
     assert call["status"] == "UNSET"
@@ -217,7 +217,7 @@ def test_recovered_call_tells_its_retries_and_no_error(run: Run) -> None:
     ]
 
 
-def test_failed_call_carries_its_error(run: Run) -> None:
+def test_failed_call_carries_its_error(run: SpanScope) -> None:
     """The call that fails has status ERROR, `error.type`, the HTTP status and one exception event, and no cost."""
     call = run.call("fails")
     assert (call["status"], call["status_message"]) == ("ERROR", "HTTP 404: no such model")
@@ -227,7 +227,7 @@ def test_failed_call_carries_its_error(run: Run) -> None:
     assert not [name for name in call["attributes"] if "cost" in name or "usage" in name]
 
 
-def test_flow_carries_the_sums(run: Run) -> None:
+def test_flow_carries_the_sums(run: SpanScope) -> None:
     """The flow's span has the cost, tokens, calls and retries of all five calls, those below the step included."""
     usages = [result["usage"] for result in run.results.values() if result["status"] == "ok"]
     attributes = run.flow()["attributes"]
@@ -239,13 +239,13 @@ def test_flow_carries_the_sums(run: Run) -> None:
     assert attributes["gen_ai.workflow.name"] == "digest"
 
 
-def test_trace_is_found_by_search(run: Run, stack: Stack) -> None:
+def test_trace_is_found_by_search(run: SpanScope, stack: Stack) -> None:
     """Jaeger finds the trace by service and operation."""
     found = stack.search_traces(SERVICE, operation="invoke_workflow digest")
     assert run.flow()["trace_id"] in found
 
 
-def test_prometheus_has_the_cost_to_the_last_digit(run: Run, stack: Stack) -> None:
+def test_prometheus_has_the_cost_to_the_last_digit(run: SpanScope, stack: Stack) -> None:
     """The cost counter that Prometheus scraped equals the sum of the step results to 1e-9, per team and flow."""
     expected = sum(result["usage"]["cost_usd"] for result in run.results.values() if result["status"] == "ok")
     query = 'sum(tracemind_llm_cost_USD_total{team="search",gen_ai_workflow_name="digest"})'
@@ -253,7 +253,7 @@ def test_prometheus_has_the_cost_to_the_last_digit(run: Run, stack: Stack) -> No
     assert abs(sample["value"] - expected) < 1e-9
 
 
-def test_prometheus_has_the_retries_and_the_error(run: Run, stack: Stack) -> None:
+def test_prometheus_has_the_retries_and_the_error(run: SpanScope, stack: Stack) -> None:
     """Retries are counted, and failed calls can be told by `error_type`."""
     [retries] = stack.wait_for_metric('sum(tracemind_llm_retries_total{gen_ai_workflow_name="digest"})')
     assert retries["value"] == 2

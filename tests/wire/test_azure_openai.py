@@ -1,4 +1,4 @@
-"""Azure OpenAI: both surfaces, its accent of Chat Completions, its errors; over a real server, and beside the SDK.
+"""Azure OpenAI: both surfaces, its dialect of Chat Completions, its errors; over a real server, and beside the SDK.
 
 Bodies in the shapes that Azure sends as of 2026-11; the SDK is openai 3.54.
 """

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.servers.bedrock_server import frame
 from tracemind_otel.ai.llm.pricing import price_reply
 from tracemind_otel.ai.llm.providers import anthropic, bedrock, cohere, gemini, ollama, openai_responses
-from tracemind_otel.ai.llm.providers._wire_format import Wire
+from tracemind_otel.ai.llm.providers._wire_format import WireFormat
 from tracemind_otel.ai.llm.providers.openai import chat_wire
 from tracemind_otel.ai.llm.providers.presets import PRESETS
 from tracemind_otel.ai.llm.types import LLMResponse, LLMUsage
@@ -89,7 +89,7 @@ class Bill:
     """Whose prices hold."""
     model: str
     """A model that has a price for every part."""
-    wire: Wire
+    wire: WireFormat
     parts: Sequence[str]
     """The parts of a `Use` that it reports."""
     whole: Callable[[Use, Json], Json]

@@ -17,11 +17,14 @@ from tests.servers.openai_server import Action
 from tests.support import Captured, attributes
 from tracemind_otel import LLMCallConfig, LLMRequest, LLMResponse, run_llm_call, stream_llm_call
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
+from tracemind_otel.ai.llm.providers._chat_reader import ChatReader
+from tracemind_otel.ai.llm.providers._chat_reply import from_payload
 from tracemind_otel.ai.llm.providers._chat_usage import _IGNORED, usage_of
+from tracemind_otel.ai.llm.providers._dialect import Dialect
 from tracemind_otel.ai.llm.providers._error_bodies import error_body
 from tracemind_otel.ai.llm.providers._sse import EventDecoder
 from tracemind_otel.ai.llm.providers._wire_format import StreamedError, outgoing_call
-from tracemind_otel.ai.llm.providers.openai import Accent, ChatReader, chat_wire, from_payload
+from tracemind_otel.ai.llm.providers.openai import chat_wire
 from tracemind_otel.ai.llm.providers.presets import PRESETS
 from tracemind_otel.ai.llm.types import (
     Finish,
@@ -97,11 +100,11 @@ class Read:
         return u.prompt_tokens, u.completion_tokens, u.total_tokens, u.cache_read_tokens, u.reasoning_tokens
 
 
-def read(body: str | bytes, accent: str | None = None, pieces: Sequence[bytes] | None = None) -> Read:
+def read(body: str | bytes, dialect: str | None = None, pieces: Sequence[bytes] | None = None) -> Read:
     """Decode and put together, without a server."""
     whole = body.encode() if isinstance(body, str) else body
     decoder = EventDecoder()
-    reader = BY_NAME[accent].wire.new_reader() if accent else ChatReader()
+    reader = BY_NAME[dialect].wire.new_reader() if dialect else ChatReader()
     events = [each for piece in pieces or [whole] for each in decoder.feed(piece)] + decoder.end()
     deltas = [delta for each in events for delta in reader.feed(each)]
     return Read(reader.response(None), deltas, reader.is_complete)
@@ -336,9 +339,9 @@ SPENT: dict[str, tuple[str, str | None, tuple[int | None, ...]]] = {
 @pytest.mark.parametrize("name", SPENT)
 def test_where_usage_stands(name: str) -> None:
     """Wherever the usage stands, the last one that is not null counts."""
-    body, accent, tokens = SPENT[name]
+    body, dialect, tokens = SPENT[name]
 
-    assert read(body, accent).tokens == tokens
+    assert read(body, dialect).tokens == tokens
 
 
 XAI = {
@@ -386,12 +389,12 @@ READ_USAGE: list[tuple[str, str, Mapping[str, Any], tuple[int | None, ...]]] = [
 
 
 @pytest.mark.parametrize(
-    ("accent", "usage", "tokens"), [case[1:] for case in READ_USAGE], ids=[c[0] for c in READ_USAGE]
+    ("dialect", "usage", "tokens"), [case[1:] for case in READ_USAGE], ids=[c[0] for c in READ_USAGE]
 )
-def test_usage_of_the_family(accent: str, usage: Mapping[str, Any], tokens: tuple[int | None, ...]) -> None:
+def test_usage_of_the_family(dialect: str, usage: Mapping[str, Any], tokens: tuple[int | None, ...]) -> None:
     """Each server's way to count gives input with its cache and output with its reasoning, streamed and whole."""
-    streamed = read(HELLO + chunk({}, "stop", usage=usage) + DONE, accent)
-    whole = BY_NAME[accent].wire.from_payload({"choices": [{"message": {"content": "a"}}], "usage": usage}, None)
+    streamed = read(HELLO + chunk({}, "stop", usage=usage) + DONE, dialect)
+    whole = BY_NAME[dialect].wire.from_payload({"choices": [{"message": {"content": "a"}}], "usage": usage}, None)
 
     assert streamed.tokens == tokens
     assert whole.usage == streamed.response.usage
@@ -401,7 +404,7 @@ BYOK = {"cost": 0.001, "is_byok": True}
 
 
 @pytest.mark.parametrize(
-    ("accent", "usage", "cost"),
+    ("dialect", "usage", "cost"),
     [
         ("openrouter", {"cost": 0.00012}, ReportedCost(usd=0.00012)),
         ("openrouter", {"cost": 0.5, "cost_details": {"upstream_inference_cost": 0.5}}, ReportedCost(usd=0.5)),
@@ -457,9 +460,9 @@ BYOK = {"cost": 0.001, "is_byok": True}
         ("mistral", {"cost": {"total_cost": 42.0}}, None),
     ],
 )
-def test_cost_in_the_reply(accent: str, usage: Mapping[str, Any], cost: ReportedCost | None) -> None:
+def test_cost_in_the_reply(dialect: str, usage: Mapping[str, Any], cost: ReportedCost | None) -> None:
     """A cost is believed only from servers that document its unit, and read as each of them writes it."""
-    assert read(chunk({}, "stop", usage={"prompt_tokens": 1, **usage}), accent).response.reported_cost == cost
+    assert read(chunk({}, "stop", usage={"prompt_tokens": 1, **usage}), dialect).response.reported_cost == cost
 
 
 def test_an_ignored_cost_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -478,7 +481,7 @@ def test_a_server_is_named_once_whatever_is_wrong_with_its_cost(caplog: pytest.L
     _IGNORED.forget()
     BY_NAME["vllm"].client(cost_unit="EUR")
     for form in ("declared", None):
-        wire = chat_wire(Accent(provider="vllm", cost=form))
+        wire = chat_wire(Dialect(provider="vllm", cost=form))
         wire.from_payload({"choices": [{}], "usage": {"prompt_tokens": 1, "cost": 1, "currency": "EUR"}}, None)
     assert [record.message for record in caplog.records] == [
         "the cost in the replies of vllm is ignored: it is in EUR, and only USD can be told"
@@ -498,7 +501,7 @@ def test_a_server_is_named_once_whatever_is_wrong_with_its_cost(caplog: pytest.L
 )
 def test_a_declared_cost(cost: Any, expected: float | None) -> None:
     """With a declared unit the number, the total, and a zero are believed; a currency in the reply must agree."""
-    wire = chat_wire(Accent(provider="acme", cost="declared"))
+    wire = chat_wire(Dialect(provider="acme", cost="declared"))
     reply = wire.from_payload({"choices": [{}], "usage": {"prompt_tokens": 1, "cost": cost}}, None)
     found = reply.reported_cost
     assert (None if found is None else (found.usd, found.is_declared)) == (
@@ -526,14 +529,14 @@ def test_what_litellm_says_in_the_details_of_the_prompt() -> None:
 def test_the_speed_that_a_proxy_passes_on(speed: str | None, conditions: Mapping[str, str]) -> None:
     """A speed that is not the usual one changes the price, so that it is never lost, whole or streamed."""
     usage = {"prompt_tokens": 5, "completion_tokens": 3, "speed": speed}
-    whole = chat_wire(Accent()).from_payload({"choices": [{}], "usage": usage}, None)
+    whole = chat_wire(Dialect()).from_payload({"choices": [{}], "usage": usage}, None)
     streamed_reply = read(chunk({"content": "a"}) + chunk({}, "stop", usage=usage) + DONE).response
     assert whole.price_conditions == streamed_reply.price_conditions == conditions
 
 
 def test_the_cost_in_a_header() -> None:
     """LiteLLM's proxy names its cost in a header; a stream's header comes before there is a cost."""
-    wire = chat_wire(Accent(provider="acme", cost="declared"))
+    wire = chat_wire(Dialect(provider="acme", cost="declared"))
     assert wire.with_headers is not None
     reply = wire.from_payload({"choices": [{}]}, None)
     named = wire.with_headers(reply, {"x-litellm-response-cost": "0.25"})
@@ -543,7 +546,7 @@ def test_the_cost_in_a_header() -> None:
     assert named.reported_cost == ReportedCost(usd=0.25, is_declared=True)
     assert begun.reported_cost is None
     assert wire.with_headers(reply, {"x-litellm-response-cost": "None"}).reported_cost is None
-    assert chat_wire(Accent(provider="acme")).with_headers is None
+    assert chat_wire(Dialect(provider="acme")).with_headers is None
 
 
 @pytest.mark.parametrize(
@@ -821,9 +824,9 @@ usages = st.fixed_dictionaries(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(usages, st.sampled_from(sorted(BY_NAME)))
-def test_usage_is_always_sane(usage: Any, accent: str) -> None:
+def test_usage_is_always_sane(usage: Any, dialect: str) -> None:
     """Whatever a server of the family counts, no part exceeds its whole and nothing is negative."""
-    seen = BY_NAME[accent].wire.from_payload({"choices": [{}], "usage": usage}, None).usage
+    seen = BY_NAME[dialect].wire.from_payload({"choices": [{}], "usage": usage}, None).usage
 
     parts = [seen.cache_read_tokens or 0, seen.cache_write_tokens or 0, seen.reasoning_tokens or 0]
     wholes = (seen.prompt_tokens, seen.completion_tokens, seen.total_tokens)
@@ -905,10 +908,10 @@ def test_status_in_the_error() -> None:
     assert error_body([]).stated_status is None
 
 
-async def streamed(server: OpenAIServer, model: str, accent: str = "openai_compatible", **fields: Any) -> Read:
+async def streamed(server: OpenAIServer, model: str, dialect: str = "openai_compatible", **fields: Any) -> Read:
     """Stream over the real server."""
     deltas: list[StreamEvent] = []
-    async with BY_NAME[accent].client("k", server.base_url) as client:
+    async with BY_NAME[dialect].client("k", server.base_url) as client:
         async for batch in client.stream(LLMRequest("any", model, "hi", **fields)):
             deltas += batch
     last = deltas.pop()
@@ -1150,5 +1153,5 @@ async def test_other_refusals_stand(
 
 
 def test_accent_is_the_default() -> None:
-    """Without an accent a reader reads OpenAI's."""
-    assert ChatReader(Accent()).response(None) == ChatReader().response(None)
+    """Without an dialect a reader reads OpenAI's."""
+    assert ChatReader(Dialect()).response(None) == ChatReader().response(None)

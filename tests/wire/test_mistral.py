@@ -1,4 +1,4 @@
-"""Mistral, an accent of Chat Completions: what differs, over a real HTTP server that its SDK reads too.
+"""Mistral, an dialect of Chat Completions: what differs, over a real HTTP server that its SDK reads too.
 
 Bodies in the shapes of Mistral's API reference, November 2026.
 """
@@ -18,8 +18,9 @@ from mistralai.client import Mistral
 from tests.servers.fixture import OpenAIServer
 from tests.support import Captured, attributes
 from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, LLMResponse, run_llm_call, stream_llm_call
+from tracemind_otel.ai.llm.providers._chat_reader import ChatReader
+from tracemind_otel.ai.llm.providers._chat_reply import from_payload
 from tracemind_otel.ai.llm.providers._sse import EventDecoder
-from tracemind_otel.ai.llm.providers.openai import ChatReader, from_payload
 from tracemind_otel.ai.llm.providers.presets import PRESETS
 from tracemind_otel.ai.llm.types import Finish, ToolCall
 from tracemind_otel.errors import LLMAuthenticationError, LLMConnectionError, LLMRequestError, LLMResponseError

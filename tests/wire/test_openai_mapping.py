@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tracemind_otel import LLMRequest, LLMResponse, LLMResponseError
-from tracemind_otel.ai.llm.providers.openai import from_payload, to_payload
+from tracemind_otel.ai.llm.providers._chat_reply import from_payload
+from tracemind_otel.ai.llm.providers.openai import to_payload
 
 LARGEST_ATTRIBUTE = 2**63 - 1
 """OTLP carries integers of 64 bits; one that does not fit loses its whole batch."""

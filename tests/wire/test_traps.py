@@ -10,7 +10,7 @@ import pytest
 
 from tracemind_otel.ai.llm.providers import anthropic, cohere, gemini, openai
 from tracemind_otel.ai.llm.providers._sse import EventDecoder
-from tracemind_otel.ai.llm.providers._wire_format import StreamReader, Wire
+from tracemind_otel.ai.llm.providers._wire_format import StreamReader, WireFormat
 from tracemind_otel.ai.llm.types import LLMResponse, ToolCall
 
 CHAT = openai.chat_wire()
@@ -26,7 +26,7 @@ def events(*documents: Mapping[str, Any], end: str = "\n") -> bytes:
     return (end.join(lines) + end).encode()
 
 
-def read(wire: Wire, stream: bytes) -> tuple[StreamReader, LLMResponse]:
+def read(wire: WireFormat, stream: bytes) -> tuple[StreamReader, LLMResponse]:
     """The reader after a whole stream, and the reply it made."""
     reader, decoder = wire.new_reader(), EventDecoder()
     for event in [*decoder.feed(stream), *decoder.end()]:

@@ -15,7 +15,7 @@ from ..ai.llm.resends import telling
 from ..ai.llm.retry import RetryPolicy
 from ..ai.llm.scrub import scrub
 from ..errors import ConfigError, LLMClientError, LLMConnectionError, LLMError, LLMTimeoutError
-from ..flows.correlation import hidden_ids
+from ..flows.correlation import hidden_correlation
 from ..recording.port import StepHandle, StepRetry
 from .accounting import CallAccount
 from .target import CallTarget
@@ -101,13 +101,15 @@ class Attempts:
             LLMError: whatever the client raised, in our error tree and without the prompt.
             ConfigError: the client cannot make such a call.
         """
-        with self._handle.active(), hidden_ids(), telling(self._account.reservation):
+        with self._handle.active(), hidden_correlation(), telling(self._account.reservation):
             return await self._judged(work)
 
     async def ask_in_turns(self, work: Callable[[], Awaitable[T]]) -> T:
         """The same for one of many waits, in a context of the stream's own that the code between them never sees."""
         if self._context is None:
-            self._context = OwnContext(self._handle.active, hidden_ids, lambda: telling(self._account.reservation))
+            self._context = OwnContext(
+                self._handle.active, hidden_correlation, lambda: telling(self._account.reservation)
+            )
         return await self._context.run(self._judged(work))
 
     async def close(self, stream: AsyncGenerator[object]) -> None:

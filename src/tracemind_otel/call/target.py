@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.types import LLMRequest
-from ..flows.correlation import current_ids
+from ..flows.correlation import current_correlation
 from ..recording.port import StepStart
 from .config import STEP_TYPE, LLMCallConfig
 
@@ -35,7 +35,7 @@ class CallTarget:
     def start(self, flow_id: str, step_id: str, *, is_stream: bool) -> StepStart:
         """What a recorder is told when the call begins."""
         return StepStart(
-            flow_id=flow_id or current_ids().flow_id or "",
+            flow_id=flow_id or current_correlation().flow_id or "",
             step_id=step_id,
             step_type=STEP_TYPE,
             operation=self.client.operation,

@@ -36,7 +36,7 @@ _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ids:
+class Correlation:
     """What is known; `None` for what is not."""
 
     flow_id: str | None = None
@@ -50,11 +50,11 @@ class Ids:
     tags: tuple[str, ...] = ()
     """Words to search by."""
 
-    def below(self, outer: Ids) -> Ids:
+    def below(self, outer: Correlation) -> Correlation:
         """These inside others: what is set here wins, and tags are added to the outer ones."""
-        if outer is NO_IDS:
+        if outer is NO_CORRELATION:
             return self
-        return Ids(
+        return Correlation(
             flow_id=self.flow_id or outer.flow_id,
             session_id=self.session_id or outer.session_id,
             conversation_id=self.conversation_id or outer.conversation_id,
@@ -63,69 +63,69 @@ class Ids:
         )
 
 
-NO_IDS = Ids()
+NO_CORRELATION = Correlation()
 
-_current: contextvars.ContextVar[Ids] = contextvars.ContextVar("tracemind_ids", default=NO_IDS)
+_current: contextvars.ContextVar[Correlation] = contextvars.ContextVar("tracemind_ids", default=NO_CORRELATION)
 
 
-def current_ids() -> Ids:
-    """What was set around here; `NO_IDS` where nothing was."""
+def current_correlation() -> Correlation:
+    """What was set around here; `NO_CORRELATION` where nothing was."""
     return _current.get()
 
 
-def enter_ids(ids: Ids) -> Setting:
+def enter_correlation(ids: Correlation) -> Setting:
     """Set these inside the ones that hold here, until the setting is undone."""
     return set_here(_current, ids.below(_current.get()))
 
 
-in_forked_child(lambda: _current.set(NO_IDS))
+in_forked_child(lambda: _current.set(NO_CORRELATION))
 
 
 _hide: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
-def hide_ids_with(hide: Callable[[], AbstractContextManager[object]]) -> None:
+def hide_correlation_with(hide: Callable[[], AbstractContextManager[object]]) -> None:
     """Whoever lets the ids go along with requests says how to keep them at home."""
     global _hide
     _hide = hide
 
 
-def hidden_ids() -> AbstractContextManager[object]:
+def hidden_correlation() -> AbstractContextManager[object]:
     """A block in which no request carries the ids: they are no business of a model's provider."""
     return _hide()
 
 
-def checked_ids(
+def checked_correlation(
     *,
     flow_id: object = None,
     session_id: object = None,
     conversation_id: object = None,
     user_id: object = None,
     tags: object = (),
-) -> Ids:
+) -> Correlation:
     """Ids from what a user gave.
 
     Raises:
         ConfigError: an id or a tag is no text, empty, longer than 256 characters or unprintable; the message names it.
     """
-    ids = Ids(
+    ids = Correlation(
         flow_id=_id("flow_id", flow_id),
         session_id=_id("session_id", session_id),
         conversation_id=_id("conversation_id", conversation_id),
         user_id=_id("user_id", user_id),
         tags=_tags("tags", tags),
     )
-    return NO_IDS if ids == NO_IDS else ids
+    return NO_CORRELATION if ids == NO_CORRELATION else ids
 
 
-def usable_ids(who: str, values: Mapping[str, object]) -> Ids:
+def usable_correlation(who: str, values: Mapping[str, object]) -> Correlation:
     """Ids from what comes with the data: what is no id is left out, and the log says so once.
 
     Args:
         who: what sets them, for the log.
-        values: as `checked_ids` takes them.
+        values: as `checked_correlation` takes them.
     """
-    ids = NO_IDS
+    ids = NO_CORRELATION
     for field, check in _one_by_one(values):
         try:
             ids = check().below(ids)
@@ -139,20 +139,20 @@ LEFT_OUT = Once()
 """What was logged as unusable."""
 
 
-def _one_by_one(values: Mapping[str, object]) -> Iterator[tuple[str, Callable[[], Ids]]]:
+def _one_by_one(values: Mapping[str, object]) -> Iterator[tuple[str, Callable[[], Correlation]]]:
     """Each id, and each tag, so that an unusable one does not cost the others."""
     for field, value in values.items():
         if field == "tags" and isinstance(value, list | tuple):
             for index, tag in enumerate(cast("Sequence[object]", value)):
                 yield field, functools.partial(_with_tag, index, tag)
         else:
-            yield field, functools.partial(checked_ids, **{field: value})
+            yield field, functools.partial(checked_correlation, **{field: value})
 
 
-def _with_tag(index: int, tag: object) -> Ids:
+def _with_tag(index: int, tag: object) -> Correlation:
     if index >= MAX_TAGS:
         raise ConfigError(f"tags has more than {MAX_TAGS} texts")
-    return Ids(tags=(_usable(f"tags[{index}]", _text(f"tags[{index}]", tag)),))
+    return Correlation(tags=(_usable(f"tags[{index}]", _text(f"tags[{index}]", tag)),))
 
 
 def refuse_wrong_kinds(values: Mapping[str, object]) -> None:
@@ -223,7 +223,7 @@ class Default:
 
 
 @dataclass(frozen=True, slots=True)
-class IdFunction:
+class CorrelationFunction:
     """A function that makes an id of the arguments of a call."""
 
     function: Callable[..., str | None]
@@ -234,7 +234,7 @@ class IdFunction:
     """What the decorated function takes where its caller leaves it out, as far as this one can take it."""
 
     @classmethod
-    def of(cls, field: str, function: Callable[..., str | None]) -> IdFunction:
+    def of(cls, field: str, function: Callable[..., str | None]) -> CorrelationFunction:
         """The function of a user's.
 
         Raises:
@@ -251,7 +251,7 @@ class IdFunction:
             function, None if takes_any else frozenset(each.name for each in parameters if each.kind in _BY_NAME)
         )
 
-    def beside(self, signature: inspect.Signature) -> IdFunction:
+    def beside(self, signature: inspect.Signature) -> CorrelationFunction:
         """The same, for a decorated function of that signature."""
         defaults = (
             Default(each.name, position if each.kind is each.POSITIONAL_OR_KEYWORD else sys.maxsize, each.default)
@@ -271,30 +271,34 @@ class IdFunction:
 
 
 @dataclass(frozen=True, slots=True)
-class IdSources:
+class CorrelationSources:
     """Where the ids of a flow come from."""
 
-    fixed: Ids = NO_IDS
+    fixed: Correlation = NO_CORRELATION
     """Those that are the same for every run."""
-    called: tuple[tuple[str, IdFunction], ...] = ()
+    called: tuple[tuple[str, CorrelationFunction], ...] = ()
     """Those that depend on the arguments."""
 
     @classmethod
-    def of(cls, tags: Sequence[str], **sources: IdSource | None) -> IdSources:
+    def of(cls, tags: Sequence[str], **sources: IdSource | None) -> CorrelationSources:
         """Sort what a user gave.
 
         Raises:
             ConfigError: an id is of the wrong kind or size.
         """
-        called = tuple((name, IdFunction.of(name, source)) for name, source in sources.items() if callable(source))
-        fixed = checked_ids(**{name: source for name, source in sources.items() if not callable(source)}, tags=tags)
+        called = tuple(
+            (name, CorrelationFunction.of(name, source)) for name, source in sources.items() if callable(source)
+        )
+        fixed = checked_correlation(
+            **{name: source for name, source in sources.items() if not callable(source)}, tags=tags
+        )
         return cls(fixed, called)
 
-    def beside(self, signature: inspect.Signature) -> IdSources:
+    def beside(self, signature: inspect.Signature) -> CorrelationSources:
         """The same, for a decorated function of that signature."""
         return replace(self, called=tuple((name, source.beside(signature)) for name, source in self.called))
 
-    def of_call(self, flow: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ids:
+    def of_call(self, flow: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Correlation:
         """The ids of one run of the flow; one that cannot be had is left out, and the log says so once a flow."""
         ids = self.fixed
         for name, source in self.called:
@@ -303,8 +307,8 @@ class IdSources:
             except Exception:
                 report_fault(log, f"@flow {flow}", name, is_users=True)
             else:
-                ids = usable_ids(f"@flow {flow}", {name: value}).below(ids)
+                ids = usable_correlation(f"@flow {flow}", {name: value}).below(ids)
         return ids
 
 
-NO_SOURCES = IdSources()
+NO_SOURCES = CorrelationSources()

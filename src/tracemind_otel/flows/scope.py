@@ -9,35 +9,35 @@ from typing import Any
 from .._base.context import Setting
 from .budget import Budget, current_budget, enter_budget
 from .budget.limits import BudgetLimits, BudgetThreshold
-from .correlation import NO_IDS, NO_SOURCES, Ids, IdSources, enter_ids
+from .correlation import NO_CORRELATION, NO_SOURCES, Correlation, CorrelationSources, enter_correlation
 from .totals import NO_ATTRIBUTES, AttributeValue, FlowScope, current_flow, enter_flow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FlowPlan:
+class FlowSpec:
     """What each run of one flow has."""
 
     attributes: Mapping[str, AttributeValue] = field(default_factory=lambda: NO_ATTRIBUTES)
     """What the user said of it; some of it may go on metrics."""
-    ids: IdSources = NO_SOURCES
+    ids: CorrelationSources = NO_SOURCES
     """Ids of everything below."""
     limits: BudgetLimits | None = None
     """What everything below may cost."""
 
-    def ids_of(self, flow: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ids:
+    def ids_of(self, flow: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Correlation:
         """The ids of a run of that flow with these arguments."""
-        return NO_IDS if self.ids is NO_SOURCES else self.ids.of_call(flow, args, kwargs)
+        return NO_CORRELATION if self.ids is NO_SOURCES else self.ids.of_call(flow, args, kwargs)
 
 
 def flow_context(
-    name: str, plan: FlowPlan, ids: Ids, on_threshold: Callable[[BudgetThreshold], None] | None = None
+    name: str, plan: FlowSpec, ids: Correlation, on_threshold: Callable[[BudgetThreshold], None] | None = None
 ) -> FlowContext:
     """A new run of a flow, nested in the flow and the budget that hold here."""
-    is_plain = ids is NO_IDS and plan.limits is None
+    is_plain = ids is NO_CORRELATION and plan.limits is None
     return FlowContext(name, plan) if is_plain else _RichFlowContext(name, plan, ids, on_threshold)
 
 
-class NoRun:
+class NoScope:
     """A run that leaves no trace."""
 
     __slots__ = ()
@@ -57,15 +57,15 @@ class NoRun:
     def close(self, ended_ns: int | None = None) -> None: ...
 
 
-NO_RUN = NoRun()
+NO_SCOPE = NoScope()
 
 
-class FlowContext(NoRun):
+class FlowContext(NoScope):
     """A run of which nothing but the sums is kept."""
 
     __slots__ = ("_setting", "scope")
 
-    def __init__(self, name: str, plan: FlowPlan) -> None:
+    def __init__(self, name: str, plan: FlowSpec) -> None:
         self.scope = FlowScope(name, plan.attributes, current_flow())
         self._setting: Setting | None = None
 
@@ -83,7 +83,7 @@ class _RichFlowContext(FlowContext):
     __slots__ = ("_budget", "_ids", "_settings")
 
     def __init__(
-        self, name: str, plan: FlowPlan, ids: Ids, on_threshold: Callable[[BudgetThreshold], None] | None
+        self, name: str, plan: FlowSpec, ids: Correlation, on_threshold: Callable[[BudgetThreshold], None] | None
     ) -> None:
         super().__init__(name, plan)
         self._ids = ids
@@ -95,8 +95,8 @@ class _RichFlowContext(FlowContext):
     def enter(self) -> None:
         super().enter()
         self._settings = []
-        if self._ids is not NO_IDS:
-            self._settings.append(enter_ids(self._ids))
+        if self._ids is not NO_CORRELATION:
+            self._settings.append(enter_correlation(self._ids))
         if self._budget is not None:
             self._settings.append(enter_budget(self._budget))
 

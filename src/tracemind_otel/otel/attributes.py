@@ -14,7 +14,14 @@ from opentelemetry.context import Context
 
 from .._base.context import Block, Entries
 from .._base.fork import in_forked_child
-from ..flows.correlation import Ids, current_ids, enter_ids, hide_ids_with, refuse_wrong_kinds, usable_ids
+from ..flows.correlation import (
+    Correlation,
+    current_correlation,
+    enter_correlation,
+    hide_correlation_with,
+    refuse_wrong_kinds,
+    usable_correlation,
+)
 from . import semconv
 from .attached import Attached, attach
 
@@ -26,7 +33,7 @@ FIELDS: Mapping[str, str] = {
     semconv.GEN_AI_CONVERSATION_ID: "conversation_id",
     semconv.USER_ID: "user_id",
 }
-"""Attributes, and keys of baggage, and the fields of `Ids` that they hold."""
+"""Attributes, and keys of baggage, and the fields of `Correlation` that they hold."""
 
 
 _GO_ALONG = otel_context.create_key("tracemind-ids-in-baggage")
@@ -37,7 +44,7 @@ _MAX_TAGS_LENGTH = 4000
 
 
 @lru_cache(maxsize=256)
-def id_attributes(ids: Ids) -> IdAttributes:
+def correlation_attributes(ids: Correlation) -> IdAttributes:
     """The attributes of a span with these ids; what is not known has none."""
     attributes: dict[str, str | tuple[str, ...]] = {
         name: value for name, field in FIELDS.items() if (value := getattr(ids, field)) is not None
@@ -47,12 +54,15 @@ def id_attributes(ids: Ids) -> IdAttributes:
     return attributes
 
 
-def with_baggage(ids: Ids, context: Context) -> Context:
+def with_baggage(ids: Correlation, context: Context) -> Context:
     """A context whose baggage has these ids, the tags as a JSON list, before whatever else is in it.
 
     A header that gets too long loses what comes last (W3C Baggage, "Limits").
     """
-    own = {name: value if isinstance(value, str) else _tags_text(value) for name, value in id_attributes(ids).items()}
+    own = {
+        name: value if isinstance(value, str) else _tags_text(value)
+        for name, value in correlation_attributes(ids).items()
+    }
     entries = own | {name: value for name, value in otel_baggage.get_all(context).items() if name not in own}
     context = otel_context.set_value(_GO_ALONG, True, otel_baggage.clear(context))
     for name, value in entries.items():
@@ -69,7 +79,7 @@ def _tags_text(tags: tuple[str, ...]) -> str:
         tags = tags[:-1]
 
 
-def with_same_baggage(ids: Ids, context: Context) -> Context:
+def with_same_baggage(ids: Correlation, context: Context) -> Context:
     """The context with these ids in its baggage, if somebody asked for that: they follow the ones that hold."""
     return with_baggage(ids, context) if ids_go_along(context) else context
 
@@ -101,7 +111,7 @@ def _at_home(context: Context) -> Context:
     return otel_context.set_value(_GO_ALONG, False, without_baggage(context))
 
 
-hide_ids_with(_without_baggage_here)
+hide_correlation_with(_without_baggage_here)
 in_forked_child(lambda: otel_context.attach(_at_home(otel_context.get_current())))
 
 
@@ -151,15 +161,15 @@ class using_attributes(Block[None]):  # noqa: N801  a function to whoever uses i
             "tags": tags,
         }
         refuse_wrong_kinds(values)
-        self._ids = usable_ids("using_attributes", values)
+        self._ids = usable_correlation("using_attributes", values)
         self._is_baggage = baggage
         self._entries = Entries()
 
     def _enter(self) -> None:
-        setting = enter_ids(self._ids)
+        setting = enter_correlation(self._ids)
         context = otel_context.get_current()
         put = with_baggage if self._is_baggage else with_same_baggage
-        changed = put(current_ids(), context)
+        changed = put(current_correlation(), context)
         if changed is context:
             self._entries.add(setting)
         else:

@@ -24,12 +24,12 @@ from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 from .._base.context import Block
 from ..errors import ConfigError
 from ..flows.budget.limits import OnUnknownPrice
-from ..flows.correlation import IdSource, IdSources
-from ..flows.scope import FlowPlan
+from ..flows.correlation import CorrelationSources, IdSource
+from ..flows.scope import FlowSpec
 from ..flows.totals import NO_ATTRIBUTES, AttributeValue
 from .budget_scope import checked_limits
-from .span_scope import AGENT, FLOW, STEP, TOOL, Kind, Plan, start_flow, start_run
-from .wrapping.body import Run, leave_block
+from .span_scope import AGENT, FLOW, STEP, TOOL, Kind, SpanSpec, start_flow, start_scope
+from .wrapping.body import SpanScope, leave_block
 from .wrapping.functions import wrap
 
 P = ParamSpec("P")
@@ -210,7 +210,7 @@ def _flow_decorator(
         on_unknown_price=on_unknown_price,
     )
     attributes = options.get("attributes", NO_ATTRIBUTES)
-    plan = FlowPlan(attributes=attributes, ids=IdSources.of(tags, **sources), limits=limits)
+    plan = FlowSpec(attributes=attributes, ids=CorrelationSources.of(tags, **sources), limits=limits)
     return SpanDecorator(FLOW, **options, flow=plan)
 
 
@@ -225,7 +225,7 @@ class SpanDecorator(Block[None]):
         attributes: Mapping[str, AttributeValue] = NO_ATTRIBUTES,
         capture_arguments: bool = False,
         capture_result: bool = False,
-        flow: FlowPlan | None = None,
+        flow: FlowSpec | None = None,
     ) -> None:
         _check_name(name)
         _check_attributes(attributes)
@@ -235,12 +235,12 @@ class SpanDecorator(Block[None]):
         self._capture_arguments = capture_arguments
         self._capture_result = capture_result
         self._flow = flow
-        self._block: Run | None = None
+        self._block: SpanScope | None = None
 
     def __call__(self, function: Callable[P, R], /) -> Callable[P, R]:
         """Decorate a function."""
         _refuse_unfit(function, self._kind.decorator)
-        plan = Plan.of(
+        plan = SpanSpec.of(
             self._kind,
             self._name or _name_of(function, self._kind),
             self._attributes,
@@ -250,11 +250,11 @@ class SpanDecorator(Block[None]):
         return wrap(function, self._start(plan, function))
 
     def _start(
-        self, plan: Plan, function: Callable[..., object] | None = None
-    ) -> Callable[[tuple[Any, ...], dict[str, Any]], Run]:
+        self, plan: SpanSpec, function: Callable[..., object] | None = None
+    ) -> Callable[[tuple[Any, ...], dict[str, Any]], SpanScope]:
         flow = self._flow
         if flow is None:
-            return functools.partial(start_run, plan)
+            return functools.partial(start_scope, plan)
         if flow.ids.called and function is not None and (signature := _signature(function)) is not None:
             flow = replace(flow, ids=flow.ids.beside(signature))
         return functools.partial(start_flow, plan, flow)
@@ -265,7 +265,7 @@ class SpanDecorator(Block[None]):
             raise ConfigError(f"with {self._kind.decorator}(): a block has no name of its own; pass name=...")
         if self._block is not None:
             raise RuntimeError(f"this {self._kind.decorator}(...) is in use; make one for each block")
-        self._block = self._start(Plan.of(self._kind, self._name, self._attributes))((), {})
+        self._block = self._start(SpanSpec.of(self._kind, self._name, self._attributes))((), {})
         self._block.enter()
 
     def _leave(self, exc: BaseException | None) -> None:

@@ -6,8 +6,8 @@ import logging
 
 from opentelemetry.trace import get_current_span
 
-from ..flows.correlation import NO_IDS, current_ids
-from .attributes import id_attributes
+from ..flows.correlation import NO_CORRELATION, current_correlation
+from .attributes import correlation_attributes
 
 TRACE_ID = "trace_id"
 SPAN_ID = "span_id"
@@ -30,7 +30,9 @@ class LogContextFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the attributes; always true."""
-        known: dict[str, object] = dict(id_attributes(ids)) if (ids := current_ids()) is not NO_IDS else {}
+        known: dict[str, object] = (
+            dict(correlation_attributes(ids)) if (ids := current_correlation()) is not NO_CORRELATION else {}
+        )
         span = get_current_span().get_span_context()
         if span.is_valid:
             known[TRACE_ID] = f"{span.trace_id:032x}"

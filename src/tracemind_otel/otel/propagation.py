@@ -22,7 +22,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from .._base.context import Block, Entries
 from .._base.fork import in_forked_child
 from ..errors import ConfigError
-from ..flows.correlation import Ids, current_ids, enter_ids, usable_ids
+from ..flows.correlation import Correlation, current_correlation, enter_correlation, usable_correlation
 from . import semconv
 from .attached import attach
 from .attributes import FIELDS, ids_go_along, with_baggage, without_baggage
@@ -58,7 +58,7 @@ def inject_context(headers: MutableMapping[str, str] | None = None) -> MutableMa
         {'content-type': 'application/json'}
     """
     carrier: MutableMapping[str, str] = {} if headers is None else headers
-    context = with_baggage(current_ids(), otel_context.get_current())
+    context = with_baggage(current_correlation(), otel_context.get_current())
     _TRACE.inject(carrier, context)
     _BAGGAGE.inject(carrier, context)
     return carrier
@@ -92,11 +92,11 @@ class continue_trace(Block[None]):  # noqa: N801  a function to whoever uses it
     def _enter(self) -> None:
         context = _with_parent(self._headers, otel_context.get_current())
         handed_over = _BAGGAGE.extract(self._headers, Context(), _ANY_CASE)
-        setting = enter_ids(_ids_in(handed_over))
+        setting = enter_correlation(_ids_in(handed_over))
         for name, value in otel_baggage.get_all(without_baggage(handed_over)).items():
             context = otel_baggage.set_baggage(name, value, context)
         if self._is_baggage or ids_go_along(context):
-            context = with_baggage(current_ids(), context)
+            context = with_baggage(current_correlation(), context)
         self._entries.add(attach(context), setting)
 
     def _leave(self, exc: BaseException | None) -> None:
@@ -119,11 +119,11 @@ def _with_parent(headers: Mapping[str, str], context: Context) -> Context:
     return context if here.trace_id == there.trace_id else handed_over
 
 
-def _ids_in(context: Context) -> Ids:
+def _ids_in(context: Context) -> Correlation:
     """The ids in a context's baggage; what is none is left out, since anybody may have sent it."""
     values: dict[str, object] = {field: otel_baggage.get_baggage(name, context) for name, field in FIELDS.items()}
     values["tags"] = _tags(otel_baggage.get_baggage(semconv.TRACEMIND_TAGS, context))
-    return usable_ids("continue_trace", values)
+    return usable_correlation("continue_trace", values)
 
 
 def _tags(text: object) -> object:

@@ -14,12 +14,12 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, Trac
 
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import ConfigError, LLMError
-from ..flows.correlation import NO_IDS, current_ids
+from ..flows.correlation import NO_CORRELATION, current_correlation
 from ..flows.totals import FlowScope, current_flow
 from ..recording.port import Recorder, StepEnd, StepHandle, StepRetry, StepStart
 from . import semconv
 from .attached import Attached
-from .attributes import id_attributes
+from .attributes import correlation_attributes
 from .current import Providers, configured_providers, instruments, tracer
 from .metrics import AttributeCache, AttributeSets, CallMetrics, EndedCall
 from .stability import latest_cost_names, metric_names
@@ -230,9 +230,9 @@ def _start_attributes(start: StepStart) -> dict[str, AttributeValue]:
         semconv.TRACEMIND_STEP_ID: start.step_id,
         semconv.TRACEMIND_STEP_TYPE: start.step_type,
     }
-    ids = current_ids()
-    if ids is not NO_IDS:
-        attributes.update(id_attributes(ids))
+    ids = current_correlation()
+    if ids is not NO_CORRELATION:
+        attributes.update(correlation_attributes(ids))
     if start.flow_id:
         attributes[semconv.TRACEMIND_FLOW_ID] = start.flow_id
     if start.server_address is not None:

@@ -18,17 +18,17 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_
 from .._base.context import Setting
 from .._base.dropped import end_dropped
 from .._base.once import report_fault
-from ..flows.correlation import NO_IDS, Ids, current_ids
-from ..flows.scope import NO_RUN, FlowPlan, flow_context
+from ..flows.correlation import NO_CORRELATION, Correlation, current_correlation
+from ..flows.scope import NO_SCOPE, FlowSpec, flow_context
 from ..flows.totals import NO_ATTRIBUTES, AttributeValue, FlowScope, FlowTotals, current_flow
 from . import semconv
 from .attached import attach
-from .attributes import id_attributes, with_same_baggage
+from .attributes import correlation_attributes, with_same_baggage
 from .budget_scope import add_budget_event
 from .capture import arguments_json, as_json
 from .current import Providers, configured_providers, instruments, nothing_is_recorded, tracer
 from .instruments import Attributes, Histogram
-from .wrapping.body import Run
+from .wrapping.body import SpanScope
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ STEP = Kind(decorator="step")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class SpanSpec:
     """What each run of one decorated function does, worked out once."""
 
     kind: Kind
@@ -113,7 +113,7 @@ class Plan:
         *,
         signature: inspect.Signature | None = None,
         captures_result: bool = False,
-    ) -> Plan:
+    ) -> SpanSpec:
         """The plan for a name, and the attributes that the user added."""
         identity = dict(kind.fixed) if kind.name_attribute is None else {kind.name_attribute: name, **kind.fixed}
         operation = {} if kind.operation is None else {semconv.GEN_AI_OPERATION_NAME: kind.operation}
@@ -128,7 +128,7 @@ class Plan:
         )
 
 
-def start_run(plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+def start_scope(plan: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SpanScope:
     """Start a run that is a span; where nothing is recorded, or recording fails, it is nothing."""
     if not nothing_is_recorded():
         end_dropped()
@@ -136,10 +136,10 @@ def start_run(plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
             return SpanRun(plan, args, kwargs)
         except Exception:
             report_fault(log, plan.kind.decorator, "start")
-    return NO_RUN
+    return NO_SCOPE
 
 
-def start_flow(plan: Plan, flow: FlowPlan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+def start_flow(plan: SpanSpec, flow: FlowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SpanScope:
     """Start a run that is a flow; without a span it has yet its sums, its ids and its budget."""
     ids = flow.ids_of(plan.name, args, kwargs)
     if not nothing_is_recorded():
@@ -156,7 +156,9 @@ class SpanRun:
 
     __slots__ = ("_around", "_context", "_items", "_plan", "_setting", "_span", "_started_s", "_tools")
 
-    def __init__(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], ids: Ids = NO_IDS) -> None:
+    def __init__(
+        self, plan: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any], ids: Correlation = NO_CORRELATION
+    ) -> None:
         self._plan = plan
         self._tools = tools = _tools()
         self._around = current_flow()
@@ -164,11 +166,11 @@ class SpanRun:
         self._setting: Setting | None = None
         self._items: list[object] | None = None
         self._started_s = time.perf_counter()
-        all_ids = current_ids() if ids is NO_IDS else ids.below(current_ids())
+        all_ids = current_correlation() if ids is NO_CORRELATION else ids.below(current_correlation())
         self._span = span = _start_span(tools.tracer, plan, all_ids)
         if span.get_span_context().is_valid:
             context = set_span_in_context(span)
-            self._context = context if ids is NO_IDS else with_same_baggage(all_ids, context)
+            self._context = context if ids is NO_CORRELATION else with_same_baggage(all_ids, context)
         if plan.captures_result and span.is_recording():
             self._items = []
         if plan.signature is not None and span.is_recording():
@@ -269,7 +271,9 @@ class FlowRun(SpanRun):
 
     __slots__ = ("_flow",)
 
-    def __init__(self, plan: Plan, flow: FlowPlan, ids: Ids, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, plan: SpanSpec, flow: FlowSpec, ids: Correlation, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         super().__init__(plan, args, kwargs, ids)
         self._flow = flow_context(plan.name, flow, ids, partial(add_budget_event, self._span))
 
@@ -312,8 +316,8 @@ def _totals_attributes(names: tuple[str, ...], totals: FlowTotals) -> dict[str, 
     return {name: value for name, value in zip(names, values, strict=True) if value is not None}
 
 
-def _start_span(tracer: Tracer, plan: Plan, ids: Ids) -> Span:
-    attributes = plan.attributes if ids is NO_IDS else {**id_attributes(ids), **plan.attributes}
+def _start_span(tracer: Tracer, plan: SpanSpec, ids: Correlation) -> Span:
+    attributes = plan.attributes if ids is NO_CORRELATION else {**correlation_attributes(ids), **plan.attributes}
     return tracer.start_span(plan.span_name, kind=SpanKind.INTERNAL, attributes=attributes)
 
 

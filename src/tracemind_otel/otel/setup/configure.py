@@ -28,7 +28,7 @@ from ...recording.port import Recorder
 from ..current import Providers, meter, use_providers
 from ..recorder import OTelRecorder
 from .aggregation import OwnInstruments
-from .delivery import Ledger, MetricsLedger, OneShot, WatchedExporter, WatchedProcessor
+from .delivery import DeliveryStats, MetricsDeliveryStats, OneShot, WatchedExporter, WatchedProcessor
 from .enrichment import enrich
 from .exits import LastWords, hook_tools
 from .exporters import file_exporter, in_requests, metric_exporter, span_exporter
@@ -59,7 +59,7 @@ class _Pipeline:
     readers: list[MetricReader] = field(default_factory=list["MetricReader"])
 
     @property
-    def ledgers(self) -> list[Ledger]:
+    def ledgers(self) -> list[DeliveryStats]:
         return [exporter.ledger for exporter in self.exporters]
 
     def with_histograms(self, data: MetricsData) -> Iterator[MetricsData]:
@@ -430,14 +430,16 @@ def _build_traces(pipeline: _Pipeline, config: ExportConfig, resource: Resource)
     with _sdk_refusals("OTEL_TRACES_SAMPLER", "OTEL_SPAN_", "OTEL_EVENT_", "OTEL_LINK_", "OTEL_ATTRIBUTE_"):
         pipeline.tracer_provider = provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     if "traces" in config.on_console:
-        provider.add_span_processor(_processor(pipeline, WatchedExporter(ConsoleSpanExporter, Ledger("the console"))))
+        provider.add_span_processor(
+            _processor(pipeline, WatchedExporter(ConsoleSpanExporter, DeliveryStats("the console")))
+        )
     if "traces" in config.signals:
-        make, ledger = functools.partial(span_exporter, config), Ledger(config.destination("traces"))
+        make, ledger = functools.partial(span_exporter, config), DeliveryStats(config.destination("traces"))
         provider.add_span_processor(_processor(pipeline, _watched(make, ledger, requests=in_requests)))
     if config.file is not None:
         # Absolute: a forked child opens it for itself, and may be in another directory by then.
         make = functools.partial(file_exporter, os.path.abspath(config.file))
-        provider.add_span_processor(_processor(pipeline, WatchedExporter(make, Ledger(config.file))))
+        provider.add_span_processor(_processor(pipeline, WatchedExporter(make, DeliveryStats(config.file))))
 
 
 def _processor(pipeline: _Pipeline, exporter: WatchedExporter) -> SpanProcessor:
@@ -459,9 +461,11 @@ def _build_metrics(pipeline: _Pipeline, config: ExportConfig, resource: Resource
             resource=resource, shutdown_on_exit=False
         )  # a trial: a reader of no provider stops with a warning
     if "metrics" in config.on_console:
-        _add_reader(pipeline, ConsoleMetricExporter, MetricsLedger("the console"))
+        _add_reader(pipeline, ConsoleMetricExporter, MetricsDeliveryStats("the console"))
     if "metrics" in config.signals:
-        _add_reader(pipeline, functools.partial(metric_exporter, config), MetricsLedger(config.destination("metrics")))
+        _add_reader(
+            pipeline, functools.partial(metric_exporter, config), MetricsDeliveryStats(config.destination("metrics"))
+        )
     pipeline.meter_provider = provider = MeterProvider(pipeline.readers, resource=resource, shutdown_on_exit=False)
     # Two readers would share the sums that ours begin anew after each reading.
     if lean_instruments_fit() and len(pipeline.readers) == 1:
@@ -472,7 +476,7 @@ def _one(_: object) -> int:
     return 1
 
 
-def _add_reader(pipeline: _Pipeline, make: Callable[[], MetricExporter], ledger: MetricsLedger) -> None:
+def _add_reader(pipeline: _Pipeline, make: Callable[[], MetricExporter], ledger: MetricsDeliveryStats) -> None:
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
     exporter = _watched(make, ledger, size=_one, requests=pipeline.with_histograms)
@@ -481,7 +485,7 @@ def _add_reader(pipeline: _Pipeline, make: Callable[[], MetricExporter], ledger:
         pipeline.readers.append(PeriodicExportingMetricReader(cast("MetricExporter", exporter)))
 
 
-def _watched(make: Callable[[], Any], ledger: Ledger, **options: Any) -> WatchedExporter:
+def _watched(make: Callable[[], Any], ledger: DeliveryStats, **options: Any) -> WatchedExporter:
     with _sdk_refusals("OTEL_EXPORTER_OTLP_", "OTEL_PYTHON_EXPORTER_OTLP_"):
         return WatchedExporter(make, ledger, **options)
 

@@ -20,7 +20,7 @@ from ..._base.dropped import end_dropped
 _SELDOM_S = 60.0
 
 
-class Ledger:
+class DeliveryStats:
     """The spans on their way to one destination. Any thread may write."""
 
     def __init__(self, destination: str) -> None:
@@ -63,7 +63,7 @@ class Ledger:
         return f"{missing} of {accepted} spans did not reach {self._destination}" if missing else None
 
 
-class MetricsLedger(Ledger):
+class MetricsDeliveryStats(DeliveryStats):
     """The batches of metrics: sums go on from batch to batch, so one that arrives makes up for those before."""
 
     def settle(self, count: int, *, delivered: bool) -> None:
@@ -102,7 +102,7 @@ class WatchedExporter:
     def __init__(
         self,
         make: Callable[[], Any],
-        ledger: Ledger,
+        ledger: DeliveryStats,
         size: Callable[[Any], int] = len,
         requests: Callable[[Any], Iterable[Any]] = lambda batch: (batch,),
     ) -> None:
@@ -151,7 +151,7 @@ class WatchedExporter:
 class WatchedProcessor:
     """A span processor whose sampled spans are counted on their way in."""
 
-    def __init__(self, processor: Any, ledger: Ledger) -> None:
+    def __init__(self, processor: Any, ledger: DeliveryStats) -> None:
         self._processor = processor
         self._ledger = ledger
         # Looked up once: this is called for every span.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.context import Context
 
-from ...flows.correlation import NO_IDS, current_ids
-from ..attributes import id_attributes
+from ...flows.correlation import NO_CORRELATION, current_correlation
+from ..attributes import correlation_attributes
 from ..instruments import is_ours
 
 if TYPE_CHECKING:
@@ -29,9 +29,11 @@ def _id_processor() -> SpanProcessor:
 
     class IdProcessor(SpanProcessor):
         def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-            ids = current_ids()
-            if ids is not NO_IDS and not is_ours(span):  # ours have them already
+            ids = current_correlation()
+            if ids is not NO_CORRELATION and not is_ours(span):  # ours have them already
                 own = span.attributes or {}
-                span.set_attributes({name: value for name, value in id_attributes(ids).items() if name not in own})
+                span.set_attributes(
+                    {name: value for name, value in correlation_attributes(ids).items() if name not in own}
+                )
 
     return IdProcessor()

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self, cast
 from ..._base.dropped import end_outside_collector, hand_over
 
 
-class Run(Protocol):
+class SpanScope(Protocol):
     """One run of a decorated function. None of its methods raises."""
 
     @property
@@ -49,7 +49,7 @@ class Run(Protocol):
         ...
 
 
-Start = Callable[[tuple[Any, ...], dict[str, Any]], Run]
+Start = Callable[[tuple[Any, ...], dict[str, Any]], SpanScope]
 """Starts a run for the arguments of a call; leaves the context as it is, and does not raise."""
 
 
@@ -58,12 +58,12 @@ class Body:
 
     __slots__ = ("_run", "context")
 
-    def __init__(self, run: Run, context: Context) -> None:
-        self._run: Run | None = run
+    def __init__(self, run: SpanScope, context: Context) -> None:
+        self._run: SpanScope | None = run
         self.context = context
 
     @classmethod
-    def starting(cls, run: Run) -> Self:
+    def starting(cls, run: SpanScope) -> Self:
         """A body that begins here and now."""
         context = copy_context()
         context.run(run.enter)
@@ -87,7 +87,7 @@ class Body:
         """It is over, with what it raised or returned; a second end is none."""
         run, self._run = self._run, None
         if run is not None:
-            end_run(run, exc, result)
+            end_scope(run, exc, result)
 
     def __del__(self) -> None:
         # Dropped in the middle, where no event loop was left to close it.
@@ -96,7 +96,7 @@ class Body:
             hand_over(run.name, partial(run.close, time.time_ns()))
 
 
-def end_run(run: Run, exc: BaseException | None, result: object = None) -> None:
+def end_scope(run: SpanScope, exc: BaseException | None, result: object = None) -> None:
     """End a run that an exception may have left; what leaves a generator that is closed closes the run."""
     if isinstance(exc, GeneratorExit):
         end_outside_collector(run.name, partial(run.close, time.time_ns()))
@@ -104,10 +104,10 @@ def end_run(run: Run, exc: BaseException | None, result: object = None) -> None:
         run.end(exc, result)
 
 
-def leave_block(run: Run, exc: BaseException | None) -> None:
+def leave_block(run: SpanScope, exc: BaseException | None) -> None:
     """End the run of a `with` block."""
     run.leave()
-    end_run(run, exc)
+    end_scope(run, exc)
 
 
 def code_of(function: object) -> object:

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
 from ..._base.dropped import end_outside_collector
-from .body import Run, Start, code_of, is_iterable_coroutine
+from .body import SpanScope, Start, code_of, is_iterable_coroutine
 from .generators import wrap_async_generator_function, wrap_generator_function
 from .managers import ASYNC_MANAGER_CODES, MANAGER_CODES, wrap_async_manager_function, wrap_manager_function
 
@@ -83,7 +83,7 @@ def _wrap_coroutine_function(function: Callable[..., Awaitable[Any]], start: Sta
     return run_coroutine_function
 
 
-def _break_off(run: Run, exc: BaseException) -> None:
+def _break_off(run: SpanScope, exc: BaseException) -> None:
     """End a run that an exception has left: `GeneratorExit` leaves a coroutine whose awaiter was closed or dropped."""
     run.leave()
     if isinstance(exc, GeneratorExit):

@@ -8,7 +8,7 @@ from contextvars import Context
 from types import TracebackType
 from typing import Any, Self
 
-from .body import Body, Run, Start, code_of
+from .body import Body, SpanScope, Start, code_of
 
 
 class _Block:
@@ -16,7 +16,7 @@ class _Block:
 
     __slots__ = ("_body", "_start")
 
-    def __init__(self, start: Callable[[], Run]) -> None:
+    def __init__(self, start: Callable[[], SpanScope]) -> None:
         self._start = start
         self._body: Body | None = None
 
@@ -39,7 +39,7 @@ class _Block:
 class _Made:
     """What a decorated function makes: the manager that it made itself, and the run of its block."""
 
-    def __init__(self, make: Callable[[], Any], start: Callable[[], Run]) -> None:
+    def __init__(self, make: Callable[[], Any], start: Callable[[], SpanScope]) -> None:
         self._make, self._start = make, start
         self._manager = make()
         self._block = _Block(start)

@@ -28,7 +28,7 @@ from ._http import (
 from ._loop import PerLoop
 from ._reading import Reading, WholeReading
 from ._tail import tail
-from ._wire_format import StreamedError, Wire
+from ._wire_format import StreamedError, WireFormat
 
 if TYPE_CHECKING:
     import httpx
@@ -59,7 +59,7 @@ class WireClient(AsyncLLMClient):
 
     def __init__(
         self,
-        wire: Wire,
+        wire: WireFormat,
         *,
         provider_name: str,
         base_url: str,

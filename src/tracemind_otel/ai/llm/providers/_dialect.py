@@ -1,102 +1,37 @@
-"""A provider as data: where it is, where its key is, and which wire format it speaks."""
+"""How a server of the compatible family differs from OpenAI's."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from ....errors import ConfigError
-from ._chat_usage import cost_format, server_at
-from ._client import WireClient
-from ._http import HttpPool
-from ._loop import PerLoop
-from ._names import telemetry_name_of
-from ._wire_format import Wire
-
-if TYPE_CHECKING:
-    import httpx
+from ._chat_usage import (
+    CostFormat,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Preset:
-    """A provider behind one of the wire formats."""
+class Dialect:
+    """How a server differs from OpenAI's."""
 
-    name: str
-    """The provider's name for `LLMClientFactory.make`."""
-    wire: Wire
-    """Its format."""
-    base_url: str | None
-    """Where it is; `None` where only the user can say."""
-    key_variables: tuple[str, ...] = ()
-    """Environment variables that may hold the key, the first one that is set wins."""
-    url_variables: tuple[str, ...] = ()
-    """Environment variables that may hold the base URL."""
-    needs_key: bool = True
-    """Whether it answers nobody without a key."""
-    key_header: str = "authorization"
-    """The header that carries the key."""
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    """More headers of every request."""
-    client_class: type[WireClient] = WireClient
-    """What makes its requests."""
-    telemetry_name: str | None = None
-    """`gen_ai.provider.name`, where the conventions spell it otherwise than `name`."""
-
-    @property
-    def environment(self) -> tuple[str, ...]:
-        """All variables that are read."""
-        return self.key_variables + self.url_variables
-
-    def client(
-        self,
-        api_key: str | None = None,
-        base_url: str | None = None,
-        *,
-        provider_name: str | None = None,
-        cost_unit: str | None = None,
-        timeout_s: float | None = None,
-        http_client: httpx.AsyncClient | None = None,
-        pools: PerLoop[HttpPool] | None = None,
-    ) -> WireClient:
-        """A client for the provider; arguments win over variables, these over what is known here.
-
-        With a `provider_name` it is another's server that speaks the format: that one's prices hold. Without, a server
-        that only the user can name is known by its host, or is nobody's.
-
-        Raises:
-            ConfigError: there is no base URL, or one that cannot be used.
-        """
-        url = base_url or _first_set(self.url_variables) or self.base_url
-        if url is None:
-            wanted = " or ".join(("base_url", *self.url_variables))
-            raise ConfigError(f"provider {self.name!r} needs {wanted}: where its server is")
-        known = server_at(url)
-        whose = provider_name or (known if self.base_url is None else None)
-        server = known or whose or self.name
-        variables = " or ".join(self.key_variables) or "api_key"
-        client = self.client_class(
-            self._wire_for(server, cost_unit),
-            provider_name=whose or self.name,
-            telemetry_name=telemetry_name_of(whose) if whose else self.telemetry_name,
-            base_url=url,
-            key=api_key or _first_set(self.key_variables),
-            key_header=self.key_header,
-            key_hint=f"{variables} is not set: set it, or pass api_key" if self.needs_key else None,
-            headers=self.headers,
-            timeout_s=timeout_s,
-            http_client=http_client,
-            pools=pools,
-        )
-        client.reports_cost = self.wire.with_cost is not None and cost_format(server, cost_unit) is not None
-        return client
-
-    def _wire_for(self, server: str, cost_unit: str | None) -> Wire:
-        """The format, as that server counts and names its cost."""
-        if self.wire.with_cost is None or (cost_unit is None and server == self.name):
-            return self.wire
-        return self.wire.with_cost(cost_format(server, cost_unit), server)
+    provider: str = "openai"
+    """The provider's name, for error messages."""
+    max_tokens: str = "max_completion_tokens"
+    """The name of the field for the most output tokens."""
+    seed: str = "seed"
+    """The name of the field for the seed."""
+    asks_for_usage: bool = True
+    """Whether a stream must be asked for its usage (`stream_options`); some refuse to be asked."""
+    refuses: frozenset[str] = frozenset({"top_k"})
+    """The parameters it has no place for."""
+    path: str = "/chat/completions"
+    """The path below the base URL."""
+    hides_output: bool = False
+    """Whether what the total has beyond prompt and completion is known to be output: reasoning, at xAI."""
+    counts_apart: bool = False
+    """Whether reasoning and citations are counted beside the completion, as Perplexity does."""
+    cost: CostFormat | None = None
+    """In which form a reply names its cost; `None` where it is not documented in which unit."""
 
 
-def _first_set(variables: tuple[str, ...]) -> str | None:
-    return next((value for name in variables if (value := os.getenv(name))), None)
+OPENAI = Dialect()
+"""OpenAI's own."""

@@ -17,7 +17,7 @@ from ._error_bodies import is_error, json_object
 from ._error_documents import document_in, parsed
 from ._http import HttpReply
 from ._sse import EventDecoder, JsonLinesDecoder, ServerSentEvent
-from ._wire_format import StreamDecoder, StreamedError, Wire, parse_together
+from ._wire_format import StreamDecoder, StreamedError, WireFormat, parse_together
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _FIELDS = (b"data", b"event", b"id", b"retry", b":")
@@ -36,7 +36,7 @@ class WholeReading:
         head: the status and the headers; its body is not looked at.
     """
 
-    def __init__(self, wire: Wire, head: HttpReply) -> None:
+    def __init__(self, wire: WireFormat, head: HttpReply) -> None:
         self._wire, self._head = wire, head
         self._body: list[bytes] = []
         self._start = b""
@@ -97,7 +97,7 @@ class WholeReading:
         return self.events.finish()
 
 
-def whole_reply(wire: Wire, reply: HttpReply) -> LLMResponse:
+def whole_reply(wire: WireFormat, reply: HttpReply) -> LLMResponse:
     """The reply to a whole call whose bytes have all come; raises as `WholeReading.finish` does."""
     if _is_document(wire, reply.body):
         return _from_document(wire, reply)
@@ -115,7 +115,7 @@ class Reading:
         head: the status and the headers; its body is not looked at.
     """
 
-    def __init__(self, wire: Wire, head: HttpReply) -> None:
+    def __init__(self, wire: WireFormat, head: HttpReply) -> None:
         self._wire, self._head = wire, head
         self._reader = wire.new_reader()
         self._decoder: StreamDecoder | None = None
@@ -276,7 +276,7 @@ def unreadable(reply: HttpReply, length: int, what: str) -> LLMResponseError:
     return LLMResponseError(f"{what}; {kind}, {length} bytes came", request_id=reply.request_id, retryable=False)
 
 
-def _is_document(wire: Wire, body: bytes) -> bool:
+def _is_document(wire: WireFormat, body: bytes) -> bool:
     start = body[:64].lstrip(_BLANK) or body.lstrip(_BLANK)
     if not start.startswith(b"{"):
         return decoder_for(start[:8], EventDecoder()) is None
@@ -289,7 +289,7 @@ def _has_more_lines(body: bytes) -> bool:
     return bool(rest) and first.rstrip().endswith(b"}")
 
 
-def _from_document(wire: Wire, reply: HttpReply) -> LLMResponse:
+def _from_document(wire: WireFormat, reply: HttpReply) -> LLMResponse:
     try:
         document = json_object(reply)
     except LLMResponseError as error:

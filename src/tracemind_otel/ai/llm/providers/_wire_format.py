@@ -67,7 +67,7 @@ class StreamedError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wire:
+class WireFormat:
     """A wire format."""
 
     path: Callable[[LLMRequest, bool], str]
@@ -91,7 +91,7 @@ class Wire:
     """Reads an error body."""
     failed_reply: Callable[[Mapping[str, Any], str | None], LLMResponse] | None = None
     """The reply that a document is besides the error in it; `None` where a format has no such documents."""
-    with_cost: Callable[[Any, str], Wire] | None = None
+    with_cost: Callable[[Any, str], WireFormat] | None = None
     """The same format for a server whose replies name their cost in a form of `_chat_usage.CostFormat`, and whose
     server it is, which also tells how it counts; `None` where replies of the format name no cost."""
     default_max_tokens: int | None = None

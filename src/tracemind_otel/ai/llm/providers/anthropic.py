@@ -28,13 +28,13 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
-from ._dialect import Preset
 from ._error_bodies import ErrorBody, error_body
+from ._preset import Preset
 from ._sse import ServerSentEvent
 from ._wire_format import (
     DONE,
     StreamedError,
-    Wire,
+    WireFormat,
     arguments_of,
     count_of,
     cumulated,
@@ -543,7 +543,7 @@ def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-MESSAGES = Wire(
+MESSAGES = WireFormat(
     path=lambda req, stream: "/v1/messages",
     to_payload=lambda req, stream: to_payload(req, stream=stream),
     from_payload=lambda document, request_id: from_payload(document, request_id=request_id),

@@ -19,11 +19,12 @@ from ....errors import ConfigError
 from ..types import LLMRequest
 from ._chat_usage import CostFormat, cost_format
 from ._client import WireClient
+from ._dialect import Dialect
 from ._http import HttpPool, base_url_of
 from ._loop import PerLoop
 from ._names import telemetry_name_of
-from ._wire_format import Wire
-from .openai import Accent, chat_wire
+from ._wire_format import WireFormat
+from .openai import chat_wire
 from .openai_responses import WIRE as RESPONSES_WIRE
 
 if TYPE_CHECKING:
@@ -38,12 +39,12 @@ _FIRST_MODERN_VERSION = "2024-09-01"
 _KEY_HINT = "AZURE_OPENAI_API_KEY or AZURE_OPENAI_AD_TOKEN is not set: set one, or pass api_key"
 
 
-def _with_cost(wire: Wire, cost: CostFormat | None, provider: str) -> Wire:
+def _with_cost(wire: WireFormat, cost: CostFormat | None, provider: str) -> WireFormat:
     """The wire that reads the cost so, at the path that it has."""
     return wire if wire.with_cost is None else replace(wire.with_cost(cost, provider), path=wire.path)
 
 
-def azure_responses_wire(api_version: str | None = None) -> Wire:
+def azure_responses_wire(api_version: str | None = None) -> WireFormat:
     """The wire format of Responses on the v1 surface, or with an API version that of the older one."""
     if api_version is None:
         return RESPONSES_WIRE
@@ -55,12 +56,12 @@ def azure_responses_wire(api_version: str | None = None) -> Wire:
     return replace(RESPONSES_WIRE, path=path)
 
 
-def azure_wire(api_version: str | None = None) -> Wire:
+def azure_wire(api_version: str | None = None) -> WireFormat:
     """The wire format of the v1 surface, or with an API version that of the deployment surface."""
     if api_version is None:
-        return chat_wire(Accent(provider="azure_openai"))
+        return chat_wire(Dialect(provider="azure_openai"))
     is_modern = api_version >= _FIRST_MODERN_VERSION
-    accent = Accent(
+    dialect = Dialect(
         provider="azure_openai",
         max_tokens="max_completion_tokens" if is_modern else "max_tokens",
         asks_for_usage=is_modern,
@@ -70,7 +71,7 @@ def azure_wire(api_version: str | None = None) -> Wire:
     def path(req: LLMRequest, stream: bool) -> str:
         return f"/openai/deployments/{quote(req.model, safe='')}/chat/completions?api-version={version}"
 
-    return replace(chat_wire(accent), path=path)
+    return replace(chat_wire(dialect), path=path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Surface:
 
     name: str
     """The provider's name for `LLMClientFactory.make`."""
-    wire_of: Callable[[str | None], Wire]
+    wire_of: Callable[[str | None], WireFormat]
     """Its wire format, by the API version if there is one."""
 
 

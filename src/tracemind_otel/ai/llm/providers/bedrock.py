@@ -43,7 +43,7 @@ from ._names import telemetry_name_of
 from ._sse import ServerSentEvent
 from ._wire_format import (
     StreamedError,
-    Wire,
+    WireFormat,
     arguments_of,
     count_of,
     document_of,
@@ -431,7 +431,7 @@ def errors_of(document: object) -> ErrorBody:
     return replace(body, implied_status=_STATUS_OF_TYPE.get((body.type or "").lower()))
 
 
-CONVERSE = Wire(
+CONVERSE = WireFormat(
     path=path_of,
     to_payload=to_payload,
     from_payload=from_payload,

@@ -25,13 +25,13 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
-from ._dialect import Preset
 from ._error_bodies import error_body
+from ._preset import Preset
 from ._sse import ServerSentEvent
 from ._wire_format import (
     DONE,
     StreamedError,
-    Wire,
+    WireFormat,
     arguments_of,
     count_of,
     document_of,
@@ -317,7 +317,7 @@ class CohereReader:
 
 PRESET = Preset(
     name="cohere",
-    wire=Wire(
+    wire=WireFormat(
         path=lambda req, stream: "/v2/chat",
         to_payload=to_payload,
         from_payload=from_payload,

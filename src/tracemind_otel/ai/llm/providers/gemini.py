@@ -29,12 +29,12 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
-from ._dialect import Preset
 from ._error_bodies import ErrorBody, error_body
+from ._preset import Preset
 from ._sse import ServerSentEvent
 from ._wire_format import (
     StreamedError,
-    Wire,
+    WireFormat,
     count_of,
     cumulated,
     document_of,
@@ -589,7 +589,7 @@ def _seconds_of(delay: object) -> float | None:
     return (float(match[1]) or None) if match else None
 
 
-WIRE = Wire(
+WIRE = WireFormat(
     path=path_of,
     to_payload=lambda req, stream: to_payload(req),
     from_payload=from_payload,

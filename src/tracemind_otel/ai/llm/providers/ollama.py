@@ -29,14 +29,14 @@ from ..types import (
     ToolCallDelta,
 )
 from ._client import WireClient
-from ._dialect import Preset
 from ._error_bodies import error_body
 from ._http import HttpPool
 from ._loop import PerLoop
+from ._preset import Preset
 from ._sse import JsonLinesDecoder, ServerSentEvent
 from ._wire_format import (
     StreamedError,
-    Wire,
+    WireFormat,
     arguments_of,
     count_of,
     document_of,
@@ -274,7 +274,7 @@ def _call_delta(index: int, call: ToolCall) -> ToolCallDelta:
 
 PRESET = Preset(
     name="ollama",
-    wire=Wire(
+    wire=WireFormat(
         path=lambda req, stream: "/api/chat",
         to_payload=to_payload,
         from_payload=from_payload,

@@ -28,13 +28,13 @@ from ..types import (
 )
 from ._chat_usage import CostFormat, reported_cost, server_tools, with_cost_header
 from ._chat_usage import usage_of as counted
-from ._dialect import Preset
 from ._error_bodies import ErrorBody, error_body
+from ._preset import Preset
 from ._sse import ServerSentEvent
 from ._wire_format import (
     DONE,
     StreamedError,
-    Wire,
+    WireFormat,
     arguments_of,
     count_of,
     document_of,
@@ -503,9 +503,9 @@ def _item_key(document: Mapping[str, Any]) -> object:
     return text_of(document.get("item_id")) or text_of(mapped(document.get("item")).get("id"))
 
 
-def responses_wire(server: Server = Server()) -> Wire:  # frozen
+def responses_wire(server: Server = Server()) -> WireFormat:  # frozen
     """The wire format of Responses, as one server speaks it."""
-    return Wire(
+    return WireFormat(
         path=lambda req, stream: "/responses",
         to_payload=lambda req, stream: to_payload(req, stream=stream),
         from_payload=lambda document, request_id: from_payload(document, request_id=request_id, server=server),

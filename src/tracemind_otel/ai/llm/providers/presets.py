@@ -1,4 +1,4 @@
-"""The servers that speak Chat Completions, each with its accent.
+"""The servers that speak Chat Completions, each with its dialect.
 
 A preset is data; adding one takes no code. Base URLs and variables are those that each provider documents
 (read in November 2026).
@@ -7,8 +7,9 @@ A preset is data; adding one takes no code. Base URLs and variables are those th
 from __future__ import annotations
 
 from ._chat_usage import COST_FORMATS, COUNT_APART, HIDE_OUTPUT
-from ._dialect import Preset
-from .openai import Accent, ChatClient, chat_wire
+from ._dialect import Dialect
+from ._preset import Preset
+from .openai import ChatClient, chat_wire
 
 
 def _compatible(
@@ -23,7 +24,7 @@ def _compatible(
     url_variables: tuple[str, ...] = (),
 ) -> Preset:
     """A server of the compatible family; without key variables it needs no key."""
-    accent = Accent(
+    dialect = Dialect(
         provider=name,
         max_tokens=max_tokens,
         seed=seed,
@@ -35,7 +36,7 @@ def _compatible(
     )
     return Preset(
         name=name,
-        wire=chat_wire(accent),
+        wire=chat_wire(dialect),
         base_url=base_url,
         key_variables=keys,
         url_variables=url_variables,

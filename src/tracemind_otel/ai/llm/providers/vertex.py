@@ -24,7 +24,7 @@ from ._http import Headers, HttpPool, HttpReply, HttpSender, HttpStream, key_of
 from ._loop import PerLoop
 from ._names import telemetry_name_of
 from ._options import TokenCallback
-from ._wire_format import StreamedError, Wire, mapped
+from ._wire_format import StreamedError, WireFormat, mapped
 from .anthropic import MESSAGES
 from .anthropic import errors_of as claude_errors_of
 from .anthropic import to_payload as claude_payload
@@ -85,7 +85,7 @@ class VertexLLMClient(AsyncLLMClient):
         url = base_url or _url_of(place)
         parent = f"/v1/projects/{quote(_project_of(project), safe='')}/locations/{quote(place, safe='')}"
 
-        def client_of(wire: Wire) -> _VertexFormat:
+        def client_of(wire: WireFormat) -> _VertexFormat:
             return _VertexFormat(wire, token, url, timeout_s, http_client, pools)
 
         self._gemini, self._claude = client_of(_gemini_wire(parent)), client_of(_claude_wire(parent))
@@ -114,7 +114,7 @@ class _VertexFormat(WireClient):
 
     def __init__(
         self,
-        wire: Wire,
+        wire: WireFormat,
         token: TokenCallback,
         base_url: str,
         timeout_s: float | None,
@@ -189,7 +189,7 @@ def _url_of(location: str) -> str:
     return f"https://{location}-aiplatform.googleapis.com"
 
 
-def _gemini_wire(parent: str) -> Wire:
+def _gemini_wire(parent: str) -> WireFormat:
     def path(req: LLMRequest, stream: bool) -> str:
         method = method_of(stream)
         if req.model.startswith("endpoints/"):
@@ -200,7 +200,7 @@ def _gemini_wire(parent: str) -> Wire:
     return replace(GEMINI, path=path)
 
 
-def _claude_wire(parent: str) -> Wire:
+def _claude_wire(parent: str) -> WireFormat:
     def path(req: LLMRequest, stream: bool) -> str:
         name = quote(req.model.removeprefix(_CLAUDE), safe="@")
         return f"{parent}/{_CLAUDE}{name}:{'streamRawPredict' if stream else 'rawPredict'}"
