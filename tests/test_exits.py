@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,39 @@ def test_uvicorn_in_a_program(tmp_path: Path, sink: Sink, before: bool) -> None:
     assert code == -signal.SIGTERM
     assert "Traceback" not in log
     assert_arrived(sink, 1)
+
+
+LIFESPAN = f"""{WORK}
+from contextlib import asynccontextmanager
+from fastapi import FastAPI
+
+@asynccontextmanager
+async def lifespan(app):
+    async with {CONFIGURED}:
+        yield
+    os._exit(0)
+
+app = FastAPI(lifespan=lifespan)
+
+@app.get("/")
+async def ask() -> int:
+    await answer()
+    return os.getpid()
+"""
+
+
+def test_a_lifespan_sends_by_itself(tmp_path: Path, sink: Sink) -> None:
+    """`async with tm.configure()` in an ASGI lifespan sends everything before its block ends; no hook runs here."""
+    (tmp_path / "service.py").write_text(LIFESPAN)
+    with serving(tmp_path, "-m", "uvicorn", "service:app", "--port", "0", SINK=sink.url) as server:
+        for _ in range(3):
+            server.ask()
+        code, log = server.stop(signal.SIGTERM)
+    assert code == 0
+    assert "Traceback" not in log
+    names = Counter(span.name for span in sink.spans())  # FastAPI makes spans too
+    assert (names["chat toy-1"], names["invoke_workflow answer"]) == (3, 3)
+    assert sink.counter("tracemind.llm.cost") == pytest.approx(0.75)
 
 
 # --- SIGTERM ---
