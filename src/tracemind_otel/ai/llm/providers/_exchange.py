@@ -31,6 +31,11 @@ class Exchange:
     has_all_come: Callable[[], bool] = field(default=bool)
     """Says whether the whole body has been received, read or not; false where the library does not tell."""
 
+    def begin_anew(self) -> None:
+        """The same request goes out again: nothing is known of its connection yet."""
+        self.is_kept = self.is_new = self.is_answered = False
+        self.is_written = True
+
     def broke_unanswered(self, error: BaseException) -> bool:
         """Whether a kept connection broke before any byte of the reply came."""
         return self.is_kept and not self.is_answered and _is_break(error.__cause__ or error)

@@ -33,6 +33,8 @@ Headers = Sequence[tuple[bytes, bytes]]
 _MAX_URLS = 256
 _MAX_REST_S = 0.25
 """Seconds that a connection waits for the end of a body whose reply has ended, before it is dropped."""
+_MAX_MORE = 3
+"""How many more kept connections of a user's client may be broken before that is an error."""
 _MAX_ERROR_S = 5.0
 """Seconds that the body of an error may take."""
 _MAX_ERROR_BYTES = 2**20
@@ -236,23 +238,27 @@ class HttpxSender:
                 raise fault from error
             cause, may_be_billed = error, exchange.may_be_billed(error, body)
         if not may_be_billed:
-            return await self._send_again(request)
+            return await self._send_again(request, exchange)
         ledger = current_ledger()
         if not ledger.hold_again():
             raise fault from cause
         try:
-            response = await self._send_again(request)
+            response = await self._send_again(request, exchange)
         except BaseException:
             ledger.presume()
             raise
         ledger.release()
         return response
 
-    async def _send_again(self, request: httpx.Request) -> httpx.Response:
+    async def _send_again(self, request: httpx.Request, exchange: Exchange, more: int = _MAX_MORE) -> httpx.Response:
+        """A client of the user's may keep more connections than this one that its server has closed."""
+        exchange.begin_anew()
         try:
             return await self._exchange(request, again=True)
         except transport_faults() as error:
-            raise transport_error(error, request.url) from error
+            if not more or not exchange.broke_unanswered(error):
+                raise transport_error(error, request.url) from error
+        return await self._send_again(request, exchange, more - 1)
 
 
 class PooledSender(HttpxSender):
