@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import io
 import json
 import logging
 import multiprocessing
@@ -11,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry import baggage
+from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from starlette.datastructures import Headers as StarletteHeaders
 
 import tracemind_otel as tm
 from tests.programs import run
 from tests.support import Captured, attributes
 from tracemind_otel.cli.otlp_file import FileSpan, read_spans
+from tracemind_otel.errors import ConfigError
 from tracemind_otel.flows.correlation import MAX_LENGTH, NO_CORRELATION, current_correlation
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -377,7 +381,7 @@ def test_a_forked_worker_sends_its_last_spans(
 def test_headers_as_brokers_hand_them_over(capture: Captured) -> None:
     """As bytes."""
     headers = {name.encode(): value.encode() for name, value in hand_over().items()}
-    with tm.continue_trace(headers):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with tm.continue_trace(headers):
         tm.step(name="child")(lambda: None)()
     assert trace_and_parent(capture, "child") == of_parent(capture)
     assert found_ids(attributes(capture.span("child"))) == IDS
@@ -390,3 +394,44 @@ def test_an_id_of_somebody_else_in_the_baggage(capture: Captured) -> None:
         assert dict(baggage.get_all()) == {"user.id": "theirs"}
         assert tm.inject_context()["baggage"] == "session.id=s-1,user.id=theirs"
     otel_context.detach(token)
+
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        StarletteHeaders({"traceparent": PARENT}),
+        http.client.parse_headers(io.BytesIO(f"Traceparent: {PARENT}\r\n\r\n".encode())),
+        (("user-agent", "grpc"), ("traceparent", PARENT)),
+        [("traceparent", PARENT.encode()), ("key", None)],
+        [(b"traceparent", PARENT.encode())],
+        {"traceparent": [PARENT]},
+    ],
+    ids=["starlette", "http.client", "grpc", "kafka", "asgi", "lists"],
+)
+def test_headers_as_frameworks_have_them(headers: Any) -> None:
+    """The headers of a framework's request or a broker's message are taken as they are."""
+    with tm.continue_trace(headers):
+        assert f"{trace.get_current_span().get_span_context().trace_id:032x}" == TRACE
+
+
+def test_no_headers_continue_nothing() -> None:
+    """A Celery task that somebody called without headers has `None`."""
+    with tm.continue_trace(None):
+        assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+@pytest.mark.parametrize("headers", ["traceparent", 7, [1, 2]])
+def test_what_is_no_headers(headers: Any) -> None:
+    """Anything else is a mistake of the caller, named as such."""
+    with pytest.raises(ConfigError, match="it must be a mapping of names to values, or pairs of them"):
+        tm.continue_trace(headers)
+
+
+def test_a_property_is_no_part_of_a_value() -> None:
+    """What stands behind a semicolon in baggage says something about the entry, and is not the id."""
+    with tm.continue_trace({"baggage": "session.id=s-1;secure;ttl=3,user.id=ada"}):
+        assert (current_correlation().session_id, current_correlation().user_id) == ("s-1", "ada")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, MutableMapping
-from typing import Any, overload
+from collections.abc import Iterable, MutableMapping, Sequence
+from typing import Any, Protocol, cast, overload
 
 from opentelemetry import baggage as otel_baggage
 from opentelemetry import context as otel_context
@@ -64,6 +64,20 @@ def inject_context(headers: MutableMapping[str, str] | None = None) -> MutableMa
     return carrier
 
 
+class HasItems(Protocol):
+    """Headers as werkzeug, `http.client` and others have them."""
+
+    def items(self) -> Iterable[tuple[Any, Any]]:
+        """The names and values."""
+        ...
+
+
+Headers = HasItems | Iterable[tuple[str | bytes, Any]] | None
+"""The headers of a request or a message, as frameworks have them."""
+
+_Pairs = Sequence[tuple[Any, Any]]
+
+
 class continue_trace(Block[None]):  # noqa: N801  a function to whoever uses it
     """Continue the trace of another process in a `with` block, with the ids that it handed over.
 
@@ -71,9 +85,13 @@ class continue_trace(Block[None]):  # noqa: N801  a function to whoever uses it
     stays the parent, and only the ids are taken. A header that cannot be read is ignored.
 
     Args:
-        headers: what `inject_context` made, or the headers of a request; names in any case.
+        headers: what `inject_context` made, or the headers of a request or a message, as frameworks have them: a
+            mapping, an object with `items()`, pairs of strings or bytes (gRPC, Kafka), or `None`. Names in any case.
         baggage: put the ids into the W3C baggage, as `using_attributes(baggage=True)` does; else only
             `inject_context` hands them on.
+
+    Raises:
+        ConfigError: the headers are something else.
 
     Example:
         >>> with continue_trace({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}):
@@ -82,10 +100,8 @@ class continue_trace(Block[None]):  # noqa: N801  a function to whoever uses it
 
     __slots__ = ("_entries", "_headers", "_is_baggage")
 
-    def __init__(self, headers: Mapping[str, str], *, baggage: bool = False) -> None:
-        if not isinstance(headers, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigError(f"headers is {type(headers).__name__}; it must be a mapping of names to values")
-        self._headers = headers
+    def __init__(self, headers: Headers, *, baggage: bool = False) -> None:
+        self._headers = _pairs_of(headers)
         self._is_baggage = baggage
         self._entries = Entries()
 
@@ -112,7 +128,7 @@ def _leave_flow_of_parent() -> None:
 in_forked_child(_leave_flow_of_parent)
 
 
-def _with_parent(headers: Mapping[str, str], context: Context) -> Context:
+def _with_parent(headers: _Pairs, context: Context) -> Context:
     """The context below the span that handed over, unless a span of that trace is current already."""
     handed_over = _TRACE.extract(headers, context, _ANY_CASE)
     here, there = (get_current_span(each).get_span_context() for each in (context, handed_over))
@@ -135,22 +151,48 @@ def _tags(text: object) -> object:
         return None
 
 
-class _AnyCase(Getter[Mapping[Any, Any]]):
+def _pairs_of(headers: Any) -> _Pairs:
+    """The names and values of headers, whatever holds them."""
+    if headers is None:
+        return ()
+    try:
+        items: Any = headers.items() if hasattr(headers, "items") else headers
+        return [(name, value) for name, value in items]
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"headers is {type(headers).__name__}; it must be a mapping of names to values, or pairs of them"
+        ) from None
+
+
+class _AnyCase(Getter[_Pairs]):
     """Reads headers whatever the case of their names, and one that comes in parts as a whole.
 
     Brokers hand over bytes. What is no header is none: OpenTelemetry would write it into its log, line breaks and all.
     """
 
-    def get(self, carrier: Mapping[Any, Any], key: str) -> list[str] | None:
-        parts = [_text(value) for name, value in carrier.items() if (_text(name) or "").lower() == key]
-        value = ",".join(part for part in parts if part is not None)
+    def get(self, carrier: _Pairs, key: str) -> list[str] | None:
+        parts = [text for name, value in carrier if (_text(name) or "").lower() == key for text in _texts(value)]
+        value = ",".join(parts)
+        if key == "baggage":
+            value = _without_properties(value)
         if value.isprintable() and len(value) <= _MAX_HEADER_LENGTH:
             return [value] if value else None
         log.debug("header %s of %d characters is ignored: it is too long, or not printable", key, len(value))
         return None
 
-    def keys(self, carrier: Mapping[Any, Any]) -> list[str]:
-        return [name for name in map(_text, carrier) if name is not None]
+    def keys(self, carrier: _Pairs) -> list[str]:
+        return [text for name, _ in carrier if (text := _text(name)) is not None]
+
+
+def _without_properties(baggage: str) -> str:
+    """Properties stand behind a semicolon and are no part of a value (W3C Baggage, "property")."""
+    return ",".join(entry.partition(";")[0] for entry in baggage.split(","))
+
+
+def _texts(value: object) -> list[str]:
+    """The strings of a header: some frameworks have a list of values for each name."""
+    values = cast("Sequence[object]", value) if isinstance(value, list | tuple) else [value]
+    return [text for each in values if (text := _text(each)) is not None]
 
 
 def _text(value: object) -> str | None:
