@@ -682,3 +682,22 @@ def test_the_other_protocols_port_is_warned_of(
         assert ("4317 is usually gRPC's port" in caplog.text) is is_warned
     for provider in providers.values():
         provider.shutdown()
+
+
+def test_a_receiver_that_never_answers_costs_no_span_in_the_file(tmp_path: Path) -> None:
+    """The file is complete when the shut-down returns, however long the receiver would be waited for."""
+    with socket(AF_INET, SOCK_STREAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        path = tmp_path / "spans.jsonl"
+        python(
+            """
+            telemetry = tm.configure(endpoint=sys.argv[1], file=sys.argv[2])
+            work(telemetry.recorder)
+            telemetry.shutdown(timeout_s=0.5)
+            os._exit(0)
+            """,
+            f"http://127.0.0.1:{silent.getsockname()[1]}",
+            str(path),
+        )
+    assert spans_in(path) == {"chat toy-1", "invoke_workflow work"}

@@ -433,13 +433,14 @@ def _build_traces(pipeline: _Pipeline, config: ExportConfig, resource: Resource)
         provider.add_span_processor(
             _processor(pipeline, WatchedExporter(ConsoleSpanExporter, DeliveryStats("the console")))
         )
-    if "traces" in config.signals:
-        make, ledger = functools.partial(span_exporter, config), DeliveryStats(config.destination("traces"))
-        provider.add_span_processor(_processor(pipeline, _watched(make, ledger, requests=in_requests)))
     if config.file is not None:
+        # Before the receiver, since the SDK ends one after the other and a receiver may be away.
         # Absolute: a forked child opens it for itself, and may be in another directory by then.
         make = functools.partial(file_exporter, os.path.abspath(config.file))
         provider.add_span_processor(_processor(pipeline, WatchedExporter(make, DeliveryStats(config.file))))
+    if "traces" in config.signals:
+        send, stats = functools.partial(span_exporter, config), DeliveryStats(config.destination("traces"))
+        provider.add_span_processor(_processor(pipeline, _watched(send, stats, requests=in_requests)))
 
 
 def _processor(pipeline: _Pipeline, exporter: WatchedExporter) -> SpanProcessor:
