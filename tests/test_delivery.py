@@ -271,3 +271,23 @@ print("done", flush=True)
     done = program(tmp_path, body, sink.url)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
     assert sink.paths == {"/v1/traces", "/v1/metrics"}
+
+
+def test_a_string_that_is_no_utf_8_costs_no_span(tmp_path: Path, sink: Sink) -> None:
+    """A lone surrogate in one span is replaced there, and costs no other span of the batch; nor do NUL and long strings."""
+    done = run(
+        "-c",
+        """
+import sys, tracemind_otel as tm
+telemetry = tm.configure(endpoint=sys.argv[1])
+for name, value in (("bad\\ud800", "x"), ("nul", "a\\0b"), ("long", "y" * 200_000), ("odd", "z\\udfff"), ("good", "x")):
+    tm.flow(name=name, attributes={"value": value})(lambda: None)()
+assert telemetry.flush()
+""",
+        sink.url,
+        directory=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    names = {span.name for span in sink.spans()}
+    assert len(names) == 5
+    assert {"invoke_workflow good", "invoke_workflow odd", "invoke_workflow nul"} <= names
