@@ -274,7 +274,7 @@ print("done", flush=True)
 
 
 def test_a_string_that_is_no_utf_8_costs_no_span(tmp_path: Path, sink: Sink) -> None:
-    """A lone surrogate in one span is replaced there, and costs no other span of the batch; nor do NUL and long strings."""
+    """A lone surrogate in one span is replaced, and costs no span of the batch; nor do NUL and long strings."""
     done = run(
         "-c",
         """
