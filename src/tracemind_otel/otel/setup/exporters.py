@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from ...errors import ConfigError
 from ..sanitize import sanitized, sanitized_attributes
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 MAX_REQUEST_BYTES = 4_000_000
 """Bytes of one request of spans: gRPC receivers take 4 MiB unless they were told otherwise."""
+_FIXED_BYTES = 256
+"""More than the ids, times and flags of a span or a link take."""
+_FRAME_BYTES = 24
+"""More than the tags and lengths around a value take, or a number with them."""
 _MAX_POINTS = 2000
 """Data points in one request of metrics, of which each is up to 2 kB."""
 _CREDENTIALS_VARIABLES = (
@@ -96,28 +100,53 @@ def _check_answer(response: Any, **_: object) -> None:
 # --- Batches ---
 
 
-def in_requests(spans: Sequence[ReadableSpan]) -> Iterator[Sequence[ReadableSpan]]:
+def in_requests(spans: Sequence[ReadableSpan]) -> Iterator[list[ReadableSpan]]:
     """A batch cut so that each part is one request that a receiver takes.
 
-    A span that cannot be encoded, which only another library can have made, is mended.
+    A span that cannot be encoded, which only another library can have made, is mended and goes alone.
     """
-    size = _encoded_size(spans)
-    if len(spans) > 1 and (size is None or size > MAX_REQUEST_BYTES):
-        middle = len(spans) // 2
-        yield from in_requests(spans[:middle])
-        yield from in_requests(spans[middle:])
-    else:
-        yield spans if size is not None else [_mended(span) for span in spans]
+    part, part_size = list["ReadableSpan"](), 0
+    for span in spans:
+        try:
+            size = _most_bytes_of(span)
+        except (OverflowError, UnicodeEncodeError):
+            yield [_mended(span)]
+            continue
+        if part and part_size + size > MAX_REQUEST_BYTES:
+            yield part
+            part, part_size = [], 0
+        part.append(span)
+        part_size += size
+    yield part
 
 
-def _encoded_size(spans: Sequence[ReadableSpan]) -> int | None:
-    """Bytes of the request; `None` where it cannot be encoded."""
-    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+def _most_bytes_of(span: ReadableSpan) -> int:
+    """At most so many bytes of a request, counted at a fraction of what encoding it costs.
 
-    try:
-        return int(encode_spans(spans).ByteSize())
-    except (ValueError, TypeError):
-        return None
+    Raises:
+        OverflowError: a whole number of more than 64 bits.
+        UnicodeEncodeError: a string that is no UTF-8.
+    """
+    said = _most_bytes(span.name) + _most_bytes(span.status.description or "") + _most_bytes_in(span.attributes)
+    events = sum(_most_bytes(event.name) + _most_bytes_in(event.attributes) for event in span.events)
+    return _FIXED_BYTES + said + events + sum(_FIXED_BYTES + _most_bytes_in(link.attributes) for link in span.links)
+
+
+def _most_bytes_in(attributes: Mapping[str, Any] | None) -> int:
+    return sum(_most_bytes(name) + _most_bytes(value) for name, value in (attributes or {}).items())
+
+
+def _most_bytes(value: object) -> int:
+    """With its tags and lengths."""
+    if isinstance(value, str):
+        return _FRAME_BYTES + (len(value) if value.isascii() else len(value.encode()))
+    if isinstance(value, bytes):
+        return _FRAME_BYTES + len(value)
+    if isinstance(value, Sequence):
+        return _FRAME_BYTES + sum(map(_most_bytes, cast("Sequence[object]", value)))
+    if isinstance(value, int):
+        value.to_bytes(8, signed=True)  # as OTLP has it
+    return _FRAME_BYTES
 
 
 def _mended(span: ReadableSpan) -> ReadableSpan:
