@@ -32,7 +32,7 @@ demo: .venv-demo/.done  ## Run a small flow on the fake provider and print its p
 	@.venv-demo/bin/python -m tracemind_otel demo
 
 .PHONY: test
-test: $(VENV)/.done  ## Run every test; end to end against the real programs where Go or Docker can give them
+test: $(VENV)/.done  ## Run the tests; end to end against the real programs where Go or Docker can give them
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 .PHONY: check
