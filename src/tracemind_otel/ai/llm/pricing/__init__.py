@@ -174,9 +174,9 @@ def _reported(
 
 def _with_its_cost(usage: LLMUsage) -> LLMUsage | None:
     """The cost that a client put into its usage came in the reply, unless it says otherwise."""
-    if usage.cost_usd is None or usage.cost_source is not None:
-        return None if usage.cost_usd is None else usage
-    return usage.with_cost(usage.cost_usd, "provider")
+    if usage.cost_usd is None:
+        return None
+    return usage if usage.cost_source is not None else usage.with_cost(usage.cost_usd, "provider")
 
 
 def _is_free(provider: str, models: Sequence[str], at: datetime) -> bool:

@@ -111,30 +111,16 @@ class WireClient(AsyncLLMClient):
         reading = WholeReading(self._wire, head)
         try:
             await self._raise_for_status(opened, req)
-            try:
-                async with aclosing(opened.chunks()) as chunks:
-                    async for data in chunks:
-                        reading.feed(data)
-                        if reading.events is not None and reading.events.is_ending:
-                            async for _ in tail(chunks, reading.events):
-                                pass
-                            break
-            except LLMConnectionError:
-                if not reading.is_whole:
-                    raise
-                await opened.aclose()
+            await _read_whole(opened, reading)
             response = self._with_headers(reading.finish(), head)
-        except StreamedError as error:
+        except BaseException as error:
             await opened.aclose()
-            fault = self._error_inside_success(head, error, req)
-            fault.reply = error.reply or reading.so_far()
-            raise fault from None
-        except LLMError as error:
-            error.reply = error.reply or reading.so_far()
-            await opened.aclose()
-            raise
-        except BaseException:
-            await opened.aclose()
+            if isinstance(error, StreamedError):
+                fault = self._error_inside_success(head, error, req)
+                fault.reply = error.reply or reading.so_far()
+                raise fault from None
+            if isinstance(error, LLMError):
+                error.reply = error.reply or reading.so_far()
             raise
         if reading.events is not None:
             await opened.finish()
@@ -209,6 +195,22 @@ class WireClient(AsyncLLMClient):
         pools: PerLoop[HttpPool] | None = getattr(self, "_own_pools", None)
         if pools is not None and not pools.is_empty:
             warnings.warn(f"unclosed {type(self).__name__}: call aclose()", ResourceWarning, source=self, stacklevel=1)
+
+
+async def _read_whole(opened: HttpStream, reading: WholeReading) -> None:
+    """Read a reply to its end; a connection that breaks behind the last of it takes nothing away."""
+    try:
+        async with aclosing(opened.chunks()) as chunks:
+            async for data in chunks:
+                reading.feed(data)
+                if reading.events is not None and reading.events.is_ending:
+                    async for _ in tail(chunks, reading.events):
+                        pass
+                    break
+    except LLMConnectionError:
+        if not reading.is_whole:
+            raise
+        await opened.aclose()
 
 
 def _key_headers(key: str | None, header: str) -> Headers:
