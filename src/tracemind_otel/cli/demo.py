@@ -17,7 +17,7 @@ from opentelemetry import trace
 
 from ..ai.llm.pricing import Price
 from ..ai.llm.providers.fake import FakeLLMClient
-from ..ai.llm.types import LLMUsage
+from ..ai.llm.usage import LLMUsage
 from ..call.config import LLMCallConfig
 from ..call.run import run_llm_call
 from ..otel.decorators import flow, step

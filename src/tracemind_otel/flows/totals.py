@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from .._base.context import Setting, set_here
 from .._base.fork import in_forked_child
-from ..ai.llm.types import LLMUsage
+from ..ai.llm.usage import LLMUsage
 
 AttributeValue = str | bool | int | float
 """What a flow's attribute may hold."""

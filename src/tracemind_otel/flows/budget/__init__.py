@@ -23,7 +23,7 @@ from collections.abc import Callable
 from ..._base.context import Setting, set_here
 from ..._base.fork import in_forked_child
 from ..._base.once import Once, report_fault
-from ...ai.llm.types import LLMUsage
+from ...ai.llm.usage import LLMUsage
 from ...errors import BudgetExceededError, BudgetKind
 from .denial import amount, limit_exceeded, unknown_price
 from .limits import THRESHOLDS, BudgetLimits, BudgetSpent, BudgetThreshold, Estimate, ModelSpending, Use, slack

@@ -18,7 +18,8 @@ from typing import TypeVarTuple
 
 from ...._base.fork import in_forked_child
 from ...._base.once import Once
-from ..types import LLMResponse, LLMUsage
+from ..types import LLMResponse
+from ..usage import LLMUsage
 from .own_prices import OwnPrices, Price, PriceSource, load_prices
 from .own_rates import looks_per_thousand, own_cost, rates_of
 from .price_table import NOBODYS, Cost, PriceTable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
-from ..types import LLMUsage
+from ..usage import LLMUsage
 from .own_prices import Price
 from .price_table import Cost, Part, Rate, Rates, special
 from .table_usage import unpriced_parts, used_parts

@@ -13,7 +13,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..types import CostSource, LLMUsage, ReportedCost
+from ..usage import CostSource, LLMUsage, ReportedCost
 from .table_usage import (
     FIELD_OF_USAGE_KEY,
     USAGE_FIELDS,

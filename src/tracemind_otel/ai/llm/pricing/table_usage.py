@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import fields
 from typing import Any
 
-from ..types import LLMUsage
+from ..usage import LLMUsage
 
 FIELD_OF_USAGE_KEY = {
     "input_tokens": "prompt_tokens",
