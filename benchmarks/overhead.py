@@ -85,30 +85,27 @@ def new_providers() -> tuple[TracerProvider, MeterProvider]:
 def recorder_of_configure() -> OTelRecorder:
     """The pipeline of `configure()`, piece by piece, but for exporters that drop."""
     # Here, since `against.py` reads this module beside trees that have these elsewhere.
-    from tracemind_otel.otel.current import Providers, meter, use_providers
-    from tracemind_otel.otel.setup.aggregation import OwnInstruments
+    from tracemind_otel.otel.current import Providers, use_providers
     from tracemind_otel.otel.setup.delivery import (
         DeliveryStats,
         MetricsDeliveryStats,
         WatchedExporter,
         WatchedProcessor,
     )
+    from tracemind_otel.otel.setup.exporters import count_points, metric_requests
+    from tracemind_otel.otel.setup.reader import OwnReader
 
     tracer_provider = TracerProvider()
     ledger = DeliveryStats("nowhere")
     processor = BatchSpanProcessor(cast("SpanExporter", WatchedExporter(DroppingSpans, ledger)))
     tracer_provider.add_span_processor(cast("SpanProcessor", WatchedProcessor(processor, ledger)))
-    instruments: list[OwnInstruments] = []
-    exporter = WatchedExporter(
-        DroppingMetrics,
-        MetricsDeliveryStats("nowhere"),
-        lambda _: 1,
-        lambda data: (instruments[0].add_histograms(data),),
-    )
-    reader = PeriodicExportingMetricReader(cast("MetricExporter", exporter), export_interval_millis=1000)
+    exporter = WatchedExporter(DroppingMetrics, MetricsDeliveryStats("nowhere"), metric_requests, count_points)
+    reader = OwnReader(exporter, tracer_provider.resource, interval_s=1.0, timeout_s=10.0)
     meter_provider = MeterProvider([reader])
-    instruments.append(OwnInstruments(meter(meter_provider), delta=False))
-    use_providers(Providers(tracer_provider=tracer_provider, meter_provider=meter_provider, instruments=instruments[0]))
+    reader.start()
+    use_providers(
+        Providers(tracer_provider=tracer_provider, meter_provider=meter_provider, instruments=reader.instruments)
+    )
     return OTelRecorder()
 
 

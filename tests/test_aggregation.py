@@ -1,228 +1,300 @@
-"""The lean instruments give what the SDK's own would give."""
+"""Our own instruments and their reader export what the SDK's would."""
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Sequence
-from pathlib import Path
+import time
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from opentelemetry.context import Context
-from opentelemetry.metrics import CallbackOptions
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider, ObservableCounter
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     HistogramDataPoint,
     InMemoryMetricReader,
+    MetricExporter,
+    MetricExportResult,
     MetricsData,
     NumberDataPoint,
 )
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import set_span_in_context
 
-from tests.programs import run
-from tracemind_otel.ai.llm.types import LLMUsage
-from tracemind_otel.otel import semconv
 from tracemind_otel.otel.current import meter
-from tracemind_otel.otel.instruments import Attributes, MeterInstruments
-from tracemind_otel.otel.metrics import AttributeSets, CallMetrics, EndedCall
-from tracemind_otel.otel.setup.aggregation import OwnInstruments
+from tracemind_otel.otel.instruments import NO_SPAN, Attributes, Instruments, MeterInstruments
+from tracemind_otel.otel.setup.aggregation import MAX_SERIES, OwnInstruments
+from tracemind_otel.otel.setup.delivery import MetricsDeliveryStats, WatchedExporter
+from tracemind_otel.otel.setup.exporters import count_points
+from tracemind_otel.otel.setup.reader import OwnReader
 
-SETS = [AttributeSets.of({"gen_ai.request.model": model}) for model in ("a", "b", "c")]
-
-usages = st.builds(
-    LLMUsage,
-    st.integers(0, 10**6),
-    st.integers(0, 10**6),
-    st.integers(0, 10**6),
-    st.none() | st.floats(0, 50),
-    cache_read_tokens=st.none() | st.integers(0, 1000),
-)
+TEMPORALITIES = pytest.mark.parametrize("is_delta", [False, True], ids=["cumulative", "delta"])
+RESOURCE = Resource({"service.name": "test"})
+BOUNDARIES = (0.0, 1.0, 10.0, 1e6)
 
 
-def ended_call(duration_s: float, usage: LLMUsage, failed: bool, retries: int, attributes: AttributeSets) -> EndedCall:
-    return EndedCall(duration_s, None if failed else usage, failed, retries, attributes, Context())
+class Kept(MetricExporter):
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[MetricsData] = []
+        self.was_instrumented = False
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
+        self.batches.append(metrics_data)
+        self.was_instrumented |= is_instrumentation_enabled()
+        return MetricExportResult.SUCCESS
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        return True
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        """Nothing is open."""
 
 
-calls = st.builds(ended_call, st.floats(0, 200), usages, st.booleans(), st.integers(0, 3), st.sampled_from(SETS))
+def preference(*, is_delta: bool) -> dict[type, AggregationTemporality]:
+    return dict.fromkeys((Counter, Histogram, ObservableCounter), AggregationTemporality.DELTA) if is_delta else {}
 
 
 class Side:
-    """One way to measure, with a reader of its own."""
+    """One way to measure: the instruments of our metrics, and those that an application makes on the same provider."""
 
-    def __init__(self, *, own: bool, delta: bool) -> None:
-        temporality = AggregationTemporality.DELTA if delta else AggregationTemporality.CUMULATIVE
-        self.reader = InMemoryMetricReader(
-            preferred_temporality={Counter: temporality, ObservableCounter: temporality, Histogram: temporality}
-        )
-        self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
-        self.own = OwnInstruments(meter(self.provider), delta=delta) if own else None
-        self.metrics = CallMetrics(self.own or MeterInstruments(meter(self.provider)), "both")
+    def __init__(self, provider: MeterProvider, instruments: Instruments) -> None:
+        self.provider = provider
+        self.began_ns: list[int] = []
+        seconds, marks = "s", "of the same name"
+        self.counters = [instruments.counter("c", "1", ""), instruments.counter("c", seconds, marks)]
+        self.counters.append(instruments.counter("c", "1", ""))  # again the first
+        self.histograms = [instruments.histogram(name, seconds, "", BOUNDARIES) for name in ("h", "c")]
+        theirs = provider.get_meter("theirs", "1.0")
+        self.their_counter = theirs.create_counter("their.counter", "1")
+        self.their_total = 0
+        theirs.create_observable_counter("their.total", [self._observe])
 
-    def collect(self) -> dict[tuple[str, str, frozenset[tuple[str, Any]]], Any]:
-        """Every point by metric, unit and attributes, without its times."""
-        data = self.reader.get_metrics_data()
-        if data is not None and self.own is not None:
-            data = self.own.add_histograms(data)
-        return {} if data is None else points(data)
+    def _observe(self, options: CallbackOptions) -> Sequence[Observation]:
+        return [Observation(self.their_total, {"a": 1})] if self.their_total else []
+
+    def measure(self, kind: int, amount: float, attributes: Attributes, context: Context) -> None:
+        """Measure by one of the instruments."""
+        if kind < 3:
+            self.counters[kind].add(amount, attributes, NO_SPAN)
+        elif kind < 5:
+            self.histograms[kind - 3].record(amount, attributes, context)
+        else:
+            self.their_counter.add(amount, attributes, NO_SPAN)
+            self.their_total += 1
+
+    def collect(self) -> Mapping[object, object]:
+        """What is exported now, in a form that can be compared: every point, by all that tells it apart."""
+        self.began_ns.append(time.time_ns())
+        data = self._collect()
+        return {} if data is None else self._comparable(data)
+
+    def _collect(self) -> MetricsData | None:
+        raise NotImplementedError
+
+    def _comparable(self, data: MetricsData) -> Mapping[object, object]:
+        return {
+            (
+                tuple(sorted(resource.resource.attributes.items())),
+                scope.scope,
+                scope.schema_url,
+                (metric.name, metric.unit, metric.description, type(metric.data)),
+                frozenset((name, type(value), value) for name, value in (point.attributes or {}).items()),
+            ): (*self._essence(point), *kind(metric.data))
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in metric.data.data_points
+        }
+
+    def _essence(self, point: Any) -> Sequence[object]:
+        """The figures, the exemplars, and in which interval the point's own began."""
+        assert self.began_ns[-1] <= point.time_unix_nano <= time.time_ns()
+        interval = bisect_right(self.began_ns, point.start_time_unix_nano)
+        exemplars = [(e.filtered_attributes, e.value, e.span_id, e.trace_id) for e in point.exemplars]
+        if isinstance(point, NumberDataPoint):
+            return interval, exemplars, type(point.value), pytest.approx(point.value)
+        assert isinstance(point, HistogramDataPoint)
+        figures = (point.count, type(point.sum), pytest.approx(point.sum), point.min, point.max)
+        return interval, exemplars, *figures, tuple(point.bucket_counts), tuple(point.explicit_bounds)
 
 
-def points(data: MetricsData) -> dict[tuple[str, str, frozenset[tuple[str, Any]]], Any]:
+def kind(data: Any) -> Sequence[object]:
+    return data.aggregation_temporality, getattr(data, "is_monotonic", None)
+
+
+class SdkSide(Side):
+    """The SDK's instruments and reader."""
+
+    def __init__(self, *, is_delta: bool) -> None:
+        self.reader = InMemoryMetricReader(preference(is_delta=is_delta))
+        provider = MeterProvider([self.reader], RESOURCE, shutdown_on_exit=False)
+        super().__init__(provider, MeterInstruments(meter(provider)))
+
+    def _collect(self) -> MetricsData | None:
+        return self.reader.get_metrics_data()
+
+
+class OwnSide(Side):
+    """Ours, as `configure()` puts them together."""
+
+    def __init__(self, *, is_delta: bool) -> None:
+        self.exporter = Kept()
+        watched = WatchedExporter(lambda: self.exporter, MetricsDeliveryStats("a test"), size=count_points)
+        self.reader = OwnReader(watched, RESOURCE, float("inf"), 10.0, preference(is_delta=is_delta))
+        provider = MeterProvider([self.reader], RESOURCE, shutdown_on_exit=False)
+        self.reader.start()
+        super().__init__(provider, self.reader.instruments)
+
+    def _collect(self) -> MetricsData | None:
+        self.exporter.batches.clear()
+        self.reader.force_flush()
+        return self.exporter.batches[0] if self.exporter.batches else None
+
+
+def contexts() -> list[Context]:
+    sampled = TracerProvider(shutdown_on_exit=False).get_tracer("test").start_span("sampled")
+    left_out = TracerProvider(ALWAYS_OFF, shutdown_on_exit=False).get_tracer("test").start_span("left out")
+    return [NO_SPAN, set_span_in_context(sampled), set_span_in_context(left_out)]
+
+
+ALIKE = [1, True, 1.0, 0, False, 0.0, "1", "True", ""]
+hostile_values = st.one_of(
+    st.sampled_from(ALIKE),
+    st.text(st.characters(), max_size=4),
+    st.sampled_from(["\ud800", "a\0b", "long" * 20_000, 2**70, -(2**70), float("nan"), float("inf")]),
+    st.integers(),
+    st.floats(),
+)
+attribute_sets = st.lists(
+    st.dictionaries(st.sampled_from(["a", "b", "\udfff"]), hostile_values, max_size=2), min_size=1, max_size=5
+)
+amounts = st.one_of(
+    st.integers(0, 2**40),
+    st.floats(0, 1e9),
+    st.sampled_from([0, 0.0, 1, 1.0, -1, -0.5, float("nan"), float("inf"), float("-inf")]),
+)
+measurements = st.tuples(st.integers(0, 5), amounts, st.integers(0, 4), st.booleans(), st.integers(0, 2))
+
+
+@TEMPORALITIES
+@example(sets=[{"a": value} for value in ALIKE], rounds=[[(0, 1, number, True, 0) for number in range(len(ALIKE))]])
+@given(sets=attribute_sets, rounds=st.lists(st.lists(measurements, max_size=12), min_size=1, max_size=4))
+def test_own_instruments_equal_those_of_the_sdk(
+    is_delta: bool, sets: list[Attributes], rounds: list[list[tuple[int, float, int, bool, int]]]
+) -> None:
+    """For any measurements, in any number of exports, every point has the same figures, exemplars and interval.
+
+    Series come and go, attributes are hostile, some amounts are none, two instruments share a name, and the application
+    measures by instruments of its own. Counters are measured without a span, as our metrics do.
+    """
+    sdk, own, spans = SdkSide(is_delta=is_delta), OwnSide(is_delta=is_delta), contexts()
+    for measured in rounds:
+        for instrument, amount, number, is_copy, span in measured:
+            attributes = sets[number % len(sets)]
+            for side in (sdk, own):
+                side.measure(instrument, amount, dict(attributes) if is_copy else attributes, spans[span])
+        assert own.collect() == sdk.collect()
+
+
+@TEMPORALITIES
+def test_too_many_series_go_into_one_that_says_so(is_delta: bool) -> None:
+    """Attributes without end do not fill the memory: after 2,000 series the rest is counted as overflow."""
+    own = OwnInstruments(is_delta=is_delta)
+    counter = own.counter("c", "1", "")
+    for number in range(MAX_SERIES + 100):
+        counter.add(1, {"user": number}, NO_SPAN)
+    points = sums(own)
+    assert len(points) == MAX_SERIES + 1
+    assert points["otel.metric.overflow", True] == 100
+    counter.add(1, {"user": "new"}, NO_SPAN)
+    # In delta temporality, where the series of an interval are done with, there is room again.
+    assert sums(own).get(("user", "new")) == (1 if is_delta else None)
+
+
+def sums(own: OwnInstruments) -> dict[tuple[str, object], int | float]:
+    """The sums of a counter by the first attribute."""
+    exported = own.collect()
+    assert exported is not None
     return {
-        (metric.name, metric.unit or "", frozenset((point.attributes or {}).items())): essence(point, metric.data)
-        for resource in data.resource_metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-        for point in metric.data.data_points
+        next(iter((point.attributes or {}).items())): point.value
+        for point in exported.metrics[0].data.data_points
+        if isinstance(point, NumberDataPoint)
     }
 
 
-def essence(point: object, data: Any) -> object:
-    if isinstance(point, NumberDataPoint):
-        return data.is_monotonic, pytest.approx(point.value)
-    assert isinstance(point, HistogramDataPoint)
-    return (
-        data.aggregation_temporality,
-        point.count,
-        pytest.approx(point.sum),
-        tuple(point.bucket_counts),
-        tuple(point.explicit_bounds),
-        point.min,
-        point.max,
-    )
-
-
-@pytest.mark.parametrize("delta", [False, True], ids=["cumulative", "delta"])
-@given(batches=st.lists(st.lists(calls, min_size=1, max_size=12), min_size=1, max_size=3))
-def test_lean_instruments_equal_those_of_the_sdk(delta: bool, batches: Sequence[Sequence[EndedCall]]) -> None:
-    """For any calls, in any number of collections, the figures are the same as through the SDK's instruments."""
-    sdk, own = Side(own=False, delta=delta), Side(own=True, delta=delta)
-    for batch in batches:
-        for call in batch:
-            sdk.metrics.record(call)
-            own.metrics.record(call)
-        expected, found = sdk.collect(), own.collect()
-        if delta:
-            # An observable counter of the SDK repeats a series that did not grow, as zero.
-            found = {key: value for key, value in found.items() if key in expected or value[1] != 0}
-        assert found == expected
-
-
-def test_a_failed_call_alone_is_exported() -> None:
-    """When all that ever happened is a call that failed, its duration still reaches the exporter."""
-    own = Side(own=True, delta=False)
-    own.metrics.record(EndedCall(0.2, None, True, 0, SETS[0], Context()))
-    names = {name for name, _, _ in own.collect()}
-    assert semconv.METRIC_OPERATION_DURATION in names
-
-
-def test_exemplar_leads_to_the_span() -> None:
-    """The duration's point carries the trace and span id of a sampled call."""
-    own = Side(own=True, delta=False)
-    span = TracerProvider(shutdown_on_exit=False).get_tracer("test").start_span("call")
-    own.metrics.record(EndedCall(0.2, None, True, 0, SETS[0], set_span_in_context(span)))
-    assert own.own is not None
-    data = own.reader.get_metrics_data()
-    assert data is not None
-    [point] = [
-        point
-        for scope in own.own.add_histograms(data).resource_metrics[0].scope_metrics
-        for metric in scope.metrics
-        if metric.name == semconv.METRIC_OPERATION_DURATION
-        for point in metric.data.data_points
-    ]
-    assert isinstance(point, HistogramDataPoint)
-    assert [exemplar.span_id for exemplar in point.exemplars] == [span.get_span_context().span_id]
-
-
-def test_too_many_series_go_into_one_that_says_so() -> None:
-    """Attributes without end do not eat the memory: after 2,000 series the rest is counted as overflow."""
-    own = Side(own=True, delta=False)
-    assert own.own is not None
-    counter = own.own.counter("test.counter", "1", "")
-    for number in range(2100):
-        counter.add(1, {"user": number}, Context())
-    found = own.collect()
-    assert len(found) == 2001
-    overflow: Attributes = {"otel.metric.overflow": True}
-    assert found["test.counter", "1", frozenset(overflow.items())] == (True, 100)
-
-
 def test_threads_lose_no_measurement() -> None:
-    """Calls that end in several threads at once are all counted."""
-    own = Side(own=True, delta=False)
-    call = EndedCall(0.2, LLMUsage(10, 5, 15, 0.001), False, 1, SETS[0], Context())
+    """What several threads measure at once is all counted, also while it is exported again and again."""
+    own = OwnSide(is_delta=True)
+    exported = list[float]()
 
     def work() -> None:
         for _ in range(2000):
-            own.metrics.record(call)
+            own.measure(0, 1, {"a": "b"}, NO_SPAN)
+
+    def counted() -> float:
+        own.reader.force_flush()
+        return sum(
+            point.value
+            for batch in own.exporter.batches
+            for scope in batch.resource_metrics[0].scope_metrics
+            for metric in scope.metrics
+            for point in metric.data.data_points
+            if isinstance(point, NumberDataPoint)
+        )
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
-    found = own.collect()
-    key = frozenset(SETS[0].plain.items())
-    assert found[semconv.METRIC_LLM_RETRIES, "{retry}", key] == (True, 8000)
-    assert found[semconv.METRIC_OPERATION_DURATION, "s", key][1] == 8000
-
-
-FORKS = """
-import os
-from opentelemetry.context import Context
-from opentelemetry.metrics import CallbackOptions, NoOpMeter
-from tracemind_otel.otel.setup.aggregation import OwnInstruments
-
-own = OwnInstruments(NoOpMeter("test"), delta=False)
-counter, histogram = own.counter("c", "1", ""), own.histogram("h", "s", "", [1.0])
-counter.add(5, {}, Context())
-histogram.record(0.5, {}, Context())
-child = os.fork()
-if not child:
-    empty = not list(counter.observe(CallbackOptions())) and histogram.collect(delta=False, time_ns=1) is None
-    os._exit(0 if empty else 1)
-assert os.waitpid(child, 0)[1] == 0
-assert [each.value for each in counter.observe(CallbackOptions())] == [5]
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_forked_child_counts_for_itself(tmp_path: Path) -> None:
-    """It begins with nothing, so that no sum of its parent is sent twice."""
-    done = run("-c", FORKS, directory=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    while any(thread.is_alive() for thread in threads):
+        exported.append(counted())
+    assert exported == sorted(exported)
+    assert counted() == 8000
 
 
 def test_a_measurement_within_a_measurement() -> None:
-    """Garbage that is collected under a lock may end a call, whose measurements must neither wait nor be lost."""
-    side = Side(own=True, delta=True)
-    assert side.own is not None
-    counter, histogram = side.own.counter("c", "1", ""), side.own.histogram("h", "s", "", [1.0])
+    """A finalizer or a signal handler may measure in the middle of a measurement: it neither waits nor gets lost."""
+    own = OwnInstruments(is_delta=True)
+    counter, histogram = own.counter("c", "1", ""), own.histogram("h", "s", "", [1.0])
     attributes: Attributes = {"a": "b"}
 
     class Striking(dict[str, str | bool | int | float]):
-        """Attributes that measure something of their own when they are first looked at, as a collection would."""
+        """Attributes that measure when they are first looked at, as a collection of garbage might."""
 
         def items(self) -> Any:
-            counter.add(1, attributes, Context())
-            histogram.record(0.5, attributes, Context())
+            counter.add(1, attributes, NO_SPAN)
+            histogram.record(0.5, attributes, NO_SPAN)
             return super().items()
 
     def measure() -> None:
-        counter.add(1, Striking(a="b"), Context())
-        histogram.record(0.5, Striking(a="b"), Context())
+        counter.add(1, Striking(a="b"), NO_SPAN)
+        histogram.record(0.5, Striking(a="b"), NO_SPAN)
 
     thread = threading.Thread(target=measure, daemon=True)
     thread.start()
     thread.join(30)
     assert not thread.is_alive()
-    metric = histogram.collect(delta=True, time_ns=1)
-    assert metric is not None
-    (point,) = metric.data.data_points
-    assert isinstance(point, HistogramDataPoint)
-    assert (point.count, [each.value for each in counter.observe(CallbackOptions())]) == (3, [3])
+    exported = own.collect()
+    assert exported is not None
+    sums, counts = (metric.data.data_points for metric in exported.metrics)
+    assert [point.value for point in sums if isinstance(point, NumberDataPoint)] == [3]
+    assert [point.count for point in counts if isinstance(point, HistogramDataPoint)] == [3]
+
+
+def test_an_export_is_no_request_of_the_application() -> None:
+    """Instrumentations of HTTP clients make no spans of exports."""
+    own = OwnSide(is_delta=False)
+    own.measure(0, 1, {}, NO_SPAN)
+    own.collect()
+    assert not own.exporter.was_instrumented
+    assert is_instrumentation_enabled()

@@ -7,12 +7,13 @@ from decimal import Decimal
 from typing import Any, cast
 
 import pytest
+from opentelemetry.sdk.metrics.export import NumberDataPoint
 
 import tracemind_otel as tm
 from tests.support import Captured, attributes
 from tracemind_otel.ai.llm.providers._chat_reply import from_payload
 from tracemind_otel.ai.llm.providers._loop import PerLoop
-from tracemind_otel.otel.current import Providers, configured_providers, meter, use_providers
+from tracemind_otel.otel.current import Providers, configured_providers, use_providers
 from tracemind_otel.otel.setup.aggregation import OwnInstruments
 from tracemind_otel.otel.setup.settings import export_config
 
@@ -81,7 +82,7 @@ async def test_a_recorder_made_before_configure_writes_where_configure_says(capt
     """One counter of a name, whichever recorder a call was given: two would hide each other's money."""
     before = configured_providers()
     early = tm.OTelRecorder()
-    own = OwnInstruments(meter(capture.meter_provider), delta=False)
+    own = OwnInstruments(is_delta=False)
     use_providers(
         Providers(tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider, instruments=own)
     )
@@ -90,9 +91,11 @@ async def test_a_recorder_made_before_configure_writes_where_configure_says(capt
             await call(Client(tm.LLMUsage(1, 1, 2, 1.0)), recorder)
     finally:
         use_providers(before)
-    points = capture.points("tracemind.llm.cost")
-    assert len(points) == 1
-    assert capture.total("tracemind.llm.cost") == 3.0
+    exported = own.collect()
+    assert exported is not None
+    [points] = [metric.data.data_points for metric in exported.metrics if metric.name == "tracemind.llm.cost"]
+    assert [point.value for point in points if isinstance(point, NumberDataPoint)] == [3.0]
+    assert capture.points("tracemind.llm.cost") == []
 
 
 async def test_a_prompt_in_extra_is_kept_out_of_errors_too(capture: Captured) -> None:

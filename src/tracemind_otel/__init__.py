@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from .otel.logs import LogContextFilter
     from .otel.propagation import continue_trace, inject_context
     from .otel.recorder import OTelRecorder
-    from .otel.setup.configure import Telemetry, configure
+    from .otel.setup.configure import configure
+    from .otel.setup.telemetry import Telemetry
     from .recording.composite import CompositeRecorder
     from .recording.in_memory import InMemoryRecorder
     from .recording.port import Recorder
@@ -162,7 +163,8 @@ _MODULES = {
     "otel.logs": ("LogContextFilter",),
     "otel.propagation": ("continue_trace", "inject_context"),
     "otel.recorder": ("OTelRecorder",),
-    "otel.setup.configure": ("Telemetry", "configure"),
+    "otel.setup.configure": ("configure",),
+    "otel.setup.telemetry": ("Telemetry",),
     "recording.composite": ("CompositeRecorder",),
     "recording.in_memory": ("InMemoryRecorder",),
     "recording.port": ("Recorder",),

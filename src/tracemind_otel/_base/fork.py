@@ -1,8 +1,9 @@
-"""What runs in a process right after it was forked."""
+"""What happens when this process forks."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 
 
@@ -15,3 +16,10 @@ def in_forked_child(action: Callable[[], object]) -> None:
     register = getattr(os, "register_at_fork", None)
     if register is not None:  # not on Windows
         register(after_in_child=action)
+
+
+def hold_over_fork(lock: threading.RLock) -> None:
+    """Let a thread that forks hold this lock meanwhile, so that no child inherits it from another thread."""
+    register = getattr(os, "register_at_fork", None)
+    if register is not None:
+        register(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import Meter
+from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
 SCOPE_NAME = "tracemind_otel"
 """The name of our instrumentation scope."""
@@ -16,6 +17,9 @@ def is_ours(span: object) -> bool:
     """Whether a span of the SDK was made by us."""
     return getattr(getattr(span, "instrumentation_scope", None), "name", None) == SCOPE_NAME
 
+
+NO_SPAN = set_span_in_context(INVALID_SPAN, Context())
+"""The context of measurements without an exemplar. The SDK takes an empty context for the current one."""
 
 Attributes = dict[str, str | bool | int | float]
 

@@ -9,12 +9,10 @@ from opentelemetry.context import Context
 
 from ..ai.llm.types import LLMUsage
 from . import semconv
-from .instruments import Attributes, Counter, Histogram, Instruments
+from .instruments import NO_SPAN, Attributes, Counter, Histogram, Instruments
 from .stability import MetricNames
 
 _MAX_SETS = 1024
-_NO_SPAN = Context()
-"""The context for measurements without an exemplar: one on duration and cost each leads to the trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +141,7 @@ class _StreamMetrics:
 
     def record_gap(self, gap_s: float, attributes: Attributes) -> None:
         """Measure the time between two pieces, as the second one comes."""
-        self._others.record(gap_s, attributes, _NO_SPAN)
+        self._others.record(gap_s, attributes, NO_SPAN)
 
 
 class _OurMetrics:
@@ -160,14 +158,14 @@ class _OurMetrics:
     def record(self, call: EndedCall) -> None:
         attributes = call.attributes.plain
         # Zero counts too: a series that begins at zero lets rate() see the first retry.
-        self._retries.add(call.retries, attributes, _NO_SPAN)
+        self._retries.add(call.retries, attributes, NO_SPAN)
         usage = call.usage
         if usage is None:
             return
         if usage.cost_usd is None:
-            self._unpriced.add(1, attributes, _NO_SPAN)
+            self._unpriced.add(1, attributes, NO_SPAN)
         else:
-            self._cost.add(usage.cost_usd, attributes, _NO_SPAN)
+            self._cost.add(usage.cost_usd, attributes, NO_SPAN)
             self._call_cost.record(usage.cost_usd, attributes, call.context)
 
 
@@ -187,9 +185,9 @@ class _TodaysMetrics:
         usage = call.reported
         if usage is not None:
             if usage.prompt_tokens is not None:
-                self._tokens.record(usage.prompt_tokens, call.attributes.input, _NO_SPAN)
+                self._tokens.record(usage.prompt_tokens, call.attributes.input, NO_SPAN)
             if usage.completion_tokens is not None:
-                self._tokens.record(usage.completion_tokens, call.attributes.output, _NO_SPAN)
+                self._tokens.record(usage.completion_tokens, call.attributes.output, NO_SPAN)
 
 
 class _NewestMetrics:
@@ -225,17 +223,17 @@ class _NewestMetrics:
 
     def _record_tokens(self, call: EndedCall, usage: LLMUsage) -> None:
         if usage.prompt_tokens is not None:
-            self._input.add(usage.prompt_tokens, call.attributes.text, _NO_SPAN)
-            self._operation_input.record(usage.prompt_tokens, call.attributes.plain, _NO_SPAN)
+            self._input.add(usage.prompt_tokens, call.attributes.text, NO_SPAN)
+            self._operation_input.record(usage.prompt_tokens, call.attributes.plain, NO_SPAN)
         if usage.completion_tokens is not None:
-            self._output.add(usage.completion_tokens, call.attributes.text, _NO_SPAN)
-            self._operation_output.record(usage.completion_tokens, call.attributes.plain, _NO_SPAN)
+            self._output.add(usage.completion_tokens, call.attributes.text, NO_SPAN)
+            self._operation_output.record(usage.completion_tokens, call.attributes.plain, NO_SPAN)
         parts = (usage.cache_read_tokens, usage.cache_write_tokens, usage.reasoning_tokens)
         for counter, tokens in zip(self._subsets, parts, strict=True):
             if tokens is not None:
-                counter.add(tokens, call.attributes.text, _NO_SPAN)
+                counter.add(tokens, call.attributes.text, NO_SPAN)
 
     def _record_none(self, call: EndedCall) -> None:
         """A failed call counts as zero tokens of unknown modality (conventions, "token metrics")."""
-        self._input.add(0, call.attributes.unknown, _NO_SPAN)
-        self._output.add(0, call.attributes.unknown, _NO_SPAN)
+        self._input.add(0, call.attributes.unknown, NO_SPAN)
+        self._output.add(0, call.attributes.unknown, NO_SPAN)

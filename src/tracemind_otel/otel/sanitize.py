@@ -38,4 +38,7 @@ def _sanitized_value(value: Any) -> object:
         return sanitized(value)
     if isinstance(value, Sequence) and not isinstance(value, bytes):
         return tuple(_sanitized_value(item) for item in cast("Sequence[object]", value))
-    return value
+    if isinstance(value, Mapping):
+        return sanitized_attributes(cast("Mapping[str, object]", value))
+    is_too_large = isinstance(value, int) and not -(2**63) <= value < 2**63
+    return str(value) if is_too_large else value

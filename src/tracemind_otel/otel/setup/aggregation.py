@@ -1,257 +1,256 @@
-"""Lean instruments for the pipeline that `configure()` makes.
+"""A small aggregation for the pipeline that `configure()` makes: sums and histograms in the SDK's data model.
 
-The SDK cleans, copies, sorts and hashes the attributes of every measurement, which costs more than the span. Ours
-are built once and never change, so here a series is found by the identity of its attributes. Counters are read by
-the SDK through observable counters; histograms, for which it has no such door, take the places that they hold in what
-its reader exports. Both arrive as the SDK's own would.
+The SDK cleans, copies, sorts and hashes the attributes of every measurement, which costs more than the span. Ours are
+built once and never change, so a series is found by the identity of its attributes. What is exported equals what the
+SDK's instruments would export. Only `configure()` imports this module, because it needs the SDK.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-import weakref
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import inf
+from typing import Any, Generic, TypeVar, cast
 
 from opentelemetry.context import Context
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.sdk.metrics import Exemplar
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    Histogram,
+    HistogramDataPoint,
+    Metric,
+    NumberDataPoint,
+    ScopeMetrics,
+    Sum,
+)
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, get_current_span
 
-from ..._base.fork import in_forked_child
-from ..instruments import SCOPE_NAME, Attributes
+from ..._base.fork import hold_over_fork
+from ..._base.once import Once
+from ..._version import __version__
+from ..instruments import NO_SPAN, SCOPE_NAME, Attributes
+from ..semconv import SCHEMA_URL
 
-if TYPE_CHECKING:
-    from opentelemetry.sdk.metrics import Exemplar
-    from opentelemetry.sdk.metrics.export import HistogramDataPoint, Metric, MetricsData, ScopeMetrics
+log = logging.getLogger(__name__)
 
-_MAX_SERIES = 2000
-"""As the SDK's own limit; what comes after goes into one series that says so."""
+MAX_SERIES = 2000
+"""Series of one instrument, the specification's default; further attributes share one series that says so."""
+
 _OVERFLOW: Attributes = {"otel.metric.overflow": True}
+_INVALID = Once()
 
-S = TypeVar("S")
+_lock = threading.RLock()
+"""Held while a measurement is added, and while an instrument is read. Re-entrant: a finalizer or a signal handler may
+measure in the middle of a measurement. A thread that forks holds it too, so no child inherits a half-written series."""
 
-
-class _SeriesTable(Generic[S]):
-    """Series by their attributes: found by identity, told apart by value. Call with the lock held."""
-
-    def __init__(self) -> None:
-        self._by_identity: dict[int, tuple[Attributes, S]] = {}
-        self._by_value: dict[frozenset[tuple[str, object]], tuple[Attributes, S]] = {}
-
-    def find(self, attributes: Attributes) -> S | None:
-        """The series of these attributes, if they were seen before. They are kept, so their identity stays theirs."""
-        found = self._by_identity.get(id(attributes))
-        return None if found is None else found[1]
-
-    def put(self, attributes: Attributes, new: S) -> S:
-        """The series of equal attributes, else the new one."""
-        key = frozenset(attributes.items())
-        if key not in self._by_value and len(self._by_value) >= _MAX_SERIES:
-            attributes, key = _OVERFLOW, frozenset(_OVERFLOW.items())
-        held = self._by_value.setdefault(key, (attributes, new))
-        if len(self._by_identity) >= 2 * _MAX_SERIES:
-            self._by_identity = {}
-        self._by_identity[id(attributes)] = (attributes, held[1])
-        return held[1]
-
-    def items(self) -> list[tuple[Attributes, S]]:
-        """All series with their attributes."""
-        return list(self._by_value.values())
+hold_over_fork(_lock)
 
 
-class _Sum:
-    __slots__ = ("value",)
+class _Total:
+    """The sum of the measurements with one set of attributes."""
 
-    def __init__(self) -> None:
+    __slots__ = ("attributes", "is_idle", "started_ns", "value")
+
+    def __init__(self, attributes: Attributes, started_ns: int) -> None:
+        self.attributes = attributes
+        self.restart(started_ns)
+
+    def restart(self, started_ns: int) -> None:
+        """Begin an interval without measurements."""
+        self.started_ns = started_ns
+        self.is_idle = True
         self.value: int | float = 0
 
-
-class OwnCounter:
-    """A counter that the SDK reads when it collects."""
-
-    def __init__(self) -> None:
-        # Re-entrant: a stream dropped unread ends its call in a garbage collection, which may strike while it is held.
-        self._lock = threading.RLock()
-        self._series: _SeriesTable[_Sum] = _SeriesTable()
-
-    def add(self, amount: int | float, attributes: Attributes, context: Context) -> None:
-        """Add to the series of these attributes."""
-        with self._lock:
-            series = self._series.find(attributes) or self._series.put(attributes, _Sum())
-            series.value += amount
-
-    def begin_anew(self) -> None:
-        """In a forked child: what was added is its parent's, and another thread of that may have held the lock."""
-        self._lock, self._series = threading.RLock(), _SeriesTable()
-
-    def observe(self, options: CallbackOptions) -> Iterable[Observation]:
-        """What an observable counter of the SDK asks for."""
-        with self._lock:
-            return [Observation(series.value, attributes) for attributes, series in self._series.items()]
+    def point(self, time_ns: int) -> NumberDataPoint:
+        """The sum as it is exported."""
+        return NumberDataPoint(self.attributes, self.started_ns, time_ns, self.value)
 
 
 class _Distribution:
-    __slots__ = ("bucket_counts", "exemplars", "maximum", "minimum", "started_ns", "total")
+    """The distribution of the measurements with one set of attributes."""
 
-    def __init__(self, buckets: int, started_ns: int) -> None:
-        self.bucket_counts = [0] * buckets
-        self.total: int | float = 0
-        self.minimum = float("inf")
-        self.maximum = float("-inf")
+    __slots__ = ("attributes", "boundaries", "bucket_counts", "exemplars", "maximum", "minimum", "started_ns", "total")
+
+    def __init__(self, boundaries: tuple[float, ...], attributes: Attributes, started_ns: int) -> None:
+        self.boundaries = boundaries
+        self.attributes = attributes
+        self.restart(started_ns)
+
+    def restart(self, started_ns: int) -> None:
+        """Begin an interval without measurements."""
         self.started_ns = started_ns
-        self.exemplars: dict[int, _Sample] = {}
+        self.bucket_counts = [0] * (len(self.boundaries) + 1)
+        self.total: int | float = 0
+        self.minimum, self.maximum = inf, -inf
+        # For each bucket its last measurement in a sampled span, with the time.
+        self.exemplars: dict[int, tuple[int | float, int, SpanContext]] = {}
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing was measured in this interval."""
+        return not any(self.bucket_counts)
+
+    def point(self, time_ns: int) -> HistogramDataPoint:
+        """The distribution as it is exported, with the exemplars since the last export."""
+        exemplars, self.exemplars = sorted(self.exemplars.items()), {}
+        left_out: Attributes | None = {} if self.attributes else None  # as in the SDK
+        return HistogramDataPoint(
+            attributes=self.attributes,
+            start_time_unix_nano=self.started_ns,
+            time_unix_nano=time_ns,
+            count=sum(self.bucket_counts),
+            sum=self.total,
+            bucket_counts=tuple(self.bucket_counts),
+            explicit_bounds=self.boundaries,
+            min=self.minimum,
+            max=self.maximum,
+            exemplars=[
+                Exemplar(left_out, amount, measured_ns, span.span_id, span.trace_id)
+                for _, (amount, measured_ns, span) in exemplars
+            ],
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """The last measurement in a bucket that belongs to a sampled span."""
-
-    amount: int | float
-    time_ns: int
-    span: SpanContext
+S = TypeVar("S", _Total, _Distribution)
 
 
-class OwnHistogram:
-    """A histogram that adds itself to what is exported."""
+class _Instrument(Generic[S]):
+    """The series of one instrument: found by the identity of their attributes, told apart by name, value and type."""
 
-    def __init__(self, name: str, unit: str, description: str, boundaries: Sequence[float]) -> None:
-        self._name, self._unit, self._description = name, unit, description
+    def __init__(
+        self, new_series: Callable[[Attributes, int], S], data: Callable[..., Any], temporality: AggregationTemporality
+    ) -> None:
+        self._new_series: Callable[[Attributes, int], S] = new_series
+        self._data = partial(data, aggregation_temporality=temporality)
+        self._is_delta = temporality is AggregationTemporality.DELTA
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget what was measured."""
+        self._by_value: dict[frozenset[tuple[str, type, object]], S] = {}
+        self._by_identity: dict[int, S] = {}
+        self._kept: list[Attributes] = []
+
+    def collect(self, time_ns: int) -> Any:
+        """The data of the metric, `None` when there is none. In delta temporality a new interval begins."""
+        with _lock:
+            series = self._by_value.values()
+            points = [each.point(time_ns) for each in series if not (self._is_delta and each.is_idle)]
+            if self._is_delta and len(series) > MAX_SERIES:
+                self.begin_anew()
+            elif self._is_delta:
+                for each in series:
+                    each.restart(time_ns)
+        return self._data(data_points=points) if points else None
+
+    def _find(self, attributes: Attributes) -> S:
+        """The series of equal attributes, a new one if need be."""
+        key, named = _key(attributes), attributes
+        if key not in self._by_value and len(self._by_value) >= MAX_SERIES:
+            key, named = _key(_OVERFLOW), _OVERFLOW
+        if key not in self._by_value:
+            self._by_value[key] = self._new_series(named, time.time_ns())
+        if len(self._kept) >= 2 * MAX_SERIES:
+            self._by_identity, self._kept = {}, []
+        self._kept.append(attributes)  # An object that is kept shares its identity with no other.
+        series = self._by_identity[id(attributes)] = self._by_value[key]
+        return series
+
+
+def _key(attributes: Attributes) -> frozenset[tuple[str, type, object]]:
+    return frozenset((name, type(value), value) for name, value in attributes.items())
+
+
+def _ignore(amount: float) -> None:
+    """The SDK ignores such a measurement too."""
+    if _INVALID.is_new(str(amount)):
+        log.warning("A measurement of %s is ignored: it must be a finite number of at least 0", amount)
+
+
+class OwnCounter(_Instrument[_Total]):
+    """A sum that only grows. It has no exemplars: those of duration and cost lead to the same traces."""
+
+    def __init__(self, temporality: AggregationTemporality) -> None:
+        super().__init__(_Total, partial(Sum, is_monotonic=True), temporality)
+
+    def add(self, amount: int | float, attributes: Attributes, context: Context) -> None:
+        """Add to the series of these attributes."""
+        if not 0 <= amount < inf:
+            _ignore(amount)
+            return
+        with _lock:
+            series = self._by_identity.get(id(attributes)) or self._find(attributes)
+            series.value += amount
+            series.is_idle = False
+
+
+class OwnHistogram(_Instrument[_Distribution]):
+    """A distribution with exemplars."""
+
+    def __init__(self, boundaries: Sequence[float], temporality: AggregationTemporality) -> None:
         self._boundaries = tuple(boundaries)
-        self._lock = threading.RLock()  # as a counter's
-        self._series: _SeriesTable[_Distribution] = _SeriesTable()
-        self._collected_ns: int | None = None
+        super().__init__(partial(_Distribution, self._boundaries), Histogram, temporality)
 
     def record(self, amount: int | float, attributes: Attributes, context: Context) -> None:
         """Add a measurement to the series of these attributes; the context's span becomes its exemplar."""
+        if not 0 <= amount < inf:
+            _ignore(amount)
+            return
         bucket = bisect_left(self._boundaries, amount)
-        span = get_current_span(context).get_span_context() if context else None
-        with self._lock:
-            series = self._series.find(attributes) or self._new_series(attributes)
+        exemplar = None if context is NO_SPAN else _sampled(amount, context)
+        with _lock:
+            series = self._by_identity.get(id(attributes)) or self._find(attributes)
             series.bucket_counts[bucket] += 1
             series.total += amount
             if amount < series.minimum:
                 series.minimum = amount
             if amount > series.maximum:
                 series.maximum = amount
-            if span is not None and span.trace_flags.sampled:
-                series.exemplars[bucket] = _Sample(amount, time.time_ns(), span)
-
-    def begin_anew(self) -> None:
-        """As a counter's."""
-        self._lock, self._series = threading.RLock(), _SeriesTable()
-
-    def stand_in(self, options: CallbackOptions) -> Iterable[Observation]:
-        """A point in this metric's place, so that the SDK exports what it would else take for nothing."""
-        return [Observation(0)] if self._series.items() else []
-
-    def _new_series(self, attributes: Attributes) -> _Distribution:
-        started_ns = self._collected_ns or time.time_ns()
-        return self._series.put(attributes, _Distribution(len(self._boundaries) + 1, started_ns))
-
-    def collect(self, *, delta: bool, time_ns: int) -> Metric | None:
-        """The metric as the SDK would export it; `None` when there is nothing. Delta begins anew."""
-        fresh: _SeriesTable[_Distribution] = _SeriesTable()
-        with self._lock:
-            table = self._series
-            if delta:
-                self._series, self._collected_ns = fresh, time_ns
-            points = [self._point(attributes, series, time_ns) for attributes, series in table.items()]
-        return self._metric(points, delta=delta) if points else None
-
-    def _metric(self, points: list[HistogramDataPoint], *, delta: bool) -> Metric:
-        from opentelemetry.sdk.metrics.export import AggregationTemporality, Histogram, Metric
-
-        temporality = AggregationTemporality.DELTA if delta else AggregationTemporality.CUMULATIVE
-        return Metric(self._name, self._description, self._unit, Histogram(points, temporality))
-
-    def _point(self, attributes: Attributes, series: _Distribution, time_ns: int) -> HistogramDataPoint:
-        from opentelemetry.sdk.metrics.export import HistogramDataPoint
-
-        exemplars, series.exemplars = series.exemplars, {}
-        return HistogramDataPoint(
-            attributes=attributes,
-            start_time_unix_nano=series.started_ns,
-            time_unix_nano=time_ns,
-            count=sum(series.bucket_counts),
-            sum=series.total,
-            bucket_counts=tuple(series.bucket_counts),
-            explicit_bounds=self._boundaries,
-            min=series.minimum,
-            max=series.maximum,
-            exemplars=[_exemplar(sample) for sample in exemplars.values()],
-        )
+            if exemplar is not None:
+                series.exemplars[bucket] = exemplar
 
 
-def _exemplar(sample: _Sample) -> Exemplar:
-    from opentelemetry.sdk.metrics import Exemplar
-
-    return Exemplar({}, sample.amount, sample.time_ns, sample.span.span_id, sample.span.trace_id)
+def _sampled(amount: int | float, context: Context) -> tuple[int | float, int, SpanContext] | None:
+    span = get_current_span(context).get_span_context()
+    return (amount, time.time_ns(), span) if span.trace_flags.sampled else None
 
 
 class OwnInstruments:
-    """The lean instruments of one pipeline; made once for it, since observable counters cannot be made twice."""
+    """The instruments of one pipeline."""
 
-    def __init__(self, meter: Meter, *, delta: bool) -> None:
-        self._meter = meter
-        self._delta = delta
-        self._counters: dict[str, OwnCounter] = {}
-        self._histograms: dict[str, OwnHistogram] = {}
-        _made.add(self)
-
-    def begin_anew(self) -> None:
-        """In a forked child: its sums are its own."""
-        for counter in self._counters.values():
-            counter.begin_anew()
-        for histogram in self._histograms.values():
-            histogram.begin_anew()
+    def __init__(self, *, is_delta: bool) -> None:
+        self._temporality = AggregationTemporality.DELTA if is_delta else AggregationTemporality.CUMULATIVE
+        self._made: dict[tuple[type, str, str, str], OwnCounter | OwnHistogram] = {}
 
     def counter(self, name: str, unit: str, description: str) -> OwnCounter:
-        """The counter of that name."""
-        if name not in self._counters:
-            self._counters[name] = counter = OwnCounter()
-            self._meter.create_observable_counter(name, [counter.observe], unit, description)
-        return self._counters[name]
+        """The counter of that name, unit and description."""
+        made = self._made.setdefault((OwnCounter, name, unit, description), OwnCounter(self._temporality))
+        return cast("OwnCounter", made)
 
     def histogram(self, name: str, unit: str, description: str, boundaries: Sequence[float]) -> OwnHistogram:
-        """The histogram of that name."""
-        if name not in self._histograms:
-            self._histograms[name] = histogram = OwnHistogram(name, unit, description, boundaries)
-            self._meter.create_observable_up_down_counter(name, [histogram.stand_in], unit, description)
-        return self._histograms[name]
+        """The histogram of that name, unit and description."""
+        new = OwnHistogram(boundaries, self._temporality)
+        return cast("OwnHistogram", self._made.setdefault((OwnHistogram, name, unit, description), new))
 
-    def add_histograms(self, data: MetricsData) -> MetricsData:
-        """What the SDK's reader exports, with our histograms in their places."""
-        from opentelemetry.sdk.metrics.export import MetricsData
+    def begin_anew(self) -> None:
+        """Forget what was measured: in a forked child it is the parent's."""
+        for instrument in self._made.values():
+            instrument.begin_anew()
 
-        return MetricsData(
-            [replace(part, scope_metrics=self._added(part.scope_metrics)) for part in data.resource_metrics]
-        )
-
-    def _added(self, scopes: Sequence[ScopeMetrics]) -> list[ScopeMetrics]:
-        return [
-            replace(scope, metrics=[*self._real(scope.metrics)]) if scope.scope.name == SCOPE_NAME else scope
-            for scope in scopes
-        ]
-
-    def _real(self, metrics: Sequence[Metric]) -> Iterator[Metric]:
+    def collect(self) -> ScopeMetrics | None:
+        """What was measured; `None` when there is nothing to export."""
         time_ns = time.time_ns()
-        for metric in metrics:
-            histogram = self._histograms.get(metric.name)
-            if histogram is None:
-                yield metric
-            elif (collected := histogram.collect(delta=self._delta, time_ns=time_ns)) is not None:
-                yield collected
+        metrics = [
+            Metric(name, description, unit, data)
+            for (_, name, unit, description), instrument in [*self._made.items()]
+            if (data := instrument.collect(time_ns)) is not None
+        ]
+        return ScopeMetrics(_SCOPE, metrics, SCHEMA_URL) if metrics else None
 
 
-_made: weakref.WeakSet[OwnInstruments] = weakref.WeakSet()
-
-
-def _begin_anew() -> None:
-    for instruments in _made:
-        instruments.begin_anew()
-
-
-in_forked_child(_begin_anew)
+_SCOPE = InstrumentationScope(SCOPE_NAME, __version__, SCHEMA_URL)

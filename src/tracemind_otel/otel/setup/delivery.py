@@ -8,33 +8,32 @@ run in threads of their own.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..._base.dropped import end_dropped
+from ..._base.once import Once, report_fault
+
+log = logging.getLogger(__name__)
 
 _SELDOM_S = 60.0
+_REJECTIONS = Once()
 
 
 class DeliveryStats:
     """The spans on their way to one destination. Any thread may write."""
 
+    items = "spans"
+    """What is counted, in the plural."""
+
     def __init__(self, destination: str) -> None:
         self._destination = destination
-        self._lock = threading.Lock()
-        self._accepted = 0
-        self._delivered = 0
-        self._failed = 0
-        if hasattr(os, "register_at_fork"):
-            forget = weakref.WeakMethod(self._forget)
-            os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
+        self.begin_anew()
 
-    def _forget(self) -> None:
-        """What a parent process had not sent at the fork stays the parent's."""
+    def begin_anew(self) -> None:
+        """In a forked child: what had not arrived at the fork is the parent's."""
         self._lock = threading.Lock()
         self._accepted = self._delivered = self._failed = 0
 
@@ -43,35 +42,54 @@ class DeliveryStats:
         with self._lock:
             self._accepted += count
 
+    def begin_export(self, count: int) -> None:
+        """An export of so many begins. Spans were accepted as they ended, because a full queue drops some."""
+
     def settle(self, count: int, *, delivered: bool) -> None:
-        """An export is over."""
+        """A request of so many is over."""
         with self._lock:
             if delivered:
                 self._delivered += count
             else:
                 self._failed += count
 
+    def reject(self, count: int, reason: str) -> None:
+        """The receiver took a request without so many of its items; `settle` counts the whole request."""
+        if _REJECTIONS.is_new(self._destination):
+            log.warning("%s rejected %d %s: %s", self._destination, count, self.items, reason or "no reason given")
+        with self._lock:
+            self._delivered -= count
+            self._failed += count
+
     @property
     def failed(self) -> int:
-        """How many an export has failed to deliver."""
+        """How many were exported and did not arrive; it never decreases."""
         return self._failed
 
     def loss(self) -> str | None:
-        """What has not arrived, for a person; `None` when all has. A full queue drops spans without an export."""
+        """What has not arrived, for a person; `None` when everything has."""
         with self._lock:
             missing, accepted = self._accepted - self._delivered, self._accepted
-        return f"{missing} of {accepted} spans did not reach {self._destination}" if missing else None
+        return f"{missing} of {accepted} {self.items} did not reach {self._destination}" if missing else None
 
 
 class MetricsDeliveryStats(DeliveryStats):
-    """The batches of metrics: sums go on from batch to batch, so one that arrives makes up for those before."""
+    """The data points on their way to one destination.
 
-    def settle(self, count: int, *, delivered: bool) -> None:
+    In cumulative temporality only those of the last export count, because they contain the sums of all exports before.
+    """
+
+    items = "metric points"
+
+    def __init__(self, destination: str, *, is_delta: bool = False) -> None:
+        super().__init__(destination)
+        self._is_delta = is_delta
+
+    def begin_export(self, count: int) -> None:
         with self._lock:
-            self._failed = 0 if delivered else self._failed + count
-
-    def loss(self) -> str | None:
-        return f"the last metrics did not reach {self._destination}" if self.failed else None
+            if not self._is_delta:
+                self._accepted = self._delivered = 0
+            self._accepted += count
 
 
 class _OnceAMinute(logging.Filter):
@@ -97,21 +115,28 @@ _parents: list[Any] = []
 
 
 class WatchedExporter:
-    """An exporter of spans or of metrics whose results are written down. Everything else is the exporter's own."""
+    """An exporter of spans or of metrics whose results are counted.
+
+    Args:
+        make: makes the exporter; a forked child calls it again.
+        stats: counts what arrives.
+        requests: cuts a batch into requests.
+        size: the number of items in a batch or a request.
+    """
 
     def __init__(
         self,
         make: Callable[[], Any],
-        ledger: DeliveryStats,
-        size: Callable[[Any], int] = len,
+        stats: DeliveryStats,
         requests: Callable[[Any], Iterable[Any]] = lambda batch: (batch,),
+        size: Callable[[Any], int] = len,
     ) -> None:
         self._make = make
         self._exporter = make()
         self._is_inherited = False
-        self.ledger = ledger
-        self._size = size
+        self.stats = stats
         self._requests = requests
+        self._size = size
         self._is_shut_down = False
         logging.getLogger(type(self._exporter).__module__).addFilter(_once_a_minute)
 
@@ -119,8 +144,9 @@ class WatchedExporter:
         return getattr(self._exporter, name)
 
     def export(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """Export in as many requests as it takes, and write down which of them arrived."""
+        """Export in as many requests as it takes, and count which of them arrived."""
         end_dropped()
+        self.stats.begin_export(self._size(batch))
         results = [self._export(request, *args, **kwargs) for request in self._requests(batch)]
         return next((result for result in results if result.name != "SUCCESS"), results[-1])
 
@@ -134,11 +160,12 @@ class WatchedExporter:
             delivered = result.name == "SUCCESS"
             return result
         finally:
-            self.ledger.settle(self._size(request), delivered=delivered)
+            self.stats.settle(self._size(request), delivered=delivered)
 
     def begin_anew(self) -> None:
         """In a forked child: the next export gets an exporter of its own. Two processes cannot share a connection."""
         self._is_inherited = True
+        self.stats.begin_anew()
 
     def shutdown(self, *args: Any, **kwargs: Any) -> None:
         """Shut down once, which also cuts short a wait between the exporter's own retries."""
@@ -151,9 +178,9 @@ class WatchedExporter:
 class WatchedProcessor:
     """A span processor whose sampled spans are counted on their way in."""
 
-    def __init__(self, processor: Any, ledger: DeliveryStats) -> None:
+    def __init__(self, processor: Any, stats: DeliveryStats) -> None:
         self._processor = processor
-        self._ledger = ledger
+        self._stats = stats
         # Looked up once: this is called for every span.
         self._on_end = processor.on_end
 
@@ -163,34 +190,34 @@ class WatchedProcessor:
     def on_end(self, span: Any) -> None:
         """Count a span, then pass it on."""
         if span.context.trace_flags.sampled:
-            self._ledger.accept(1)
+            self._stats.accept(1)
         self._on_end(span)
 
 
 class OneShot:
-    """A slow call in a thread that was started beforehand: at interpreter exit none can be started any more."""
+    """A slow call that runs once, in a thread that is started beforehand: at interpreter exit none can be started."""
 
     def __init__(self, name: str, function: Callable[[], object]) -> None:
         self._function = function
         self._told = threading.Event()
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._failed = False
+        threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def _run(self) -> None:
         self._told.wait()
         try:
             self._function()
+        except Exception:
+            self._failed = True
+            report_fault(log, threading.current_thread().name, "run")
         finally:
             self._done.set()
 
     def tell(self) -> None:
-        """Let it run, if it does not yet."""
+        """Let it run, if it has not begun."""
         self._told.set()
-        if not self._thread.is_alive():
-            # A forked child has none of its parent's threads.
-            self._run()
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether it has finished, waiting at most so long."""
-        return self._done.wait(max(timeout_s, 0.0))
+        """Whether it has finished well, waiting at most so long."""
+        return self._done.wait(max(timeout_s, 0.0)) and not self._failed

@@ -1,37 +1,61 @@
-"""The exporters of `configure()`, and what becomes of their answers and of batches that no receiver would take.
+"""The exporters of `configure()`, what receivers answer, and batches that any receiver takes.
 
-The SDK and the exporters are imported inside functions.
+Only `configure()` imports this module, because it needs the SDK. An exporter is loaded when it is made.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar, cast
 
+from opentelemetry.sdk.metrics.export import (
+    DataPointT,
+    ExponentialHistogramDataPoint,
+    Metric,
+    MetricsData,
+    ScopeMetrics,
+)
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter
+from opentelemetry.trace import Link, Status
+
+from ...ai.llm.scrub import scrub
 from ...errors import ConfigError
 from ..sanitize import sanitized, sanitized_attributes
+from .delivery import DeliveryStats
 from .settings import ExportConfig, Signal
 
-if TYPE_CHECKING:
-    from opentelemetry.sdk.metrics.export import MetricExporter
-    from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.sdk.trace.export import SpanExporter
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MAX_REQUEST_BYTES = 4_000_000
-"""Bytes of one request of spans: gRPC receivers take 4 MiB unless they were told otherwise."""
+"""Bytes of one request: gRPC receivers take 4 MiB unless they were told otherwise."""
 _FIXED_BYTES = 256
-"""More than the ids, times and flags of a span or a link take."""
+"""More than the ids, times and flags of a span, a link, a data point or an exemplar take."""
 _FRAME_BYTES = 24
 """More than the tags and lengths around a value take, or a number with them."""
-_MAX_POINTS = 2000
-"""Data points in one request of metrics, of which each is up to 2 kB."""
+_MAX_BUCKETS = 320
+"""Buckets of an exponential histogram in the SDK, at most."""
 _CREDENTIALS_VARIABLES = (
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_METRICS_CREDENTIAL_PROVIDER",
 )
+_OTLP = "opentelemetry.exporter.otlp.proto"
+_EXPORTERS: Mapping[Signal, tuple[str, str]] = {
+    "traces": ("trace_exporter", "OTLPSpanExporter"),
+    "metrics": ("metric_exporter", "OTLPMetricExporter"),
+}
+_RESPONSES: Mapping[Signal, tuple[str, str, str]] = {
+    "traces": ("trace.v1.trace_service_pb2", "ExportTraceServiceResponse", "rejected_spans"),
+    "metrics": ("metrics.v1.metrics_service_pb2", "ExportMetricsServiceResponse", "rejected_data_points"),
+}
 
 
 def file_exporter(path: str) -> SpanExporter:
@@ -45,30 +69,19 @@ def file_exporter(path: str) -> SpanExporter:
         raise ConfigError(f"file {path!r} cannot be written: {reason}") from error
 
 
-def span_exporter(config: ExportConfig) -> SpanExporter:
-    """Sends spans by OTLP."""
-    if config.protocols["traces"] == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+def otlp_exporter(config: ExportConfig, signal: Signal, stats: DeliveryStats) -> Any:
+    """Sends spans or metrics by OTLP; what a receiver rejects of a request that it takes is counted.
 
-        return GrpcExporter(**_options(config, "traces"))
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
-
-    return HttpExporter(**_options(config, "traces"), session=_session())
-
-
-def metric_exporter(config: ExportConfig) -> MetricExporter:
-    """Sends metrics by OTLP."""
-    if config.protocols["metrics"] == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
-
-        return GrpcExporter(**_options(config, "metrics"), max_export_batch_size=_MAX_POINTS)
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
-
-    return HttpExporter(**_options(config, "metrics"), max_export_batch_size=_MAX_POINTS, session=_session())
-
-
-def _options(config: ExportConfig, signal: Signal) -> dict[str, Any]:
-    return {"endpoint": config.signal_endpoint(signal), "headers": config.signal_headers(signal)}
+    Over gRPC it is not: the exporter drops the answer, and has no public way to read it.
+    """
+    headers = config.signal_headers(signal)
+    options: dict[str, Any] = {"endpoint": config.signal_endpoint(signal), "headers": headers}
+    package = "grpc"
+    if config.protocols[signal] == "http/protobuf":
+        package = "http"
+        options["session"] = _session(partial(_count_rejected, signal, stats, headers.values()))
+    module, name = _EXPORTERS[signal]
+    return getattr(importlib.import_module(f"{_OTLP}.{package}.{module}"), name)(**options)
 
 
 # --- Answers ---
@@ -78,16 +91,22 @@ class NotTakenError(Exception):
     """A receiver gave an answer that OTLP does not know, so it has not taken the data."""
 
 
-def _session() -> Any:
-    """A session that raises where an answer is no OTLP; `None` where a credential provider has one of its own."""
+def _session(count_rejected: Callable[[Any], None]) -> Any:
+    """A session that reads each answer; `None` where a credential provider has one of its own."""
     if any(map(os.getenv, _CREDENTIALS_VARIABLES)):
         return None
     session: Any = importlib.import_module("requests").Session()
-    session.hooks["response"].append(_check_answer)
+
+    def check(response: Any, **_: object) -> None:
+        _check_answer(response)
+        if response.status_code == 200 and response.content:
+            count_rejected(response)
+
+    session.hooks["response"].append(check)
     return session
 
 
-def _check_answer(response: Any, **_: object) -> None:
+def _check_answer(response: Any) -> None:
     """The exporter takes a redirect, which it does not follow, and any page of HTML for a success."""
     start = response.content[:64].lstrip().lower()
     is_page = "html" in response.headers.get("content-type", "") or start.startswith((b"<!doctype", b"<html"))
@@ -97,73 +116,154 @@ def _check_answer(response: Any, **_: object) -> None:
         raise NotTakenError("the answer is a page of HTML, so no OTLP receiver is there")
 
 
+def _count_rejected(signal: Signal, stats: DeliveryStats, secrets: Iterable[str], response: Any) -> None:
+    """Read `partial_success`: a receiver may answer 200 and reject a part of the request."""
+    module, name, field = _RESPONSES[signal]
+    answer = getattr(importlib.import_module(f"opentelemetry.proto.collector.{module}"), name)()
+    try:
+        if "json" in response.headers.get("content-type", ""):
+            json_format: Any = importlib.import_module("google.protobuf.json_format")
+            json_format.Parse(response.content, answer, ignore_unknown_fields=True)
+        else:
+            answer.ParseFromString(response.content)
+    except Exception as error:
+        log.debug("The answer to an export of %s cannot be read: %s", signal, type(error).__name__)
+        return
+    rejected, message = getattr(answer.partial_success, field), answer.partial_success.error_message
+    if rejected > 0 or message:
+        stats.reject(rejected, scrub(" ".join(message.split()), secrets=secrets))
+
+
 # --- Batches ---
 
 
-def in_requests(spans: Sequence[ReadableSpan]) -> Iterator[list[ReadableSpan]]:
+def span_requests(spans: Sequence[ReadableSpan]) -> Iterator[list[ReadableSpan]]:
     """A batch cut so that each part is one request that a receiver takes.
 
-    A span that cannot be encoded, which only another library can have made, is mended and goes alone.
+    A span that cannot be encoded, which only another library can have made, is mended.
     """
-    part, part_size = list["ReadableSpan"](), 0
-    for span in spans:
-        try:
-            size = _most_bytes_of(span)
-        except (OverflowError, UnicodeEncodeError):
-            yield [_mended(span)]
-            continue
+    return _cut(map(_measured_span, spans))
+
+
+def metric_requests(data: MetricsData) -> Iterator[MetricsData]:
+    """The same for metrics."""
+    for part in _cut(map(_measured_point, _points(data))):
+        yield _with_points(data, dict(part))
+
+
+def count_points(data: MetricsData) -> int:
+    """The number of data points."""
+    return len(_points(data))
+
+
+def _cut(measured: Iterable[tuple[T, int]]) -> Iterator[list[T]]:
+    part, part_size = list[T](), 0
+    for item, size in measured:
         if part and part_size + size > MAX_REQUEST_BYTES:
             yield part
             part, part_size = [], 0
-        part.append(span)
+        part.append(item)
         part_size += size
     yield part
 
 
-def _most_bytes_of(span: ReadableSpan) -> int:
-    """At most so many bytes of a request, counted at a fraction of what encoding it costs.
-
-    Raises:
-        OverflowError: a whole number of more than 64 bits.
-        UnicodeEncodeError: a string that is no UTF-8.
-    """
-    said = _most_bytes(span.name) + _most_bytes(span.status.description or "") + _most_bytes_in(span.attributes)
-    events = sum(_most_bytes(event.name) + _most_bytes_in(event.attributes) for event in span.events)
-    return _FIXED_BYTES + said + events + sum(_FIXED_BYTES + _most_bytes_in(link.attributes) for link in span.links)
+def _measured_span(span: ReadableSpan) -> tuple[ReadableSpan, int]:
+    """A span that can be encoded, and at most how many bytes it takes: at a fraction of what encoding costs."""
+    try:
+        return span, _bytes_of_span(span)
+    except (OverflowError, UnicodeEncodeError):
+        mended = _mended_span(span)
+        return mended, _bytes_of_span(mended)
 
 
-def _most_bytes_in(attributes: Mapping[str, Any] | None) -> int:
-    return sum(_most_bytes(name) + _most_bytes(value) for name, value in (attributes or {}).items())
+def _bytes_of_span(span: ReadableSpan) -> int:
+    size = _bytes_of(span.name) + _bytes_of(span.status.description or "") + _bytes_in(span.attributes)
+    events = sum(_bytes_of(event.name) + _bytes_in(event.attributes) for event in span.events)
+    return _FIXED_BYTES + size + events + sum(_FIXED_BYTES + _bytes_in(link.attributes) for link in span.links)
 
 
-def _most_bytes(value: object) -> int:
-    """With its tags and lengths."""
-    if isinstance(value, str):
-        return _FRAME_BYTES + (len(value) if value.isascii() else len(value.encode()))
-    if isinstance(value, bytes):
-        return _FRAME_BYTES + len(value)
-    if isinstance(value, Sequence):
-        return _FRAME_BYTES + sum(map(_most_bytes, cast("Sequence[object]", value)))
-    if isinstance(value, int):
-        value.to_bytes(8, signed=True)  # as OTLP has it
-    return _FRAME_BYTES
-
-
-def _mended(span: ReadableSpan) -> ReadableSpan:
-    from opentelemetry.sdk.trace import Event, ReadableSpan
-    from opentelemetry.trace import Status
-
+def _mended_span(span: ReadableSpan) -> ReadableSpan:
     return ReadableSpan(
         sanitized(span.name),
         context=span.context,
         parent=span.parent,
         resource=span.resource,
-        attributes=sanitized_attributes(span.attributes or {}),
-        events=[Event(sanitized(e.name), sanitized_attributes(e.attributes or {}), e.timestamp) for e in span.events],
-        links=span.links,
+        attributes=_mended(span.attributes),
+        events=[Event(sanitized(event.name), _mended(event.attributes), event.timestamp) for event in span.events],
+        links=[Link(link.context, _mended(link.attributes)) for link in span.links],
         kind=span.kind,
         status=Status(span.status.status_code, sanitized(span.status.description or "") or None),
         start_time=span.start_time,
         end_time=span.end_time,
         instrumentation_scope=span.instrumentation_scope,
     )
+
+
+def _measured_point(point: DataPointT) -> tuple[tuple[int, DataPointT], int]:
+    """A data point that can be encoded, with the identity of the original, and at most how many bytes it takes."""
+    try:
+        return (id(point), point), _bytes_of_point(point)
+    except (OverflowError, UnicodeEncodeError):
+        exemplars = [replace(each, filtered_attributes=_mended(each.filtered_attributes)) for each in point.exemplars]
+        mended = replace(point, attributes=_mended(point.attributes), exemplars=exemplars)
+        return (id(point), mended), _bytes_of_point(mended)
+
+
+def _bytes_of_point(point: DataPointT) -> int:
+    buckets = (
+        _MAX_BUCKETS if isinstance(point, ExponentialHistogramDataPoint) else len(getattr(point, "bucket_counts", ()))
+    )
+    exemplars = sum(_FIXED_BYTES + _bytes_in(exemplar.filtered_attributes) for exemplar in point.exemplars)
+    return _FIXED_BYTES + _bytes_in(point.attributes) + _FRAME_BYTES * buckets + exemplars
+
+
+def _points(data: MetricsData) -> list[DataPointT]:
+    scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics]
+    return [point for scope in scopes for metric in scope.metrics for point in metric.data.data_points]
+
+
+def _with_points(data: MetricsData, points: Mapping[int, DataPointT]) -> MetricsData:
+    """The metrics with these data points in the place of their originals, and without all others."""
+
+    def metric_with_points(metric: Metric) -> Metric:
+        chosen = [points[id(each)] for each in metric.data.data_points if id(each) in points]
+        return replace(metric, data=replace(cast("Any", metric.data), data_points=chosen))
+
+    def scope_with_points(scope: ScopeMetrics) -> ScopeMetrics:
+        metrics = map(metric_with_points, scope.metrics)
+        return replace(scope, metrics=[metric for metric in metrics if metric.data.data_points])
+
+    return MetricsData(
+        [
+            replace(resource, scope_metrics=[*map(scope_with_points, resource.scope_metrics)])
+            for resource in data.resource_metrics
+        ]
+    )
+
+
+def _bytes_in(attributes: Mapping[str, Any] | None) -> int:
+    return sum(_bytes_of(name) + _bytes_of(value) for name, value in (attributes or {}).items())
+
+
+def _bytes_of(value: object) -> int:
+    """With its tags and lengths.
+
+    Raises:
+        OverflowError: a whole number of more than 64 bits.
+        UnicodeEncodeError: a string that is no UTF-8.
+    """
+    if isinstance(value, str):
+        return _FRAME_BYTES + (len(value) if value.isascii() else len(value.encode()))
+    if isinstance(value, bytes):
+        return _FRAME_BYTES + len(value)
+    if isinstance(value, Mapping):
+        return _FRAME_BYTES + _bytes_in(cast("Mapping[str, object]", value))
+    if isinstance(value, Sequence):
+        return _FRAME_BYTES + sum(map(_bytes_of, cast("Sequence[object]", value)))
+    if isinstance(value, int):
+        value.to_bytes(8, signed=True)  # as OTLP has it
+    return _FRAME_BYTES
+
+
+def _mended(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    return sanitized_attributes(attributes or {})

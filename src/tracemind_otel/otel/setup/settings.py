@@ -34,7 +34,6 @@ ENDPOINT_VARIABLES = (
 HEADERS_VARIABLE = "OTEL_EXPORTER_OTLP_HEADERS"
 DISABLED_VARIABLE = "OTEL_SDK_DISABLED"
 
-_EXPLICIT = "explicit_bucket_histogram"
 _PROTOCOLS: dict[str, Protocol] = {"http/protobuf": "http/protobuf", "grpc": "grpc"}
 _PORTS: Mapping[Protocol, int] = {"http/protobuf": 4318, "grpc": 4317}
 _SIGNALS: tuple[Signal, ...] = ("traces", "metrics")
@@ -259,19 +258,40 @@ def _authority(url: str) -> str:
     return url.rpartition("://")[2].partition("/")[0]
 
 
-# --- What the SDK is asked for ---
+# --- Metrics ---
 
 
-def histograms_are_delta() -> bool:
-    """What `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` means for histograms (OTLP exporter specification)."""
-    return os.getenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "").strip().lower() in ("delta", "lowmemory")
+def temporality_preference() -> str:
+    """What `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` says, in lower case."""
+    return os.getenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "").strip().lower()
 
 
-def lean_instruments_fit() -> bool:
-    """Whether our own histograms do what the SDK's would: not when its variables ask for others."""
-    exemplars = os.getenv("OTEL_METRICS_EXEMPLAR_FILTER", "trace_based").strip().lower()
-    aggregation = os.getenv("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", _EXPLICIT).strip().lower()
-    return exemplars in ("", "trace_based") and aggregation in ("", _EXPLICIT)
+def histograms_are_exponential() -> bool:
+    """Whether `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION` asks for exponential histograms."""
+    aggregation = os.getenv("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "")
+    return aggregation.strip().lower() == "base2_exponential_bucket_histogram"
+
+
+def own_instruments_fit() -> bool:
+    """Whether our instruments do what the SDK's would: not when a variable asks for other exemplars or histograms."""
+    exemplars = os.getenv("OTEL_METRICS_EXEMPLAR_FILTER", "").strip().lower()
+    return exemplars in ("", "trace_based") and not histograms_are_exponential()
+
+
+def seconds_in(variable: str, default_ms: float) -> float:
+    """The seconds that a variable gives in milliseconds; `inf` is allowed.
+
+    Raises:
+        ConfigError: it is no positive number.
+    """
+    value = os.getenv(variable) or default_ms
+    try:
+        milliseconds = float(value)
+    except ValueError:
+        milliseconds = 0.0
+    if not milliseconds > 0:
+        raise ConfigError(f"{variable} is {value!r}; it must be a positive number of milliseconds")
+    return milliseconds / 1000
 
 
 def sdk_is_disabled() -> bool:

@@ -1,0 +1,179 @@
+"""Builds what `configure()` finds missing: providers, processors, readers and exporters.
+
+Only `configure()` imports this module, because it needs the SDK.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
+
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider, ObservableCounter
+from opentelemetry.sdk.metrics.export import AggregationTemporality, ConsoleMetricExporter
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+
+from ...errors import ConfigError
+from ...flows.totals import AttributeValue
+from ..current import Providers
+from ..sanitize import sanitized_attributes
+from .delivery import DeliveryStats, MetricsDeliveryStats, WatchedExporter, WatchedProcessor
+from .exporters import count_points, file_exporter, metric_requests, otlp_exporter, span_requests
+from .reader import OwnReader
+from .settings import (
+    ExportConfig,
+    Signal,
+    histograms_are_exponential,
+    own_instruments_fit,
+    seconds_in,
+    temporality_preference,
+)
+from .telemetry import Pipeline, is_placeholder
+
+log = logging.getLogger(__name__)
+
+_DELTA: Mapping[str, tuple[type, ...]] = {
+    "delta": (Counter, Histogram, ObservableCounter),
+    "lowmemory": (Counter, Histogram),
+}
+"""The instruments that have delta temporality under each preference (OTLP exporter specification)."""
+
+
+def build(
+    joined: Providers,
+    config: ExportConfig,
+    service_name: str | None,
+    attributes: Mapping[str, AttributeValue] | None,
+) -> Pipeline:
+    """Make what is missing, and make it global. After a mistake nothing of it is left.
+
+    Beside a tracer provider that was joined no metrics are sent to a default address, which nobody may listen on.
+    """
+    pipeline = Pipeline()
+    try:
+        resource = _resource(service_name, attributes)
+        if joined.tracer_provider is None:
+            _add_traces(pipeline, config, resource)
+        if _needs_metrics(joined, config):
+            _add_metrics(pipeline, config, resource)
+        _warn(pipeline, config)
+    except BaseException:
+        pipeline.discard()
+        raise
+    _publish(pipeline)
+    return pipeline
+
+
+def _needs_metrics(joined: Providers, config: ExportConfig) -> bool:
+    return (
+        joined.meter_provider is None
+        and "metrics" in config.signals | config.on_console
+        and (config.has_endpoint or joined.tracer_provider is None)
+    )
+
+
+def _resource(service_name: str | None, attributes: Mapping[str, AttributeValue] | None) -> Resource:
+    named = {} if service_name is None else {SERVICE_NAME: service_name}
+    with _rejections_by_sdk("OTEL_RESOURCE_ATTRIBUTES", "OTEL_SERVICE_NAME", "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"):
+        resource = Resource.create({**(attributes or {}), **named})
+        return Resource(sanitized_attributes(resource.attributes), resource.schema_url)
+
+
+@contextmanager
+def _rejections_by_sdk(*variables: str) -> Generator[None]:
+    """A block in which the SDK reads variables. What it raises is a mistake in one of them."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        named = ", ".join(sorted(name for name in os.environ if name.startswith(variables))) or ", ".join(variables)
+        raise ConfigError(f"the OpenTelemetry SDK rejects the value of {named}: {error}") from error
+
+
+def _warn(pipeline: Pipeline, config: ExportConfig) -> None:
+    """Say what the arguments ask for and do not get, and which port speaks another protocol."""
+    if pipeline.tracer_provider is None and config.file is not None:
+        log.warning(
+            "file %s is not written: there is a tracer provider already, and spans go where it sends them", config.file
+        )
+    made: dict[Signal, object] = {"traces": pipeline.tracer_provider, "metrics": pipeline.meter_provider}
+    used = [signal for signal in config.signals if config.endpoint is not None or made[signal] is not None]
+    for hint in sorted({hint for signal in used if (hint := config.port_hint(signal)) is not None}):
+        log.warning("4317 is usually gRPC's port and 4318 HTTP's: %s", hint)
+
+
+def _publish(pipeline: Pipeline) -> None:
+    """Make the providers global where there are none. The API allows this once in a process."""
+    if pipeline.tracer_provider is not None and is_placeholder(trace.get_tracer_provider()):
+        trace.set_tracer_provider(pipeline.tracer_provider)
+    if pipeline.meter_provider is not None and is_placeholder(metrics.get_meter_provider()):
+        metrics.set_meter_provider(pipeline.meter_provider)
+
+
+# --- Traces ---
+
+
+def _add_traces(pipeline: Pipeline, config: ExportConfig, resource: Resource) -> None:
+    with _rejections_by_sdk("OTEL_TRACES_SAMPLER", "OTEL_SPAN_", "OTEL_EVENT_", "OTEL_LINK_", "OTEL_ATTRIBUTE_"):
+        pipeline.tracer_provider = provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+
+    def add(make: Callable[[], Any], stats: DeliveryStats) -> None:
+        exporter = _watched(pipeline, make, stats, span_requests)
+        with _rejections_by_sdk("OTEL_BSP_"):
+            processor = WatchedProcessor(BatchSpanProcessor(cast("Any", exporter)), stats)
+        provider.add_span_processor(cast("Any", processor))
+
+    if "traces" in config.on_console:
+        add(ConsoleSpanExporter, DeliveryStats("the console"))
+    if config.file is not None:
+        # Before the receiver, since the SDK ends one after the other and a receiver may be away.
+        # Absolute: a forked child opens it for itself, and may be in another directory by then.
+        add(partial(file_exporter, os.path.abspath(config.file)), DeliveryStats(config.file))
+    if "traces" in config.signals:
+        stats = DeliveryStats(config.destination("traces"))
+        add(partial(otlp_exporter, config, "traces", stats), stats)
+
+
+def _watched(
+    pipeline: Pipeline, make: Callable[[], Any], stats: DeliveryStats, requests: Callable[[Any], Any], **options: Any
+) -> WatchedExporter:
+    with _rejections_by_sdk("OTEL_EXPORTER_OTLP_", "OTEL_PYTHON_EXPORTER_OTLP_"):
+        exporter = WatchedExporter(make, stats, requests, **options)
+    pipeline.exporters.append(exporter)
+    return exporter
+
+
+# --- Metrics ---
+
+
+def _add_metrics(pipeline: Pipeline, config: ExportConfig, resource: Resource) -> None:
+    def add(make: Callable[[], Any], stats: DeliveryStats, *kinds: Mapping[type, Any] | None) -> None:
+        exporter = _watched(pipeline, make, stats, metric_requests, size=count_points)
+        pipeline.readers.append(OwnReader(exporter, resource, interval_s, timeout_s, *kinds))
+
+    interval_s = seconds_in("OTEL_METRIC_EXPORT_INTERVAL", 60_000)
+    timeout_s = seconds_in("OTEL_METRIC_EXPORT_TIMEOUT", 30_000)
+    if "metrics" in config.on_console:
+        add(ConsoleMetricExporter, MetricsDeliveryStats("the console"))
+    if "metrics" in config.signals:
+        delta = dict.fromkeys(_DELTA.get(temporality_preference(), ()), AggregationTemporality.DELTA)
+        stats = MetricsDeliveryStats(config.destination("metrics"), is_delta=bool(delta))
+        aggregation: dict[type, Any] = (
+            {Histogram: ExponentialBucketHistogramAggregation()} if histograms_are_exponential() else {}
+        )
+        add(partial(otlp_exporter, config, "metrics", stats), stats, delta, aggregation)
+    with _rejections_by_sdk("OTEL_METRICS_EXEMPLAR_FILTER", "OTEL_METRIC_"):
+        pipeline.meter_provider = MeterProvider(pipeline.readers, resource=resource, shutdown_on_exit=False)
+    # Two readers would share the sums of our instruments, which begin anew after each export in delta temporality.
+    if own_instruments_fit() and len(pipeline.readers) == 1:
+        pipeline.instruments = pipeline.readers[0].instruments
+    for reader in pipeline.readers:
+        reader.start()

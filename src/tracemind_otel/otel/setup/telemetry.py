@@ -1,0 +1,278 @@
+"""What `configure()` returns, and how long it lives: flush, shut-down, forks, the end of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from opentelemetry import metrics, trace
+
+from ..._base.dropped import end_dropped
+from ..._base.fork import in_forked_child
+from ...recording.port import Recorder
+from ..current import Providers, use_providers
+from ..instruments import Instruments
+from ..recorder import OTelRecorder
+from .delivery import OneShot, WatchedExporter
+from .exits import LastWords, hook_tools
+
+if TYPE_CHECKING:
+    from .reader import OwnReader
+
+log = logging.getLogger(__name__)
+
+_INTERRUPTED_WAIT_S = 0.5
+"""Seconds an export gets to return after its waits were cut short."""
+_EXIT_TIMEOUT_S = 3.0
+"""Seconds the end of the process waits for the last export."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Pipeline:
+    """What `configure()` made: nothing of it belongs to anybody else, so all of it may be shut down."""
+
+    tracer_provider: Any = None
+    """The tracer provider, of the SDK; `None` if one was joined."""
+    meter_provider: Any = None
+    """The meter provider, likewise."""
+    instruments: Instruments | None = None
+    """Our own instruments; `None` where the SDK's are used."""
+    exporters: list[WatchedExporter] = field(default_factory=list[WatchedExporter])
+    """The exporters of both signals."""
+    readers: list[OwnReader] = field(default_factory=list["OwnReader"])
+    """Collect the metrics."""
+
+    @property
+    def providers(self) -> list[Any]:
+        """The providers that were made."""
+        return [provider for provider in (self.tracer_provider, self.meter_provider) if provider is not None]
+
+    def discard(self) -> None:
+        """Stop what was made before a mistake was found: its threads, its connections and its files."""
+        parts: list[Any] = [*self.providers, *self.exporters]
+        for part in parts:
+            part.shutdown()
+
+    def begin_anew(self) -> None:
+        """In a forked child: threads, connections and sums are the parent's, and stay there."""
+        parts: list[Any] = [*self.exporters, *self.readers]
+        for part in parts:
+            part.begin_anew()
+
+
+class Telemetry:
+    """What `configure()` returns. A context manager, sync and async, that shuts down at its end.
+
+    In a coroutine use `async with`, `aflush` and `ashutdown`: the others wait in the calling thread.
+    """
+
+    recorder: Recorder
+    """The recorder to give to `run_llm_call`."""
+    tracer_provider: trace.TracerProvider
+    """Makes the spans: the one that was joined, or one that was made here."""
+    meter_provider: metrics.MeterProvider
+    """Makes the metrics, likewise."""
+
+    def __init__(self, *, providers: Providers, pipeline: Pipeline) -> None:
+        self.tracer_provider = providers.tracer_provider or trace.get_tracer_provider()
+        self.meter_provider = providers.meter_provider or metrics.get_meter_provider()
+        use_providers(providers)
+        self.recorder = OTelRecorder()
+        self._pipeline = pipeline
+        self._is_shut_down = False
+        self._prepare()
+        atexit.register(self._at_exit)
+
+    def _prepare(self) -> None:
+        """Start the threads that will shut down: at interpreter exit none can be started any more."""
+        self._reported: list[str] = []
+        self._shutdowns = [OneShot("tracemind-shutdown", provider.shutdown) for provider in self._pipeline.providers]
+
+    @property
+    def has_made_something(self) -> bool:
+        """Whether not both providers were joined, so that there is something to send here."""
+        return bool(self._pipeline.providers)
+
+    def begin_anew(self) -> None:
+        """In a forked child: it sends its own, by what its parent has configured."""
+        self._pipeline.begin_anew()
+        self._prepare()
+
+    def flush(self, timeout_s: float = 5.0) -> bool:
+        """Send what is queued now, waiting at most `timeout_s` seconds.
+
+        Returns:
+            Whether all of it arrived. A provider that was joined is flushed by its owner, not here.
+        """
+        failed_before = self._failed()
+        flushes = [OneShot("tracemind-flush", provider.force_flush) for provider in self._pipeline.providers]
+        return _run_all(flushes, timeout_s) and self._failed() <= failed_before
+
+    def shutdown(self, timeout_s: float = _EXIT_TIMEOUT_S) -> bool:
+        """Send what is queued and stop, waiting about `timeout_s` seconds at most; says on stderr what was lost.
+
+        What was joined is left alone. A second call runs nothing again; it waits for what the first did not wait for.
+
+        Returns:
+            Whether everything arrived.
+        """
+        if not self._is_shut_down:
+            self._is_shut_down = True
+            atexit.unregister(self._at_exit)
+            _forget(self)
+        finished = _run_all(self._shutdowns, timeout_s) or self._interrupt()
+        self.report_losses()
+        return finished and not self._losses()
+
+    def _interrupt(self) -> bool:
+        """Cut short the waits between an exporter's retries; whether everything finishes then."""
+        for exporter in self._pipeline.exporters:
+            exporter.shutdown()
+        return _run_all(self._shutdowns, _INTERRUPTED_WAIT_S)
+
+    def _failed(self) -> int:
+        return sum(exporter.stats.failed for exporter in self._pipeline.exporters)
+
+    def _losses(self) -> list[str]:
+        return [loss for exporter in self._pipeline.exporters if (loss := exporter.stats.loss())]
+
+    def report_losses(self) -> None:
+        """Say on stderr what was lost, unless that was said before."""
+        losses = self._losses()
+        if losses and losses != self._reported:
+            self._reported = losses
+            # Where stderr is closed or missing, only the return value says it.
+            with suppress(AttributeError, OSError, ValueError):
+                sys.stderr.write(f"tracemind-otel: lost: {'; '.join(losses)}. Is a Collector running there?\n")
+
+    def _at_exit(self) -> None:
+        # After a wait in vain a moment ago, the next is a short one.
+        self.shutdown(_INTERRUPTED_WAIT_S if self._reported else _EXIT_TIMEOUT_S)
+
+    async def aflush(self, timeout_s: float = 5.0) -> bool:
+        """`flush`, without blocking the event loop."""
+        return await asyncio.to_thread(self.flush, timeout_s)
+
+    async def ashutdown(self, timeout_s: float = _EXIT_TIMEOUT_S) -> bool:
+        """`shutdown`, without blocking the event loop."""
+        return await asyncio.to_thread(self.shutdown, timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.ashutdown()
+
+
+class SharedTelemetry(Telemetry):
+    """The handle of a second `configure()`. What the first one made is not for this one to shut down."""
+
+    def __init__(self, owner: Telemetry) -> None:
+        self._owner = owner
+        self.recorder = owner.recorder
+        self.tracer_provider, self.meter_provider = owner.tracer_provider, owner.meter_provider
+
+    def flush(self, timeout_s: float = 5.0) -> bool:
+        return self._owner.flush(timeout_s)
+
+    def shutdown(self, timeout_s: float = _EXIT_TIMEOUT_S) -> bool:
+        """Flush; the set-up goes on until its owner shuts it down."""
+        return self._owner.flush(timeout_s)
+
+
+def _run_all(calls: Sequence[OneShot], timeout_s: float) -> bool:
+    """Whether all of them finish in that time, side by side."""
+    end_dropped()
+    deadline = time.monotonic() + timeout_s
+    for call in calls:
+        call.tell()
+    return all(call.wait(deadline - time.monotonic()) for call in calls)
+
+
+def is_placeholder(provider: object) -> bool:
+    """Whether a provider is the API's own, which records nothing."""
+    return type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics"))
+
+
+# --- In this process ---
+
+_active: Telemetry | None = None
+_inherited: list[Telemetry] = []
+"""Configured by the processes from which this one was forked."""
+
+
+def active() -> Telemetry | None:
+    """What was configured in this process and not shut down."""
+    return _active
+
+
+def activate(telemetry: Telemetry) -> None:
+    """Let this be what is configured; it sends what is queued before the process ends, however it ends."""
+    global _active
+    _active = telemetry
+    if telemetry.has_made_something:
+        hook_tools(_deliver)
+        _last_words.handle_sigterm()
+
+
+def _forget(telemetry: Telemetry) -> None:
+    global _active
+    if telemetry in _inherited:
+        _inherited.remove(telemetry)
+    if _active in (None, telemetry):
+        _active = None
+        use_providers(Providers())
+
+
+def _living() -> list[Telemetry]:
+    """What may have something to send in this process."""
+    return [*_inherited, *([] if _active is None else [_active])]
+
+
+def _deliver() -> None:
+    """Send what is queued before a tool ends this process; what has not arrived is said."""
+    living = _living()
+    flushes = [OneShot("tracemind-flush", telemetry.flush) for telemetry in living]
+    _run_all(flushes, _EXIT_TIMEOUT_S)
+    for telemetry in living:
+        telemetry.report_losses()
+
+
+def _shut_down() -> None:
+    for telemetry in _living():
+        telemetry.shutdown()
+
+
+def _begin_anew() -> None:
+    """In a forked child: it sends by what its parent has configured, and may configure something itself."""
+    global _active
+    if _active is not None:
+        _inherited.append(_active)
+        _active = None
+    for telemetry in _inherited:
+        telemetry.begin_anew()
+    if _inherited:
+        _last_words.begin_anew()
+        hook_tools(_deliver)
+
+
+_last_words = LastWords(_shut_down, _EXIT_TIMEOUT_S + _INTERRUPTED_WAIT_S)
+in_forked_child(_begin_anew)
