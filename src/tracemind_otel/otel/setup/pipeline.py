@@ -105,7 +105,9 @@ def _warn(pipeline: Pipeline, config: ExportConfig) -> None:
             "file %s is not written: there is a tracer provider already, and spans go where it sends them", config.file
         )
     made: dict[Signal, object] = {"traces": pipeline.tracer_provider, "metrics": pipeline.meter_provider}
-    used = [signal for signal in config.signals if config.endpoint is not None or made[signal] is not None]
+    used: list[Signal] = [
+        signal for signal in config.signals if config.endpoint is not None or made[signal] is not None
+    ]
     for hint in sorted({hint for signal in used if (hint := config.port_hint(signal)) is not None}):
         log.warning("4317 is usually gRPC's port and 4318 HTTP's: %s", hint)
 
