@@ -51,6 +51,10 @@ test-all: $(VENV)/.done  ## Run what `make test` leaves out for its installs: gu
 nightly: $(VENV)/.done  ## Test against llama.cpp and LiteLLM, built the first time (half an hour on two cores)
 	@$(BIN)/python -m pytest -m nightly --durations=10 tests/nightly
 
+.PHONY: soak
+soak: $(VENV)/.done  ## Run the tests about ends, forks and threads 200 times: 40 minutes
+	@$(BIN)/python tests/soak.py
+
 .PHONY: lint
 lint: $(VENV)/.done  ## Check style and types
 	@$(BIN)/ruff check .

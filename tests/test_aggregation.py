@@ -233,6 +233,7 @@ def sums(own: OwnInstruments) -> dict[tuple[str, object], int | float]:
     }
 
 
+@pytest.mark.soak
 def test_threads_lose_no_measurement() -> None:
     """What several threads measure at once is all counted, also while it is exported again and again."""
     own = OwnSide(is_delta=True)
@@ -262,6 +263,7 @@ def test_threads_lose_no_measurement() -> None:
     assert counted() == 8000
 
 
+@pytest.mark.soak
 def test_a_measurement_within_a_measurement() -> None:
     """A finalizer or a signal handler may measure in the middle of a measurement: it neither waits nor gets lost."""
     own = OwnInstruments(is_delta=True)

@@ -258,6 +258,7 @@ async def test_a_hundred_at_once_that_say_how_long_they_may_get_never_overshoot(
     assert 0 < spending.spent.tokens <= 500
 
 
+@pytest.mark.soak
 def test_threads_with_loops_of_their_own_share_a_budget() -> None:
     """A budget carried into threads counts exactly, in whatever loop a call runs."""
     sent: list[Provider] = []
@@ -275,6 +276,7 @@ def test_threads_with_loops_of_their_own_share_a_budget() -> None:
     assert figures(spending.spent) == (25.0, 2500, 50)
 
 
+@pytest.mark.soak
 def test_sums_hold_under_many_threads() -> None:
     """What threads hold, settle and give back at once comes out even."""
     spending = Budget(BudgetLimits(max_llm_calls=10_000), name="b")
@@ -856,6 +858,7 @@ async def test_a_stream_closed_before_anything_came_counts_as_what_was_held() ->
     assert figures(spending.spent) == (0.20, 20, 1)
 
 
+@pytest.mark.soak
 async def test_a_stream_dropped_unread_counts_as_what_came() -> None:
     """Even one that nobody closes is settled, by the loop."""
     with budget(max_tokens=1000) as spending:
@@ -868,6 +871,7 @@ async def test_a_stream_dropped_unread_counts_as_what_came() -> None:
         assert (spending.spent.tokens, spending.spent.llm_calls) == (15, 1)
 
 
+@pytest.mark.soak
 async def test_a_cancelled_stream_counts_as_what_came() -> None:
     """A reader that is cancelled while it waits for the next event leaves what it read."""
 
@@ -889,6 +893,7 @@ async def test_a_cancelled_stream_counts_as_what_came() -> None:
     assert (spending.spent.tokens, spending.spent.llm_calls) == (15, 1)
 
 
+@pytest.mark.soak
 async def test_garbage_that_is_collected_under_the_lock_settles() -> None:
     """A stream that is collected while the budget is in use neither blocks nor is lost."""
     with budget(max_tokens=1000) as spending:

@@ -632,6 +632,7 @@ async def test_opened_in_one_task_and_closed_in_another(capture: Captured, caplo
     assert caplog.records == []
 
 
+@pytest.mark.soak
 async def test_a_cancelled_coroutine_is_neither_fine_nor_failed(capture: Captured) -> None:
     """Status unset, no error, and a mark that says what happened."""
     await cancelled(tm.step(name="work")(coroutine), Probe(capture))

@@ -97,6 +97,7 @@ assert warned == ["ResourceWarning"] * 500, (len(warned), set(warned))
 """
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "kind", ["dropped_stream", "dropped_generator", "dropped_block", "dropped_coroutine", "dropped_call"]
 )

@@ -234,6 +234,7 @@ def test_children_of_multiprocessing(tmp_path: Path, sink: Sink, where: str, met
     assert_arrived(sink, 2)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("ends", ["sys.exit()", "telemetry.flush(); os._exit(0)"])
 def test_children_of_fork(tmp_path: Path, sink: Sink, ends: str) -> None:
     """A child that was forked by hand ends like any process; where it ends by `os._exit`, it flushes before."""
@@ -241,6 +242,7 @@ def test_children_of_fork(tmp_path: Path, sink: Sink, ends: str) -> None:
     assert_arrived(sink, 2)
 
 
+@pytest.mark.soak
 def test_a_child_shares_nothing_with_its_parent(tmp_path: Path) -> None:
     """It has a connection and an instance id of its own, and sends neither its parent's spans nor its sums again."""
     with listening(protocol="HTTP/1.1") as sink:

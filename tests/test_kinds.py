@@ -242,6 +242,7 @@ def test_a_manager_that_is_misused(capture: Captured) -> None:
     assert trace.get_current_span() is trace.INVALID_SPAN
 
 
+@pytest.mark.soak
 def test_a_manager_that_is_dropped_in_its_block(capture: Captured) -> None:
     """It is warned of, and the next call ends its span, as one whose block nobody left."""
 

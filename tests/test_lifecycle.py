@@ -81,6 +81,7 @@ assert unraisable == [], unraisable
 """
 
 
+@pytest.mark.soak
 def test_loop_that_ends_in_the_middle(openai_server: OpenAIServer) -> None:
     """A program that stops while calls are running leaves nothing open and nothing to complain about."""
     model = openai_server.script({"do": "hang"})
@@ -105,6 +106,7 @@ assert any("ResourceWarning" in each and "unclosed OpenAILLMClient" in each for 
 """
 
 
+@pytest.mark.soak
 def test_forgotten_client(openai_server: OpenAIServer) -> None:
     """A client of your own that you drop without closing it says so with a `ResourceWarning`."""
     done = run_strictly(FORGOTTEN, openai_server)

@@ -574,6 +574,7 @@ def test_a_bucket_is_named_by_its_upper_limit(limit: float) -> None:
     assert semconv.cost_bucket(limit) != name
 
 
+@pytest.mark.soak
 def test_a_recorder_follows_configure_in_many_threads_at_once() -> None:
     """The first calls after `configure()` keep their spans and metrics, however many threads make them at once."""
     interval = sys.getswitchinterval()

@@ -318,6 +318,7 @@ def test_a_process_pool_continues(capture: Captured) -> None:
     assert (handed_on, session) == (headers, "s-1")
 
 
+@pytest.mark.soak
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
 def test_a_forked_worker_is_in_no_flow_but_that_of_its_job(tmp_path: Path) -> None:
     """It was forked inside the first flow, whose trace, ids, baggage and budget must not be those of later jobs."""
@@ -349,6 +350,7 @@ PARENT
 """
 
 
+@pytest.mark.soak
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
 @pytest.mark.parametrize(
     ("initializer", "parent", "found"),

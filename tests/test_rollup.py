@@ -206,6 +206,7 @@ async def test_a_late_call(capture: Captured) -> None:
     assert attributes(capture.span("invoke_workflow leaves_it_behind"))["tracemind.flow.llm_calls"] == 0
 
 
+@pytest.mark.soak
 def test_threads_that_add_at_once() -> None:
     """No addition is lost where many threads end calls of one flow at the same time."""
     outer = FlowScope("outer")

@@ -288,6 +288,7 @@ async def test_break_inside_async_with(capture: Captured) -> None:
     assert stream.result["closed_early"] is True
 
 
+@pytest.mark.soak
 async def test_break_without_a_close(capture: Captured) -> None:
     """A stream that is dropped is warned of; the loop ends its span and closes the connection."""
     client = Scripted((text("one"), text("two"), finish()))
@@ -306,6 +307,7 @@ async def test_break_without_a_close(capture: Captured) -> None:
     assert client.closed == 1
 
 
+@pytest.mark.soak
 def test_a_stream_that_outlives_its_loop(capture: Captured) -> None:
     """A stream held until its loop is gone is warned of when it is dropped, and the next call ends its span."""
     held: list[LLMStream] = []
@@ -323,6 +325,7 @@ def test_a_stream_that_outlives_its_loop(capture: Captured) -> None:
     assert_closed_early(capture.span(CALL))
 
 
+@pytest.mark.soak
 async def test_aclose_in_the_middle_and_again(capture: Captured) -> None:
     """Closing twice is harmless; events that had come but were not read are dropped."""
     client = Scripted(((TextDelta("a"), TextDelta("b"), TextDelta("c")), None))
@@ -345,6 +348,7 @@ async def test_stopped_at_the_finish_is_not_early(capture: Captured) -> None:
     assert attributes(only_span(capture))["gen_ai.usage.output_tokens"] == 7
 
 
+@pytest.mark.soak
 async def test_an_exception_of_the_readers_closes_the_stream(capture: Captured) -> None:
     """The reader's own fault is no fault of the call."""
 
@@ -358,6 +362,7 @@ async def test_an_exception_of_the_readers_closes_the_stream(capture: Captured) 
     assert_closed_early(only_span(capture))
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("before", [(), (text("one"),)], ids=["first", "next"])
 async def test_closed_by_another_task_while_one_waits(
     capture: Captured, before: tuple[tuple[StreamEvent, ...], ...]
@@ -376,6 +381,7 @@ async def test_closed_by_another_task_while_one_waits(
     assert "tracemind.cancelled" not in attributes(span)
 
 
+@pytest.mark.soak
 async def test_two_readers_share_a_stream(capture: Captured) -> None:
     """Two tasks that read at once get each event once."""
     client = FakeLLMClient(1, chunks=["a", "b", "c", "d"], chunk_gap_ms=1)
@@ -387,6 +393,7 @@ async def test_two_readers_share_a_stream(capture: Captured) -> None:
     assert "error.type" not in attributes(only_span(capture))
 
 
+@pytest.mark.soak
 async def test_a_client_that_fails_at_its_close(capture: Captured, caplog: pytest.LogCaptureFixture) -> None:
     """What a client raises when it is closed is logged without its text, and reaches nobody."""
 
@@ -408,6 +415,7 @@ async def test_a_client_that_fails_at_its_close(capture: Captured, caplog: pytes
 # --- Cancelled
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("before", [(), (text("12345678"),)], ids=["first", "next"])
 async def test_the_task_is_cancelled_while_it_waits(
     capture: Captured, before: tuple[tuple[StreamEvent, ...], ...]
@@ -427,6 +435,7 @@ async def test_the_task_is_cancelled_while_it_waits(
     assert stream.result["cancelled"] is True
 
 
+@pytest.mark.soak
 async def test_a_timeout_around_the_stream_is_a_cancellation(capture: Captured) -> None:
     """`asyncio.timeout` of the reader's ends the stream as any cancellation does."""
     client = Scripted((text("one"), None))
@@ -436,6 +445,7 @@ async def test_a_timeout_around_the_stream_is_a_cancellation(capture: Captured) 
     assert_cancelled(only_span(capture))
 
 
+@pytest.mark.soak
 async def test_cancelled_between_two_attempts(capture: Captured) -> None:
     """During the wait for the next attempt, too."""
     stream = stream_of(capture, FakeLLMClient(0, script=["503 retry-after=30"]), max_retries=1)
@@ -449,6 +459,7 @@ async def test_cancelled_between_two_attempts(capture: Captured) -> None:
     assert len(events(only_span(capture), "tracemind.retry")) == 1
 
 
+@pytest.mark.soak
 async def test_cancelled_while_it_is_priced(capture: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole reply had come: its tokens are the reported ones, not an estimate."""
     started = asyncio.Event()
@@ -472,6 +483,7 @@ class Interrupt(BaseException):
     """What a signal handler may raise; `KeyboardInterrupt` itself would end the test run."""
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("before", [(), (text("one"),)], ids=["first", "next"])
 async def test_an_interrupt_ends_the_span(capture: Captured, before: tuple[tuple[StreamEvent, ...], ...]) -> None:
     """An exception that is no `Exception` goes through as it is, and leaves no span open."""
@@ -699,6 +711,7 @@ async def test_the_span_is_current_while_the_provider_works(capture: Captured) -
     assert all(parent is not None and parent.span_id == call.span_id for parent in inner)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("close", [True, False], ids=["close", "read"])
 async def test_what_a_client_keeps_open_stays_with_the_client(capture: Captured, *, close: bool) -> None:
     """A client's span that is open for the whole stream holds every batch, whoever reads it, and no reader sees it."""
@@ -751,6 +764,7 @@ async def test_a_stream_makes_its_step_active_once(ending: object) -> None:
     assert told == ["entered", "left"]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("close", [True, False], ids=["close", "read"])
 async def test_opened_in_one_task_and_continued_in_another(capture: Captured, *, close: bool) -> None:
     """The provider works in a context of the stream's own, so tasks may take turns."""
@@ -770,6 +784,7 @@ async def _next(stream: LLMStream) -> StreamEvent:
     return await anext(stream)
 
 
+@pytest.mark.soak
 async def test_many_streams_interleave(capture: Captured) -> None:
     """Fifty streams at once end fifty spans, each with its own figures."""
     clients = [FakeLLMClient(0, chunks=["a"] * n, usage=LLMUsage(n, n, 2 * n)) for n in range(1, 51)]
@@ -810,6 +825,7 @@ async def test_the_flow_counts_a_stream_once(capture: Captured, ending: str) -> 
     assert found["tracemind.flow.output_tokens"] == output
 
 
+@pytest.mark.soak
 async def test_what_a_cancelled_stream_cost_is_in_every_sum(capture: Captured) -> None:
     """What came before the cancellation is paid for: the span, its flow and the counter say the same."""
     set_prices([{"model": "toy-1", "input": 10, "output": 10}])
@@ -947,6 +963,7 @@ async def _slow_server(body: str, gone: asyncio.Event) -> asyncio.Server:
     return await asyncio.start_server(serve, "127.0.0.1", 0)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("how", ["close", "drop", "cancel"])
 async def test_a_reader_that_stops_closes_the_connection(capture: Captured, how: str) -> None:
     """The server sees at once that nobody reads on, so that it stops generating."""

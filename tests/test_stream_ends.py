@@ -179,6 +179,7 @@ async def test_bytes_are_life_in_a_whole_reply(capture: Captured) -> None:
     assert (result["text"], result["retries"], server.requests) == ("Hello", 0, 1)
 
 
+@pytest.mark.soak
 async def test_silence_ends_a_stream(capture: Captured) -> None:
     """After the last byte the wait is `timeout_ms`, however long the bytes came before it."""
     server = Server(then_open(chunk("Hel")))
@@ -224,6 +225,7 @@ ANTHROPIC = (
 )
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("how", ["close", "cut", "silent", "cancel"])
 async def test_a_stream_that_ends_early_keeps_what_was_reported(capture: Captured, how: str) -> None:
     """Id, model and the reported input are on the span and in the result; only the output is estimated."""
@@ -283,6 +285,7 @@ async def test_a_whole_call_answered_with_events_ends_at_their_mark(capture: Cap
     assert server.requests == 1
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("body", [DOCUMENT, WHOLE.removesuffix("data: [DONE]\n\n")], ids=["document", "no-mark"])
 async def test_what_came_whole_is_no_failure_though_the_connection_broke(capture: Captured, body: str) -> None:
     """A server that drops the connection behind a whole document, or the last usage, took nothing back."""
@@ -294,6 +297,7 @@ async def test_what_came_whole_is_no_failure_though_the_connection_broke(capture
     assert server.requests == 2
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("body", [chunk("Hel") + chunk(None, "stop"), DOCUMENT[:-1]], ids=["no-usage", "document"])
 async def test_what_broke_off_before_its_end_is_a_failure(capture: Captured, body: str) -> None:
     """A finish reason without the usage behind it, and a document without its end, are no whole reply."""
@@ -378,6 +382,7 @@ async def test_a_client_that_cannot_be_made_is_a_failed_call(
 # --- The timer
 
 
+@pytest.mark.soak
 async def test_one_timer_serves_every_wait() -> None:
     """Ten thousand waits make one timer, and a beat makes none."""
     loop, made = asyncio.get_running_loop(), 0
@@ -403,6 +408,7 @@ async def _lively() -> None:
     current_beat()()
 
 
+@pytest.mark.soak
 async def test_a_cancellation_of_the_users_stays_one() -> None:
     """Only the patience's own cancellation becomes a time-out; a nested time-out of the user's is the user's."""
     patience = Patience(30.0)
@@ -418,6 +424,7 @@ async def test_a_cancellation_of_the_users_stays_one() -> None:
     patience.stop()
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("whole_s", "error"), [(None, ProviderSilentError), (0.01, DeadlinePassedError)])
 async def test_patience_ends(whole_s: float | None, error: type[TimeoutError]) -> None:
     """Silence and the deadline are told apart, and the task is left without a cancellation."""
