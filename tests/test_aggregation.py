@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +33,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import set_span_in_context
 
+from tests.programs import clean_environment, run
+from tests.servers.otlp_sink import Post, Sink
+from tests.servers.otlp_sink import sink as sink
 from tracemind_otel.otel.current import meter
 from tracemind_otel.otel.instruments import NO_SPAN, Attributes, Instruments, MeterInstruments
 from tracemind_otel.otel.setup.aggregation import MAX_SERIES, OwnInstruments
@@ -300,3 +307,140 @@ def test_an_export_is_no_request_of_the_application() -> None:
     own.collect()
     assert not own.exporter.was_instrumented
     assert is_instrumentation_enabled()
+
+
+# --- Forks ---
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+MAY_FORK = ("-W", "ignore::DeprecationWarning")
+"""Newer Pythons warn of forks in a process with threads."""
+DELTA = {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta"}
+
+PROGRAM = """
+import asyncio, os, sys, threading, time
+import tracemind_otel as tm
+from tracemind_otel.ai.llm import LLMUsage
+from tracemind_otel.ai.llm.providers import FakeLLMClient
+
+telemetry = tm.configure(endpoint=sys.argv[1])
+step = tm.LLMCallConfig("fake", "toy-1", "hi")
+
+def call():
+    client = FakeLLMClient(0, usage=LLMUsage(10, 5, 15, 0.25))
+    asyncio.run(tm.run_llm_call("f", "s", step, telemetry.recorder, client=client))
+
+def fork(run):
+    child = os.fork()
+    if not child:
+        try:
+            run()
+        except BaseException as error:
+            os.write(2, repr(error).encode())
+            os._exit(1)
+        os._exit(0)
+    return child
+
+def calls_and_flushes():
+    call()
+    assert telemetry.flush(20)
+    call()
+    assert telemetry.flush(20)
+"""
+
+
+@forks
+@pytest.mark.parametrize("environment", [{}, DELTA], ids=["cumulative", "delta"])
+def test_a_forked_child_counts_for_itself(tmp_path: Path, sink: Sink, environment: Mapping[str, str]) -> None:
+    """In both temporalities a child exports its own sums: never its parent's, and never a negative one."""
+    done = run(
+        *MAY_FORK,
+        "-c",
+        PROGRAM
+        + """
+call()
+call()
+assert telemetry.flush()
+call()
+children = [fork(calls_and_flushes) for _ in range(2)]
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+telemetry.shutdown()
+""",
+        sink.url,
+        directory=tmp_path,
+        environment=environment,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = [[0.25, 0.25], [0.25, 0.25], [0.5, 0.25]] if environment else [[0.25, 0.5], [0.25, 0.5], [0.5, 0.75]]
+    assert sorted(sink.counters("tracemind.llm.cost").values()) == expected
+
+
+@forks
+def test_a_child_forked_during_an_export(tmp_path: Path, sink: Sink) -> None:
+    """While the receiver makes the parent wait for its answer, a child is forked and exports its own."""
+    arrived, released = threading.Event(), threading.Event()
+
+    def hold_first(post: Post) -> None:
+        if post.path == "/v1/metrics" and not arrived.is_set():
+            arrived.set()
+            assert released.wait(60)
+
+    sink.hold = hold_first
+    program = """
+call()
+threading.Thread(target=telemetry.flush, args=(60,)).start()
+assert sys.stdin.readline()
+print(os.waitpid(fork(calls_and_flushes), 0)[1], flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, *MAY_FORK, "-c", PROGRAM + program, sink.url],
+        env=clean_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            assert arrived.wait(60)
+            process.stdin.write("fork\n")
+            process.stdin.flush()
+            ended = process.stdout.readline()
+        finally:
+            released.set()
+    assert ended == "0\n"
+    assert sorted(sink.counters("tracemind.llm.cost").values())[-1] == [0.25, 0.5]
+
+
+@forks
+def test_children_of_a_busy_parent(tmp_path: Path, sink: Sink) -> None:
+    """Whatever other threads of the parent are doing at the fork, measuring or exporting, a child is free of it."""
+    done = run(
+        *MAY_FORK,
+        "-c",
+        PROGRAM
+        + """
+busy = threading.Event()
+
+def measure():
+    while not busy.is_set():
+        call()
+
+threads = [threading.Thread(target=measure, daemon=True) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for _ in range(15):
+    child = fork(calls_and_flushes)
+    assert os.waitpid(child, 0)[1] == 0
+busy.set()
+for thread in threads:
+    thread.join()
+assert telemetry.shutdown()
+""",
+        sink.url,
+        directory=tmp_path,
+        environment={"OTEL_METRIC_EXPORT_INTERVAL": "5"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    ends = sorted(values[-1] for values in sink.counters("tracemind.llm.cost").values())
+    assert ends[:-1] == [0.5] * 15
+    assert ends[-1] > 0.5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -44,6 +44,8 @@ class Sink:
     answer_headers: Mapping[str, str] = field(default_factory=dict[str, str])
     posts: list[Post] = field(default_factory=list[Post])
     url: str = ""
+    hold: Callable[[Post], object] = lambda post: None
+    """Runs before an answer, which it may delay."""
 
     def traces(self) -> list[ExportTraceServiceRequest]:
         return [ExportTraceServiceRequest.FromString(post.body) for post in self.posts if post.path == "/v1/traces"]
@@ -72,13 +74,16 @@ class Sink:
 
     def counter(self, name: str) -> float:
         """The sum of a counter over all processes: of each the last that it sent, since these sums go on."""
-        last = dict[str, float]()
+        return sum(values[-1] for values in self.counters(name).values())
+
+    def counters(self, name: str) -> dict[str, list[float]]:
+        """The values of a counter by process, in the order in which they were sent."""
+        values = dict[str, list[float]]()
         for resource, metric in self._all_metrics():
             if metric.name == name:
-                last[plain(resource.attributes)["service.instance.id"]] = sum(
-                    point.as_double or point.as_int for point in metric.sum.data_points
-                )
-        return sum(last.values())
+                value = sum(point.as_double or point.as_int for point in metric.sum.data_points)
+                values.setdefault(plain(resource.attributes)["service.instance.id"], []).append(value)
+        return values
 
     def _all_metrics(self) -> Iterator[tuple[Resource, Metric]]:
         for post in [post for post in self.posts if post.path == "/v1/metrics"]:
@@ -108,9 +113,9 @@ def listening(status: int = 200, protocol: str = "HTTP/1.0") -> Generator[Sink]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            sink.posts.append(
-                Post(self.path, {k.lower(): v for k, v in self.headers.items()}, body, self.client_address)
-            )
+            post = Post(self.path, {k.lower(): v for k, v in self.headers.items()}, body, self.client_address)
+            sink.posts.append(post)
+            sink.hold(post)
             self.send_response(sink.status)
             for name, value in sink.answer_headers.items():
                 self.send_header(name, value)

@@ -96,6 +96,8 @@ def _session(count_rejected: Callable[[Any], None]) -> Any:
     if any(map(os.getenv, _CREDENTIALS_VARIABLES)):
         return None
     session: Any = importlib.import_module("requests").Session()
+    # Or the first request imports it, and a child that is forked meanwhile waits for that import for ever.
+    importlib.import_module("netrc")
 
     def check(response: Any, **_: object) -> None:
         _check_answer(response)
