@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsPartialSuccess,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
 
 import tracemind_otel as tm
-from tests.programs import run
+from tests.programs import clean_environment, run
 from tests.servers.fixture import Finished
 from tests.servers.grpc_sink import grpc_listening
-from tests.servers.otlp_sink import Sink
+from tests.servers.otlp_sink import Sink, plain
 from tests.servers.otlp_sink import sink as sink
 
 SECRET = "Zq81LmmT0x9vB3"
@@ -227,6 +238,97 @@ def test_page_of_html(tmp_path: Path, sink: Sink, kind: str) -> None:
     assert program(tmp_path, SEND, sink.url).stdout == "True True\n"
 
 
+def partial_success(path: str, rejected: int, message: str) -> bytes:
+    """What a receiver answers that took a request without a part of it."""
+    if path == "/v1/traces":
+        spans = ExportTracePartialSuccess(rejected_spans=rejected, error_message=message)
+        return bytes(ExportTraceServiceResponse(partial_success=spans).SerializeToString())
+    points = ExportMetricsPartialSuccess(rejected_data_points=rejected, error_message=message)
+    return bytes(ExportMetricsServiceResponse(partial_success=points).SerializeToString())
+
+
+@pytest.mark.parametrize(("path", "what"), [("/v1/traces", "1 spans"), ("/v1/metrics", "1 metric points")])
+def test_receiver_that_rejects_a_part(tmp_path: Path, sink: Sink, path: str, what: str) -> None:
+    """An answer of 200 may say that a part was rejected: that is lost, `flush` is False, and the reason is logged once.
+
+    Spans that were rejected stay lost. Sums go on, so a later batch of metrics makes up for one that was rejected.
+    """
+    sink.answers = {path: partial_success(path, 1, f"label x is\ntoo long, key {SECRET}")}
+    body = """
+telemetry = tm.configure(endpoint=sys.argv[1], headers={"api-key": sys.argv[2]})
+work()
+print(telemetry.flush())
+work()
+print(telemetry.flush(), telemetry.shutdown())
+"""
+    done = program(tmp_path, body, sink.url, SECRET)
+    assert (done.returncode, done.stdout) == (0, "False\nFalse False\n"), done.stderr
+    [said] = [line for line in done.stderr.splitlines() if " rejected " in line]
+    assert f"{sink.url}{path} rejected {what}: label x is too long, key [redacted]" in said
+    assert SECRET not in done.stderr
+    lost = "2 of 2 spans" if path == "/v1/traces" else "1 of 1 metric points"
+    assert sum(f"tracemind-otel: lost: {lost} did not reach" in line for line in done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "delivered"),
+    [
+        (b'{"partialSuccess": {"rejectedSpans": "1", "errorMessage": "no"}}', "application/json", False),
+        (b'{"partialSuccess": {}, "new": 1}', "application/json; charset=utf-8", True),
+        (partial_success("/v1/traces", 0, ""), "application/x-protobuf", True),
+        (b"\xff not protobuf", "application/x-protobuf", True),
+        (b"[1, 2", "application/json", True),
+    ],
+)
+def test_answer_in_json_or_without_meaning(
+    tmp_path: Path, sink: Sink, answer: bytes, kind: str, delivered: bool
+) -> None:
+    """Rejections are read in JSON too; an answer of 200 that cannot be read is a success."""
+    sink.answers, sink.answer_headers = {"/v1/traces": answer}, {"content-type": kind}
+    done = program(tmp_path, SEND, sink.url, OTEL_METRICS_EXPORTER="none")
+    assert done.stdout == f"{delivered} {delivered}\n", done.stderr
+
+
+def test_warning_of_a_receiver(tmp_path: Path, sink: Sink) -> None:
+    """A receiver that rejects nothing may still warn: the log has it, and nothing is lost."""
+    sink.answers = {"/v1/traces": partial_success("/v1/traces", 0, "use the new endpoint")}
+    done = program(tmp_path, SEND, sink.url, OTEL_METRICS_EXPORTER="none")
+    assert done.stdout == "True True\n"
+    assert "use the new endpoint" in done.stderr
+
+
+# --- Shutting down ---
+
+
+def test_shutdown_that_is_called_again(tmp_path: Path, sink: Sink) -> None:
+    """A shut-down that timed out runs nothing twice when it is called again: it waits for what it has begun."""
+    released = threading.Event()
+    sink.hold = lambda post: released.wait(60) if post.path == "/v1/traces" else None
+    body = """
+telemetry = tm.configure(endpoint=sys.argv[1])
+work()
+print(telemetry.shutdown(0.2), flush=True)
+sys.stdin.readline()
+print(telemetry.shutdown(30), telemetry.shutdown(), flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", FLOW + body, sink.url],
+        env=clean_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        released.set()
+        rest, errors = process.communicate("\n", timeout=60)
+    assert (process.returncode, first, rest) == (0, "False\n", "True True\n"), errors
+    assert "shutdown" not in errors
+    assert [post.path for post in sink.posts].count("/v1/traces") == 1
+    assert [post.path for post in sink.posts].count("/v1/metrics") == 1
+
+
 # --- Sizes ---
 
 
@@ -250,6 +352,31 @@ def test_grpc_limit(tmp_path: Path) -> None:
         assert len({span.span_id for span in grpc_sink.spans()}) == 512
         assert len(grpc_sink.requests) > 1
         assert all(request.ByteSize() < 4 * 2**20 for request in grpc_sink.requests)
+
+
+LARGE_POINTS = """
+telemetry = tm.configure(endpoint=sys.argv[1], protocol="grpc", metric_attributes=["text"])
+counter = telemetry.meter_provider.get_meter("theirs").create_counter("theirs")
+for number in range(150):
+    counter.add(number, {"text": f"{number}" + "長い 文" * 6000})
+work()
+print(telemetry.flush(60), telemetry.shutdown())
+"""
+
+
+def test_grpc_limit_of_metrics(tmp_path: Path) -> None:
+    """Metrics are cut by their bytes as spans are: no data point of 9 MB is lost, and none arrives twice."""
+    with grpc_listening() as grpc_sink:
+        done = program(tmp_path, LARGE_POINTS, grpc_sink.url, OTEL_TRACES_EXPORTER="none")
+    assert done.stdout == "True True\n", done.stderr
+    flushed = [request for request in grpc_sink.metrics if request.ByteSize() > 100_000]
+    assert len(flushed) > 1
+    assert all(request.ByteSize() < 4 * 2**20 for request in flushed)
+    scopes = [scope for request in flushed for part in request.resource_metrics for scope in part.scope_metrics]
+    metrics = [metric for scope in scopes for metric in scope.metrics]
+    values = [point.as_int for metric in metrics if metric.name == "theirs" for point in metric.sum.data_points]
+    assert sorted(values[:150]) == list(range(150))
+    assert "gen_ai.invoke_workflow.duration" in {metric.name for metric in metrics}
 
 
 # --- Standard error ---
@@ -291,3 +418,46 @@ assert telemetry.flush()
     names = {span.name for span in sink.spans()}
     assert len(names) == 5
     assert {"invoke_workflow good", "invoke_workflow odd", "invoke_workflow nul"} <= names
+
+
+def test_an_attribute_that_is_no_utf_8_costs_no_metric(tmp_path: Path, sink: Sink) -> None:
+    """A value that OTLP cannot carry costs itself alone: in our metrics, the application's and the resource."""
+    done = program(
+        tmp_path,
+        r"""
+telemetry = tm.configure(endpoint=sys.argv[1], metric_attributes=["team"], resource={"zone": "a\ud800"})
+tm.flow(name="mine", attributes={"team": "b\ud800"})(lambda: None)()
+theirs = telemetry.meter_provider.get_meter("theirs").create_counter("theirs")
+theirs.add(1, {"surrogate\udfff": "c\ud800", "large": 2**70, "deep": {"list": ["d\ud800"]}, "nul": "\0", "good": "e"})
+theirs.add(2, {"good": "f"})
+attributes = {"large": -2**70, "deep": {"a": "\ud800"}}
+telemetry.tracer_provider.get_tracer("theirs").start_span("s", attributes=attributes).end()
+print(telemetry.flush(), telemetry.shutdown())
+""",
+        sink.url,
+    )
+    assert done.stdout == "True True\n", done.stderr
+    metrics = sink.metrics()
+    assert "gen_ai.invoke_workflow.duration" in metrics
+    points = {point.as_int: plain(point.attributes) for point in metrics["theirs"].sum.data_points}
+    assert (points[1]["large"], points[1]["good"]) == (str(2**70), "e")
+    assert points[2] == {"good": "f"}
+    [large] = [plain(span.attributes)["large"] for span in sink.spans() if span.name == "s"]
+    assert large == str(-(2**70))
+
+
+def test_a_string_that_is_no_utf_8_costs_no_line_of_a_file(tmp_path: Path) -> None:
+    """The same holds for the file of spans."""
+    done = program(
+        tmp_path,
+        r"""
+telemetry = tm.configure(file="spans.jsonl")
+for name in ("good", "bad\ud800"):
+    tm.step(name=name)(lambda: None)()
+telemetry.tracer_provider.get_tracer("theirs").start_span("s", attributes={"a": "b\ud800", "c": 2**70}).end()
+print(telemetry.flush(), telemetry.shutdown())
+""",
+    )
+    assert done.stdout == "True True\n", done.stderr
+    written = (tmp_path / "spans.jsonl").read_text()
+    assert all(f'"name":"{name}' in written.replace('": ', '":') for name in ("good", "bad", "s"))

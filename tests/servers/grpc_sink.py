@@ -1,4 +1,4 @@
-"""An OTLP receiver over gRPC, with gRPC's own limit of 4 MiB, that keeps the spans it gets."""
+"""An OTLP receiver over gRPC, with gRPC's own limit of 4 MiB, that keeps what it gets."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -23,6 +27,7 @@ GRPC: Any = importlib.import_module("grpc")
 class GrpcSink:
     url: str = ""
     requests: list[ExportTraceServiceRequest] = field(default_factory=list[ExportTraceServiceRequest])
+    metrics: list[ExportMetricsServiceRequest] = field(default_factory=list[ExportMetricsServiceRequest])
     metadata: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
 
     def spans(self) -> list[Span]:
@@ -45,12 +50,18 @@ def grpc_listening() -> Generator[GrpcSink]:
         sink.metadata.append(dict(context.invocation_metadata()))
         return ExportTraceServiceResponse()
 
-    method = GRPC.unary_unary_rpc_method_handler(
-        export, ExportTraceServiceRequest.FromString, ExportTraceServiceResponse.SerializeToString
-    )
-    service = "opentelemetry.proto.collector.trace.v1.TraceService"
+    def export_metrics(request: ExportMetricsServiceRequest, context: Any) -> ExportMetricsServiceResponse:
+        sink.metrics.append(request)
+        return ExportMetricsServiceResponse()
+
     server = GRPC.server(ThreadPoolExecutor(2))
-    server.add_generic_rpc_handlers((GRPC.method_handlers_generic_handler(service, {"Export": method}),))
+    for service, function, request, response in (
+        ("trace.v1.TraceService", export, ExportTraceServiceRequest, ExportTraceServiceResponse),
+        ("metrics.v1.MetricsService", export_metrics, ExportMetricsServiceRequest, ExportMetricsServiceResponse),
+    ):
+        method = GRPC.unary_unary_rpc_method_handler(function, request.FromString, response.SerializeToString)
+        name = f"opentelemetry.proto.collector.{service}"
+        server.add_generic_rpc_handlers((GRPC.method_handlers_generic_handler(name, {"Export": method}),))
     sink.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:

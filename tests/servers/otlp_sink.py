@@ -41,6 +41,8 @@ class Sink:
 
     status: int = 200
     answer: bytes = b""
+    answers: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    """What is answered on one path in place of `answer`."""
     answer_headers: Mapping[str, str] = field(default_factory=dict[str, str])
     posts: list[Post] = field(default_factory=list[Post])
     url: str = ""
@@ -119,9 +121,10 @@ def listening(status: int = 200, protocol: str = "HTTP/1.0") -> Generator[Sink]:
             self.send_response(sink.status)
             for name, value in sink.answer_headers.items():
                 self.send_header(name, value)
-            self.send_header("content-length", str(len(sink.answer)))
+            answer = sink.answers.get(self.path, sink.answer)
+            self.send_header("content-length", str(len(answer)))
             self.end_headers()
-            self.wfile.write(sink.answer)
+            self.wfile.write(answer)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
