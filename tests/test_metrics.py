@@ -360,6 +360,18 @@ async def test_what_the_user_names_outside_a_flow(capture: Captured) -> None:
     assert dict(point(capture, "tracemind.llm.cost", NumberDataPoint).attributes or {}) == BASE
 
 
+def test_attributes_that_python_takes_for_equal(capture: Captured) -> None:
+    """Flow attributes of 1, True and 1.0 are different values, each with a series of its own."""
+    recorder = capture.recorder(metric_attributes=["team"])
+    cfg = LLMCallConfig("openai", "gpt-4o-mini", "hi")
+    teams = [1, True, 1.0]
+    for team in teams:
+        in_flow = flow(name="f", attributes={"team": team})(run_llm_call)
+        asyncio.run(in_flow("flow-1", "step-1", cfg, recorder, client=Client(REPLY)))
+    found = [(point.attributes or {})["team"] for point in capture.points("tracemind.llm.retries")]
+    assert sorted(map(repr, found)) == sorted(map(repr, teams))
+
+
 def test_the_cache_of_attributes_is_bounded() -> None:
     """A million models do not fill the memory, and the sets stay right."""
     cache = AttributeCache()

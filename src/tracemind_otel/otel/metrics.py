@@ -48,14 +48,23 @@ class AttributeCache:
     def __init__(self) -> None:
         self._sets: dict[tuple[object, ...], AttributeSets] = {}
 
-    def get(self, names: tuple[str, ...], values: tuple[str | bool | int | float | None, ...]) -> AttributeSets:
-        """The sets for these values; a value of `None` leaves its attribute out."""
-        found = self._sets.get(values)
+    def get(
+        self,
+        names: tuple[str, ...],
+        values: tuple[str | bool | int | float | None, ...],
+        types: tuple[type, ...] = (),
+    ) -> AttributeSets:
+        """The sets for these values, of which `None` leaves its attribute out.
+
+        `types` tells values apart that Python takes for equal: 1, True and 1.0.
+        """
+        key = values + types
+        found = self._sets.get(key)
         if found is None:
             if len(self._sets) >= _MAX_SETS:
                 self._sets = {}
             plain: Attributes = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-            found = self._sets[values] = AttributeSets.of(plain)
+            found = self._sets[key] = AttributeSets.of(plain)
         return found
 
 

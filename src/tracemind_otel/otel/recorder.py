@@ -150,9 +150,10 @@ class _Outlet:
             error.error_type if error is not None else None,
             flow.name if flow is not None else None,
         )
-        if self.flow_attributes:
-            values += tuple(None if flow is None else flow.attribute(name) for name in self.flow_attributes)
-        return self.cache.get(self.metric_attributes, values)
+        if not self.flow_attributes:
+            return self.cache.get(self.metric_attributes, values)
+        named = tuple(None if flow is None else flow.attribute(name) for name in self.flow_attributes)
+        return self.cache.get(self.metric_attributes, values + named, tuple(map(type, named)))
 
 
 class _CallHandle(StepHandle):
