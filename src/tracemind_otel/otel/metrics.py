@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal
 
 from opentelemetry.context import Context
 
 from ..ai.llm.types import LLMUsage
 from . import semconv
 from .instruments import NO_SPAN, Attributes, Counter, Histogram, Instruments
-from .stability import MetricNames
+
+MetricNames = Literal["legacy", "latest", "both"]
+"""Which names of the GenAI metrics are sent."""
 
 _MAX_SETS = 1024
+
+
+def metric_names() -> MetricNames:
+    """Which metric names are opted in to; values for other conventions are ignored."""
+    if "gen_ai_latest_experimental/dup" in _opted_in():
+        return "both"
+    return "latest" if "gen_ai_latest_experimental" in _opted_in() else "legacy"
+
+
+def latest_cost_names() -> bool:
+    """Whether the cost gets the names that the conventions are about to adopt."""
+    return "gen_ai_cost" in _opted_in()
+
+
+def _opted_in() -> set[str]:
+    return {value.strip() for value in os.getenv("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,70 +106,28 @@ class EndedCall:
     first_chunk_s: float | None = None
     """Seconds from start to the first piece of a stream."""
 
-    @property
-    def reported(self) -> LLMUsage | None:
-        """The usage if the provider reported it: not when there is none, and not when it was estimated."""
-        usage = self.usage
-        return usage if usage is not None and usage.is_known and not usage.estimated else None
-
-
-class _MetricSet(Protocol):
-    def record(self, call: EndedCall) -> None:
-        """Measure one ended call."""
-        ...
-
 
 class CallMetrics:
     """All metrics of model calls, by the names that were asked for."""
 
     def __init__(self, instruments: Instruments, names: MetricNames) -> None:
-        self._sets: list[_MetricSet] = [_OurMetrics(instruments)]
-        self._streams: list[_StreamMetrics] = []
+        self._ours = _OurMetrics(instruments)
+        self._conventional: list[_ConventionalMetrics] = []
         if names != "latest":
-            self._sets.append(_TodaysMetrics(instruments))
-            self._streams.append(
-                _StreamMetrics(
-                    instruments,
-                    semconv.METRIC_OPERATION_TIME_TO_FIRST_CHUNK,
-                    semconv.METRIC_OPERATION_TIME_PER_OUTPUT_CHUNK,
-                )
-            )
+            self._conventional.append(_TodaysMetrics(instruments))
         if names != "legacy":
-            self._sets.append(_NewestMetrics(instruments))
-            self._streams.append(
-                _StreamMetrics(
-                    instruments,
-                    semconv.METRIC_INFERENCE_TIME_TO_FIRST_CHUNK,
-                    semconv.METRIC_INFERENCE_TIME_PER_OUTPUT_CHUNK,
-                )
-            )
+            self._conventional.append(_NewestMetrics(instruments))
 
     def record(self, call: EndedCall) -> None:
         """Measure one ended call."""
-        for metric_set in (*self._sets, *self._streams):
+        self._ours.record(call)
+        for metric_set in self._conventional:
             metric_set.record(call)
 
     def record_gap(self, gap_s: float, attributes: Attributes) -> None:
         """Measure the time between two pieces of a stream, as the second one comes."""
-        for metric_set in self._streams:
-            metric_set.record_gap(gap_s, attributes)
-
-
-class _StreamMetrics:
-    """Time to the first chunk, and between those after it."""
-
-    def __init__(self, instruments: Instruments, first: str, others: str) -> None:
-        boundaries = semconv.DURATION_BOUNDARIES_S
-        self._first = instruments.histogram(first, "s", "Time to the first chunk of a stream", boundaries)
-        self._others = instruments.histogram(others, "s", "Time per chunk after the first", boundaries)
-
-    def record(self, call: EndedCall) -> None:
-        if call.first_chunk_s is not None:
-            self._first.record(call.first_chunk_s, call.attributes.plain, call.context)
-
-    def record_gap(self, gap_s: float, attributes: Attributes) -> None:
-        """Measure the time between two pieces, as the second one comes."""
-        self._others.record(gap_s, attributes, NO_SPAN)
+        for metric_set in self._conventional:
+            metric_set.chunk_gap.record(gap_s, attributes, NO_SPAN)
 
 
 class _OurMetrics:
@@ -178,40 +155,75 @@ class _OurMetrics:
             self._call_cost.record(usage.cost_usd, attributes, call.context)
 
 
-class _TodaysMetrics:
+class _ConventionalMetrics:
+    """What the conventions measure under any of their names: the duration, and the pieces of a stream."""
+
+    def __init__(self, instruments: Instruments, duration: str, what: str, first_chunk: str, chunk_gap: str) -> None:
+        def seconds(name: str, description: str) -> Histogram:
+            return instruments.histogram(name, "s", description, semconv.DURATION_BOUNDARIES_S)
+
+        self._duration = seconds(duration, what)
+        self._first_chunk = seconds(first_chunk, "Time to the first chunk of a stream")
+        self.chunk_gap = seconds(chunk_gap, "Time per chunk after the first")
+
+    def record(self, call: EndedCall) -> None:
+        attributes, context = call.attributes.plain, call.context
+        self._duration.record(call.duration_s, attributes, context)
+        if call.first_chunk_s is not None:
+            self._first_chunk.record(call.first_chunk_s, attributes, context)
+        usage = call.usage
+        if usage is not None and usage.is_known and not usage.estimated:
+            self.record_tokens(call.attributes, usage)
+        elif call.failed:
+            self.record_no_tokens(call.attributes)
+
+    def record_tokens(self, attributes: AttributeSets, usage: LLMUsage) -> None:
+        """Measure what the provider reported."""
+
+    def record_no_tokens(self, attributes: AttributeSets) -> None:
+        """Measure a failed call without a report."""
+
+
+class _TodaysMetrics(_ConventionalMetrics):
     """The names that dashboards read today (conventions up to v1.41)."""
 
     def __init__(self, instruments: Instruments) -> None:
-        self._duration = instruments.histogram(
-            semconv.METRIC_OPERATION_DURATION, "s", "Duration of a GenAI operation", semconv.DURATION_BOUNDARIES_S
+        super().__init__(
+            instruments,
+            semconv.METRIC_OPERATION_DURATION,
+            "Duration of a GenAI operation",
+            semconv.METRIC_OPERATION_TIME_TO_FIRST_CHUNK,
+            semconv.METRIC_OPERATION_TIME_PER_OUTPUT_CHUNK,
         )
         self._tokens = instruments.histogram(
             semconv.METRIC_TOKEN_USAGE, "{token}", "Input and output tokens used", semconv.TOKEN_BOUNDARIES
         )
 
-    def record(self, call: EndedCall) -> None:
-        self._duration.record(call.duration_s, call.attributes.plain, call.context)
-        usage = call.reported
-        if usage is not None:
-            if usage.prompt_tokens is not None:
-                self._tokens.record(usage.prompt_tokens, call.attributes.input, NO_SPAN)
-            if usage.completion_tokens is not None:
-                self._tokens.record(usage.completion_tokens, call.attributes.output, NO_SPAN)
+    def record_tokens(self, attributes: AttributeSets, usage: LLMUsage) -> None:
+        if usage.prompt_tokens is not None:
+            self._tokens.record(usage.prompt_tokens, attributes.input, NO_SPAN)
+        if usage.completion_tokens is not None:
+            self._tokens.record(usage.completion_tokens, attributes.output, NO_SPAN)
 
 
-class _NewestMetrics:
+class _NewestMetrics(_ConventionalMetrics):
     """The newest names of the conventions (semantic-conventions-genai, metrics.yaml)."""
 
     def __init__(self, instruments: Instruments) -> None:
+        super().__init__(
+            instruments,
+            semconv.METRIC_INFERENCE_DURATION,
+            "Duration of an inference",
+            semconv.METRIC_INFERENCE_TIME_TO_FIRST_CHUNK,
+            semconv.METRIC_INFERENCE_TIME_PER_OUTPUT_CHUNK,
+        )
+
         def counter(name: str, description: str) -> Counter:
             return instruments.counter(name, "{token}", description)
 
         def histogram(name: str, description: str) -> Histogram:
             return instruments.histogram(name, "{token}", description, semconv.TOKEN_BOUNDARIES)
 
-        self._duration = instruments.histogram(
-            semconv.METRIC_INFERENCE_DURATION, "s", "Duration of an inference", semconv.DURATION_BOUNDARIES_S
-        )
         self._input = counter(semconv.METRIC_INFERENCE_INPUT_TOKENS, "Input tokens used")
         self._output = counter(semconv.METRIC_INFERENCE_OUTPUT_TOKENS, "Output tokens used")
         self._subsets = (
@@ -222,27 +234,19 @@ class _NewestMetrics:
         self._operation_input = histogram(semconv.METRIC_INFERENCE_OPERATION_INPUT_TOKENS, "Input tokens of a call")
         self._operation_output = histogram(semconv.METRIC_INFERENCE_OPERATION_OUTPUT_TOKENS, "Output tokens of a call")
 
-    def record(self, call: EndedCall) -> None:
-        self._duration.record(call.duration_s, call.attributes.plain, call.context)
-        usage = call.reported
-        if usage is not None:
-            self._record_tokens(call, usage)
-        elif call.failed:
-            self._record_none(call)
-
-    def _record_tokens(self, call: EndedCall, usage: LLMUsage) -> None:
+    def record_tokens(self, attributes: AttributeSets, usage: LLMUsage) -> None:
         if usage.prompt_tokens is not None:
-            self._input.add(usage.prompt_tokens, call.attributes.text, NO_SPAN)
-            self._operation_input.record(usage.prompt_tokens, call.attributes.plain, NO_SPAN)
+            self._input.add(usage.prompt_tokens, attributes.text, NO_SPAN)
+            self._operation_input.record(usage.prompt_tokens, attributes.plain, NO_SPAN)
         if usage.completion_tokens is not None:
-            self._output.add(usage.completion_tokens, call.attributes.text, NO_SPAN)
-            self._operation_output.record(usage.completion_tokens, call.attributes.plain, NO_SPAN)
+            self._output.add(usage.completion_tokens, attributes.text, NO_SPAN)
+            self._operation_output.record(usage.completion_tokens, attributes.plain, NO_SPAN)
         parts = (usage.cache_read_tokens, usage.cache_write_tokens, usage.reasoning_tokens)
         for counter, tokens in zip(self._subsets, parts, strict=True):
             if tokens is not None:
-                counter.add(tokens, call.attributes.text, NO_SPAN)
+                counter.add(tokens, attributes.text, NO_SPAN)
 
-    def _record_none(self, call: EndedCall) -> None:
-        """A failed call counts as zero tokens of unknown modality (conventions, "token metrics")."""
-        self._input.add(0, call.attributes.unknown, NO_SPAN)
-        self._output.add(0, call.attributes.unknown, NO_SPAN)
+    def record_no_tokens(self, attributes: AttributeSets) -> None:
+        """Zero tokens of unknown modality (conventions, "token metrics")."""
+        self._input.add(0, attributes.unknown, NO_SPAN)
+        self._output.add(0, attributes.unknown, NO_SPAN)

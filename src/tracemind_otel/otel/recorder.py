@@ -21,8 +21,7 @@ from . import semconv
 from .attached import Attached
 from .attributes import correlation_attributes
 from .current import Providers, configured_providers, instruments, tracer
-from .metrics import AttributeCache, AttributeSets, CallMetrics, EndedCall
-from .stability import latest_cost_names, metric_names
+from .metrics import AttributeCache, AttributeSets, CallMetrics, EndedCall, latest_cost_names, metric_names
 
 AttributeValue = str | bool | int | float | Sequence[str]
 

@@ -15,7 +15,6 @@ from ...ai.llm.pricing import PriceSource, load_prices, set_prices
 from ...errors import ConfigError
 from ...flows.totals import AttributeValue
 from ..current import Providers
-from .enrichment import enrich
 from .settings import export_config, sdk_is_disabled
 from .telemetry import Pipeline, SharedTelemetry, Telemetry, activate, active, is_placeholder
 
@@ -94,7 +93,6 @@ def configure(
         instruments=pipeline.instruments,
         metric_attributes=tuple(metric_attributes),
     )
-    enrich(providers.tracer_provider)
     telemetry = Telemetry(providers=providers, pipeline=pipeline)
     activate(telemetry)
     return telemetry

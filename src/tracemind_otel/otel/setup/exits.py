@@ -55,19 +55,24 @@ def _hook_finalizers(util: Any, deliver: Action) -> None:
         finalize()
 
 
-def _hook_billiard_pool(pool: Any, deliver: Action) -> None:
-    """A worker of `billiard.Pool` runs no finalizers. Celery's, derived from it, have a signal of their own."""
-    workloop = pool.Worker.workloop
+def _deliver_after(owner: Any, name: str, deliver: Action, is_last: Callable[[Any], bool]) -> None:
+    """Let a method deliver at its end, in those objects where it is the last thing that runs."""
+    method = getattr(owner, name)
 
-    @functools.wraps(workloop)
-    def workloop_and_deliver(self: Any, *args: Any, **kwargs: Any) -> Any:
+    @functools.wraps(method)
+    def method_and_deliver(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            return workloop(self, *args, **kwargs)
+            return method(self, *args, **kwargs)
         finally:
-            if type(self) is pool.Worker:
+            if is_last(self):
                 deliver()
 
-    pool.Worker.workloop = workloop_and_deliver
+    setattr(owner, name, method_and_deliver)
+
+
+def _hook_billiard_pool(pool: Any, deliver: Action) -> None:
+    """A worker of `billiard.Pool` runs no finalizers. Celery's, derived from it, have a signal of their own."""
+    _deliver_after(pool.Worker, "workloop", deliver, lambda worker: type(worker) is pool.Worker)
 
 
 def _hook_celery(signals: Any, deliver: Action) -> None:
@@ -83,21 +88,7 @@ def _hook_rq(worker: Any, deliver: Action) -> None:
     """A work horse does one job, and these are the last things that it does."""
     for name in ("handle_job_success", "handle_job_failure", "handle_job_retry"):
         if hasattr(worker.Worker, name):
-            _deliver_after_job(worker.Worker, name, deliver)
-
-
-def _deliver_after_job(worker: Any, name: str, deliver: Action) -> None:
-    handle = getattr(worker, name)
-
-    @functools.wraps(handle)
-    def handle_and_deliver(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return handle(self, *args, **kwargs)
-        finally:
-            if self.is_horse:
-                deliver()
-
-    setattr(worker, name, handle_and_deliver)
+            _deliver_after(worker.Worker, name, deliver, lambda worker: worker.is_horse)
 
 
 def _hook_uvicorn(server: Any, deliver: Action) -> None:

@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
 from opentelemetry import metrics, trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, ConsoleMetricExporter
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 
 from ...errors import ConfigError
+from ...flows.correlation import NO_CORRELATION, current_correlation
 from ...flows.totals import AttributeValue
+from ..attributes import correlation_attributes
 from ..current import Providers
+from ..instruments import is_ours
 from ..sanitize import sanitized_attributes
 from .delivery import DeliveryStats, MetricsDeliveryStats, WatchedExporter, WatchedProcessor
 from .exporters import count_points, file_exporter, metric_requests, otlp_exporter, span_requests
@@ -61,22 +66,18 @@ def build(
         resource = _resource(service_name, attributes)
         if joined.tracer_provider is None:
             _add_traces(pipeline, config, resource)
-        if _needs_metrics(joined, config):
-            _add_metrics(pipeline, config, resource)
+        if joined.meter_provider is None and "metrics" in config.signals | config.on_console:
+            if config.has_endpoint or joined.tracer_provider is None:
+                _add_metrics(pipeline, config, resource)
+            else:
+                log.info("metrics go nowhere: there is a tracer provider but no meter provider, and no endpoint is set")
         _warn(pipeline, config)
     except BaseException:
         pipeline.discard()
         raise
     _publish(pipeline)
+    _enrich(joined.tracer_provider or pipeline.tracer_provider)
     return pipeline
-
-
-def _needs_metrics(joined: Providers, config: ExportConfig) -> bool:
-    return (
-        joined.meter_provider is None
-        and "metrics" in config.signals | config.on_console
-        and (config.has_endpoint or joined.tracer_provider is None)
-    )
 
 
 def _resource(service_name: str | None, attributes: Mapping[str, AttributeValue] | None) -> Resource:
@@ -110,6 +111,25 @@ def _warn(pipeline: Pipeline, config: ExportConfig) -> None:
     ]
     for hint in sorted({hint for signal in used if (hint := config.port_hint(signal)) is not None}):
         log.warning("4317 is usually gRPC's port and 4318 HTTP's: %s", hint)
+
+
+_enriched: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+class _FlowIds(SpanProcessor):
+    """Puts the ids of a flow on the spans of other libraries: of HTTP clients, databases, queues."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        ids = current_correlation()
+        if ids is not NO_CORRELATION and not is_ours(span):  # ours have them already
+            own = span.attributes or {}
+            span.set_attributes({name: value for name, value in correlation_attributes(ids).items() if name not in own})
+
+
+def _enrich(provider: Any) -> None:
+    if provider not in _enriched and hasattr(provider, "add_span_processor"):
+        _enriched.add(provider)
+        provider.add_span_processor(_FlowIds())
 
 
 def _publish(pipeline: Pipeline) -> None:
