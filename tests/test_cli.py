@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import clean_environment, run
-from tests.servers.fixture import Finished, closed_port
+from tests.programs import Finished, clean_environment, run
+from tests.servers.fixture import closed_port
 from tracemind_otel import __version__
 from tracemind_otel.cli.otlp_file import FileSpan, read_spans
 

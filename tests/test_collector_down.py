@@ -10,7 +10,8 @@ from typing import Literal
 
 import pytest
 
-from tests.servers.fixture import Finished, closed_port, run_program
+from tests.programs import Finished, run_program
+from tests.servers.fixture import closed_port
 
 Protocol = Literal["http/protobuf", "grpc"]
 CALLS = 25

@@ -19,8 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 import tracemind_otel as tm
-from tests.programs import clean_environment, run
-from tests.servers.fixture import Finished
+from tests.programs import Finished, clean_environment, run
 from tests.servers.grpc_sink import grpc_listening
 from tests.servers.otlp_sink import Sink, plain
 from tests.servers.otlp_sink import sink as sink

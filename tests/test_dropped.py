@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.servers.fixture import run_program
+from tests.programs import run_program
 
 PROGRAM = """
 import asyncio, contextlib, faulthandler, gc, random, sys, warnings

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.servers.fixture import OpenAIServer, run_program
+from tests.programs import run_program
+from tests.servers.fixture import OpenAIServer
 from tests.servers.fixture import openai_server as openai_server
 
 PROCESSES = 3

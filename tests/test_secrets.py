@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import tracemind_otel as tm
-from tests.servers.fixture import OpenAIServer, closed_port, run_program
+from tests.programs import run_program
+from tests.servers.fixture import OpenAIServer, closed_port
 from tests.servers.fixture import openai_server as openai_server
 from tests.servers.openai_server import Action
 from tests.support import Captured

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -104,33 +102,3 @@ def closed_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
-
-
-@dataclass(frozen=True)
-class Finished:
-    """How a program ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def run_program(
-    source: str, *arguments: object, options: tuple[str, ...] = (), environment: dict[str, str] | None = None
-) -> Finished:
-    """Run Python source in a fresh process, outside pytest."""
-    done = subprocess.run(
-        [sys.executable, *options, "-c", source, *map(str, arguments)],
-        cwd=REPOSITORY,
-        env=_clean_environment() | (environment or {}),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return Finished(done.returncode, done.stdout, done.stderr)
-
-
-def _clean_environment() -> dict[str, str]:
-    """This process's, without what would change where telemetry or requests go."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "OPENAI_"))}
