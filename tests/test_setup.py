@@ -532,6 +532,21 @@ def test_the_end_of_the_process_delivers(sink: Sink, ending: str) -> None:
     assert {span.name for span in sink.spans()} == {"chat toy-1", "invoke_workflow work"}
 
 
+def test_the_end_of_the_process_closes_its_connections() -> None:
+    """The last export goes over the connection that is kept alive, and no socket is left open."""
+    program = """
+    telemetry = tm.configure(endpoint=sys.argv[1])
+    for _ in range(2):
+        work(tm.OTelRecorder())
+        telemetry.flush()
+    work(tm.OTelRecorder())
+    """
+    with listening(protocol="HTTP/1.1") as sink:
+        passes(program, sink.url)
+    assert len(sink.spans()) == 6
+    assert len({post.client for post in sink.posts}) == 2
+
+
 def test_a_program_that_crashes_delivers(sink: Sink) -> None:
     """An uncaught exception ends the program as always, and its spans arrive."""
     ended = python("tm.configure(endpoint=sys.argv[1])\nwork(tm.OTelRecorder())\nraise KeyError('boom')", sink.url)

@@ -7,6 +7,7 @@ import atexit
 import logging
 import sys
 import time
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -89,6 +90,9 @@ class Telemetry:
         self._pipeline = pipeline
         self._is_shut_down = False
         self._prepare()
+        # What is registered last runs first. `weakref` registers its own exit function with the first `finalize`, and
+        # that one closes the connections which the last export uses.
+        weakref.finalize(self, lambda: None)
         atexit.register(self._at_exit)
 
     def _prepare(self) -> None:
