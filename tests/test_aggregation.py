@@ -444,3 +444,36 @@ assert telemetry.shutdown()
     ends = sorted(values[-1] for values in sink.counters("tracemind.llm.cost").values())
     assert ends[:-1] == [0.5] * 15
     assert ends[-1] > 0.5
+
+
+@forks
+def test_a_callback_that_waits_for_the_thread_that_forks(tmp_path: Path, sink: Sink) -> None:
+    """An application that forks under a lock, which an observable instrument's callback takes too, is not stopped."""
+    done = run(
+        *MAY_FORK,
+        "-c",
+        PROGRAM
+        + """
+processes, collecting = threading.Lock(), threading.Event()
+
+def observe(options):
+    collecting.set()
+    with processes:
+        return []
+
+telemetry.meter_provider.get_meter("theirs").create_observable_gauge("processes", [observe])
+flush = threading.Thread(target=telemetry.flush)
+with processes:
+    flush.start()
+    assert collecting.wait(20)
+    child = fork(call)
+    assert os.waitpid(child, 0)[1] == 0
+flush.join()
+call()
+assert telemetry.shutdown()
+""",
+        sink.url,
+        directory=tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sink.counter("tracemind.llm.cost") == 0.25

@@ -18,8 +18,20 @@ def in_forked_child(action: Callable[[], object]) -> None:
         register(after_in_child=action)
 
 
-def hold_over_fork(lock: threading.RLock) -> None:
-    """Let a thread that forks hold this lock meanwhile, so that no child inherits it from another thread."""
+def hold_over_fork(lock: threading.RLock, timeout_s: float = -1) -> None:
+    """Let a thread that forks hold this lock meanwhile, so that no child inherits it from another thread.
+
+    With a time-out it forks without the lock at last: what runs under the lock may wait for that very thread.
+    """
     register = getattr(os, "register_at_fork", None)
+    held = threading.local()
+
+    def before() -> None:
+        held.here = lock.acquire(timeout=timeout_s)
+
+    def after() -> None:
+        if held.here:
+            lock.release()
+
     if register is not None:
-        register(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+        register(before=before, after_in_parent=after, after_in_child=after)

@@ -139,7 +139,7 @@ class _Instrument(Generic[S]):
     def collect(self, time_ns: int) -> Any:
         """The data of the metric, `None` when there is none. In delta temporality a new interval begins."""
         with _lock:
-            series = self._by_value.values()
+            series = [*self._by_value.values()]
             points = [each.point(time_ns) for each in series if not (self._is_delta and each.is_idle)]
             if self._is_delta and len(series) > MAX_SERIES:
                 self.begin_anew()

@@ -38,7 +38,8 @@ _collecting = threading.RLock()
 """Held while the SDK collects, which holds locks of the SDK's own. A thread that forks holds it too, so these are free
 in the child. Re-entrant: a callback of an observable instrument may fork."""
 
-hold_over_fork(_collecting)
+# A callback may wait for a lock of the application that the forking thread holds.
+hold_over_fork(_collecting, timeout_s=1.0)
 
 
 class OwnReader(MetricReader):
