@@ -1,4 +1,4 @@
-"""A Collector that is down costs no call and no patience, and what is lost is said in a few lines."""
+"""A Collector that is down fails no call and delays no exit, and a few lines say what was lost."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ print(json.dumps({
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A port that accepts connections, as many as come, and never says anything."""
+    """A port that accepts all connections and never answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
@@ -81,7 +81,7 @@ def destination(port: int, protocol: Protocol) -> str:
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 def test_nobody_listens(protocol: Protocol) -> None:
-    """With no Collector there, calls succeed as fast as ever, and the process ends soon and says what it lost."""
+    """Without a Collector calls succeed at full speed, and the process ends soon and says what it lost."""
     port = closed_port()
 
     done, ended_at = run_against(port, protocol)

@@ -68,7 +68,7 @@ def test_exporter_console(tmp_path: Path, sink: Sink, names: str) -> None:
     [("prometheus", {"/v1/traces"}), ("otlp,prometheus", {"/v1/traces", "/v1/metrics"}), ("none", {"/v1/traces"})],
 )
 def test_exporter_that_is_left_out(tmp_path: Path, sink: Sink, names: str, paths: set[str]) -> None:
-    """An exporter that is not made is no exception at start: the log says once what is left out."""
+    """An exporter that we do not make raises nothing at start: the log says once what is left out."""
     done = program(tmp_path, SEND, sink.url, OTEL_METRICS_EXPORTER=names)
     assert (done.returncode, done.stdout) == (0, "True True\n")
     said = [line for line in done.stderr.splitlines() if "OTEL_METRICS_EXPORTER" in line]
@@ -153,7 +153,7 @@ print(telemetry.shutdown())
 
 @pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
 def test_white_space_around_an_endpoint_of_the_environment(tmp_path: Path, sink: Sink, name: str) -> None:
-    """The same holds for the variables."""
+    """White space around an endpoint in a variable is stripped too."""
     url = sink.url + ("/v1/traces" if "TRACES" in name else "/")
     body = "telemetry = tm.configure()\nwork()\nprint(telemetry.shutdown())"
     done = program(tmp_path, body, OTEL_METRICS_EXPORTER="none", **{name: f" {url}\n"})
@@ -188,7 +188,7 @@ def test_endpoint_that_is_none(endpoint: object, monkeypatch: pytest.MonkeyPatch
 
 
 def test_endpoint_of_grpc(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """gRPC would log a user name and a password, so they are refused; an address without a scheme is gRPC's own."""
+    """gRPC would log a user name and a password, so they are rejected; an address without a scheme is gRPC's own."""
     with pytest.raises(tm.ConfigError, match="header") as caught:
         tm.configure(endpoint=f"http://user:{SECRET}@host:4317", protocol="grpc")
     assert SECRET not in str(caught.value)
@@ -214,7 +214,7 @@ def test_port_of_grpc(tmp_path: Path, where: str) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 401, 403, 404, 413, 200])
 def test_answer_that_is_no_success(tmp_path: Path, sink: Sink, status: int) -> None:
-    """A redirect, a refusal or a page of HTML has not taken the data: `flush` is False, and the loss is said once."""
+    """After a redirect, an error status or a page of HTML `flush` is False, and the loss is said once."""
     sink.status = status
     sink.answer = b"<!doctype html><title>Sign in</title>"
     sink.answer_headers = {
@@ -230,7 +230,7 @@ def test_answer_that_is_no_success(tmp_path: Path, sink: Sink, status: int) -> N
 
 @pytest.mark.parametrize("kind", ["text/html", "text/plain", "application/octet-stream"])
 def test_page_of_html(tmp_path: Path, sink: Sink, kind: str) -> None:
-    """A page is one by its type or by its beginning; an empty answer, JSON or protobuf is a success."""
+    """A page of HTML is known by its type or its beginning; an empty answer, JSON or protobuf is a success."""
     sink.answer, sink.answer_headers = b"\n<HTML><body>OK", {"content-type": kind}
     assert program(tmp_path, SEND, sink.url).stdout == "False False\n"
     sink.answer, sink.answer_headers = b"{}", {"content-type": "application/json"}
@@ -384,7 +384,7 @@ def test_grpc_limit_of_metrics(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["sys.stderr.close()", "sys.stderr = None"])
 @pytest.mark.parametrize("last", ["telemetry.shutdown()", ""])
 def test_standard_error_that_is_closed(tmp_path: Path, sink: Sink, ending: str, last: str) -> None:
-    """A closed or missing standard error is no exception in the application, and no other exit code."""
+    """A closed or missing standard error raises nothing in the application and changes no exit code."""
     sink.status = 403
     body = f"""
 logging.getLogger().handlers.clear()

@@ -42,7 +42,7 @@ def test_uvicorn(tmp_path: Path, sink: Sink, signum: signal.Signals) -> None:
 
 @SIGNALS
 def test_uvicorn_with_workers(tmp_path: Path, sink: Sink, signum: signal.Signals) -> None:
-    """Each worker sends its own."""
+    """Each worker sends its own spans and metrics."""
     (tmp_path / "service.py").write_text(APP.replace("CONFIGURED", CONFIGURED))
     workers = list[int]()
     with serving(tmp_path, "-m", "uvicorn", "service:app", "--port", "0", "--workers", "2", SINK=sink.url) as server:
@@ -155,7 +155,7 @@ def test_sigterm_with_nobody_there() -> None:
 
 @pytest.mark.parametrize("order", ["first", "last"])
 def test_a_handler_of_the_application_stays(sink: Sink, order: str) -> None:
-    """Whoever handles SIGTERM goes on doing so, whether set before or after `configure()`."""
+    """A SIGTERM handler of the application stays in force, whether set before or after `configure()`."""
     lines = [
         "import signal\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))",
         CONFIGURED,
@@ -228,7 +228,7 @@ def run_children(directory: Path, sink: Sink, *, main: str, imported: str = "", 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("where", ["imported", "child"])
 def test_children_of_multiprocessing(tmp_path: Path, sink: Sink, where: str, method: str, kind: str) -> None:
-    """Their last spans arrive, whether `configure()` runs as the program is imported or in the child itself."""
+    """The last spans of children arrive, whether `configure()` runs at import or in the child itself."""
     main = f"{kind}(multiprocessing.get_context({method!r}))"
     run_children(tmp_path, sink, main=main, **{where: f"telemetry = {CONFIGURED}"})
     assert_arrived(sink, 2)
@@ -244,7 +244,7 @@ def test_children_of_fork(tmp_path: Path, sink: Sink, ends: str) -> None:
 
 @pytest.mark.soak
 def test_a_child_shares_nothing_with_its_parent(tmp_path: Path) -> None:
-    """It has a connection and an instance id of its own, and sends neither its parent's spans nor its sums again."""
+    """A child has its own connection and instance id, and sends neither its parent's spans nor its parent's sums."""
     with listening(protocol="HTTP/1.1") as sink:
         run_children(
             tmp_path,

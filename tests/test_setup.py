@@ -86,7 +86,7 @@ def python(program: str, *arguments: str, **environment: str) -> Ended:
 
 
 def passes(program: str, *arguments: str, **environment: str) -> Ended:
-    """The same, for a program that must end well and have nothing to complain of."""
+    """Run a program that must succeed without a word on stderr."""
     ended = python(program, *arguments, **environment)
     assert (ended.code, ended.stderr) == (0, ""), ended
     return ended
@@ -213,7 +213,7 @@ def test_it_makes_providers_from_the_environment(sink: Sink) -> None:
 
 
 def test_arguments_win_over_the_environment(sink: Sink) -> None:
-    """What `configure()` is told counts more than what the environment says; the rest is added up."""
+    """Arguments win over the environment; what only one of them has is kept."""
     passes(
         """
         tm.configure(
@@ -320,7 +320,7 @@ def test_metric_attributes_arrive(sink: Sink) -> None:
 
 
 def test_prices_are_set(capture: Captured, tmp_path: Path) -> None:
-    """`prices=` takes a file or rows, and its mistakes are said at once."""
+    """`prices=` takes a file or rows; a mistake in them is raised at once."""
     path = tmp_path / "prices.toml"
     path.write_text('[[price]]\nmodel = "house"\ninput = 1\noutput = 2\n')
     providers: dict[str, Any] = {
@@ -334,7 +334,7 @@ def test_prices_are_set(capture: Captured, tmp_path: Path) -> None:
 
 
 async def test_prices_can_win_over_the_reply(capture: Captured) -> None:
-    """`prices_over_reply=True` lets one's own prices win over a cost that the reply names."""
+    """`prices_over_reply=True` lets the user's prices win over a cost in the reply."""
     providers: dict[str, Any] = {"tracer_provider": capture.tracer_provider, "meter_provider": capture.meter_provider}
     reply = LLMResponse("", LLMUsage(1_000_000, 0, 1_000_000), reported_cost=ReportedCost(usd=0.5))
     with tm.configure(prices=[{"model": "house", "input": 1, "output": 2}], prices_over_reply=True, **providers):
@@ -390,7 +390,7 @@ def test_a_file_alone_opens_no_socket(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("by", ["argument", "variable"])
 def test_a_file_beside_an_address(tmp_path: Path, sink: Sink, by: str) -> None:
-    """With both, both get the spans."""
+    """With a file and an endpoint, both get the spans."""
     path = tmp_path / "spans.otlp.jsonl"
     options, environment = (
         (", endpoint=sys.argv[2]", {}) if by == "argument" else ("", {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url})
@@ -453,7 +453,7 @@ def test_a_new_one_after_shutdown(sink: Sink) -> None:
 
 
 def test_shutting_down_twice(capture: Captured) -> None:
-    """A second shutdown, whichever way, does nothing and says the same."""
+    """A second shutdown, sync or async, does nothing and returns the same."""
     telemetry = tm.configure(tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider)
     assert [telemetry.shutdown(), telemetry.shutdown(), asyncio.run(telemetry.ashutdown())] == [True] * 3
     assert telemetry.flush()
@@ -597,7 +597,7 @@ def test_a_receiver_that_refuses(sink: Sink) -> None:
 
 
 def test_nothing_recorded_is_nothing_lost(refused: str) -> None:
-    """A program that recorded nothing has nothing to say at its end."""
+    """A program that recorded nothing says nothing at its end."""
     passes("tm.configure(endpoint=sys.argv[1])", refused)
 
 
@@ -690,7 +690,7 @@ def test_a_mistake_leaves_nothing_behind(sink: Sink, options: str, environment: 
 def test_the_other_protocols_port_is_warned_of(
     caplog: pytest.LogCaptureFixture, endpoint: str, protocol: str, is_warned: bool
 ) -> None:
-    """4317 is gRPC's and 4318 HTTP's: mixing them up is the commonest mistake, and the log says so."""
+    """4317 is gRPC's and 4318 HTTP's: mixing them up is the most common mistake, and the log says so."""
     providers: dict[str, Any] = {"tracer_provider": TracerProvider(), "meter_provider": MeterProvider()}
     with tm.configure(endpoint=endpoint, protocol=protocol, **providers):
         assert ("4317 is usually gRPC's port" in caplog.text) is is_warned

@@ -1,8 +1,8 @@
-"""Processes that end without `atexit`: what is queued is sent by the hook of the tool that ends them.
+"""Processes that end without `atexit`: a hook in the tool that ends them sends what is queued.
 
-No tool is imported here. A hook is set where its tool is loaded, when `configure()` runs and right after each fork.
-That is in time: a tool that ends its children by `os._exit` is loaded before it forks them, and in a child that it
-spawns before any code of the application. A server that is loaded after `configure()` meets the signal handler.
+No tool is imported here. A hook is set when `configure()` runs and right after each fork, if its tool is loaded by
+then. That is early enough: a tool that ends its children by `os._exit` is loaded before it forks them, and in a spawned
+child before any code of the application. For a server that is loaded after `configure()` there is the signal handler.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 def hook_tools(deliver: Action) -> None:
     """Let every tool that is loaded, and has no hook yet, call `deliver` before it ends a process."""
-    importlib.import_module("multiprocessing.util")  # Python's own; what billiard's children have is the same
+    importlib.import_module("multiprocessing.util")  # billiard's children use it too
     for name, hook in _HOOKS.items():
         module = sys.modules.get(name)
         if module is not None and name not in _hooked:
@@ -40,11 +40,11 @@ def hook_tools(deliver: Action) -> None:
 
 
 _hooked: set[str] = set()
-"""The tools that have their hook. A forked child inherits both."""
+"""The tools whose hook is set. A forked child inherits both."""
 
 
 def _hook_finalizers(util: Any, deliver: Action) -> None:
-    """`Process` of `multiprocessing` and of `billiard`: a child drops its finalizers as it begins, and sets these."""
+    """Children of `multiprocessing` and of `billiard`: each drops inherited finalizers as it begins, then sets ours."""
 
     def finalize(_: object = None) -> None:
         util.Finalize(None, deliver, exitpriority=0)
@@ -56,7 +56,7 @@ def _hook_finalizers(util: Any, deliver: Action) -> None:
 
 
 def _deliver_after(owner: Any, name: str, deliver: Action, is_last: Callable[[Any], bool]) -> None:
-    """Let a method deliver at its end, in those objects where it is the last thing that runs."""
+    """Call `deliver` at the end of a method, for those objects where it is the last thing that runs."""
     method = getattr(owner, name)
 
     @functools.wraps(method)
@@ -71,12 +71,12 @@ def _deliver_after(owner: Any, name: str, deliver: Action, is_last: Callable[[An
 
 
 def _hook_billiard_pool(pool: Any, deliver: Action) -> None:
-    """A worker of `billiard.Pool` runs no finalizers. Celery's, derived from it, have a signal of their own."""
+    """A worker of `billiard.Pool` runs no finalizers. Celery's workers, a subclass, have a signal."""
     _deliver_after(pool.Worker, "workloop", deliver, lambda worker: type(worker) is pool.Worker)
 
 
 def _hook_celery(signals: Any, deliver: Action) -> None:
-    """A child of the prefork pool, also one that has done its `--max-tasks-per-child`."""
+    """A child of the prefork pool, also at the end of its `--max-tasks-per-child`."""
 
     def at_shutdown(**_: object) -> None:
         deliver()
@@ -85,14 +85,14 @@ def _hook_celery(signals: Any, deliver: Action) -> None:
 
 
 def _hook_rq(worker: Any, deliver: Action) -> None:
-    """A work horse does one job, and these are the last things that it does."""
+    """A work horse runs one job and ends after one of these methods."""
     for name in ("handle_job_success", "handle_job_failure", "handle_job_retry"):
         if hasattr(worker.Worker, name):
             _deliver_after(worker.Worker, name, deliver, lambda worker: worker.is_horse)
 
 
 def _hook_uvicorn(server: Any, deliver: Action) -> None:
-    """It raises the signal that stopped it anew, for the handler that was there before it, which ends the process."""
+    """After its shutdown it raises the signal again, for the handler before it, which ends the process."""
     shutdown = server.Server.shutdown
 
     @functools.wraps(shutdown)
@@ -115,7 +115,7 @@ _HOOKS: dict[str, Callable[[Any, Action], None]] = {
 
 
 class LastWords:
-    """Runs an action where SIGTERM ends the process, before it does."""
+    """Runs an action before SIGTERM ends the process."""
 
     def __init__(self, action: Action, timeout_s: float) -> None:
         self._action = action
@@ -123,14 +123,14 @@ class LastWords:
         self._shot: OneShot | None = None
 
     def handle_sigterm(self) -> None:
-        """Take the signal over, in the main thread and where nobody else handles it."""
+        """Handle the signal, in the main thread and where nothing else handles it."""
         in_main_thread = threading.current_thread() is threading.main_thread()
         if in_main_thread and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
             self._prepare()
             signal.signal(signal.SIGTERM, self._end)
 
     def begin_anew(self) -> None:
-        """In a forked child, which inherits the handler but none of the threads."""
+        """In a forked child, which inherits the handler but not the thread."""
         if self._shot is not None:
             self._prepare()
 
