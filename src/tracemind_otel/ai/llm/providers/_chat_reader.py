@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 from ..types import (
@@ -15,11 +14,11 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
+from ._assembly import CallPieces
 from ._chat_reply import (
     FINISH_REASONS,
     asked_tool,
     conditions_of,
-    made_call,
     old_call,
     reasoning_of,
     split_content,
@@ -82,25 +81,6 @@ _NAMES = frozenset({"id", "type", "name", "format"})
 """The texts that say which thing it is, and do not go on."""
 
 
-@dataclass(slots=True)
-class _CallPieces:
-    id: str | None = None
-    name: str | None = None
-    arguments: list[str] = field(default_factory=list[str])
-    is_custom: bool = False
-
-    def whole(self, index: int) -> ToolCall:
-        """The call, once all its pieces have come."""
-        arguments = "".join(self.arguments)
-        return made_call(self.id or f"call_{index}", self.name or "", arguments, is_custom=self.is_custom)
-
-    def document(self, index: int) -> dict[str, Any]:
-        """The call as a whole reply has it: its arguments are the text that came."""
-        kind = "custom" if self.is_custom else "function"
-        asked = {"name": self.name, "input" if self.is_custom else "arguments": "".join(self.arguments)}
-        return {"id": self.id or f"call_{index}", "type": kind, kind: asked}
-
-
 class ChatReader:
     """Puts a streamed completion together. Only the first choice is streamed out; the others are in `raw`."""
 
@@ -109,7 +89,7 @@ class ChatReader:
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
-        self._calls: dict[int, _CallPieces] = {}
+        self._calls: dict[int, CallPieces] = {}
         self._latest: dict[int | None, int] = {}
         self._begun: set[int] = set()
         self._reasons: dict[int, str] = {}
@@ -212,14 +192,13 @@ class ChatReader:
         call_id = text_of(call.get("id"))
         name, arguments, is_custom = asked_tool(call)
         index = self._index_of(count_of(call.get("index")), call_id, name)
-        pieces = self._calls.setdefault(index, _CallPieces())
+        pieces = self._calls.setdefault(index, CallPieces())
         is_first = pieces.name is None
         pieces.id = pieces.id or call_id
         pieces.name = pieces.name or name
         pieces.is_custom = pieces.is_custom or is_custom
         piece = arguments if isinstance(arguments, str) else json.dumps(arguments) if arguments else ""
-        pieces.arguments.append(piece)
-        return ToolCallDelta(index, pieces.id if is_first else None, pieces.name if is_first else None, piece)
+        return pieces.delta(index, piece, is_first=is_first)
 
     def _index_of(self, wire_index: int | None, call_id: str | None, name: str | None) -> int:
         """The call that a piece belongs to: of its index, else of its id, else the latest one.
@@ -239,7 +218,7 @@ class ChatReader:
         return next((index for index, pieces in self._calls.items() if call_id and pieces.id == call_id), None)
 
     @staticmethod
-    def _is_another(pieces: _CallPieces, wire_index: int | None, call_id: str | None, name: str | None) -> bool:
+    def _is_another(pieces: CallPieces, wire_index: int | None, call_id: str | None, name: str | None) -> bool:
         if wire_index is None:
             return bool(call_id) or bool(name and pieces.name)
         return bool(name and pieces.name and call_id and pieces.id and call_id != pieces.id)

@@ -6,13 +6,13 @@ wrong content type. The first bytes tell them apart: no document begins like an 
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 from ....errors import LLMConnectionError, LLMResponseError
-from ..types import LLMResponse, ReasoningDelta, StreamEvent, TextDelta, ToolCall, ToolCallDelta
+from ..types import LLMResponse, ReasoningDelta, StreamEvent, TextDelta
+from ._assembly import call_delta
 from ._error_bodies import is_error, json_object
 from ._error_documents import document_in, parsed
 from ._http import HttpReply
@@ -318,9 +318,4 @@ def _events_of(response: LLMResponse) -> Iterator[StreamEvent]:
     if response.text:
         yield TextDelta(response.text)
     for index, call in enumerate(response.tool_calls):
-        yield _delta_of(index, call)
-
-
-def _delta_of(index: int, call: ToolCall) -> ToolCallDelta:
-    arguments = json.dumps(dict(call.arguments)) if isinstance(call.arguments, Mapping) else call.arguments
-    return ToolCallDelta(index, call.id, call.name, arguments)
+        yield call_delta(index, call)

@@ -241,8 +241,16 @@ def outgoing_call(call: ToolCall) -> dict[str, Any]:
     """A tool call as Chat Completions spells it, and Cohere after it."""
     if call.kind == "custom":
         return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}}
-    arguments = call.arguments if isinstance(call.arguments, str) else json.dumps(dict(call.arguments))
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+    return {
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": arguments_text(call.arguments)},
+    }
+
+
+def arguments_text(arguments: Mapping[str, Any] | str) -> str:
+    """The arguments of a tool call as JSON text; a string is passed on as it is."""
+    return arguments if isinstance(arguments, str) else json.dumps(dict(arguments))
 
 
 def image_url(image: Image) -> str:

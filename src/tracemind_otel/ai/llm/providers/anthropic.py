@@ -6,11 +6,10 @@ Source: Anthropic API reference, "Messages" (`POST {base}/v1/messages`) and "Str
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, cast
 
 from ....errors import ConfigError, LLMResponseError
@@ -28,6 +27,16 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
+from ._assembly import Block, Blocks, ending_of, incoming_calls, joined, usage_of_parts
+from ._conversation import (
+    answered_call,
+    image_bytes,
+    object_arguments,
+    only_text,
+    reject_misplaced,
+    settings_of,
+    split_system,
+)
 from ._error_bodies import ErrorBody, error_body
 from ._preset import Preset
 from ._sse import ServerSentEvent
@@ -41,7 +50,6 @@ from ._wire_format import (
     document_of,
     listed,
     mapped,
-    normal_finish,
     part_of,
     refuse_others,
     text_of,
@@ -65,8 +73,13 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 
 # --- Request
 
-_SAMPLING = ("temperature", "top_p", "top_k")
-_PARAMETERS = frozenset({*_SAMPLING, "max_tokens", "stop", "reasoning_effort"})
+_PARAMETERS = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "max_tokens": "max_tokens",
+    "stop": "stop_sequences",
+}
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 
@@ -76,15 +89,8 @@ def to_payload(req: LLMRequest, *, stream: bool = False) -> dict[str, Any]:
     Raises:
         ConfigError: a parameter or a message has no place in this format.
     """
-    refuse_others(req, provider="anthropic", supported=_PARAMETERS)
-    max_tokens = DEFAULT_MAX_TOKENS if req.max_tokens is None else req.max_tokens
-    payload: dict[str, Any] = {"model": req.model, "max_tokens": max_tokens, **_said(req)}
-    for name in _SAMPLING:
-        value = getattr(req, name)
-        if value is not None:
-            payload[name] = value
-    if req.stop:
-        payload["stop_sequences"] = list(req.stop)
+    refuse_others(req, provider="anthropic", supported=(*_PARAMETERS, "reasoning_effort"))
+    payload = {"model": req.model, "max_tokens": DEFAULT_MAX_TOKENS, **_said(req), **settings_of(req, _PARAMETERS)}
     if req.reasoning_effort is not None:
         payload["output_config"] = {"effort": _effort(req)}
     if stream:
@@ -110,21 +116,9 @@ def _said(req: LLMRequest) -> dict[str, Any]:
     """
     if not req.messages and req.system is None:
         return {"messages": [{"role": "user", "content": req.prompt}]}
-    rest = list(itertools.dropwhile(_is_system, req.conversation))
-    leading = req.conversation[: len(req.conversation) - len(rest)]
-    system = [] if req.system is None else [req.system]
-    system += [_system_text(message) for message in leading]
-    return {"messages": _messages(rest), **_system_field([text for text in system if text])}
-
-
-def _is_system(message: Message) -> bool:
-    return message.role == "system"
-
-
-def _system_field(texts: list[str]) -> dict[str, Any]:
-    if not texts:
-        return {}
-    return {"system": texts[0] if len(texts) == 1 else [_text_block(text) for text in texts]}
+    texts, rest = split_system(req, "anthropic")
+    system = texts[0] if len(texts) == 1 else [_text_block(text) for text in texts]
+    return {"messages": _messages(rest), **({"system": system} if texts else {})}
 
 
 def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
@@ -139,58 +133,24 @@ def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    _refuse_misplaced(message)
-    if message.role == "system":
-        return {"role": "system", "content": _system_text(message)}
-    if message.role == "assistant":
-        return {"role": "assistant", "content": _assistant_content(message)}
-    return {"role": "user", "content": _content(message.content)}
-
-
-def _refuse_misplaced(message: Message) -> None:
-    """A tool's name needs no place, as the id of the call says which it was; another name has none."""
-    if message.tool_calls and message.role != "assistant":
-        raise ConfigError(f"tool_calls in a message of role {message.role!r}: only the assistant calls tools")
-    if message.role == "tool":
-        return
-    if message.tool_call_id is not None:
-        raise ConfigError(f"tool_call_id in a message of role {message.role!r}: only role 'tool' has one")
-    if message.name is not None:
-        raise ConfigError(f"name in a message of role {message.role!r}: anthropic has no place for it")
-
-
-def _system_text(message: Message) -> str:
-    _refuse_misplaced(message)
-    _refuse_images(message)
-    return message.text
-
-
-def _assistant_content(message: Message) -> str | list[dict[str, Any]]:
-    _refuse_images(message)
+    reject_misplaced(message, "anthropic")
+    if message.role == "user":
+        return {"role": "user", "content": _content(message.content)}
+    text = only_text(message, "anthropic")
     if not message.tool_calls:
-        return _content(message.content)
-    # An empty text block is refused by the API.
-    text = [_text_block(message.text)] if message.text else []
-    return [*text, *(_tool_use(call) for call in message.tool_calls)]
-
-
-def _refuse_images(message: Message) -> None:
-    if not isinstance(message.content, str) and any(isinstance(part, Image) for part in message.content):
-        raise ConfigError(f"an image in a message of role {message.role!r}: anthropic takes images from user and tool")
+        return {"role": message.role, "content": text if message.role == "system" else _content(message.content)}
+    # The API rejects an empty text block.
+    blocks = [_text_block(text)] if text else []
+    return {"role": "assistant", "content": [*blocks, *(_tool_use(call) for call in message.tool_calls)]}
 
 
 def _tool_use(call: ToolCall) -> dict[str, Any]:
-    arguments = arguments_of(call.arguments) if isinstance(call.arguments, str) else dict(call.arguments)
-    if isinstance(arguments, str):
-        raise ConfigError(f"tool call {call.id!r}: its arguments are not a JSON object, the only form anthropic takes")
-    return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": object_arguments(call, "anthropic")}
 
 
 def _tool_result(message: Message) -> dict[str, Any]:
-    _refuse_misplaced(message)
-    if not message.tool_call_id:
-        raise ConfigError("a message of role 'tool' needs tool_call_id: which call it answers")
-    return {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": _content(message.content)}
+    reject_misplaced(message, "anthropic")
+    return {"type": "tool_result", "tool_use_id": answered_call(message), "content": _content(message.content)}
 
 
 def _content(content: str | Sequence[Text | Image]) -> str | list[dict[str, Any]]:
@@ -204,23 +164,11 @@ def _text_block(text: str) -> dict[str, Any]:
 
 
 def _image_block(image: Image) -> dict[str, Any]:
-    if (image.url is None) == (image.data is None):
-        raise ConfigError("an image needs exactly one of url and data")
-    if image.data is None:
-        return {"type": "image", "source": _source_of_url(image.url or "")}
-    return {"type": "image", "source": _base64_source(image.media_type, base64.b64encode(image.data).decode())}
-
-
-def _source_of_url(url: str) -> dict[str, Any]:
-    """A data URL is taken apart: the API fetches addresses of http only."""
-    head, comma, data = url.partition(",")
-    if comma and head.startswith("data:") and head.endswith(";base64"):
-        return _base64_source(head.removeprefix("data:").removesuffix(";base64"), data)
-    return {"type": "url", "url": url}
-
-
-def _base64_source(media_type: str, data: str) -> dict[str, Any]:
-    return {"type": "base64", "media_type": media_type, "data": data}
+    """A picture; a data URL is taken apart, since the API fetches addresses of http only."""
+    given = image_bytes(image, "anthropic")
+    if given is None:
+        return {"type": "image", "source": {"type": "url", "url": image.url}}
+    return {"type": "image", "source": {"type": "base64", "media_type": given[0], "data": given[1]}}
 
 
 # --- Whole reply
@@ -236,38 +184,30 @@ def from_payload(document: Mapping[str, Any], *, request_id: str | None = None) 
     if not isinstance(content, list):
         raise LLMResponseError("the reply has no content", request_id=request_id)
     blocks = listed(cast("list[object]", content))
-    calls = tuple(_incoming_calls(blocks))
     usage = mapped(document.get("usage"))
-    reason = text_of(document.get("stop_reason"))
     return LLMResponse(
-        text=_joined(blocks, "text"),
+        text=_of_kind(blocks, "text"),
         usage=usage_of(usage),
         raw=document,
-        finish_reasons=(reason,) if reason else (),
-        finish_reason=normal_finish(_FINISH_REASONS, reason, calls_tools=bool(calls)),
-        reasoning=_joined(blocks, "thinking") or None,
+        reasoning=_of_kind(blocks, "thinking") or None,
         refusal=_refusal(mapped(document.get("stop_details"))),
-        tool_calls=calls,
         response_id=text_of(document.get("id")),
         response_model=text_of(document.get("model")),
         service_tier=_tier_of(usage),
         price_conditions=conditions_of(usage),
         request_id=request_id,
+        **ending_of(_FINISH_REASONS, text_of(document.get("stop_reason")), _incoming_calls(blocks)),
     )
 
 
-def _joined(blocks: Iterable[Mapping[str, Any]], kind: str) -> str:
+def _of_kind(blocks: Iterable[Mapping[str, Any]], kind: str) -> str:
     """What the blocks of a kind say; the field is named like the kind."""
-    return "".join(text_of(block.get(kind)) or "" for block in blocks if block.get("type") == kind)
+    return joined((block for block in blocks if block.get("type") == kind), kind)
 
 
 def _incoming_calls(blocks: Iterable[Mapping[str, Any]]) -> list[ToolCall]:
-    asked = [block for block in blocks if block.get("type") == "tool_use"]
-    return [
-        ToolCall(text_of(block.get("id")) or f"call_{number}", name, arguments_of(block.get("input")))
-        for number, block in enumerate(asked)
-        if (name := text_of(block.get("name")))
-    ]
+    asked = (block for block in blocks if block.get("type") == "tool_use")
+    return incoming_calls((block.get("id"), block.get("name"), block.get("input")) for block in asked)
 
 
 def _refusal(details: Mapping[str, Any]) -> str | None:
@@ -285,10 +225,9 @@ def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
     prompt = None if fresh is None else fresh + (read or 0) + (written or 0)
     completion = count_of(usage.get("output_tokens"))
     lifetimes, tools = mapped(usage.get("cache_creation")), mapped(usage.get("server_tool_use"))
-    return LLMUsage(
+    return usage_of_parts(
         prompt,
         completion,
-        None if prompt is None or completion is None else prompt + completion,
         cache_read_tokens=read,
         cache_write_tokens=written,
         cache_write_5m_tokens=part_of(lifetimes.get("ephemeral_5m_input_tokens"), written or 0),
@@ -400,28 +339,19 @@ _PIECES = {
 """The field of each kind of piece; all but the last are named like the field of the block that they add to."""
 
 
-@dataclass(slots=True)
-class _Block:
-    """One content block, as far as it came."""
-
-    start: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    pieces: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    citations: list[Any] = field(default_factory=list[Any])
-    call_index: int | None = None
-
-    def whole(self) -> dict[str, Any]:
-        """The block as a whole reply has it."""
-        # The pieces tell the kind of a block whose start never came.
-        block = {"type": next(iter(self.pieces), None), **self.start}
-        for name, pieces in self.pieces.items():
-            said = "".join(pieces)
-            if name != "partial_json":
-                block[name] = (text_of(block.get(name)) or "") + said
-            elif said.strip():
-                block["input"] = arguments_of(said)
-        if self.citations:
-            block["citations"] = [*listed(block.get("citations")), *self.citations]
-        return block
+def _whole(block: Block) -> dict[str, Any]:
+    """The block as a whole reply has it."""
+    # The pieces tell the kind of a block whose start never came.
+    whole = {"type": next(iter(block.pieces), None), **block.start}
+    for name, pieces in block.pieces.items():
+        said = "".join(pieces)
+        if name != "partial_json":
+            whole[name] = (text_of(whole.get(name)) or "") + said
+        elif said.strip():
+            whole["input"] = arguments_of(said)
+    if block.citations:
+        whole["citations"] = [*listed(whole.get("citations")), *block.citations]
+    return whole
 
 
 class MessagesReader:
@@ -434,8 +364,7 @@ class MessagesReader:
     def __init__(self) -> None:
         self._head: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
-        self._blocks: dict[int, _Block] = {}
-        self._call_count = 0
+        self._blocks = Blocks()
         self._is_done = self._has_mark = False
 
     @property
@@ -457,7 +386,7 @@ class MessagesReader:
         if kind == "error" or event.name == "error" or mapped(document.get("error")):
             raise StreamedError(errors_of(document))
         if kind == "content_block_delta":
-            return self._piece(self._block(document), mapped(document.get("delta")))
+            return _piece(self._blocks.at(document.get("index")), mapped(document.get("delta")))
         if kind == "content_block_start":
             return self._begin_block(document)
         if kind == "content_block_stop":
@@ -481,45 +410,35 @@ class MessagesReader:
         """Counts are cumulative: none are ever added, and a zero or null takes nothing back."""
         self._usage = cumulated(self._usage, _present(mapped(document.get("usage"))))
 
-    def _block(self, document: Mapping[str, Any]) -> _Block:
-        return self._blocks.setdefault(count_of(document.get("index")) or 0, _Block())
-
     def _begin_block(self, document: Mapping[str, Any]) -> Sequence[StreamEvent]:
-        block = self._block(document)
-        block.start = mapped(document.get("content_block"))
-        kind = block.start.get("type")
+        block = self._blocks.at(document.get("index"))
+        start = block.start = mapped(document.get("content_block"))
+        kind = start.get("type")
         if kind == "tool_use":
-            block.call_index = self._call_count
-            self._call_count += 1
-            return (
-                ToolCallDelta(block.call_index, text_of(block.start.get("id")), text_of(block.start.get("name")), ""),
-            )
-        return _delta(f"{kind}_delta", text_of(block.start.get(str(kind))), None)
-
-    def _piece(self, block: _Block, delta: Mapping[str, Any]) -> Sequence[StreamEvent]:
-        kind = str(delta.get("type"))
-        if kind == "citations_delta":
-            block.citations.append(delta.get("citation"))
-        name = _PIECES.get(kind)
-        piece = text_of(delta.get(name)) if name else None
-        if name is None or piece is None:
-            return ()
-        block.pieces.setdefault(name, []).append(piece)
-        return _delta(kind, piece, block.call_index)
+            return self._blocks.begin_call(block, start.get("id"), start.get("name"))
+        return _delta(f"{kind}_delta", text_of(start.get(str(kind))), None)
 
     def _end_block(self, document: Mapping[str, Any]) -> Sequence[StreamEvent]:
         """Arguments that came whole with the block's start, as some servers send them, are a piece of their own."""
-        block = self._block(document)
+        block = self._blocks.at(document.get("index"))
         given = block.start.get("input")
         if block.call_index is None or not given or "partial_json" in block.pieces:
             return ()
         return (ToolCallDelta(block.call_index, None, None, json.dumps(given)),)
 
     def response(self, request_id: str | None) -> LLMResponse:
-        content = [block.whole() for _, block in sorted(self._blocks.items())]
+        content = [_whole(block) for block in self._blocks.in_order()]
         document = {**self._head, "content": content, "usage": self._usage}
         reply = from_payload(document, request_id=request_id)
         return reply if self.is_complete else replace(reply, usage=_without_output(reply.usage))
+
+
+def _piece(block: Block, delta: Mapping[str, Any]) -> Sequence[StreamEvent]:
+    kind = str(delta.get("type"))
+    if kind == "citations_delta":
+        block.citations.append(delta.get("citation"))
+    name = _PIECES.get(kind)
+    return _delta(kind, block.add(name, delta.get(name)), block.call_index) if name else ()
 
 
 def _delta(kind: str, piece: str | None, call_index: int | None) -> Sequence[StreamEvent]:

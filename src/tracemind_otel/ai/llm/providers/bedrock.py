@@ -7,7 +7,6 @@ and the `application/vnd.amazon.eventstream` encoding, as of 2026-11.
 from __future__ import annotations
 
 import asyncio
-import base64
 import importlib
 import importlib.util
 import itertools
@@ -16,7 +15,7 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -35,7 +34,16 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
+from ._assembly import Block, Blocks, ending_of, incoming_calls, joined
 from ._client import WireClient
+from ._conversation import (
+    answered_call,
+    image_bytes,
+    object_arguments,
+    reject_misplaced,
+    settings_of,
+    split_system,
+)
 from ._error_bodies import ErrorBody, error_body, error_from_body, status_error
 from ._http import Headers, HttpPool, HttpReply, HttpSender, HttpStream, key_of
 from ._loop import PerLoop
@@ -49,7 +57,6 @@ from ._wire_format import (
     document_of,
     listed,
     mapped,
-    normal_finish,
     part_of,
     refuse_others,
     text_of,
@@ -100,25 +107,13 @@ def to_payload(req: LLMRequest, _stream: bool = False) -> dict[str, Any]:
         ConfigError: a parameter or a message has no place in this format.
     """
     refuse_others(req, provider="bedrock", supported=_PARAMETERS)
-    rest = list(itertools.dropwhile(_is_system, req.conversation))
-    leading = req.conversation[: len(req.conversation) - len(rest)]
-    system = [text for text in (req.system, *(message.text for message in leading)) if text]
+    system, rest = split_system(req, "bedrock")
     payload: dict[str, Any] = {"messages": _messages(rest)}
     if system:
         payload["system"] = [{"text": text} for text in system]
-    if settings := {**_settings(req), **mapped(req.extra.get("inferenceConfig"))}:
+    if settings := {**settings_of(req, _PARAMETERS), **mapped(req.extra.get("inferenceConfig"))}:
         payload["inferenceConfig"] = settings
     return {**payload, **{name: value for name, value in req.extra.items() if name != "inferenceConfig"}}
-
-
-def _settings(req: LLMRequest) -> dict[str, Any]:
-    given: dict[str, Any] = {wire: getattr(req, name) for name, wire in _PARAMETERS.items()}
-    given["stopSequences"] = list(req.stop) or None
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _is_system(message: Message) -> bool:
-    return message.role == "system"
 
 
 def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
@@ -136,29 +131,15 @@ def _role(message: Message) -> str:
 
 
 def _blocks(message: Message) -> list[dict[str, Any]]:
-    _refuse_misplaced(message)
+    reject_misplaced(message, "bedrock")
+    content = _content(message.content)
     if message.role != "tool":
-        return [*_content(message.content), *(_tool_use(call) for call in message.tool_calls)]
-    if not message.tool_call_id:
-        raise ConfigError("a message of role 'tool' needs tool_call_id: which call it answers")
-    content = _content(message.content) or [{"text": ""}]
-    return [{"toolResult": {"toolUseId": message.tool_call_id, "content": content}}]
-
-
-def _refuse_misplaced(message: Message) -> None:
-    if message.tool_calls and message.role != "assistant":
-        raise ConfigError(f"tool_calls in a message of role {message.role!r}: only the assistant calls tools")
-    if message.role != "tool" and message.tool_call_id is not None:
-        raise ConfigError(f"tool_call_id in a message of role {message.role!r}: only role 'tool' has one")
-    if message.role != "tool" and message.name is not None:
-        raise ConfigError(f"name in a message of role {message.role!r}: bedrock has no place for it")
+        return [*content, *(_tool_use(call) for call in message.tool_calls)]
+    return [{"toolResult": {"toolUseId": answered_call(message), "content": content or [{"text": ""}]}}]
 
 
 def _tool_use(call: ToolCall) -> dict[str, Any]:
-    arguments = arguments_of(call.arguments) if isinstance(call.arguments, str) else dict(call.arguments)
-    if isinstance(arguments, str):
-        raise ConfigError(f"tool call {call.id!r}: its arguments are not a JSON object, the only form bedrock takes")
-    return {"toolUse": {"toolUseId": call.id, "name": call.name, "input": arguments}}
+    return {"toolUse": {"toolUseId": call.id, "name": call.name, "input": object_arguments(call, "bedrock")}}
 
 
 def _content(content: str | Sequence[Text | Image]) -> list[dict[str, Any]]:
@@ -170,22 +151,13 @@ def _content(content: str | Sequence[Text | Image]) -> list[dict[str, Any]]:
 def _block(part: Text | Image) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"text": part.text}
-    media_type, data = _picture(part)
+    given = image_bytes(part, "bedrock")
+    if given is None:
+        raise ConfigError("messages: bedrock fetches no images by URL; pass the image's data")
+    media_type, data = given
     if media_type not in _IMAGE_FORMATS:
-        raise ConfigError(f"an image of type {media_type!r}: bedrock takes {', '.join(_IMAGE_FORMATS)}")
+        raise ConfigError(f"messages: an image of type {media_type!r}; bedrock takes {', '.join(_IMAGE_FORMATS)}")
     return {"image": {"format": _IMAGE_FORMATS[media_type], "source": {"bytes": data}}}
-
-
-def _picture(image: Image) -> tuple[str, str]:
-    """The media type, and the bytes as base64."""
-    if (image.url is None) == (image.data is None):
-        raise ConfigError("an image needs exactly one of url and data")
-    if image.data is not None:
-        return image.media_type, base64.b64encode(image.data).decode()
-    head, comma, data = (image.url or "").partition(",")
-    if not (comma and head.startswith("data:") and head.endswith(";base64")):
-        raise ConfigError("an image by url: bedrock takes images by their bytes; pass data")
-    return head.removeprefix("data:").removesuffix(";base64"), data
 
 
 # --- Whole reply
@@ -213,37 +185,29 @@ def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> 
     if not isinstance(output.get("message"), dict):
         raise LLMResponseError("the reply has no message", request_id=request_id)
     blocks = listed(mapped(output.get("message")).get("content"))
-    calls = _calls(blocks)
-    reason = text_of(document.get("stopReason"))
     return LLMResponse(
         text="".join(map(_said, blocks)),
         usage=usage_of(mapped(document.get("usage"))),
         raw=document,
-        finish_reasons=(reason,) if reason else (),
-        finish_reason=normal_finish(_FINISH_REASONS, reason, calls_tools=bool(calls)),
         reasoning="".join(map(_thought, blocks)) or None,
-        tool_calls=calls,
         service_tier=text_of(mapped(document.get("serviceTier")).get("type")),
         price_conditions=_conditions(document),
         request_id=request_id,
+        **ending_of(_FINISH_REASONS, text_of(document.get("stopReason")), _calls(blocks)),
     )
 
 
 def _said(block: Mapping[str, Any]) -> str:
-    cited = listed(mapped(block.get("citationsContent")).get("content"))
-    return "".join(text_of(each.get("text")) or "" for each in (block, *cited))
+    return joined((block, *listed(mapped(block.get("citationsContent")).get("content"))), "text")
 
 
 def _thought(block: Mapping[str, Any]) -> str:
     return text_of(mapped(mapped(block.get("reasoningContent")).get("reasoningText")).get("text")) or ""
 
 
-def _calls(blocks: Iterable[Mapping[str, Any]]) -> tuple[ToolCall, ...]:
+def _calls(blocks: Iterable[Mapping[str, Any]]) -> list[ToolCall]:
     asked = [use for block in blocks if _is_call(use := mapped(block.get("toolUse")))]
-    return tuple(
-        ToolCall(text_of(use.get("toolUseId")) or f"call_{number}", use["name"], arguments_of(use.get("input")))
-        for number, use in enumerate(asked)
-    )
+    return incoming_calls((use.get("toolUseId"), use.get("name"), use.get("input")) for use in asked)
 
 
 def _is_call(use: Mapping[str, Any]) -> bool:
@@ -330,34 +294,17 @@ def _fields(payload: bytes) -> Mapping[str, Any]:
         return {}
 
 
-@dataclass(slots=True)
-class _Block:
-    """One content block, as far as it came."""
-
-    start: dict[str, Any] = field(default_factory=dict[str, Any])
-    pieces: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    citations: list[Any] = field(default_factory=list[Any])
-    call_index: int | None = None
-
-    def add(self, name: str, piece: object) -> str | None:
-        """Keep a piece; gives it back where it says something."""
-        said = text_of(piece)
-        if said is not None:
-            self.pieces.setdefault(name, []).append(said)
-        return said
-
-    def whole(self) -> dict[str, Any]:
-        """The block as a whole reply has it."""
-        said = {name: "".join(pieces) for name, pieces in self.pieces.items()}
-        if self.start:
-            return {"toolUse": {**self.start, "input": arguments_of(said.get("input"))}}
-        if "redactedContent" in said:
-            return {"reasoningContent": {"redactedContent": said["redactedContent"]}}
-        if thought := {to: said[name] for name, to in _THOUGHT.items() if name in said}:
-            return {"reasoningContent": {"reasoningText": thought}}
-        if self.citations:
-            return {"citationsContent": {"content": [{"text": said.get("text", "")}], "citations": self.citations}}
-        return {"text": said.get("text", "")}
+def _whole(block: Block) -> dict[str, Any]:
+    """The block as a whole reply has it."""
+    said = {name: "".join(pieces) for name, pieces in block.pieces.items()}
+    if block.start:
+        return {"toolUse": {**block.start, "input": arguments_of(said.get("input"))}}
+    if "redactedContent" in said:
+        return {"reasoningContent": {"redactedContent": said["redactedContent"]}}
+    if thought := {to: said[name] for name, to in _THOUGHT.items() if name in said}:
+        return {"reasoningContent": {"reasoningText": thought}}
+    text = {"text": said.get("text", "")}
+    return {"citationsContent": {"content": [text], "citations": block.citations}} if block.citations else text
 
 
 _THOUGHT = {"reasoning": "text", "signature": "signature"}
@@ -368,8 +315,7 @@ class ConverseReader:
 
     def __init__(self) -> None:
         self._tail: dict[str, Any] = {}
-        self._blocks: dict[int, _Block] = {}
-        self._call_count = 0
+        self._blocks = Blocks()
         self._has_mark = False
 
     @property
@@ -386,43 +332,37 @@ class ConverseReader:
         if event.name == "error":
             raise StreamedError(errors_of(document))
         if event.name == "contentBlockDelta":
-            return self._piece(self._block(document), mapped(document.get("delta")))
+            return _piece(self._blocks.at(document.get("contentBlockIndex")), mapped(document.get("delta")))
         if event.name == "contentBlockStart":
-            return self._begin(self._block(document), mapped(mapped(document.get("start")).get("toolUse")))
+            return self._begin(document)
         if event.name in ("messageStop", _MARK):
             self._tail.update({name: value for name, value in document.items() if value is not None})
             self._has_mark |= event.name == _MARK
         return ()
 
-    def _block(self, document: Mapping[str, Any]) -> _Block:
-        return self._blocks.setdefault(count_of(document.get("contentBlockIndex")) or 0, _Block())
-
-    def _begin(self, block: _Block, use: Mapping[str, Any]) -> Sequence[StreamEvent]:
-        block.start = dict(use)
-        if not _is_call(use):
-            return ()
-        block.call_index = self._call_count
-        self._call_count += 1
-        return (ToolCallDelta(block.call_index, text_of(use.get("toolUseId")), text_of(use.get("name")), ""),)
-
-    def _piece(self, block: _Block, delta: Mapping[str, Any]) -> Sequence[StreamEvent]:
-        if citation := mapped(delta.get("citation")):
-            block.citations.append(citation)
-        if text := block.add("text", delta.get("text")):
-            return (TextDelta(text),)
-        arguments = block.add("input", mapped(delta.get("toolUse")).get("input"))
-        if arguments and block.call_index is not None:
-            return (ToolCallDelta(block.call_index, None, None, arguments),)
-        thought = mapped(delta.get("reasoningContent"))
-        block.add("signature", thought.get("signature"))
-        block.add("redactedContent", thought.get("redactedContent"))
-        said = block.add("reasoning", thought.get("text"))
-        return (ReasoningDelta(said),) if said else ()
+    def _begin(self, document: Mapping[str, Any]) -> Sequence[StreamEvent]:
+        block = self._blocks.at(document.get("contentBlockIndex"))
+        use = block.start = mapped(mapped(document.get("start")).get("toolUse"))
+        return self._blocks.begin_call(block, use.get("toolUseId"), use.get("name")) if _is_call(use) else ()
 
     def response(self, request_id: str | None) -> LLMResponse:
-        content = [block.whole() for _, block in sorted(self._blocks.items())]
-        message = {"role": "assistant", "content": content}
+        message = {"role": "assistant", "content": [_whole(block) for block in self._blocks.in_order()]}
         return from_payload({"output": {"message": message}, **self._tail}, request_id)
+
+
+def _piece(block: Block, delta: Mapping[str, Any]) -> Sequence[StreamEvent]:
+    if citation := mapped(delta.get("citation")):
+        block.citations.append(citation)
+    if text := block.add("text", delta.get("text")):
+        return (TextDelta(text),)
+    arguments = block.add("input", mapped(delta.get("toolUse")).get("input"))
+    if arguments and block.call_index is not None:
+        return (ToolCallDelta(block.call_index, None, None, arguments),)
+    thought = mapped(delta.get("reasoningContent"))
+    block.add("signature", thought.get("signature"))
+    block.add("redactedContent", thought.get("redactedContent"))
+    said = block.add("reasoning", thought.get("text"))
+    return (ReasoningDelta(said),) if said else ()
 
 
 def errors_of(document: object) -> ErrorBody:

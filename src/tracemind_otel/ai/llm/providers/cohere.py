@@ -7,7 +7,7 @@ A reply does not name its model, so it is priced by the model that was asked for
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from ....errors import ConfigError, LLMResponseError
@@ -22,9 +22,9 @@ from ..types import (
     StreamEvent,
     Text,
     TextDelta,
-    ToolCall,
-    ToolCallDelta,
 )
+from ._assembly import CallPieces, ending_of, function_calls, joined, usage_of_parts
+from ._conversation import answered_call, check_image, only_text, settings_of
 from ._error_bodies import error_body
 from ._preset import Preset
 from ._sse import ServerSentEvent
@@ -32,13 +32,11 @@ from ._wire_format import (
     DONE,
     StreamedError,
     WireFormat,
-    arguments_of,
     count_of,
     document_of,
     image_url,
     listed,
     mapped,
-    normal_finish,
     outgoing_call,
     part_of,
     text_of,
@@ -61,6 +59,7 @@ _PARAMETERS = {
     "seed": "seed",
     "frequency_penalty": "frequency_penalty",
     "presence_penalty": "presence_penalty",
+    "stop": "stop_sequences",
 }
 
 
@@ -74,13 +73,7 @@ def to_payload(req: LLMRequest, stream: bool) -> dict[str, Any]:
         ConfigError: an effort of reasoning other than none, an image without data and URL, or a tool's result
             that has an image or names no call.
     """
-    payload: dict[str, Any] = {"model": req.model, "messages": _messages(req), "stream": stream}
-    for ours, theirs in _PARAMETERS.items():
-        value = getattr(req, ours)
-        if value is not None:
-            payload[theirs] = value
-    if req.stop:
-        payload["stop_sequences"] = list(req.stop)
+    payload = {"model": req.model, "messages": _messages(req), "stream": stream, **settings_of(req, _PARAMETERS)}
     if req.reasoning_effort is not None:
         payload["thinking"] = _thinking(req.reasoning_effort)
     payload.update(req.extra)
@@ -110,25 +103,22 @@ def _message(message: Message) -> dict[str, Any]:
     if message.tool_calls:
         said["tool_calls"] = [outgoing_call(call) for call in message.tool_calls]
     if message.role == "tool":
-        if message.tool_call_id is None:
-            raise ConfigError("messages: cohere needs tool_call_id in a tool's message")
-        said["tool_call_id"] = message.tool_call_id
+        said["tool_call_id"] = answered_call(message)
     return said
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:
     if isinstance(message.content, str):
         return message.content
-    if message.role == "tool" and any(isinstance(part, Image) for part in message.content):
-        raise ConfigError("messages: cohere takes no images in a tool's message")
+    if message.role == "tool":
+        only_text(message, "cohere")
     return [_part(part) for part in message.content]
 
 
 def _part(part: Text | Image) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"type": "text", "text": part.text}
-    if part.data is None and not part.url:
-        raise ConfigError("messages: an image needs a url or data")
+    check_image(part)
     return {"type": "image_url", "image_url": {"url": image_url(part)}}
 
 
@@ -145,18 +135,14 @@ def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> 
         raise LLMResponseError("the reply has no message", request_id=request_id)
     message = mapped(document.get("message"))
     text, thought = _split_content(message.get("content"))
-    calls = tuple(_incoming_calls(message))
-    reason = text_of(document.get("finish_reason"))
     return LLMResponse(
         text,
         usage_of(mapped(document.get("usage"))),
         document,
-        finish_reasons=(reason,) if reason else (),
-        finish_reason=normal_finish(_FINISH_REASONS, reason, calls_tools=bool(calls)),
         reasoning=thought + (text_of(message.get("tool_plan")) or "") or None,
-        tool_calls=calls,
         response_id=text_of(document.get("id")),
         request_id=request_id,
+        **ending_of(_FINISH_REASONS, text_of(document.get("finish_reason")), function_calls(message)),
     )
 
 
@@ -165,16 +151,7 @@ def _split_content(content: object) -> tuple[str, str]:
     if isinstance(content, str):
         return content, ""
     blocks = listed(content)
-    text = "".join(text_of(block.get("text")) or "" for block in blocks)
-    return text, "".join(text_of(block.get("thinking")) or "" for block in blocks)
-
-
-def _incoming_calls(message: Mapping[str, Any]) -> list[ToolCall]:
-    return [
-        ToolCall(text_of(call.get("id")) or f"call_{number}", name, arguments_of(function.get("arguments")))
-        for number, call in enumerate(listed(message.get("tool_calls")))
-        if (name := text_of((function := mapped(call.get("function"))).get("name")))
-    ]
+    return joined(blocks, "text"), joined(blocks, "thinking")
 
 
 def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
@@ -186,10 +163,9 @@ def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
     billed, used = mapped(usage.get("billed_units")), mapped(usage.get("tokens"))
     prompt = _first_count(used.get("input_tokens"), billed.get("input_tokens"))
     completion = _first_count(used.get("output_tokens"), billed.get("output_tokens"))
-    return LLMUsage(
+    return usage_of_parts(
         prompt,
         completion,
-        None if prompt is None or completion is None else prompt + completion,
         cache_read_tokens=part_of(usage.get("cached_tokens"), prompt or 0),
         reasoning_tokens=part_of(used.get("reasoning_tokens"), completion or 0),
         rerank_searches=count_of(billed.get("search_units")),
@@ -205,20 +181,13 @@ def _first_count(*values: object) -> int | None:
 # --- Stream
 
 
-@dataclass(slots=True)
-class _CallPieces:
-    id: str
-    name: str
-    arguments: list[str] = field(default_factory=list[str])
-
-
 class CohereReader:
     """Puts a streamed reply together; what its events add stands under `delta.message`."""
 
     def __init__(self) -> None:
         self._text: list[str] = []
         self._reasoning: list[str] = []
-        self._calls: dict[int, _CallPieces] = {}
+        self._calls: dict[int, CallPieces] = {}
         self._id: str | None = None
         self._reason: str | None = None
         self._usage: Mapping[str, Any] = {}
@@ -274,43 +243,24 @@ class CohereReader:
         function = mapped(call.get("function"))
         name, arguments = text_of(function.get("name")), text_of(function.get("arguments")) or ""
         index = at if at is not None else len(self._calls) - (name is None)
-        pieces, is_first = self._calls.get(index), False
-        if pieces is None:
+        is_first = index not in self._calls
+        if is_first:
             if name is None:
                 return []
-            is_first = True
-            pieces = self._calls[index] = _CallPieces(text_of(call.get("id")) or f"call_{index}", name)
-        pieces.arguments.append(arguments)
-        return [ToolCallDelta(index, pieces.id if is_first else None, pieces.name if is_first else None, arguments)]
-
-    def _raw(self, calls: Sequence[ToolCall]) -> dict[str, Any]:
-        """The document that a whole reply would have been."""
-        content = [
-            {"type": kind, kind: "".join(pieces)}
-            for kind, pieces in (("thinking", self._reasoning), ("text", self._text))
-            if pieces
-        ]
-        message: dict[str, Any] = {"role": "assistant", "content": content}
-        if calls:
-            message["tool_calls"] = [outgoing_call(call) for call in calls]
-        return {"id": self._id, "message": message, "finish_reason": self._reason, "usage": dict(self._usage)}
+            self._calls[index] = CallPieces(text_of(call.get("id")) or f"call_{index}", name)
+        return [self._calls[index].delta(index, arguments, is_first=is_first)]
 
     def response(self, request_id: str | None) -> LLMResponse:
-        calls = tuple(
-            ToolCall(pieces.id, pieces.name, arguments_of("".join(pieces.arguments)))
-            for _, pieces in sorted(self._calls.items())
-        )
-        return LLMResponse(
-            "".join(self._text),
-            usage_of(self._usage),
-            self._raw(calls),
-            finish_reasons=(self._reason,) if self._reason else (),
-            finish_reason=normal_finish(_FINISH_REASONS, self._reason, calls_tools=bool(calls)),
-            reasoning="".join(self._reasoning) or None,
-            tool_calls=calls,
-            response_id=self._id,
-            request_id=request_id,
-        )
+        return from_payload(self._whole(), request_id)
+
+    def _whole(self) -> dict[str, Any]:
+        """The document that a whole reply would have been."""
+        said = (("thinking", self._reasoning), ("text", self._text))
+        content = [{"type": kind, kind: "".join(pieces)} for kind, pieces in said if pieces]
+        message: dict[str, Any] = {"role": "assistant", "content": content}
+        if self._calls:
+            message["tool_calls"] = [pieces.document(index) for index, pieces in sorted(self._calls.items())]
+        return {"id": self._id, "message": message, "finish_reason": self._reason, "usage": self._usage}
 
 
 # --- Provider

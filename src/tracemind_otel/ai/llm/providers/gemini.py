@@ -6,8 +6,6 @@ and Vertex AI REST v1, `publishers.models.generateContent`, as of 2026-11; enums
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,12 +27,15 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
+from ._assembly import call_delta
+from ._conversation import image_bytes, object_arguments, only_text, settings_of, split_system, with_tool_names
 from ._error_bodies import ErrorBody, error_body
 from ._preset import Preset
 from ._sse import ServerSentEvent
 from ._wire_format import (
     StreamedError,
     WireFormat,
+    arguments_of,
     count_of,
     cumulated,
     document_of,
@@ -56,9 +57,10 @@ _GENERATION_FIELDS = {
     "seed": "seed",
     "presence_penalty": "presencePenalty",
     "frequency_penalty": "frequencyPenalty",
+    "stop": "stopSequences",
 }
 _THINKING_LEVELS = frozenset({"minimal", "low", "medium", "high", "xhigh"})
-_SUPPORTED = frozenset({*_GENERATION_FIELDS, "stop", "reasoning_effort"})
+_SUPPORTED = frozenset({*_GENERATION_FIELDS, "reasoning_effort"})
 _MADE_UP_ID = "gemini-call-"
 """The start of ids that are made up here; they never go back, since the server does not know them."""
 _MEDIA_TYPES = {
@@ -101,9 +103,10 @@ def to_payload(req: LLMRequest) -> dict[str, Any]:
         ConfigError: Gemini has no place for something; the message says what.
     """
     refuse_others(req, provider="gemini", supported=_SUPPORTED)
-    payload: dict[str, Any] = {"contents": _contents(req.conversation)}
-    if system := _system_parts(req):
-        payload["systemInstruction"] = {"parts": system}
+    system, conversation = split_system(req, "gemini")
+    payload: dict[str, Any] = {"contents": _contents(conversation)}
+    if system:
+        payload["systemInstruction"] = {"parts": [{"text": text} for text in system]}
     config = _joined(_generation_config(req), mapped(req.extra.get("generationConfig")))
     payload.update(req.extra)
     if config and isinstance(req.extra.get("generationConfig", {}), dict):
@@ -120,9 +123,7 @@ def _joined(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any
 
 
 def _generation_config(req: LLMRequest) -> dict[str, Any]:
-    config = {theirs: value for ours, theirs in _GENERATION_FIELDS.items() if (value := getattr(req, ours)) is not None}
-    if req.stop:
-        config["stopSequences"] = list(req.stop)
+    config = settings_of(req, _GENERATION_FIELDS)
     if req.reasoning_effort is not None:
         config["thinkingConfig"] = {"thinkingLevel": _thinking_level(req.reasoning_effort)}
     return config
@@ -138,24 +139,12 @@ def _thinking_level(effort: str) -> str:
     return effort.upper()
 
 
-def _system_parts(req: LLMRequest) -> list[dict[str, Any]]:
-    texts = [] if req.system is None else [req.system]
-    texts += [_only_text(message, "a system message") for message in _leading_system(req.conversation)]
-    return [{"text": text} for text in texts]
-
-
-def _leading_system(conversation: Sequence[Message]) -> list[Message]:
-    end = next((at for at, message in enumerate(conversation) if message.role != "system"), len(conversation))
-    return list(conversation[:end])
-
-
 def _contents(conversation: Sequence[Message]) -> list[dict[str, Any]]:
     """The turns; results of tools that follow each other are one turn, as the calls were."""
     turns: list[dict[str, Any]] = []
-    names: dict[str, str] = {}
     answers = False
-    for message in conversation[len(_leading_system(conversation)) :]:
-        parts = _parts(message, names)
+    for message, tool_name in with_tool_names(conversation, "gemini"):
+        parts = _parts(message, tool_name)
         if answers and message.role == "tool":
             turns[-1]["parts"] += parts
         else:
@@ -164,59 +153,33 @@ def _contents(conversation: Sequence[Message]) -> list[dict[str, Any]]:
     return turns
 
 
-def _parts(message: Message, names: dict[str, str]) -> list[dict[str, Any]]:
-    """The parts of one message; notes in `names` which tool each call is of, for the results that follow."""
+def _parts(message: Message, tool_name: str) -> list[dict[str, Any]]:
+    """The parts of one message."""
     if message.role == "system":
         raise ConfigError("messages: gemini takes system text only before the conversation, not within it")
     if message.tool_calls and message.role != "assistant":
         raise ConfigError("messages: only an assistant's message can have tool_calls")
     if message.role == "tool":
-        return [_function_response(message, names)]
-    names.update({call.id: call.name for call in message.tool_calls})
+        response = {**_sent_id(message.tool_call_id), "name": tool_name, "response": _result(message)}
+        return [{"functionResponse": response}]
     said = [{"text": message.content}] if isinstance(message.content, str) else [*map(_part, message.content)]
     if message.tool_calls:
         said = [part for part in said if part != {"text": ""}]
     return [*said, *(_function_call(call) for call in message.tool_calls)]
 
 
-def _only_text(message: Message, where: str) -> str:
-    if not isinstance(message.content, str) and any(isinstance(part, Image) for part in message.content):
-        raise ConfigError(f"messages: gemini takes no picture in {where}")
-    return message.text
-
-
 def _function_call(call: ToolCall) -> dict[str, Any]:
-    arguments = _object_in(call.arguments or "{}") if isinstance(call.arguments, str) else dict(call.arguments)
-    if arguments is None:
-        raise ConfigError("tool_calls: gemini takes arguments only as a JSON object")
-    part: dict[str, Any] = {"functionCall": {**_sent_id(call.id), "name": call.name, "args": arguments}}
+    asked = {**_sent_id(call.id), "name": call.name, "args": object_arguments(call, "gemini")}
     if isinstance(call, SignedToolCall) and call.signature:
-        part["thoughtSignature"] = call.signature
-    return part
+        return {"functionCall": asked, "thoughtSignature": call.signature}
+    return {"functionCall": asked}
 
 
-def _function_response(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
-    name = message.name or names.get(message.tool_call_id or "")
-    if not name:
-        raise ConfigError("messages: gemini needs the tool's name in a tool's message: set Message.name")
-    response = {**_sent_id(message.tool_call_id), "name": name, "response": _result(message)}
-    return {"functionResponse": response}
-
-
-def _result(message: Message) -> dict[str, Any]:
+def _result(message: Message) -> Mapping[str, Any]:
     """A tool's result, which must be an object: what is none goes under `output`, as the reference asks."""
-    text = _only_text(message, "a tool's message")
-    parsed = _object_in(text)
-    return {"output": text} if parsed is None else parsed
-
-
-def _object_in(text: str) -> dict[str, Any] | None:
-    """The JSON object in a text, if it is one."""
-    try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else None
+    text = only_text(message, "gemini")
+    parsed = arguments_of(text) if text.strip() else text
+    return {"output": text} if isinstance(parsed, str) else parsed
 
 
 def _sent_id(call_id: str | None) -> dict[str, str]:
@@ -226,21 +189,11 @@ def _sent_id(call_id: str | None) -> dict[str, str]:
 def _part(part: Text | Image) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"text": part.text}
-    if part.data is not None:
-        return _inline(part.media_type, base64.b64encode(part.data).decode())
-    if not part.url:
-        raise ConfigError("messages: an Image needs a url or data")
-    if part.url.startswith("data:"):
-        head, _, data = part.url.removeprefix("data:").partition(",")
-        if not head.endswith(";base64"):
-            raise ConfigError("messages: gemini takes a data URL only in base64")
-        return _inline(head.removesuffix(";base64"), data)
-    suffix = part.url.partition("?")[0].rpartition(".")[2].lower()
-    return {"fileData": {"mimeType": _MEDIA_TYPES.get(suffix, part.media_type), "fileUri": part.url}}
-
-
-def _inline(media_type: str, data: str) -> dict[str, Any]:
-    return {"inlineData": {"mimeType": media_type, "data": data}}
+    if given := image_bytes(part, "gemini"):
+        return {"inlineData": {"mimeType": given[0], "data": given[1]}}
+    url = part.url or ""
+    suffix = url.partition("?")[0].rpartition(".")[2].lower()
+    return {"fileData": {"mimeType": _MEDIA_TYPES.get(suffix, part.media_type), "fileUri": url}}
 
 
 # --- Reply
@@ -488,9 +441,7 @@ class GeminiReader:
         arguments = args if isinstance(args, str) else mapped(args)
         signed = SignedToolCall(call_id, name, arguments, signature=signature) if signature else None
         self._calls.append(signed or ToolCall(call_id, name, arguments))
-        return ToolCallDelta(
-            index, call_id, name, arguments if isinstance(arguments, str) else json.dumps(dict(arguments))
-        )
+        return call_delta(index, self._calls[-1])
 
     def response(self, request_id: str | None) -> LLMResponse:
         reasons = tuple(reason for _, reason in sorted(self._reasons.items()) if reason)
@@ -573,13 +524,11 @@ def errors_of(document: object) -> ErrorBody:
     details = listed(error.get("details"))
     reasons = (text_of(each.get("reason")) for each in details)
     delays = (_seconds_of(each.get("retryDelay")) for each in details)
-    return ErrorBody(
-        message=plain.message,
+    return replace(
+        plain,
         type=text_of(error.get("status")) or plain.type,
         code=next(filter(None, reasons), plain.code),
-        stated_status=plain.stated_status,
         retry_after_s=next(filter(None, delays), None),
-        implied_status=plain.implied_status,
     )
 
 

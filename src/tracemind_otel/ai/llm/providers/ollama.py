@@ -6,8 +6,6 @@ types of its Python SDK 0.6. A stream is a JSON document a line. There are no id
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,12 +21,12 @@ from ..types import (
     Message,
     ReasoningDelta,
     StreamEvent,
-    Text,
     TextDelta,
     ToolCall,
-    ToolCallDelta,
 )
+from ._assembly import call_delta, ending_of, function_calls, usage_of_parts
 from ._client import WireClient
+from ._conversation import image_bytes, object_arguments, settings_of, with_tool_names
 from ._error_bodies import error_body
 from ._http import HttpPool
 from ._loop import PerLoop
@@ -37,12 +35,9 @@ from ._sse import JsonLinesDecoder, ServerSentEvent
 from ._wire_format import (
     StreamedError,
     WireFormat,
-    arguments_of,
     count_of,
     document_of,
-    listed,
     mapped,
-    normal_finish,
     text_of,
 )
 
@@ -62,6 +57,7 @@ _OPTIONS = {
     "seed": "seed",
     "frequency_penalty": "frequency_penalty",
     "presence_penalty": "presence_penalty",
+    "stop": "stop",
 }
 _EFFORTS: dict[str, bool | str] = {"none": False, "low": "low", "medium": "medium", "high": "high"}
 
@@ -76,7 +72,7 @@ def to_payload(req: LLMRequest, stream: bool) -> dict[str, Any]:
         ConfigError: an image by URL, a tool's result without the tool's name, or an effort that Ollama lacks.
     """
     payload: dict[str, Any] = {"model": req.model, "messages": _messages(req), "stream": stream}
-    options = _options(req)
+    options = settings_of(req, _OPTIONS)
     if options:
         payload["options"] = options
     if req.reasoning_effort is not None:
@@ -85,14 +81,6 @@ def to_payload(req: LLMRequest, stream: bool) -> dict[str, Any]:
     if given := mapped(req.extra.get("options")):
         payload["options"] = {**options, **given}
     return payload
-
-
-def _options(req: LLMRequest) -> dict[str, Any]:
-    values = {theirs: getattr(req, ours) for ours, theirs in _OPTIONS.items()}
-    options = {name: value for name, value in values.items() if value is not None}
-    if req.stop:
-        options["stop"] = list(req.stop)
-    return options
 
 
 def _think(effort: str) -> bool | str:
@@ -105,46 +93,31 @@ def _think(effort: str) -> bool | str:
 
 def _messages(req: LLMRequest) -> list[dict[str, Any]]:
     system = [] if req.system is None else [{"role": "system", "content": req.system}]
-    names = {call.id: call.name for message in req.messages for call in message.tool_calls}
-    return [*system, *(_message(message, names) for message in req.conversation)]
+    return [*system, *(_message(message, name) for message, name in with_tool_names(req.conversation, "ollama"))]
 
 
-def _message(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
+def _message(message: Message, tool_name: str) -> dict[str, Any]:
+    """A message; a result has no id, so that the tool's name alone says which call it answers."""
     said: dict[str, Any] = {"role": message.role, "content": message.text}
-    if images := _images(message.content):
+    parts = () if isinstance(message.content, str) else message.content
+    if images := [_image(part) for part in parts if isinstance(part, Image)]:
         said["images"] = images
     if message.tool_calls:
         said["tool_calls"] = [_outgoing_call(call) for call in message.tool_calls]
     if message.role == "tool":
-        said["tool_name"] = _tool_name(message, names)
+        said["tool_name"] = tool_name
     return said
 
 
-def _tool_name(message: Message, names: Mapping[str, str]) -> str:
-    """Ollama knows calls by their tool's name only."""
-    name = message.name or names.get(message.tool_call_id or "")
-    if not name:
-        raise ConfigError("messages: ollama needs the tool's name in a tool's message; set name")
-    return name
-
-
-def _images(content: str | Sequence[Text | Image]) -> list[str]:
-    if isinstance(content, str):
-        return []
-    return [_image(part) for part in content if isinstance(part, Image)]
-
-
 def _image(image: Image) -> str:
-    if image.data is None:
-        raise ConfigError("messages: ollama fetches no images by URL; give the image's data")
-    return base64.b64encode(image.data).decode()
+    given = image_bytes(image, "ollama")
+    if given is None:
+        raise ConfigError("messages: ollama fetches no images by URL; pass the image's data")
+    return given[1]
 
 
 def _outgoing_call(call: ToolCall) -> dict[str, Any]:
-    arguments = arguments_of(call.arguments) if isinstance(call.arguments, str) else call.arguments
-    if isinstance(arguments, str):
-        raise ConfigError("messages: ollama takes a tool call's arguments as a JSON object only")
-    return {"function": {"name": call.name, "arguments": dict(arguments)}}
+    return {"function": {"name": call.name, "arguments": object_arguments(call, "ollama")}}
 
 
 # --- Whole reply
@@ -159,39 +132,20 @@ def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> 
     if not isinstance(document.get("message"), dict):
         raise LLMResponseError("the reply has no message", request_id=request_id)
     message = mapped(document.get("message"))
-    calls = tuple(incoming_calls(message, 0))
-    reason = text_of(document.get("done_reason"))
     return LLMResponse(
         text_of(message.get("content")) or "",
         usage_of(document),
         document,
-        finish_reasons=(reason,) if reason else (),
-        finish_reason=normal_finish(_FINISH_REASONS, reason, calls_tools=bool(calls)),
         reasoning=text_of(message.get("thinking")),
-        tool_calls=calls,
         response_model=text_of(document.get("model")),
         request_id=request_id,
+        **ending_of(_FINISH_REASONS, text_of(document.get("done_reason")), function_calls(message)),
     )
-
-
-def incoming_calls(message: Mapping[str, Any], first: int) -> list[ToolCall]:
-    """The calls in a message; ids, which most versions lack, are made up by counting from `first`."""
-    named = [
-        (call, function, name)
-        for call in listed(message.get("tool_calls"))
-        if (name := text_of((function := mapped(call.get("function"))).get("name")))
-    ]
-    return [
-        ToolCall(text_of(call.get("id")) or f"call_{number}", name, arguments_of(function.get("arguments")))
-        for number, (call, function, name) in enumerate(named, first)
-    ]
 
 
 def usage_of(document: Mapping[str, Any]) -> LLMUsage:
     """The counts, which stand in the reply itself; the prompt's is left out where all of it was cached."""
-    prompt = count_of(document.get("prompt_eval_count"))
-    completion = count_of(document.get("eval_count"))
-    return LLMUsage(prompt, completion, None if prompt is None or completion is None else prompt + completion)
+    return usage_of_parts(count_of(document.get("prompt_eval_count")), count_of(document.get("eval_count")))
 
 
 # --- Stream
@@ -232,42 +186,24 @@ class OllamaReader:
         if text := text_of(message.get("content")):
             self._text.append(text)
             deltas.append(TextDelta(text))
-        for call in incoming_calls(message, len(self._calls)):
-            deltas.append(_call_delta(len(self._calls), call))
+        for call in function_calls(message, len(self._calls)):
+            deltas.append(call_delta(len(self._calls), call))
             self._calls.append(call)
         return deltas
 
-    def _raw(self) -> dict[str, Any]:
+    def response(self, request_id: str | None) -> LLMResponse:
+        return from_payload(self._whole(), request_id)
+
+    def _whole(self) -> dict[str, Any]:
         """The document that a whole reply would have been."""
         message: dict[str, Any] = {"role": "assistant", "content": "".join(self._text)}
         if self._reasoning:
             message["thinking"] = "".join(self._reasoning)
         if self._calls:
-            message["tool_calls"] = [_outgoing(call) for call in self._calls]
-        return {"model": self._model, **self._last, "message": message}
-
-    def response(self, request_id: str | None) -> LLMResponse:
-        reason = text_of(self._last.get("done_reason"))
-        return LLMResponse(
-            "".join(self._text),
-            usage_of(self._last),
-            self._raw(),
-            finish_reasons=(reason,) if reason else (),
-            finish_reason=normal_finish(_FINISH_REASONS, reason, calls_tools=bool(self._calls)),
-            reasoning="".join(self._reasoning) or None,
-            tool_calls=tuple(self._calls),
-            response_model=self._model,
-            request_id=request_id,
-        )
-
-
-def _outgoing(call: ToolCall) -> dict[str, Any]:
-    return {"id": call.id, "function": {"name": call.name, "arguments": call.arguments}}
-
-
-def _call_delta(index: int, call: ToolCall) -> ToolCallDelta:
-    arguments = call.arguments if isinstance(call.arguments, str) else json.dumps(dict(call.arguments))
-    return ToolCallDelta(index, call.id, call.name, arguments)
+            message["tool_calls"] = [
+                {"id": call.id, "function": {"name": call.name, "arguments": call.arguments}} for call in self._calls
+            ]
+        return {**self._last, "model": self._model, "message": message}
 
 
 # --- Provider

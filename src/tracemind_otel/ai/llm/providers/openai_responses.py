@@ -7,11 +7,11 @@ Source: OpenAI API reference, "Create a model response" (`POST {base}/responses`
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ....errors import ConfigError, LLMResponseError, LLMServerError
+from ....errors import LLMResponseError, LLMServerError
 from ..types import (
     FinishReason,
     Image,
@@ -26,8 +26,10 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
+from ._assembly import CallPieces, joined
 from ._chat_usage import CostFormat, reported_cost, server_tools, with_cost_header
 from ._chat_usage import usage_of as counted
+from ._conversation import answered_call, check_image, only_text, reject_misplaced, settings_of
 from ._error_bodies import ErrorBody, error_body
 from ._preset import Preset
 from ._sse import ServerSentEvent
@@ -35,7 +37,7 @@ from ._wire_format import (
     DONE,
     StreamedError,
     WireFormat,
-    arguments_of,
+    arguments_text,
     count_of,
     document_of,
     image_url,
@@ -46,7 +48,7 @@ from ._wire_format import (
     text_of,
 )
 
-_SUPPORTED = ("temperature", "top_p", "max_tokens", "reasoning_effort")
+_PARAMETERS = {"temperature": "temperature", "top_p": "top_p", "max_tokens": "max_output_tokens"}
 
 _FINISH_REASONS: dict[str, FinishReason] = {
     "completed": "stop",
@@ -68,17 +70,14 @@ def to_payload(req: LLMRequest, *, stream: bool = False) -> dict[str, Any]:
     Raises:
         ConfigError: a parameter or a message that the format has no place for.
     """
-    refuse_others(req, provider="openai_responses", supported=_SUPPORTED)
-    payload: dict[str, Any] = {"model": req.model, "input": _input(req)}
-    optional = {
-        "instructions": req.system,
-        "max_output_tokens": req.max_tokens,
-        "temperature": req.temperature,
-        "top_p": req.top_p,
-        "reasoning": None if req.reasoning_effort is None else {"effort": req.reasoning_effort},
-        "stream": True if stream else None,
-    }
-    payload.update((name, value) for name, value in optional.items() if value is not None)
+    refuse_others(req, provider="openai_responses", supported=(*_PARAMETERS, "reasoning_effort"))
+    payload: dict[str, Any] = {"model": req.model, "input": _input(req), **settings_of(req, _PARAMETERS)}
+    if req.system is not None:
+        payload["instructions"] = req.system
+    if req.reasoning_effort is not None:
+        payload["reasoning"] = {"effort": req.reasoning_effort}
+    if stream:
+        payload["stream"] = True
     payload.update(req.extra)
     return payload
 
@@ -100,10 +99,7 @@ def _items(message: Message, custom: frozenset[str]) -> list[dict[str, Any]]:
     """
     if message.role == "tool":
         return [_tool_result(message, custom)]
-    if message.name is not None:
-        raise ConfigError(f"name: openai_responses has no name for a message of role {message.role!r}")
-    if message.tool_calls and message.role != "assistant":
-        raise ConfigError(f"tool_calls: only an assistant's message has them, not one of role {message.role!r}")
+    reject_misplaced(message, "openai_responses")
     calls = [_outgoing_call(call) for call in message.tool_calls]
     if calls and not message.content:
         return calls
@@ -111,34 +107,30 @@ def _items(message: Message, custom: frozenset[str]) -> list[dict[str, Any]]:
 
 
 def _tool_result(message: Message, custom: frozenset[str]) -> dict[str, Any]:
-    if message.tool_call_id is None:
-        raise ConfigError("tool_call_id: openai_responses needs it in a tool's message")
-    kind = "custom_tool_call_output" if message.tool_call_id in custom else "function_call_output"
-    return {"type": kind, "call_id": message.tool_call_id, "output": _content(message)}
+    call_id = answered_call(message)
+    kind = "custom_tool_call_output" if call_id in custom else "function_call_output"
+    return {"type": kind, "call_id": call_id, "output": _content(message)}
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:
     if isinstance(message.content, str):
         return message.content
-    if message.role != "assistant":
-        return [_part(part) for part in message.content]
-    if any(isinstance(part, Image) for part in message.content):
-        raise ConfigError("content: openai_responses takes no image in an assistant's message")
-    return message.text
+    if message.role == "assistant":
+        return only_text(message, "openai_responses")
+    return [_part(part) for part in message.content]
 
 
 def _part(part: Text | Image) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"type": "input_text", "text": part.text}
-    if (part.url is None) == (part.data is None):
-        raise ConfigError("content: an image needs exactly one of url and data")
+    check_image(part)
     return {"type": "input_image", "image_url": image_url(part)}
 
 
 def _outgoing_call(call: ToolCall) -> dict[str, Any]:
     if call.kind == "custom":
         return {"type": "custom_tool_call", "call_id": call.id, "name": call.name, "input": call.arguments}
-    arguments = call.arguments if isinstance(call.arguments, str) else json.dumps(dict(call.arguments))
+    arguments = arguments_text(call.arguments)
     return {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": arguments}
 
 
@@ -218,15 +210,14 @@ def _response_of(
     document: Mapping[str, Any], said: _Said, request_id: str | None, server: Server = Server()
 ) -> LLMResponse:
     status, reason = _ending(document)
+    is_whole = status in ("completed", None)
     usage = mapped(document.get("usage"))
     return LLMResponse(
         said.text,
         usage_of(usage, listed(document.get("output"))),
         document,
         finish_reasons=(reason,) if reason else (),
-        finish_reason=normal_finish(
-            _FINISH_REASONS, reason, calls_tools=bool(said.calls) and status in ("completed", None)
-        ),
+        finish_reason=normal_finish(_FINISH_REASONS, reason, calls_tools=is_whole and bool(said.calls)),
         reasoning=said.reasoning or None,
         refusal=said.refusal or None,
         tool_calls=said.calls,
@@ -250,10 +241,10 @@ def _said(items: Sequence[Mapping[str, Any]]) -> _Said:
     parts = [part for item in items if item.get("type") == "message" for part in listed(item.get("content"))]
     thoughts = [thought for item in items if item.get("type") == "reasoning" for thought in _thoughts(item)]
     return _Said(
-        text="".join(text_of(part.get("text")) or "" for part in parts if part.get("type") == "output_text"),
-        refusal="".join(text_of(part.get("refusal")) or "" for part in parts if part.get("type") == "refusal"),
+        text=joined((part for part in parts if part.get("type") == "output_text"), "text"),
+        refusal=joined((part for part in parts if part.get("type") == "refusal"), "refusal"),
         reasoning=_BETWEEN_THOUGHTS.join(thoughts),
-        calls=_incoming_calls(items),
+        calls=_calls_of([_call_in(item) for item in items if text_of(item.get("type")) in _CALL_TYPES]),
     )
 
 
@@ -266,9 +257,16 @@ _CALL_TYPES = {"function_call": "arguments", "custom_tool_call": "input"}
 """The items that ask for a tool of the caller's, and where each has its arguments."""
 
 
-def _incoming_calls(items: Sequence[Mapping[str, Any]]) -> tuple[ToolCall, ...]:
-    pieces = [_CallPieces.of(item) for item in items if text_of(item.get("type")) in _CALL_TYPES]
-    return _calls_of(pieces)
+def _call_in(item: Mapping[str, Any]) -> CallPieces:
+    kind = str(item.get("type"))
+    said = item.get(_CALL_TYPES.get(kind, "arguments"))
+    text = said if isinstance(said, str) else json.dumps(said) if said else ""
+    pieces = [text] if text else []
+    return CallPieces(text_of(item.get("call_id")), text_of(item.get("name")), pieces, kind == "custom_tool_call")
+
+
+def _calls_of(calls: Iterable[CallPieces]) -> tuple[ToolCall, ...]:
+    return tuple(call.whole(number) for number, call in enumerate(calls) if call.name)
 
 
 _TOOL_ITEMS = {
@@ -341,33 +339,6 @@ def errors_of(document: object) -> ErrorBody:
 # --- Stream
 
 
-@dataclass(slots=True)
-class _CallPieces:
-    id: str | None = None
-    name: str | None = None
-    arguments: list[str] = field(default_factory=list[str])
-    is_custom: bool = False
-
-    @classmethod
-    def of(cls, item: Mapping[str, Any]) -> _CallPieces:
-        """The call in an item."""
-        arguments = item.get(_CALL_TYPES.get(str(item.get("type")), "arguments"))
-        text = arguments if isinstance(arguments, str) else json.dumps(arguments) if arguments else ""
-        is_custom = item.get("type") == "custom_tool_call"
-        return cls(text_of(item.get("call_id")), text_of(item.get("name")), [text] if text else [], is_custom)
-
-    def whole(self, number: int) -> ToolCall:
-        """The call, once all its pieces have come; a custom tool gets free text and no JSON."""
-        call_id, arguments = self.id or f"call_{number}", "".join(self.arguments)
-        if self.is_custom:
-            return ToolCall(call_id, self.name or "", arguments, kind="custom")
-        return ToolCall(call_id, self.name or "", arguments_of(arguments))
-
-
-def _calls_of(calls: Sequence[_CallPieces]) -> tuple[ToolCall, ...]:
-    return tuple(call.whole(number) for number, call in enumerate(calls) if call.name)
-
-
 _ENDS = {"response.completed": "completed", "response.incomplete": "incomplete"}
 _FAILURES = ("error", "response.failed")
 
@@ -385,7 +356,7 @@ class ResponsesReader:
         self._refusal: list[str] = []
         self._reasoning: list[str] = []
         self._thought: tuple[object, ...] | None = None
-        self._calls: dict[object, _CallPieces] = {}
+        self._calls: dict[object, CallPieces] = {}
         self._done_items: list[Mapping[str, Any]] = []
         self._response: Mapping[str, Any] = {}
         self._is_complete = False
@@ -437,7 +408,7 @@ class ResponsesReader:
         elif kind in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
             return (self._reasoning_delta(kind, piece, document),)
         elif kind in ("response.function_call_arguments.delta", "response.custom_tool_call_input.delta"):
-            return (self._call_delta(document, _CallPieces(arguments=[piece])),)
+            return (self._call_delta(document, CallPieces(arguments=[piece])),)
         return ()
 
     def _reasoning_delta(self, kind: str, piece: str, document: Mapping[str, Any]) -> ReasoningDelta:
@@ -455,28 +426,26 @@ class ResponsesReader:
             self._done_items.append(item)
         if text_of(item.get("type")) not in _CALL_TYPES:
             return ()
-        call, key = _CallPieces.of(item), _item_key(document)
+        call, key = _call_in(item), _item_key(document)
         known = self._calls.get(key)
         if known is not None and (known.arguments or not call.arguments):
             return ()
         return (self._call_delta(document, call),)
 
-    def _call_delta(self, document: Mapping[str, Any], added: _CallPieces) -> ToolCallDelta:
+    def _call_delta(self, document: Mapping[str, Any], added: CallPieces) -> ToolCallDelta:
         key = _item_key(document)
         is_first = key not in self._calls
-        call = self._calls.setdefault(key, _CallPieces(added.id, added.name, is_custom=added.is_custom))
-        call.arguments += added.arguments
+        if is_first:
+            self._calls[key] = CallPieces(added.id, added.name, is_custom=added.is_custom)
         index = list(self._calls).index(key)
-        return ToolCallDelta(
-            index, call.id if is_first else None, call.name if is_first else None, "".join(added.arguments)
-        )
+        return self._calls[key].delta(index, "".join(added.arguments), is_first=is_first)
 
     def response(self, request_id: str | None) -> LLMResponse:
         streamed = _Said(
             text="".join(self._text),
             refusal="".join(self._refusal),
             reasoning="".join(self._reasoning),
-            calls=_calls_of(list(self._calls.values())),
+            calls=_calls_of(self._calls.values()),
         )
         whole = _said(listed(self._response.get("output")))
         said = whole.or_else(streamed).or_else(_said(self._done_items))
@@ -503,7 +472,7 @@ def _item_key(document: Mapping[str, Any]) -> object:
     return text_of(document.get("item_id")) or text_of(mapped(document.get("item")).get("id"))
 
 
-def responses_wire(server: Server = Server()) -> WireFormat:  # frozen
+def responses_wire(server: Server = Server()) -> WireFormat:
     """The wire format of Responses, as one server speaks it."""
     return WireFormat(
         path=lambda req, stream: "/responses",

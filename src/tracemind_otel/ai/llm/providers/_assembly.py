@@ -1,0 +1,129 @@
+"""What the replies of several formats are put together from: texts, ends, calls of tools, blocks of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..types import FinishReason, LLMUsage, ToolCall, ToolCallDelta
+from ._wire_format import arguments_of, arguments_text, count_of, listed, mapped, normal_finish, text_of
+
+
+def joined(blocks: Iterable[Mapping[str, Any]], name: str) -> str:
+    """The strings that blocks have under a name, put together."""
+    return "".join([text_of(block.get(name)) or "" for block in blocks])
+
+
+def ending_of(reasons: Mapping[str, FinishReason], raw: str | None, calls: Sequence[ToolCall]) -> dict[str, Any]:
+    """The fields of an `LLMResponse` that say how a reply of one choice ended."""
+    return {
+        "finish_reasons": (raw,) if raw else (),
+        "finish_reason": normal_finish(reasons, raw, calls_tools=bool(calls)),
+        "tool_calls": tuple(calls),
+    }
+
+
+def usage_of_parts(prompt: int | None, completion: int | None, **parts: Any) -> LLMUsage:
+    """Usage of a format that reports no total: the sum, where both halves are known."""
+    total = None if prompt is None or completion is None else prompt + completion
+    return LLMUsage(prompt, completion, total, **parts)
+
+
+# --- Calls of tools
+
+
+def incoming_calls(asked: Iterable[tuple[object, object, object]], first: int = 0) -> list[ToolCall]:
+    """The calls that have a name, of ids, names and arguments; an id that is missing is made up from `first` on."""
+    named = [(call_id, name, arguments) for call_id, raw_name, arguments in asked if (name := text_of(raw_name))]
+    return [
+        ToolCall(text_of(call_id) or f"call_{number}", name, arguments_of(arguments))
+        for number, (call_id, name, arguments) in enumerate(named, first)
+    ]
+
+
+def function_calls(message: Mapping[str, Any], first: int = 0) -> list[ToolCall]:
+    """The calls in a message that spells them `{id, function: {name, arguments}}`."""
+    calls = [(call, mapped(call.get("function"))) for call in listed(message.get("tool_calls"))]
+    return incoming_calls(
+        ((call.get("id"), function.get("name"), function.get("arguments")) for call, function in calls), first
+    )
+
+
+def call_delta(index: int, call: ToolCall) -> ToolCallDelta:
+    """A call that came whole, as a piece of a stream."""
+    return ToolCallDelta(index, call.id, call.name, arguments_text(call.arguments))
+
+
+@dataclass(slots=True)
+class CallPieces:
+    """A call of a tool in a stream, as far as it came."""
+
+    id: str | None = None
+    name: str | None = None
+    arguments: list[str] = field(default_factory=list[str])
+    is_custom: bool = False
+    """Whether the tool gets free text and no JSON."""
+
+    def whole(self, index: int) -> ToolCall:
+        """The call, once all its pieces have come."""
+        call_id, name, said = self.id or f"call_{index}", self.name or "", "".join(self.arguments)
+        return (
+            ToolCall(call_id, name, said, kind="custom")
+            if self.is_custom
+            else ToolCall(call_id, name, arguments_of(said))
+        )
+
+    def document(self, index: int) -> dict[str, Any]:
+        """The call as a whole reply of Chat Completions has it: its arguments are the text that came."""
+        kind = "custom" if self.is_custom else "function"
+        asked = {"name": self.name, "input" if self.is_custom else "arguments": "".join(self.arguments)}
+        return {"id": self.id or f"call_{index}", "type": kind, kind: asked}
+
+    def delta(self, index: int, piece: str, *, is_first: bool) -> ToolCallDelta:
+        """Add a piece of the arguments; the first piece of a call tells its id and name."""
+        self.arguments.append(piece)
+        return ToolCallDelta(index, self.id if is_first else None, self.name if is_first else None, piece)
+
+
+# --- Blocks of content
+
+
+@dataclass(slots=True)
+class Block:
+    """One block of streamed content, as far as it came."""
+
+    start: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    pieces: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    citations: list[Any] = field(default_factory=list[Any])
+    call_index: int | None = None
+    """Which call of a tool it is; `None` for any other block."""
+
+    def add(self, name: str, piece: object) -> str | None:
+        """Keep a piece of the field of that name; returns it where it is a string that says something."""
+        said = text_of(piece)
+        if said is not None:
+            self.pieces.setdefault(name, []).append(said)
+        return said
+
+
+class Blocks:
+    """The blocks of one streamed reply, by their index."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, Block] = {}
+        self._call_count = 0
+
+    def at(self, index: object) -> Block:
+        """The block of that index; a new one where none began there."""
+        return self._blocks.setdefault(count_of(index) or 0, Block())
+
+    def begin_call(self, block: Block, call_id: object, name: object) -> Sequence[ToolCallDelta]:
+        """Note that a block is the next call of a tool."""
+        block.call_index = self._call_count
+        self._call_count += 1
+        return (ToolCallDelta(block.call_index, text_of(call_id), text_of(name), ""),)
+
+    def in_order(self) -> list[Block]:
+        """All blocks, sorted by their index."""
+        return [block for _, block in sorted(self._blocks.items())]

@@ -1,0 +1,132 @@
+"""What the requests of several formats are made of: settings, system text, pictures, calls of tools and their results.
+
+A message that a format cannot express is rejected with a `ConfigError`; nothing is dropped in silence.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ....errors import ConfigError
+from ..types import Image, LLMRequest, Message, ToolCall
+from ._wire_format import arguments_of
+
+
+def settings_of(req: LLMRequest, names: Mapping[str, str]) -> dict[str, Any]:
+    """The sampling options that are set.
+
+    Args:
+        req: the request.
+        names: our name of each option that the format has, and the name that it has there.
+    """
+    given: dict[str, Any] = {}
+    for ours, theirs in names.items():
+        value = getattr(req, ours)
+        if ours == "stop":
+            value = list(value) or None
+        if value is not None:
+            given[theirs] = value
+    return given
+
+
+def split_system(req: LLMRequest, provider: str) -> tuple[list[str], list[Message]]:
+    """The system texts at the beginning of a conversation, and the messages after them."""
+    conversation = req.conversation
+    rest = list(itertools.dropwhile(lambda message: message.role == "system", conversation))
+    leading = conversation[: len(conversation) - len(rest)]
+    texts = (req.system, *(only_text(message, provider) for message in leading))
+    return [text for text in texts if text], rest
+
+
+def reject_misplaced(message: Message, provider: str) -> None:
+    """Reject a field that a message of its role cannot have.
+
+    Raises:
+        ConfigError: calls of tools that are not an assistant's, or an id or a name that is not a tool's.
+    """
+    where = f"in a message of role {message.role!r}"
+    if message.tool_calls and message.role != "assistant":
+        raise ConfigError(f"tool_calls {where}: only the assistant calls tools")
+    if message.role != "tool" and message.tool_call_id is not None:
+        raise ConfigError(f"tool_call_id {where}: only role 'tool' has one")
+    if message.role != "tool" and message.name is not None:
+        raise ConfigError(f"name {where}: {provider} has no place for it")
+
+
+def only_text(message: Message, provider: str) -> str:
+    """The text of a message that cannot hold images.
+
+    Raises:
+        ConfigError: it holds one.
+    """
+    if not isinstance(message.content, str) and any(isinstance(part, Image) for part in message.content):
+        raise ConfigError(f"an image in a message of role {message.role!r}: {provider} takes none there")
+    return message.text
+
+
+def answered_call(message: Message) -> str:
+    """The id of the call that a tool's message answers.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if not message.tool_call_id:
+        raise ConfigError("a message of role 'tool' needs tool_call_id: the id of the call that it answers")
+    return message.tool_call_id
+
+
+def with_tool_names(messages: Iterable[Message], provider: str) -> Iterator[tuple[Message, str]]:
+    """Each message, with the tool's name where it is a tool's result.
+
+    Raises:
+        ConfigError: a result has no name, and no call before it has its id.
+    """
+    names: dict[str | None, str] = {}
+    for message in messages:
+        name = message.name or names.get(message.tool_call_id) or ""
+        if message.role == "tool" and not name:
+            raise ConfigError(f"messages: {provider} needs the tool's name in a tool's message: set Message.name")
+        yield message, name
+        names.update((call.id, call.name) for call in message.tool_calls)
+
+
+def object_arguments(call: ToolCall, provider: str) -> dict[str, Any]:
+    """A call's arguments as the JSON object that the format demands.
+
+    Raises:
+        ConfigError: they are none.
+    """
+    arguments = arguments_of(call.arguments) if isinstance(call.arguments, str) else call.arguments
+    if isinstance(arguments, str):
+        raise ConfigError(f"tool call {call.id!r}: its arguments are not a JSON object, the only form {provider} takes")
+    return dict(arguments)
+
+
+def check_image(image: Image) -> None:
+    """Check that an image says once where it is.
+
+    Raises:
+        ConfigError: it has neither `url` nor `data`, or both.
+    """
+    if bool(image.url) == (image.data is not None):
+        raise ConfigError("messages: an image needs exactly one of url and data")
+
+
+def image_bytes(image: Image, provider: str) -> tuple[str, str] | None:
+    """The media type of an image and its bytes in base64; `None` for one that is to be fetched by its URL.
+
+    Raises:
+        ConfigError: it has neither `url` nor `data`, or both, or a data URL in another encoding.
+    """
+    check_image(image)
+    if image.data is not None:
+        return image.media_type, base64.b64encode(image.data).decode()
+    head, _, data = (image.url or "").partition(",")
+    if not head.startswith("data:"):
+        return None
+    if not head.endswith(";base64"):
+        raise ConfigError(f"messages: {provider} takes an image's data URL only in base64")
+    return head.removeprefix("data:").removesuffix(";base64"), data
