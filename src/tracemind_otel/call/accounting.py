@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from ..ai.llm.pricing import find_price, price_reply, price_reply_now
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import LLMError
-from ..flows.budget import Reservation, current_budget, needs_price, reserve
-from ..flows.budget.limits import Estimate
+from ..flows.budget import Estimate, Reservation, current_budget, needs_price, reserve
 from ..flows.totals import current_flow
 from ..recording.port import StepEnd
 from .estimate import expected_usage

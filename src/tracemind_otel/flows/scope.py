@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._base.context import Setting
-from .budget import Budget, current_budget, enter_budget
-from .budget.limits import BudgetLimits, BudgetThreshold
+from .budget import Budget, BudgetLimits, BudgetThreshold, current_budget, enter_budget
 from .correlation import NO_CORRELATION, NO_SOURCES, Correlation, CorrelationSources, enter_correlation
 from .totals import NO_ATTRIBUTES, AttributeValue, FlowScope, current_flow, enter_flow
 

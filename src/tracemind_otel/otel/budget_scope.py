@@ -8,8 +8,15 @@ from opentelemetry.trace import Span, get_current_span
 
 from .._base.context import Block, Setting
 from ..errors import ConfigError
-from ..flows.budget import Budget, current_budget, enter_budget
-from ..flows.budget.limits import BudgetLimits, BudgetSpent, BudgetThreshold, OnUnknownPrice
+from ..flows.budget import (
+    Budget,
+    BudgetLimits,
+    BudgetSpent,
+    BudgetThreshold,
+    OnUnknownPrice,
+    current_budget,
+    enter_budget,
+)
 from . import semconv
 
 

@@ -23,7 +23,7 @@ from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
 from .._base.context import Block
 from ..errors import ConfigError
-from ..flows.budget.limits import OnUnknownPrice
+from ..flows.budget import OnUnknownPrice
 from ..flows.correlation import CorrelationSources, IdSource
 from ..flows.scope import FlowSpec
 from ..flows.totals import NO_ATTRIBUTES, AttributeValue

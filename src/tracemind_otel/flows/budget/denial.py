@@ -1,38 +1,38 @@
-"""What a budget says where it refuses a call: what was spent on what, and what to do."""
+"""The message of a denial: what was spent on which models, and what to do."""
 
 from __future__ import annotations
 
 from ...errors import BudgetExceededError, BudgetKind
-from .limits import BudgetSpent, ModelSpending, slack
+from .limits import slack
+from .spending import BudgetSpent, ModelSpending, Spending
 
 _NAMED_MODELS = 5
 
 
 def limit_exceeded(
-    budget: str, kind: BudgetKind, limit: float, spent: BudgetSpent, *, held: float, held_calls: int, wanted: float
+    budget: str, kind: BudgetKind, limit: float, spending: Spending, wanted: float
 ) -> BudgetExceededError:
-    """Of a limit not so much is left as a call may use.
+    """A limit has less left than a call may use.
 
     Args:
         budget: the budget's name.
-        kind: what is limited.
+        kind: the kind of limit.
         limit: the limit, in USD, tokens or calls.
-        spent: what was spent.
-        held: what is held, of what is limited, for the calls in flight.
-        held_calls: how many they are.
-        wanted: what the call may use.
+        spending: what is spent, and held for the calls in flight.
+        wanted: what the call may use, in the same unit.
     """
+    spent, held = spending.so_far(), spending.held
     spent_of_it: float = getattr(spent, kind)
     is_spent = spent_of_it >= limit - slack(kind, limit)
     parts = [f"{_number(kind, spent_of_it)} of {amount(kind, limit)} {_in_calls(kind, spent)}{_on_models(kind, spent)}"]
-    if held_calls:
-        parts.append(f"{amount(kind, held)} held for what is in flight")
+    if held.llm_calls:
+        parts.append(f"{amount(kind, getattr(held, kind))} held for calls in flight")
     if not is_spent and kind != "llm_calls":
-        parts.append(f"{amount(kind, wanted)} asked for")
+        parts.append(f"{amount(kind, wanted)} requested")
     return BudgetExceededError(
         f"budget of {budget!r} {'is spent' if is_spent else 'has too little left for this call'}: "
         f"{', '.join(parts)}; this call was not sent. "
-        f"Raise max_{kind}, or {'stop here' if is_spent or kind == 'llm_calls' else 'ask for less'}",
+        f"Raise max_{kind}, or {'stop here' if is_spent or kind == 'llm_calls' else 'request less'}",
         budget=budget,
         kind=kind,
         limit=limit,
@@ -42,9 +42,9 @@ def limit_exceeded(
 
 
 def unknown_price(budget: str, limit: float, spent: BudgetSpent, why: str, remedy: str) -> BudgetExceededError:
-    """A limit in USD cannot be kept where a price is unknown."""
+    """A limit in USD cannot be held where a price is unknown."""
     return BudgetExceededError(
-        f"budget of {budget!r} cannot be kept: {why}; this call was not sent. {remedy}",
+        f"budget of {budget!r} cannot be held: {why}; this call was not sent. {remedy}",
         budget=budget,
         kind="cost_usd",
         limit=limit,
