@@ -26,7 +26,7 @@ from ._http import (
     key_of,
 )
 from ._loop import PerLoop
-from ._reading import Reading, WholeReading
+from ._reading import Reading
 from ._tail import tail
 from ._wire_format import StreamedError, WireFormat
 
@@ -107,35 +107,38 @@ class WireClient(AsyncLLMClient):
 
     async def _complete(self, req: LLMRequest) -> LLMResponse:
         opened = await self._sender.open(*self._outgoing(req, stream=False))
-        head = HttpReply(opened.status_code, opened.headers, b"")
-        reading = WholeReading(self._wire, head)
+        reading = Reading(self._wire, opened.head, is_stream=False)
         try:
             await self._raise_for_status(opened, req)
-            await _read_whole(opened, reading)
-            response = self._with_headers(reading.finish(), head)
+            try:
+                async with aclosing(opened.chunks()) as chunks:
+                    async for data in chunks:
+                        reading.feed(data)
+                        if reading.is_ending:
+                            async for _ in tail(chunks, reading):
+                                pass
+                            break
+                reading.end()
+            except LLMConnectionError as error:
+                reading.break_off(error)
+            response = self._with_headers(reading.finish(), opened.head)
         except BaseException as error:
             await opened.aclose()
-            if isinstance(error, StreamedError):
-                fault = self._error_inside_success(head, error, req)
-                fault.reply = error.reply or reading.so_far()
-                raise fault from None
-            if isinstance(error, LLMError):
-                error.reply = error.reply or reading.so_far()
+            self._raise_typed(error, reading, req)
             raise
-        if reading.events is not None:
-            await opened.finish()
+        await opened.finish()
         return response
 
     async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
         opened = await self._sender.open(*self._outgoing(req, stream=True))
-        head = HttpReply(opened.status_code, opened.headers, b"")
+        head = opened.head
         reading = Reading(self._wire, head)
+        batch: Sequence[StreamEvent] = ()
         try:
             await self._raise_for_status(opened, req)
             if is_heard():
                 opening = StreamOpened(lambda: self._with_headers(reading.so_far(), head))
                 yield cast("Sequence[StreamEvent]", (opening,))  # to a step only: others never see it
-            batch: Sequence[StreamEvent] = ()
             try:
                 async with aclosing(opened.chunks()) as chunks:
                     async for data in chunks:
@@ -157,18 +160,25 @@ class WireClient(AsyncLLMClient):
                 yield batch
                 batch = ()
             response = self._with_headers(reading.finish(), head)
-        except StreamedError as error:
+        except BaseException as error:
             await opened.aclose()
-            raise self._error_inside_success(head, error, req) from None
-        except BaseException:
-            await opened.aclose()
+            self._raise_typed(error, reading, req)
             raise
         await opened.finish()
         yield (*batch, Finish(response))
 
     async def _raise_for_status(self, opened: HttpStream, req: LLMRequest) -> None:
-        if not 200 <= opened.status_code < 300:
+        if not 200 <= opened.head.status_code < 300:
             raise self._status_error(await opened.error(), req)
+
+    def _raise_typed(self, error: BaseException, reading: Reading, req: LLMRequest) -> None:
+        """Raise what the provider reports inside a success as a typed error, and note the events that came before."""
+        if isinstance(error, StreamedError):
+            fault = self._error_inside_success(reading.head, error, req)
+            fault.reply = error.reply or reading.events_so_far()
+            raise fault from None
+        if isinstance(error, LLMError):
+            error.reply = error.reply or reading.events_so_far()
 
     def _with_headers(self, response: LLMResponse, reply: HttpReply) -> LLMResponse:
         add = self._wire.with_headers
@@ -195,22 +205,6 @@ class WireClient(AsyncLLMClient):
         pools: PerLoop[HttpPool] | None = getattr(self, "_own_pools", None)
         if pools is not None and not pools.is_empty:
             warnings.warn(f"unclosed {type(self).__name__}: call aclose()", ResourceWarning, source=self, stacklevel=1)
-
-
-async def _read_whole(opened: HttpStream, reading: WholeReading) -> None:
-    """Read a reply to its end; a connection that breaks behind the last of it takes nothing away."""
-    try:
-        async with aclosing(opened.chunks()) as chunks:
-            async for data in chunks:
-                reading.feed(data)
-                if reading.events is not None and reading.events.is_ending:
-                    async for _ in tail(chunks, reading.events):
-                        pass
-                    break
-    except LLMConnectionError:
-        if not reading.is_whole:
-            raise
-        await opened.aclose()
 
 
 def _key_headers(key: str | None, header: str) -> Headers:

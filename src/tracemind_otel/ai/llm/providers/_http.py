@@ -10,7 +10,7 @@ import asyncio
 import atexit
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import SplitResult, urlsplit
@@ -77,8 +77,7 @@ class HttpStream:
         self._response = response
         self._has_all_come = has_all_come
         self._body = response.aiter_bytes()
-        self.status_code = response.status_code
-        self.headers: Mapping[str, str] = response.headers
+        self.head = HttpReply(response.status_code, response.headers, b"")
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         """The body as it comes, decompressed.
@@ -103,7 +102,7 @@ class HttpStream:
                     parts.append(chunk)
                     if sum(map(len, parts)) > _MAX_ERROR_BYTES:
                         break
-        return HttpReply(self.status_code, self.headers, b"".join(parts))
+        return replace(self.head, body=b"".join(parts))
 
     async def finish(self) -> None:
         """The reply's end mark has come: keep the connection if the body ends now or soon. Waits for nothing.

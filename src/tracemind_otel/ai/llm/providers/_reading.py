@@ -21,6 +21,7 @@ from ._wire_format import StreamDecoder, StreamedError, WireFormat, parse_togeth
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _FIELDS = (b"data", b"event", b"id", b"retry", b":")
+_JSON = (b"{", b"[")
 _TELLING = 6
 """Bytes that tell an event from whatever else."""
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,64}/[\w.+-]{1,64}")
@@ -28,99 +29,28 @@ _MAX_UNREADABLE = 65536
 """Bytes after which a stream that is none is given up."""
 
 
-class WholeReading:
-    """Reads the reply to a whole call, which ends with its bytes; where it comes as events, at their end mark.
-
-    Args:
-        wire: the format.
-        head: the status and the headers; its body is not looked at.
-    """
-
-    def __init__(self, wire: WireFormat, head: HttpReply) -> None:
-        self._wire, self._head = wire, head
-        self._body: list[bytes] = []
-        self._start = b""
-        self._may_be_lines = isinstance(wire.new_decoder(), JsonLinesDecoder)
-        self.events: Reading | None = None
-        """What reads the reply where it comes as events."""
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether nothing is missing, though the bytes broke off."""
-        if self.events is not None:
-            return self.events.is_whole
-        try:
-            json_object(replace(self._head, body=b"".join(self._body)))
-        except LLMResponseError:
-            return False
-        return True
-
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes."""
-        if self.events is not None:
-            self.events.feed(data)
-            return
-        self._body.append(data)
-        if self._comes_as_events(data):
-            self.events = Reading(self._wire, self._head)
-            self.events.feed(b"".join(self._body))
-
-    def _comes_as_events(self, data: bytes) -> bool:
-        if len(self._start) == _TELLING:
-            return self._may_be_lines and b"\n" in data and self._is_lines()
-        self._start = (self._start + data).lstrip(_BLANK)[:_TELLING]
-        return len(self._start) == _TELLING and (
-            decoder_for(self._start, EventDecoder()) is not None or (self._may_be_lines and self._is_lines())
-        )
-
-    def _is_lines(self) -> bool:
-        """Whether the first line is a document of its own; no line after the second tells otherwise."""
-        body = b"".join(self._body).lstrip(_BLANK)
-        self._may_be_lines = not body.partition(b"\n")[2].strip(_BLANK)
-        return not self._may_be_lines and _has_more_lines(body)
-
-    def so_far(self) -> LLMResponse | None:
-        """The reply as far as it came; `None` where it comes as one document."""
-        return None if self.events is None else self.events.so_far()
-
-    def finish(self) -> LLMResponse:
-        """The reply, once all bytes have come or it is over.
-
-        Raises:
-            StreamedError: the body is an error, in spite of its status.
-            LLMResponseError: it cannot be read, which another try would not mend.
-            LLMConnectionError: it came as events and was cut.
-        """
-        if self.events is None:
-            return whole_reply(self._wire, replace(self._head, body=b"".join(self._body)))
-        self.events.end()
-        return self.events.finish()
-
-
-def whole_reply(wire: WireFormat, reply: HttpReply) -> LLMResponse:
-    """The reply to a whole call whose bytes have all come; raises as `WholeReading.finish` does."""
-    if _is_document(wire, reply.body):
-        return _from_document(wire, reply)
-    reading = Reading(wire, reply)
-    reading.feed(reply.body)
-    reading.end()
-    return reading.finish()
-
-
 class Reading:
-    """Puts one streamed body together, as its bytes come.
+    """Puts one reply together as its bytes come: events, JSON lines, or one document that is read at its end.
 
     Args:
         wire: the format.
         head: the status and the headers; its body is not looked at.
+        is_stream: whether a stream was asked for. A reply that was not comes in the format's own framing only where
+            its first line is a document of its own.
     """
 
-    def __init__(self, wire: WireFormat, head: HttpReply) -> None:
-        self._wire, self._head = wire, head
+    def __init__(self, wire: WireFormat, head: HttpReply, *, is_stream: bool = True) -> None:
+        self._wire = wire
+        self.head = head
+        self._is_stream = is_stream
         self._reader = wire.new_reader()
+        self._own_decoder = wire.new_decoder()
+        self._may_be_lines = not is_stream and isinstance(self._own_decoder, JsonLinesDecoder)
         self._decoder: StreamDecoder | None = None
         self._last: ServerSentEvent | None = None
+        self._start = b""
         self._unread: list[bytes] = []
+        self._unread_length = 0
         self._fault: StreamedError | LLMResponseError | None = None
         self._cut: LLMConnectionError | None = None
         self._response: LLMResponse | None = None
@@ -153,29 +83,40 @@ class Reading:
             if not (data := data if self._unread else data.lstrip(_BLANK)):
                 return []
             self._unread.append(data)
-            data = self._first_bytes()
+            self._decoder = self._decoder_for_next(data)
             if self._decoder is None:
                 return []
+            data, self._unread = b"".join(self._unread), []
         return self._take(self._decoder, data)
 
-    def _first_bytes(self) -> bytes:
-        """The bytes to decode, once it shows what decodes them."""
-        if len(self._unread) > 1 and sum(map(len, self._unread)) > _MAX_UNREADABLE and not self._is_json:
-            self._fault = unreadable(self._head, sum(map(len, self._unread)), "the reply is no stream of events")
-            return b""
-        self._decoder = decoder_for(self._start, self._wire.new_decoder())
-        if self._decoder is None:
-            return b""
-        data, self._unread = b"".join(self._unread), []
-        return data
+    def _decoder_for_next(self, data: bytes) -> StreamDecoder | None:
+        """What decodes the reply, once these bytes show it; `None` for a document."""
+        if len(self._start) < _TELLING:
+            self._start = (self._start + data)[:_TELLING]
+            if (self._is_stream or len(self._start) == _TELLING) and (found := self._decoder_for_start()):
+                return found
+        if self._may_be_lines and b"\n" in b"".join(self._unread[-2:]) and self._comes_as_lines():
+            return self._own_decoder
+        self._unread_length += len(data)
+        if len(self._unread) > 1 and self._unread_length > _MAX_UNREADABLE and not self._start.startswith(_JSON):
+            what = "the reply is neither JSON nor a stream of events"
+            self._fault = _unreadable(self.head, self._unread_length, what)
+        return None
 
-    @property
-    def _start(self) -> bytes:
-        return b"".join(self._unread[:8])[:8]
+    def _decoder_for_start(self) -> StreamDecoder | None:
+        start, own = self._start, self._own_decoder
+        is_of_events = isinstance(own, EventDecoder)
+        if any(start.startswith(field[: len(start)]) for field in _FIELDS):
+            return own if is_of_events else EventDecoder()
+        if is_of_events or not self._is_stream or start.startswith(b"<"):
+            return None
+        return own if isinstance(own, JsonLinesDecoder) or not start.startswith(_JSON) else None
 
-    @property
-    def _is_json(self) -> bool:
-        return self._start.startswith((b"{", b"["))
+    def _comes_as_lines(self) -> bool:
+        """Whether the first line is a document of its own, which shows once something follows it."""
+        first, _, rest = b"".join(self._unread).partition(b"\n")
+        self._may_be_lines = not rest.strip(_BLANK)
+        return not self._may_be_lines and first.rstrip().endswith(b"}")
 
     def _take(self, decoder: StreamDecoder, data: bytes) -> list[StreamEvent]:
         batch: list[StreamEvent] = []
@@ -216,20 +157,24 @@ class Reading:
 
     def _end_of_document(self) -> list[StreamEvent]:
         body = b"".join(self._unread)
-        reply = HttpReply(self._head.status_code, self._head.headers, body)
-        if not body:
-            return []
+        is_cut = self._cut is not None and parsed(body.decode("utf-8", "replace")) is None
+        if is_cut or (self._is_stream and not body):
+            return []  # `finish` says that the reply was cut
         try:
-            self._response = _from_document(self._wire, reply)
+            self._response = _from_document(self._wire, HttpReply(self.head.status_code, self.head.headers, body))
         except (StreamedError, LLMResponseError) as error:
             self._fault = error
             return []
-        return list(_events_of(self._response))
+        return list(_events_of(self._response)) if self._is_stream else []
 
     def so_far(self) -> LLMResponse:
         """The reply as far as it has come."""
         said = self._response or (self._fault and self._fault.reply)
-        return said or self._reader.response(self._head.request_id)
+        return said or self._reader.response(self.head.request_id)
+
+    def events_so_far(self) -> LLMResponse | None:
+        """The reply as far as its events have come; `None` where it is one document, or nothing."""
+        return None if self._decoder is None else self.so_far()
 
     def finish(self) -> LLMResponse:
         """The whole reply.
@@ -247,7 +192,7 @@ class Reading:
         if self._cut is not None and not self.is_whole:
             raise self._cut
         if self._response is None and not self._reader.is_complete:
-            raise LLMConnectionError("the stream was cut before its end", request_id=self._head.request_id)
+            raise LLMConnectionError("the stream was cut before its end", request_id=self.head.request_id)
         return self.so_far()
 
     def _raise_last_words(self) -> None:
@@ -258,35 +203,11 @@ class Reading:
                 raise StreamedError(body)
 
 
-def decoder_for(start: bytes, own: StreamDecoder) -> StreamDecoder | None:
-    """What decodes a stream that begins so; `None` where it is a document, or nothing that streams."""
-    begins_like_event = start != b"" and any(start.startswith(field[: len(start)]) for field in _FIELDS)
-    if isinstance(own, EventDecoder):
-        return own if begins_like_event else None
-    if begins_like_event:
-        return EventDecoder()
-    is_document = start.startswith((b"{", b"[")) and not isinstance(own, JsonLinesDecoder)
-    return None if not start or is_document or start.startswith(b"<") else own
-
-
-def unreadable(reply: HttpReply, length: int, what: str) -> LLMResponseError:
+def _unreadable(reply: HttpReply, length: int, what: str) -> LLMResponseError:
     """The error for a body that is none of ours: its type and length, never its text."""
     found = _MEDIA_TYPE.match(reply.headers.get("content-type", ""))
     kind = found.group() if found else "no content type"
     return LLMResponseError(f"{what}; {kind}, {length} bytes came", request_id=reply.request_id, retryable=False)
-
-
-def _is_document(wire: WireFormat, body: bytes) -> bool:
-    start = body[:64].lstrip(_BLANK) or body.lstrip(_BLANK)
-    if not start.startswith(b"{"):
-        return decoder_for(start[:8], EventDecoder()) is None
-    return not (isinstance(wire.new_decoder(), JsonLinesDecoder) and _has_more_lines(body))
-
-
-def _has_more_lines(body: bytes) -> bool:
-    """Whether each line is a document of its own: then the first line is one."""
-    first, _, rest = body.strip(_BLANK).partition(b"\n")
-    return bool(rest) and first.rstrip().endswith(b"}")
 
 
 def _from_document(wire: WireFormat, reply: HttpReply) -> LLMResponse:
@@ -295,7 +216,7 @@ def _from_document(wire: WireFormat, reply: HttpReply) -> LLMResponse:
     except LLMResponseError as error:
         if is_error(body := wire.errors_of(document_in(reply.body))):
             raise StreamedError(body) from None
-        raise unreadable(reply, len(reply.body), error.message) from None
+        raise _unreadable(reply, len(reply.body), error.message) from None
     if document.get("error") and not document.get("choices"):
         # OpenRouter answers some failures with HTTP 200 and an error body.
         failed = wire.failed_reply
