@@ -6,52 +6,19 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from ..types import (
-    LLMResponse,
-    ReasoningDelta,
-    StreamEvent,
-    TextDelta,
-    ToolCall,
-    ToolCallDelta,
-)
+from ..types import LLMResponse, ReasoningDelta, StreamEvent, TextDelta, ToolCall, ToolCallDelta
 from ._assembly import CallPieces
-from ._chat_reply import (
-    FINISH_REASONS,
-    asked_tool,
-    conditions_of,
-    old_call,
-    reasoning_of,
-    split_content,
-    used,
-)
-from ._chat_usage import (
-    reported_cost,
-)
+from ._chat_reply import FINISH_REASONS, asked_tool, conditions_of, old_call, reasoning_of, split_content, used
+from ._chat_usage import reported_cost
 from ._dialect import OPENAI, Dialect
 from ._error_bodies import error_body, is_error
 from ._sse import ServerSentEvent
-from ._wire_format import (
-    DONE,
-    StreamedError,
-    count_of,
-    cumulated,
-    document_of,
-    listed,
-    mapped,
-    normal_finish,
-    text_of,
-)
+from ._wire_format import DONE, StreamedError, count_of, cumulated, document_of, listed, mapped, normal_finish, text_of
 
 _HEAD = ("id", "model", "service_tier")
-
-
 _TELLING_HEAD = 2
 """How much of the head is looked for in plain text too: most streams have an id and a model, and no tier."""
-
-
 _HALVES = ("prompt_tokens", "completion_tokens")
-
-
 _READ_HERE = frozenset(
     {"role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls", "function_call", "obfuscation"}
 )

@@ -6,24 +6,10 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from ....errors import LLMResponseError
-from ..types import (
-    FinishReason,
-    LLMResponse,
-    LLMUsage,
-    ToolCall,
-)
-from ._chat_usage import (
-    reported_cost,
-    usage_of,
-)
+from ..types import FinishReason, LLMResponse, LLMUsage, ToolCall
+from ._chat_usage import reported_cost, usage_of
 from ._dialect import OPENAI, Dialect
-from ._wire_format import (
-    arguments_of,
-    listed,
-    mapped,
-    normal_finish,
-    text_of,
-)
+from ._wire_format import arguments_of, listed, mapped, normal_finish, text_of
 
 FINISH_REASONS: dict[str, FinishReason] = {
     "stop": "stop",

@@ -214,36 +214,19 @@ _RETRYABLE = {"true": True, "false": False}
 
 
 _STATUS_OF_NAME = {
-    "invalid_request_error": 400,
-    "invalid_argument": 400,
-    "validationexception": 400,
-    "authentication_error": 401,
-    "invalid_api_key": 401,
-    "unauthenticated": 401,
-    "permission_error": 403,
-    "permission_denied": 403,
-    "accessdeniedexception": 403,
-    "not_found_error": 404,
-    "not_found": 404,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "resource_exhausted": 429,
-    "too_many_requests": 429,
-    "throttling.allocationquota": 429,
-    "throttling.ratequota": 429,
-    "1302": 429,  # Zhipu's, as the one after
-    "1305": 429,
-    "throttlingexception": 429,
-    "server_error": 500,
-    "internal_server_error": 500,
-    "internal": 500,
-    "internalserverexception": 500,
-    "modelstreamerrorexception": 500,
-    "overloaded": 503,
-    "overloaded_error": 503,
-    "service_unavailable": 503,
-    "unavailable": 503,
-    "serviceunavailableexception": 503,
+    name: status
+    for status, names in {
+        400: "invalid_request_error invalid_argument validationexception",
+        401: "authentication_error invalid_api_key unauthenticated",
+        403: "permission_error permission_denied accessdeniedexception",
+        404: "not_found_error not_found",
+        # The numbers are Zhipu's.
+        429: "rate_limit_error rate_limit_exceeded resource_exhausted too_many_requests throttling.allocationquota "
+        "throttling.ratequota 1302 1305 throttlingexception",
+        500: "server_error internal_server_error internal internalserverexception modelstreamerrorexception",
+        503: "overloaded overloaded_error service_unavailable unavailable serviceunavailableexception",
+    }.items()
+    for name in names.split()
 }
 """What errors inside a success mean by their code or type, in lower case."""
 

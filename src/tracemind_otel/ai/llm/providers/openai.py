@@ -13,33 +13,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ....errors import LLMRequestError
-from ..types import (
-    Image,
-    LLMRequest,
-    Message,
-    StreamEvent,
-    Text,
-)
+from ..types import Image, LLMRequest, Message, StreamEvent, Text
 from ._chat_reader import ChatReader
 from ._chat_reply import from_payload
-from ._chat_usage import (
-    COUNT_APART,
-    HIDE_OUTPUT,
-    cost_format,
-    server_at,
-    with_cost_header,
-)
+from ._chat_usage import COUNT_APART, HIDE_OUTPUT, cost_format, server_at, with_cost_header
 from ._client import WireClient
 from ._dialect import OPENAI, Dialect
 from ._http import HttpPool
 from ._loop import PerLoop
 from ._names import telemetry_name_of
-from ._wire_format import (
-    WireFormat,
-    image_url,
-    outgoing_call,
-    refuse_others,
-)
+from ._wire_format import WireFormat, image_url, outgoing_call, refuse_others
 
 if TYPE_CHECKING:
     import httpx
@@ -207,9 +190,3 @@ def _content(content: str | Sequence[Text | Image]) -> str | list[dict[str, Any]
         else {"type": "image_url", "image_url": {"url": image_url(part)}}
         for part in content
     ]
-
-
-# --- Whole reply
-
-
-# --- Stream
