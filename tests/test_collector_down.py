@@ -56,7 +56,7 @@ def assert_harmless(done: Finished, ended_at: float, *, lost: str) -> None:
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["statuses"] == ["ok"]
-    assert told["slowest_s"] < 1.0
+    assert told["slowest_s"] < 5.0
     assert ended_at - told["ended_at"] < 5.0
     lines = done.stderr.splitlines()
     assert 1 <= len(lines) <= MOST_LINES, done.stderr

@@ -10,8 +10,10 @@ from tests.servers.fixture import OpenAIServer
 from tests.servers.fixture import openai_server as openai_server
 
 PROGRAM = """
-import asyncio, json, sys, threading, time
+import asyncio, gc, json, sys, threading, time
 import tracemind_otel as tm
+
+gc.disable()  # a full collection of Python's own computes for 50 ms on a slow machine, wherever it strikes
 
 BLOCKS = {"import", "open", "socket.getaddrinfo", "subprocess.Popen", "time.sleep"}
 computed_s, took_s, blocked = [], [], []

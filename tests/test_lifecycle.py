@@ -65,9 +65,15 @@ def test_several_event_loops(openai_server: OpenAIServer) -> None:
 
 
 CANCELLED_LOOP = """
+import os, urllib.request
+
+def wait_for_requests(count):
+    url = os.environ["OPENAI_BASE_URL"].replace("/v1", f"/_requests/{sys.argv[1]}?count={count}")
+    urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=30).close()
+
 async def cancelled():
     calls = [asyncio.create_task(call(sys.argv[1])) for _ in range(5)]
-    await asyncio.sleep(0.3)
+    await asyncio.to_thread(wait_for_requests, 5)
     raise SystemExit(7)
 
 try:

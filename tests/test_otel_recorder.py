@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any
@@ -471,19 +472,17 @@ async def test_it_is_current_for_each_attempt_and_not_after(capture: Captured) -
 
 async def test_pricing_takes_no_time_of_the_span(capture: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     """The span ends with the last byte, not after the price was looked up."""
-    ended = list[int]()
+    priced_at_ns = list[int]()
 
     async def slow_price(*_: object, **__: object) -> LLMUsage:
-        await asyncio.sleep(0.05)
-        ended.append(1)
+        await asyncio.sleep(0.01)
+        priced_at_ns.append(time.time_ns())
         return LLMUsage()
 
     monkeypatch.setattr("tracemind_otel.call.accounting.price_reply", slow_price)
     span = await span_of(capture, REPLY)
-    assert ended == [1]
     assert span.end_time is not None
-    assert span.start_time is not None
-    assert span.end_time - span.start_time < 45_000_000
+    assert span.end_time < priced_at_ns[0]
 
 
 def begin(capture: Captured) -> StepHandle:

@@ -97,6 +97,6 @@ def test_a_huge_message_does_not_hold_up_the_event_loop() -> None:
     """A page of HTML against a book as the prompt takes no time to speak of: other calls are waiting."""
     message, prompt = "<td>0x%05x</td>", "%06d bottles of beer on the wall. "
     page, book = "".join(message % n for n in range(4_000)), "".join(prompt % n for n in range(8_000))
-    started = time.perf_counter()
+    started = time.thread_time()
     assert scrub(page, prompt=book) == page[:500] + "..."
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5

@@ -564,7 +564,7 @@ def test_with_nobody_there(refused: str) -> None:
         telemetry = tm.configure(endpoint=sys.argv[1])
         assert work(telemetry.recorder)["status"] == "ok"
         started = time.monotonic()
-        print(telemetry.flush(timeout_s=1.0), time.monotonic() - started < 1.5)
+        print(telemetry.flush(timeout_s=1.0), time.monotonic() - started < 5)
         print(time.time())
         """,
         refused.replace("http://", "http://user:secret@"),

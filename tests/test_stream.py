@@ -978,7 +978,7 @@ async def test_a_reader_that_stops_closes_the_connection(capture: Captured, how:
             await stream.aclose()
         elif how == "cancel":
             reader = asyncio.create_task(_next(stream))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
             reader.cancel()
             await asyncio.wait([reader])
             assert reader.cancelled()

@@ -240,7 +240,7 @@ async def test_a_stream_that_ends_early_keeps_what_was_reported(capture: Capture
         else:
             task = asyncio.ensure_future(anext(stream))
             if how == "cancel":
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0)
                 task.cancel()
             await asyncio.wait([task])
             assert task.cancelled() or task.exception() is not None
