@@ -1,0 +1,431 @@
+"""What a user relies on from every provider: one test a behaviour, over the data of `conforming.py`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tracemind_otel as tm
+from tests.servers.fixture import OpenAIServer
+from tests.servers.openai_server import Action
+from tests.support import Captured, attributes
+from tests.wire.conforming import CITY, EVERY, KEY, REASONING, TEXT, Conforming
+from tracemind_otel.ai.llm.types import StreamEvent
+from tracemind_otel.errors import (
+    LLMAuthenticationError,
+    LLMConnectionError,
+    LLMError,
+    LLMRateLimitError,
+    LLMRequestError,
+    LLMResponseError,
+    LLMServerError,
+    LLMStatusError,
+)
+
+every_provider = pytest.mark.parametrize("provider", EVERY, ids=lambda provider: provider.name)
+MESSAGES = (
+    tm.Message(role="user", content="Sum?"),
+    tm.Message(role="assistant", tool_calls=(tm.ToolCall("c0", "add", '{"a": 1}'),)),
+    tm.Message(role="tool", content="2", tool_call_id="c0", name="add"),
+)
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+counts = st.none() | st.integers(-5, 100) | st.floats() | st.text(max_size=3) | st.just(2**70)
+
+
+def client_of(provider: Conforming, url: str, **options: Any) -> tm.AsyncLLMClient:
+    key = None if "token" in provider.options else KEY
+    options = {**provider.options, **options}
+    return tm.LLMClientFactory.make(provider.name, api_key=key, base_url=f"{url}{provider.base}", **options)
+
+
+def ask(provider: Conforming, key: str, **fields: Any) -> tm.LLMRequest:
+    """A request that the scripted server knows by `key`, whatever model its path names."""
+    return tm.LLMRequest(provider.name, provider.model, "And?", extra={"model": key}, **fields)
+
+
+def root(server: OpenAIServer) -> str:
+    return server.base_url.removesuffix("/v1")
+
+
+def streamed(provider: Conforming, data: bytes | None = None, **fields: Any) -> Action:
+    """A stream, as the server sends it."""
+    body = (provider.stream if data is None else data).decode(errors="surrogateescape")
+    action: Action = {"body": body, "headers": {"content-type": provider.content_type}}
+    action.update(fields)  # type: ignore[typeddict-item]
+    return action
+
+
+async def complete(provider: Conforming, server: OpenAIServer, *actions: Action, **fields: Any) -> tm.LLMResponse:
+    key = server.script(*actions)
+    return await client_of(provider, root(server)).complete(ask(provider, key, **fields))
+
+
+async def collect(client: tm.AsyncLLMClient, request: tm.LLMRequest) -> list[StreamEvent]:
+    return [event async for batch in client.stream(request) for event in batch]
+
+
+async def stream(provider: Conforming, server: OpenAIServer, action: Action) -> list[StreamEvent]:
+    return await collect(client_of(provider, root(server)), ask(provider, server.script(action)))
+
+
+def response_of(events: list[StreamEvent]) -> tm.LLMResponse:
+    assert isinstance(events[-1], tm.Finish)
+    return events[-1].response
+
+
+def check(provider: Conforming, seen: tm.LLMResponse) -> None:
+    """The reply is the one that the provider's data describe, in every field of the normal form."""
+    used = seen.usage
+    tokens = (used.prompt_tokens, used.completion_tokens, used.total_tokens)
+    assert (seen.text, seen.reasoning, seen.refusal) == (TEXT, REASONING, None)
+    assert seen.tool_calls == (tm.ToolCall("call_1", "get_weather", CITY),)
+    assert (seen.finish_reasons, seen.finish_reason) == ((provider.reason,), "tool_call")
+    assert (*tokens, used.cache_read_tokens, used.reasoning_tokens) == provider.usage
+    assert (seen.response_id, seen.response_model) == (provider.response_id, provider.response_model)
+
+
+class Bytes(httpx.AsyncByteStream):
+    """A body that comes in these pieces, and may then break off."""
+
+    def __init__(self, *pieces: bytes, is_cut: bool = False) -> None:
+        self._pieces, self._is_cut = pieces, is_cut
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            yield piece
+        if self._is_cut:
+            raise httpx.ReadError("cut")
+
+
+class Canned(httpx.AsyncBaseTransport):
+    """Answers with one body, so that a test can try thousands of them."""
+
+    def __init__(self, provider: Conforming, body: Bytes) -> None:
+        self._headers, self._body = {"content-type": provider.content_type}, body
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers=self._headers, stream=self._body)
+
+
+async def canned(provider: Conforming, *pieces: bytes, is_cut: bool = False) -> list[StreamEvent]:
+    async with httpx.AsyncClient(transport=Canned(provider, Bytes(*pieces, is_cut=is_cut))) as http_client:
+        return await collect(client_of(provider, "http://x.test", http_client=http_client), ask(provider, "m"))
+
+
+# --- Request
+
+
+@every_provider
+async def test_a_request_has_every_part_in_its_place(provider: Conforming, openai_server: OpenAIServer) -> None:
+    """Path, key, system text, a loop of tools and the sampling options go where the provider looks for them."""
+    key = openai_server.script({"body": json.dumps(provider.whole)})
+    options: dict[str, Any] = {"temperature": 0.5, "top_p": 0.9, "max_tokens": 9, "messages": MESSAGES}
+    if "responses" not in provider.name:
+        options["stop"] = ("x",)
+    request = ask(provider, key, system="Be brief.", **options)
+    await client_of(provider, root(openai_server)).complete(request)
+    (sent,) = openai_server.requests(key)
+    name, value = provider.key_header
+    assert (sent["path"], sent.headers[name]) == (provider.path, value)
+    assert sent.body == {**provider.body, "model": key}
+
+
+@every_provider
+async def test_extra_wins(provider: Conforming, openai_server: OpenAIServer) -> None:
+    """A field of `extra` is in the body as it was given."""
+    key = openai_server.script({"body": json.dumps(provider.whole)})
+    extra = {"model": key, "future": {"a": [1]}, "metadata": None}
+    await client_of(provider, root(openai_server)).complete(tm.LLMRequest(provider.name, "m", "hi", extra=extra))
+    (sent,) = openai_server.requests(key)
+    assert {name: sent.body[name] for name in extra} == extra
+
+
+# --- Replies
+
+
+@every_provider
+async def test_a_whole_reply(provider: Conforming, openai_server: OpenAIServer) -> None:
+    """A whole reply has its normal form, plain and compressed, and keeps what came."""
+    for compress in (False, True):
+        seen = await complete(provider, openai_server, {"body": json.dumps(provider.whole), "gzip": compress})
+        check(provider, seen)
+        assert seen.raw == provider.whole
+        assert seen.request_id is not None
+
+
+@every_provider
+async def test_a_stream(provider: Conforming, openai_server: OpenAIServer) -> None:
+    """A stream has the same normal form, cut into packets and compressed; its pieces add up to it."""
+    for fields in ({"split_at": [1, 40, 41, 300, 301]}, {"gzip": True}):
+        events = await stream(provider, openai_server, streamed(provider, **fields))
+        check(provider, response_of(events))
+        assert "".join(event.text for event in events if isinstance(event, tm.TextDelta)) == TEXT
+        assert "".join(event.text for event in events if isinstance(event, tm.ReasoningDelta)) == REASONING
+        calls = [event for event in events if isinstance(event, tm.ToolCallDelta)]
+        assert (calls[0].id, calls[0].name, {call.index for call in calls}) == ("call_1", "get_weather", {0})
+        assert json.loads("".join(call.arguments for call in calls)) == CITY
+
+
+@every_provider
+async def test_a_stream_goes_to_its_path(provider: Conforming, openai_server: OpenAIServer) -> None:
+    """The provider is asked for a stream where it offers one, by the path or by a field."""
+    key = openai_server.script(streamed(provider))
+    await collect(client_of(provider, root(openai_server)), ask(provider, key))
+    (sent,) = openai_server.requests(key)
+    assert sent["path"] == (provider.stream_path or provider.path)
+    assert provider.stream_path or sent.body["stream"] is True
+
+
+@every_provider
+async def test_the_raw_reply_of_a_stream_reads_as_the_stream(provider: Conforming, openai_server: OpenAIServer) -> None:
+    """What `raw` keeps of a stream is a whole reply of the provider's, and says the same."""
+    seen = response_of(await stream(provider, openai_server, streamed(provider)))
+    check(provider, await complete(provider, openai_server, {"body": json.dumps(seen.raw)}))
+
+
+@every_provider
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
+async def test_packets_of_any_size(provider: Conforming, size: int) -> None:
+    """However small the packets are, the reply is the same: cut inside a character, a line ending, a frame."""
+    data = provider.stream
+    pieces = [data[at : at + size] for at in range(0, len(data), size)]
+    check(provider, response_of(await canned(provider, *pieces)))
+
+
+@every_provider
+@given(cuts=st.lists(st.integers(0, 10_000), max_size=6))
+@settings(max_examples=20, deadline=None)
+async def test_packets_cut_anywhere(provider: Conforming, cuts: list[int]) -> None:
+    """Wherever the bytes are cut, the reply is the same."""
+    data = provider.stream
+    ends = sorted({cut % len(data) for cut in cuts})
+    pieces = [data[begin:end] for begin, end in zip([0, *ends], [*ends, len(data)], strict=True)]
+    check(provider, response_of(await canned(provider, *pieces)))
+
+
+@every_provider
+async def test_any_line_ending(provider: Conforming) -> None:
+    """CR and CRLF end a line as LF does."""
+    if provider.name == "bedrock":
+        pytest.skip("frames have no lines")
+    for ending in (b"\r\n", b"\r"):
+        if ending == b"\r" and provider.name == "ollama":
+            continue  # JSON lines end with LF or CRLF
+        check(provider, response_of(await canned(provider, provider.stream.replace(b"\n", ending))))
+
+
+@every_provider
+async def test_what_is_not_known_is_passed_over(provider: Conforming, openai_server: OpenAIServer) -> None:
+    """Events of the future and signs of life between the events change nothing."""
+    between = provider.keep_alive + provider.frame(*provider.unknown) + provider.keep_alive
+    data = between.join(provider.pieces) + provider.mark
+    check(provider, response_of(await stream(provider, openai_server, streamed(provider, data))))
+
+
+@every_provider
+async def test_finish_reasons(provider: Conforming, openai_server: OpenAIServer) -> None:
+    """Each reason keeps the provider's word and has ours; a word of the future has none, a reply with a call apart."""
+    if not provider.reasons:
+        pytest.skip("a status and details say why it ended: see test_openai_responses.py")
+    for raw, normal in {**provider.reasons, "quantum": "tool_call"}.items():
+        document = provider.with_(provider.place_of_reason, raw)
+        seen = await complete(provider, openai_server, {"body": json.dumps(document)})
+        assert (seen.finish_reasons, seen.finish_reason) == ((raw,), normal)
+
+
+# --- Usage
+
+
+@every_provider
+async def test_usage_that_is_not_reported_is_none(provider: Conforming, openai_server: OpenAIServer) -> None:
+    """Absent is not zero: without usage there is no count."""
+    document = {name: value for name, value in provider.whole.items() if not name.startswith(("usage", "eval"))}
+    document.pop("prompt_eval_count", None)
+    used = (await complete(provider, openai_server, {"body": json.dumps(document)})).usage
+    assert (used.prompt_tokens, used.completion_tokens, used.total_tokens) == (None, None, None)
+    assert (used.cache_read_tokens, used.reasoning_tokens, used.cost_usd) == (None, None, None)
+
+
+def scrambled(usage: Any, draw: st.DataObject) -> Any:
+    """Usage of the same shape with any values."""
+    if isinstance(usage, dict):
+        return {name: scrambled(value, draw) for name, value in usage.items()}
+    return draw.draw(counts)
+
+
+async def whole(provider: Conforming, document: object) -> tm.LLMResponse:
+    body = Bytes(json.dumps(document).encode())
+    async with httpx.AsyncClient(transport=Canned(provider, body)) as http_client:
+        return await client_of(provider, "http://x.test", http_client=http_client).complete(ask(provider, "m"))
+
+
+@every_provider
+@given(draw=st.data())
+@settings(max_examples=40, deadline=None)
+async def test_usage_is_always_sane(provider: Conforming, draw: st.DataObject) -> None:
+    """Whatever is reported, no count is negative, endless or no number, and no part exceeds its whole."""
+    place = provider.place_of_usage
+    usage = scrambled(provider.whole[str(place[0])], draw)
+    used = (await whole(provider, provider.with_(place, usage))).usage
+    for count in (used.prompt_tokens, used.completion_tokens, used.total_tokens, used.cache_read_tokens):
+        assert count is None or (math.isfinite(count) and 0 <= count < 2**63)
+    assert (used.cache_read_tokens or 0) <= (used.prompt_tokens or used.cache_read_tokens or 0)
+    assert (used.reasoning_tokens or 0) <= (used.completion_tokens or used.reasoning_tokens or 0)
+
+
+@every_provider
+@given(draw=st.data())
+@settings(max_examples=40, deadline=None)
+async def test_any_document_is_a_reply_or_a_typed_error(provider: Conforming, draw: st.DataObject) -> None:
+    """A document of any kind, the known fields among them, is read or is an `LLMError`."""
+    known = st.fixed_dictionaries({}, optional=dict.fromkeys(provider.whole, anything))
+    document = draw.draw(known | anything)
+    try:
+        assert isinstance(await whole(provider, document), tm.LLMResponse)
+    except LLMError:
+        pass
+
+
+# --- Errors
+
+
+@every_provider
+@pytest.mark.parametrize(
+    ("status", "kind", "is_retryable"),
+    [
+        (400, LLMRequestError, False),
+        (401, LLMAuthenticationError, False),
+        (403, LLMAuthenticationError, False),
+        (429, LLMRateLimitError, True),
+        (500, LLMServerError, True),
+        (503, LLMServerError, True),
+    ],
+)
+async def test_error_bodies(
+    provider: Conforming, openai_server: OpenAIServer, status: int, kind: type[LLMStatusError], is_retryable: bool
+) -> None:
+    """An error is of its status's class, says the provider's words and never the prompt or the key."""
+    body = json.dumps(provider.error_body).replace("Slow down", f"Slow down, And? {KEY}")
+    with pytest.raises(kind) as caught:
+        await complete(provider, openai_server, {"status": status, "body": body})
+    error = caught.value
+    assert (error.status_code, error.retryable, error.provider_type) == (status, is_retryable, provider.error_type)
+    assert "Slow down" in str(error)
+    assert KEY not in str(error)
+
+
+@every_provider
+async def test_a_rate_limit_says_when_to_come_back(provider: Conforming, openai_server: OpenAIServer) -> None:
+    """The time that the provider asks to wait is in the error, whole and for a stream."""
+    limited: Action = {"status": 429, "body": json.dumps(provider.error_body), "headers": {"retry-after": "3"}}
+    with pytest.raises(LLMRateLimitError) as by_whole:
+        await complete(provider, openai_server, limited)
+    with pytest.raises(LLMRateLimitError) as by_stream:
+        await stream(provider, openai_server, limited)
+    assert (by_whole.value.retry_after_s, by_stream.value.retry_after_s) == (3.0, 3.0)
+
+
+@every_provider
+async def test_an_odd_error_body(provider: Conforming, openai_server: OpenAIServer) -> None:
+    """A proxy's page, nothing at all or a list is still the error of its status."""
+    for body in ("<html>busy</html>", "", "[]", "null", '{"error": 7}'):
+        with pytest.raises(LLMServerError) as caught:
+            await complete(provider, openai_server, {"status": 502, "body": body})
+        assert caught.value.status_code == 502
+
+
+@every_provider
+async def test_a_fault_inside_a_stream(provider: Conforming, openai_server: OpenAIServer) -> None:
+    """An error in the middle of a stream is a typed error that keeps what was said; it is no success."""
+    said, rest = provider.pieces[:4], provider.pieces[4:]
+    data = b"".join([*said, provider.frame(*provider.failure), *rest])
+    with pytest.raises(LLMServerError) as caught:
+        await stream(provider, openai_server, streamed(provider, data))
+    assert "Overloaded" in str(caught.value)
+    assert caught.value.retryable
+
+
+@every_provider
+async def test_what_is_no_reply(provider: Conforming, openai_server: OpenAIServer) -> None:
+    """A success that holds no reply is an error, and is not asked for again."""
+    for body in ("{}", '{"future": 1}', "not json", "[1]", ""):
+        with pytest.raises(LLMError) as caught:
+            await complete(provider, openai_server, {"body": body})
+        assert not caught.value.retryable
+
+
+@every_provider
+async def test_malformed_json_in_a_stream(provider: Conforming, openai_server: OpenAIServer) -> None:
+    """An event that is no JSON ends the stream with an error, never with a success."""
+    if provider.name == "bedrock":
+        data = provider.pieces[0] + b"\x00" * 40
+    else:
+        data = provider.pieces[0] + provider.frame("", {"a": 1}).replace(b'"a": 1', b'"a": ')
+    with pytest.raises(LLMResponseError):
+        await stream(provider, openai_server, streamed(provider, data + provider.stream))
+
+
+@every_provider
+async def test_a_cut_stream_is_no_success(provider: Conforming, openai_server: OpenAIServer) -> None:
+    """A stream that ends before it says why is a connection error, though the HTTP reply is whole."""
+    action = streamed(provider, b"".join(provider.pieces[: -provider.end]))
+    with pytest.raises(LLMConnectionError):
+        await stream(provider, openai_server, action)
+
+
+@every_provider
+async def test_a_stream_cut_at_any_byte(provider: Conforming) -> None:
+    """Wherever a stream breaks off before its end, it is no success."""
+    last = len(b"".join(provider.pieces[: -provider.end]))
+    for position in range(1, last, 7):
+        with pytest.raises(LLMConnectionError):
+            await canned(provider, provider.stream[:position], is_cut=True)
+
+
+@every_provider
+async def test_a_server_that_says_nothing(provider: Conforming, openai_server: OpenAIServer, capture: Captured) -> None:
+    """A call ends within the time that the user allows."""
+    key = openai_server.script({"do": "hang"})
+    config = tm.LLMCallConfig(
+        provider.name, provider.model, "And?", extra={"model": key}, timeout_ms=200, max_retries=0
+    )
+    client = client_of(provider, root(openai_server))
+    result = await tm.run_llm_call("f", "s", config, capture.recorder(), client=client)
+    assert (result["status"], result["error_type"]) == ("error", "timeout")
+
+
+# --- The step
+
+
+@every_provider
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
+async def test_the_span_of_a_call(
+    provider: Conforming, openai_server: OpenAIServer, capture: Captured, is_streamed: bool
+) -> None:
+    """A call has one span with who answered, why it ended and what it used, whole and streamed alike."""
+    key = openai_server.script(streamed(provider) if is_streamed else {"body": json.dumps(provider.whole)})
+    config = tm.LLMCallConfig(provider.name, provider.model, "And?", extra={"model": key})
+    client = client_of(provider, root(openai_server))
+    if is_streamed:
+        async with tm.stream_llm_call("f", "s", config, capture.recorder(), client=client) as events:
+            _ = [event async for event in events]
+    else:
+        await tm.run_llm_call("f", "s", config, capture.recorder(), client=client)
+    (span,) = capture.spans
+    seen = attributes(span)
+    assert seen["gen_ai.provider.name"] == (client.telemetry_name or provider.name)
+    assert seen["gen_ai.response.finish_reasons"] == (provider.reason,)
+    assert (seen["gen_ai.usage.input_tokens"], seen["gen_ai.usage.output_tokens"]) == provider.usage[:2]
+    assert seen.get("gen_ai.response.model") == provider.response_model
+    assert seen.get("gen_ai.response.id") == provider.response_id
