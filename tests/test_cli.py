@@ -231,7 +231,8 @@ def test_an_interrupted_demo_ends_without_a_traceback(tmp_path: Path) -> None:
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=30)
-    assert (process.returncode, stderr) == (130, "")
+    # Where the signal meets code that is being imported, Python ends by the signal itself: a shell shows 130 for both.
+    assert (process.returncode in {130, -signal.SIGINT}, stderr) == (True, "")
 
 
 # --- view
