@@ -159,8 +159,8 @@ KINDS = [
 VALUES = [
     ({"session_id": ""}, "session_id has 0 characters"),
     ({"user_id": "x" * 257}, "user_id has 257 characters; it must have 1 to 256"),
-    ({"conversation_id": "a\nb"}, "conversation_id has characters that cannot be printed"),
-    ({"flow_id": "a\u202eb"}, "flow_id has characters that cannot be printed"),
+    ({"conversation_id": "a\nb"}, "conversation_id has unprintable characters"),
+    ({"flow_id": "a\u202eb"}, "flow_id has unprintable characters"),
     ({"tags": [str(n) for n in range(65)]}, "tags has"),
 ]
 
@@ -269,7 +269,7 @@ def test_each_flow_says_which_id_it_lacks(caplog: pytest.LogCaptureFixture) -> N
         for name in ("first", "second")
         for line in (
             f"@flow {name}.session_id failed (TypeError); what it was to give is left out",
-            f"@flow {name}: conversation_id is int; it must be a text; it is left out",
+            f"@flow {name}: conversation_id is int; it must be a string; it is left out",
             f"@flow {name}.user_id failed (ValueError); what it was to give is left out",
         )
     ]

@@ -1,7 +1,7 @@
-"""Who and what the calls are made for: set once, found by everything below.
+"""The ids and tags of what calls are made for: set once, found by everything below.
 
-Kept in a context variable, so that they follow `asyncio` tasks and `asyncio.to_thread` by themselves, and other
-threads by `carry_context`; a forked process begins without.
+A context variable holds them, so they follow `asyncio` tasks and `asyncio.to_thread`, and other threads with
+`carry_context`. A forked process begins without them.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from ..errors import ConfigError
 log = logging.getLogger(__name__)
 
 MAX_LENGTH = 256
-"""Characters of one id or tag: what is longer is no id, and would not fit into a baggage header."""
+"""The length of an id or tag, in characters, that still fits into a baggage header."""
 
 MAX_TAGS = 64
-"""Tags of one setting: they stand on every span below."""
+"""Tags of one setting; every span below carries them."""
 
 _JOINERS = "\u200c\u200d"
-"""Invisible, and part of words in several scripts, and of emoji."""
+"""Invisible characters that belong to words in several scripts, and to emoji."""
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Correlation:
-    """What is known; `None` for what is not."""
+    """Ids and tags; `None` for an id that is not set."""
 
     flow_id: str | None = None
-    """The run of a flow, as the caller numbers it."""
+    """The caller's id of a run of the flow."""
     session_id: str | None = None
-    """A visit of a user (`session.id`)."""
+    """The session of a user (`session.id`)."""
     conversation_id: str | None = None
-    """A conversation, where the provider or the application keeps one (`gen_ai.conversation.id`)."""
+    """The conversation kept by the provider or the application (`gen_ai.conversation.id`)."""
     user_id: str | None = None
     """The user (`user.id`)."""
     tags: tuple[str, ...] = ()
-    """Words to search by."""
+    """Search terms (`tracemind.tags`)."""
 
     def below(self, outer: Correlation) -> Correlation:
-        """These inside others: what is set here wins, and tags are added to the outer ones."""
+        """These combined with outer ones: an id set here wins, tags are added to the outer tags."""
         if outer is NO_CORRELATION:
             return self
         return Correlation(
@@ -69,12 +69,12 @@ _current: contextvars.ContextVar[Correlation] = contextvars.ContextVar("tracemin
 
 
 def current_correlation() -> Correlation:
-    """What was set around here; `NO_CORRELATION` where nothing was."""
+    """The ids and tags in force here, or `NO_CORRELATION`."""
     return _current.get()
 
 
 def enter_correlation(ids: Correlation) -> Setting:
-    """Set these inside the ones that hold here, until the setting is undone."""
+    """Add these to the ones in force, until the setting is undone."""
     return set_here(_current, ids.below(_current.get()))
 
 
@@ -85,13 +85,13 @@ _hide: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 def hide_correlation_with(hide: Callable[[], AbstractContextManager[object]]) -> None:
-    """Whoever lets the ids go along with requests says how to keep them at home."""
+    """Register how to keep ids out of requests; used by the module that adds them to requests."""
     global _hide
     _hide = hide
 
 
 def hidden_correlation() -> AbstractContextManager[object]:
-    """A block in which no request carries the ids: they are no business of a model's provider."""
+    """A block in which no request carries the ids, because a model provider must not see them."""
     return _hide()
 
 
@@ -103,10 +103,10 @@ def checked_correlation(
     user_id: object = None,
     tags: object = (),
 ) -> Correlation:
-    """Ids from what a user gave.
+    """Ids and tags from user input.
 
     Raises:
-        ConfigError: an id or a tag is no text, empty, longer than 256 characters or unprintable; the message names it.
+        ConfigError: an id or a tag is not a string, empty, over 256 characters or unprintable; the message names it.
     """
     ids = Correlation(
         flow_id=_id("flow_id", flow_id),
@@ -119,10 +119,10 @@ def checked_correlation(
 
 
 def usable_correlation(who: str, values: Mapping[str, object]) -> Correlation:
-    """Ids from what comes with the data: what is no id is left out, and the log says so once.
+    """Ids and tags from data: an unusable one is left out and logged once.
 
     Args:
-        who: what sets them, for the log.
+        who: the name of what sets them, for the log.
         values: as `checked_correlation` takes them.
     """
     ids = NO_CORRELATION
@@ -136,11 +136,11 @@ def usable_correlation(who: str, values: Mapping[str, object]) -> Correlation:
 
 
 LEFT_OUT = Once()
-"""What was logged as unusable."""
+"""What was logged as left out."""
 
 
 def _one_by_one(values: Mapping[str, object]) -> Iterator[tuple[str, Callable[[], Correlation]]]:
-    """Each id, and each tag, so that an unusable one does not cost the others."""
+    """A check for each id and each tag, so that an unusable one does not affect the others."""
     for field, value in values.items():
         if field == "tags" and isinstance(value, list | tuple):
             for index, tag in enumerate(cast("Sequence[object]", value)):
@@ -151,15 +151,15 @@ def _one_by_one(values: Mapping[str, object]) -> Iterator[tuple[str, Callable[[]
 
 def _with_tag(index: int, tag: object) -> Correlation:
     if index >= MAX_TAGS:
-        raise ConfigError(f"tags has more than {MAX_TAGS} texts")
+        raise ConfigError(f"tags has more than {MAX_TAGS} strings")
     return Correlation(tags=(_usable(f"tags[{index}]", _text(f"tags[{index}]", tag)),))
 
 
-def refuse_wrong_kinds(values: Mapping[str, object]) -> None:
-    """What is no text was never meant as an id: a mistake of the code, and not of the data.
+def reject_wrong_types(values: Mapping[str, object]) -> None:
+    """Reject values of the wrong type, which are mistakes in code and not in data.
 
     Raises:
-        ConfigError: the message names it.
+        ConfigError: an id is not a string, or the tags are not a list of strings; the message names it.
     """
     for field, value in values.items():
         if field == "tags":
@@ -175,19 +175,19 @@ def _id(field: str, value: object) -> str | None:
 def _tags(field: str, values: object) -> tuple[str, ...]:
     texts = _texts(field, values)
     if len(texts) > MAX_TAGS:
-        raise ConfigError(f"{field} has {len(texts)} texts; it may have {MAX_TAGS}")
+        raise ConfigError(f"{field} has {len(texts)} strings; it may have {MAX_TAGS}")
     return tuple(dict.fromkeys(_usable(f"{field}[{index}]", text) for index, text in enumerate(texts)))
 
 
 def _text(field: str, value: object) -> str:
     if not isinstance(value, str):
-        raise ConfigError(f"{field} is {type(value).__name__}; it must be a text")
+        raise ConfigError(f"{field} is {type(value).__name__}; it must be a string")
     return value
 
 
 def _texts(field: str, values: object) -> list[str]:
     if isinstance(values, str) or not isinstance(values, Sequence):
-        raise ConfigError(f"{field} is {type(values).__name__}; it must be a list of texts")
+        raise ConfigError(f"{field} is {type(values).__name__}; it must be a list of strings")
     return [_text(f"{field}[{index}]", value) for index, value in enumerate(cast("Sequence[object]", values))]
 
 
@@ -195,7 +195,7 @@ def _usable(field: str, text: str) -> str:
     if not 0 < len(text) <= MAX_LENGTH:
         raise ConfigError(f"{field} has {len(text)} characters; it must have 1 to {MAX_LENGTH}")
     if not (text.isprintable() or all(map(_is_printable, text))):
-        raise ConfigError(f"{field} has characters that cannot be printed, a line break perhaps")
+        raise ConfigError(f"{field} has unprintable characters, such as a line break; remove them")
     return text
 
 
@@ -204,7 +204,7 @@ def _is_printable(character: str) -> bool:
 
 
 IdSource = str | Callable[..., str | None]
-"""An id, or a function that gets the arguments of the call and returns it."""
+"""An id, or a function that takes the call's arguments and returns one."""
 
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -212,39 +212,41 @@ _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_O
 
 @dataclass(frozen=True, slots=True)
 class Default:
-    """An argument that the caller of a function may leave out."""
+    """A parameter with a default value."""
 
     name: str
-    """Its name."""
+    """The parameter's name."""
     position: int
-    """Its place among the arguments; beyond all of them for one that has only its name."""
+    """The index among the positional parameters; `sys.maxsize` for a keyword-only one."""
     value: object
-    """What the function takes instead."""
+    """The default value."""
 
 
 @dataclass(frozen=True, slots=True)
 class CorrelationFunction:
-    """A function that makes an id of the arguments of a call."""
+    """A user's function that computes an id from the arguments of a call."""
 
     function: Callable[..., str | None]
-    """The user's."""
+    """The function itself."""
     takes: frozenset[str] | None
-    """By which names it can be given something; `None` for any."""
+    """The keyword arguments it accepts; `None` for any."""
     defaults: tuple[Default, ...] = ()
-    """What the decorated function takes where its caller leaves it out, as far as this one can take it."""
+    """Defaults of the decorated function for parameters that this one accepts."""
 
     @classmethod
     def of(cls, field: str, function: Callable[..., str | None]) -> CorrelationFunction:
-        """The function of a user's.
+        """Wrap a user's function.
 
         Raises:
-            ConfigError: it has to be waited for.
+            ConfigError: it is a coroutine function.
         """
         if inspect.iscoroutinefunction(function):
-            raise ConfigError(f"{field} is a coroutine function; a flow begins without waiting: pass a plain one")
+            raise ConfigError(
+                f"{field} is a coroutine function, and a flow begins without awaiting; pass a plain function"
+            )
         try:
             parameters = inspect.signature(function).parameters.values()
-        except (TypeError, ValueError):  # one in C that has none
+        except (TypeError, ValueError):  # a C function without a signature
             return cls(function, frozenset())
         takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
         return cls(
@@ -252,7 +254,7 @@ class CorrelationFunction:
         )
 
     def beside(self, signature: inspect.Signature) -> CorrelationFunction:
-        """The same, for a decorated function of that signature."""
+        """The same, with the defaults of a decorated function."""
         defaults = (
             Default(each.name, position if each.kind is each.POSITIONAL_OR_KEYWORD else sys.maxsize, each.default)
             for position, each in enumerate(signature.parameters.values())
@@ -261,7 +263,7 @@ class CorrelationFunction:
         return replace(self, defaults=tuple(each for each in defaults if self.takes is None or each.name in self.takes))
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        """The id for the arguments of a call, defaults included."""
+        """The id for the arguments of a call, including defaults."""
         if not self.defaults:
             return self.function(*args, **kwargs)
         left_out = {
@@ -272,19 +274,19 @@ class CorrelationFunction:
 
 @dataclass(frozen=True, slots=True)
 class CorrelationSources:
-    """Where the ids of a flow come from."""
+    """The sources of a flow's ids and tags."""
 
     fixed: Correlation = NO_CORRELATION
-    """Those that are the same for every run."""
+    """Ids and tags that are the same for every run."""
     called: tuple[tuple[str, CorrelationFunction], ...] = ()
-    """Those that depend on the arguments."""
+    """Ids that depend on the arguments, by field name."""
 
     @classmethod
     def of(cls, tags: Sequence[str], **sources: IdSource | None) -> CorrelationSources:
-        """Sort what a user gave.
+        """Sources from user input.
 
         Raises:
-            ConfigError: an id is of the wrong kind or size.
+            ConfigError: an id or tag is of the wrong type or size.
         """
         called = tuple(
             (name, CorrelationFunction.of(name, source)) for name, source in sources.items() if callable(source)
@@ -295,11 +297,11 @@ class CorrelationSources:
         return cls(fixed, called)
 
     def beside(self, signature: inspect.Signature) -> CorrelationSources:
-        """The same, for a decorated function of that signature."""
+        """The same, with the defaults of a decorated function."""
         return replace(self, called=tuple((name, source.beside(signature)) for name, source in self.called))
 
     def of_call(self, flow: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Correlation:
-        """The ids of one run of the flow; one that cannot be had is left out, and the log says so once a flow."""
+        """The ids of one run; one whose function fails is left out and logged once for each flow."""
         ids = self.fixed
         for name, source in self.called:
             try:

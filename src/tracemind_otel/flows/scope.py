@@ -1,4 +1,4 @@
-"""A flow without its span: the sums, the ids and the budget of everything below. No OpenTelemetry here."""
+"""A run of a flow without its span: the sums, the ids and the budget of everything below."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from .totals import NO_ATTRIBUTES, AttributeValue, FlowScope, current_flow, ente
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlowSpec:
-    """What each run of one flow has."""
+    """The settings of a flow, the same for every run."""
 
     attributes: Mapping[str, AttributeValue] = field(default_factory=lambda: NO_ATTRIBUTES)
-    """What the user said of it; some of it may go on metrics."""
+    """The user's attributes, some of which may go on metrics."""
     ids: CorrelationSources = NO_SOURCES
-    """Ids of everything below."""
+    """Ids and tags of everything below."""
     limits: BudgetLimits | None = None
-    """What everything below may cost."""
+    """Limits of all calls below; `None` for no budget."""
 
     def ids_of(self, flow: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Correlation:
-        """The ids of a run of that flow with these arguments."""
+        """The ids of one run with these arguments."""
         return NO_CORRELATION if self.ids is NO_SOURCES else self.ids.of_call(flow, args, kwargs)
 
 
 def flow_context(
     name: str, plan: FlowSpec, ids: Correlation, on_threshold: Callable[[BudgetThreshold], None] | None = None
 ) -> FlowContext:
-    """A new run of a flow, nested in the flow and the budget that hold here."""
+    """A new run of a flow, inside the current flow and budget."""
     is_plain = ids is NO_CORRELATION and plan.limits is None
     return FlowContext(name, plan) if is_plain else _RichFlowContext(name, plan, ids, on_threshold)
 
 
 class NoScope:
-    """A run that leaves no trace."""
+    """A run without a span or sums."""
 
     __slots__ = ()
 
@@ -60,7 +60,7 @@ NO_SCOPE = NoScope()
 
 
 class FlowContext(NoScope):
-    """A run of which nothing but the sums is kept."""
+    """A run that keeps only sums."""
 
     __slots__ = ("_setting", "scope")
 

@@ -1,8 +1,7 @@
-"""The flow that is running, and the sums of the model calls under it.
+"""The running flow, and the sums of the model calls under it.
 
-Kept in a context variable, so that it follows `asyncio` tasks and `asyncio.to_thread` by itself, and other
-threads by `carry_context`; a forked process begins without. The step feeds it once a call, whatever recorder it was
-given.
+A context variable holds it, so it follows `asyncio` tasks and `asyncio.to_thread`, and other threads with
+`carry_context`. A forked process begins without one. Every call is added once, whatever its recorder.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from .._base.fork import in_forked_child
 from ..ai.llm.usage import LLMUsage
 
 AttributeValue = str | bool | int | float
-"""What a flow's attribute may hold."""
+"""A value of a flow's attribute."""
 
 NO_ATTRIBUTES: Mapping[str, AttributeValue] = MappingProxyType({})
 
-# Re-entrant: a stream dropped unread ends its call in a garbage collection, which may strike while it is held.
+# Re-entrant: a signal handler that flushes may end calls while this thread holds it.
 _lock = threading.RLock()
 
 
@@ -31,19 +30,19 @@ class FlowTotals:
     """Sums over model calls."""
 
     cost_usd: float | None
-    """USD of the calls that had a price; `None` when none had."""
+    """USD of the priced calls; `None` when no call had a price."""
     input_tokens: int
-    """Input tokens, cached ones included."""
+    """Input tokens, including cached ones."""
     output_tokens: int
-    """Output tokens, reasoning included."""
+    """Output tokens, including reasoning."""
     llm_calls: int
-    """Model calls that ended, however they ended."""
+    """Model calls that have ended, with or without success."""
     retries: int
     """Failed attempts that were repeated."""
 
 
 class _Sums:
-    """Adds in place: nothing in here may start a garbage collection between reading a sum and writing it."""
+    """Sums under the lock."""
 
     __slots__ = ("_cost_usd", "_input_tokens", "_llm_calls", "_output_tokens", "_retries")
 
@@ -65,9 +64,6 @@ class _Sums:
         return FlowTotals(self._cost_usd, self._input_tokens, self._output_tokens, self._llm_calls, self._retries)
 
 
-_NOTHING = _Sums()
-
-
 class FlowScope:
     """One running flow. Calls may end in any thread."""
 
@@ -82,24 +78,20 @@ class FlowScope:
         self.name = name
         self.attributes = attributes
         self.parent = parent
-        self._own: _Sums | None = None
-        self._all: _Sums | None = None
+        self._own = _Sums()
+        self._all = _Sums()
 
     def add_call(self, usage: LLMUsage | None, *, retries: int) -> None:
         """Count one call, here and in every flow around this one."""
-        own, everything = _Sums(), _Sums()  # before the sums are looked at: what allocates may collect garbage
         with _lock:
-            self._own = self._own or own
             self._own.add(usage, retries)
-        scope: FlowScope | None = self
-        while scope is not None:
-            with _lock:
-                scope._all = scope._all or everything
+            scope: FlowScope | None = self
+            while scope is not None:
                 scope._all.add(usage, retries)
-            scope, everything = scope.parent, _Sums()
+                scope = scope.parent
 
     def attribute(self, name: str) -> AttributeValue | None:
-        """An attribute of this flow, else of the nearest flow around it that has it."""
+        """An attribute of this flow, or of the nearest flow around it that has it."""
         scope: FlowScope | None = self
         while scope is not None:
             if name in scope.attributes:
@@ -108,21 +100,21 @@ class FlowScope:
         return None
 
     def totals(self) -> FlowTotals:
-        """The sums so far over all calls below, those of nested flows included."""
+        """The sums so far over all calls below, including those of nested flows."""
         with _lock:
-            return (self._all or _NOTHING).totals()
+            return self._all.totals()
 
     def own_totals(self) -> FlowTotals:
-        """The sums so far over the calls of this flow alone: those of nested flows are left to them."""
+        """The sums so far over the calls of this flow, without those of nested flows."""
         with _lock:
-            return (self._own or _NOTHING).totals()
+            return self._own.totals()
 
 
 _current: contextvars.ContextVar[FlowScope | None] = contextvars.ContextVar("tracemind_flow", default=None)
 
 
 def current_flow() -> FlowScope | None:
-    """The innermost flow that is running here, or `None`."""
+    """The innermost flow here, or `None`."""
     return _current.get()
 
 
@@ -132,7 +124,7 @@ def enter_flow(scope: FlowScope) -> Setting:
 
 
 def _forget() -> None:
-    """In a forked child: its parent's flow is out of reach, and another thread of the parent may have held the lock."""
+    """Begin anew in a forked child, whose copy of the lock may be held for ever."""
     global _lock
     _lock = threading.RLock()
     _current.set(None)

@@ -19,7 +19,7 @@ from ..flows.correlation import (
     current_correlation,
     enter_correlation,
     hide_correlation_with,
-    refuse_wrong_kinds,
+    reject_wrong_types,
     usable_correlation,
 )
 from . import semconv
@@ -160,7 +160,7 @@ class using_attributes(Block[None]):  # noqa: N801  a function to whoever uses i
             "user_id": user_id,
             "tags": tags,
         }
-        refuse_wrong_kinds(values)
+        reject_wrong_types(values)
         self._ids = usable_correlation("using_attributes", values)
         self._is_baggage = baggage
         self._entries = Entries()
