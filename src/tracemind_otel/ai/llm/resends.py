@@ -39,13 +39,13 @@ class _NoLedger:
     def presume(self) -> None: ...
 
 
-_NO_LEDGER = _NoLedger()
+NO_LEDGER = _NoLedger()
 _ledger: contextvars.ContextVar[ResendLedger | None] = contextvars.ContextVar("tracemind_resends", default=None)
 
 
 def current_ledger() -> ResendLedger:
     """What to tell of a request that is sent a second time."""
-    return _ledger.get() or _NO_LEDGER
+    return _ledger.get() or NO_LEDGER
 
 
 class telling:  # noqa: N801

@@ -1,4 +1,4 @@
-"""The body of a reply over aiohttp, of which a broken connection takes nothing that had come."""
+"""The body of a reply over aiohttp. A connection that breaks takes nothing away of what had come."""
 
 from __future__ import annotations
 
@@ -12,30 +12,24 @@ if TYPE_CHECKING:
 
 
 class Body:
-    """Reads aiohttp's body. What a slow reader has not read yet comes before the error, which aiohttp puts first.
+    """aiohttp's body, iterated so that bytes a slow reader has not read yet come before the error, and not after it.
 
-    Everything else that is asked of a body is aiohttp's.
+    Every other attribute is aiohttp's.
     """
 
     def __init__(self, content: aiohttp.StreamReader) -> None:
         self._content = content
+        self._size = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._content, name)
 
-    def iter_chunked(self, size: int) -> Chunks:
+    def iter_chunked(self, size: int) -> Body:
         """The bytes as they come, in pieces of at most this size."""
-        return Chunks(self._content, size)
-
-
-class Chunks:
-    """The pieces of one body."""
-
-    def __init__(self, content: aiohttp.StreamReader, size: int) -> None:
-        self._content = content
         self._size = size
+        return self
 
-    def __aiter__(self) -> Chunks:
+    def __aiter__(self) -> Body:
         return self
 
     async def __anext__(self) -> bytes:
@@ -50,11 +44,7 @@ class Chunks:
 
 
 def _buffered(content: aiohttp.StreamReader) -> bytes:
-    """What is left in the buffer of a body that has broken off.
-
-    Raises:
-        Exception: nothing is left, and why it broke off.
-    """
+    """What is left in the buffer of a body that was cut; raises the reason where nothing is."""
     error = cast("BaseException", content.exception())
     content.set_exception(cast("Any", None))
     try:

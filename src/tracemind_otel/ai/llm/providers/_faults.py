@@ -1,4 +1,4 @@
-"""What went wrong below HTTP, in our errors and in words, whatever library it was that failed."""
+"""Faults below HTTP as our errors, with a reason in words, whichever library failed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def http_libraries() -> list[ModuleType]:
 
 
 def transport_faults() -> tuple[type[Exception], ...]:
-    """What these libraries raise when no whole reply came."""
+    """What the HTTP libraries raise when no whole reply came."""
     import aiohttp
 
     own = [fault for library in http_libraries() for fault in (library.HTTPError, library.StreamError)]
@@ -41,14 +41,14 @@ def transport_faults() -> tuple[type[Exception], ...]:
 
 
 def transport_error(error: Exception, url: Url) -> LLMError:
-    """Classified by cause: the aiohttp transport gives one and the same httpx error for many faults."""
+    """Our error, by the cause: the aiohttp transport gives one and the same httpx error for many faults."""
     where = url.host if url.port is None else f"{url.host}:{url.port}"
-    tls_faults = [each for each in _chain(error) if isinstance(each, ssl.SSLError)]
-    if tls_faults:
-        return _tls_error(tls_faults[-1], where, may_be_billed=not _was_never_sent(error))
-    if (unreadable := _unreadable(error, where)) is not None:
-        return unreadable
     may_be_billed = not _was_never_sent(error)
+    if tls_faults := [each for each in _chain(error) if isinstance(each, ssl.SSLError)]:
+        return _tls_error(tls_faults[-1], where, may_be_billed=may_be_billed)
+    if (what := _unreadable(error)) is not None:
+        # Another request would bring, and cost, the same again.
+        return LLMResponseError(f"the reply of {where} {what}", retryable=False)
     if _is_timeout(error):
         return LLMTimeoutError(f"no answer from {where} in time", may_be_billed=may_be_billed)
     return _connection_error(error, where, may_be_billed=may_be_billed)
@@ -58,33 +58,29 @@ def _connection_error(error: Exception, where: str, *, may_be_billed: bool) -> L
     import aiohttp
 
     cause = error.__cause__ or error
-    if isinstance(cause, aiohttp.ClientHttpProxyError):
-        return _proxy_refusal(where, cause.status)
     is_retryable = not isinstance(cause, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError)
-    message = f"connection to {where} failed: {_reason(error)}"
+    reason = _reason(error)
+    if isinstance(cause, aiohttp.ClientHttpProxyError):
+        status, may_be_billed = cause.status, False
+        is_retryable = status >= 500 or status == 429
+        hint = "; put its user and password into the proxy's URL" if status == 407 else ""
+        reason = f"the proxy refused it with HTTP status {status}{hint}"
+    message = f"connection to {where} failed: {reason}"
     return LLMConnectionError(message, retryable=is_retryable, may_be_billed=may_be_billed)
 
 
-def _proxy_refusal(where: str, status: int) -> LLMConnectionError:
-    hint = "; put its user and password into the proxy's URL" if status == 407 else ""
-    message = f"connection to {where} failed: the proxy refused it with HTTP status {status}{hint}"
-    return LLMConnectionError(message, retryable=status >= 500 or status == 429, may_be_billed=False)
-
-
-def _unreadable(error: Exception, where: str) -> LLMResponseError | None:
-    """A reply that came and is none: to ask again would bring, and cost, the same again."""
+def _unreadable(error: Exception) -> str | None:
+    """What is wrong with a reply that came and cannot be read; `None` for any other fault."""
     import aiohttp
 
     cause = error.__cause__ or error
     if _is_a(error, "DecodingError"):
-        encoding = "its body is not compressed as its content-encoding says"
-        return LLMResponseError(f"the reply of {where} cannot be read: {encoding}", retryable=False)
+        return "cannot be read: its body is not compressed as its content-encoding says"
     is_http = isinstance(cause, aiohttp.ClientResponseError | aiohttp.http.HttpProcessingError)
-    if is_http and not isinstance(cause, aiohttp.ClientHttpProxyError):
-        return LLMResponseError(f"the reply of {where} is not valid HTTP", retryable=False)
-    if _is_a(error, "RemoteProtocolError") and not _broke_off(error):
-        return LLMResponseError(f"the reply of {where} is not valid HTTP", retryable=False)
-    return None
+    is_bad_http = is_http and not isinstance(cause, aiohttp.ClientHttpProxyError)
+    return (
+        "is not valid HTTP" if is_bad_http or (_is_a(error, "RemoteProtocolError") and not _broke_off(error)) else None
+    )
 
 
 def _broke_off(error: BaseException) -> bool:
@@ -122,15 +118,18 @@ def _chain(error: BaseException) -> Generator[BaseException]:
         inner = inner.__cause__ or inner.__context__
 
 
-# --- Words; never an exception's text, which may hold a URL or a header
+# --- Reasons. Never an exception's own text, which may hold a URL or a header
 
+_NO_HTTP_ADDRESS = "the address is not one of HTTP; check base_url"
+_CUT = "the server closed it in the middle of the reply"
+_UNANSWERED = "the server closed it before it answered"
 _BY_NAME: Mapping[str, str] = {
-    "ClientPayloadError": "the server closed it in the middle of the reply",
-    "ServerDisconnectedError": "the server closed it before it answered",
+    "ClientPayloadError": _CUT,
+    "ServerDisconnectedError": _UNANSWERED,
     "ClientConnectionResetError": "the server closed it before the request was sent",
-    "UnsupportedProtocol": "the address is not one of HTTP",
-    "InvalidURL": "the address is not one of HTTP",
-    "NonHttpUrlClientError": "the address is not one of HTTP",
+    "UnsupportedProtocol": _NO_HTTP_ADDRESS,
+    "InvalidURL": _NO_HTTP_ADDRESS,
+    "NonHttpUrlClientError": _NO_HTTP_ADDRESS,
     "LocalProtocolError": "the request cannot be sent as HTTP",
     "ReadError": "the server closed it while the reply was awaited",
     "WriteError": "the server closed it while the request was sent",
@@ -140,43 +139,34 @@ _BY_NAME: Mapping[str, str] = {
     "ProxyError": "the proxy refused it",
     "TimeoutException": "no answer in time",
     "ServerTimeoutError": "no answer in time",
-    "EOFError": "the server closed it in the middle of the reply",
+    "EOFError": _CUT,
     "ClientConnectionError": "it was closed",
     "OSError": "it was closed",
 }
 
 
 def _reason(error: BaseException) -> str:
-    """The operating system's word where there is one."""
-    for each in _chain(error):
-        if isinstance(each, socket.gaierror) or type(each).__name__ == "ClientConnectorDNSError":
-            return "the name of the host cannot be resolved"
-        number = getattr(each, "errno", None)
-        if isinstance(number, int) and number > 0:
-            return _through_proxy(error) + os.strerror(number)
-    if _is_a(error, "RemoteProtocolError"):
-        is_cut = str(error).startswith("peer closed connection")
-        return _BY_NAME["ClientPayloadError" if is_cut else "ServerDisconnectedError"]
-    return _by_name(error.__cause__ or error) or _by_name(error) or "it broke"
-
-
-def _through_proxy(error: BaseException) -> str:
+    """The operating system's word where there is one, else what the class of the error means."""
     import aiohttp
 
-    is_proxy = any(isinstance(each, aiohttp.ClientProxyConnectionError) for each in _chain(error))
-    return "the proxy cannot be reached: " if is_proxy else ""
-
-
-def _by_name(error: BaseException) -> str | None:
-    names = (each.__name__ for each in type(error).__mro__)
-    return next((_BY_NAME[name] for name in names if name in _BY_NAME), None)
+    for each in _chain(error):
+        if isinstance(each, socket.gaierror) or type(each).__name__ == "ClientConnectorDNSError":
+            return "the name of the host cannot be resolved; check base_url and the network"
+        number = getattr(each, "errno", None)
+        if isinstance(number, int) and number > 0:
+            is_proxy = any(isinstance(every, aiohttp.ClientProxyConnectionError) for every in _chain(error))
+            return ("the proxy cannot be reached: " if is_proxy else "") + os.strerror(number)
+    if _is_a(error, "RemoteProtocolError"):
+        return _CUT if str(error).startswith("peer closed connection") else _UNANSWERED
+    classes = (*type(error.__cause__ or error).__mro__, *type(error).__mro__)
+    return next((_BY_NAME[each.__name__] for each in classes if each.__name__ in _BY_NAME), "it broke")
 
 
 # --- TLS
 
 
 def _tls_error(fault: ssl.SSLError, where: str, *, may_be_billed: bool) -> LLMConnectionError:
-    """Of the innermost fault, which is Python's own."""
+    """The error for the innermost fault, which is Python's own."""
     if isinstance(fault, ssl.SSLCertVerificationError):
         reason = fault.verify_message or "it does not belong to the host"
         message = f"the certificate of {where} is not trusted: {reason.rstrip('.')}{trust_hint()}"
@@ -189,7 +179,7 @@ def _tls_error(fault: ssl.SSLError, where: str, *, may_be_billed: bool) -> LLMCo
 
 
 def trust_hint(environment: Mapping[str, str] = os.environ) -> str:
-    """What the environment says about whom to trust, and whether that is there."""
+    """What the environment says about certificates to trust, and whether that file is there."""
     for name, is_there in (("SSL_CERT_FILE", os.path.isfile), ("SSL_CERT_DIR", os.path.isdir)):
         if path := environment.get(name):
             return f" ({name} is {path}" + (")" if is_there(path) else ", which does not exist)")
@@ -197,14 +187,14 @@ def trust_hint(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def no_certificates(error: OSError) -> LLMConnectionError:
-    """The certificates to trust cannot be loaded, so that nobody can be."""
+    """The error where the certificates to trust cannot be loaded."""
     reason = "there is no certificate in it" if isinstance(error, ssl.SSLError) else os.strerror(error.errno or 0)
     message = f"the certificates to trust cannot be loaded: {reason}{trust_hint()}"
     return LLMConnectionError(message, retryable=False, may_be_billed=False)
 
 
 def unusable_proxy(scheme: str) -> LLMConnectionError:
-    """A kind of proxy that the transport does not speak to."""
+    """The error for a proxy of a kind that the transport does not support."""
     message = (
         f"the environment names a {scheme}:// proxy, which is not supported: "
         "name an http:// proxy, add the host to NO_PROXY, or pass http_client=httpx.AsyncClient(proxy=...)"

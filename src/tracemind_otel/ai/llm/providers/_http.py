@@ -12,13 +12,13 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import SplitResult, urlsplit
 
 from ...._version import __version__
 from ....errors import ConfigError, LLMError
 from ..liveness import current_beat, patience_left_s
-from ..resends import current_ledger
+from ..resends import NO_LEDGER, current_ledger
 from ._exchange import Exchange, begin
 from ._faults import http_libraries, kind_of, transport_error, transport_faults
 from ._loop import PerLoop
@@ -109,14 +109,16 @@ class HttpStream:
 
         A body mostly ends with its mark, or in a packet of its own right behind it.
         """
-        if self._response.is_closed:
-            return
         if self._has_all_come():
             await self.aclose()
-        else:
-            await _rests.get().read(self)
+        elif not self._response.is_closed:
+            rests = _rests.get()
+            task = asyncio.get_running_loop().create_task(self._read_rest())
+            rests.add(task)
+            task.add_done_callback(rests.discard)
+            await asyncio.sleep(0)  # after which it is over if everything had come
 
-    async def read_rest(self) -> None:
+    async def _read_rest(self) -> None:
         """Read to the body's end and forget what comes; drop the connection if that takes long."""
         try:
             async with asyncio.timeout(_MAX_REST_S):
@@ -132,28 +134,16 @@ class HttpStream:
         await self._response.aclose()
 
 
-class _Rests:
-    """The bodies of one loop whose last bytes are still to come."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def read(self, stream: HttpStream) -> None:
-        """Begin to read the rest of a body; it is over on return if everything had come."""
-        task = asyncio.get_running_loop().create_task(stream.read_rest())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        await asyncio.sleep(0)
-
-    async def aclose(self) -> None:
-        """Drop the connections of all of them."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+async def _drop(rests: set[asyncio.Task[None]]) -> None:
+    """Drop the connections of bodies whose last bytes are still to come."""
+    tasks = list(rests)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
-_rests: PerLoop[_Rests] = PerLoop(_Rests, _Rests.aclose)
+_rests: PerLoop[set[asyncio.Task[None]]] = PerLoop(set, _drop)
+"""The tasks that read the rest of a body whose reply has ended."""
 
 
 class HttpSender(Protocol):
@@ -182,14 +172,14 @@ class HttpPool:
             LLMConnectionError: the environment's certificates or proxy cannot be used.
         """
         key = (base_url, keeps_connections)
-        transport = self._transports.get(key)
-        if transport is None:
-            async with self._making:
-                transport = self._transports.get(key)
-                if transport is None:
-                    transport = await asyncio.to_thread(new_transport, base_url, keeps_connections=keeps_connections)
-                    self._transports[key] = transport
-        return transport
+        if (transport := self._transports.get(key)) is not None:
+            return transport
+        async with self._making:
+            if key not in self._transports:
+                self._transports[key] = await asyncio.to_thread(
+                    new_transport, base_url, keeps_connections=keeps_connections
+                )
+            return self._transports[key]
 
     async def aclose(self) -> None:
         """Close every transport."""
@@ -232,15 +222,11 @@ class HttpxSender:
         try:
             return await self._exchange(request, again=False)
         except transport_faults() as error:
-            fault = transport_error(error, request.url)
-            if not exchange.broke_unanswered(error):
-                raise fault from error
-            cause, may_be_billed = error, exchange.may_be_billed(error, body)
-        if not may_be_billed:
-            return await self._send_again(request, exchange)
-        ledger = current_ledger()
-        if not ledger.hold_again():
-            raise fault from cause
+            fault = error
+        may_be_billed = exchange.may_be_billed(fault, body)
+        ledger = current_ledger() if may_be_billed else NO_LEDGER
+        if not exchange.broke_unanswered(fault) or not ledger.hold_again():
+            raise transport_error(fault, request.url) from fault
         try:
             response = await self._send_again(request, exchange)
         except BaseException:
@@ -249,15 +235,16 @@ class HttpxSender:
         ledger.release()
         return response
 
-    async def _send_again(self, request: httpx.Request, exchange: Exchange, more: int = _MAX_MORE) -> httpx.Response:
-        """A client of the user's may keep more connections than this one that its server has closed."""
-        exchange.begin_anew()
-        try:
-            return await self._exchange(request, again=True)
-        except transport_faults() as error:
-            if not more or not exchange.broke_unanswered(error):
-                raise transport_error(error, request.url) from error
-        return await self._send_again(request, exchange, more - 1)
+    async def _send_again(self, request: httpx.Request, exchange: Exchange) -> httpx.Response:
+        """On a new connection; a client of the user's may keep more connections that its server has closed."""
+        for is_last in (*[False] * _MAX_MORE, True):
+            exchange.begin_anew()
+            try:
+                return await self._exchange(request, again=True)
+            except transport_faults() as error:
+                if is_last or not exchange.broke_unanswered(error):
+                    raise transport_error(error, request.url) from error
+        raise AssertionError
 
 
 class PooledSender(HttpxSender):
@@ -269,14 +256,11 @@ class PooledSender(HttpxSender):
 
     async def _exchange(self, request: httpx.Request, *, again: bool) -> httpx.Response:
         """Straight through the transport: cookies, redirects and the like are a client's, and none of ours."""
-        transport = await self._transport(keeps_connections=not again)
+        transport = await self._pools.get().transport(self._base_url, keeps_connections=not again)
         return await transport.handle_async_request(request)
 
-    async def _transport(self, *, keeps_connections: bool) -> httpx.AsyncBaseTransport:
-        return await self._pools.get().transport(self._base_url, keeps_connections=keeps_connections)
-
     async def _request(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Request:
-        await self._transport(keeps_connections=True)  # in a worker thread this has imported what is slow to import
+        await self._pools.get().transport(self._base_url)  # which imports what is slow to import, in a worker thread
         import httpx
 
         return httpx.Request("POST", _parsed(httpx.URL, url), headers=headers, content=body)
@@ -304,14 +288,14 @@ class GivenClientSender(HttpxSender):
 
     async def _request(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Request:
         library, extensions = self._library, {"trace": exchange.on_httpcore}
-        request: httpx.Request = library.Request(
-            "POST", _parsed(library.URL, url), headers=headers, content=body, extensions=extensions
+        address = _parsed(library.URL, url)
+        return cast(
+            "httpx.Request", library.Request("POST", address, headers=headers, content=body, extensions=extensions)
         )
-        return request
 
 
 def _library_of(client: object) -> Any:
-    """Whoever has made a client has loaded its library."""
+    """The library of a client, which has been loaded to make it."""
     for library in http_libraries():
         if isinstance(client, library.AsyncClient):
             return library
