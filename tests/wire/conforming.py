@@ -18,6 +18,7 @@ Json = dict[str, Any]
 KEY = "k-test-0123456789"
 TEXT, REASONING, CITY = "Grüße, 世界 🎉", "Two and two.", {"city": "Zürich"}
 _ARGUMENTS = json.dumps(CITY)
+_BEARER = {"authorization": f"Bearer {KEY}"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,8 @@ class Conforming:
     """What its client needs beside the base URL."""
     base: str = ""
     """What stands between the server and the path."""
-    key_header: tuple[str, str] = ("authorization", f"Bearer {KEY}")
+    headers: Mapping[str, str] = field(default_factory=lambda: _BEARER)
+    """Headers of each request; no other holds the key."""
     body: Json
     """The body of the request for `ASKED`, without the model."""
     whole: Json
@@ -53,9 +55,11 @@ class Conforming:
     reason: str
     """The finish reason, in the provider's words."""
     reasons: Mapping[str, str]
-    """Other words of the provider's, and ours for them."""
+    """The provider's words for a reply without calls, and ours for them."""
     place_of_reason: tuple[str | int, ...]
     """Where in the whole reply the finish reason stands."""
+    place_of_call: tuple[str | int, ...]
+    """Where in the whole reply the call of the tool stands."""
     place_of_usage: tuple[str | int, ...] = ("usage",)
     usage: tuple[int | None, ...]
     """Input, output, total, cache read and reasoning tokens."""
@@ -78,13 +82,14 @@ class Conforming:
         """The stream."""
         return b"".join(self.pieces) + self.mark
 
-    def with_(self, place: tuple[str | int, ...], value: object) -> Json:
-        """The whole reply with something else in a place."""
+    def with_(self, *changes: tuple[tuple[str | int, ...], object]) -> Json:
+        """The whole reply with other values in some places."""
         document: Any = json.loads(json.dumps(self.whole))
-        inner = document
-        for step in place[:-1]:
-            inner = inner[step]
-        inner[place[-1]] = value
+        for place, value in changes:
+            inner = document
+            for step in place[:-1]:
+                inner = inner[step]
+            inner[place[-1]] = value
         return dict(document)
 
 
@@ -171,8 +176,9 @@ OPENAI = Conforming(
     frame=nameless,
     mark=b"data: [DONE]\n\n",
     reason="tool_calls",
-    reasons={"stop": "tool_call", "length": "length", "content_filter": "content_filter"},
+    reasons={"stop": "stop", "length": "length", "content_filter": "content_filter"},
     place_of_reason=("choices", 0, "finish_reason"),
+    place_of_call=("choices", 0, "message", "tool_calls"),
     usage=(40, 12, 52, 8, 5),
     response_id="chat-1",
     response_model="gpt-4o",
@@ -187,7 +193,7 @@ AZURE = replace(
     name="azure_openai",
     base="",
     path="/openai/v1/chat/completions",
-    key_header=("api-key", KEY),
+    headers={"api-key": KEY},
     body=_asked_chat(max_completion_tokens=9, stop=["x"]),
 )
 
@@ -251,6 +257,7 @@ RESPONSES = Conforming(
     reason="completed",
     reasons={},
     place_of_reason=("status",),
+    place_of_call=("output", 2),
     usage=(40, 12, 52, 8, 5),
     response_id="resp-1",
     response_model="gpt-5",
@@ -263,7 +270,7 @@ AZURE_RESPONSES = replace(
     name="azure_openai_responses",
     base="",
     path="/openai/v1/responses",
-    key_header=("api-key", KEY),
+    headers={"api-key": KEY},
 )
 
 # --- Messages
@@ -295,7 +302,7 @@ ANTHROPIC = Conforming(
     name="anthropic",
     model="claude-sonnet-4-5",
     path="/v1/messages",
-    key_header=("x-api-key", KEY),
+    headers={"x-api-key": KEY, "anthropic-version": "2023-06-01"},
     body={
         "system": "Be brief.",
         "messages": [
@@ -339,12 +346,13 @@ ANTHROPIC = Conforming(
     keep_alive=named("ping", {"type": "ping"}) + b": nothing\n\n",
     reason="tool_use",
     reasons={
-        "end_turn": "tool_call",
-        "stop_sequence": "tool_call",
+        "end_turn": "stop",
+        "stop_sequence": "stop",
         "max_tokens": "length",
         "refusal": "content_filter",
     },
     place_of_reason=("stop_reason",),
+    place_of_call=("content", 2),
     usage=(40, 12, 52, 8, 5),
     response_id="msg-1",
     response_model="claude-sonnet-4-5",
@@ -379,7 +387,7 @@ GEMINI = Conforming(
     model="gemini-2.5-flash",
     path="/v1beta/models/gemini-2.5-flash:generateContent",
     stream_path="/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse",
-    key_header=("x-goog-api-key", KEY),
+    headers={"x-goog-api-key": KEY},
     body={
         "systemInstruction": {"parts": [{"text": "Be brief."}]},
         "contents": [
@@ -403,8 +411,9 @@ GEMINI = Conforming(
     ],
     frame=nameless,
     reason="STOP",
-    reasons={"MAX_TOKENS": "length", "SAFETY": "content_filter", "MALFORMED_FUNCTION_CALL": "error"},
+    reasons={"STOP": "stop", "MAX_TOKENS": "length", "SAFETY": "content_filter", "MALFORMED_FUNCTION_CALL": "error"},
     place_of_reason=("candidates", 0, "finishReason"),
+    place_of_call=("candidates", 0, "content", "parts", 2),
     place_of_usage=("usageMetadata",),
     usage=(40, 12, 52, 8, 5),
     response_id="g-1",
@@ -421,7 +430,7 @@ VERTEX = replace(
     options={"project": "p", "location": "global", "token": lambda: KEY},
     path=f"{_VERTEX_MODEL}:generateContent",
     stream_path=f"{_VERTEX_MODEL}:streamGenerateContent?alt=sse",
-    key_header=("authorization", f"Bearer {KEY}"),
+    headers=_BEARER,
 )
 
 # --- Cohere
@@ -477,14 +486,15 @@ COHERE = Conforming(
     frame=named,
     reason="TOOL_CALL",
     reasons={
-        "COMPLETE": "tool_call",
-        "STOP_SEQUENCE": "tool_call",
+        "COMPLETE": "stop",
+        "STOP_SEQUENCE": "stop",
         "MAX_TOKENS": "length",
         "ERROR_TOXIC": "content_filter",
         "ERROR": "error",
         "TIMEOUT": "error",
     },
     place_of_reason=("finish_reason",),
+    place_of_call=("message", "tool_calls"),
     usage=(40, 12, 52, 8, 5),
     response_id="co-1",
     failure=_typed("message-end", delta={"finish_reason": "ERROR", "error": "Overloaded"}),
@@ -538,8 +548,9 @@ OLLAMA = Conforming(
     keep_alive=b"\n",
     content_type="application/x-ndjson",
     reason="stop",
-    reasons={"length": "length", "load": "error", "unload": "error"},
+    reasons={"stop": "stop", "length": "length", "load": "error", "unload": "error"},
     place_of_reason=("done_reason",),
+    place_of_call=("message", "tool_calls"),
     place_of_usage=("prompt_eval_count",),
     usage=(40, 12, 52, None, None),
     response_model="qwen3:8b",
@@ -607,12 +618,13 @@ BEDROCK = Conforming(
     content_type="application/vnd.amazon.eventstream",
     reason="tool_use",
     reasons={
-        "end_turn": "tool_call",
+        "end_turn": "stop",
         "max_tokens": "length",
         "guardrail_intervened": "content_filter",
         "malformed_tool_use": "error",
     },
     place_of_reason=("stopReason",),
+    place_of_call=("output", "message", "content", 2),
     usage=(40, 12, 52, 8, None),
     unknown=("futureEvent", {"value": 1}),
     failure=("internalServerException", {"message": "Overloaded"}),

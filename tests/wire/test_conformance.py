@@ -136,9 +136,9 @@ async def test_a_request_has_every_part_in_its_place(provider: Conforming, opena
     request = ask(provider, key, system="Be brief.", **options)
     await client_of(provider, root(openai_server)).complete(request)
     (sent,) = openai_server.requests(key)
-    name, value = provider.key_header
-    assert (sent["path"], sent.headers[name]) == (provider.path, value)
-    assert sent.body == {**provider.body, "model": key}
+    assert (sent["path"], sent.body) == (provider.path, {**provider.body, "model": key})
+    assert provider.headers.items() <= sent.headers.items()
+    assert [name for name, value in sent.headers.items() if KEY in value] == [next(iter(provider.headers))]
 
 
 @every_provider
@@ -235,11 +235,9 @@ async def test_what_is_not_known_is_passed_over(provider: Conforming, openai_ser
 
 @every_provider
 async def test_finish_reasons(provider: Conforming, openai_server: OpenAIServer) -> None:
-    """Each reason keeps the provider's word and has ours; a word of the future has none, a reply with a call apart."""
-    if not provider.reasons:
-        pytest.skip("a status and details say why it ended: see test_openai_responses.py")
-    for raw, normal in {**provider.reasons, "quantum": "tool_call"}.items():
-        document = provider.with_(provider.place_of_reason, raw)
+    """Each reason keeps the provider's word and has ours; a word of the future has none of ours."""
+    for raw, normal in {**provider.reasons, "quantum": None}.items():
+        document = provider.with_((provider.place_of_reason, raw), (provider.place_of_call, {}))
         seen = await complete(provider, openai_server, {"body": json.dumps(document)})
         assert (seen.finish_reasons, seen.finish_reason) == ((raw,), normal)
 
@@ -257,11 +255,18 @@ async def test_usage_that_is_not_reported_is_none(provider: Conforming, openai_s
     assert (used.cache_read_tokens, used.reasoning_tokens, used.cost_usd) == (None, None, None)
 
 
-def scrambled(usage: Any, draw: st.DataObject) -> Any:
-    """Usage of the same shape with any values."""
-    if isinstance(usage, dict):
-        return {name: scrambled(value, draw) for name, value in usage.items()}
-    return draw.draw(counts)
+USAGE = ("usage", "usageMetadata", "prompt_eval_count", "eval_count")
+"""The fields of the formats that hold usage."""
+
+
+def scrambled(document: Any, draw: st.DataObject, *, is_usage: bool = False) -> Any:
+    """The same document with other values wherever usage stands in it."""
+    if isinstance(document, list):
+        return [scrambled(item, draw, is_usage=is_usage) for item in document]
+    if isinstance(document, dict):
+        fields = document.items()
+        return {name: scrambled(value, draw, is_usage=is_usage or name in USAGE) for name, value in fields}
+    return draw.draw(counts) if is_usage else document
 
 
 async def whole(provider: Conforming, document: object) -> tm.LLMResponse:
@@ -275,26 +280,41 @@ async def whole(provider: Conforming, document: object) -> tm.LLMResponse:
 @settings(max_examples=40, deadline=None)
 async def test_usage_is_always_sane(provider: Conforming, draw: st.DataObject) -> None:
     """Whatever is reported, no count is negative, endless or no number, and no part exceeds its whole."""
-    place = provider.place_of_usage
-    usage = scrambled(provider.whole[str(place[0])], draw)
-    used = (await whole(provider, provider.with_(place, usage))).usage
-    for count in (used.prompt_tokens, used.completion_tokens, used.total_tokens, used.cache_read_tokens):
-        assert count is None or (math.isfinite(count) and 0 <= count < 2**63)
-    assert (used.cache_read_tokens or 0) <= (used.prompt_tokens or used.cache_read_tokens or 0)
-    assert (used.reasoning_tokens or 0) <= (used.completion_tokens or used.reasoning_tokens or 0)
+    events = [(name, scrambled(document, draw)) for name, document in provider.events]
+    by_stream = await canned(provider, *(provider.frame(*event) for event in events), provider.mark)
+    for reply in (await whole(provider, scrambled(provider.whole, draw)), response_of(by_stream)):
+        used = reply.usage
+        for count in (used.prompt_tokens, used.completion_tokens, used.total_tokens, used.cache_read_tokens):
+            assert count is None or (math.isfinite(count) and 0 <= count < 2**63)
+        assert (used.cache_read_tokens or 0) <= (used.prompt_tokens or used.cache_read_tokens or 0)
+        assert (used.reasoning_tokens or 0) <= (used.completion_tokens or used.reasoning_tokens or 0)
 
 
 @every_provider
 @given(draw=st.data())
 @settings(max_examples=40, deadline=None)
-async def test_any_document_is_a_reply_or_a_typed_error(provider: Conforming, draw: st.DataObject) -> None:
-    """A document of any kind, the known fields among them, is read or is an `LLMError`."""
+async def test_anything_is_a_reply_or_a_typed_error(provider: Conforming, draw: st.DataObject) -> None:
+    """Documents and events of any kind, the known fields among them, are read or are an `LLMError`."""
     known = st.fixed_dictionaries({}, optional=dict.fromkeys(provider.whole, anything))
-    document = draw.draw(known | anything)
-    try:
-        assert isinstance(await whole(provider, document), tm.LLMResponse)
-    except LLMError:
-        pass
+    events = [
+        (
+            name,
+            draw.draw(
+                st.fixed_dictionaries(
+                    {}, optional={name: anything | st.just(value) for name, value in document.items()}
+                )
+            ),
+        )
+        for name, document in draw.draw(st.lists(st.sampled_from(provider.events), max_size=3))
+    ]
+    for outcome in (
+        whole(provider, draw.draw(known | anything)),
+        canned(provider, *(provider.frame(*event) for event in events), *provider.pieces, provider.mark),
+    ):
+        try:
+            await outcome
+        except LLMError:
+            pass
 
 
 # --- Errors
