@@ -5,20 +5,16 @@ Bodies in the shapes of Ollama's API documentation, November 2026.
 
 from __future__ import annotations
 
-import itertools
 import json
 from typing import Any
 
 import ollama
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.servers.fixture import OpenAIServer
 from tests.support import Captured, attributes
 from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, LLMResponse, LLMResponseError, run_llm_call
 from tracemind_otel.ai.llm.providers._sse import JsonLinesDecoder
-from tracemind_otel.ai.llm.providers._wire_format import StreamedError
 from tracemind_otel.ai.llm.providers.ollama import (
     PRESET,
     OllamaReader,
@@ -26,10 +22,8 @@ from tracemind_otel.ai.llm.providers.ollama import (
     ollama_client,
     server_url,
     to_payload,
-    usage_of,
 )
-from tracemind_otel.ai.llm.types import Finish, Image, Message, TextDelta, ToolCall
-from tracemind_otel.errors import LLMConnectionError, LLMNotFoundError, LLMStatusError
+from tracemind_otel.ai.llm.types import Image, Message, ToolCall
 
 END: dict[str, Any] = {"done": True, "done_reason": "stop", "prompt_eval_count": 26, "eval_count": 9}
 WEATHER = [{"function": {"name": "weather", "arguments": {"city": city}}} for city in ("Paris", "Oslo")]
@@ -54,8 +48,6 @@ LINES = [
     said({"tool_calls": WEATHER[1:]}),
     said({}, **END, total_duration=12),
 ]
-STREAM = "\n".join(json.dumps(line, ensure_ascii=False) for line in LINES).encode()
-"""The last line lacks its newline, as some servers leave it."""
 WHOLE = said({"thinking": "Hm\u2028", "content": "Grüße 🙂", "tool_calls": WEATHER}, **END)
 
 
@@ -98,17 +90,6 @@ def test_whole_reply() -> None:
     assert response.response_id is None
 
 
-@pytest.mark.parametrize(
-    ("reason", "normal"), [("stop", "stop"), ("length", "length"), ("load", "error"), ("new", None), ("", None)]
-)
-def test_finish_reasons(reason: str, normal: str | None) -> None:
-    """Every reason passes through raw; an unknown one has no normal form, an empty one is none."""
-    response = from_payload(said({"content": '{"a": 1}'}, done=True, done_reason=reason))
-
-    assert response.finish_reason == normal
-    assert response.finish_reasons == ((reason,) if reason else ())
-
-
 def test_prompt_count_missing() -> None:
     """A wholly cached prompt is not counted by Ollama: the output is known, the input and the total are not."""
     usage = from_payload(said({"content": "x"}, done=True, eval_count=7)).usage
@@ -116,12 +97,6 @@ def test_prompt_count_missing() -> None:
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (None, 7, None)
     assert usage.cache_read_tokens is None
     assert usage.reasoning_tokens is None
-
-
-def test_no_message() -> None:
-    """A document without a message is no reply."""
-    with pytest.raises(LLMResponseError, match="no message"):
-        from_payload({"models": []})
 
 
 def test_payload() -> None:
@@ -211,64 +186,6 @@ def test_refused_effort() -> None:
     assert to_payload(LLMRequest("ollama", "m", "x", reasoning_effort="none"), False)["think"] is False
 
 
-@given(st.lists(st.integers(0, len(STREAM)), max_size=6), st.booleans())
-@settings(max_examples=50)
-def test_any_split(positions: list[int], crlf: bool) -> None:
-    """Wherever the bytes are cut, and whatever ends the lines, the reply is the same."""
-    data = STREAM.replace(b"\n", b"\r\n\r\n") if crlf else STREAM
-    cuts = [0, *sorted(positions), len(data)]
-
-    reader = read(*(data[start:end] for start, end in itertools.pairwise(cuts)))
-
-    assert reader.is_complete
-    assert essence(reader.response(None)) == EXPECTED
-
-
-def test_every_split() -> None:
-    """Two pieces, cut at each position, give the same reply."""
-    for position in range(len(STREAM)):
-        assert essence(read(STREAM[:position], STREAM[position:]).response(None)) == EXPECTED
-
-
-def test_cut_stream_is_no_success() -> None:
-    """A stream that lacks so much as its last byte is incomplete."""
-    for length in range(len(STREAM)):
-        assert not read(STREAM[:length]).is_complete
-
-
-def test_error_line() -> None:
-    """A line with only an error ends the stream as that error."""
-    with pytest.raises(StreamedError) as caught:
-        read(STREAM.split(b"\n")[0] + b'\n{"error":"an error was encountered"}\n')
-
-    assert caught.value.body.message == "an error was encountered"
-
-
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
-    max_leaves=4,
-)
-
-
-@given(st.dictionaries(st.sampled_from(["prompt_eval_count", "eval_count"]), anything))
-@settings(max_examples=50)
-def test_usage_is_always_sane(document: dict[str, Any]) -> None:
-    """Whatever stands in the counts, each is absent or of zero or more, and a total is the sum of both."""
-    usage = usage_of(document)
-    halves = (usage.prompt_tokens, usage.completion_tokens)
-
-    assert all(count is None or count >= 0 for count in halves)
-    assert usage.total_tokens == (None if None in halves else sum(count or 0 for count in halves))
-
-
-@given(st.fixed_dictionaries({"message": st.dictionaries(st.sampled_from(["content", "tool_calls"]), anything)}))
-@settings(max_examples=50)
-def test_any_message_is_read(document: dict[str, Any]) -> None:
-    """A message of any shape gives text, perhaps empty."""
-    assert isinstance(from_payload(document).text, str)
-
-
 @pytest.mark.parametrize(
     ("host", "url"),
     [
@@ -305,49 +222,6 @@ def test_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OLLAMA_HOST", raising=False)
 
     assert ollama_client().base_url == "http://localhost:11434"
-
-
-async def test_complete_over_http(openai_server: OpenAIServer) -> None:
-    """A gzipped reply is read, from the right path and with the key in its header."""
-    model = openai_server.script({"body": json.dumps(WHOLE), "gzip": True})
-    async with PRESET.client(api_key="key-of-a-test", base_url=openai_server.base_url) as client:
-        response = await client.complete(LLMRequest("ollama", model, "hi"))
-
-    request = openai_server.requests(model)[0]
-    assert essence(response) == EXPECTED
-    assert request["path"] == "/v1/api/chat"
-    assert request.headers["authorization"] == "Bearer key-of-a-test"
-
-
-@pytest.mark.parametrize("compress", [False, True])
-async def test_stream_over_http(openai_server: OpenAIServer, compress: bool) -> None:
-    """A stream in small packets, gzipped or not, yields its text and last the whole reply."""
-    model = openai_server.script({"body": STREAM.decode(), "gzip": compress, "split_at": list(range(7, 500, 61))})
-    async with PRESET.client(base_url=openai_server.base_url) as client:
-        events = [e async for batch in client.stream(LLMRequest("ollama", model, "hi")) for e in batch]
-
-    assert "".join(e.text for e in events if isinstance(e, TextDelta)) == "Grüße 🙂"
-    assert isinstance(events[-1], Finish)
-    assert essence(events[-1].response) == EXPECTED
-
-
-async def test_cut_over_http(openai_server: OpenAIServer) -> None:
-    """A stream that ends before `done` is a broken connection."""
-    model = openai_server.script({"body": STREAM.decode().rpartition("\n")[0]})
-    async with PRESET.client(base_url=openai_server.base_url) as client:
-        with pytest.raises(LLMConnectionError):
-            [batch async for batch in client.stream(LLMRequest("ollama", model, "hi"))]
-
-
-async def test_errors_over_http(openai_server: OpenAIServer) -> None:
-    """An error is a text; a model that was not pulled is not found; an error line is an error."""
-    missing = openai_server.script({"status": 404, "body": '{"error":"model not found, try pulling it"}'})
-    broken = openai_server.script({"body": '{"error":"llama runner died"}\n'})
-    async with PRESET.client(base_url=openai_server.base_url) as client:
-        with pytest.raises(LLMNotFoundError, match="try pulling"):
-            await client.complete(LLMRequest("ollama", missing, "hi"))
-        with pytest.raises(LLMStatusError, match="runner died"):
-            [batch async for batch in client.stream(LLMRequest("ollama", broken, "hi"))]
 
 
 async def test_step(openai_server: OpenAIServer, capture: Captured) -> None:
