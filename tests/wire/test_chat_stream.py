@@ -19,7 +19,7 @@ from tracemind_otel import LLMCallConfig, LLMRequest, LLMResponse, run_llm_call,
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 from tracemind_otel.ai.llm.providers._chat_reader import ChatReader
 from tracemind_otel.ai.llm.providers._chat_reply import from_payload
-from tracemind_otel.ai.llm.providers._chat_usage import _IGNORED, usage_of
+from tracemind_otel.ai.llm.providers._chat_usage import ignored_costs, usage_of
 from tracemind_otel.ai.llm.providers._dialect import Dialect
 from tracemind_otel.ai.llm.providers._error_bodies import error_body
 from tracemind_otel.ai.llm.providers._sse import EventDecoder
@@ -467,7 +467,7 @@ def test_cost_in_the_reply(dialect: str, usage: Mapping[str, Any], cost: Reporte
 
 def test_an_ignored_cost_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     """A number without a documented unit is no cost: the log says so once a server, and what to do."""
-    _IGNORED.forget()
+    ignored_costs.forget()
     for _ in range(3):
         read(chunk({}, "stop", usage={"prompt_tokens": 1, "cost": 42.0}), "vllm")
     assert [record.message for record in caplog.records if "vllm" in record.message] == [
@@ -478,13 +478,13 @@ def test_an_ignored_cost_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_server_is_named_once_whatever_is_wrong_with_its_cost(caplog: pytest.LogCaptureFixture) -> None:
     """A currency that is declared, then one in the reply, then no unit: it is one server, and one line."""
-    _IGNORED.forget()
+    ignored_costs.forget()
     BY_NAME["vllm"].client(cost_unit="EUR")
     for form in ("declared", None):
         wire = chat_wire(Dialect(provider="vllm", cost=form))
         wire.from_payload({"choices": [{}], "usage": {"prompt_tokens": 1, "cost": 1, "currency": "EUR"}}, None)
     assert [record.message for record in caplog.records] == [
-        "the cost in the replies of vllm is ignored: it is in EUR, and only USD can be told"
+        "the cost in the replies of vllm is ignored: it is in EUR, and only USD is supported"
     ]
 
 

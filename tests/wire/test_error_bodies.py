@@ -201,7 +201,7 @@ def test_the_quota_of_a_day_is_spent_at_gemini(period: str, kind: type[LLMStatus
 def test_a_redirect_says_where_it_points(location: str, where: str) -> None:
     """The host and what to do, without the rest of the address, which may hold a key."""
     said = str(error_of("<html><title>Moved</title></html>", 308, location=location))
-    advice = "requests are not sent on: set base_url to the address it means"
+    advice = "redirects are not followed; set base_url to the address it names"
     assert said == f"HTTP 308: the server redirects {where}, and {advice}"
     assert str(error_of({"message": "v1 is gone"}, 308, location=location)) == f"{said}: v1 is gone"
 

@@ -1,4 +1,4 @@
-"""What a Chat Completions reply used and what it says that it cost, in each server's spelling.
+"""The usage and the cost that a Chat Completions reply reports, in each server's spelling.
 
 Sources, as of 2026-11: OpenAI API reference, "The chat completion object"; OpenRouter, "Usage accounting" and "BYOK";
 Perplexity API reference, "Chat completions"; xAI, "Cost tracking" and "Reasoning"; DeepSeek, "Context caching"; Groq,
@@ -8,7 +8,7 @@ Perplexity API reference, "Chat completions"; xAI, "Cost tracking" and "Reasonin
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from ._wire_format import cost_of, count_of, mapped, part_of, text_of
 log = logging.getLogger(__name__)
 
 CostFormat = Literal["openrouter", "perplexity", "xai", "declared"]
-"""In which documented form a reply names its cost; `declared` where the user says the unit."""
+"""The documented form in which a reply reports its cost; `declared` where the user names the unit."""
 
 COST_FORMATS: Mapping[str, CostFormat] = {
     "openrouter": "openrouter",
@@ -32,10 +32,10 @@ COST_FORMATS: Mapping[str, CostFormat] = {
 """The providers that document the unit of the cost in their replies."""
 
 HIDE_OUTPUT = frozenset({"gemini", "google", "x-ai", "x_ai", "xai"})
-"""The providers of which what the total has beyond prompt and completion is known to be output: reasoning."""
+"""The providers whose total exceeds prompt and completion by output that they do not report: reasoning."""
 
 COUNT_APART = frozenset({"perplexity"})
-"""The providers that count reasoning and citations beside the completion."""
+"""The providers whose completion leaves out reasoning and citations."""
 
 _HOSTS = {
     "api.openai.com": "openai",
@@ -55,6 +55,7 @@ def server_at(base_url: str) -> str | None:
     return next((name for known, name in _HOSTS.items() if host == known or host.endswith(f".{known}")), None)
 
 
+_REASONING = ("reasoning_tokens",)
 _XAI_TICKS_PER_USD = 10**10
 _MODALITIES = {kind: f"{kind}_tokens" for kind in ("text", "audio", "image", "video")}
 
@@ -79,8 +80,11 @@ def usage_of(
     """
     given, made = mapped(usage.get("prompt_tokens_details")), mapped(usage.get("completion_tokens_details"))
     lifetimes = _lifetimes(usage, given)
-    read, written = _cache_read(usage, given), _cache_written(usage, given, lifetimes)
-    reasoning = _first(made.get("reasoning_tokens"), usage.get("reasoning_tokens"))
+    read = _first((usage, _CACHE_READ), (given, _CACHE_READ_DETAILS))
+    written = _first((usage, _CACHE_WRITTEN), (given, _CACHE_WRITTEN_DETAILS))
+    if not written and lifetimes:
+        written = sum(count_of(lifetimes.get(name)) or 0 for name in _LIFETIMES) or written
+    reasoning = _first((made, _REASONING), (usage, _REASONING))
     prompt = _input(usage, read or 0, written or 0, reasoning or 0, hides_output=hides_output)
     completion = _output(usage, reasoning, prompt, hides_output=hides_output, counts_apart=counts_apart)
     read = None if read is None else min(read, prompt or 0)
@@ -145,42 +149,24 @@ def server_tools(usage: Mapping[str, Any]) -> dict[str, Any]:
     return counts
 
 
-def _first(*values: object) -> int | None:
-    """The first count that is more than zero, else a zero that was reported."""
-    found = None
-    for value in values:
-        if value is not None and (count := count_of(value)) is not None:
-            if count:
-                return count
-            found = count
-    return found
-
-
-def _cache_read(usage: Mapping[str, Any], given: Mapping[str, Any]) -> int | None:
-    """Cache reads: beside the details, in them, or in the words of DeepSeek and Mistral."""
-    return _first(
-        usage.get("cache_read_input_tokens"),
-        usage.get("cached_tokens"),
-        given.get("cached_tokens"),
-        given.get("cache_read_input_tokens"),
-        usage.get("prompt_cache_hit_tokens"),
-        usage.get("num_cached_tokens"),
-    )
-
-
-def _cache_written(usage: Mapping[str, Any], given: Mapping[str, Any], lifetimes: Mapping[str, Any]) -> int | None:
-    parts = [count for name in _LIFETIMES if (count := count_of(lifetimes.get(name)))] if lifetimes else []
-    return _first(
-        usage.get("cache_creation_input_tokens"),
-        usage.get("cache_write_input_tokens"),
-        given.get("cache_write_tokens"),
-        given.get("cache_creation_tokens"),
-        given.get("cache_creation_input_tokens"),
-        sum(parts) if parts else None,
-    )
-
-
+_CACHE_READ = ("cache_read_input_tokens", "cached_tokens", "prompt_cache_hit_tokens", "num_cached_tokens")
+"""Beside the details; the last two are DeepSeek's and Mistral's."""
+_CACHE_READ_DETAILS = ("cached_tokens", "cache_read_input_tokens")
+_CACHE_WRITTEN = ("cache_creation_input_tokens", "cache_write_input_tokens")
+_CACHE_WRITTEN_DETAILS = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
 _LIFETIMES = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
+
+
+def _first(*places: tuple[Mapping[str, Any], Iterable[str]]) -> int | None:
+    """The first count above zero under these names, else a zero that was reported."""
+    found = None
+    for fields, names in places:
+        for name in names:
+            if name in fields and (count := count_of(fields[name])) is not None:
+                if count:
+                    return count
+                found = count
+    return found
 
 
 def _lifetimes(usage: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -207,18 +193,14 @@ def _input(usage: Mapping[str, Any], read: int, written: int, reasoning: int, *,
     if prompt is None or not read + written:
         return prompt
     beyond = (count_of(usage.get("total_tokens")) or 0) - prompt - (count_of(usage.get("completion_tokens")) or 0)
-    is_beside = _is_beside(usage)
+    # Anthropic's spelling, whose input leaves them out.
+    is_beside = "cache_read_input_tokens" in usage or "cache_creation_input_tokens" in usage
     if not is_beside and (hides_output or beyond == reasoning):
         return prompt
     parts = (part for part in (read + written, read, written) if part and beyond in (part, part + reasoning))
     # A part that exceeds its whole is no part of it.
     otherwise = read + written if is_beside and read + written > prompt else 0
     return prompt + next(parts, otherwise)
-
-
-def _is_beside(usage: Mapping[str, Any]) -> bool:
-    """Whether the cache's counts are spelled as Anthropic does, whose input leaves them out."""
-    return "cache_read_input_tokens" in usage or "cache_creation_input_tokens" in usage
 
 
 def _output(
@@ -233,16 +215,15 @@ def _output(
     hidden = (count_of(usage.get("total_tokens")) or 0) - (prompt or 0) - completion
     if hidden <= 0 or not prompt:
         return completion
-    is_said = reasoning == hidden
-    is_known = hides_output and not reasoning
-    return completion + hidden if is_said or is_known else completion
+    is_output = reasoning == hidden or (hides_output and not reasoning)
+    return completion + hidden if is_output else completion
 
 
 # --- Cost
 
 
 def reported_cost(usage: Mapping[str, Any], form: CostFormat | None, provider: str) -> ReportedCost | None:
-    """What the reply says that it cost, where its unit is documented or declared; else it is ignored, with one line."""
+    """The cost that a reply reports, where its unit is documented or declared; any other is ignored and logged once."""
     if form == "xai":
         ticks = count_of(usage.get("cost_in_usd_ticks"))
         return None if ticks is None else ReportedCost(usd=ticks / _XAI_TICKS_PER_USD)
@@ -259,18 +240,18 @@ def reported_cost(usage: Mapping[str, Any], form: CostFormat | None, provider: s
 
 
 def _is_foreign(usage: Mapping[str, Any]) -> bool:
-    """Whether the reply itself names another currency: no document or declaration holds against that."""
+    """Whether the reply itself names another currency, which outweighs any documentation or declaration."""
     named = (mapped(usage.get("cost")).get("currency"), usage.get("cost_currency"), usage.get("currency"))
     return any(currency.strip().upper() != "USD" for value in named if (currency := text_of(value)))
 
 
-_IGNORED = Once()
-"""Servers of which the log said that the cost in their replies is ignored."""
+ignored_costs = Once()
+"""The servers for which the log has said that the cost in their replies is ignored."""
 
 
 def ignore_cost(provider: str, why: str) -> None:
-    """Say once a server that the cost in its replies is not believed."""
-    if _IGNORED.is_new(provider):
+    """Log once for each server that the cost in its replies is ignored."""
+    if ignored_costs.is_new(provider):
         log.warning("the cost in the replies of %s is ignored: %s", provider, why)
 
 
@@ -285,38 +266,25 @@ def cost_format(provider: str, cost_unit: str | None) -> CostFormat | None:
         return COST_FORMATS.get(provider.lower())
     if cost_unit.strip().upper() == "USD":
         return "declared"
-    ignore_cost(provider, f"it is in {cost_unit.strip()}, and only USD can be told")
+    ignore_cost(provider, f"it is in {cost_unit.strip()}, and only USD is supported")
     return None
 
 
 def _openrouter(usage: Mapping[str, Any], cost: object) -> ReportedCost | None:
     """USD; with a key of the user's own it is OpenRouter's fee, beside what the provider charges."""
-    usd = cost_of(cost)
-    if usage.get("is_byok"):
-        return _by_own_key(usage, usd)
-    if usd is None:
-        return None
-    given, made, _ = _upstream(usage)
-    is_split = given is not None and made is not None and abs(given + made - usd) <= 1e-9 * max(usd, 1e-9)
-    return ReportedCost(usd=usd, input_usd=given, output_usd=made) if is_split else ReportedCost(usd=usd)
-
-
-def _by_own_key(usage: Mapping[str, Any], fee_usd: float | None) -> ReportedCost:
-    """What the provider charges and what OpenRouter does, each as far as it is said."""
-    given, made, upstream = _upstream(usage)
-    missing = () if fee_usd is not None else ("fees_usd",)
-    if not upstream:
-        return ReportedCost(usd=None, fees_usd=fee_usd, partial=missing)
-    usd = upstream + (fee_usd or 0.0)
-    return ReportedCost(usd=usd, fees_usd=fee_usd, input_usd=given, output_usd=made, partial=missing)
-
-
-def _upstream(usage: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
-    """What the provider charges for the input, for the output, and for the whole."""
-    details = mapped(usage.get("cost_details"))
+    usd, details = cost_of(cost), mapped(usage.get("cost_details"))
     given = _sum(details, "upstream_inference_prompt_cost", "upstream_inference_input_cost")
     made = _sum(details, "upstream_inference_completions_cost", "upstream_inference_output_cost")
-    return given, made, cost_of(details.get("upstream_inference_cost"))
+    if usage.get("is_byok"):
+        missing = () if usd is not None else ("fees_usd",)
+        if not (upstream := cost_of(details.get("upstream_inference_cost"))):
+            return ReportedCost(usd=None, fees_usd=usd, partial=missing)
+        whole = upstream + (usd or 0.0)
+        return ReportedCost(usd=whole, fees_usd=usd, input_usd=given, output_usd=made, partial=missing)
+    if usd is None:
+        return None
+    is_split = given is not None and made is not None and abs(given + made - usd) <= 1e-9 * max(usd, 1e-9)
+    return ReportedCost(usd=usd, input_usd=given, output_usd=made) if is_split else ReportedCost(usd=usd)
 
 
 def _perplexity(usage: Mapping[str, Any], cost: object) -> ReportedCost | None:
@@ -324,13 +292,11 @@ def _perplexity(usage: Mapping[str, Any], cost: object) -> ReportedCost | None:
     usd = cost_of(parts.get("total_cost"))
     if usd is None:
         return None
-    given, made = _sum(parts, "input_tokens_cost"), _sum(parts, *_PERPLEXITY_OUTPUT)
+    given = _sum(parts, "input_tokens_cost")
+    made = _sum(parts, "output_tokens_cost", "reasoning_tokens_cost", "citation_tokens_cost")
     if given is None or made is None or given + made > usd * (1 + 1e-9):
         return ReportedCost(usd=usd)
     return ReportedCost(usd=usd, input_usd=given, output_usd=made, fees_usd=max(usd - given - made, 0.0))
-
-
-_PERPLEXITY_OUTPUT = ("output_tokens_cost", "reasoning_tokens_cost", "citation_tokens_cost")
 
 
 def _sum(parts: Mapping[str, Any], *names: str) -> float | None:
@@ -339,7 +305,7 @@ def _sum(parts: Mapping[str, Any], *names: str) -> float | None:
 
 
 def _declared(usage: Mapping[str, Any], cost: object) -> ReportedCost | None:
-    """USD by the user's word."""
+    """USD, as the user declares."""
     parts = mapped(cost)
     usd = cost_of(parts.get("total_cost") if parts else cost)
     return None if usd is None else ReportedCost(usd=usd, is_declared=True)

@@ -1,4 +1,4 @@
-"""What a reply says when it is no answer: error bodies in every family's shape, and the typed errors they become."""
+"""Error bodies of every family, and the typed errors for them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _SPENT_QUOTA = frozenset(
         "blocked_api_access",  # Groq: console.groq.com/docs/spend-limits
     }
 )
-"""Types and codes, in lower case, that no waiting mends. Not matched by words: an ordinary limit may say "quota"."""
+"""Types and codes of a spent quota, in lower case: waiting does not help. Rate limits may say "quota" in words."""
 
 _THROTTLED = ("throttling.allocationquota", "error-code#token-limit")
 """Alibaba's code for too many tokens a minute, and the link in its message: its type is `insufficient_quota` all the
@@ -94,51 +94,25 @@ def json_object(reply: HttpReply) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """What an error body says, whichever family's shape it has."""
+    """What an error body says, in whichever shape."""
 
     message: str | None = None
-    """The provider's words."""
+    """The provider's message."""
     type: str | None = None
     """The provider's error type."""
     code: str | None = None
     """The provider's error code: a string, or a number that is no HTTP status."""
     stated_status: int | None = None
-    """A status that the body names in figures (OpenRouter sends one with HTTP 200)."""
+    """An HTTP status named in the body (OpenRouter sends one with HTTP 200)."""
     implied_status: int | None = None
-    """The status that the provider sends with such a code or type; 402 for a quota that no code or type calls spent.
+    """The status that the provider sends with such a code or type; 402 for a spent quota that no code or type names.
 
-    Inside a success it chooses the class, and with it whether another try is worth it; it is never reported as HTTP's.
+    Inside a success it decides the class of the error and whether to retry; it is never reported as HTTP's.
     """
     request_id: str | None = None
     """The request's id inside the body (Anthropic sends it there too)."""
     retry_after_s: float | None = None
-    """Seconds the body asks to wait (Google puts its delay there, not into a header)."""
-
-
-def error_body(document: object) -> ErrorBody:
-    """Read an error body in any of the usual shapes: nested, listed, as text, as JSON inside a string."""
-    fields = fields_of(document)
-    code = _first_text(*(_code_in(fields.get(name)) for name in _CODES))
-    message = words_of(document)
-    return ErrorBody(
-        message=message,
-        # AWS puts a namespace before it.
-        type=(_first_text(*map(fields.get, _TYPES)) or "").rpartition("#")[2] or None,
-        code=code,
-        stated_status=next(filter(None, (_status_in(fields.get(name)) for name in _STATUSES)), None),
-        implied_status=_status_implied_by(fields, code, message or ""),
-    )
-
-
-def _status_implied_by(fields: dict[str, Any], code: str | None, message: str) -> int | None:
-    if message.endswith(_SPENT_AT_MINIMAX) or _QUOTA_OF_A_DAY.search(json.dumps(fields.get("details"))):
-        return 402
-    return _STATUS_OF_MINIMAX.get(code or "") if "baseresp" in fields else None
-
-
-def is_error(body: ErrorBody) -> bool:
-    """Whether an event that is no part of a reply is an error, and no note: it has words, and a code or a status."""
-    return body.message is not None and (body.code or body.stated_status) is not None
+    """Seconds to wait, from the body (Google sends no header for it)."""
 
 
 # As `fields_of` spells them.
@@ -147,22 +121,43 @@ _CODES = ("code", "errorcode", "statuscode")
 _STATUSES = (*_CODES, "httpcode", "status")
 
 
-def _code_in(value: object) -> str | None:
-    """A code as a string; a number is one where it cannot be taken for a status."""
-    if isinstance(value, int) and value >= 1000:
-        return str(value)
-    return value if isinstance(value, str) else None
+def error_body(document: object) -> ErrorBody:
+    """Read an error body in any of the usual shapes: nested, listed, as plain text, as JSON inside a string."""
+    fields = fields_of(document)
+    code, kind = _first_name(fields, _CODES), _first_name(fields, _TYPES)
+    message = words_of(document)
+    implied_status = _STATUS_OF_MINIMAX.get(code or "") if "baseresp" in fields else None
+    if (message or "").endswith(_SPENT_AT_MINIMAX) or _QUOTA_OF_A_DAY.search(json.dumps(fields.get("details"))):
+        implied_status = 402
+    return ErrorBody(
+        message=message,
+        type=(kind or "").rpartition("#")[2] or None,  # AWS puts a namespace before it
+        code=code,
+        stated_status=next(filter(None, (_status_in(fields.get(name)) for name in _STATUSES)), None),
+        implied_status=implied_status,
+    )
+
+
+def is_error(body: ErrorBody) -> bool:
+    """Whether an event that is no part of a reply is an error, not a note: it has a message and a code or a status."""
+    return body.message is not None and (body.code or body.stated_status) is not None
+
+
+def _first_name(fields: dict[str, Any], names: tuple[str, ...]) -> str | None:
+    """The first code or type that says something: a string, or a number that cannot be taken for a status."""
+    for name in names:
+        value = fields.get(name)
+        if isinstance(value, int) and value >= 1000:
+            return str(value)
+        if isinstance(value, str) and value not in ("", "None"):  # LiteLLM's proxy sends Python's `None` as a string
+            return value
+    return None
 
 
 def _status_in(value: object) -> int | None:
     """A status as a number, or as a string of three figures."""
     number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{3}", value) else value
     return number if isinstance(number, int) and 400 <= number < 600 else None
-
-
-def _first_text(*values: object) -> str | None:
-    """The first string that says something; LiteLLM's proxy sends Python's `None` as one."""
-    return next((value for value in values if isinstance(value, str) and value not in ("", "None")), None)
 
 
 def status_error(
@@ -180,7 +175,7 @@ def status_error(
 
 
 def _redirection(reply: HttpReply) -> str | None:
-    """What a redirect means: the host alone, since the rest of an address may hold a key."""
+    """What a redirect means. Only the host is named, since the rest of an address may hold a key."""
     target = reply.headers.get("location", "")
     if not 300 <= reply.status_code < 400 or not target:
         return None
@@ -189,30 +184,28 @@ def _redirection(reply: HttpReply) -> str | None:
     except ValueError:
         host = ""
     where = f"to {host}" if host else "to another path of the same host"
-    return f"the server redirects {where}, and requests are not sent on: set base_url to the address it means"
+    return f"the server redirects {where}, and redirects are not followed; set base_url to the address it names"
 
 
 def error_from_body(reply: HttpReply, body: ErrorBody, *, key: str | None, prompt: str) -> LLMStatusError:
     """The typed error for what an error body says, in an error reply or inside a success."""
-    secrets = (key or "",)
+    withheld: Any = {"secrets": (key or "",), "prompt": prompt}
     is_success = 200 <= reply.status_code < 300
-    said = scrub(" ".join(body.message.split()), secrets=secrets, prompt=prompt) if body.message else "no message"
+    said = scrub(" ".join(body.message.split()), **withheld) if body.message else "no message"
     # Inside a success the figure in the body is a code like any other, and not HTTP's status.
     code = body.code or (str(body.stated_status) if is_success and body.stated_status else None)
     return _error_class(None if is_success else reply.status_code, body)(
         f"the provider reports: {said}" if is_success else f"HTTP {reply.status_code}: {said}",
         status_code=None if is_success else reply.status_code,
-        code=scrub_token(code, secrets=secrets, prompt=prompt),
-        provider_type=scrub_token(body.type, secrets=secrets, prompt=prompt),
-        request_id=scrub_token(reply.request_id or body.request_id, secrets=secrets, prompt=prompt),
+        code=scrub_token(code, **withheld),
+        provider_type=scrub_token(body.type, **withheld),
+        request_id=scrub_token(reply.request_id or body.request_id, **withheld),
         retry_after_s=parse_retry_after(reply.headers) or body.retry_after_s,
         retryable=None if _is_spent(body) else _RETRYABLE.get(reply.headers.get("x-should-retry", "").lower()),
     )
 
 
 _RETRYABLE = {"true": True, "false": False}
-
-
 _STATUS_OF_NAME = {
     name: status
     for status, names in {
@@ -228,7 +221,7 @@ _STATUS_OF_NAME = {
     }.items()
     for name in names.split()
 }
-"""What errors inside a success mean by their code or type, in lower case."""
+"""The status of errors inside a success, by their code or type in lower case."""
 
 
 def _error_class(http_status: int | None, body: ErrorBody) -> type[LLMStatusError]:
@@ -237,7 +230,8 @@ def _error_class(http_status: int | None, body: ErrorBody) -> type[LLMStatusErro
     if body.code == "API_KEY_INVALID":
         # Google answers a bad key with 400.
         return LLMAuthenticationError
-    status = http_status or body.stated_status or body.implied_status or _status_in_words(body)
+    named = (_STATUS_OF_NAME[name] for name in _names(body) if name in _STATUS_OF_NAME)
+    status = http_status or body.stated_status or body.implied_status or next(named, None)
     if status is None:
         # A code we do not know says what is wrong, so another try is a guess; without any it is the server's fault.
         return LLMStatusError if body.code else LLMServerError
@@ -251,9 +245,5 @@ def _is_spent(body: ErrorBody) -> bool:
     return body.implied_status == 402 or not _SPENT_QUOTA.isdisjoint(_names(body))
 
 
-def _status_in_words(body: ErrorBody) -> int | None:
-    return next((_STATUS_OF_NAME[name] for name in _names(body) if name in _STATUS_OF_NAME), None)
-
-
-def _names(body: ErrorBody) -> tuple[str, ...]:
-    return tuple(name.lower() for name in (body.code, body.type) if name)
+def _names(body: ErrorBody) -> list[str]:
+    return [name.lower() for name in (body.code, body.type) if name]
