@@ -13,8 +13,6 @@ from typing import Any
 
 import openai
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 
 from tests.servers.fixture import OpenAIServer
@@ -29,7 +27,6 @@ from tracemind_otel.ai.llm.types import Finish, LLMUsage, Message, StreamEvent, 
 from tracemind_otel.errors import (
     ConfigError,
     LLMAuthenticationError,
-    LLMConnectionError,
     LLMError,
     LLMNotFoundError,
     LLMRateLimitError,
@@ -266,55 +263,6 @@ def test_annotations_of_an_asynchronous_filter() -> None:
     assert without_raw(streamed([encoded(chunks)])[0].response(None)) == CASES[0].normal
 
 
-TOOLS = CASES[2]
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(0, 6000), max_size=12), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
-def test_any_split_gives_the_same(cuts: list[int], newline: str, comments: bool) -> None:
-    """Wherever the bytes are cut, whatever ends the lines, and with comments between: the reply is the same."""
-    content = encoded(chunks_of(TOOLS.body), newline)
-    if comments:
-        content = content.replace(b"data: ", f": keep-alive{newline}data: ".encode())
-    ends = sorted({min(cut, len(content)) for cut in cuts})
-    pieces = [content[start:end] for start, end in zip([0, *ends], [*ends, len(content)], strict=True)]
-
-    assert without_raw(streamed(pieces)[0].response(None)) == TOOLS.normal
-
-
-def test_every_truncation_is_seen() -> None:
-    """A stream that ends at any byte before the end of the chunk with its finish reason is not complete."""
-    content = encoded(chunks_of(CASES[0].body)[:-1], end="")
-    end = len(content.rstrip(b"\n"))
-    start = content.rstrip(b"\n").rindex(b"\n")
-    for length in [*range(0, start, 7), *range(start, end)]:
-        assert not streamed([content[:length]])[0].is_complete
-    assert streamed([content[:end]])[0].is_complete
-
-
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=6,
-)
-counts = st.integers(-5, 50) | anything
-
-
-@settings(max_examples=40, deadline=None)
-@given(counts, counts, counts, counts)
-def test_usage_is_always_sane(made: Any, prompt: Any, cached: Any, thought: Any) -> None:
-    """Whatever is reported, no part exceeds its whole: Grok on Azure reports more cached tokens than prompt tokens."""
-    reported = {**usage(), "prompt_tokens": prompt, "completion_tokens": made, "total_tokens": None}
-    reported["prompt_tokens_details"] = {"cached_tokens": cached}
-    reported["completion_tokens_details"] = {"reasoning_tokens": thought}
-    seen = WIRE.from_payload(body({"content": "x"}, usage=reported), None).usage
-
-    halves = (seen.prompt_tokens, seen.completion_tokens)
-    assert 0 <= (seen.cache_read_tokens or 0) <= (seen.prompt_tokens or 0)
-    assert 0 <= (seen.reasoning_tokens or 0) <= (seen.completion_tokens or 0)
-    assert seen.total_tokens == (None if None in halves else sum(count or 0 for count in halves))
-
-
 # --- Requests and surfaces
 
 
@@ -462,23 +410,6 @@ async def test_complete_over_a_server(openai_server: OpenAIServer, version: str 
     assert seen["path"] == path.format(model=model)
     assert seen.headers["api-key"] == KEY
     assert "authorization" not in seen.headers
-
-
-@pytest.mark.parametrize("compress", [False, True])
-async def test_stream_over_a_server(openai_server: OpenAIServer, compress: bool) -> None:
-    """A stream arrives in small packets, compressed or not."""
-    content = encoded(chunks_of(TOOLS.body))
-    model = openai_server.script(stream_action(content, gzip=compress, split_at=list(range(50, 900, 97))))
-    response, _ = await finished(openai_server, model)
-
-    assert without_raw(response) == TOOLS.normal
-
-
-async def test_cut_stream_over_a_server(openai_server: OpenAIServer) -> None:
-    """A stream that ends without finish reason and `[DONE]` is a broken connection."""
-    model = openai_server.script(stream_action(encoded(chunks_of(TOOLS.body)[:-2], end="")))
-    with pytest.raises(LLMConnectionError, match="cut"):
-        await finished(openai_server, model)
 
 
 BLOCKED = {

@@ -5,25 +5,20 @@ Bodies in the shapes of Mistral's API reference, November 2026.
 
 from __future__ import annotations
 
-import itertools
 import json
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from mistralai.client import Mistral
 
 from tests.servers.fixture import OpenAIServer
 from tests.support import Captured, attributes
 from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, LLMResponse, run_llm_call, stream_llm_call
-from tracemind_otel.ai.llm.providers._chat_reader import ChatReader
 from tracemind_otel.ai.llm.providers._chat_reply import from_payload
-from tracemind_otel.ai.llm.providers._sse import EventDecoder
 from tracemind_otel.ai.llm.providers.presets import PRESETS
 from tracemind_otel.ai.llm.types import Finish, ToolCall
-from tracemind_otel.errors import LLMAuthenticationError, LLMConnectionError, LLMRequestError, LLMResponseError
+from tracemind_otel.errors import LLMAuthenticationError, LLMRequestError
 
 PRESET = next(preset for preset in PRESETS if preset.name == "mistral")
 MODEL = "mistral-small-2603"
@@ -95,20 +90,6 @@ def essence(response: LLMResponse) -> tuple[Any, ...]:
     )
 
 
-def read(*pieces: bytes) -> ChatReader:
-    """A reader that has been fed these bytes, as the client feeds one."""
-    reader, decoder = ChatReader(), EventDecoder()
-    for piece in pieces:
-        for found in decoder.feed(piece):
-            reader.feed(found)
-    for found in decoder.end():
-        try:
-            reader.feed(found)
-        except LLMResponseError:
-            break
-    return reader
-
-
 def test_whole_reply() -> None:
     """Thinking in the content's list is reasoning, the rest is text."""
     assert essence(from_payload(WHOLE)) == EXPECTED
@@ -119,26 +100,6 @@ def test_model_length() -> None:
     response = from_payload({"choices": [{"message": {"content": "x"}, "finish_reason": "model_length"}]})
 
     assert (response.finish_reasons, response.finish_reason) == (("model_length",), "length")
-
-
-@given(st.lists(st.integers(0, len(STREAM)), max_size=6), st.sampled_from(["", "crlf", "comments"]))
-@settings(max_examples=40)
-def test_any_split(positions: list[int], variant: str) -> None:
-    """Wherever the bytes are cut, with any line ending and with comments, the reply is the same."""
-    data = STREAM.replace(b"\n", b"\r\n") if variant == "crlf" else STREAM
-    data = data.replace(b"data:", b": keep-alive\ndata:") if variant == "comments" else data
-    cuts = [0, *sorted(positions), len(data)]
-
-    reader = read(*(data[start:end] for start, end in itertools.pairwise(cuts)))
-
-    assert reader.is_complete
-    assert essence(reader.response(None)) == EXPECTED
-
-
-def test_cut_stream_is_no_success() -> None:
-    """A stream is complete only with the whole of the chunk that has its finish reason."""
-    for length in range(STREAM.index(b"\n\ndata: [DONE]")):
-        assert not read(STREAM[:length]).is_complete
 
 
 def test_payload() -> None:
@@ -158,20 +119,6 @@ def test_refused() -> None:
     """Mistral samples among no k likeliest tokens."""
     with pytest.raises(ConfigError, match="top_k"):
         PRESET.wire.to_payload(LLMRequest("mistral", MODEL, "hi", top_k=3), False)
-
-
-async def test_stream_over_http(openai_server: OpenAIServer) -> None:
-    """A gzipped stream ends with the whole reply, and one that is cut is a broken connection."""
-    model = openai_server.script({"body": STREAM.decode(), "gzip": True, "split_at": [5, 50, 90]})
-    cut = openai_server.script({"body": STREAM.partition(b"\n\n")[0].decode()})
-    async with PRESET.client(api_key="key-of-a-test", base_url=openai_server.base_url) as client:
-        events = [e async for batch in client.stream(LLMRequest("mistral", model, "hi")) for e in batch]
-        with pytest.raises(LLMConnectionError):
-            [batch async for batch in client.stream(LLMRequest("mistral", cut, "hi"))]
-
-    assert isinstance(events[-1], Finish)
-    assert essence(events[-1].response) == EXPECTED
-    assert openai_server.requests(model)[0]["path"] == "/v1/chat/completions"
 
 
 async def test_errors_over_http(openai_server: OpenAIServer) -> None:

@@ -138,13 +138,6 @@ def test_payload() -> None:
     }
 
 
-def test_smallest_payload() -> None:
-    """What was not asked for is not sent, but for `stream`, whose default is true."""
-    payload = to_payload(LLMRequest("ollama", "m", "hi"), False)
-
-    assert payload == {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": False}
-
-
 def test_tool_messages() -> None:
     """Arguments go out as objects, and a result names its tool, found by the call's id where need be."""
     call = Message(role="assistant", tool_calls=(ToolCall("c1", "add", '{"a": 1}'),))

@@ -750,26 +750,6 @@ async def test_reply_with_null_content(openai_server: OpenAIServer, capture: Cap
     assert_succeeded(capture, span)
 
 
-async def test_reply_with_unknown_fields(openai_server: OpenAIServer, capture: Captured) -> None:
-    """Fields that a server adds do no harm."""
-    model = openai_server.script(_reply(x_new={"a": [1, {"b": None}]}, choices_v2=[], moderation={"flagged": False}))
-
-    result, span = await call(openai_server.base_url, capture, model)
-
-    assert result["text"] == "echo: ping"
-    assert_succeeded(capture, span)
-
-
-async def test_reply_with_gzip(openai_server: OpenAIServer, capture: Captured) -> None:
-    """A compressed reply is read like any other."""
-    model = openai_server.script({"do": "echo", "gzip": True})
-
-    result, span = await call(openai_server.base_url, capture, model)
-
-    assert result["text"] == "echo: ping"
-    assert_succeeded(capture, span)
-
-
 async def test_cost_in_the_reply(openai_server: OpenAIServer, capture: Captured) -> None:
     """A number without a documented unit is not believed: the price table holds."""
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "cost": 0.25}
