@@ -1,7 +1,7 @@
-"""Builds, starts and stops the local stack: the OpenTelemetry Collector, Jaeger and Prometheus.
+"""The command line: build, start and stop the OpenTelemetry Collector, Jaeger and Prometheus on this machine.
 
-Natively where Go is (or the programs were built before), otherwise with Docker. Needs nothing but Python.
-What it makes lies in the cache folder or in the state folder; what it starts listens on 127.0.0.1.
+The programs run natively if Go is installed or they were built before, otherwise in Docker. Only Python is needed.
+Files go to the cache or state folder; the programs listen on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ def parser() -> argparse.ArgumentParser:
         description="The local stack of tracemind-otel: OpenTelemetry Collector, Jaeger and Prometheus.",
         epilog="Ports: " + ", ".join(f"{port.env} ({port.default})" for port in PORTS) + ". "
         "Cache: TRACEMIND_STACK_CACHE, else $XDG_CACHE_HOME/tracemind-otel, else ~/.cache/tracemind-otel. "
-        "Exit codes: 0 done, 1 failed (status: not running), 2 wrong usage, 3 no Go and no Docker.",
+        "Exit codes: 0 done, 1 failed (status: not running), 2 wrong usage, 3 neither Go nor Docker.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     build = commands.add_parser("build", help="build the Collector and Jaeger with Go, and fetch Prometheus")
     build.set_defaults(run=command_build)
     add_up(commands.add_parser("up", help="start the stack, wait until it is ready and print the addresses"))
-    down = commands.add_parser("down", help="end what `up` started, and nothing else")
+    down = commands.add_parser("down", help="stop what `up` started, and nothing else")
     down.set_defaults(run=command_down)
-    status = commands.add_parser("status", help="say what is running, and where")
+    status = commands.add_parser("status", help="print what is running, and its addresses")
     status.set_defaults(run=command_status)
     logs = commands.add_parser("logs", help="print the log of one program")
     logs.add_argument("program", choices=PROGRAM_NAMES)
@@ -45,20 +45,20 @@ def add_up(up_parser: argparse.ArgumentParser) -> None:
         "--ports",
         choices=("default", "auto"),
         default="default",
-        help="default: the usual ones, or those of the TRACEMIND_*_PORT variables; auto: any that are free",
+        help="default: the usual ports, or those of the TRACEMIND_*_PORT variables; auto: free ports",
     )
     up_parser.add_argument("--json", action="store_true", help="print the addresses as one JSON object")
     up_parser.add_argument(
         "--mode",
         choices=("auto", "native", "docker"),
         default="auto",
-        help="auto: natively where Go or a finished build is there, otherwise by Docker",
+        help="auto: native if Go is installed or the programs are built, otherwise docker",
     )
     up_parser.add_argument(
         "--scrape-interval",
         type=duration,
         metavar="DURATION",
-        help="how often Prometheus reads the Collector, for example 1s (default: as in prometheus.yml; "
+        help="interval between Prometheus's scrapes, such as 1s (default: as in prometheus.yml; "
         f"{AUTO_SCRAPE_INTERVAL} with --ports auto)",
     )
     add_state(up_parser)
@@ -76,7 +76,7 @@ def add_state(command: argparse.ArgumentParser) -> None:
         "--state",
         type=Path,
         metavar="DIR",
-        help="where logs, process numbers and data lie (default: in the cache)",
+        help="folder of logs, process ids and data (default: in the cache)",
     )
 
 
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"stack: {error}")
         return error.exit_code
     except Interrupted:
-        say("stack: interrupted, nothing is left running")
+        say("stack: interrupted; everything it started was stopped")
         return EXIT_INTERRUPTED
     return code
 

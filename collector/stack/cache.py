@@ -1,4 +1,4 @@
-"""The folder outside the checkout that keeps what is built, whole or not at all."""
+"""The cache folder outside the checkout; a build is published there whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from .console import say
 
 
 def cache_dir() -> Path:
-    own = os.environ.get("TRACEMIND_STACK_CACHE")
-    if own:
+    if own := os.environ.get("TRACEMIND_STACK_CACHE"):
         return Path(own).expanduser().resolve()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "tracemind-otel"
@@ -41,7 +40,7 @@ def file_lock(path: Path, waiting_for: str) -> Generator[None]:
 
 @contextlib.contextmanager
 def work_folder(name: str) -> Generator[Path]:
-    """A folder for one build, under a lock: beginning fresh, and leaving nothing behind."""
+    """A temporary folder for one build, under a lock; it is removed afterwards."""
     cache = cache_dir()
     with file_lock(cache / f".lock-{name}", f"another build of {name}"):
         for stale in cache.glob(f".tmp-{name}-*"):

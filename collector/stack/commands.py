@@ -14,7 +14,7 @@ from pathlib import Path
 from .cache import default_state, file_lock
 from .console import EXIT_FAILED, EXIT_NOTHING_TO_RUN_WITH, SIGNALS, StackError, output_of, say
 from .docker import compose, docker_answers, stop_docker, up_docker
-from .golang import Go, find_go, needed_go
+from .golang import Go, find_go, needed_go_version
 from .native import build_all, natively_possible, up_native
 from .ports import addresses
 from .processes import PidFile, stop_processes
@@ -28,17 +28,17 @@ def choose_mode(wanted: str, go: Go | None) -> Mode:
         return "native"
     if wanted in ("auto", "docker") and docker_answers():
         return "docker"
-    missing = {"native": "no Go", "docker": "no Docker engine"}.get(wanted, "neither Go nor a Docker engine")
-    needed = ".".join(str(number) for number in needed_go())
-    remedy = {
-        "native": f"Go {needed} or newer (and Prometheus, where apt-get is not at hand)",
-        "docker": "Docker with its compose plugin",
-    }.get(wanted, f"Go {needed} or newer, or Docker with its compose plugin")
-    raise StackError(f"{missing} is there to run the stack with: install {remedy}", EXIT_NOTHING_TO_RUN_WITH)
+    go_remedy = f"Go {needed_go_version()} or newer"
+    what, remedy = {
+        "native": ("Go was not found", f"{go_remedy}, and Prometheus if there is no apt-get"),
+        "docker": ("no Docker engine answers", "Docker with its compose plugin, and start it"),
+        "auto": ("Go was not found and no Docker engine answers", f"{go_remedy}, or Docker with its compose plugin"),
+    }[wanted]
+    raise StackError(f"{what}; install {remedy}", EXIT_NOTHING_TO_RUN_WITH)
 
 
 def known_addresses(state: Path) -> dict[str, str] | None:
-    """The addresses that the last `up` wrote down, if all that it started is still running."""
+    """The addresses of the last `up`, if everything that it started still runs."""
     try:
         known: dict[str, str] = json.loads((state / "stack.json").read_text())
     except (FileNotFoundError, ValueError):
@@ -47,10 +47,10 @@ def known_addresses(state: Path) -> dict[str, str] | None:
 
 
 def process_states(state: Path, mode: str) -> list[tuple[str, str | None]]:
-    """Each program's name, and the process number or container id it runs as."""
+    """Each program's name, and its process or container id if it runs."""
     if mode == "native":
-        pids = [(name, PidFile(state / f"{name}.pid").running_pid()) for name in PROGRAM_NAMES]
-        return [(name, str(pid) if pid is not None else None) for name, pid in pids]
+        pids = {name: PidFile(state / f"{name}.pid").running_pid() for name in PROGRAM_NAMES}
+        return [(name, str(pid) if pid is not None else None) for name, pid in pids.items()]
     running = ("ps", "-q", "--status", "running")
     return [(name, output_of(compose(state, *running, name)) or None) for name in PROGRAM_NAMES]
 
@@ -77,7 +77,7 @@ def command_up(arguments: argparse.Namespace) -> int:
     with state_lock(options.state):
         known = known_addresses(options.state)
         if known is not None:
-            say("the stack runs already")
+            say("the stack is already running")
         else:
             known = up(options)
     print(json.dumps(known) if arguments.json else table(known, options.state))
@@ -91,8 +91,8 @@ def up_options(arguments: argparse.Namespace) -> UpOptions:
 
 
 def up(options: UpOptions) -> dict[str, str]:
-    """Starts everything or nothing: an error or an interrupt ends what was started."""
-    stop_all(options.state)  # what a killed `up` may have left
+    """Start everything or nothing: an error or an interrupt stops what was started."""
+    stop_all(options.state)  # a killed `up` may have left some
     go = find_go()
     mode = choose_mode(options.mode, go)
     started = time.monotonic()
@@ -139,7 +139,9 @@ def command_logs(arguments: argparse.Namespace) -> int:
     try:
         print((state / f"{arguments.program}.log").read_text(errors="replace"), end="")
     except FileNotFoundError:
-        raise StackError(f"{arguments.program} has no log in {state}") from None
+        raise StackError(
+            f"{arguments.program} has no log in {state}; start it with `up`, or pass its --state"
+        ) from None
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: messages, progress, errors, and how an interrupt ends a step."""
+"""Messages, progress, errors and interrupts at the terminal."""
 
 from __future__ import annotations
 
@@ -13,22 +13,16 @@ from pathlib import Path
 from types import FrameType
 
 PROGRESS_EVERY_S = 15.0
-
-
 LOG_TAIL_LINES = 25
 
-
 EXIT_FAILED = 1
-
-
 EXIT_NOTHING_TO_RUN_WITH = 3
-
 
 EXIT_INTERRUPTED = 130
 
 
 class StackError(Exception):
-    """Something that the user has to know about; `exit_code` ends the program."""
+    """A fault that ends the command with `exit_code`; the message says what to do."""
 
     def __init__(self, message: str, exit_code: int = EXIT_FAILED) -> None:
         super().__init__(message)
@@ -36,7 +30,7 @@ class StackError(Exception):
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM: unwinds like KeyboardInterrupt, so that what was started is ended again."""
+    """SIGINT or SIGTERM; it unwinds like KeyboardInterrupt, so that what was started is stopped."""
 
 
 def say(message: str) -> None:
@@ -51,7 +45,7 @@ def tail(path: Path, lines: int = LOG_TAIL_LINES) -> str:
 
 
 def output_of(command: Sequence[str], timeout_s: float = 30.0) -> str | None:
-    """What a command prints, or None where it is missing, fails or hangs."""
+    """The output of a command; `None` if it is missing, fails or hangs."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL
@@ -62,7 +56,7 @@ def output_of(command: Sequence[str], timeout_s: float = 30.0) -> str | None:
 
 
 class Signals:
-    """Turns SIGINT and SIGTERM into `Interrupted`, and holds them back while a process is being started."""
+    """Raises `Interrupted` for SIGINT and SIGTERM, later if they arrive while a process is being started."""
 
     def __init__(self) -> None:
         self._held = False
@@ -97,7 +91,7 @@ SIGNALS = Signals()
 
 
 class Progress:
-    """Elapsed time of a long step: one line that is rewritten on a terminal, else a line now and then."""
+    """The elapsed time of a long step: one rewritten line on a terminal, otherwise a line every 15 seconds."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -127,7 +121,7 @@ class Progress:
 
 
 def run_step(what: str, command: Sequence[str], cwd: Path, log: Path, env: Mapping[str, str]) -> None:
-    """Runs a build step in a session of its own, with progress; an interrupt ends all of its children."""
+    """Run a build step in a session of its own, with progress; an interrupt kills all of its children."""
     progress = Progress(what)
     with log.open("ab") as sink:
         with SIGNALS.held():
@@ -151,5 +145,7 @@ def run_step(what: str, command: Sequence[str], cwd: Path, log: Path, env: Mappi
             process.wait()
             raise
     if process.returncode != 0:
-        raise StackError(f"{what} failed (exit code {process.returncode}); the end of its output:\n{tail(log)}")
+        raise StackError(
+            f"{what} failed (exit code {process.returncode}); fix this and repeat the command:\n{tail(log)}"
+        )
     progress.done()

@@ -1,4 +1,4 @@
-"""Go: whether it is there and new enough, and building the Collector and Jaeger from their lock files."""
+"""Find Go, and build the Collector and Jaeger from their lock files with it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ class Go:
 
 
 def find_go() -> Go | None:
-    """The installed Go, unless it is older than the lock files ask for."""
+    """The installed Go; `None` if it is missing or older than the lock files require."""
     path = shutil.which("go")
     answer = output_of([path, "env", "GOVERSION", "GOOS", "GOARCH"]) if path else None
     if path is None or answer is None:
         return None
     version, system, machine = answer.splitlines()
-    if version_numbers(version) < needed_go():
-        needed = ".".join(str(number) for number in needed_go())
-        say(f"the Go that is installed is {version}; these programs need {needed} or newer")
+    if version_numbers(version) < max(needed_versions()):
+        say(f"the installed Go is {version}; install {needed_go_version()} or newer to build the programs")
         return None
     return Go(path, version, f"{system}-{machine}")
 
@@ -41,13 +40,15 @@ def version_numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in found.groups()) if found else (0, 0)
 
 
-def needed_go() -> tuple[int, ...]:
-    return max(version_numbers(go_directive(program)) for program in GO_PROGRAMS)
+def needed_versions() -> list[tuple[int, ...]]:
+    """What each program's go.mod requires."""
+    modules = [(program.lock_dir / "go.mod").read_text() for program in GO_PROGRAMS]
+    directives = [re.search(r"^go \S+$", module, re.MULTILINE) for module in modules]
+    return [version_numbers(found.group()) for found in directives if found]
 
 
-def go_directive(program: GoProgram) -> str:
-    found = re.search(r"^go (\S+)$", (program.lock_dir / "go.mod").read_text(), re.MULTILINE)
-    return found.group(1) if found else ""
+def needed_go_version() -> str:
+    return ".".join(str(number) for number in max(needed_versions()))
 
 
 def lock_hash(program: GoProgram) -> str:
@@ -67,7 +68,7 @@ def built_dir(program: GoProgram, go: Go) -> Path:
 
 
 def find_built(program: GoProgram, go: Go | None) -> Path | None:
-    """The finished binary: of this Go, or without Go of whichever version built the same lock files."""
+    """The finished binary of the same lock files: built by this Go, or by any version if Go is missing."""
     if go is not None:
         folders = [built_dir(program, go)]
     else:
@@ -84,7 +85,7 @@ def collector_version() -> str:
     text = (BUILD_DIR / "otelcol" / "builder.yaml").read_text()
     found = re.search(r"^  version: (\S+)$", text, re.MULTILINE)
     if found is None:
-        raise StackError("collector/build/otelcol/builder.yaml names no dist.version")
+        raise StackError("collector/build/otelcol/builder.yaml has no dist.version; add it")
     return found.group(1)
 
 
@@ -115,14 +116,14 @@ def build_program(program: GoProgram, go: Go) -> Path:
         out = folder / "out" / program.name
         flags = ["-mod=readonly", "-trimpath", "-ldflags=-s -w", "-buildvcs=false"]
         command = [go.path, "build", *flags, "-o", str(out), program.package]
-        what = f"{program.name}: building (minutes, the first time)"
+        what = f"{program.name}: building (takes minutes the first time)"
         run_step(what, command, source, log, go_environment())
         publish(out.parent, final)
     return final / program.name
 
 
 def generate_source(builder: Path, source: Path, log: Path) -> Path:
-    """Writes main.go and components.go (no network needed), then puts the lock files beside them."""
+    """Write main.go and components.go, which needs no network, and copy the lock files beside them."""
     command = [str(builder), "--config", "builder.yaml", "--skip-get-modules", "--skip-compilation"]
     run_step("otelcol: writing its sources", command, source, log, go_environment())
     generated = source / "_build"
@@ -133,9 +134,8 @@ def generate_source(builder: Path, source: Path, log: Path) -> Path:
 
 def build_missing(program: GoProgram, go: Go | None) -> Path:
     if go is None:
-        needed = ".".join(str(number) for number in needed_go())
         raise StackError(
-            f"{program.name} has to be built, and there is no Go: install Go {needed} or newer",
+            f"{program.name} is not built and Go was not found; install Go {needed_go_version()} or newer",
             EXIT_NOTHING_TO_RUN_WITH,
         )
     return build_program(program, go)

@@ -77,14 +77,14 @@ def prepare_prometheus(state: Path, ports: Ports, scrape_interval: str | None) -
 
 
 class PortLostError(StackError):
-    """Another program took a port between our choosing it and our using it."""
+    """Another program took a port after it was chosen and before it was used."""
 
 
 def start_native(binaries: Binaries, ports: Ports, options: UpOptions) -> Ports:
     prepare_prometheus(options.state, ports, options.scrape_interval)
     programs = native_programs(binaries, ports, options.state)
     env = native_environment(ports)
-    for program in programs:  # Jaeger first: the Collector waits seconds before it tries a second time
+    for program in programs:  # Jaeger first: the Collector waits for seconds before it retries
         start(program, options.state, env)
         wait_program(program, options.state)
     return ports
@@ -97,7 +97,7 @@ def wait_program(program: Program, state: Path) -> None:
         if PidFile(state / f"{program.name}.pid").running_pid() is None:
             text = tail(log)
             kind = PortLostError if "address already in use" in text else StackError
-            raise kind(f"{program.name} ended by itself; the end of its log ({log}):\n{text}")
+            raise kind(f"{program.name} has exited; fix this and repeat `up` (the end of {log}):\n{text}")
 
     for address in program.ready_urls:
         wait_ready(address, program.name, check_alive, lambda: tail(log))

@@ -1,4 +1,4 @@
-"""The ports that the programs listen on."""
+"""Choose the ports of the programs: the configured ones, or free ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def is_free(port: int) -> bool:
             probe.bind((HOST, port))
         except OSError:
             return False
-    with socket.socket() as probe:  # some systems let two programs bind a port when one took all addresses
+    with socket.socket() as probe:  # some systems let two programs bind one port if one of them bound all addresses
         probe.settimeout(1.0)
         return probe.connect_ex((HOST, port)) != 0
 
@@ -27,19 +27,19 @@ def default_ports(mode: Mode) -> Ports:
     for port in PORTS:
         text = os.environ.get(port.env, str(port.default))
         if not text.isdigit() or not 0 < int(text) < 65536:
-            raise StackError(f"{port.env}={text} is not a port")
+            raise StackError(f"{port.env}={text} is not a port; set a number from 1 to 65535")
         ports[port.name] = int(text)
     for port in PORTS:
         if (port.in_docker or mode == "native") and not is_free(ports[port.name]):
             raise StackError(
-                f"port {ports[port.name]} ({port.used_for}) is taken by another program; "
-                f"choose another with {port.env}=PORT, or let free ones be found with --ports auto"
+                f"port {ports[port.name]} ({port.used_for}) is in use by another program; "
+                f"choose another with {port.env}=PORT, or pass --ports auto to use free ports"
             )
     return ports
 
 
 def free_ports() -> Ports:
-    """Free ports for everything, all held open until the last is known, so that no two are the same."""
+    """A free port for each use; all are held open until the last is known, so that no two are equal."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in PORTS]
         for each in sockets:

@@ -1,4 +1,4 @@
-"""Processes that outlive the command which started them, and waiting until they answer."""
+"""Start processes that outlive the command, wait until they answer, and stop them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ from .console import SIGNALS, StackError, output_of
 from .programs import Program
 
 READY_TIMEOUT_S = 60.0
-
-
 STOP_TIMEOUT_S = 10.0
 
 
 def identity(pid: int) -> str | None:
-    """What tells this process from a later one with the same number; None once it has ended.
+    """A string that differs for a later process with the same id; `None` once the process has ended.
 
-    The moment it started, within this boot: unlike its command line, that is the same before and after exec.
+    It holds the start time within this boot, which, unlike the command line, is the same before and after exec.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
@@ -33,7 +31,7 @@ def identity(pid: int) -> str | None:
         if Path("/proc/self/stat").exists():
             return None
         return output_of(["ps", "-o", "lstart=", "-p", str(pid)]) or None
-    state, *fields = text.rpartition(")")[2].split()  # the name before it, in brackets, may hold anything
+    state, *fields = text.rpartition(")")[2].split()  # the name before, in brackets, may contain anything
     return None if state == "Z" else f"{fields[18]} {boot}"
 
 
@@ -49,7 +47,7 @@ class PidFile:
         self.path.write_text(f"{pid}\n{identity(pid)}\n")
 
     def running_pid(self) -> int | None:
-        """The number of our process, or None where it has ended or the number belongs to another by now."""
+        """The id of our process; `None` if it has ended, even if another process has its id now."""
         try:
             pid_line, _, known = self.path.read_text().partition("\n")
             pid = int(pid_line)
@@ -71,7 +69,9 @@ def start(program: Program, state: Path, env: Mapping[str, str]) -> None:
                 start_new_session=True,
             )
         except OSError as error:
-            raise StackError(f"{program.name} cannot be started: {error}") from error
+            raise StackError(
+                f"{program.name} cannot be started: {error}; delete its folder in the cache to build it again"
+            ) from error
         PidFile(state / f"{program.name}.pid").write(process.pid)
 
 
@@ -81,7 +81,7 @@ def send(pid: int, number: signal.Signals) -> None:
 
 
 def stop_processes(state: Path) -> list[str]:
-    """Ends our processes, all at once, gently first; gives the names of those that were running."""
+    """Stop our processes together, with SIGTERM first; returns the names of those that were running."""
     files = [PidFile(path) for path in sorted(state.glob("*.pid"))]
     running = {file: pid for file in files if (pid := file.running_pid()) is not None}
     for pid in running.values():

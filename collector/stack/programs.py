@@ -1,4 +1,4 @@
-"""What the stack consists of: its programs, their ports, and where their configuration lies."""
+"""The programs of the stack, their ports and the paths of their configuration."""
 
 from __future__ import annotations
 
@@ -10,18 +10,12 @@ from typing import Literal
 
 COLLECTOR_DIR = Path(__file__).resolve().parents[1]
 
-
 BUILD_DIR = COLLECTOR_DIR / "build"
-
-
 COMPOSE_FILE = COLLECTOR_DIR.parent / "docker-compose.yml"
-
 
 HOST = "127.0.0.1"
 
-
 Mode = Literal["native", "docker"]
-
 
 Ports = dict[str, int]
 
@@ -48,7 +42,6 @@ PORTS = (
     Port("jaeger_health", "TRACEMIND_JAEGER_HEALTH_PORT", 13134, "Jaeger's health", False),
 )
 
-
 SHOWN_PORTS = PORTS[:5]
 
 
@@ -70,13 +63,12 @@ GO_PROGRAMS = (
     GoProgram("jaeger", "github.com/jaegertracing/jaeger/cmd/jaeger", generated=False),
 )
 
-
 PROGRAM_NAMES = ("otelcol", "jaeger", "prometheus")
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """One process of the native stack: how it starts, and the addresses that answer 200 once it is ready."""
+    """One process of the native stack: its command, and the addresses that answer 200 once it is ready."""
 
     name: str
     command: Sequence[str]
@@ -92,7 +84,7 @@ class UpOptions:
 
 
 def write_targets(path: Path, targets: Sequence[tuple[str, str]], scrape_interval: str | None) -> None:
-    """The addresses Prometheus reads, and how often where that is not what prometheus.yml says."""
+    """Write the addresses that Prometheus scrapes, and the interval if it differs from prometheus.yml."""
     often: dict[str, str] = {}
     if scrape_interval:
         often = {"__scrape_interval__": scrape_interval, "__scrape_timeout__": scrape_interval}

@@ -1,4 +1,4 @@
-"""Prometheus: the installed one, or Debian's package unpacked into the cache."""
+"""Find Prometheus, or unpack Debian's package of it into the cache."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def can_fetch_prometheus() -> bool:
 
 
 def fetch_prometheus() -> Path:
-    """Debian's package, unpacked into the cache: installing it would start a service on some systems."""
+    """Unpack Debian's package instead of installing it, which would start a service on some systems."""
     if not can_fetch_prometheus():
-        raise StackError("Prometheus is not on PATH; install it (for example: brew install prometheus)")
+        raise StackError("Prometheus is not on PATH; install it, for example with `brew install prometheus`")
     with work_folder("prometheus") as folder:
         if not (prometheus_dir() / "prometheus").is_file():
             log = folder / "log"
@@ -46,6 +46,6 @@ def download_package(folder: Path, log: Path) -> None:
         run_step("prometheus: fetching Debian's package", command, folder, log, os.environ)
     except StackError:
         if os.geteuid() != 0:
-            raise StackError("the package lists are missing; type: sudo apt-get update") from None
+            raise StackError("apt-get found no package prometheus; run `sudo apt-get update` and try again") from None
         run_step("apt-get update", ["apt-get", "update"], folder, log, os.environ)
         run_step("prometheus: fetching Debian's package", command, folder, log, os.environ)

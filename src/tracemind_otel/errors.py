@@ -1,9 +1,9 @@
-"""The error tree. An error says who can act on it, and whether another try is worth it.
+"""The error tree. The class of an error says who can act on it, and whether it is retried.
 
 ```
 TraceMindError
 ├── ConfigError (ValueError)          the caller's mistake: raised at once, never retried
-│   └── UnknownProviderError          no provider of that name; lists those there are
+│   └── UnknownProviderError          no provider of that name; the message lists the known ones
 ├── OTLPFileError (ValueError)        a file that `view` cannot show (`tracemind_otel.otlp_file`)
 └── LLMError                          a run-time fault of one model call; the step returns it as a reason
     ├── LLMTimeoutError (TimeoutError)    no answer in time                                retried
@@ -20,7 +20,7 @@ TraceMindError
         └── LLMServerError                5xx, 408, 409                                    retried
 ```
 
-`asyncio.CancelledError` stands in no tree and is never turned into one of these.
+`asyncio.CancelledError` is outside the tree and is never turned into one of these.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from .ai.llm.types import LLMResponse
 
 RetryReason = Literal["rate_limit", "server_error", "timeout", "connection", "invalid_response"]
-"""Why an attempt is repeated; the value of the attribute `tracemind.retry.reason`."""
+"""The reason for a retry; the value of `tracemind.retry.reason`."""
 
 BudgetKind = Literal["cost_usd", "tokens", "llm_calls"]
-"""What a budget limits; the value of the attribute `tracemind.budget.kind`."""
+"""The kind of a budget's limit; the value of `tracemind.budget.kind`."""
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 _LOW_CARDINALITY = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,63}|[45][0-9]{2}")
@@ -49,27 +49,27 @@ class TraceMindError(Exception):
 
 
 class ConfigError(TraceMindError, ValueError):
-    """A mistake of the caller: the message names the field, its value and what is allowed."""
+    """A mistake of the caller; the message names the field, its value and what is allowed."""
 
 
 class UnknownProviderError(ConfigError):
-    """No provider is registered under that name."""
+    """No provider is registered under the name."""
 
 
 class LLMError(TraceMindError):
     """A run-time fault of one model call.
 
     Args:
-        message: what went wrong, for a person; holds neither a key nor the prompt.
-        status_code: the HTTP status, where it says that the call failed; an error inside a success has none.
-        code: the provider's own error code: a string, or a number that is no HTTP status.
-        provider_type: the provider's own error type, where it sent one.
-        request_id: the provider's id of the request, for its support.
-        retry_after_s: seconds the server asked to wait, where it did.
-        retryable: whether another try is worth it; `None` leaves it to the class.
-        may_be_billed: whether the provider may charge for the attempt; `None` leaves it to the class: an answer with
-            an error status is free, of any other fault nobody here knows.
-        reply: the reply as far as it came, where the provider said something of it: its id, its model, its usage.
+        message: what went wrong and what to do; contains neither a key nor the prompt.
+        status_code: the HTTP status of a failure; `None` for an error inside a successful reply.
+        code: the provider's error code: a string, or a number that is not an HTTP status.
+        provider_type: the provider's error type, if it sent one.
+        request_id: the provider's id of the request, for its support desk.
+        retry_after_s: seconds that the server asked to wait, if it did.
+        retryable: whether a retry can help; `None` for the default of the class.
+        may_be_billed: whether the provider may charge for the attempt; `None` for the default of the class: a reply
+            with an error status is free, any other fault may be billed.
+        reply: the reply received so far, with its id, model and usage, if any of it arrived.
     """
 
     retry_reason: ClassVar[RetryReason] = "server_error"
@@ -112,9 +112,8 @@ class LLMError(TraceMindError):
     def error_type(self) -> str:
         """The value of `error.type`, the same on span, event, metric and result.
 
-        The provider's code, else the HTTP status as text, else the provider's type, else a name of ours:
-        always one of few values, as the attribute's definition asks
-        (OpenTelemetry semantic conventions, "Recording errors").
+        The provider's code, else the HTTP status as a string, else the provider's type, else the name of the class.
+        The number of values stays low, as OpenTelemetry's "Recording errors" requires.
         """
         if self.code and _LOW_CARDINALITY.fullmatch(self.code):
             return self.code
@@ -139,38 +138,38 @@ class LLMTimeoutError(LLMError, TimeoutError):
 
 
 class LLMConnectionError(LLMError):
-    """The connection was refused, not resolved, reset, or the reply was cut before its end."""
+    """The connection was refused, unresolved or reset, or the reply was cut before its end."""
 
     retry_reason = "connection"
     retried_by_default = True
 
 
 class LLMResponseError(LLMError):
-    """A reply came that cannot be read as the provider's format."""
+    """The reply is not in the provider's format."""
 
     retry_reason = "invalid_response"
     retried_by_default = True
 
 
 class LLMClientError(LLMError):
-    """A client raised something outside this tree; the original is the `__cause__`."""
+    """A client raised an exception outside this tree, which is the `__cause__`."""
 
     def _own_error_type(self) -> str:
         return type(self.__cause__ or self).__name__
 
 
 class BudgetExceededError(LLMError):
-    """A budget around the call has not enough left for it: it was not sent.
+    """A budget around the call denied it; the call was not sent.
 
-    With the attributes of its arguments; the step's result has them under `budget`.
+    The arguments are attributes too; the step's result has them under `budget`.
 
     Args:
-        message: what was spent on what, and what to do; for a person.
-        budget: the budget's name, that of its flow.
-        kind: what is limited.
+        message: what was spent on which models, and what to do.
+        budget: the name of the budget, which is that of its flow.
+        kind: the kind of limit.
         limit: the limit, in USD, tokens or calls.
-        spent: what was spent of it by attempts that have ended.
-        spent_on: `spent` by `provider/model`, the most first.
+        spent: what the attempts that have ended spent of it, in the same unit.
+        spent_on: `spent` for each `provider/model`, the highest first.
     """
 
     billed_by_default = False
@@ -193,7 +192,7 @@ class BudgetExceededError(LLMError):
         self.spent_on = dict(spent_on)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # By its message alone an exception with keyword-only arguments is not made again, in another process say.
+        # Unpickling calls the class with `args` alone, which lacks the keyword-only arguments.
         made = partial(type(self), budget=self.budget, kind=self.kind, limit=self.limit, spent=self.spent)
         return made, self.args, vars(self)
 
@@ -208,7 +207,7 @@ class LLMStatusError(LLMError):
 
 
 class LLMRequestError(LLMStatusError):
-    """The request itself is wrong (400, 413, 422 ...): sending it again gives the same answer."""
+    """The request itself is wrong (400, 413, 422 ...); a retry gives the same answer."""
 
 
 class LLMAuthenticationError(LLMStatusError):
@@ -220,31 +219,28 @@ class LLMNotFoundError(LLMStatusError):
 
 
 class LLMQuotaError(LLMStatusError):
-    """The quota or the credit is spent (402, or a 429 that says so): waiting does not mend it."""
+    """The quota or the credit is spent (402, or a 429 that says so); waiting does not help."""
 
     retry_reason = "rate_limit"
 
 
 class LLMRateLimitError(LLMStatusError):
-    """Too many requests or tokens for now (429; Groq's 498)."""
+    """Too many requests or tokens at the moment (429; Groq's 498)."""
 
     retry_reason = "rate_limit"
     retried_by_default = True
 
 
 class LLMServerError(LLMStatusError):
-    """The provider failed or asks to try again (5xx, 408, 409)."""
+    """The provider failed or asks for a retry (5xx, 408, 409)."""
 
     retried_by_default = True
 
 
 def error_class_for_status(status_code: int) -> type[LLMStatusError]:
     """The class of the tree above for an HTTP status that is not a success."""
-    if status_code in _CLASS_BY_STATUS:
-        return _CLASS_BY_STATUS[status_code]
-    if status_code >= 500:
-        return LLMServerError
-    return LLMRequestError if status_code >= 400 else LLMStatusError
+    by_range = LLMServerError if status_code >= 500 else LLMRequestError if status_code >= 400 else LLMStatusError
+    return _CLASS_BY_STATUS.get(status_code, by_range)
 
 
 _CLASS_BY_STATUS: dict[int, type[LLMStatusError]] = {

@@ -309,7 +309,7 @@ def test_without_go_and_docker_one_line_says_what_to_install(tmp_path: Path) -> 
 
     assert done.returncode == 3
     (line,) = done.stderr.splitlines()
-    assert "neither Go nor a Docker engine" in line
+    assert "Go was not found and no Docker engine answers; install Go" in line
     assert "install Go 1.26 or newer, or Docker" in line
 
 

@@ -274,8 +274,8 @@ async def test_a_server_that_nobody_named_has_no_price_of_openais(
 
     assert [await cost(), await cost()] == [None, None]
     assert [record.getMessage() for record in caplog.records if "cost" in record.getMessage()] == [
-        f"calls of openai_compatible/{model} have no cost: whose server it is was not said; "
-        "pass provider_name= to LLMClientFactory.make(), or use set_prices()"
+        f"calls of openai_compatible/{model} have no cost: its provider is unknown; "
+        "pass provider_name= to LLMClientFactory.make(), or add a price by set_prices()"
     ]
     tm.set_prices([{"model": "gpt-4o-mini-2024-07-18", "input": 1, "output": 2}])
     assert await cost() == pytest.approx(0.002)

@@ -1,9 +1,9 @@
 """What a call costs, in USD.
 
-Prices come from the user's own (`set_prices`), else from `genai-prices`, whose makers keep them up to date.
-All prices are USD per **million** tokens: `gpt-4o-mini` at 0.15 / 0.60 makes 1,000 + 500 tokens cost
-0.00045 USD. The matched model is kept, never a cost: tiers by prompt size and prices by date or time of
-day are decided for each call. A price that is not known gives `None`, never zero.
+The user's own prices (`set_prices`) come first, then those of `genai-prices`. All prices are USD per **million**
+tokens: at 0.15 / 0.60, 1,000 input and 500 output tokens of `gpt-4o-mini` cost 0.00045 USD. The matched model is
+cached, never a cost, because prices depend on prompt size, date and time of day. An unknown price gives `None`, never
+zero.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _table = PriceTable()
 
 
 def _make_searcher() -> None:
-    """A thread of its own: those of the loop may all be busy with work that waits for the very call to be priced."""
+    """A thread of its own, because the loop's threads may all wait for the call that is being priced."""
     global _searcher
     _searcher = ThreadPoolExecutor(1, thread_name_prefix="tracemind-prices")
 
@@ -54,15 +54,15 @@ in_forked_child(_make_searcher)
 def set_prices(source: PriceSource, *, over_reply: bool = False) -> None:
     """Use these prices before the table's, replacing the ones set before; an empty list clears them.
 
-    Prices that look like USD per thousand tokens get a warning. For that they are laid beside the table, whose first
-    import takes 0.1 to 0.4 s; called on an event loop, this is done in a thread, and the warning comes a little later.
+    Prices that look like USD per thousand tokens get a warning. The check compares them with the table, whose first
+    import takes 0.1 to 0.4 s; on an event loop it runs in a thread, and the warning comes a little later.
 
     Args:
-        source: a TOML file with `[[price]]` tables, or rows.
-        over_reply: let these prices win over a cost that the reply itself names.
+        source: the path of a TOML file with `[[price]]` tables, or the rows.
+        over_reply: whether these prices replace a cost that the reply itself names.
 
     Raises:
-        ConfigError: the file cannot be read or a row is wrong; the prices set before then stay.
+        ConfigError: the file cannot be read or a row is wrong; the former prices stay in force.
     """
     global _own_prices, _over_reply
     _own_prices, _over_reply = OwnPrices(load_prices(source)), over_reply
@@ -82,7 +82,7 @@ def _check_units(prices: OwnPrices) -> None:
         for price in prices:
             _check_unit(price)
     except Exception:
-        log.exception("the price table failed; the unit of set_prices() is not checked")
+        log.exception("the price table failed; the units of set_prices() were not checked")
 
 
 def _check_unit(price: Price) -> None:
@@ -97,13 +97,13 @@ def _check_unit(price: Price) -> None:
 
 
 async def price_reply(provider: str, models: Sequence[str], response: LLMResponse, *, at: datetime) -> LLMUsage:
-    """The usage of a reply with its cost: the reply's own where it is believed, else by the first price of `models`.
+    """The usage of a reply with its cost: the reply's own if it is trusted, else by the first price of `models`.
 
-    A reply that has no cost is told in the log, once for each model.
+    A reply without a cost is logged, once for each model.
 
     Args:
         provider: the provider's name.
-        models: names to try in order: the model that answered, then the one that was asked for.
+        models: the names to try in order: the model that answered, then the requested one.
         response: the reply.
         at: when the call was made; prices have dates and times of day.
     """
@@ -117,7 +117,7 @@ async def price_reply(provider: str, models: Sequence[str], response: LLMRespons
 
 
 def price_reply_now(provider: str, models: Sequence[str], response: LLMResponse, *, at: datetime) -> LLMUsage:
-    """The same where nothing can be awaited: by the models for which the table was searched before."""
+    """The same without awaiting, by the models that were found in the table before."""
     usage = response.usage.sanitized()
     reported = _reported(provider, models, response, usage, at)
     if reported is not None:
@@ -125,7 +125,7 @@ def price_reply_now(provider: str, models: Sequence[str], response: LLMResponse,
     try:
         cost = _cost_of_reply(provider, models, usage.billable, at, response)
     except Exception:
-        # A reply that was paid for must not be lost to a fault of the table.
+        # A paid reply must not be lost because of a fault in the table.
         log.exception("the price table failed for %s/%s; the call stays without a cost", provider, models[-1])
         cost = None
     return usage.without_cost() if cost is None else _with_fee(cost, response).of(usage)
@@ -154,7 +154,7 @@ def _names_zero(response: LLMResponse) -> bool:
 def _reported(
     provider: str, models: Sequence[str], response: LLMResponse, usage: LLMUsage, at: datetime
 ) -> LLMUsage | None:
-    """The usage at the reply's own cost; `None` where it has none that is believed."""
+    """The usage at the reply's own cost; `None` where it has none that is trusted."""
     if _over_reply and _own_price(provider, models, at) is not None:
         return None
     reported = response.reported_cost
@@ -174,7 +174,7 @@ def _reported(
 
 
 def _with_its_cost(usage: LLMUsage) -> LLMUsage | None:
-    """The cost that a client put into its usage came in the reply, unless it says otherwise."""
+    """A cost that a client set counts as named by the reply, unless the client gives a source."""
     if usage.cost_usd is None:
         return None
     return usage if usage.cost_source is not None else usage.with_cost(usage.cost_usd, "provider")
@@ -194,16 +194,16 @@ def _why_unpriced(provider: str, usage: LLMUsage) -> str:
     if usage.is_known and not usage.is_whole:
         return "the reply reports only input or only output, and the price of one is not the price of the call"
     if provider == NOBODYS:
-        return "whose server it is was not said; pass provider_name= to LLMClientFactory.make(), or use set_prices()"
-    return "its price is not known; set_prices() or configure(prices=...) adds it"
+        return "its provider is unknown; pass provider_name= to LLMClientFactory.make(), or add a price by set_prices()"
+    return "its price is unknown; add it by set_prices() or configure(prices=...)"
 
 
 UNPRICED = Once()
-"""Models of which the log said that their calls have no cost: one line for each, not one for each call."""
+"""Models that were logged as having no cost."""
 
 
 async def find_price(provider: str, models: Sequence[str], usage: LLMUsage, *, at: datetime) -> Cost | None:
-    """The cost by the first of `models` that has a price, without ever blocking the event loop."""
+    """The cost by the first of `models` that has a price; never blocks the event loop."""
     unmatched = _table.unmatched(provider, models)
     if unmatched and not _is_priced_without_table(provider, models, at):
         await _match(provider, unmatched)
@@ -214,7 +214,7 @@ async def find_price(provider: str, models: Sequence[str], usage: LLMUsage, *, a
 
 
 def _needs_table(provider: str, models: Sequence[str], response: LLMResponse, at: datetime) -> bool:
-    """Whether neither the reply nor a price of the user's own says what it cost."""
+    """Whether neither the reply nor the user's own prices give the cost."""
     if _names_zero(response):
         return True
     usage = response.usage.sanitized()
@@ -228,7 +228,7 @@ async def _match(provider: str, models: Sequence[str]) -> None:
 
 
 def warm_up(provider: str, model: str) -> None:
-    """Search the table in a worker thread, for a call that may end where nothing can be awaited."""
+    """Search the table in a worker thread, for a call that may end without awaiting."""
     if _is_priced_without_table(provider, (model,), datetime.now(UTC)) or _table.is_matched(provider, model):
         return
     _search_soon(_match_quietly, provider, model)
@@ -237,7 +237,7 @@ def warm_up(provider: str, model: str) -> None:
 def _search_soon(work: Callable[[*Args], None], *args: *Args) -> None:
     try:
         _searcher.submit(work, *args)
-    except RuntimeError as error:  # the interpreter ends, and takes no more work
+    except RuntimeError as error:  # the interpreter is shutting down
         log.debug("the price table is not searched: %s", error)
 
 
@@ -256,7 +256,7 @@ def _is_priced_without_table(provider: str, models: Sequence[str], at: datetime)
 
 
 def _own_price(provider: str, models: Sequence[str], at: datetime) -> Price | None:
-    """The user's own price, which wins over the table's for either model name."""
+    """The user's own price for any of the names, which comes before the table's."""
     if not _own_prices:
         return None
     found = (_own_prices.find(provider, model, at.date()) for model in models)
@@ -266,18 +266,15 @@ def _own_price(provider: str, models: Sequence[str], at: datetime) -> Price | No
 def _cost(
     provider: str, models: Sequence[str], usage: LLMUsage, at: datetime, conditions: Mapping[str, str]
 ) -> Cost | None:
-    """The cost by the user's own price, else by the first of the models that the table was searched for."""
+    """The cost by the user's own price, else by the first model with a price in the table."""
     own = _own_price(provider, models, at)
     if own is not None:
         return own_cost(own, usage, conditions)
     if provider in _FREE_PROVIDERS:
         return Cost(0.0)
-    for model in models:
-        if _table.is_matched(provider, model):
-            cost = _table.cost(provider, model, usage, at, conditions)
-            if cost is not None:
-                return cost
-    return None
+    matched = (model for model in models if _table.is_matched(provider, model))
+    costs = (_table.cost(provider, model, usage, at, conditions) for model in matched)
+    return next((cost for cost in costs if cost is not None), None)
 
 
 def estimate_cost(provider: str, model: str, prompt_toks: int, completion_toks: int) -> float | None:

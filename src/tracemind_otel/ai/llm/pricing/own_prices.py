@@ -1,4 +1,4 @@
-"""Prices of the user's own: from a TOML file or from rows, with the days from which they hold."""
+"""The user's own prices: from a TOML file or from rows, each with the day from which it is in force."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FEES = ("web_searches", "requests")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Price:
-    """A price of the user's own, for one model: USD per million tokens, and per thousand searches or requests."""
+    """The user's own price of one model: USD per million tokens, and per thousand searches or requests."""
 
     model: str
     """The model's exact name."""
@@ -41,32 +41,32 @@ class Price:
     provider: str | None = None
     """The provider's name; `None` for this model at any provider."""
     cache_read: Decimal | None = None
-    """USD per million input tokens read from a cache; `None`: the same as `input`."""
+    """USD per million input tokens read from a cache; `None` for the same as `input`."""
     cache_write: Decimal | None = None
-    """USD per million input tokens written to a cache; `None`: the same as `input`."""
+    """USD per million input tokens written to a cache; `None` for the same as `input`."""
     cache_write_1h: Decimal | None = None
-    """USD per million input tokens written to a cache for one hour; `None`: the same as `cache_write`."""
+    """USD per million input tokens written to a cache for one hour; `None` for the same as `cache_write`."""
     input_audio: Decimal | None = None
-    """USD per million input tokens of audio that was not read from a cache; `None`: the same as `input`."""
+    """USD per million input tokens of audio that was not read from a cache; `None` for the same as `input`."""
     output_audio: Decimal | None = None
-    """USD per million output tokens of audio; `None`: the same as `output`."""
+    """USD per million output tokens of audio; `None` for the same as `output`."""
     input_image: Decimal | None = None
-    """USD per million input tokens of images that were not read from a cache; `None`: the same as `input`."""
+    """USD per million input tokens of images that were not read from a cache; `None` for the same as `input`."""
     output_image: Decimal | None = None
-    """USD per million output tokens of images; `None`: the same as `output`."""
+    """USD per million output tokens of images; `None` for the same as `output`."""
     web_searches: Decimal | None = None
-    """USD per thousand searches of the web; `None`: they are not in the cost, which says so."""
+    """USD per thousand searches of the web; `None` to leave them out, which `cost_partial` says."""
     requests: Decimal | None = None
-    """USD per thousand requests; `None`: there is no such fee."""
+    """USD per thousand requests; `None` for no fee."""
     effective_from: date | None = None
-    """The first day (UTC) on which the price holds; `None`: always."""
+    """The first day (UTC) of the price; `None` for any day."""
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Price:
         """A price from a table row.
 
         Raises:
-            ConfigError: a field is missing, unknown, or not what it should be; the message names it.
+            ConfigError: a field is missing, unknown or invalid; the message names it.
         """
         known = {field.name for field in fields(cls)}
         for name in values:
@@ -123,7 +123,7 @@ def _day(model: str, value: object) -> date | None:
 _FIELDS = tuple(field.name for field in fields(Price))
 
 PriceSource = str | Path | Iterable[Price | Mapping[str, Any]]
-"""A TOML file with `[[price]]` tables, or the prices themselves."""
+"""The path of a TOML file with `[[price]]` tables, or the prices themselves."""
 
 
 def load_prices(source: PriceSource) -> tuple[Price, ...]:
@@ -138,7 +138,7 @@ def load_prices(source: PriceSource) -> tuple[Price, ...]:
 
 def _price_of_row(row: object) -> Price:
     if isinstance(row, Price):
-        # Made directly, perhaps with floats: checked like any other row.
+        # Its fields were not checked, and may be floats.
         row = {name: value for name in _FIELDS if (value := getattr(row, name)) is not None}
     if not isinstance(row, Mapping):
         raise ConfigError(f"price: {row!r} is not a table of fields")
@@ -154,19 +154,19 @@ def _rows_of_file(path: Path) -> list[object]:
         raise ConfigError(f"prices: {path} is not TOML: {error}") from error
     rows = document.get("price")
     if not isinstance(rows, list):
-        raise ConfigError(f"prices: {path} has no [[price]] table")
+        raise ConfigError(f"prices: {path} has no [[price]] table; add one for each price")
     return cast("list[object]", rows)
 
 
 class OwnPrices:
-    """The user's own prices, ready to be found."""
+    """The user's own prices, by model."""
 
     def __init__(self, prices: Iterable[Price] = ()) -> None:
         self._by_model: dict[str, list[Price]] = {}
         for price in prices:
             self._by_model.setdefault(price.model, []).append(price)
         for candidates in self._by_model.values():
-            # One for a provider before one for any, the newest first.
+            # A provider's own price before one for any provider, the newest first.
             candidates.sort(key=_precedence, reverse=True)
 
     def __bool__(self) -> bool:
@@ -176,7 +176,7 @@ class OwnPrices:
         return (price for candidates in self._by_model.values() for price in candidates)
 
     def find(self, provider: str, model: str, day: date) -> Price | None:
-        """The price that holds on `day`; one for this provider wins over one for any."""
+        """The price in force on `day`; one for this provider comes before one for any."""
         for price in self._by_model.get(model, ()):
             is_for_provider = price.provider is None or price.provider.strip().lower() == provider
             if is_for_provider and (price.effective_from or date.min) <= day:

@@ -1,4 +1,4 @@
-"""The user's own prices as rates, and what shows that their unit is mistaken."""
+"""The rates of the user's own prices, and the check of their unit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .table_usage import unpriced_parts, used_parts
 
 
 def rates_of(price: Price) -> Rates:
-    """The rates of a price of the user's own."""
+    """The rates of the user's own price."""
     audio, image = price.input_audio, price.input_image
     is_cache_priced = price.cache_read is not None
     input_parts = _parts(
@@ -43,7 +43,7 @@ def _parts(*parts: tuple[str, Decimal | None, str | None]) -> tuple[Part, ...]:
 
 
 def own_cost(price: Price, usage: LLMUsage, conditions: Mapping[str, str]) -> Cost | None:
-    """The cost by a price of the user's own, which knows no conditions; `None` where half of the tokens is unknown."""
+    """The cost by the user's own price, which has no conditions; `None` if input or output tokens are unknown."""
     rates = rates_of(price)
     units = None if rates.lacks_half(usage) else rates.units(usage)
     if units is None:
@@ -54,7 +54,7 @@ def own_cost(price: Price, usage: LLMUsage, conditions: Mapping[str, str]) -> Co
 
 
 def _assumed_overlaps(rates: Rates, usage: LLMUsage) -> tuple[str, ...]:
-    """What was both cached and of a modality, where that was not reported: as little as possible is assumed."""
+    """Unreported overlaps of cache and modality, for which the least possible overlap is assumed."""
     if not usage.cache_read_tokens:
         return ()
     crossed = ((part.field, part.without) for part in rates.input_parts if part.without is not None)
@@ -66,7 +66,7 @@ def _assumed_overlaps(rates: Rates, usage: LLMUsage) -> tuple[str, ...]:
 
 
 def looks_per_thousand(own: Rates, table: Rates) -> bool:
-    """Whether all rates are under a hundredth of the table's: figures per thousand tokens are a thousandth."""
+    """Whether every rate is under a hundredth of the table's, as USD per thousand tokens would be."""
     pairs = [(mine, theirs) for mine, theirs in _beside(own, table) if theirs]
     return any(mine for mine, _ in pairs) and all(mine * 100 < theirs for mine, theirs in pairs)
 

@@ -1,7 +1,7 @@
 """The price table of `genai-prices`, and the arithmetic of a call.
 
-The common case (input, cached input, reasoning, output, no condition) is summed here, in whole numbers, so that sums
-are exact and each cost is rounded once, to the nearest float. Everything else is left to `genai-prices` itself.
+The common case (input, cached input, reasoning, output, no condition) is summed here in whole numbers, so that sums are
+exact and each cost is rounded once. `genai-prices` itself computes everything else.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, PriceVariant, Provider, TieredPrices
 
 _SCALE = 10**18
-"""Rates are kept as whole numbers of 1e-18 USD: finer than any price that was ever published."""
+"""The unit of a rate is 1e-18 USD, finer than any published price."""
 _UNITS_PER_USD = _SCALE * 10**6
-"""A rate times a number of tokens is in units of 1e-24 USD."""
+"""The unit of a rate per million tokens, times tokens, is 1e-24 USD."""
 Units = tuple[int, int, int]
 """Sums for input, output and fees, in units of 1 / `_UNITS_PER_USD` USD."""
 _MAX_MATCHED_MODELS = 1024
@@ -41,33 +41,33 @@ _TABLE_NAMES = {
     "openai_responses": "openai",
     "xai": "x-ai",
 }
-"""Our provider names where `genai-prices` spells them otherwise."""
+"""Provider names that `genai-prices` spells differently."""
 NOBODYS = "openai_compatible"
-"""The provider of a server that nobody named. `genai-prices` would take it for OpenAI, as any name with that in it."""
+"""The provider name of an unknown server. `genai-prices` would match it to OpenAI because of its prefix."""
 _NONE: Mapping[str, str] = MappingProxyType({})
 _STANDARD = frozenset(
     {"", "auto", "default", "global", "none", "normal", "not_available", "on_demand", "realtime", "standard"}
 )
-"""Values of a condition that say that nothing is special about the call."""
+"""Values of a condition that mean the normal price."""
 
 
 class Cost(NamedTuple):
-    """What a call costs, in which parts, and by which price."""
+    """The cost of a call, its parts and the price behind it."""
 
     usd: float
     """USD for the whole call."""
     input_usd: float | None = None
-    """The part for the input; `None` where only the whole is known."""
+    """The part for input; `None` when only the whole is known."""
     output_usd: float | None = None
-    """The part for the output, likewise."""
+    """The part for output; `None` when only the whole is known."""
     fees_usd: float | None = None
-    """The part for requests, searches, and whatever else is neither input nor output, likewise."""
+    """The part for requests, searches and the like; `None` when only the whole is known."""
     partial: tuple[str, ...] = ()
-    """What has no rate of its own in the price."""
+    """The used parts without a rate of their own in the price."""
     table: str | None = None
-    """The version or date of the price data, or `override`."""
+    """Version or date of the price data, or `override`."""
     source: CostSource = "local"
-    """Where the price came from."""
+    """The source of the price."""
 
     @classmethod
     def of_units(cls, units: Units, partial: tuple[str, ...], table: str, source: CostSource = "local") -> Cost:
@@ -78,7 +78,7 @@ class Cost(NamedTuple):
         return cls(usd, *parts, partial, table, source)
 
     def beside(self, reported: ReportedCost) -> Cost:
-        """The same with the fee of a gateway, which is at most what a reply said of its cost."""
+        """The same with the fee of a gateway added, the only cost that its reply names."""
         fee_usd = reported.fees_usd or 0.0
         fees_usd = None if self.fees_usd is None else self.fees_usd + fee_usd
         partial = (*self.partial, "upstream_inference_cost", *reported.partial)
@@ -99,12 +99,12 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What a million tokens cost, or that by the size of the prompt."""
+    """The price of a million tokens, which may depend on the prompt size."""
 
     base: int
-    """In units of 1 / `_SCALE` USD."""
+    """Price in units of 1 / `_SCALE` USD."""
     steps: tuple[tuple[int, int], ...] = ()
-    """Prompt sizes above which another rate holds, and that rate; the smallest size first."""
+    """Prompt sizes in tokens and the rate above each; the smallest size first."""
 
     @classmethod
     def of(cls, price: Decimal | TieredPrices) -> Rate:
@@ -119,7 +119,7 @@ class Rate:
         return not self.base and not any(rate for _, rate in self.steps)
 
     def at(self, prompt_tokens: int) -> int:
-        """The rate for a prompt of that size."""
+        """The rate for a prompt size in tokens."""
         rate = self.base
         for size, higher in self.steps:
             if prompt_tokens > size:
@@ -132,33 +132,33 @@ class Part:
     """A part of the input or of the output that has a rate of its own."""
 
     field: str
-    """The field of `LLMUsage` that counts it."""
+    """The counting field of `LLMUsage`."""
     rate: Rate
-    """What it costs."""
+    """Its rate."""
     without: str | None = None
-    """A field whose tokens are in `field` too, and have a rate of their own before this one."""
+    """A field whose tokens `field` includes, but which were priced before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """The rates of one price; `None` where it has none of that kind."""
+    """The rates of one price; `None` for a kind without a rate."""
 
     input: Rate | None
     """For input tokens."""
     output: Rate | None
     """For output tokens."""
     input_parts: tuple[Part, ...] = ()
-    """The parts of the input with rates of their own; the others cost what input costs."""
+    """Parts of the input with rates of their own; the rest costs the input rate."""
     output_parts: tuple[Part, ...] = ()
-    """The parts of the output, likewise."""
+    """Parts of the output with rates of their own; the rest costs the output rate."""
     request: Rate | None = None
     """A fee for a thousand requests."""
     fees: tuple[Part, ...] = ()
-    """Fees for a thousand of something that is counted beside the tokens."""
+    """Fees for a thousand of what is counted beside the tokens."""
     priced: frozenset[str] = frozenset()
-    """All fields of `LLMUsage` that the price has a rate for."""
+    """All fields of `LLMUsage` with a rate."""
     beyond: frozenset[str] = frozenset()
-    """Those of them that the sum here leaves out: where one is used, the library does the sum."""
+    """The priced fields that only `genai-prices` can sum."""
 
     @classmethod
     def of_table(cls, price: ModelPrice, field_of: Mapping[str, str]) -> Rates:
@@ -178,7 +178,7 @@ class Rates:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the price says nothing."""
+        """Whether the price has no rates."""
         return not self.priced and self.request is None
 
     @property
@@ -187,7 +187,7 @@ class Rates:
         return all(rate is not None and rate.is_zero for rate in (self.input, self.output))
 
     def units(self, usage: LLMUsage) -> Units | None:
-        """What a call costs, each token at its own rate; `None` where a rate that is needed is missing."""
+        """The cost of a call with each token at its own rate; `None` if a needed rate is missing."""
         counts = vars(usage)
         prompt, completion = max(usage.prompt_tokens or 0, 0), max(usage.completion_tokens or 0, 0)
         for_input = _side(counts, prompt, prompt, self.input, self.input_parts)
@@ -200,7 +200,7 @@ class Rates:
         return for_input, for_output, fees * 1000
 
     def lacks_half(self, usage: LLMUsage) -> bool:
-        """Whether a half of the tokens that the price is for was not reported."""
+        """Whether the price is by tokens, and input or output tokens were not reported."""
         is_by_tokens = self.input is not None or self.output is not None
         return is_by_tokens and (usage.prompt_tokens is None or usage.completion_tokens is None)
 
@@ -213,7 +213,7 @@ _SUMMED_HERE = {
     "output_reasoning_mtok": "reasoning_tokens",
     "requests_kcount": "",
 }
-"""The price keys of the common case, and what they are for."""
+"""The price keys of the common case, and the fields of `LLMUsage` that they price."""
 
 
 def _parts(rates: Mapping[str, Rate], *keys: str) -> tuple[Part, ...]:
@@ -221,7 +221,7 @@ def _parts(rates: Mapping[str, Rate], *keys: str) -> tuple[Part, ...]:
 
 
 def _side(counts: Mapping[str, Any], left: int, prompt: int, rate: Rate | None, parts: Iterable[Part]) -> int | None:
-    """What input or output costs: its parts first, then what is left of it."""
+    """The cost of input or output: its parts first, then the rest."""
     total = 0
     for part in parts:
         count = counts.get(part.field)
@@ -238,12 +238,12 @@ def _side(counts: Mapping[str, Any], left: int, prompt: int, rate: Rate | None, 
 
 @dataclass(frozen=True, slots=True)
 class _Matched:
-    """A model of the table, and the provider by which it was found."""
+    """A model of the table, and the provider under which it was found."""
 
     provider: Provider
     model: ModelInfo
     variants: tuple[PriceVariant, ...]
-    """Its prices under conditions; none where it is another provider's model, whose conditions do not hold here."""
+    """Its prices under conditions; none for a model of another provider, whose conditions differ."""
     priced: frozenset[tuple[str, str]]
     """The conditions that may change its price."""
 
@@ -255,7 +255,7 @@ class _Matched:
         return cls(provider, model, variants, priced)
 
     def unpriced(self, conditions: Mapping[str, str], at: datetime) -> tuple[str, ...]:
-        """The conditions for which the table has no price; one that it lists without a price is none."""
+        """The conditions that the table does not list, as `key=value`."""
         asked = special(conditions)
         if not asked:
             return ()
@@ -272,7 +272,7 @@ def _has_prices(variant: PriceVariant) -> bool:
 
 
 def special(conditions: Mapping[str, str]) -> dict[str, str]:
-    """The conditions that say that something is special about the call."""
+    """The conditions that mean another price than the normal one."""
     return {key: value for key, value in conditions.items() if value.lower() not in _STANDARD}
 
 
@@ -288,16 +288,16 @@ class PriceTable:
         self._rates: dict[int, tuple[ModelPrice, Rates]] = {}
 
     def is_matched(self, provider: str, model: str) -> bool:
-        """Whether a call of that model can be priced (or called unknown) without a slow search."""
+        """Whether the model was searched before, so that no slow search is needed."""
         return (provider, model) in self._models
 
     def unmatched(self, provider: str, models: Iterable[str]) -> list[str]:
-        """The models that no search was made for, or none in the data as the library's updater has them by now."""
+        """The models not yet searched for in the current data of the library's updater."""
         is_current = self._current is not None and self._current() is self._snapshot
         return [model for model in models if not is_current or (provider, model) not in self._models]
 
     def match(self, provider: str | None, model: str) -> _Matched | None:
-        """Find a model; the first time imports the table and takes 0.1 to 0.4 s, so not on the event loop."""
+        """Find a model. The first call imports the table, which takes 0.1 to 0.4 s: keep it off the event loop."""
         snapshot = (self._current or self._load())()
         if snapshot is not self._snapshot or len(self._models) >= _MAX_MATCHED_MODELS:
             self._snapshot, self._models, self._rates = snapshot, {}, {}
@@ -320,9 +320,9 @@ class PriceTable:
     def cost(
         self, provider: str, model: str, usage: LLMUsage, at: datetime, conditions: Mapping[str, str]
     ) -> Cost | None:
-        """USD for a call, or `None` when the table lacks the model or a rate that the call needs.
+        """The cost of a call, or `None` when the table lacks the model or a needed rate.
 
-        Which of a model's prices holds is decided for each call, by date, time of day, conditions and prompt size.
+        Date, time of day, conditions and prompt size select the price of each call.
         """
         found = self.match(provider, model)
         if found is None or not found.model.prices:
@@ -349,23 +349,21 @@ class PriceTable:
         return held[1]
 
     def _data_version(self) -> str:
-        """The version of `genai-prices`, or the day on which its updater fetched newer data."""
+        """The version of `genai-prices`, or the date of the data that its updater fetched."""
         snapshot = self._snapshot
         if snapshot is not None and snapshot.from_auto_update:
             return snapshot.timestamp.date().isoformat()
         return self._version
 
     def is_free(self, provider: str, model: str, at: datetime) -> bool:
-        """Whether the table has the model at zero; of OpenRouter's `:free` ones it has the name and no rates."""
+        """Whether the model costs nothing in the table; OpenRouter's `:free` models have a name there but no rates."""
         found, rates = self.match(provider, model), self.rates(provider, model, at)
         if found is None or rates is None:
             return False
-        if rates.is_empty:
-            return found.model.id.endswith(":free")
-        return rates.is_zero
+        return found.model.id.endswith(":free") if rates.is_empty else rates.is_zero
 
     def rates(self, provider: str | None, model: str, at: datetime) -> Rates | None:
-        """The rates that hold for a model, without conditions; `provider=None` is whose model it is by its name."""
+        """The rates of a model without conditions; `provider=None` lets its name decide the provider."""
         found = self.match(provider, model)
         return None if found is None or not found.model.prices else self._rates_of(found.model.get_prices(at))
 

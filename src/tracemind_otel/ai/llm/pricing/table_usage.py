@@ -1,7 +1,7 @@
-"""A call's usage in the words of `genai-prices`, which refuses counts that contradict each other.
+"""A call's usage by the names of `genai-prices`, which raises for counts that contradict each other.
 
-Providers' counts do: a part is larger than its whole, or the overlap of two parts (audio that was read from a cache)
-is not reported. Parts are clamped here to what is left of the whole, and the least overlap is assumed.
+Providers report such counts: a part is larger than its whole, or the overlap of two parts (audio read from a cache) is
+missing. Each part is limited to the rest of its whole, and the least overlap is assumed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ FIELD_OF_USAGE_KEY = {
     "output_tokens": "completion_tokens",
     "output_reasoning_tokens": "reasoning_tokens",
 }
-"""The fields of `LLMUsage` that `genai-prices` names otherwise, by its name."""
+"""The fields of `LLMUsage` that `genai-prices` names differently, by its names."""
 _USAGE_KEY_OF_FIELD = {field: key for key, field in FIELD_OF_USAGE_KEY.items()}
 
 USAGE_FIELDS = frozenset(field.name for field in fields(LLMUsage))
 
 _MODALITIES = ("audio", "image", "video", "text")
-"""Text comes last: it is what the whole is charged for, and loses least where counts contradict each other."""
+"""Text comes last: it costs the rate of the whole, so that contradicting counts change the cost least."""
 _FEES = ("web_searches", "social_searches", "storage_searches", "code_executions", "rerank_searches")
 _OTHER_MEASURES = (
     "input_characters",
@@ -34,7 +34,7 @@ _OTHER_MEASURES = (
     "input_audio_seconds",
     "output_audio_seconds",
 )
-"""What a call can be charged by instead of tokens."""
+"""Measures that a call can be charged by instead of tokens."""
 _NEEDS_RATE = (
     "cache_read_tokens",
     "cache_write_tokens",
@@ -45,7 +45,7 @@ _NEEDS_RATE = (
     *_OTHER_MEASURES,
     *_FEES,
 )
-"""What costs something else than its whole. Text, reasoning and tools' tokens cost what input and output cost."""
+"""Fields with a rate unlike that of their whole. Text, reasoning and tool tokens cost the rate of their whole."""
 _PARTS = frozenset(
     {
         *_NEEDS_RATE,
@@ -53,33 +53,33 @@ _PARTS = frozenset(
         *("input_text_tokens", "cache_text_read_tokens", "output_text_tokens"),
     }
 )
-"""Whatever a price may have a rate for beside input, output and reasoning."""
+"""Fields that a price may have a rate for, beside input, output and reasoning."""
 
 
 def used_parts(usage: LLMUsage) -> frozenset[str]:
-    """The fields of the usage that count something, beside input, output and reasoning."""
+    """The fields with a count above zero, beside input, output and reasoning."""
     return frozenset([name for name, count in vars(usage).items() if count and name in _PARTS])
 
 
 def unpriced_parts(used: Collection[str], priced: frozenset[str]) -> tuple[str, ...]:
-    """Those of the used parts that should have a rate in a price with rates for `priced`, and have none."""
+    """The used parts that need a rate of their own and have none among `priced`."""
     if priced.issuperset(used):
         return ()
     return tuple(name for name in _NEEDS_RATE if name in used and name not in priced)
 
 
 def has_other_measure(usage: LLMUsage) -> bool:
-    """Whether something was counted that is charged by another measure than tokens."""
+    """Whether a count is charged by another measure than tokens."""
     return not used_parts(usage).isdisjoint((*_OTHER_MEASURES, *_FEES))
 
 
 def is_charged_otherwise(used: Collection[str], priced: Collection[str]) -> bool:
-    """Whether the call is charged by the second, the page, the character or the like: then tokens need no rate."""
+    """Whether the call is charged by the second, page, character or the like, so that tokens need no rate."""
     return any(name in priced and name in (*_OTHER_MEASURES, "rerank_searches") for name in used)
 
 
 def table_usage(usage: LLMUsage, priced: Collection[str]) -> tuple[dict[str, int | float], tuple[str, ...]]:
-    """The counts that a price with rates for `priced` uses, by `genai-prices`' names, and which had to be assumed."""
+    """The counts of the `priced` fields, by the names of `genai-prices`, and the fields that had to be assumed."""
     reported = {name: max(getattr(usage, name) or 0, 0) for name in priced}
     counts = dict(reported)
     prompt = counts["prompt_tokens"] = max(usage.prompt_tokens or 0, 0)
@@ -93,7 +93,7 @@ def table_usage(usage: LLMUsage, priced: Collection[str]) -> tuple[dict[str, int
 
 
 def _take(counts: dict[str, Any], name: str, left: Any) -> Any:
-    """Clamp a count, where it is priced; what is left beside it."""
+    """Limit a priced count to what is left; returns the rest."""
     if name in counts:
         counts[name] = min(counts[name], left)
         return left - counts[name]
@@ -112,7 +112,7 @@ def _fit_caches(counts: dict[str, Any], prompt: int, usage: LLMUsage) -> None:
 
 
 def _fit_input(counts: dict[str, Any], prompt: int, usage: LLMUsage) -> tuple[str, ...]:
-    """Fit what is of one modality beside what was cached; returns the overlaps that were not reported."""
+    """Fit the counts by modality to those of the cache; returns the overlaps that were not reported."""
     left, read = prompt, counts.get("cache_read_tokens", 0)
     typed = sum(counts.get(name, 0) for name in ("cache_read_tokens", "cache_write_tokens", "input_tool_tokens"))
     for kind in _MODALITIES:
@@ -126,7 +126,7 @@ def _fit_input(counts: dict[str, Any], prompt: int, usage: LLMUsage) -> tuple[st
 
 
 def _overlap(counts: dict[str, Any], excess: int, read: int, usage: LLMUsage) -> tuple[str, ...]:
-    """Take `excess` tokens, which were counted twice, for cached ones of a modality; what cannot be is cut."""
+    """Count `excess` tokens, which were counted twice, as cached ones of a modality; cut the rest."""
     assumed = list[str]()
     for kind in _MODALITIES:
         whole, both = f"input_{kind}_tokens", f"cache_{kind}_read_tokens"
@@ -143,7 +143,7 @@ def _overlap(counts: dict[str, Any], excess: int, read: int, usage: LLMUsage) ->
 
 
 def _cut(counts: dict[str, Any], kind: str, excess: int) -> int:
-    """Take off what was counted twice and is not cached; returns how much that was."""
+    """Cut what was counted twice and is not cached; returns the number of tokens cut."""
     whole = f"input_{kind}_tokens"
     cut = max(0, min(excess, counts.get(whole, 0) - counts.get(f"cache_{kind}_read_tokens", 0)))
     if cut:
