@@ -31,6 +31,24 @@ MESSAGE: dict[str, Any] = {
 }
 
 
+class LocalTransport(httpx.AsyncHTTPTransport):
+    """Sends what is meant for a provider's host to the local server, and keeps the bodies as they were.
+
+    The local server finds its script by the model, so a body without one gets `model`.
+    """
+
+    def __init__(self, base_url: str, model: str) -> None:
+        super().__init__()
+        self._local, self._model = httpx.URL(base_url), model
+        self.sent: list[dict[str, Any]] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        body: dict[str, Any] = json.loads(request.content)
+        self.sent.append(body)
+        url = request.url.copy_with(scheme="http", host=self._local.host, port=self._local.port)
+        return await super().handle_async_request(httpx.Request("POST", url, json={"model": self._model, **body}))
+
+
 @pytest.mark.parametrize(
     "name", ["openai", "openai_responses", "anthropic", "gemini", "cohere", "ollama", "groq", "vllm"]
 )
@@ -129,14 +147,16 @@ async def test_claude_on_vertex(openai_server: OpenAIServer, capture: Captured) 
     assert seen["gen_ai.usage.cost"] > 0
 
 
-def test_claude_body_on_vertex() -> None:
-    """The body has Vertex's version, and no model."""
-    from tracemind_otel.ai.llm.providers.vertex import _claude_payload
-
-    payload = _claude_payload(tm.LLMRequest("vertex", CLAUDE, "hi"), True)
-    assert payload["anthropic_version"] == "vertex-2023-10-16"
-    assert "model" not in payload
-    assert payload["stream"] is True
+async def test_claude_body_on_vertex(openai_server: OpenAIServer) -> None:
+    """The body has Vertex's version, and no model, which stands in the path."""
+    key = openai_server.script({"body": json.dumps(MESSAGE)})
+    local = LocalTransport(openai_server.base_url, key)
+    async with httpx.AsyncClient(transport=local) as http_client:
+        client = make("vertex", project="p", location="us-east5", token=lambda: "t", http_client=http_client)
+        await client.complete(tm.LLMRequest("vertex", CLAUDE, "hi"))
+    (body,) = local.sent
+    assert body["anthropic_version"] == "vertex-2023-10-16"
+    assert "model" not in body
 
 
 def test_vertex_without_token() -> None:
@@ -226,15 +246,18 @@ async def test_whose_cost_is_believed(
         ("openai_compatible", "https://api.x.ai.example/v1", {}, None, 5),
     ],
 )
-def test_a_server_is_known_by_its_host(
-    name: str, url: str, options: dict[str, Any], cost: float | None, output: int
+async def test_a_server_is_known_by_its_host(
+    openai_server: OpenAIServer, name: str, url: str, options: dict[str, Any], cost: float | None, output: int
 ) -> None:
     """How a server counts and charges is its own, by whatever name it is called; its prices are the name's, if any."""
-    client = make(name, api_key="k", base_url=url, **options)
-    assert isinstance(client, WireClient)
     counted = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 100}
     charged = {"cost": 0.5, "cost_in_usd_ticks": 2 * 10**10}
-    reply = client._wire.from_payload({"model": "m", "choices": [{}], "usage": {**counted, **charged}}, None)
+    body = {"model": "m", "choices": [{}], "usage": {**counted, **charged}}
+    model = openai_server.script({"body": json.dumps(body)})
+    async with httpx.AsyncClient(transport=LocalTransport(openai_server.base_url, model)) as http_client:
+        client = make(name, api_key="k", base_url=url, http_client=http_client, **options)
+        assert isinstance(client, WireClient)
+        reply = await client.complete(tm.LLMRequest(name, model, "hi"))
     assert reply.usage.completion_tokens == output
     assert (reply.reported_cost.usd if reply.reported_cost else None) == cost
     assert client.reports_cost == (cost is not None)
@@ -349,8 +372,12 @@ async def test_the_limit_that_the_family_knows(
     assert {name: value for name, value in request.body.items() if name.startswith("max_")} == sent
 
 
-def test_openais_own_hosts() -> None:
+async def test_openais_own_hosts(openai_server: OpenAIServer) -> None:
     """OpenAI's server takes `max_completion_tokens`, in each of its regions."""
+    model = openai_server.script({"body": json.dumps(REPLY)})
     for url in (None, "https://api.openai.com/v1", "https://eu.api.openai.com/v1"):
-        wire = OpenAILLMClient("k", url)._wire
-        assert wire.to_payload(tm.LLMRequest("openai", "m", "hi", max_tokens=8), False)["max_completion_tokens"] == 8
+        local = LocalTransport(openai_server.base_url, model)
+        async with httpx.AsyncClient(transport=local) as http_client:
+            client = OpenAILLMClient("k", url, http_client=http_client)
+            await client.complete(tm.LLMRequest("openai", model, "hi", max_tokens=8))
+        assert local.sent[0]["max_completion_tokens"] == 8

@@ -23,7 +23,7 @@ from tests.servers.fixture import OpenAIServer, closed_port
 from tests.servers.fixture import openai_server as openai_server
 from tests.support import Captured
 from tests.wire.certificates import server_context
-from tracemind_otel.ai.llm.providers._http import HttpReply, HttpStream
+from tracemind_otel.ai.llm.providers._http import HttpReply
 from tracemind_otel.ai.llm.providers._proxies import is_exempt, proxy_for
 from tracemind_otel.ai.llm.providers.openai import OpenAILLMClient
 
@@ -427,33 +427,29 @@ async def test_an_http_client_of_another_kind(kind: str) -> None:
 # --- The end of a stream
 
 
-async def _opened(client: OpenAILLMClient, model: str) -> HttpStream:
-    return await client._sender.open(*client._outgoing(tm.LLMRequest("openai", model, "ping"), stream=True))
+STREAM = (
+    'data: {"id": "c", "model": "m", "choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": "stop"}]}'
+    "\n\ndata: [DONE]\n\n"
+)
+
+
+async def _connections_of_two_streams(openai_server: OpenAIServer, headers: dict[str, str]) -> list[int]:
+    model = openai_server.script({"body": STREAM, "headers": {"content-type": "text/event-stream", **headers}})
+    request = tm.LLMRequest("openai", model, "ping")
+    async with OpenAILLMClient("sk-test", openai_server.base_url) as client, asyncio.timeout(5):
+        for _ in range(2):
+            events = [event async for batch in client.stream(request) for event in batch]
+            assert isinstance(events[-1], tm.Finish)
+    return [request["connection"] for request in openai_server.requests(model)]
 
 
 async def test_a_finished_stream_gives_its_connection_back(openai_server: OpenAIServer) -> None:
-    """One whose body has come goes on being used."""
-    model = openai_server.script({"do": "echo"})
-    async with OpenAILLMClient("sk-test", openai_server.base_url) as client:
-        for _ in range(2):
-            opened = await _opened(client, model)
-            async for _ in opened.chunks():
-                break
-            await opened.finish()
-    first, second = (request["connection"] for request in openai_server.requests(model))
+    """The next request uses the connection of a stream whose body ends with its end mark."""
+    first, second = await _connections_of_two_streams(openai_server, {})
     assert first == second
 
 
 async def test_a_finished_stream_that_goes_on_is_dropped(openai_server: OpenAIServer) -> None:
-    """One whose server keeps the body open is left at once, and its connection dropped."""
-    model = openai_server.script({"do": "echo", "headers": {"content-length": "99999"}})
-    async with OpenAILLMClient("sk-test", openai_server.base_url) as client:
-        opened = await _opened(client, model)
-        async for _ in opened.chunks():
-            break
-        async with asyncio.timeout(5):
-            await opened.finish()
-        again = await _opened(client, model)
-        await again.aclose()
-    first, second = (request["connection"] for request in openai_server.requests(model))
+    """A stream ends with its end mark though the server keeps the body open; that connection is not used again."""
+    first, second = await _connections_of_two_streams(openai_server, {"content-length": "99999"})
     assert first != second
