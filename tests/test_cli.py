@@ -271,7 +271,7 @@ def test_view_says_that_a_file_has_no_spans(content: str, tmp_path: Path) -> Non
     """Nothing to show is said, with what kind of file would do."""
     (tmp_path / "empty.jsonl").write_text(content, encoding="utf-8")
     line = one_line(run(*MODULE, "view", "empty.jsonl", directory=tmp_path))
-    assert "empty.jsonl has no spans; give a file of OTLP JSON lines" in line
+    assert "empty.jsonl has no spans; pass a file of OTLP JSON lines" in line
 
 
 def test_view_names_the_line_that_is_not_json(demo: tuple[Finished, Path], tmp_path: Path) -> None:
@@ -294,14 +294,14 @@ def test_view_skips_a_torn_last_line_with_a_warning(demo: tuple[Finished, Path],
     assert without_chance(done.stdout) == TREE
     [line] = done.stderr.splitlines()
     assert "warning" in line
-    assert "is skipped; the rest is shown" in line
+    assert "is skipped; the other lines are shown" in line
 
 
 def test_view_lists_the_traces_when_one_is_unknown(two_traces: tuple[Path, str, str]) -> None:
     """A wrong id is answered with the right ones."""
     path, first, second = two_traces
     line = one_line(run(*MODULE, "view", path, "--trace", "nope", directory=path.parent))
-    assert f"has no trace nope; it has {first}, {second}" in line
+    assert f"has no trace nope; choose one of {first}, {second}" in line
 
 
 # --- output

@@ -29,21 +29,21 @@ SERVICE_NAME = "tracemind-demo"
 _FLOW_ID = "demo"
 _MODEL = "demo-small"
 _PRICES = (Price(model=_MODEL, provider="fake", input=Decimal("0.15"), output=Decimal("0.60")),)
-"""USD per million tokens, so that the demo has a cost to show: the fake provider itself is free."""
+"""USD per million tokens; the fake provider itself is free and would have no cost to show."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoRun:
-    """What came of it."""
+    """The outcome of the demo."""
 
     trace_id: str
     """The id of the demo's trace."""
     arrived: bool
-    """Whether the file, and the endpoint if there is one, got everything."""
+    """Whether the file, and the endpoint if one is set, received everything."""
 
 
 def run_demo(*, file: str | os.PathLike[str], endpoint: str | None = None) -> DemoRun:
-    """Run the flow; its spans go to a file and, where an endpoint is set, there too.
+    """Run the flow; its spans go to a file and to the endpoint if one is set.
 
     Raises:
         ConfigError: the file cannot be written, or an argument or variable is wrong.
@@ -59,7 +59,7 @@ def run_demo(*, file: str | os.PathLike[str], endpoint: str | None = None) -> De
 
 @flow
 async def answer_ticket(recorder: Recorder) -> str:
-    """The three calls, one after the other; the id of the trace they are in."""
+    """Make the three calls in turn; returns the id of their trace."""
     await classify(recorder)
     await draft_reply(recorder)
     await translate_reply(recorder)
@@ -68,13 +68,13 @@ async def answer_ticket(recorder: Recorder) -> str:
 
 @step
 async def classify(recorder: Recorder) -> dict[str, Any]:
-    """Succeeds at once."""
+    """Succeed at once."""
     return await _call(recorder, "classify", "Which team?", LLMUsage(420, 6, 426), script=["ok latency=120"])
 
 
 @step
 async def draft_reply(recorder: Recorder) -> dict[str, Any]:
-    """Recovers after a 429 and a time-out."""
+    """Recover after a 429 and a time-out."""
     usage = LLMUsage(1_000, 500, 1_500, cache_read_tokens=256, reasoning_tokens=128)
     script = ["429 retry-after=0.2", "timeout", "ok latency=180"]
     return await _call(recorder, "draft_reply", "Write a reply.", usage, script=script)
@@ -82,7 +82,7 @@ async def draft_reply(recorder: Recorder) -> dict[str, Any]:
 
 @step
 async def translate_reply(recorder: Recorder) -> dict[str, Any]:
-    """Fails for good: the server is down for longer than the one repeat it gets."""
+    """Fail for good: the server is down for longer than its one retry."""
     script = ["503 retry-after=0.3", "503"]
     return await _call(recorder, "translate_reply", "Into French.", LLMUsage(), script=script, max_retries=1)
 

@@ -1,4 +1,4 @@
-"""The command line: `demo` runs a small flow and shows its trace, `view` shows the traces of a file."""
+"""The command line: `demo` runs a small flow and prints its trace, `view` prints the traces of a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from .._version import __version__
 from ..errors import ConfigError
@@ -28,9 +28,9 @@ _DEFAULT_JAEGER = "http://localhost:16686"
 _DEFAULT_OTLP = "http://localhost:4318"
 _PROGRAM = "tracemind-otel"
 _UNLIMITED = 1_000_000
-"""Columns of an output that is no terminal: a line there is as long as it needs to be."""
+"""Columns of an output that is not a terminal, where lines are never wrapped."""
 _MAX_LISTED = 5
-"""Trace ids that an error message lists."""
+"""The number of trace ids that a message lists."""
 
 _EXIT_FAILED = 1
 _EXIT_INTERRUPTED = 130
@@ -38,7 +38,7 @@ _EXIT_BROKEN_PIPE = 141
 
 
 class CommandError(Exception):
-    """Something that the user has to know about, in one line: what, and what to do."""
+    """A fault in one line: what happened and what to do."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(_parser().parse_args(argv))
     except (CommandError, ConfigError) as error:
-        _say(str(error))
+        _print_error(str(error))
         return _EXIT_FAILED
     except BrokenPipeError:
         _drop_stdout()
@@ -66,12 +66,12 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _say(message: str) -> None:
+def _print_error(message: str) -> None:
     sys.stderr.write(f"{_PROGRAM}: {message}\n")
 
 
 def _drop_stdout() -> None:
-    """The reader is gone: without this the interpreter complains when it flushes at its end."""
+    """Keep the interpreter from reporting, when it flushes at exit, that the reader is gone."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
         description="See what the model calls in your flows did, why they were retried, and what they cost.",
-        epilog="Exit codes: 0 done; 1 failed, one line on stderr says why; 2 wrong usage. NO_COLOR=1 gives plain text.",
+        epilog="Exit codes: 0 done; 1 failed, with the reason on stderr; 2 wrong usage. NO_COLOR=1 gives plain text.",
     )
     parser.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -97,11 +97,11 @@ def _parser() -> argparse.ArgumentParser:
 _DEMO = (
     "Run a flow with three model calls on the fake provider: one succeeds, one recovers after a 429 and a time-out, "
     "one fails for good. Its spans are written as OTLP JSON lines and printed as a tree. "
-    "Needs no key, no server and no network; with an endpoint set, the trace goes there too."
+    "Needs no key, no server and no network. If an endpoint is set, the trace is also sent there."
 )
 _VIEW = (
     "Print each trace of an OTLP JSON-lines file as a tree, with durations, tokens, cost and retries. "
-    "Any OTLP file does: one of configure(file=...), or of the Collector's file exporter."
+    "Takes any OTLP file, such as one of configure(file=...) or of the Collector's file exporter."
 )
 
 
@@ -109,13 +109,13 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--file",
         metavar="PATH",
-        help="file to append the spans to (default: a new temporary file, whose path is shown)",
+        help="file to append the spans to (default: a new temporary file; its path is printed)",
     )
     parser.add_argument(
         "--endpoint",
         metavar="URL",
         type=_endpoint,
-        help=f"base URL of an OTLP receiver, like {_DEFAULT_OTLP} (default: OTEL_EXPORTER_OTLP_ENDPOINT, else none)",
+        help=f"base URL of an OTLP receiver, such as {_DEFAULT_OTLP} (default: OTEL_EXPORTER_OTLP_ENDPOINT, else none)",
     )
     parser.add_argument(
         "--jaeger",
@@ -126,8 +126,10 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_view(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="the file; - reads standard input")
-    parser.add_argument("--trace", metavar="TRACE_ID", help="show this trace only; the id's beginning is enough")
+    parser.add_argument("file", metavar="FILE", help="path of the file; - for standard input")
+    parser.add_argument(
+        "--trace", metavar="TRACE_ID", help="print only this trace; the first characters of the id are enough"
+    )
 
 
 def _endpoint(value: str) -> str:
@@ -156,14 +158,10 @@ def _spans_of(path: str, name: str, trace_id: str | None) -> list[FileSpan]:
         if span.trace_id.startswith(wanted):
             kept.append(span)
     if not seen:
-        _fail(f"{name} has no spans; give a file of OTLP JSON lines with traces, such as configure(file=...) writes")
+        raise CommandError(f"{name} has no spans; pass a file of OTLP JSON lines, such as configure(file=...) writes")
     if not kept:
-        _fail(f"{name} has no trace {trace_id}; it has {_listed(list(seen))}")
+        raise CommandError(f"{name} has no trace {trace_id}; choose one of {_listed(list(seen))}")
     return kept
-
-
-def _fail(message: str) -> NoReturn:
-    raise CommandError(message)
 
 
 def _listed(trace_ids: Sequence[str]) -> str:
@@ -173,21 +171,21 @@ def _listed(trace_ids: Sequence[str]) -> str:
 
 def _read(path: str, name: str) -> Iterable[FileSpan]:
     def warn(line_number: int) -> None:
-        _say(f"warning: line {line_number} of {name} is not JSON and is skipped; the rest is shown")
+        _print_error(f"warning: line {line_number} of {name} is not JSON and is skipped; the other lines are shown")
 
     try:
         with _open(path) as lines:
             yield from read_spans(lines, on_torn=warn)
     except OTLPFileError as error:
         raise CommandError(
-            f"{name}: {error}; each line must be a JSON object of its own (for a document: jq -c . FILE)"
+            f"{name}: {error}; each line must be one JSON object; convert a document with `jq -c . FILE`"
         ) from error
     except OSError as error:
         raise CommandError(f"cannot read {name}: {error.strerror or error}; check the path") from error
 
 
 def _open(path: str) -> TextIO:
-    """The encoding is OTLP's; a byte that is none of it spoils one value, not the view."""
+    """OTLP's encoding is UTF-8; an invalid byte affects one value only."""
     source = 0 if path == "-" else path
     return open(source, encoding="utf-8-sig", errors="replace", closefd=path != "-")
 
@@ -196,7 +194,7 @@ def _console() -> Console:
     from rich.console import Console
 
     class PipedConsole(Console):
-        """Leaves a broken pipe to `main`, where rich would exit by itself."""
+        """Leaves a broken pipe to `main`; rich would exit by itself."""
 
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
@@ -218,7 +216,7 @@ def _print_traces(console: Console, spans: Iterable[FileSpan]) -> None:
     for index, tree in enumerate(trace_trees(spans)):
         if index:
             console.print()
-        # Where a terminal is too narrow for the indents, it breaks the lines itself: rich would cut them.
+        # A terminal that is too narrow for the indents wraps the lines itself; rich would cut them.
         console.width = max(columns, needed_columns(tree))
         console.print(tree)
 
@@ -249,7 +247,7 @@ def _new_file() -> str:
 
 
 def _silence_libraries() -> None:
-    """The failures are on the tree and the losses in a line of their own; nobody wants them as log lines too."""
+    """The tree shows the failures and a line of its own the losses, so they are not logged as well."""
     for name in ("opentelemetry", "tracemind_otel.call"):
         logging.getLogger(name).addHandler(logging.NullHandler())
 
@@ -257,7 +255,9 @@ def _silence_libraries() -> None:
 def _spans_of_demo(path: str, trace_id: str) -> list[FileSpan]:
     spans = [span for span in _read(path, path) if span.trace_id == trace_id]
     if not spans:
-        _fail("the demo's trace was not recorded; unset OTEL_SDK_DISABLED and OTEL_TRACES_SAMPLER, then try again")
+        raise CommandError(
+            "the demo's trace was not recorded; unset OTEL_SDK_DISABLED and OTEL_TRACES_SAMPLER, then try again"
+        )
     return spans
 
 
@@ -266,7 +266,7 @@ def _print_export(console: Console, config: ExportConfig, link: str, *, arrived:
         _print_line(console, f"Exported to {config.destination('traces')}; see it in Jaeger: {link}")
     else:
         console.print(
-            f"Not everything reached {config.destination('traces')}; `make stack` starts a Collector and Jaeger"
+            f"Spans were lost on the way to {config.destination('traces')}; `make stack` starts a Collector and Jaeger"
         )
 
 
@@ -275,7 +275,7 @@ def _print_next_steps(console: Console, path: str) -> None:
         (f"{_python()} -m tracemind_otel view {shlex.quote(path)}", "this tree again, from the file"),
         ("make stack", "in a checkout: a Collector, Jaeger and Prometheus on this machine"),
         (f"{_python()} -m tracemind_otel demo --endpoint {_DEFAULT_OTLP}", "the same trace in Jaeger"),
-        ("@tracemind_otel.flow", "on your own function: its model calls show up, priced"),
+        ("@tracemind_otel.flow", "on your own function: traces its model calls, with their cost"),
     )
     _print_line(console, "\nNext:")
     for what, why in rows:
@@ -283,7 +283,7 @@ def _print_next_steps(console: Console, path: str) -> None:
 
 
 def _python() -> str:
-    """What to type for the interpreter that has this package: `python` where that is it, else its path."""
+    """The command of this interpreter: `python` if that finds it, else its path."""
     if shutil.which("python") == sys.executable:
         return "python"
     below_here = os.path.relpath(sys.executable)
@@ -291,5 +291,5 @@ def _python() -> str:
 
 
 def _print_line(console: Console, text: str) -> None:
-    """Never wrapped, so that paths, links and commands can be copied."""
+    """Print without wrapping, so that paths, links and commands can be copied."""
     console.print(text, soft_wrap=True)

@@ -1,7 +1,7 @@
-"""Spans out of an OTLP JSON-lines file: ours, the Collector's file exporter's, or anybody's.
+"""Read the spans of an OTLP JSON-lines file, such as that of `configure(file=...)` or of the Collector.
 
-Pure: lines go in, one after the other, and frozen dataclasses come out. What a line lacks gets an empty
-value, and what is no span (metrics, logs, anything else that is JSON) is passed over.
+It takes lines and yields frozen dataclasses, without I/O. A missing value becomes an empty one; metrics, logs and other
+JSON are skipped.
 Source: OTLP specification, "JSON Protobuf Encoding" and "File Exporter".
 """
 
@@ -15,7 +15,7 @@ from typing import Any, cast
 from ..errors import TraceMindError
 
 Scalar = str | bool | int | float
-"""What an attribute holds here."""
+"""The value of an attribute; lists and maps are left out."""
 
 _ERROR_CODES = (2, "2", "STATUS_CODE_ERROR")
 
@@ -50,9 +50,9 @@ class FileSpan:
     """One span."""
 
     trace_id: str = ""
-    """The trace's id, as hexadecimal text."""
+    """The trace's id, a hexadecimal string."""
     span_id: str = ""
-    """The span's id, as hexadecimal text."""
+    """The span's id, a hexadecimal string."""
     parent_id: str = ""
     """The parent's id; empty for a root."""
     name: str = ""
@@ -70,7 +70,7 @@ class FileSpan:
     attributes: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
     """Its attributes; lists and maps are left out."""
     events: tuple[FileEvent, ...] = ()
-    """Its events, as they stand in the file."""
+    """Its events, in the file's order."""
 
 
 def read_spans(
@@ -79,9 +79,9 @@ def read_spans(
     """The spans of an OTLP JSON-lines file, in the file's order.
 
     Args:
-        lines: the lines, of an open file for instance; only one is held at a time.
-        on_torn: called with the number of a line that is not JSON, which is skipped: one that a crash broke off,
-            with the lines of the next run after it.
+        lines: the lines, such as an open file; only one is held at a time.
+        on_torn: called with the number of each line that is skipped because it is not JSON, such as one that a crash
+            cut off.
 
     Raises:
         OTLPFileError: no line at all is JSON.
@@ -137,7 +137,7 @@ def _span(span: Mapping[str, Any], service: str) -> FileSpan:
 
 
 def _parent_id(span: Mapping[str, Any]) -> str:
-    """Some write a root's parent as zeros instead of leaving it out."""
+    """The parent's id; some writers give a root zeros instead of none."""
     parent_id = _text(span.get("parentSpanId")).lower()
     return parent_id if parent_id.strip("0") else ""
 
@@ -168,7 +168,7 @@ def _scalar(value: Mapping[str, Any]) -> Scalar | None:
 
 
 def _int(value: object) -> int | None:
-    """Protobuf's JSON writes 64-bit integers as strings; others write numbers."""
+    """Protobuf's JSON has 64-bit integers as strings, other writers have numbers."""
     try:
         return int(value) if isinstance(value, str | int | float) else None
     except (ValueError, OverflowError):
@@ -176,7 +176,7 @@ def _int(value: object) -> int | None:
 
 
 def _float(value: object) -> float | None:
-    """Protobuf's JSON writes NaN and the infinities as strings."""
+    """Protobuf's JSON has NaN and the infinities as strings."""
     try:
         return float(value) if isinstance(value, str | int | float) else None
     except (ValueError, OverflowError):

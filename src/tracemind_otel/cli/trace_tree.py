@@ -1,7 +1,6 @@
 """Spans as trees for the terminal: durations, tokens, cost, retries, failures.
 
-Everything that comes out of a file is shown as plain text: neither markup nor escape sequences in it have
-any effect.
+Values of a file are shown as plain text: markup and escape sequences in them have no effect.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from ..otel import semconv
 from .otlp_file import FileEvent, FileSpan, Scalar
 
 _MODEL_OPERATIONS = ("", "chat", "text_completion", "generate_content", "embeddings")
-"""Operations that are priced: those of flows, agents and tools only hold such calls."""
+"""Operations with a price; flows, agents and tools only contain such calls."""
 _MAX_TEXT = 300
-"""Characters of one value that are shown."""
+"""The length at which a value is cut, in characters."""
 _INDENT = 4
-"""Columns that each level of a tree takes."""
+"""Columns of each level of a tree."""
 _LABEL_COLUMNS = 30
-"""Columns in which a label can still be read, broken over several lines."""
+"""Columns in which a wrapped label is still readable."""
 
 _Part = tuple[str, str]
 """A piece of a label and its style."""
@@ -34,7 +33,7 @@ def trace_trees(spans: Iterable[FileSpan]) -> Iterator[Tree]:
     """One tree for each trace, the earliest trace first."""
     traces: defaultdict[str, dict[object, FileSpan]] = defaultdict(dict)
     for span in spans:
-        # A Collector that sends again writes the same span twice.
+        # A Collector that retries an export writes the same span twice.
         traces[span.trace_id].setdefault((span.span_id, span.name, span.start_ns, span.end_ns), span)
     ordered = [sorted(found.values(), key=lambda span: span.start_ns) for found in traces.values()]
     for trace in sorted(ordered, key=lambda trace: trace[0].start_ns):
@@ -42,7 +41,7 @@ def trace_trees(spans: Iterable[FileSpan]) -> Iterator[Tree]:
 
 
 def needed_columns(tree: Tree) -> int:
-    """How wide an output must be, so that the deepest label has room beside its indent."""
+    """The columns that the deepest label needs beside its indent."""
     depth, level = 0, [tree]
     while level := [child for node in level for child in node.children]:
         depth += 1
@@ -51,7 +50,7 @@ def needed_columns(tree: Tree) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Placement:
-    """Something that waits to be put below a node."""
+    """A span or event that is still to be added below a node."""
 
     item: FileSpan | FileEvent
     parent: FileSpan | None
@@ -59,7 +58,7 @@ class _Placement:
 
 
 class _TraceTree:
-    """The tree of one trace. Without recursion: a file may nest deeper than Python does."""
+    """The tree of one trace, built without recursion because a file may nest deeper than Python allows."""
 
     def __init__(self, spans: Sequence[FileSpan]) -> None:
         self._spans = spans
@@ -73,7 +72,7 @@ class _TraceTree:
     def build(self) -> Tree:
         tops = [span for span in self._spans if span.parent_id not in self._ids]
         tree = Tree(_header((tops or self._spans)[0]), guide_style="dim", highlight=False)
-        # What is left after the tops are spans whose parents form a circle.
+        # The spans that remain after the tops have parents that form a circle.
         for span in (*tops, *self._spans):
             self._place(_Placement(span, None, tree))
         return tree
@@ -91,7 +90,7 @@ class _TraceTree:
                 waiting += reversed([_Placement(below, item, node) for below in self._below(item)])
 
     def _below(self, span: FileSpan) -> list[FileSpan | FileEvent]:
-        """Child spans and events, by time: which attempt failed before which wait, which call spent a budget."""
+        """Child spans and events in order of time."""
         events = [event for event in span.events if event.name in _EVENTS]
         children = self._children[span.span_id] if span.span_id else []
         return sorted([*events, *children], key=_time_ns)
@@ -117,12 +116,12 @@ def _header(span: FileSpan) -> Text:
 
 
 def _label(parts: Iterable[_Part]) -> Text:
-    """The pieces with two spaces between; `Text` takes each as it is, without markup."""
+    """The pieces, two spaces apart; `Text` interprets no markup in them."""
     return Text("  ").join(Text(_printable(text), style=style) for text, style in parts if text)
 
 
 def _printable(text: str) -> str:
-    """No character that would steer a terminal (or that it could not encode), and not too many."""
+    """The text without control characters, cut to a length that fits."""
     kept = "".join(c if c.isprintable() else " " if c.isspace() else "" for c in text[: _MAX_TEXT + 1])
     return kept if len(text) <= _MAX_TEXT else f"{kept[:_MAX_TEXT]}..."
 
@@ -144,7 +143,7 @@ _IDS = {semconv.SESSION_ID: "session", semconv.USER_ID: "user", semconv.GEN_AI_C
 
 
 def _ids(attributes: Mapping[str, Scalar], above: Mapping[str, Scalar]) -> str:
-    """`session s-17, user ada`, where they begin."""
+    """`session s-17, user ada`: the ids that differ from those of the parent."""
     begun = {name: attributes[name] for name in _IDS if attributes.get(name) not in (None, above.get(name))}
     return ", ".join(f"{_IDS[name]} {value}" for name, value in begun.items())
 
@@ -168,7 +167,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_usd(usd: float) -> str:
-    """Dollars with four digits that count: `$0.00045`, `$1.23`, `$0`. A small cost never looks like none."""
+    """Dollars with four significant digits: `$0.00045`, `$1.23`, `$0`. A small cost never looks like zero."""
     if usd == 0:
         return "$0"
     sign, usd = "-" if usd < 0 else "", abs(usd)
@@ -194,26 +193,22 @@ def _count(attributes: Mapping[str, Scalar], name: str) -> str:
 
 
 def _tokens(attributes: Mapping[str, Scalar]) -> str:
-    """`1,000 in (200 cached) / 500 out (64 reasoning)`, as far as it was reported."""
-    sides = (
-        _side(
-            attributes,
-            semconv.GEN_AI_USAGE_INPUT_TOKENS,
-            "in",
-            (
-                (semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, "cached"),
-                (semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS, "written to cache"),
-            ),
-        ),
-        _side(
-            attributes,
-            semconv.GEN_AI_USAGE_OUTPUT_TOKENS,
-            "out",
-            ((semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS, "reasoning"),),
-        ),
-    )
-    shown = " / ".join(filter(None, sides))
+    """`1,000 in (200 cached) / 500 out (64 reasoning)`; unreported parts are left out."""
+    shown = " / ".join(filter(None, (_side(attributes, *side) for side in _SIDES)))
     return f"{shown} (estimated)" if shown and attributes.get(semconv.TRACEMIND_USAGE_ESTIMATED) is True else shown
+
+
+_SIDES = (
+    (
+        semconv.GEN_AI_USAGE_INPUT_TOKENS,
+        "in",
+        (
+            (semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, "cached"),
+            (semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS, "written to cache"),
+        ),
+    ),
+    (semconv.GEN_AI_USAGE_OUTPUT_TOKENS, "out", ((semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS, "reasoning"),)),
+)
 
 
 def _side(attributes: Mapping[str, Scalar], name: str, word: str, subsets: Sequence[tuple[str, str]]) -> str:
@@ -224,13 +219,12 @@ def _side(attributes: Mapping[str, Scalar], name: str, word: str, subsets: Seque
     return f"{total} {word} ({', '.join(parts)})" if parts else f"{total} {word}"
 
 
+_COSTS = (semconv.TRACEMIND_COST_USD, semconv.GEN_AI_USAGE_COST, semconv.GEN_AI_USAGE_COST_AMOUNT)
+
+
 def _cost_parts(span: FileSpan) -> list[_Part]:
-    cost = _number(span.attributes, semconv.TRACEMIND_COST_USD)
-    if cost is None:
-        cost = _number(span.attributes, semconv.GEN_AI_USAGE_COST)
-    if cost is None:
-        cost = _number(span.attributes, semconv.GEN_AI_USAGE_COST_AMOUNT)
-    if cost is not None:
+    costs = (_number(span.attributes, name) for name in _COSTS)
+    if (cost := next((cost for cost in costs if cost is not None), None)) is not None:
         return [(format_usd(cost), "green")]
     return [("price unknown", "yellow")] if _is_successful_call(span) else []
 
@@ -242,7 +236,7 @@ def _is_successful_call(span: FileSpan) -> bool:
 
 
 def _flow_sums(attributes: Mapping[str, Scalar]) -> str:
-    """`3 calls, 2 retries, 1,000 in / 500 out, $0.00045 in all`; empty for what is no flow."""
+    """`3 calls, 2 retries, 1,000 in / 500 out, $0.00045 in all`; empty for a span without sums."""
     calls = _count(attributes, semconv.TRACEMIND_FLOW_LLM_CALLS)
     if not calls:
         return ""
@@ -259,7 +253,7 @@ def _plural(count: str, word: str) -> str:
 
 
 def _error(span: FileSpan) -> str:
-    """`ERROR 503: HTTP 503: scripted`; empty where nothing failed."""
+    """`ERROR 503: HTTP 503: scripted`; empty for a span without an error."""
     error_type = str(span.attributes.get(semconv.ERROR_TYPE, ""))
     if not span.is_error and not error_type:
         return ""
@@ -268,7 +262,7 @@ def _error(span: FileSpan) -> str:
 
 
 def _retry_parts(attributes: Mapping[str, Scalar]) -> list[_Part]:
-    """`retry 1/3 rate_limit (429), waited 0.2 s`: a failed attempt, of how many, why, and the wait after it."""
+    """`retry 1/3 rate_limit (429), waited 0.2 s`."""
     attempt = _count(attributes, semconv.TRACEMIND_RETRY_ATTEMPT) or "?"
     attempts = _count(attributes, semconv.TRACEMIND_RETRY_MAX_ATTEMPTS) or "?"
     reason = str(attributes.get(semconv.TRACEMIND_RETRY_REASON, "unknown reason"))

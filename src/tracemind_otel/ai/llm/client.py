@@ -14,12 +14,12 @@ __all__ = ["AsyncLLMClient", "LLMRequest", "LLMResponse", "LLMUsage"]
 
 
 class AsyncLLMClient(abc.ABC):
-    """A model provider, seen through one coroutine. Retries, time-outs and telemetry are the step's."""
+    """A client of one provider. The step adds retries, time-outs and telemetry."""
 
     provider_name: str
     """The provider's name: the key of the price table, and `gen_ai.provider.name` unless that is set."""
     telemetry_name: str | None = None
-    """`gen_ai.provider.name`, where the conventions spell it otherwise than `provider_name`."""
+    """`gen_ai.provider.name`, if the conventions spell it differently from `provider_name`."""
     operation: str = "chat"
     """`gen_ai.operation.name` of a call."""
     server_address: str | None = None
@@ -28,12 +28,12 @@ class AsyncLLMClient(abc.ABC):
     """Port of the provider's server; `None` when there is none."""
 
     default_max_tokens: int | None = None
-    """Most output tokens that it asks for where a request sets none; `None` when it leaves that to the provider."""
+    """The limit of output tokens for a request without one; `None` to leave it to the provider."""
     reports_cost: bool = False
-    """Whether its replies name what they cost: then a budget admits a call whose price it does not know."""
+    """Whether replies name their cost, so that a budget admits calls of unknown price."""
 
     def for_model(self, model: str) -> AsyncLLMClient:
-        """The client that serves a model: this one, unless a model decides which format is spoken."""
+        """The client for a model: this one, unless the model decides the wire format."""
         return self
 
     @abc.abstractmethod
@@ -46,16 +46,16 @@ class AsyncLLMClient(abc.ABC):
         ...
 
     def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
-        """Make one attempt and yield the reply as it comes, in batches of what came together.
+        """Make one attempt and yield the reply as it arrives, in batches of events that arrive together.
 
-        The last event is a `Finish` with the whole reply. To a step the first may be a `StreamOpened`, by which a
-        stream that ends early keeps what was reported before. Closing the generator closes the connection.
+        The last event is a `Finish` with the whole reply. The first one may be a `StreamOpened`, which lets a stream
+        that ends early keep what was reported before. Closing the generator closes the connection.
 
         Raises:
             tracemind_otel.errors.ConfigError: this client cannot stream.
-            tracemind_otel.errors.LLMError: the attempt failed, or the stream was cut, which is never a success.
+            tracemind_otel.errors.LLMError: the attempt failed, or the stream was cut before its end.
         """
-        raise ConfigError(f"provider {self.provider_name!r} cannot stream: its client has no stream()")
+        raise ConfigError(f"provider {self.provider_name!r} cannot stream: its client has no stream(); use complete()")
 
     async def aclose(self) -> None:
         """Release what the client holds; closing twice is harmless."""

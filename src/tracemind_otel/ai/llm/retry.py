@@ -13,18 +13,18 @@ from ...errors import LLMError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryPolicy:
-    """Exponential waits with jitter; a delay that the server asks for comes first."""
+    """Exponential backoff with jitter; a delay that the server asks for replaces it."""
 
     max_retries: int = 2
     """Attempts after the first one; 2 means three attempts."""
     first_delay_s: float = 0.5
-    """Seconds before the first repeat."""
+    """Seconds before the first retry."""
     max_delay_s: float = 4.0
-    """Seconds that a wait of ours never exceeds; it doubles up to here."""
+    """The longest backoff in seconds; it doubles up to this."""
     jitter: float = 0.25
-    """The share of a wait of ours that chance may take off, so that clients do not march in step."""
+    """The greatest random share taken off a backoff, so that clients do not retry together."""
     max_server_delay_s: float = 60.0
-    """Seconds a server may ask for; a call that would have to wait longer ends at once."""
+    """The longest delay in seconds that a server may ask for; a call with a longer one ends at once."""
 
     def next_delay_s(
         self,
@@ -34,11 +34,11 @@ class RetryPolicy:
         remaining_s: float | None = None,
         chance: Callable[[], float] = random.random,
     ) -> float | None:
-        """Seconds to wait before the next attempt, or `None` when there shall be none.
+        """Seconds to wait before the next attempt, or `None` if there is to be none.
 
         Args:
             error: what ended the last attempt.
-            failed_attempts: how many attempts have failed so far, the last one included.
+            failed_attempts: the number of failed attempts, including the last one.
             remaining_s: seconds until the call's deadline; `None` without one.
             chance: a number from 0 to 1, for the jitter.
         """
@@ -59,8 +59,8 @@ class RetryPolicy:
 def parse_retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
     """Seconds that a reply asks to wait: `retry-after-ms`, else `retry-after` in seconds or as an HTTP date.
 
-    A value that is not positive, or that cannot be read, counts as none (Azure sends `retry-after-ms: 0`
-    together with `retry-after: 1`). LiteLLM passes on what the provider behind it asks for with a prefix.
+    A value that is not positive or not readable is ignored (Azure sends `retry-after-ms: 0` together with
+    `retry-after: 1`). LiteLLM passes the headers of the provider behind it on with a prefix.
     Source: RFC 9110, 10.2.3; LiteLLM, "Response Headers".
     """
     milliseconds = _positive(_own_or_passed_on(headers, "retry-after-ms"))

@@ -1,4 +1,4 @@
-"""The sampling parameters, defined once: configuration, request and the start of a record each have them."""
+"""The sampling parameters, defined once for configuration, request and record."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, Literal, cast, get_args
 
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-"""How much a model reasons before it answers; providers take some of these words."""
+"""How much a model reasons before it answers; each provider takes some of these."""
 
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How a model makes its reply. What is `None` or empty is left to the provider.
+    """How a model samples its reply. `None` or an empty value leaves an option to the provider.
 
-    A new option is a field here, a rule below, its name in each provider that has it, and its span attribute.
+    A new option is a field here with a rule below, a name in each provider's table, and a span attribute.
     """
 
     temperature: float | None = None
     """Sampling temperature."""
     top_p: float | None = None
-    """Nucleus sampling: the share of the probability that tokens are drawn from."""
+    """Nucleus sampling: the share of the probability mass to draw tokens from."""
     _: KW_ONLY
     max_tokens: int | None = None
-    """Most output tokens."""
+    """The limit of output tokens."""
     stop: Sequence[str] = ()
     """Strings at which the reply ends."""
     seed: int | None = None
-    """Seed for replies that repeat, as far as the provider keeps that."""
+    """Seed for repeatable replies, as far as the provider supports them."""
     top_k: int | None = None
-    """Sampling among the k likeliest tokens."""
+    """The number of likeliest tokens to draw from."""
     frequency_penalty: float | None = None
-    """Penalty for tokens, by how often they were said."""
+    """Penalty for a token by its number of occurrences."""
     presence_penalty: float | None = None
-    """Penalty for tokens that were said at all."""
+    """Penalty for a token that has occurred."""
     reasoning_effort: ReasoningEffort | None = None
-    """How much the model reasons."""
+    """Effort of reasoning before the answer."""
 
     def sampling(self) -> dict[str, Any]:
         """The sampling options alone, as keyword arguments."""
@@ -48,26 +48,26 @@ SAMPLING_NAMES = tuple(field.name for field in fields(SamplingOptions))
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a value may be."""
+    """The check of an option's value."""
 
     allows: Callable[[Any], bool]
     """Whether a value is allowed."""
     wanted: str
-    """What is allowed, for a message."""
+    """The allowed values, for a message."""
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite number, and no bool."""
+    """Whether a value is a finite number and not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
 def is_whole(value: object, least: int | None = None) -> bool:
-    """Whether it is an integer, no bool, and at least `least`."""
+    """Whether a value is an integer of at least `least`, and not a bool."""
     return isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least)
 
 
 def is_sequence_of(value: object, kind: type) -> bool:
-    """Whether it is a sequence, no string, of items of that type."""
+    """Whether a value is a sequence, other than a string, of items of a type."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         return False
     return all(isinstance(item, kind) for item in cast("Sequence[object]", value))
@@ -88,4 +88,4 @@ SAMPLING_RULES: Mapping[str, Rule] = {
     "presence_penalty": _NUMBER,
     "reasoning_effort": Rule(lambda value: value is None or value in _EFFORTS, f"one of {', '.join(_EFFORTS)}"),
 }
-"""What each option may be."""
+"""The rule of each option."""

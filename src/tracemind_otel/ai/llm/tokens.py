@@ -1,4 +1,4 @@
-"""Counting tokens where a provider reports none: a stream that was not read to its end."""
+"""Token counts for a stream that ended before the provider reported any."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Protocol
 
 
 class Tokenizer(Protocol):
-    """Counts the tokens of a text; what it counts is marked as estimated."""
+    """Counts the tokens of a string; its counts are marked as estimated."""
 
     def count(self, text: str, model: str) -> int:
-        """How many tokens a model makes of a text."""
+        """The number of tokens that a model makes of a string."""
         ...
 
 
 class CharacterTokenizer:
-    """Four characters a token: right to about a third for English, and in need of no vocabulary."""
+    """Counts four characters as a token, which is within a third for English and needs no vocabulary."""
 
     def count(self, text: str, model: str) -> int:
         """A quarter of the characters, rounded up."""
