@@ -15,8 +15,6 @@ from tests.support import Captured, attributes
 from tracemind_otel.ai.llm import providers
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 from tracemind_otel.ai.llm.providers._client import WireClient
-from tracemind_otel.ai.llm.providers._names import telemetry_name_of
-from tracemind_otel.ai.llm.providers.presets import PRESETS
 
 make = tm.LLMClientFactory.make
 CLAUDE = "claude-sonnet-4-5@20250929"
@@ -58,12 +56,6 @@ def test_another_host(name: str) -> None:
     assert (client.provider_name, client.telemetry_name) == ("mistral", "mistral_ai")
     unknown = make(name, api_key="k", base_url="https://host.example", provider_name="Acme")
     assert (unknown.provider_name, unknown.telemetry_name) == ("Acme", "Acme")
-
-
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
-def test_one_table_of_names(preset: Any) -> None:
-    """A provider has the same name in telemetry, by its preset or by `provider_name`."""
-    assert telemetry_name_of(preset.name) == (preset.telemetry_name or preset.name)
 
 
 @pytest.mark.parametrize("option", ["project", "api_version"])

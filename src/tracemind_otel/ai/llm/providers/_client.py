@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from ....errors import LLMAuthenticationError, LLMConnectionError, LLMError, LLMStatusError, LLMTimeoutError
 from ..client import AsyncLLMClient
@@ -35,6 +35,37 @@ if TYPE_CHECKING:
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_CONVENTIONAL_NAMES = {
+    "aws": "aws.bedrock",
+    "azure": "azure.ai.openai",
+    "azure_openai": "azure.ai.openai",
+    "azure_openai_responses": "azure.ai.openai",
+    "bedrock": "aws.bedrock",
+    "gemini": "gcp.gemini",
+    "google": "gcp.gemini",
+    "mistral": "mistral_ai",
+    "moonshot": "moonshot_ai",
+    "moonshotai": "moonshot_ai",
+    "ollama_v1": "ollama",
+    "openai_responses": "openai",
+    "vertex": "gcp.vertex_ai",
+    "vertex_ai": "gcp.vertex_ai",
+    "watsonx": "ibm.watsonx.ai",
+    "x-ai": "x_ai",
+    "xai": "x_ai",
+}
+"""`gen_ai.provider.name` of providers, as the well-known values of OpenTelemetry's conventions spell it (2026-11)."""
+
+
+class Sending(TypedDict, total=False):
+    """How a client sends, as every client of ours can be told."""
+
+    timeout_s: float | None
+    """Seconds without a byte in one `complete`; `None` leaves the time to the caller, as the step does."""
+    http_client: httpx.AsyncClient | None
+    """An httpx client to send with; you close it yourself."""
+    pools: PerLoop[HttpPool] | None
+    """Where pooled connections live; the default is a pool of the client's own, closed by `aclose`."""
 
 
 class WireClient(AsyncLLMClient):
@@ -47,7 +78,6 @@ class WireClient(AsyncLLMClient):
         key: the key, or `None` for a server that needs none.
         key_header: the header that carries the key; `authorization` carries it as `Bearer`.
         key_hint: what to do about a missing key; `None` where none is needed.
-        telemetry_name: `gen_ai.provider.name`, where the conventions spell it otherwise.
         headers: more headers of every request.
         timeout_s: seconds without a byte in one `complete`; `None` leaves the time to the caller, as the step does.
         http_client: an httpx client to send with; you close it yourself.
@@ -66,7 +96,6 @@ class WireClient(AsyncLLMClient):
         key: str | None = None,
         key_header: str = "authorization",
         key_hint: str | None = None,
-        telemetry_name: str | None = None,
         headers: Headers = (),
         timeout_s: float | None = None,
         http_client: httpx.AsyncClient | None = None,
@@ -75,7 +104,7 @@ class WireClient(AsyncLLMClient):
         self._own_pools: PerLoop[HttpPool] | None = None
         self._wire = wire
         self.provider_name = provider_name
-        self.telemetry_name = telemetry_name
+        self.telemetry_name = telemetry_name_of(provider_name)
         self.operation = wire.operation
         self.default_max_tokens = wire.default_max_tokens
         self._key = key_of("api_key", key)
@@ -190,11 +219,15 @@ class WireClient(AsyncLLMClient):
         body = _JSON.encode(self._wire.to_payload(req, stream)).encode()
         return f"{self.base_url}{self._wire.path(req, stream)}", self._headers, body
 
+    def _secret(self) -> str | None:
+        """What was sent last that no error may repeat."""
+        return self._key
+
     def _status_error(self, reply: HttpReply, req: LLMRequest) -> LLMStatusError:
-        return status_error(reply, key=self._key, prompt=req.all_text, read=self._wire.errors_of)
+        return status_error(reply, key=self._secret(), prompt=req.all_text, read=self._wire.errors_of)
 
     def _error_inside_success(self, reply: HttpReply, error: StreamedError, req: LLMRequest) -> LLMStatusError:
-        return error_from_body(reply, error.body, key=self._key, prompt=req.all_text)
+        return error_from_body(reply, error.body, key=self._secret(), prompt=req.all_text)
 
     async def aclose(self) -> None:
         """Close this client's own connections; those of the shared pool are closed when their loop ends."""
@@ -205,6 +238,26 @@ class WireClient(AsyncLLMClient):
         pools: PerLoop[HttpPool] | None = getattr(self, "_own_pools", None)
         if pools is not None and not pools.is_empty:
             warnings.warn(f"unclosed {type(self).__name__}: call aclose()", ResourceWarning, source=self, stacklevel=1)
+
+
+def telemetry_name_of(provider_name: str) -> str:
+    """The conventions' value for a provider; a name that they do not list is its own."""
+    return _CONVENTIONAL_NAMES.get(provider_name.lower(), provider_name)
+
+
+class AuthorizingSender:
+    """Sends as another sender does, with headers that are made for each request.
+
+    Args:
+        sender: the other one.
+        authorize: the headers for a URL, the headers so far and a body.
+    """
+
+    def __init__(self, sender: HttpSender, authorize: Callable[[str, Headers, bytes], Awaitable[Headers]]) -> None:
+        self._sender, self._authorize = sender, authorize
+
+    async def open(self, url: str, headers: Headers, body: bytes) -> HttpStream:
+        return await self._sender.open(url, await self._authorize(url, headers, body), body)
 
 
 def _key_headers(key: str | None, header: str) -> Headers:

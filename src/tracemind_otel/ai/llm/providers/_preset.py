@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 from ....errors import ConfigError
 from ._chat_usage import cost_format, server_at
-from ._client import WireClient
-from ._http import HttpPool
-from ._loop import PerLoop
-from ._names import telemetry_name_of
+from ._client import Sending, WireClient
 from ._wire_format import WireFormat
-
-if TYPE_CHECKING:
-    import httpx
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,8 +34,6 @@ class Preset:
     """More headers of every request."""
     client_class: type[WireClient] = WireClient
     """What makes its requests."""
-    telemetry_name: str | None = None
-    """`gen_ai.provider.name`, where the conventions spell it otherwise than `name`."""
 
     @property
     def environment(self) -> tuple[str, ...]:
@@ -55,9 +47,7 @@ class Preset:
         *,
         provider_name: str | None = None,
         cost_unit: str | None = None,
-        timeout_s: float | None = None,
-        http_client: httpx.AsyncClient | None = None,
-        pools: PerLoop[HttpPool] | None = None,
+        **sending: Unpack[Sending],
     ) -> WireClient:
         """A client for the provider; arguments win over variables, these over what is known here.
 
@@ -78,15 +68,12 @@ class Preset:
         client = self.client_class(
             self._wire_for(server, cost_unit),
             provider_name=whose or self.name,
-            telemetry_name=telemetry_name_of(whose) if whose else self.telemetry_name,
             base_url=url,
             key=api_key or _first_set(self.key_variables),
             key_header=self.key_header,
             key_hint=f"{variables} is not set: set it, or pass api_key" if self.needs_key else None,
             headers=self.headers,
-            timeout_s=timeout_s,
-            http_client=http_client,
-            pools=pools,
+            **sending,
         )
         client.reports_cost = self.wire.with_cost is not None and cost_format(server, cost_unit) is not None
         return client

@@ -12,23 +12,18 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Unpack
 from urllib.parse import quote
 
 from ....errors import ConfigError
 from ..types import LLMRequest
 from ._chat_usage import CostFormat, cost_format
-from ._client import WireClient
+from ._client import Sending, WireClient
 from ._dialect import Dialect
-from ._http import HttpPool, base_url_of
-from ._loop import PerLoop
-from ._names import telemetry_name_of
+from ._http import base_url_of
 from ._wire_format import WireFormat
 from .openai import chat_wire
 from .openai_responses import WIRE as RESPONSES_WIRE
-
-if TYPE_CHECKING:
-    import httpx
 
 ENVIRONMENT = ("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "OPENAI_API_VERSION")
 """All variables that are read."""
@@ -96,10 +91,8 @@ def azure_client(
     api_version: str | None = None,
     provider_name: str | None = None,
     cost_unit: str | None = None,
-    timeout_s: float | None = None,
-    http_client: httpx.AsyncClient | None = None,
-    pools: PerLoop[HttpPool] | None = None,
     surface: Surface = CHAT,
+    **sending: Unpack[Sending],
 ) -> WireClient:
     """A client for one Azure OpenAI resource; arguments win over variables.
 
@@ -112,10 +105,8 @@ def azure_client(
             `OPENAI_API_VERSION`. An endpoint that ends in `/openai/v1` has no versions, and the variable is not read.
         provider_name: whose prices hold, and who the span names; the default is Azure.
         cost_unit: the currency of the cost that a gateway puts into the replies; only `USD` is believed.
-        timeout_s: seconds for one `complete`; `None` leaves the time to the caller, as the step does.
-        http_client: an httpx client to send with; you close it yourself.
-        pools: where pooled connections live; the default is a pool of this client's own, closed by `aclose`.
         surface: which API of the resource it speaks.
+        **sending: how it sends.
 
     Raises:
         ConfigError: there is no endpoint, one that cannot be used, or arguments that contradict each other.
@@ -128,14 +119,11 @@ def azure_client(
     client = WireClient(
         _with_cost(surface.wire_of(version), cost, provider),
         provider_name=provider,
-        telemetry_name=telemetry_name_of(provider),
         base_url=resource if version else resource + _V1,
         key=token or key,
         key_header="authorization" if token else "api-key",
         key_hint=_KEY_HINT,
-        timeout_s=timeout_s,
-        http_client=http_client,
-        pools=pools,
+        **sending,
     )
     client.reports_cost = cost is not None
     return client

@@ -16,10 +16,10 @@ import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote
 
-from ....errors import ConfigError, LLMAuthenticationError, LLMResponseError, LLMStatusError
+from ....errors import ConfigError, LLMAuthenticationError, LLMResponseError
 from ..types import (
     FinishReason,
     Image,
@@ -35,7 +35,7 @@ from ..types import (
     ToolCallDelta,
 )
 from ._assembly import Block, Blocks, ending_of, incoming_calls, joined
-from ._client import WireClient
+from ._client import AuthorizingSender, Sending, WireClient
 from ._conversation import (
     answered_call,
     image_bytes,
@@ -44,10 +44,9 @@ from ._conversation import (
     settings_of,
     split_system,
 )
-from ._error_bodies import ErrorBody, error_body, error_from_body, status_error
-from ._http import Headers, HttpPool, HttpReply, HttpSender, HttpStream, key_of
+from ._error_bodies import ErrorBody, error_body
+from ._http import Headers, HttpPool, HttpSender, key_of
 from ._loop import PerLoop
-from ._names import telemetry_name_of
 from ._sse import ServerSentEvent
 from ._wire_format import (
     StreamedError,
@@ -392,9 +391,7 @@ class BedrockLLMClient(WireClient):
         api_key: a Bedrock API key; the default is `AWS_BEARER_TOKEN_BEDROCK`. Without one, requests are signed with
             the credentials that botocore finds: environment, profile, role.
         base_url: the default is the region's.
-        timeout_s: seconds without a byte in one `complete`; `None` leaves the time to the caller, as the step does.
-        http_client: an httpx client to send with; you close it yourself.
-        pools: where pooled connections live; the default is a pool of this client's own, closed by `aclose`.
+        **sending: how it sends.
 
     Raises:
         ConfigError: botocore is not installed, or the region, the key or the base URL is missing or cannot be used.
@@ -406,9 +403,7 @@ class BedrockLLMClient(WireClient):
         region: str | None = None,
         api_key: str | None = None,
         base_url: str | None = None,
-        timeout_s: float | None = None,
-        http_client: httpx.AsyncClient | None = None,
-        pools: PerLoop[HttpPool] | None = None,
+        **sending: Unpack[Sending],
     ) -> None:
         if importlib.util.find_spec("botocore") is None:
             raise ConfigError(_MISSING)
@@ -418,22 +413,16 @@ class BedrockLLMClient(WireClient):
         super().__init__(
             CONVERSE,
             provider_name="bedrock",
-            telemetry_name=telemetry_name_of("bedrock"),
             base_url=base_url or f"https://bedrock-runtime.{place}.{_domain_of(place)}",
             key=key,
-            timeout_s=timeout_s,
-            http_client=http_client,
-            pools=pools,
+            **sending,
         )
 
     def _new_sender(self, http_client: httpx.AsyncClient | None, pools: PerLoop[HttpPool] | None) -> HttpSender:
-        return _SigningSender(super()._new_sender(http_client, pools), self._signer)
+        return AuthorizingSender(super()._new_sender(http_client, pools), self._signer.authorize)
 
-    def _status_error(self, reply: HttpReply, req: LLMRequest) -> LLMStatusError:
-        return status_error(reply, key=self._key or self._signer.token, prompt=req.all_text, read=errors_of)
-
-    def _error_inside_success(self, reply: HttpReply, error: StreamedError, req: LLMRequest) -> LLMStatusError:
-        return error_from_body(reply, error.body, key=self._key or self._signer.token, prompt=req.all_text)
+    def _secret(self) -> str | None:
+        return self._key or self._signer.token
 
 
 def _region_of(region: str | None) -> str:
@@ -450,7 +439,7 @@ def _domain_of(region: str) -> str:
 
 
 class _Signer:
-    """Signs requests with the credentials that botocore finds. Blocks, hence for a worker thread."""
+    """Signs requests with the credentials that botocore finds, in a worker thread, since that blocks."""
 
     def __init__(self, region: str, *, signs: bool) -> None:
         self._region = region
@@ -460,7 +449,13 @@ class _Signer:
         self.token: str | None = None
         """The session token that was sent last, so that it can be struck from error texts."""
 
-    def headers(self, url: str, body: bytes) -> Headers:
+    async def authorize(self, url: str, headers: Headers, body: bytes) -> Headers:
+        """The headers of a request, with its signature."""
+        signed = await asyncio.to_thread(self._headers, url, body)
+        # Whole replies are JSON and streams are frames, whatever is asked for.
+        return (*(header for header in headers if header[0] != b"accept"), *signed)
+
+    def _headers(self, url: str, body: bytes) -> Headers:
         """The headers that sign a request; none where it has a key."""
         _botocore("eventstream")  # the decoder's, which is slow to import
         return self._signed(url, body) if self._signs else ()
@@ -489,17 +484,3 @@ class _Signer:
 
 def _found() -> Any:
     return _botocore("session").Session().get_credentials()
-
-
-class _SigningSender:
-    """Sends as another sender does, with a signature on each request."""
-
-    def __init__(self, sender: HttpSender, signer: _Signer) -> None:
-        self._sender = sender
-        self._signer = signer
-
-    async def open(self, url: str, headers: Headers, body: bytes) -> HttpStream:
-        signed = await asyncio.to_thread(self._signer.headers, url, body)
-        # Whole replies are JSON and streams are frames, whatever is asked for.
-        kept = [(name, value) for name, value in headers if name != b"accept"]
-        return await self._sender.open(url, (*kept, *signed), body)

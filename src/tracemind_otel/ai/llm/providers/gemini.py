@@ -555,6 +555,5 @@ PRESET = Preset(
     key_variables=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
     url_variables=("GEMINI_BASE_URL",),
     key_header="x-goog-api-key",
-    telemetry_name="gcp.gemini",
 )
 """Gemini in AI Studio."""

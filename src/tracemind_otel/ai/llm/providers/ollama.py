@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 from urllib.parse import urlsplit
 
 from ....errors import ConfigError, LLMResponseError
@@ -25,11 +25,9 @@ from ..types import (
     ToolCall,
 )
 from ._assembly import call_delta, ending_of, function_calls, usage_of_parts
-from ._client import WireClient
+from ._client import Sending, WireClient
 from ._conversation import image_bytes, object_arguments, settings_of, with_tool_names
 from ._error_bodies import error_body
-from ._http import HttpPool
-from ._loop import PerLoop
 from ._preset import Preset
 from ._sse import JsonLinesDecoder, ServerSentEvent
 from ._wire_format import (
@@ -40,9 +38,6 @@ from ._wire_format import (
     mapped,
     text_of,
 )
-
-if TYPE_CHECKING:
-    import httpx
 
 _DEFAULT_PORT = 11434
 _UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared with, never bound
@@ -230,8 +225,7 @@ def ollama_client(
     api_key: str | None = None,
     base_url: str | None = None,
     provider_name: str | None = None,
-    http_client: httpx.AsyncClient | None = None,
-    pools: PerLoop[HttpPool] | None = None,
+    **sending: Unpack[Sending],
 ) -> WireClient:
     """A client for Ollama, with the spellings of a host that `OLLAMA_HOST` may have.
 
@@ -240,7 +234,7 @@ def ollama_client(
     """
     host = (base_url or os.getenv("OLLAMA_HOST") or "").strip()
     url = server_url(host) if host else None
-    return PRESET.client(api_key, url, provider_name=provider_name, http_client=http_client, pools=pools)
+    return PRESET.client(api_key, url, provider_name=provider_name, **sending)
 
 
 def server_url(host: str) -> str:

@@ -21,7 +21,6 @@ from ._client import WireClient
 from ._dialect import OPENAI, Dialect
 from ._http import HttpPool
 from ._loop import PerLoop
-from ._names import telemetry_name_of
 from ._wire_format import WireFormat, image_url, outgoing_call, refuse_others
 
 if TYPE_CHECKING:
@@ -110,7 +109,6 @@ class OpenAILLMClient(ChatClient):
         super().__init__(
             chat_wire(dialect),
             provider_name=provider_name or "openai",
-            telemetry_name=telemetry_name_of(provider_name) if provider_name else None,
             base_url=chosen_url,
             key=api_key or os.getenv("OPENAI_API_KEY"),
             key_hint="OPENAI_API_KEY is not set: set it, or pass api_key" if needs_key else None,

@@ -495,6 +495,5 @@ PRESET = Preset(
     base_url="https://api.openai.com/v1",
     key_variables=("OPENAI_API_KEY",),
     url_variables=("OPENAI_BASE_URL",),
-    telemetry_name="openai",
 )
 """OpenAI's own server; others that speak the format are reached by their base URL."""

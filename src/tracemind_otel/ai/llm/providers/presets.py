@@ -16,8 +16,6 @@ def _compatible(
     name: str,
     base_url: str | None,
     *keys: str,
-    telemetry_name: str | None = None,
-    max_tokens: str = "max_tokens",
     seed: str = "seed",
     refuses: frozenset[str] = frozenset(),
     asks_for_usage: bool = True,
@@ -26,7 +24,7 @@ def _compatible(
     """A server of the compatible family; without key variables it needs no key."""
     dialect = Dialect(
         provider=name,
-        max_tokens=max_tokens,
+        max_tokens="max_tokens",
         seed=seed,
         asks_for_usage=asks_for_usage,
         refuses=refuses,
@@ -41,7 +39,6 @@ def _compatible(
         key_variables=keys,
         url_variables=url_variables,
         needs_key=bool(keys),
-        telemetry_name=telemetry_name,
         client_class=ChatClient,
     )
 
@@ -52,24 +49,12 @@ PRESETS: tuple[Preset, ...] = (
     _compatible("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", refuses=frozenset({"top_k"})),
     _compatible("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY", refuses=frozenset({"top_k", "seed"})),
     _compatible("together", "https://api.together.xyz/v1", "TOGETHER_API_KEY"),
-    _compatible(
-        "xai",
-        "https://api.x.ai/v1",
-        "XAI_API_KEY",
-        telemetry_name="x_ai",
-        refuses=frozenset({"top_k"}),
-    ),
-    _compatible(
-        "perplexity",
-        "https://api.perplexity.ai",
-        "PERPLEXITY_API_KEY",
-        refuses=frozenset({"seed", "stop"}),
-    ),
+    _compatible("xai", "https://api.x.ai/v1", "XAI_API_KEY", refuses=frozenset({"top_k"})),
+    _compatible("perplexity", "https://api.perplexity.ai", "PERPLEXITY_API_KEY", refuses=frozenset({"seed", "stop"})),
     _compatible(
         "mistral",
         "https://api.mistral.ai/v1",
         "MISTRAL_API_KEY",
-        telemetry_name="mistral_ai",
         seed="random_seed",
         asks_for_usage=False,
         refuses=frozenset({"top_k"}),
@@ -77,8 +62,6 @@ PRESETS: tuple[Preset, ...] = (
     _compatible("vllm", "http://localhost:8000/v1", url_variables=("VLLM_BASE_URL",)),
     _compatible("llama_cpp", "http://localhost:8080/v1", url_variables=("LLAMA_CPP_BASE_URL",)),
     _compatible("lm_studio", "http://localhost:1234/v1", url_variables=("LM_STUDIO_BASE_URL",)),
-    _compatible(
-        "ollama_v1", "http://localhost:11434/v1", url_variables=("OLLAMA_V1_BASE_URL",), telemetry_name="ollama"
-    ),
+    _compatible("ollama_v1", "http://localhost:11434/v1", url_variables=("OLLAMA_V1_BASE_URL",)),
 )
 """The compatible family. Providers with a wire format of their own add theirs to the registry."""

@@ -12,19 +12,18 @@ import os
 import re
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote
 
-from ....errors import ConfigError, LLMAuthenticationError, LLMStatusError
+from ....errors import ConfigError, LLMAuthenticationError
 from ..client import AsyncLLMClient
 from ..types import LLMRequest, LLMResponse, StreamEvent
-from ._client import WireClient
-from ._error_bodies import ErrorBody, error_from_body, status_error
-from ._http import Headers, HttpPool, HttpReply, HttpSender, HttpStream, key_of
+from ._client import AuthorizingSender, Sending, WireClient
+from ._error_bodies import ErrorBody
+from ._http import Headers, HttpPool, HttpSender, key_of
 from ._loop import PerLoop
-from ._names import telemetry_name_of
 from ._options import TokenCallback
-from ._wire_format import StreamedError, WireFormat, mapped
+from ._wire_format import WireFormat, mapped
 from .anthropic import MESSAGES
 from .anthropic import errors_of as claude_errors_of
 from .anthropic import to_payload as claude_payload
@@ -60,9 +59,7 @@ class VertexLLMClient(AsyncLLMClient):
         token: gives an access token that is still valid, asked for each request, so it should keep its own. An
             async one runs on the loop, any other in a worker thread.
         base_url: the default is the location's.
-        timeout_s: seconds without a byte in one `complete`; `None` leaves the time to the caller, as the step does.
-        http_client: an httpx client to send with; you close it yourself.
-        pools: where pooled connections live; the default is a pool of this client's own, closed by `aclose`.
+        **sending: how it sends.
 
     Raises:
         ConfigError: the project, the location, the token or the base URL is missing or cannot be used.
@@ -75,9 +72,7 @@ class VertexLLMClient(AsyncLLMClient):
         location: str | None = None,
         token: TokenCallback | None = None,
         base_url: str | None = None,
-        timeout_s: float | None = None,
-        http_client: httpx.AsyncClient | None = None,
-        pools: PerLoop[HttpPool] | None = None,
+        **sending: Unpack[Sending],
     ) -> None:
         if token is None:
             raise ConfigError(_TOKEN_HINT)
@@ -86,7 +81,7 @@ class VertexLLMClient(AsyncLLMClient):
         parent = f"/v1/projects/{quote(_project_of(project), safe='')}/locations/{quote(place, safe='')}"
 
         def client_of(wire: WireFormat) -> _VertexFormat:
-            return _VertexFormat(wire, token, url, timeout_s, http_client, pools)
+            return _VertexFormat(wire, token, url, **sending)
 
         self._gemini, self._claude = client_of(_gemini_wire(parent)), client_of(_claude_wire(parent))
         self.base_url = self._gemini.base_url
@@ -112,34 +107,15 @@ class VertexLLMClient(AsyncLLMClient):
 class _VertexFormat(WireClient):
     """One of the formats on Vertex."""
 
-    def __init__(
-        self,
-        wire: WireFormat,
-        token: TokenCallback,
-        base_url: str,
-        timeout_s: float | None,
-        http_client: httpx.AsyncClient | None,
-        pools: PerLoop[HttpPool] | None,
-    ) -> None:
+    def __init__(self, wire: WireFormat, token: TokenCallback, base_url: str, **sending: Unpack[Sending]) -> None:
         self._tokens = _Tokens(token)
-        super().__init__(
-            wire,
-            provider_name="vertex",
-            telemetry_name=telemetry_name_of("vertex"),
-            base_url=base_url,
-            timeout_s=timeout_s,
-            http_client=http_client,
-            pools=pools,
-        )
+        super().__init__(wire, provider_name="vertex", base_url=base_url, **sending)
 
     def _new_sender(self, http_client: httpx.AsyncClient | None, pools: PerLoop[HttpPool] | None) -> HttpSender:
-        return _AuthorizingSender(super()._new_sender(http_client, pools), self._tokens)
+        return AuthorizingSender(super()._new_sender(http_client, pools), self._tokens.authorize)
 
-    def _status_error(self, reply: HttpReply, req: LLMRequest) -> LLMStatusError:
-        return status_error(reply, key=self._tokens.last, prompt=req.all_text, read=self._wire.errors_of)
-
-    def _error_inside_success(self, reply: HttpReply, error: StreamedError, req: LLMRequest) -> LLMStatusError:
-        return error_from_body(reply, error.body, key=self._tokens.last, prompt=req.all_text)
+    def _secret(self) -> str | None:
+        return self._tokens.last
 
 
 class _Tokens:
@@ -149,27 +125,17 @@ class _Tokens:
         self._ask = ask
         self.last: str | None = None
 
-    async def header(self) -> tuple[bytes, bytes]:
+    async def authorize(self, url: str, headers: Headers, body: bytes) -> Headers:
+        """The headers of a request, with a token that is asked for now."""
         token = self.last = key_of("token", await self._next())
         if token is None:
             raise LLMAuthenticationError("the token callback gave no token")
-        return (b"authorization", f"Bearer {token}".encode())
+        return (*headers, (b"authorization", f"Bearer {token}".encode()))
 
     async def _next(self) -> str:
         is_async = inspect.iscoroutinefunction(self._ask)
         given = self._ask() if is_async else await asyncio.to_thread(self._ask)
         return given if isinstance(given, str) else await given
-
-
-class _AuthorizingSender:
-    """Sends as another sender does, with a fresh token on each request."""
-
-    def __init__(self, sender: HttpSender, tokens: _Tokens) -> None:
-        self._sender = sender
-        self._tokens = tokens
-
-    async def open(self, url: str, headers: Headers, body: bytes) -> HttpStream:
-        return await self._sender.open(url, (*headers, await self._tokens.header()), body)
 
 
 def _project_of(project: str | None) -> str:
