@@ -11,15 +11,13 @@ from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from .dropped import is_collecting
-
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
 
 class Setting:
-    """A context variable that was set here, to be put back."""
+    """A context variable that was set, to be put back."""
 
     __slots__ = ("_token", "_value")
 
@@ -28,30 +26,33 @@ class Setting:
         self._value = value
 
     def undo(self) -> None:
-        """Put the variable back to what it was, as far as it is still this setting's."""
-        if not (is_collecting() or self.undo_here()):
-            self._undo_in_copy()
+        """Put the variable back, unless another value has replaced this setting's.
+
+        The context may be a copy of the one in which the variable was set: tasks copy it, and `asgiref` copies it back.
+        """
+        if self._is_current() and not self.undo_here():
+            before = self._token.old_value
+            if before is contextvars.Token.MISSING:
+                before = contextvars.Context().run(self._token.var.get)  # its default
+            self._token.var.set(before)
 
     def undo_here(self) -> bool:
-        """Put it back if this is the context that it was set in.
+        """Put the variable back if this is the context in which it was set.
 
         Returns:
-            Whether it was this context, and the first time.
+            Whether this is that context, and the first time.
         """
+        if not self._is_current():
+            return False
         try:
             self._token.var.reset(self._token)
         except (ValueError, RuntimeError):
             return False
         return True
 
-    def _undo_in_copy(self) -> None:
-        """Put it back in a context that was copied from that one, as `asgiref` does there and back, and tasks do."""
-        var, before = self._token.var, self._token.old_value
-        if var.get(None) is not self._value:
-            return
-        if before is contextvars.Token.MISSING:
-            before = contextvars.Context().run(var.get)  # its default
-        var.set(before)
+    def _is_current(self) -> bool:
+        """Whether the variable still has this setting's value."""
+        return self._token.var.get(None) is self._value
 
 
 def set_here(var: contextvars.ContextVar[T], value: T) -> Setting:
@@ -103,7 +104,7 @@ class Entries:
 
     def leave(self) -> None:
         """Put back what the block that is left here has set: the last one whose context this is, else the last."""
-        if not self._entries or is_collecting():
+        if not self._entries:
             return
         entry = next((entry for entry in reversed(self._entries) if entry[0].undo_here()), self._entries[-1])
         for setting in entry:

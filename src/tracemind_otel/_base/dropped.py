@@ -1,86 +1,161 @@
-"""Streams and generators that were dropped before their end: their finalizers hand the end over, and it runs later.
+"""Streams and generators that are dropped before their end.
 
-A finalizer runs in the middle of anything: of an SDK's own code too, whose locks this thread may hold. So it only
-appends to a queue. The event loop empties it, or the next call, an exporter's thread or the exit of the process.
+A finalizer interrupts any code, also code that holds a lock of an SDK. So a finalizer only queues a record, and the
+event loop drains the queue, or the next call, the exporter's thread or the exit of the process.
 
-A generator gets `GeneratorExit` from its consumer's `close()` and from the garbage collector alike. Only the second
-is a finalizer, and Python tells when it collects.
+Python throws `GeneratorExit` for an explicit `close()` and in finalizers alike, so what it ends goes through the queue
+too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
-import gc
 import logging
-import threading
+import time
 import warnings
 from collections import deque
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 from .fork import in_forked_child
 from .once import report_fault
 
 log = logging.getLogger(__name__)
 
-_ends: deque[Callable[[], object]] = deque()
+
+class Unread(Protocol):
+    """A body whose consumer may drop it before its end."""
+
+    @property
+    def name(self) -> str:
+        """What a warning calls it."""
+        ...
+
+    def close(self, ended_ns: int | None = None) -> None:
+        """End it as one that was not read to its end."""
+        ...
 
 
-def hand_over(what: str, end: Callable[[], object], loop: asyncio.AbstractEventLoop | None = None) -> None:
-    """Keep an end for later, and warn.
+class Record(Protocol):
+    """What a finalizer leaves behind."""
+
+    def end(self) -> None:
+        """End what was dropped."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A body that was not read to its end."""
+
+    body: Unread
+    """What to end."""
+    ended_ns: int
+    """When it was dropped, in nanoseconds since the epoch."""
+
+    def end(self) -> None:
+        """End the body."""
+        self.body.close(self.ended_ns)
+
+
+class Waiting(Protocol):
+    """A call that waits, and whose coroutine may be closed meanwhile."""
+
+    def interrupted(self, ended_ns: int | None = None) -> None:
+        """End it as cancelled."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Abandoned:
+    """A call whose coroutine was closed while it waited."""
+
+    call: Waiting
+    """What to end."""
+    ended_ns: int
+    """When the coroutine was closed, in nanoseconds since the epoch."""
+
+    def end(self) -> None:
+        """End the call."""
+        self.call.interrupted(self.ended_ns)
+
+
+_records: deque[Record] = deque()
+_open: set[Unread] = set()
+"""Bodies that have begun. The exit ends them, since no finalizer that runs after it can export anything."""
+
+
+def opened(body: Unread) -> None:
+    """Note that a body has begun."""
+    _open.add(body)
+
+
+def ended(body: Unread) -> None:
+    """Note that a body has ended."""
+    _open.discard(body)
+
+
+def drop(body: Unread, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    """Queue the end of an open body and warn; for `__del__`.
 
     Args:
-        what: what was dropped, for the warning.
-        end: ends it; its faults are logged.
-        loop: the event loop that it belongs to; the default is the one that runs in this thread.
+        body: what was dropped. One that was opened before a fork is left to the parent.
+        loop: the event loop that reads it; the default is the running one.
     """
-    _ends.append(end)
+    if body not in _open:
+        return
+    ended(body)
+    hand_over(Dropped(body, time.time_ns()), loop)
+    warnings.warn(f"{body.name} was dropped before its end; close it", ResourceWarning, stacklevel=3)
+
+
+def hand_over(record: Record, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    """Queue a record; the running loop, or the one given, drains the queue in its next turn."""
+    _records.append(record)
     try:
         (loop or asyncio.get_running_loop()).call_soon_threadsafe(end_dropped)
     except RuntimeError:
-        pass  # no loop runs here, or it is closed: somebody else empties the queue
-    warnings.warn(f"{what} was dropped before its end; close it", ResourceWarning, stacklevel=2)
+        pass  # no loop runs, or it is closed: the next call or the exit drains the queue
 
 
-def is_collecting() -> bool:
-    """Whether the garbage collector runs in this thread, so that this is part of a finalizer."""
-    return _collecting_thread == threading.get_ident()
-
-
-def end_outside_collector(what: str, end: Callable[[], object]) -> None:
-    """End something that `GeneratorExit` has left: at once, or later if the garbage collector threw it."""
-    if is_collecting():
-        hand_over(what, end)
+def interrupt(call: Waiting, cause: BaseException) -> None:
+    """End a call that an exception interrupts: at once, or later if its coroutine is being closed."""
+    if isinstance(cause, GeneratorExit):
+        hand_over(_Abandoned(call, time.time_ns()))
     else:
-        end()
+        call.interrupted()
 
 
 def end_dropped() -> None:
-    """End everything that was handed over. Any thread may do this, outside of finalizers."""
-    while _ends:
+    """Drain the queue; never called in a finalizer."""
+    while _records:
         try:
-            end = _ends.popleft()
+            record = _records.popleft()
         except IndexError:
             return  # another thread took it
-        try:
-            end()
-        except Exception:
-            report_fault(log, "dropped", "end")
+        _end(record)
+
+
+def _end(record: Record) -> None:
+    try:
+        record.end()
+    except Exception:
+        report_fault(log, "dropped", "end")
 
 
 def end_dropped_at_exit() -> None:
-    """Empty the queue at exit, before everything that was registered until now: before the providers shut down."""
-    atexit.unregister(end_dropped)
-    atexit.register(end_dropped)
+    """End at exit whatever is open; before the exit handlers that are registered now, such as a provider's."""
+    atexit.unregister(_end_everything)
+    atexit.register(_end_everything)
 
 
-_collecting_thread: int | None = None
+def _end_everything() -> None:
+    end_dropped()
+    for body in tuple(_open):
+        ended(body)
+        _end(Dropped(body, time.time_ns()))
 
 
-def _note_collection(phase: str, info: object) -> None:
-    global _collecting_thread
-    _collecting_thread = threading.get_ident() if phase == "start" else None
-
-
-gc.callbacks.append(_note_collection)
-in_forked_child(_ends.clear)
+in_forked_child(_records.clear)
+in_forked_child(_open.clear)

@@ -45,6 +45,21 @@ class LLMClientFactory:
         return providers.names()
 
 
+def running_loop(function: str) -> asyncio.AbstractEventLoop:
+    """The asyncio loop that runs here.
+
+    Raises:
+        ConfigError: none does, as under trio.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigError(
+            f"{function} needs an asyncio event loop, and none is running here; "
+            "under trio or anyio, start the program with anyio.run(main, backend='asyncio') or asyncio.run(main())"
+        ) from None
+
+
 async def client_for(provider: str) -> AsyncLLMClient:
     """The client for a provider; plug-ins are looked for on disk, so not on the event loop.
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-from .._base.dropped import end_outside_collector
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.types import LLMRequest, LLMResponse, LLMUsage
 from ..errors import ConfigError, LLMClientError, LLMError
-from ..recording.port import Recorder, StepEnd, begin_safely
+from ..recording.port import Recorder, StepEnd, StepStatus, begin_safely
 from .accounting import CallAccount
 from .attempts import Attempts, as_llm_error
 from .config import LLMCallConfig
@@ -19,8 +17,6 @@ from .result import Result, cancelled_result, error_result, ok_result
 from .target import CallTarget
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class Call:
@@ -40,7 +36,8 @@ class Call:
         self.account = CallAccount(self.target)
         self.handle = begin_safely(recorder, self.target.start(*ids, is_stream=is_stream))
         self.attempts = Attempts(self.target, self.account, self.handle)
-        self.has_ended = False
+        self.reply: LLMResponse | None = None
+        self.result: Result | None = None
 
     async def reserve(self) -> None:
         """Hold what the call is expected to use, where there is a budget around it.
@@ -67,15 +64,13 @@ class Call:
             The step's result.
         """
         result = ok_result(self.target.cfg, response, usage, self.attempts.retries) | (also or {})
-        self._end("success", result, response=response, usage=usage, **more)
-        return result
+        return self._end("success", result, response=response, usage=usage, **more)
 
     def failed(self, error: LLMError, *, also: Result | None = None, **more: Any) -> Result:
         """End in an error; arguments and result as of `succeeded`."""
         result = error_result(self.target.cfg, error, self.attempts.retries) | (also or {})
         log.warning("%s failed after %d attempt(s): %s", self.target.name, self.attempts.made, error.error_type)
-        self._end("error", result, error=error, **more)
-        return result
+        return self._end("error", result, error=error, **more)
 
     def misused(self, error: ConfigError, *, was_sent: bool = False) -> None:
         """End a call that the client cannot make; the error goes to the caller, whose mistake it is."""
@@ -90,27 +85,28 @@ class Call:
         log.error("%s: a fault of the step itself (%s)", self.target.name, type(error).__name__)
         return self.failed(self.as_llm_error(error))
 
-    def interrupted(self, response: LLMResponse | None) -> Result:
-        """End as cancelled; a reply that had come is to be paid."""
-        usage = None if response is None else self.account.priced_now(response)
-        result = cancelled_result(self.target.cfg, response, usage, self.attempts.retries)
-        fields = {"response": response, "usage": usage, "cancelled": True, "ended_ns": time.time_ns()}
-        end_outside_collector(self.target.name, partial(self._end, "error", result, **fields))
-        return result
+    def interrupted(self, ended_ns: int | None = None) -> None:
+        """End as cancelled; a reply that had come must be paid for."""
+        reply, ended_ns = self.reply, ended_ns or time.time_ns()
+        usage = None if reply is None else self.account.priced_now(reply)
+        result = cancelled_result(self.target.cfg, reply, usage, self.attempts.retries)
+        self._end("error", result, response=reply, usage=usage, cancelled=True, ended_ns=ended_ns)
 
     def as_llm_error(self, error: Exception) -> LLMError:
         """An exception that is not of our error tree, as one that is, without the prompt."""
         return as_llm_error(error, prompt=self.target.request.all_text)
 
-    def _end(self, status: Any, payload: Result, **fields: Any) -> None:
-        if self.has_ended:
-            return
-        self.has_ended = True
+    def _end(self, status: StepStatus, result: Result, **fields: Any) -> Result:
+        """Tell the end; the first one counts."""
+        if self.result is not None:
+            return self.result
+        self.result = result
         attempts = self.attempts
         attempts.stop()
-        end = StepEnd(status=status, payload=payload, retries=attempts.retries, **fields)
+        end = StepEnd(status=status, payload=result, retries=attempts.retries, **fields)
         assume_billed = attempts.is_running and (end.error is None or end.error.may_be_billed)
         try:
             self.account.close(end, was_sent=attempts.made > 0, assume_billed=assume_billed)
         finally:
             self.handle.end(end)
+        return result

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any, cast
 
+from .._base.dropped import interrupt
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.types import LLMResponse
 from ..errors import ConfigError, LLMError, LLMResponseError
 from ..recording.port import Recorder
-from .clients import client_for
+from .clients import client_for, running_loop
 from .config import LLMCallConfig
 from .lifecycle import Call
 from .result import is_response, partial_result
@@ -40,18 +41,20 @@ async def run_llm_call(
 
     Raises:
         ConfigError: neither prompt nor template nor messages, an unknown provider, or a parameter that the
-            provider has no place for: the caller's mistake, a `ValueError`.
+            provider has no place for: the caller's mistake, a `ValueError`. Also where no asyncio loop runs, as
+            under trio.
         asyncio.CancelledError: the task was cancelled; the call is recorded as cancelled.
     """
+    running_loop("run_llm_call")
     request = cfg.request()
     if client is not None and not isinstance(cast("object", client), AsyncLLMClient):
         raise ConfigError(f"client is {type(client).__name__}; it must be an AsyncLLMClient")
     llm = client if client is not None else await client_for(cfg.provider)
     call = Call((flow_id, step_id), cfg, request, llm, recorder)
-    response: LLMResponse | None = None
     try:
         await call.reserve()
         response = await call.attempts.until_success(lambda: call.attempts.ask_provider(lambda: _complete(call.target)))
+        call.reply = response
         ended_ns = time.time_ns()
         return call.succeeded(response, await call.account.priced(response), ended_ns=ended_ns)
     except LLMError as error:
@@ -61,8 +64,8 @@ async def run_llm_call(
         raise
     except Exception as error:
         return call.broke(error)
-    except BaseException:
-        call.interrupted(response)
+    except BaseException as cause:
+        interrupt(call, cause)
         raise
 
 
@@ -71,10 +74,11 @@ async def _failed(call: Call, error: LLMError) -> dict[str, Any]:
     reply: object = error.reply
     if not is_response(reply):
         return call.failed(error)
+    call.reply = reply
     try:
         usage = await call.account.priced(reply)
-    except BaseException:
-        call.interrupted(reply)
+    except BaseException as cause:
+        interrupt(call, cause)
         raise
     return call.failed(error, also=partial_result(reply, usage), response=reply, usage=usage)
 

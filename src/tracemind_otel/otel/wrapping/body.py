@@ -7,20 +7,15 @@ import inspect
 import time
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from functools import partial
+from dataclasses import dataclass
 from types import CodeType
 from typing import Any, Protocol, Self, cast
 
-from ..._base.dropped import end_outside_collector, hand_over
+from ..._base.dropped import Dropped, Unread, drop, end_dropped, ended, hand_over, opened
 
 
-class SpanScope(Protocol):
+class SpanScope(Unread, Protocol):
     """One run of a decorated function. None of its methods raises."""
-
-    @property
-    def name(self) -> str:
-        """What runs, for a warning."""
-        ...
 
     def enter(self) -> None:
         """Make it current in the context of here and now."""
@@ -44,30 +39,34 @@ class SpanScope(Protocol):
         """
         ...
 
-    def close(self, ended_ns: int | None = None) -> None:
-        """The body is over because its consumer wanted no more; told instead of `end`."""
-        ...
-
 
 Start = Callable[[tuple[Any, ...], dict[str, Any]], SpanScope]
 """Starts a run for the arguments of a call; leaves the context as it is, and does not raise."""
 
 
 class Body:
-    """The run of a body that goes on after its call returned."""
+    """The run of a body that goes on after its call returned.
 
-    __slots__ = ("_run", "context")
+    Args:
+        run: the run.
+        context: the context of the body.
+        is_closed_by_loop: whether `GeneratorExit` comes from a task only, because an event loop closes what is dropped.
+    """
 
-    def __init__(self, run: SpanScope, context: Context) -> None:
+    __slots__ = ("_is_closed_by_loop", "_run", "context")
+
+    def __init__(self, run: SpanScope, context: Context, *, is_closed_by_loop: bool = False) -> None:
         self._run: SpanScope | None = run
+        self._is_closed_by_loop = is_closed_by_loop
         self.context = context
+        opened(run)
 
     @classmethod
-    def starting(cls, run: SpanScope) -> Self:
+    def starting(cls, run: SpanScope, *, is_closed_by_loop: bool = False) -> Self:
         """A body that begins here and now."""
         context = copy_context()
         context.run(run.enter)
-        return cls(run, context)
+        return cls(run, context, is_closed_by_loop=is_closed_by_loop)
 
     def leave(self) -> None:
         """Put the context back."""
@@ -86,22 +85,54 @@ class Body:
     def end(self, exc: BaseException | None, result: object = None) -> None:
         """It is over, with what it raised or returned; a second end is none."""
         run, self._run = self._run, None
-        if run is not None:
+        if run is None:
+            return
+        ended(run)
+        if self._is_closed_by_loop and isinstance(exc, GeneratorExit):
+            run.close()
+        else:
             end_scope(run, exc, result)
 
     def __del__(self) -> None:
-        # Dropped in the middle, where no event loop was left to close it.
-        run, self._run = self._run, None
-        if run is not None:
-            hand_over(run.name, partial(run.close, time.time_ns()))
+        # No event loop was left to close it.
+        if self._run is not None:
+            drop(self._run)
 
 
 def end_scope(run: SpanScope, exc: BaseException | None, result: object = None) -> None:
-    """End a run that an exception may have left; what leaves a generator that is closed closes the run."""
+    """End a run with what its body raised or returned; `GeneratorExit` means that the body was closed."""
     if isinstance(exc, GeneratorExit):
-        end_outside_collector(run.name, partial(run.close, time.time_ns()))
+        hand_over(Dropped(run, time.time_ns()))
     else:
+        end_dropped()
         run.end(exc, result)
+
+
+@dataclass(frozen=True, slots=True)
+class _Abandoned:
+    """A coroutine that was closed while it waited."""
+
+    run: SpanScope
+    """Its run."""
+    ended_ns: int
+    """When it was closed, in nanoseconds since the epoch."""
+
+    def end(self) -> None:
+        """End the run as cancelled."""
+        self.run.end(GeneratorExit(), ended_ns=self.ended_ns)
+
+
+def abandon(run: SpanScope) -> None:
+    """Leave the run of a coroutine that was closed, and end it later: a finalizer may have closed it."""
+    run.leave()
+    hand_over(_Abandoned(run, time.time_ns()))
+
+
+def end_call(run: SpanScope, exc: BaseException | None, result: object = None) -> None:
+    """Leave and end the run of a function with what it raised or returned."""
+    run.leave()
+    end_dropped()
+    run.end(exc, result)
 
 
 def leave_block(run: SpanScope, exc: BaseException | None) -> None:

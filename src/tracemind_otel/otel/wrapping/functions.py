@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
-from ..._base.dropped import end_outside_collector
-from .body import SpanScope, Start, code_of, is_iterable_coroutine
+from .body import Start, abandon, code_of, end_call, is_iterable_coroutine
 from .generators import wrap_async_generator_function, wrap_generator_function
 from .managers import ASYNC_MANAGER_CODES, MANAGER_CODES, wrap_async_manager_function, wrap_manager_function
 
@@ -58,10 +56,9 @@ def _wrap_function(function: Callable[..., Any], start: Start) -> Callable[..., 
         try:
             result = function(*args, **kwargs)
         except BaseException as exc:
-            _break_off(run, exc)
+            end_call(run, exc)
             raise
-        run.leave()
-        run.end(None, result)
+        end_call(run, None, result)
         return result
 
     return run_function
@@ -73,20 +70,13 @@ def _wrap_coroutine_function(function: Callable[..., Awaitable[Any]], start: Sta
         run.enter()
         try:
             result = await function(*args, **kwargs)
-        except BaseException as exc:
-            _break_off(run, exc)
+        except GeneratorExit:
+            abandon(run)
             raise
-        run.leave()
-        run.end(None, result)
+        except BaseException as exc:
+            end_call(run, exc)
+            raise
+        end_call(run, None, result)
         return result
 
     return run_coroutine_function
-
-
-def _break_off(run: SpanScope, exc: BaseException) -> None:
-    """End a run that an exception has left: `GeneratorExit` leaves a coroutine whose awaiter was closed or dropped."""
-    run.leave()
-    if isinstance(exc, GeneratorExit):
-        end_outside_collector(run.name, functools.partial(run.end, GeneratorExit(), ended_ns=time.time_ns()))
-    else:
-        run.end(exc)

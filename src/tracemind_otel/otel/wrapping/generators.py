@@ -9,29 +9,20 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextvars import Context
-from typing import Any, ParamSpec, Self
+from typing import Any, Self
 
 from .body import Body, Start
 
-P = ParamSpec("P")
-
 
 def wrap_generator_function(function: Callable[..., Generator[Any, Any, Any]], start: Start) -> Callable[..., Any]:
-    def begin(*args: Any, **kwargs: Any) -> tuple[Generator[Any, Any, Any], Body]:
-        generator = function(*args, **kwargs)
-        return generator, Body.starting(start(args, kwargs))
-
-    return generator_of(begin)
-
-
-def generator_of(begin: Callable[P, tuple[Generator[Any, Any, Any], Body]]) -> Callable[P, Generator[Any, Any, Any]]:
     """Whatever its consumer sends or throws, a close included, the body gets as it is.
 
     No `yield from`: each level of a recursion would take three frames, and the recursion would end so much earlier.
     """
 
-    def run_generator(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, Any]:
-        generator, body = begin(*args, **kwargs)
+    def run_generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        generator = function(*args, **kwargs)
+        body = Body.starting(start(args, kwargs))
         run, is_closing = body.context.run, False
         try:
             value = run(generator.send, None)
@@ -63,19 +54,13 @@ def generator_of(begin: Callable[P, tuple[Generator[Any, Any, Any], Body]]) -> C
 def wrap_async_generator_function(
     function: Callable[..., AsyncGenerator[Any, Any]], start: Start
 ) -> Callable[..., Any]:
-    def begin(*args: Any, **kwargs: Any) -> tuple[AsyncGenerator[Any, Any], Body]:
-        generator = function(*args, **kwargs)
-        return generator, Body.starting(start(args, kwargs))
+    """As `wrap_generator_function`."""
 
-    return async_generator_of(begin)
-
-
-def async_generator_of(begin: Callable[P, tuple[AsyncGenerator[Any, Any], Body]]) -> Callable[P, AsyncGenerator[Any]]:
-    """As `generator_of`."""
-
-    async def run_async_generator(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
+    async def run_async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         # In this order they are dropped: a body that nobody closed ends before its run does.
-        generator, body = begin(*args, **kwargs)
+        generator = function(*args, **kwargs)
+        has_loop = sys.get_asyncgen_hooks().finalizer is not None
+        body = Body.starting(start(args, kwargs), is_closed_by_loop=has_loop)
         is_closing = False
         try:
             step: Awaitable[Any] = _first_step(generator, body.context)
