@@ -6,7 +6,7 @@ import abc
 import contextvars
 import functools
 import types
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -26,33 +26,33 @@ class Setting:
         self._value = value
 
     def undo(self) -> None:
-        """Put the variable back, unless another value has replaced this setting's.
-
-        The context may be a copy of the one in which the variable was set: tasks copy it, and `asgiref` copies it back.
-        """
-        if self._is_current() and not self.undo_here():
-            before = self._token.old_value
-            if before is contextvars.Token.MISSING:
-                before = contextvars.Context().run(self._token.var.get)  # its default
-            self._token.var.set(before)
+        """Put the variable back, unless it has another value by now."""
+        if not self.undo_here():
+            self._undo_in_copy()
 
     def undo_here(self) -> bool:
-        """Put the variable back if this is the context in which it was set.
+        """Do so if this is the context in which the variable was set.
 
         Returns:
-            Whether this is that context, and the first time.
+            Whether it is, and the first time.
         """
-        if not self._is_current():
+        var = self._token.var
+        if var.get(None) is not self._value:
             return False
         try:
-            self._token.var.reset(self._token)
+            var.reset(self._token)
         except (ValueError, RuntimeError):
             return False
         return True
 
-    def _is_current(self) -> bool:
-        """Whether the variable still has this setting's value."""
-        return self._token.var.get(None) is self._value
+    def _undo_in_copy(self) -> None:
+        """Do so in a copy of that context: a task has one, and `asgiref` copies contexts there and back."""
+        var, before = self._token.var, self._token.old_value
+        if var.get(None) is not self._value:
+            return
+        if before is contextvars.Token.MISSING:
+            before = contextvars.Context().run(var.get)  # its default
+        var.set(before)
 
 
 def set_here(var: contextvars.ContextVar[T], value: T) -> Setting:
@@ -130,9 +130,9 @@ class OwnContext:
         for block in blocks:
             self._entered.enter_context(block())
 
-    async def run(self, turn: Coroutine[Any, Any, T]) -> T:
+    def run(self, turn: Coroutine[Any, Any, T]) -> Awaitable[T]:
         """One turn of the work."""
-        return await _inside(self._context, turn)
+        return _inside(self._context, turn)
 
     def leave(self) -> None:
         """Leave the blocks; turns after that are without what they set."""

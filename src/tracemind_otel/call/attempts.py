@@ -104,13 +104,13 @@ class Attempts:
         with self._handle.active(), hidden_correlation(), telling(self._account.reservation):
             return await self._judged(work)
 
-    async def ask_in_turns(self, work: Callable[[], Awaitable[T]]) -> T:
+    def ask_in_turns(self, work: Callable[[], Awaitable[T]]) -> Awaitable[T]:
         """The same for one of many waits, in a context of the stream's own that the code between them never sees."""
         if self._context is None:
             self._context = OwnContext(
                 self._handle.active, hidden_correlation, lambda: telling(self._account.reservation)
             )
-        return await self._context.run(self._judged(work))
+        return self._context.run(self._judged(work))
 
     async def close(self, stream: AsyncGenerator[object]) -> None:
         """Close what was read in turns, in the context in which it was read."""
@@ -121,17 +121,6 @@ class Attempts:
         await (closing() if self._context is None else self._context.run(closing()))
 
     async def _judged(self, work: Callable[[], Awaitable[T]]) -> T:
-        try:
-            return await self._in_time(work)
-        except LLMError as error:
-            error.reword(scrub(_message_of(error) or type(error).__name__, prompt=self._target.request.all_text))
-            raise
-        except (ConfigError, StopAsyncIteration):
-            raise
-        except Exception as error:
-            raise as_llm_error(error, prompt=self._target.request.all_text) from error
-
-    async def _in_time(self, work: Callable[[], Awaitable[T]]) -> T:
         timeout_s = self._target.cfg.timeout_ms / 1000.0
         if self._patience is None:
             self._patience = Patience(timeout_s, self.remaining_s())
@@ -141,6 +130,15 @@ class Attempts:
             raise self.deadline_error() from None
         except ProviderSilentError:
             raise LLMTimeoutError(f"timeout after {timeout_s:.2f}s") from None
+        except StopAsyncIteration:
+            raise LLMConnectionError("the stream ended without its last event") from None
+        except LLMError as error:
+            error.reword(scrub(_message_of(error) or type(error).__name__, prompt=self._target.request.all_text))
+            raise
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise as_llm_error(error, prompt=self._target.request.all_text) from error
 
     def deadline_error(self) -> LLMTimeoutError:
         """The error of a call whose deadline has passed."""

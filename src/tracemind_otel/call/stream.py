@@ -6,13 +6,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 from types import TracebackType
 from typing import Any, Self, TypeGuard, cast
 
 from .._base.dropped import drop, ended, interrupt, opened
+from .._base.waiting import Wait
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.pricing import warm_up
 from ..ai.llm.tokens import CharacterTokenizer, Tokenizer
@@ -24,7 +25,7 @@ from ..ai.llm.types import (
     TextDelta,
     ToolCallDelta,
 )
-from ..errors import ConfigError, LLMConnectionError, LLMError, LLMResponseError
+from ..errors import ConfigError, LLMError, LLMResponseError
 from ..recording.port import Recorder
 from .clients import client_for, running_loop
 from .config import LLMCallConfig
@@ -44,6 +45,10 @@ class _State(Enum):
     """The reply is whole, or the call has failed or was cancelled."""
     CLOSED = auto()
     """The reader wanted no more."""
+
+
+class _ClosedError(Exception):
+    """The stream was closed while a task waited for its next event."""
 
 
 _DELTAS: frozenset[type] = frozenset({TextDelta, ReasoningDelta, ToolCallDelta})
@@ -101,7 +106,7 @@ class LLMStream:
         self._batches: AsyncGenerator[Sequence[StreamEvent]] | None = None
         self._ready: deque[StreamEvent] = deque()
         self._lock = asyncio.Lock()
-        self._reading: asyncio.Timeout | None = None
+        self._wait = Wait()
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -132,8 +137,7 @@ class LLMStream:
         A task that waits for the next event meanwhile finds the stream ended.
         """
         if self._move_to(_State.CLOSED):
-            if self._reading is not None:
-                self._reading.reschedule(asyncio.get_running_loop().time())
+            self._wait.end(_ClosedError())
             if self._received is not None:
                 self._received.close()
         self._ready.clear()
@@ -164,31 +168,29 @@ class LLMStream:
 
     async def _fill(self) -> None:
         """Wait for what comes next; one task at a time."""
-        async with self._lock:
-            if self._ready or not self._is_open:
-                return  # by another task, meanwhile
+        await self._lock.acquire()  # `async with` would take two coroutines more for each batch
+        try:
             if self._loop is None:
                 self._loop = running_loop("stream_llm_call")
-            try:
-                # `aclose` ends the wait by letting this time out; a cancellation from outside passes through it.
-                async with asyncio.timeout(None) as self._reading:
-                    await self._read(self._received or await self._begin())
-            except Exception:
-                if self._state is not _State.CLOSED:
-                    raise
-            finally:
-                self._reading = None
+            if self._is_open and not self._ready:  # another task may have read, or closed it
+                await self._wait.wait(self._read)
+        except Exception:
+            if self._state is not _State.CLOSED:
+                raise
+        finally:
+            self._lock.release()
 
-    async def _read(self, received: Received) -> None:
+    async def _read(self) -> None:
         """Read one batch. Whatever goes wrong here ends the call."""
+        received = self._received or await self._begin()
         call = received.call
         try:
             if self._batches is None:
                 await call.reserve()
                 batch = await call.attempts.until_success(lambda: self._first(received))
             else:
-                batch = await _checked(call, self._batches.__anext__)
-            await self._take(received, batch)
+                batch = await call.attempts.ask_in_turns(self._batches.__anext__)
+            await self._take(received, _batch_of(call, batch))
         except LLMError as error:
             self._fail(received, error)
             raise
@@ -224,7 +226,7 @@ class LLMStream:
     async def _first(self, received: Received) -> Sequence[StreamEvent]:
         """One attempt: open the stream and wait for its first events."""
         try:
-            batch = await _checked(received.call, lambda: self._open(received))
+            batch = await received.call.attempts.ask_in_turns(lambda: self._open(received))
         except GeneratorExit:
             raise  # nothing can be awaited here
         except BaseException:
@@ -272,23 +274,19 @@ class LLMStream:
             )
 
 
-async def _checked(call: Call, work: Callable[[], Awaitable[object]]) -> Sequence[StreamEvent]:
-    """The next batch; what a client of a third party yields need not be what its signature says."""
-    try:
-        batch = await call.attempts.ask_in_turns(work)
-    except StopAsyncIteration:
-        raise LLMConnectionError("the stream ended without its last event") from None
-    if _is_batch(batch):
-        return batch
-    client = type(call.target.client).__name__
-    raise LLMResponseError(f"{client}.stream yielded no sequence of events", retryable=False)
-
-
 def _is_opening(batch: object) -> TypeGuard[Sequence[StreamOpened]]:
     """Whether it says no more than that the stream has begun."""
     return (
         isinstance(batch, tuple) and len(cast("tuple[object, ...]", batch)) == 1 and isinstance(batch[0], StreamOpened)
     )
+
+
+def _batch_of(call: Call, batch: object) -> Sequence[StreamEvent]:
+    """The batch; what a client of a third party yields need not be what its signature says."""
+    if _is_batch(batch):
+        return batch
+    client = type(call.target.client).__name__
+    raise LLMResponseError(f"{client}.stream yielded no sequence of events", retryable=False)
 
 
 def _is_batch(batch: object) -> TypeGuard[Sequence[StreamEvent]]:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from collections.abc import Callable
 
-from ..._base.context import Setting, set_here
+from ..._base.context import set_here
+from ..._base.waiting import Wait
 
 Beat = Callable[[], None]
 """Says that bytes came."""
-
-T = TypeVar("T")
 
 
 class ProviderSilentError(TimeoutError):
@@ -27,11 +25,12 @@ class DeadlinePassedError(TimeoutError):
     """The time for the whole is over, however much came."""
 
 
-class Patience:
+class Patience(Wait):
     """Bounds the silence in every wait of one call, and the time of the whole, with one timer.
 
     A beat only leaves a stamp. The timer reads it when it fires, and is set anew if the provider has lived since. Time
-    between two waits is nobody's silence. Waits may be in different tasks, one after the other.
+    between two waits is nobody's silence. Waits may be in different tasks, one after the other. A wait ends with a
+    `ProviderSilentError` if no beat came for too long, with a `DeadlinePassedError` if the time for the whole is over.
 
     Args:
         silence_s: seconds without a beat that a wait lasts at most.
@@ -39,47 +38,23 @@ class Patience:
     """
 
     def __init__(self, silence_s: float, whole_s: float | None = None) -> None:
+        super().__init__()
         self._loop = asyncio.get_running_loop()
         self._silence_s = silence_s
         self._ends_at = None if whole_s is None else self._loop.time() + whole_s
         self._last_beat = 0.0
         self._timer: asyncio.Handle | None = None
-        self._waiting: asyncio.Task[Any] | None = None
         self._outer: Patience | None = None
-        self._expired: TimeoutError | None = None
 
-    async def wait(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Wait for the work, which hears this patience as its listener.
-
-        Raises:
-            ProviderSilentError: no beat came for too long.
-            DeadlinePassedError: the time for the whole is over.
-        """
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
-        cancelling = task.cancelling()
-        setting = self._begin(task)
-        try:
-            return await work()
-        except asyncio.CancelledError as error:
-            if (expired := self._end(task, cancelling)) is None:
-                raise
-            raise expired from error
-        finally:
-            self._end(task, cancelling)
-            setting.undo()
-
-    def _begin(self, task: asyncio.Task[Any]) -> Setting:
+    def _begin(self) -> None:
         self._outer = _listener.get()
-        self._waiting, self._expired = task, None
         self._last_beat = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_at(self._due, self._look)
-        return set_here(_listener, self)
+        self._setting = set_here(_listener, self)
 
-    def _end(self, task: asyncio.Task[Any], cancelling: int) -> TimeoutError | None:
-        """End the wait; the error is for a cancellation that was this patience's own and nobody else's."""
-        expired, self._expired, self._waiting = self._expired, None, None
-        return expired if expired is not None and task.uncancel() <= cancelling else None
+    def _leave(self) -> None:
+        self._setting.undo()
 
     def beat(self) -> None:
         """Bytes came."""
@@ -121,8 +96,7 @@ class Patience:
             self._look()
             return
         is_deadline = self._ends_at is not None and self._due == self._ends_at
-        self._expired = DeadlinePassedError() if is_deadline else ProviderSilentError()
-        self._waiting.cancel()
+        self.end(DeadlinePassedError() if is_deadline else ProviderSilentError())
 
 
 _listener: contextvars.ContextVar[Patience | None] = contextvars.ContextVar("tracemind_listener", default=None)
