@@ -91,23 +91,29 @@ def opened(body: Unread) -> None:
     _open.add(body)
 
 
-def ended(body: Unread) -> None:
-    """Note that a body has ended."""
-    _open.discard(body)
+def ended(body: Unread) -> bool:
+    """Note that a body has ended.
+
+    Returns:
+        Whether that is for this process to tell, and the first time: what was opened before a fork is the parent's.
+    """
+    try:
+        _open.remove(body)
+    except KeyError:
+        return False
+    return True
 
 
 def drop(body: Unread, loop: asyncio.AbstractEventLoop | None = None) -> None:
     """Queue the end of an open body and warn; for `__del__`.
 
     Args:
-        body: what was dropped. One that was opened before a fork is left to the parent.
+        body: what was dropped.
         loop: the event loop that reads it; the default is the running one.
     """
-    if body not in _open:
-        return
-    ended(body)
-    hand_over(Dropped(body, time.time_ns()), loop)
-    warnings.warn(f"{body.name} was dropped before its end; close it", ResourceWarning, stacklevel=3)
+    if ended(body):
+        hand_over(Dropped(body, time.time_ns()), loop)
+        warnings.warn(f"{body.name} was dropped before its end; close it", ResourceWarning, stacklevel=3)
 
 
 def hand_over(record: Record, loop: asyncio.AbstractEventLoop | None = None) -> None:
@@ -153,8 +159,8 @@ def end_dropped_at_exit() -> None:
 def _end_everything() -> None:
     end_dropped()
     for body in tuple(_open):
-        ended(body)
-        _end(Dropped(body, time.time_ns()))
+        if ended(body):
+            _end(Dropped(body, time.time_ns()))
 
 
 in_forked_child(_records.clear)

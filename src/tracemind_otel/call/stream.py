@@ -157,14 +157,12 @@ class LLMStream:
         """End the stream, unless it has ended.
 
         Returns:
-            Whether this is its end.
+            Whether its call is to be ended.
         """
         if not self._is_open:
             return False
         self._state = state
-        if self._received is not None:
-            ended(self._received)
-        return True
+        return self._received is None or ended(self._received)
 
     async def _fill(self) -> None:
         """Wait for what comes next; one task at a time."""

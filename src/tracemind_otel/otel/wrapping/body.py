@@ -85,9 +85,8 @@ class Body:
     def end(self, exc: BaseException | None, result: object = None) -> None:
         """It is over, with what it raised or returned; a second end is none."""
         run, self._run = self._run, None
-        if run is None:
+        if run is None or not ended(run):
             return
-        ended(run)
         if self._is_closed_by_loop and isinstance(exc, GeneratorExit):
             run.close()
         else:
