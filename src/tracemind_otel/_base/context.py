@@ -5,11 +5,14 @@ from __future__ import annotations
 import abc
 import contextvars
 import functools
+import sys
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
+
+from .dropped import keep_variables
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,6 +42,8 @@ class Setting:
         var = self._token.var
         if var.get(None) is not self._value:
             return False
+        if isinstance(sys.exception(), GeneratorExit):
+            keep_variables()
         try:
             var.reset(self._token)
         except (ValueError, RuntimeError):

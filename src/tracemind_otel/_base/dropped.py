@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextvars
 import logging
 import time
 import warnings
@@ -123,6 +124,25 @@ def hand_over(record: Record, loop: asyncio.AbstractEventLoop | None = None) -> 
         (loop or asyncio.get_running_loop()).call_soon_threadsafe(end_dropped)
     except RuntimeError:
         pass  # no loop runs, or it is closed: the next call or the exit drains the queue
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Values of context variables that interrupted code may still read."""
+
+    context: contextvars.Context
+    """Holds them."""
+
+    def end(self) -> None:
+        """Let them go."""
+
+
+def keep_variables() -> None:
+    """Keep the values of all context variables until the queue is drained, before one is changed in a finalizer.
+
+    Python 3.11 collects garbage in the middle of `ContextVar.set`, which would go on with values that were freed.
+    """
+    _records.append(_Kept(contextvars.copy_context()))
 
 
 def interrupt(call: Waiting, cause: BaseException) -> None:
