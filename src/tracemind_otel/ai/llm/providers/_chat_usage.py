@@ -10,50 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any
 
 from ...._base.once import Once
 from ..types import LLMResponse, LLMUsage, ReportedCost
+from ._dialect import COST_FORMATS, CostFormat
 from ._wire_format import cost_of, count_of, mapped, part_of, text_of
 
 log = logging.getLogger(__name__)
-
-CostFormat = Literal["openrouter", "perplexity", "xai", "declared"]
-"""The documented form in which a reply reports its cost; `declared` where the user names the unit."""
-
-COST_FORMATS: Mapping[str, CostFormat] = {
-    "openrouter": "openrouter",
-    "perplexity": "perplexity",
-    "x-ai": "xai",
-    "x_ai": "xai",
-    "xai": "xai",
-}
-"""The providers that document the unit of the cost in their replies."""
-
-HIDE_OUTPUT = frozenset({"gemini", "google", "x-ai", "x_ai", "xai"})
-"""The providers whose total exceeds prompt and completion by output that they do not report: reasoning."""
-
-COUNT_APART = frozenset({"perplexity"})
-"""The providers whose completion leaves out reasoning and citations."""
-
-_HOSTS = {
-    "api.openai.com": "openai",
-    "api.perplexity.ai": "perplexity",
-    "api.x.ai": "xai",
-    "generativelanguage.googleapis.com": "gemini",
-    "openrouter.ai": "openrouter",
-}
-
-
-def server_at(base_url: str) -> str | None:
-    """Whose server it is, by its host: OpenAI's, or one that counts or charges in a way of its own; else `None`."""
-    try:
-        host = urlsplit(base_url).hostname or ""
-    except ValueError:  # the client says what is wrong with it
-        return None
-    return next((name for known, name in _HOSTS.items() if host == known or host.endswith(f".{known}")), None)
-
 
 _REASONING = ("reasoning_tokens",)
 _XAI_TICKS_PER_USD = 10**10

@@ -1,12 +1,46 @@
-"""How a server of the compatible family differs from OpenAI's."""
+"""How the servers that speak Chat Completions differ from OpenAI's, as far as each documents it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
 
-from ._chat_usage import (
-    CostFormat,
-)
+CostFormat = Literal["openrouter", "perplexity", "xai", "declared"]
+"""The documented form in which a reply reports its cost; `declared` where the user names the unit."""
+
+COST_FORMATS: Mapping[str, CostFormat] = {
+    "openrouter": "openrouter",
+    "perplexity": "perplexity",
+    "x-ai": "xai",
+    "x_ai": "xai",
+    "xai": "xai",
+}
+"""The providers that document the unit of the cost in their replies."""
+
+HIDE_OUTPUT = frozenset({"gemini", "google", "x-ai", "x_ai", "xai"})
+"""The providers whose total exceeds prompt and completion by output that they do not report: reasoning."""
+
+COUNT_APART = frozenset({"perplexity"})
+"""The providers whose completion leaves out reasoning and citations."""
+
+_HOSTS = {
+    "api.openai.com": "openai",
+    "api.perplexity.ai": "perplexity",
+    "api.x.ai": "xai",
+    "generativelanguage.googleapis.com": "gemini",
+    "openrouter.ai": "openrouter",
+}
+
+
+def server_at(base_url: str) -> str | None:
+    """Whose server it is, by its host: OpenAI's, or one that counts or charges in a way of its own; else `None`."""
+    try:
+        host = urlsplit(base_url).hostname or ""
+    except ValueError:  # the client says what is wrong with it
+        return None
+    return next((name for known, name in _HOSTS.items() if host == known or host.endswith(f".{known}")), None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Unpack
 
 from ....errors import ConfigError
-from ._chat_usage import cost_format, server_at
+from ._chat_usage import cost_format
 from ._client import Sending, WireClient
+from ._dialect import server_at
 from ._wire_format import WireFormat
 
 

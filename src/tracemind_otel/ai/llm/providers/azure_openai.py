@@ -17,9 +17,9 @@ from urllib.parse import quote
 
 from ....errors import ConfigError
 from ..types import LLMRequest
-from ._chat_usage import CostFormat, cost_format
+from ._chat_usage import cost_format
 from ._client import Sending, WireClient
-from ._dialect import Dialect
+from ._dialect import CostFormat, Dialect
 from ._http import base_url_of
 from ._wire_format import WireFormat
 from .openai import chat_wire

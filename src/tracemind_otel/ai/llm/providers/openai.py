@@ -16,9 +16,9 @@ from ....errors import LLMRequestError
 from ..types import Image, LLMRequest, Message, StreamEvent, Text
 from ._chat_reader import ChatReader
 from ._chat_reply import from_payload
-from ._chat_usage import COUNT_APART, HIDE_OUTPUT, cost_format, server_at, with_cost_header
+from ._chat_usage import cost_format, with_cost_header
 from ._client import WireClient
-from ._dialect import OPENAI, Dialect
+from ._dialect import COUNT_APART, HIDE_OUTPUT, OPENAI, Dialect, server_at
 from ._http import HttpPool
 from ._loop import PerLoop
 from ._wire_format import WireFormat, image_url, outgoing_call, refuse_others

@@ -27,9 +27,10 @@ from ..types import (
     ToolCallDelta,
 )
 from ._assembly import CallPieces, joined
-from ._chat_usage import CostFormat, reported_cost, server_tools, with_cost_header
+from ._chat_usage import reported_cost, server_tools, with_cost_header
 from ._chat_usage import usage_of as counted
 from ._conversation import answered_call, check_image, only_text, reject_misplaced, settings_of
+from ._dialect import CostFormat
 from ._error_bodies import ErrorBody, error_body
 from ._preset import Preset
 from ._sse import ServerSentEvent

@@ -6,8 +6,7 @@ A preset is data; adding one takes no code. Base URLs and variables are those th
 
 from __future__ import annotations
 
-from ._chat_usage import COST_FORMATS, COUNT_APART, HIDE_OUTPUT
-from ._dialect import Dialect
+from ._dialect import COST_FORMATS, COUNT_APART, HIDE_OUTPUT, Dialect
 from ._preset import Preset
 from .openai import ChatClient, chat_wire
 
