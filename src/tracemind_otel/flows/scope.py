@@ -28,14 +28,6 @@ class FlowSpec:
         return NO_CORRELATION if self.ids is NO_SOURCES else self.ids.of_call(flow, args, kwargs)
 
 
-def flow_context(
-    name: str, plan: FlowSpec, ids: Correlation, on_threshold: Callable[[BudgetThreshold], None] | None = None
-) -> FlowContext:
-    """A new run of a flow, inside the current flow and budget."""
-    is_plain = ids is NO_CORRELATION and plan.limits is None
-    return FlowContext(name, plan) if is_plain else _RichFlowContext(name, plan, ids, on_threshold)
-
-
 class NoScope:
     """A run without a span or sums."""
 
@@ -60,31 +52,18 @@ NO_SCOPE = NoScope()
 
 
 class FlowContext(NoScope):
-    """A run that keeps only sums."""
+    """A run without a span, nested in the flow, the ids and the budget around it."""
 
-    __slots__ = ("_setting", "scope")
-
-    def __init__(self, name: str, plan: FlowSpec) -> None:
-        self.scope = FlowScope(name, plan.attributes, current_flow())
-        self._setting: Setting | None = None
-
-    def enter(self) -> None:
-        self._setting = enter_flow(self.scope)
-
-    def leave(self) -> None:
-        if self._setting is not None:
-            self._setting.undo()
-
-
-class _RichFlowContext(FlowContext):
-    """A run with ids and a budget."""
-
-    __slots__ = ("_budget", "_ids", "_settings")
+    __slots__ = ("_budget", "_ids", "_settings", "scope")
 
     def __init__(
-        self, name: str, plan: FlowSpec, ids: Correlation, on_threshold: Callable[[BudgetThreshold], None] | None
+        self,
+        name: str,
+        plan: FlowSpec,
+        ids: Correlation,
+        on_threshold: Callable[[BudgetThreshold], None] | None = None,
     ) -> None:
-        super().__init__(name, plan)
+        self.scope = FlowScope(name, plan.attributes, current_flow())
         self._ids = ids
         self._budget: Budget | None = None
         if plan.limits is not None:
@@ -92,8 +71,7 @@ class _RichFlowContext(FlowContext):
         self._settings: list[Setting] = []
 
     def enter(self) -> None:
-        super().enter()
-        self._settings = []
+        self._settings = [enter_flow(self.scope)]
         if self._ids is not NO_CORRELATION:
             self._settings.append(enter_correlation(self._ids))
         if self._budget is not None:
@@ -102,4 +80,3 @@ class _RichFlowContext(FlowContext):
     def leave(self) -> None:
         for setting in self._settings:
             setting.undo()
-        super().leave()

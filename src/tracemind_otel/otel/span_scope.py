@@ -19,7 +19,7 @@ from .._base.context import Setting
 from .._base.dropped import end_dropped
 from .._base.once import report_fault
 from ..flows.correlation import NO_CORRELATION, Correlation, current_correlation
-from ..flows.scope import NO_SCOPE, FlowSpec, flow_context
+from ..flows.scope import NO_SCOPE, FlowContext, FlowSpec
 from ..flows.totals import NO_ATTRIBUTES, AttributeValue, FlowScope, FlowTotals, current_flow
 from . import semconv
 from .attached import attach
@@ -148,7 +148,7 @@ def start_flow(plan: SpanSpec, flow: FlowSpec, args: tuple[Any, ...], kwargs: di
             return FlowRun(plan, flow, ids, args, kwargs)
         except Exception:
             report_fault(log, plan.kind.decorator, "start")
-    return flow_context(plan.name, flow, ids)
+    return FlowContext(plan.name, flow, ids)
 
 
 class SpanRun:
@@ -275,7 +275,7 @@ class FlowRun(SpanRun):
         self, plan: SpanSpec, flow: FlowSpec, ids: Correlation, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         super().__init__(plan, args, kwargs, ids)
-        self._flow = flow_context(plan.name, flow, ids, partial(add_budget_event, self._span))
+        self._flow = FlowContext(plan.name, flow, ids, partial(add_budget_event, self._span))
 
     def enter(self) -> None:
         """Make the span and the flow current."""

@@ -7,27 +7,9 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, cast
 
 from .sampling import SamplingOptions
-from .usage import CostSource, LLMUsage, ReportedCost
-
-__all__ = [
-    "CostSource",
-    "Finish",
-    "FinishReason",
-    "Image",
-    "LLMRequest",
-    "LLMResponse",
-    "LLMUsage",
-    "Message",
-    "ReasoningDelta",
-    "ReportedCost",
-    "Role",
-    "StreamEvent",
-    "StreamOpened",
-    "Text",
-    "TextDelta",
-    "ToolCall",
-    "ToolCallDelta",
-]
+from .usage import CostSource as CostSource
+from .usage import LLMUsage as LLMUsage
+from .usage import ReportedCost as ReportedCost
 
 Role = Literal["system", "user", "assistant", "tool"]
 """The author of a message."""
