@@ -244,7 +244,7 @@ async def test_a_server_is_known_by_its_host(
     """How a server counts and charges is its own, by whatever name it is called; its prices are the name's, if any."""
     counted = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 100}
     charged = {"cost": 0.5, "cost_in_usd_ticks": 2 * 10**10}
-    body = {"model": "m", "choices": [{}], "usage": {**counted, **charged}}
+    body: dict[str, Any] = {"model": "m", "choices": [{}], "usage": {**counted, **charged}}
     model = openai_server.script({"body": json.dumps(body)})
     async with httpx.AsyncClient(transport=LocalTransport(openai_server.base_url, model)) as http_client:
         client = make(name, api_key="k", base_url=url, http_client=http_client, **options)

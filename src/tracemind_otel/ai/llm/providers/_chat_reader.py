@@ -6,14 +6,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from ..types import LLMResponse, ReasoningDelta, StreamEvent, TextDelta, ToolCall, ToolCallDelta
+from ..types import LLMResponse, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
 from ._assembly import CallPieces
-from ._chat_reply import FINISH_REASONS, asked_tool, conditions_of, old_call, reasoning_of, split_content, used
-from ._chat_usage import reported_cost
+from ._chat_reply import asked_tool, from_payload, old_call, reasoning_of, split_content
 from ._dialect import OPENAI, Dialect
 from ._error_bodies import error_body, is_error
 from ._sse import ServerSentEvent
-from ._wire_format import DONE, StreamedError, count_of, cumulated, document_of, listed, mapped, normal_finish, text_of
+from ._wire_format import DONE, StreamedError, count_of, cumulated, document_of, listed, mapped, text_of
 
 _HEAD = ("id", "model", "service_tier")
 _TELLING_HEAD = 2
@@ -195,26 +194,7 @@ class ChatReader:
         return max(self._calls, default=-1) + 1
 
     def response(self, request_id: str | None) -> LLMResponse:
-        calls, model = self._whole_calls(), self._head.get("model")
-        return LLMResponse(
-            "".join(self._text),
-            used(self._usage, model, self._dialect),
-            self._raw(),
-            finish_reasons=tuple(reason for _, reason in sorted(self._reasons.items())),
-            finish_reason=normal_finish(FINISH_REASONS, self._reasons.get(0), calls_tools=bool(calls)),
-            reasoning="".join(self._reasoning) or None,
-            refusal="".join(self._refusal) or None,
-            tool_calls=calls,
-            response_id=self._head.get("id"),
-            response_model=model,
-            service_tier=self._head.get("service_tier"),
-            price_conditions=conditions_of(self._usage),
-            request_id=request_id,
-            reported_cost=reported_cost(self._usage, self._dialect.cost, self._dialect.provider),
-        )
-
-    def _whole_calls(self) -> tuple[ToolCall, ...]:
-        return tuple(pieces.whole(index) for index, pieces in sorted(self._calls.items()) if pieces.name)
+        return from_payload(self._raw(), request_id=request_id, dialect=self._dialect)
 
     def _raw(self) -> dict[str, Any]:
         """The document that a whole reply would have been."""
