@@ -103,7 +103,12 @@ def build_builder(go: Go) -> Path:
     return final / "builder"
 
 
-def build_program(program: GoProgram, go: Go) -> Path:
+def build_program(program: GoProgram, go: Go | None) -> Path:
+    if go is None:
+        raise StackError(
+            f"{program.name} is not built and Go was not found; install Go {needed_go_version()} or newer",
+            EXIT_NOTHING_TO_RUN_WITH,
+        )
     final = built_dir(program, go)
     builder = build_builder(go) if program.generated and find_built(program, go) is None else None
     with work_folder(program.name) as folder:
@@ -130,12 +135,3 @@ def generate_source(builder: Path, source: Path, log: Path) -> Path:
     for name in ("go.mod", "go.sum"):
         shutil.copy(source / name, generated / name)
     return generated
-
-
-def build_missing(program: GoProgram, go: Go | None) -> Path:
-    if go is None:
-        raise StackError(
-            f"{program.name} is not built and Go was not found; install Go {needed_go_version()} or newer",
-            EXIT_NOTHING_TO_RUN_WITH,
-        )
-    return build_program(program, go)

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from .console import StackError, tail
-from .golang import Go, build_missing, find_built
+from .golang import Go, build_program, find_built
 from .ports import default_ports, free_ports, port_environment, url
 from .processes import PidFile, start, stop_processes, wait_ready
 from .programs import COLLECTOR_DIR, GO_PROGRAMS, HOST, Ports, Program, UpOptions, write_targets
@@ -31,7 +31,7 @@ class Binaries:
 
 
 def build_all(go: Go | None) -> Binaries:
-    otelcol, jaeger = (find_built(program, go) or build_missing(program, go) for program in GO_PROGRAMS)
+    otelcol, jaeger = (find_built(program, go) or build_program(program, go) for program in GO_PROGRAMS)
     return Binaries(otelcol, jaeger, find_prometheus() or fetch_prometheus())
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from ..errors import TraceMindError
+
+T = TypeVar("T")
 
 Scalar = str | bool | int | float
 """The value of an attribute; lists and maps are left out."""
@@ -126,8 +128,8 @@ def _span(span: Mapping[str, Any], service: str) -> FileSpan:
         span_id=_text(span.get("spanId")).lower(),
         parent_id=_parent_id(span),
         name=_text(span.get("name")),
-        start_ns=_int(span.get("startTimeUnixNano")) or 0,
-        end_ns=_int(span.get("endTimeUnixNano")) or 0,
+        start_ns=_number(int, span.get("startTimeUnixNano")) or 0,
+        end_ns=_number(int, span.get("endTimeUnixNano")) or 0,
         is_error=status.get("code") in _ERROR_CODES,
         status_message=_text(status.get("message")),
         service=service,
@@ -145,7 +147,7 @@ def _parent_id(span: Mapping[str, Any]) -> str:
 def _event(event: Mapping[str, Any]) -> FileEvent:
     return FileEvent(
         name=_text(event.get("name")),
-        time_ns=_int(event.get("timeUnixNano")) or 0,
+        time_ns=_number(int, event.get("timeUnixNano")) or 0,
         attributes=_attributes(event.get("attributes")),
     )
 
@@ -164,21 +166,15 @@ def _scalar(value: Mapping[str, Any]) -> Scalar | None:
         return text
     if isinstance(flag := value.get("boolValue"), bool):
         return flag
-    return _int(value["intValue"]) if "intValue" in value else _float(value.get("doubleValue"))
+    if "intValue" in value:
+        return _number(int, value["intValue"])
+    return _number(float, value.get("doubleValue"))
 
 
-def _int(value: object) -> int | None:
-    """Protobuf's JSON has 64-bit integers as strings, other writers have numbers."""
+def _number(kind: Callable[[str | int | float], T], value: object) -> T | None:
+    """Protobuf's JSON has 64-bit integers, NaN and the infinities as strings; other writers have numbers."""
     try:
-        return int(value) if isinstance(value, str | int | float) else None
-    except (ValueError, OverflowError):
-        return None
-
-
-def _float(value: object) -> float | None:
-    """Protobuf's JSON has NaN and the infinities as strings."""
-    try:
-        return float(value) if isinstance(value, str | int | float) else None
+        return kind(value) if isinstance(value, str | int | float) else None
     except (ValueError, OverflowError):
         return None
 

@@ -13,7 +13,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import TypeVarTuple
 
 from ...._base.fork import in_forked_child
@@ -22,7 +21,7 @@ from ..types import LLMResponse
 from ..usage import LLMUsage
 from .own_prices import OwnPrices, Price, PriceSource, load_prices
 from .own_rates import looks_per_thousand, own_cost, rates_of
-from .price_table import NOBODYS, Cost, PriceTable
+from .price_table import NO_CONDITIONS, NOBODYS, Cost, PriceTable
 from .table_usage import has_other_measure
 
 __all__ = ["Price", "PriceSource", "estimate_cost", "load_prices", "set_prices"]
@@ -30,8 +29,6 @@ __all__ = ["Price", "PriceSource", "estimate_cost", "load_prices", "set_prices"]
 log = logging.getLogger(__name__)
 
 _FREE_PROVIDERS = frozenset({"fake", "local"})
-
-_NO_CONDITIONS: Mapping[str, str] = MappingProxyType({})
 
 Args = TypeVarTuple("Args")
 
@@ -162,14 +159,8 @@ def _reported(
         return _with_its_cost(usage)
     if reported.usd is None or (_names_zero(response) and not _is_free(provider, models, at)):
         return None
-    told = usage.with_cost(
-        reported.usd,
-        "provider",
-        input_cost_usd=reported.input_usd,
-        output_cost_usd=reported.output_usd,
-        fees_usd=reported.fees_usd,
-        cost_partial=reported.partial,
-    ).sanitized()
+    parts = (reported.input_usd, reported.output_usd, reported.fees_usd, reported.partial)
+    told = Cost(reported.usd, *parts, source="provider").of(usage).sanitized()
     return None if told.cost_usd is None else told
 
 
@@ -207,7 +198,7 @@ async def find_price(provider: str, models: Sequence[str], usage: LLMUsage, *, a
     unmatched = _table.unmatched(provider, models)
     if unmatched and not _is_priced_without_table(provider, models, at):
         await _match(provider, unmatched)
-    return _cost(provider, models, usage, at, _NO_CONDITIONS)
+    return _cost(provider, models, usage, at, NO_CONDITIONS)
 
 
 # --- The search in the table
@@ -290,5 +281,5 @@ def estimate_cost(provider: str, model: str, prompt_toks: int, completion_toks: 
     provider = provider.strip().lower()
     if not _is_priced_without_table(provider, (model,), at):
         _table.match(provider, model)
-    cost = _cost(provider, (model,), usage, at, _NO_CONDITIONS)
+    cost = _cost(provider, (model,), usage, at, NO_CONDITIONS)
     return None if cost is None else cost.usd

@@ -67,13 +67,9 @@ def _assumed_overlaps(rates: Rates, usage: LLMUsage) -> tuple[str, ...]:
 
 def looks_per_thousand(own: Rates, table: Rates) -> bool:
     """Whether every rate is under a hundredth of the table's, as USD per thousand tokens would be."""
-    pairs = [(mine, theirs) for mine, theirs in _beside(own, table) if theirs]
-    return any(mine for mine, _ in pairs) and all(mine * 100 < theirs for mine, theirs in pairs)
-
-
-def _beside(own: Rates, table: Rates) -> list[tuple[int, int]]:
     mine, theirs = _by_field(own), _by_field(table)
-    return [(mine[field], theirs[field]) for field in mine if field in theirs]
+    pairs = [(rate, theirs[field]) for field, rate in mine.items() if theirs.get(field)]
+    return any(rate for rate, _ in pairs) and all(rate * 100 < other for rate, other in pairs)
 
 
 def _by_field(rates: Rates) -> Mapping[str, int]:

@@ -44,7 +44,7 @@ _TABLE_NAMES = {
 """Provider names that `genai-prices` spells differently."""
 NOBODYS = "openai_compatible"
 """The provider name of an unknown server. `genai-prices` would match it to OpenAI because of its prefix."""
-_NONE: Mapping[str, str] = MappingProxyType({})
+NO_CONDITIONS: Mapping[str, str] = MappingProxyType({})
 _STANDARD = frozenset(
     {"", "auto", "default", "global", "none", "normal", "not_available", "on_demand", "realtime", "standard"}
 )
@@ -327,7 +327,7 @@ class PriceTable:
         found = self.match(provider, model)
         if found is None or not found.model.prices:
             return None
-        held = _NONE if not conditions or found.priced.isdisjoint(conditions.items()) else conditions
+        held = NO_CONDITIONS if not conditions or found.priced.isdisjoint(conditions.items()) else conditions
         price = found.model.get_prices(at, held)
         rates = Rates.of_table(price, self._field_of) if held else self._rates_of(price)
         if rates.is_empty or rates.lacks_half(usage):
