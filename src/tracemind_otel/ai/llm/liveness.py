@@ -1,7 +1,7 @@
-"""How long to wait for a provider that says nothing, and how a client says that its provider lives.
+"""Time-outs by silence: how long to wait for a provider that sends nothing.
 
-A client gives whole replies and events, but bytes are life too: comments, pings, blank lines before a document. So it
-calls its beat whenever bytes come, and only silence runs out of patience.
+A client returns whole replies and events, but comments, pings and blank lines before a document show life too. So a
+client calls its beat whenever bytes come, and only silence uses up the time-out.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from ..._base.context import set_here
 from ..._base.waiting import Wait
 
 Beat = Callable[[], None]
-"""Says that bytes came."""
+"""Called when bytes have come."""
 
 
 class ProviderSilentError(TimeoutError):
-    """Nothing came for too long."""
+    """No byte came for too long."""
 
 
 class DeadlinePassedError(TimeoutError):
-    """The time for the whole is over, however much came."""
+    """The time for all waits together is over."""
 
 
 class Patience(Wait):
@@ -85,7 +85,7 @@ class Patience(Wait):
         if self._loop.time() < self._due:
             self._timer = self._loop.call_at(self._due, self._look)
         else:
-            # After a blocked loop bytes may be there that nobody has read yet: whom they woke comes first.
+            # After a blocked loop, bytes may have come that are not read yet: their reader runs first.
             self._timer = self._loop.call_soon(self._give_up)
 
     def _give_up(self) -> None:
@@ -103,21 +103,21 @@ _listener: contextvars.ContextVar[Patience | None] = contextvars.ContextVar("tra
 
 
 def current_beat() -> Beat:
-    """What to call whenever bytes come. Ask once for a reply, at its beginning; calling it is cheap."""
+    """The function to call whenever bytes come. Get it once for each reply; calling it is cheap."""
     listener = _listener.get()
     return _unheard if listener is None else listener.beat
 
 
 def is_heard() -> bool:
-    """Whether a step listens, which understands more than a client's plain users do."""
+    """Whether a step listens, which also takes `StreamOpened`."""
     return _listener.get() is not None
 
 
 def patience_left_s() -> float:
-    """Seconds until who listens gives up if nothing comes; infinite where nobody listens."""
+    """Seconds until the listener gives up if nothing comes; infinite without a listener."""
     listener = _listener.get()
     return float("inf") if listener is None else listener.left_s()
 
 
 def _unheard() -> None:
-    """Nobody waits."""
+    """The beat without a listener."""

@@ -1,4 +1,4 @@
-"""Keep keys and prompts out of error texts: a server may repeat in its error what it was sent."""
+"""Keep keys and prompts out of error messages: a server may repeat in its error what it was sent."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Iterable
 _WITHHELD = "(the message is withheld: it repeats the prompt)"
 _REDACTED = "[redacted]"
 _SHOWN = 500
-"""Characters of a message that are shown; a page of HTML shall not flood a span."""
+"""Characters of a message that are shown, so that a page of HTML does not fill a span."""
 _RUN = 24
-"""So many characters of the prompt in a row are a repetition."""
+"""Characters of the prompt in a row that count as a repetition."""
 _LEAST = 6
-"""A short prompt of fewer characters, `hi` say, occurs in messages that have nothing to do with it."""
+"""Characters of the shortest prompt that is looked for: one like `hi` occurs in unrelated messages."""
 _LEAST_UNSPACED = 3
-"""The same in scripts where a character says as much as a syllable or a word."""
+"""The same in scripts where a character is a syllable or a word."""
 _CERTAINLY_LONG = 1000
-"""A prompt of that length is not made plain for a text that is too short to hold a run of it."""
+"""Characters of a prompt that is not normalized for a message too short to hold a run of it."""
 _LEAST_SECRET = 8
-"""A shorter secret, such as the `ollama` that a local server is given, is struck out where it is a word of its own."""
+"""Characters of a secret that is removed anywhere; a shorter one, a local `ollama` say, only as a whole word."""
 _BLOCK = _RUN // 2
 """Any run of that length holds a whole block of this length that begins at a multiple of it."""
 _ESCAPED_CHARACTER = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|U([0-9a-fA-F]{8}))")

@@ -44,7 +44,7 @@ def from_payload(
     first_reason = text_of(choices[0].get("finish_reason"))
     return LLMResponse(
         text=text,
-        usage=used(usage, model, dialect),
+        usage=_usage_of(usage, model, dialect),
         raw=document,
         finish_reasons=raw_reasons,
         finish_reason=normal_finish(FINISH_REASONS, first_reason, calls_tools=bool(calls)),
@@ -54,7 +54,7 @@ def from_payload(
         response_id=text_of(document.get("id")),
         response_model=model,
         service_tier=text_of(document.get("service_tier")),
-        price_conditions=conditions_of(usage),
+        price_conditions=_conditions_of(usage),
         request_id=request_id,
         reported_cost=reported_cost(usage, dialect.cost, dialect.provider),
     )
@@ -99,29 +99,25 @@ def made_call(call_id: str, name: str, arguments: object, *, is_custom: bool) ->
 
 
 def _incoming_calls(message: Mapping[str, Any]) -> list[ToolCall]:
-    calls = [
+    return [
         made_call(text_of(call.get("id")) or f"call_{number}", name, arguments, is_custom=is_custom)
-        for number, call in enumerate(listed(message.get("tool_calls")))
+        for number, call in enumerate(listed(message.get("tool_calls")) or old_call(message))
         for name, arguments, is_custom in (asked_tool(call),)
         if name
     ]
-    old = mapped(message.get("function_call"))
-    if not calls and (name := text_of(old.get("name"))):
-        return [ToolCall("call_0", name, arguments_of(old.get("arguments")))]
-    return calls
 
 
 _UNREPORTED = LLMUsage(None, None, None)
 
 
-def used(usage: Mapping[str, Any], model: str | None, dialect: Dialect) -> LLMUsage:
+def _usage_of(usage: Mapping[str, Any], model: str | None, dialect: Dialect) -> LLMUsage:
     if not usage:
         return _UNREPORTED  # of every stream, until its usage comes
     is_gemini = bool(model) and str(model).rpartition("/")[2].startswith("gemini")
     return usage_of(usage, hides_output=dialect.hides_output or is_gemini, counts_apart=dialect.counts_apart)
 
 
-def conditions_of(usage: Mapping[str, Any]) -> dict[str, str]:
+def _conditions_of(usage: Mapping[str, Any]) -> dict[str, str]:
     """What changes the price: Perplexity's search, and the speed that a proxy passes on from Anthropic."""
     found = {name: text_of(usage.get(name)) for name in ("search_type", "speed")}
     return {name: value for name, value in found.items() if value is not None and value != "standard"}

@@ -1,4 +1,4 @@
-"""Things of which every event loop needs its own."""
+"""Values of which each event loop has its own."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ T = TypeVar("T")
 
 
 class PerLoop(Generic[T]):
-    """One value per event loop, made on first use and closed when the loop ends. Any thread may ask.
+    """One value per event loop, made on first use and closed when the loop ends. Thread-safe.
 
-    `asyncio.run` closes the async generators that were started under it, so one that waits in a `yield` is
-    the hook for our own clean-up. Several `asyncio.run` in one process each get a value of their own. A loop that was
-    closed without that leaves a value that nothing can be awaited for any more: the next loop lets go of it.
+    `asyncio.run` closes the async generators that were started under it, so one that waits at a `yield` runs our
+    clean-up. A loop that was closed without that leaves a value that can no longer be closed: the next loop drops it.
 
     Args:
         make: makes a value.
@@ -32,7 +31,7 @@ class PerLoop(Generic[T]):
         self._make = make
         self._close = close
         self._abandon = abandon
-        # Re-entrant: a garbage collection may strike while it is held, and end something that asks for a value.
+        # Re-entrant: a finalizer that the garbage collector runs while it is held may ask for a value.
         self._lock = threading.RLock()
         self._values: dict[asyncio.AbstractEventLoop, tuple[T, AsyncGenerator[None]]] = {}
 
@@ -53,7 +52,7 @@ class PerLoop(Generic[T]):
         return value
 
     def drop_closed(self) -> None:
-        """Let go of the values of loops that were closed without closing theirs."""
+        """Drop the values of loops that were closed without closing theirs."""
         with self._lock:
             closed = [loop for loop in self._values if loop.is_closed()]
             dropped = [self._values.pop(loop) for loop in closed]

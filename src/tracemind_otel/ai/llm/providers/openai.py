@@ -1,7 +1,7 @@
-"""OpenAI Chat Completions, and the servers that speak it with an dialect.
+"""OpenAI Chat Completions, and the servers that speak a dialect of it.
 
 Source: OpenAI API reference, "Create chat completion" (`POST {base}/chat/completions`), as of 2026-11; for the
-accents, the documentation of each server.
+dialects, the documentation of each server.
 """
 
 from __future__ import annotations
@@ -53,21 +53,21 @@ def _as_spoken_by(server: str, dialect: Dialect) -> Dialect:
 
 
 class ChatClient(WireClient):
-    """A client for Chat Completions that stops asking for a stream's usage where the server refuses to be asked."""
+    """A client for Chat Completions that stops asking for usage where the server rejects `stream_options`."""
 
     _refuses_stream_options = False
 
     async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
         silent = replace(req, extra={"stream_options": None, **req.extra})
+        asks = not self._refuses_stream_options and "stream_options" not in req.extra
         try:
-            # A refusal comes before any event, so nothing is said twice.
-            async with aclosing(super().stream(silent if self._refuses_stream_options else req)) as batches:
+            async with aclosing(super().stream(req if not self._refuses_stream_options else silent)) as batches:
                 async for batch in batches:
                     yield batch
             return
         except LLMRequestError as error:
-            is_known = self._refuses_stream_options or "stream_options" in req.extra
-            if is_known or error.status_code not in (400, 422) or "stream_options" not in error.message:
+            # The server rejects the request before any event, so nothing is streamed twice.
+            if not asks or error.status_code not in (400, 422) or "stream_options" not in error.message:
                 raise
         self._refuses_stream_options = True
         async with aclosing(super().stream(silent)) as batches:
@@ -155,7 +155,7 @@ def to_payload(req: LLMRequest, *, stream: bool = False, dialect: Dialect = OPEN
             payload["stream_options"] = {"include_usage": True}
     payload.update(req.extra)
     if stream and payload.get("stream_options", ...) is None:
-        # The user turns it off, for a server that refuses the very field.
+        # The user turns it off, for a server that rejects the field itself.
         del payload["stream_options"]
     return payload
 
