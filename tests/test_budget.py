@@ -124,7 +124,7 @@ def stream(client: Client, recorder: Recorder | None = None, **options: Any) -> 
     return tm.stream_llm_call("flow", "step", cfg, recorder or Recorder(), client=client)
 
 
-def is_refused(result: dict[str, Any]) -> bool:
+def is_denied(result: dict[str, Any]) -> bool:
     return result.get("error_type") == "budget_exceeded"
 
 
@@ -138,7 +138,7 @@ def settle(spending: Budget, estimate: Estimate, cost_usd: float, tokens: int) -
     spending.report(estimate, use)
 
 
-def refusal(budget: Budget, estimate: Estimate = FREE) -> BudgetExceededError:
+def denial(budget: Budget, estimate: Estimate = FREE) -> BudgetExceededError:
     with pytest.raises(BudgetExceededError) as caught:
         reserve(budget, estimate)
     return caught.value
@@ -157,22 +157,22 @@ def refusal(budget: Budget, estimate: Estimate = FREE) -> BudgetExceededError:
         ({"max_cost_usd": 100.0, "max_tokens": 10_000, "max_llm_calls": 1}, 1, "llm_calls"),
     ],
 )
-async def test_over_a_limit_the_next_call_is_refused(limits: dict[str, Any], sent: int, kind: BudgetKind) -> None:
+async def test_over_a_limit_the_next_call_is_denied(limits: dict[str, Any], sent: int, kind: BudgetKind) -> None:
     """Calls one after the other pass until a limit is reached; what comes then never reaches the provider."""
     client = Provider()
     with budget(**limits, name="research") as spending:
         results = [await call(client) for _ in range(6)]
-        await assert_refused_stream(client, kind)
-    assert [is_refused(result) for result in results] == [False] * sent + [True] * (6 - sent)
+        await assert_denied_stream(client, kind)
+    assert [is_denied(result) for result in results] == [False] * sent + [True] * (6 - sent)
     assert client.sent == sent
     assert figures(spending.spent) == (sent * 0.5, sent * 50, sent)
 
 
-async def assert_refused_stream(client: Provider, kind: BudgetKind) -> None:
+async def assert_denied_stream(client: Provider, kind: BudgetKind) -> None:
     """The typed error says of what there was too much."""
-    before, refused = client.sent, stream(client)
+    before, denied = client.sent, stream(client)
     with pytest.raises(BudgetExceededError) as caught:
-        await anext(refused)
+        await anext(denied)
     assert (caught.value.budget, caught.value.kind) == ("research", kind)
     assert client.sent == before
 
@@ -182,7 +182,7 @@ async def test_a_limit_of_zero_allows_nothing(limits: dict[str, Any]) -> None:
     """Zero is a limit like another: not even a free call is sent."""
     client = FakeLLMClient(0)
     with budget(**limits) as spending:
-        assert is_refused(await call(client))
+        assert is_denied(await call(client))
     assert figures(spending.spent) == (0.0, 0, 0)
 
 
@@ -197,12 +197,12 @@ async def test_a_limit_of_zero_allows_nothing(limits: dict[str, Any]) -> None:
         ({"max_tokens": ESTIMATED_TOKENS - 1}, None, False),
     ],
 )
-async def test_a_call_that_may_go_over_is_refused(limits: dict[str, Any], max_tokens: int | None, fits: bool) -> None:
+async def test_a_call_that_may_go_over_is_denied(limits: dict[str, Any], max_tokens: int | None, fits: bool) -> None:
     """The prompt and the output that is allowed count before the call is sent."""
     client = Provider()
     with budget(**limits):
         result = await call(client, max_tokens=max_tokens)
-    assert is_refused(result) is not fits
+    assert is_denied(result) is not fits
     assert client.sent == int(fits)
 
 
@@ -212,7 +212,7 @@ async def test_ten_dimes_make_a_dollar() -> None:
     tm.set_prices([{"model": "m", "input": 10_000, "output": 10_000}, {"model": "mini", "input": 0, "output": 20_000}])
     with budget(max_cost_usd=1.0) as spending:
         results = [await call(client, model="mini") for _ in range(12)]
-    assert [is_refused(result) for result in results] == [False] * 10 + [True] * 2
+    assert [is_denied(result) for result in results] == [False] * 10 + [True] * 2
     assert spending.spent.cost_usd == pytest.approx(1.0)
 
 
@@ -228,7 +228,7 @@ async def test_a_hundred_at_once_never_exceed_the_number_of_calls() -> None:
         client.gate.set()
         results = await asyncio.gather(*calls)
     assert client.sent == 7
-    assert sum(map(is_refused, results)) == 93
+    assert sum(map(is_denied, results)) == 93
     assert spending.spent.llm_calls == 7
 
 
@@ -248,9 +248,9 @@ async def test_a_hundred_at_once_overshoot_by_those_in_flight_at_most(limits: di
         late = [await call(client) for _ in range(3)]
     limit = next(iter(limits.values()))
     spent = spending.spent.cost_usd if "max_cost_usd" in limits else spending.spent.tokens
-    assert client.sent == in_flight == 100 - sum(map(is_refused, results))
+    assert client.sent == in_flight == 100 - sum(map(is_denied, results))
     assert limit <= spent <= limit + in_flight * size
-    assert all(map(is_refused, late))
+    assert all(map(is_denied, late))
 
 
 async def test_a_hundred_at_once_that_say_how_long_they_may_get_never_overshoot() -> None:
@@ -275,7 +275,7 @@ def test_threads_with_loops_of_their_own_share_a_budget() -> None:
         work = [pool.submit(tm.carry_context(asyncio.run), twenty()) for _ in range(8)]
         results = [result for each in work for result in each.result()]
     assert sum(client.sent for client in sent) == 50
-    assert sum(map(is_refused, results)) == 110
+    assert sum(map(is_denied, results)) == 110
     assert figures(spending.spent) == (25.0, 2500, 50)
 
 
@@ -301,26 +301,26 @@ def test_sums_hold_under_many_threads() -> None:
     assert sum(model.tokens for model in spending.spent.by_model) == 6000
     for _ in range(10_000 - 1200):
         reserve(spending, FREE)  # nothing is held any more: there is room for every call of the limit
-    assert "10000 calls" in str(refusal(spending))
+    assert "10000 calls" in str(denial(spending))
 
 
 # --- Nested
 
 
 async def test_a_call_must_be_admitted_by_every_budget_around_it() -> None:
-    """The outer limit holds below an inner one, and the error names the budget that refused."""
+    """The outer limit holds below an inner one, and the error names the budget that denied it."""
     client = Provider()
     with budget(max_llm_calls=3, name="outer") as outer:
         await call(client)
         with budget(max_llm_calls=10, name="inner") as inner:
             results = [await call(client) for _ in range(3)]
-    assert [is_refused(result) for result in results] == [False, False, True]
+    assert [is_denied(result) for result in results] == [False, False, True]
     assert "'outer'" in results[-1]["reason"]
     assert (outer.spent.llm_calls, inner.spent.llm_calls, client.sent) == (3, 2, 3)
 
 
-async def test_what_the_outer_budget_refuses_is_given_back_to_the_inner_one() -> None:
-    """A refused call holds nothing anywhere."""
+async def test_what_the_outer_budget_denies_is_given_back_to_the_inner_one() -> None:
+    """A denied call holds nothing anywhere."""
     client = Provider()
     with budget(max_llm_calls=1), budget(max_llm_calls=2, name="inner") as inner:
         for _ in range(5):
@@ -352,7 +352,7 @@ def test_a_block_left_in_another_context_does_no_harm() -> None:
 
 
 def test_one_object_is_one_block_at_a_time() -> None:
-    """Entering it twice is refused; entering it again afterwards begins anew."""
+    """Entering it twice is an error; entering it again afterwards begins anew."""
     block = budget(max_llm_calls=1)
     with pytest.raises(RuntimeError, match="not begun"):
         _ = block.spent
@@ -365,7 +365,7 @@ def test_one_object_is_one_block_at_a_time() -> None:
 # --- A price that is unknown
 
 
-async def test_without_a_price_a_call_is_refused() -> None:
+async def test_without_a_price_a_call_is_denied() -> None:
     """The default under a limit in USD: what cannot be counted is not sent, and the message says what to do."""
     client = Provider()
     with budget(max_cost_usd=1.0, name="research") as spending:
@@ -383,7 +383,7 @@ async def test_without_a_price_a_call_counts_as_zero_if_so_stated(caplog: pytest
     client = Provider()
     with budget(max_cost_usd=1.0, on_unknown_price="zero", name="research") as spending:
         results = [await call(client, model=model) for model in ("unknown-1", "unknown-2", "unknown-1", "m", "m", "m")]
-    assert [is_refused(result) for result in results] == [False] * 5 + [True]
+    assert [is_denied(result) for result in results] == [False] * 5 + [True]
     assert figures(spending.spent) == (1.0, 250, 5)
     assert spending.spent.unpriced_attempts == 3
     warned = [record.getMessage() for record in caplog.records if "counts as zero" in record.getMessage()]
@@ -402,7 +402,7 @@ async def test_unknown_prices_do_not_matter_without_a_limit_in_usd() -> None:
 
 
 async def test_the_budgets_around_a_call_have_a_policy_each() -> None:
-    """An outer budget that refuses is not overruled by an inner one that counts zero."""
+    """An outer budget that denies a call is not overruled by an inner one that counts zero."""
     client = Provider()
     with budget(max_cost_usd=1.0, name="outer"), budget(max_cost_usd=1.0, on_unknown_price="zero"):
         result = await call(client, model="nobody-knows")
@@ -415,7 +415,7 @@ async def test_a_client_whose_replies_name_their_cost_needs_no_price() -> None:
     client = Provider(*[LLMUsage(20, 30, 50, 0.6)] * 3, reports_cost=True)
     with budget(max_cost_usd=1.0) as spending:
         results = [await call(client, model="nobody-knows") for _ in range(3)]
-    assert [is_refused(result) for result in results] == [False, False, True]
+    assert [is_denied(result) for result in results] == [False, False, True]
     assert figures(spending.spent) == (1.2, 100, 2)
 
 
@@ -463,7 +463,7 @@ async def test_a_price_table_that_fails_is_an_unknown_price(
     monkeypatch.setattr("tracemind_otel.call.accounting.find_price", broken)
     client = Provider()
     with budget(max_cost_usd=1.0):
-        assert is_refused(await call(client))
+        assert is_denied(await call(client))
     assert client.sent == 0
     assert "takes the price for unknown" in caplog.text
 
@@ -483,7 +483,7 @@ async def test_a_refusal_of_the_server_costs_nothing_and_is_a_call() -> None:
     client = Provider(LLMServerError("HTTP 500", status_code=500))
     with budget(max_cost_usd=1.0, max_llm_calls=1) as spending:
         assert (await call(client))["error_type"] == "500"
-        assert is_refused(await call(client))
+        assert is_denied(await call(client))
     assert figures(spending.spent) == (0.0, 0, 1)
 
 
@@ -716,7 +716,7 @@ async def test_an_odd_client_blocks_no_budget(capture: Captured, reply: Any) -> 
             await anext(stream(Odd(reply), capture.recorder()))
     assert held is not None
     assert result["status"] == "error"
-    assert "held" not in str(refusal(held, Estimate(model="acme/m", tokens=1001)))
+    assert "held" not in str(denial(held, Estimate(model="acme/m", tokens=1001)))
     assert spending.spent.llm_calls == len(capture.spans) == 2
     assert all("tracemind.cancelled" not in attributes(span) for span in capture.spans)
     assert "secret" not in str(result) + "".join(span.to_json() for span in capture.spans)
@@ -753,7 +753,7 @@ async def test_cancelled_while_the_reply_is_priced(monkeypatch: pytest.MonkeyPat
                 await task
         assert held is not None
         assert spending.spent.llm_calls == 1
-        assert "held" not in str(refusal(held, Estimate(model="acme/m", cost_usd=101.0)))
+        assert "held" not in str(denial(held, Estimate(model="acme/m", cost_usd=101.0)))
         assert spending.spent.cost_usd == pytest.approx(spending.spent.tokens / 100)
         assert spending.spent.tokens in (500, 200)
 
@@ -833,14 +833,14 @@ async def test_a_stream_counts_as_its_last_event_says() -> None:
     assert figures(spending.spent) == (0.5, 50, 1)
 
 
-async def test_a_refused_stream_raises_from_its_first_event(capture: Captured) -> None:
+async def test_a_denied_stream_raises_from_its_first_event(capture: Captured) -> None:
     """Nothing is opened; `result` has what `run_llm_call` would have returned."""
-    client, refused = Provider(), stream(Provider(), capture.recorder())
+    client, denied = Provider(), stream(Provider(), capture.recorder())
     with budget(max_llm_calls=0), pytest.raises(BudgetExceededError):
-        await anext(refused)
-    assert refused.result is not None
-    assert is_refused(refused.result)
-    assert [event async for event in refused] == []
+        await anext(denied)
+    assert denied.result is not None
+    assert is_denied(denied.result)
+    assert [event async for event in denied] == []
     assert (client.sent, len(capture.spans)) == (0, 1)
 
 
@@ -1037,7 +1037,7 @@ def test_the_message_says_what_was_spent_on_what() -> None:
     spending = Budget(BudgetLimits(max_cost_usd=1.0), name="research")
     spend(spending, "openai/gpt-4o", 0.09, times=10)
     spend(spending, "openai/gpt-4o-mini", 0.05, times=2)
-    error = refusal(spending)
+    error = denial(spending)
     assert str(error) == (
         "budget of 'research' is spent: 1.00 of 1.00 USD spent in 12 calls (openai/gpt-4o 0.90 USD in 10 calls, "
         "openai/gpt-4o-mini 0.10 USD in 2 calls); this call was not sent. Raise max_cost_usd, or stop here"
@@ -1054,7 +1054,7 @@ def test_the_message_says_what_is_held_and_what_was_asked_for() -> None:
     spending = Budget(BudgetLimits(max_tokens=3_000_000), name="research")
     spend(spending, "acme/m", 0.0, 1)
     reserve(spending, Estimate(model="acme/m", tokens=1_500_000))
-    assert str(refusal(spending, Estimate(model="acme/m", tokens=1_600_000))) == (
+    assert str(denial(spending, Estimate(model="acme/m", tokens=1_600_000))) == (
         "budget of 'research' has too little left for this call: 1 of 3000000 tokens spent in 1 call "
         "(acme/m 1 token in 1 call), 1500000 tokens held for calls in flight, 1600000 tokens requested; "
         "this call was not sent. Raise max_tokens, or request less"
@@ -1066,7 +1066,7 @@ def test_the_message_of_a_budget_of_calls() -> None:
     spending = Budget(BudgetLimits(max_llm_calls=2), name="research")
     spend(spending, "acme/m", 0.0)
     reserve(spending, FREE)
-    assert str(refusal(spending)) == (
+    assert str(denial(spending)) == (
         "budget of 'research' has too little left for this call: 1 of 2 calls spent (acme/m 1 call), "
         "1 call held for calls in flight; this call was not sent. Raise max_llm_calls, or stop here"
     )
@@ -1078,7 +1078,7 @@ def test_the_message_names_the_five_dearest_models() -> None:
     for number in range(8):
         settle(spending, FREE, 0.0, 0)
         settle(spending, Estimate(model=f"acme/{number}"), number * 1e-7, 5)
-    message = str(refusal(spending))
+    message = str(denial(spending))
     assert "(acme/7 7e-07 USD in 1 call, acme/6 6e-07 USD in 1 call, " in message
     assert "acme/3 3e-07 USD in 1 call, and 4 more)" in message
     assert spending.spent.by_model[0] == ModelSpending("acme/7", 7e-7, 5, 1)
@@ -1086,17 +1086,17 @@ def test_the_message_names_the_five_dearest_models() -> None:
 
 
 async def test_no_message_has_the_prompt(caplog: pytest.LogCaptureFixture, capture: Captured) -> None:
-    """Neither the error, nor the log, nor the span of a refused call shows what was to be sent."""
+    """Neither the error, nor the log, nor the span of a denied call shows what was to be sent."""
     with caplog.at_level(logging.DEBUG), budget(max_cost_usd=0.3):
         results = [await call(Provider(), recorder=capture.recorder()) for _ in range(2)]
-    assert is_refused(results[1])
+    assert is_denied(results[1])
     assert "secret" not in str(results[1]) + caplog.text + capture.spans[1].to_json()
 
 
-# --- What telemetry says of a refused call
+# --- What telemetry says of a denied call
 
 
-async def test_a_refused_call_has_its_span(capture: Captured) -> None:
+async def test_a_denied_call_has_its_span(capture: Captured) -> None:
     """A call never loses its span: this one is an error that says why, with nothing used and nothing repeated."""
     with budget(max_llm_calls=0):
         result = await call(Provider(), recorder=capture.recorder(), max_retries=3)
@@ -1110,7 +1110,7 @@ async def test_a_refused_call_has_its_span(capture: Captured) -> None:
     assert capture.points("tracemind.llm.unpriced_calls") == []
 
 
-async def test_a_refused_call_does_not_count_in_the_flow() -> None:
+async def test_a_denied_call_does_not_count_in_the_flow() -> None:
     """The sums of a flow are over the calls that were made."""
     scope = FlowScope("flow")
     setting = enter_flow(scope)
@@ -1125,7 +1125,7 @@ async def test_a_refused_call_does_not_count_in_the_flow() -> None:
     assert (scope.totals().llm_calls, scope.totals().input_tokens) == (1, 20)
 
 
-async def test_the_result_of_a_refused_call_is_plain() -> None:
+async def test_the_result_of_a_denied_call_is_plain() -> None:
     """Returned, never raised, as every fault at run time, with its figures; and the recorder sees the typed error."""
     recorder = InMemoryRecorder()
     with budget(max_tokens=50, name="research"):
@@ -1181,7 +1181,7 @@ def test_a_block_that_limits_nothing_is_a_mistake() -> None:
 # --- Against a real server
 
 
-async def test_a_refused_call_never_reaches_the_server(openai_server: OpenAIServer) -> None:
+async def test_a_denied_call_never_reaches_the_server(openai_server: OpenAIServer) -> None:
     """Of a hundred calls at once the server sees as many as were allowed."""
     model = openai_server.script({"do": "echo"})
     tm.set_prices([{"model": model, "input": 1, "output": 1}])
@@ -1195,7 +1195,7 @@ async def test_a_refused_call_never_reaches_the_server(openai_server: OpenAIServ
     finally:
         await client.aclose()
     assert len(openai_server.requests(model)) == 5
-    assert sum(map(is_refused, results)) == 95
+    assert sum(map(is_denied, results)) == 95
     assert (spending.spent.tokens, spending.spent.llm_calls) == (6000, 5)
 
 
@@ -1203,7 +1203,7 @@ async def test_a_refused_call_never_reaches_the_server(openai_server: OpenAIServ
 
 
 async def test_a_flow_has_a_budget(capture: Captured) -> None:
-    """`@flow(max_llm_calls=...)` limits each run; its span has the events, and sums without the refused call."""
+    """`@flow(max_llm_calls=...)` limits each run; its span has the events, and sums without the denied call."""
     client = Provider()
 
     @tm.flow(name="research", max_llm_calls=2)
@@ -1215,4 +1215,4 @@ async def test_a_flow_has_a_budget(capture: Captured) -> None:
     assert "budget of 'research' is spent" in results[2]["reason"]
     assert attributes(span)["tracemind.flow.llm_calls"] == 2
     assert [event["tracemind.budget.fraction"] for event in events(span, "tracemind.budget")] == list(THRESHOLDS)
-    assert not is_refused((await research())[0])
+    assert not is_denied((await research())[0])
