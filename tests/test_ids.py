@@ -18,6 +18,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace import TracerProvider
 
 import tracemind_otel as tm
+from tests.programs import run_program
 from tests.support import Captured, attributes
 from tracemind_otel.ai.llm import LLMRequest, LLMResponse, LLMUsage
 from tracemind_otel.ai.llm.providers import FakeLLMClient
@@ -490,3 +491,34 @@ def test_baggage_follows_the_ids(capture: Captured) -> None:
         flow()
         seen.append(baggage.get_baggage("session.id"))
     assert seen == ['["a","b"]', "inner", "of the flow", "outer"]
+
+
+NO_HOOK = """
+import asyncio
+from opentelemetry import baggage, context
+import tracemind_otel as tm
+
+class Looks(tm.AsyncLLMClient):
+    provider_name = "own"
+    async def complete(self, req):
+        seen.append(dict(baggage.get_all()))
+        return tm.LLMResponse("ok", tm.LLMUsage(1, 1, 2, 0.1))
+
+async def call():
+    await tm.run_llm_call("", "s", tm.LLMCallConfig("own", "m", prompt="p"), tm.Recorder(), client=Looks())
+
+seen = []
+context.attach(baggage.set_baggage("user.id", "the application's own"))
+asyncio.run(call())
+import tracemind_otel.otel.attributes
+asyncio.run(call())
+assert seen[0] == seen[1] == {"user.id": "the application's own"}, seen
+"""
+
+
+@pytest.mark.slow
+def test_importing_a_module_changes_no_call() -> None:
+    """A call without our telemetry sends the same baggage before and after our adapter is imported."""
+    done = run_program(NO_HOOK)
+
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,8 +1,9 @@
-"""A wait that other code can end."""
+"""A wait that other code can end, and what a cancellation is."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
@@ -57,3 +58,13 @@ class Wait:
         if self._waiting is not None and self._error is None:
             self._error = error
             self._waiting.cancel()
+
+
+def is_cancellation(exc: BaseException) -> bool:
+    """Whether asyncio or trio cancelled what raised this, or its coroutine was closed; a group, if all of it is one."""
+    if isinstance(exc, BaseExceptionGroup):
+        return all(map(is_cancellation, cast("BaseExceptionGroup[BaseException]", exc).exceptions))
+    trio: Any = sys.modules.get("trio")
+    return isinstance(exc, asyncio.CancelledError | GeneratorExit) or (
+        trio is not None and isinstance(exc, trio.Cancelled)
+    )

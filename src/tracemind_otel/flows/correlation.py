@@ -81,18 +81,19 @@ def enter_correlation(ids: Correlation) -> Setting:
 in_forked_child(lambda: _current.set(NO_CORRELATION))
 
 
-_hide: Callable[[], AbstractContextManager[object]] = nullcontext
+_hide: contextvars.ContextVar[Callable[[], AbstractContextManager[object]]] = contextvars.ContextVar(
+    "tracemind_hide", default=nullcontext
+)
 
 
-def hide_correlation_with(hide: Callable[[], AbstractContextManager[object]]) -> None:
-    """Register how to keep ids out of requests; used by the module that adds them to requests."""
-    global _hide
-    _hide = hide
+def hide_with(hide: Callable[[], AbstractContextManager[object]]) -> Setting:
+    """Set how model calls keep the ids out of their requests; for a block that adds them to requests."""
+    return set_here(_hide, hide)
 
 
 def hidden_correlation() -> AbstractContextManager[object]:
     """A block in which no request carries the ids, because a model provider must not see them."""
-    return _hide()
+    return _hide.get()()
 
 
 def checked_correlation(

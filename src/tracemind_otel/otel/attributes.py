@@ -1,29 +1,52 @@
-"""The ids of a flow in OpenTelemetry: attributes of spans, entries of W3C baggage, and a `with` that sets them."""
+"""OpenTelemetry's context, and the ids of a flow in it: attributes of spans, entries of W3C baggage."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import lru_cache
+from types import TracebackType
 from urllib.parse import quote_plus
 
 from opentelemetry import baggage as otel_baggage
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
-from .._base.context import Block, Entries
+from .._base.context import Block, Entries, Setting
 from .._base.fork import in_forked_child
 from ..flows.correlation import (
     Correlation,
     current_correlation,
     enter_correlation,
-    hide_correlation_with,
+    hide_with,
     reject_wrong_types,
     usable_correlation,
 )
 from . import semconv
-from .attached import Attached, attach
+
+
+def attach(context: Context) -> Setting:
+    """Make a context current until the setting is undone."""
+    return Setting(otel_context.attach(context), context)
+
+
+class Attached(AbstractContextManager[object]):
+    """Makes a context current, for a body that runs in one task."""
+
+    __slots__ = ("_context", "_setting")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._setting = attach(self._context)
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._setting.undo()
+
 
 IdAttributes = Mapping[str, str | tuple[str, ...]]
 
@@ -96,23 +119,19 @@ def without_baggage(context: Context) -> Context:
     return context
 
 
-_AS_IT_IS = nullcontext()
-
-
-def _without_baggage_here() -> AbstractContextManager[object]:
-    context = otel_context.get_current()
+def without_ids(context: Context) -> Context:
+    """The context with no id in its baggage, and none that is set in it added later."""
     if not otel_baggage.get_all(context) and not ids_go_along(context):
-        return _AS_IT_IS
-    return Attached(_at_home(context))
-
-
-def _at_home(context: Context) -> Context:
-    """The context where no id goes along, nor will one that is set in it."""
+        return context
     return otel_context.set_value(_GO_ALONG, False, without_baggage(context))
 
 
-hide_correlation_with(_without_baggage_here)
-in_forked_child(lambda: otel_context.attach(_at_home(otel_context.get_current())))
+def attach_baggage(context: Context) -> tuple[Setting, Setting]:
+    """Make a context current whose baggage may have ids; model calls leave them out."""
+    return attach(context), hide_with(lambda: Attached(without_ids(otel_context.get_current())))
+
+
+in_forked_child(lambda: otel_context.attach(without_ids(otel_context.get_current())))
 
 
 class using_attributes(Block[None]):  # noqa: N801  a function to whoever uses it
@@ -173,7 +192,7 @@ class using_attributes(Block[None]):  # noqa: N801  a function to whoever uses i
         if changed is context:
             self._entries.add(setting)
         else:
-            self._entries.add(setting, attach(changed))
+            self._entries.add(setting, *attach_baggage(changed))
 
     def _leave(self, exc: BaseException | None) -> None:
         self._entries.leave()

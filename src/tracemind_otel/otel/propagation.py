@@ -24,8 +24,7 @@ from .._base.fork import in_forked_child
 from ..errors import ConfigError
 from ..flows.correlation import Correlation, current_correlation, enter_correlation, usable_correlation
 from . import semconv
-from .attached import attach
-from .attributes import FIELDS, ids_go_along, with_baggage, without_baggage
+from .attributes import FIELDS, attach_baggage, ids_go_along, with_baggage, without_baggage
 from .instruments import is_ours
 
 log = logging.getLogger(__name__)
@@ -113,7 +112,7 @@ class continue_trace(Block[None]):  # noqa: N801  a function to whoever uses it
             context = otel_baggage.set_baggage(name, value, context)
         if self._is_baggage or ids_go_along(context):
             context = with_baggage(current_correlation(), context)
-        self._entries.add(attach(context), setting)
+        self._entries.add(*attach_baggage(context), setting)
 
     def _leave(self, exc: BaseException | None) -> None:
         self._entries.leave()

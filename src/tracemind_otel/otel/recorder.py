@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from opentelemetry.context import Context
+from opentelemetry.context import Context, get_current
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider, set_span_in_context
 
@@ -18,8 +18,7 @@ from ..flows.correlation import NO_CORRELATION, current_correlation
 from ..flows.totals import FlowScope, current_flow
 from ..recording.port import Recorder, StepEnd, StepHandle, StepRetry, StepStart
 from . import semconv
-from .attached import Attached
-from .attributes import correlation_attributes
+from .attributes import Attached, correlation_attributes, without_ids
 from .current import Providers, configured_providers, instruments, tracer
 from .metrics import AttributeCache, AttributeSets, CallMetrics, EndedCall, latest_cost_names, metric_names
 
@@ -179,7 +178,7 @@ class _CallHandle(StepHandle):
         self._chunk_sets: AttributeSets | None = None
         self.start = start
         self.flow = current_flow()
-        self.context: Context = set_span_in_context(span)
+        self.context: Context = set_span_in_context(span, without_ids(get_current()))
 
     def active(self) -> AbstractContextManager[object]:
         return Attached(self.context) if self._span.get_span_context().is_valid else nullcontext()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import time
@@ -18,12 +17,12 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_
 from .._base.context import Setting
 from .._base.dropped import end_dropped
 from .._base.once import report_fault
+from .._base.waiting import is_cancellation
 from ..flows.correlation import NO_CORRELATION, Correlation, current_correlation
 from ..flows.scope import NO_SCOPE, FlowContext, FlowSpec
 from ..flows.totals import NO_ATTRIBUTES, AttributeValue, FlowScope, FlowTotals, current_flow
 from . import semconv
-from .attached import attach
-from .attributes import correlation_attributes, with_same_baggage
+from .attributes import attach, correlation_attributes, with_same_baggage
 from .budget_scope import add_budget_event
 from .capture import arguments_json, as_json
 from .current import Providers, configured_providers, instruments, nothing_is_recorded, tracer
@@ -331,8 +330,7 @@ def _end_span(span: Span, ended_ns: int | None) -> None:
 def _record_exception(span: Span, exc: BaseException) -> None:
     """The type and the places, not the message: the text of a user's exception may hold a prompt."""
     if not isinstance(exc, Exception):
-        # Closed by its awaiter, a coroutine gets `GeneratorExit`: nobody waits for it any more.
-        if isinstance(exc, asyncio.CancelledError | GeneratorExit):
+        if is_cancellation(exc):
             span.set_attribute(semconv.TRACEMIND_CANCELLED, True)
         return
     name = type(exc).__qualname__
