@@ -149,6 +149,22 @@ def test_tool_messages() -> None:
     assert messages[1] == {"role": "tool", "content": "2", "tool_name": "add"}
 
 
+def test_a_result_is_of_the_latest_call_with_its_id() -> None:
+    """Ids are made up by counting in each reply, so two rounds share one: the tool is that of the call before."""
+    rounds = tuple(
+        message
+        for name in ("add", "subtract")
+        for message in (
+            Message(role="assistant", tool_calls=(ToolCall("call_0", name, {}),)),
+            Message(role="tool", content="2", tool_call_id="call_0"),
+        )
+    )
+
+    messages = to_payload(LLMRequest("ollama", "m", "", messages=rounds), False)["messages"]
+
+    assert [message.get("tool_name") for message in messages] == [None, "add", None, "subtract"]
+
+
 def test_image_by_bytes() -> None:
     """A picture goes along as plain base64."""
     message = Message(role="user", content=(Image(data=b"png"),))

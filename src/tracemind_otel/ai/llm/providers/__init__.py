@@ -53,7 +53,7 @@ class _Entry:
     environment: tuple[str, ...] = ()
     """Variables the factory reads; a client is made anew when one of them has changed."""
     options: frozenset[str] = frozenset()
-    """The options it takes beside its key and base URL."""
+    """The options that it takes in addition to key and base URL."""
 
 
 def _fake(*, api_key: str | None = None, base_url: str | None = None) -> AsyncLLMClient:
@@ -75,7 +75,7 @@ _PRESETS = (*PRESETS, openai_responses.PRESET, anthropic.PRESET, gemini.PRESET, 
 def _pooled(
     make_client: Callable[..., AsyncLLMClient], environment: tuple[str, ...], options: frozenset[str]
 ) -> _Entry:
-    """A provider of ours, whose clients share their connections."""
+    """A built-in provider; its clients share their connections."""
     return _Entry(functools.partial(make_client, pools=shared_pools), environment, options)
 
 
@@ -189,7 +189,7 @@ def make(
     """
     entry = _find(name)
     given = given_options(options)
-    _refuse_others(name, entry, given)
+    _reject_others(name, entry, given)
     if not _in_loop():
         return entry.factory(api_key=api_key, base_url=base_url, **given)
     clients = _clients.get()
@@ -200,7 +200,7 @@ def make(
     return clients[key]
 
 
-def _refuse_others(name: str, entry: _Entry, options: dict[str, Any]) -> None:
+def _reject_others(name: str, entry: _Entry, options: dict[str, Any]) -> None:
     for option in options:
         if option not in entry.options:
             takers = [known for known in names() if option in _entries[known].options]

@@ -97,7 +97,7 @@ def object_arguments(call: ToolCall, provider: str) -> dict[str, Any]:
     """A call's arguments as the JSON object that the format demands.
 
     Raises:
-        ConfigError: they are none.
+        ConfigError: they are not a JSON object.
     """
     arguments = arguments_of(call.arguments) if isinstance(call.arguments, str) else call.arguments
     if isinstance(arguments, str):

@@ -35,7 +35,7 @@ _HOSTS = {
 
 
 def server_at(base_url: str) -> str | None:
-    """Whose server it is, by its host: OpenAI's, or one that counts or charges in a way of its own; else `None`."""
+    """The provider whose server a host is; `None` for one that counts and charges in no way of its own."""
     try:
         host = urlsplit(base_url).hostname or ""
     except ValueError:  # the client says what is wrong with it
@@ -54,15 +54,15 @@ class Dialect:
     seed: str = "seed"
     """The name of the field for the seed."""
     asks_for_usage: bool = True
-    """Whether a stream must be asked for its usage (`stream_options`); some refuse to be asked."""
-    refuses: frozenset[str] = frozenset({"top_k"})
-    """The parameters it has no place for."""
+    """Whether a stream reports usage only on request (`stream_options`); some servers reject that field."""
+    unsupported: frozenset[str] = frozenset({"top_k"})
+    """The sampling options that the server does not have."""
     path: str = "/chat/completions"
     """The path below the base URL."""
     hides_output: bool = False
     """Whether what the total has beyond prompt and completion is known to be output: reasoning, at xAI."""
     counts_apart: bool = False
-    """Whether reasoning and citations are counted beside the completion, as Perplexity does."""
+    """Whether `completion_tokens` leaves out reasoning and citations, as at Perplexity."""
     cost: CostFormat | None = None
     """In which form a reply names its cost; `None` where it is not documented in which unit."""
 

@@ -17,10 +17,10 @@ TokenCallback = Callable[[], str | Awaitable[str]]
 
 
 class ClientOptions(TypedDict, total=False):
-    """What a client can be made with beside its key and base URL; `None` is as good as left out."""
+    """The options of a client in addition to key and base URL; `None` counts as left out."""
 
     provider_name: str | None
-    """Whose prices hold, and who the span names: for a server that is not its format's inventor."""
+    """The provider whose prices apply and which the span names, where it did not invent the format."""
     cost_unit: str | None
     """The currency of the cost in the replies of a server that speaks OpenAI's formats; only `USD` is believed."""
     api_version: str | None
@@ -54,7 +54,7 @@ def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are set, in the order of their names.
 
     Raises:
-        ConfigError: one of them is an empty text.
+        ConfigError: one of them is an empty string.
     """
     given = {name: value for name, value in sorted(options.items()) if value is not None}
     for name, value in given.items():
@@ -64,7 +64,7 @@ def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Same:
-    """Stands for one object in a key and keeps it alive, so that no other takes its identity."""
+    """One object in a key, compared by identity; the reference keeps its `id` from being reused."""
 
     def __init__(self, value: object) -> None:
         self._value = value
@@ -77,7 +77,7 @@ class Same:
 
 
 def key_of_options(options: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
-    """The options as a key: texts and bound methods by what they are equal to, anything else by identity."""
+    """The options as a key: strings and bound methods by equality, anything else by identity."""
     return tuple(
         (name, value if isinstance(value, str | MethodType) else Same(value)) for name, value in options.items()
     )

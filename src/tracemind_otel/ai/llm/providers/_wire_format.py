@@ -98,8 +98,8 @@ class WireFormat:
     """Most output tokens that `to_payload` asks for where the request sets none."""
 
 
-def refuse_others(req: LLMRequest, *, provider: str, supported: Iterable[str]) -> None:
-    """Refuse the parameters that a provider has no place for.
+def reject_unsupported(req: LLMRequest, *, provider: str, supported: Iterable[str]) -> None:
+    """Reject the parameters that a provider does not support.
 
     Raises:
         ConfigError: one of them is set; the message names it and those that are supported.

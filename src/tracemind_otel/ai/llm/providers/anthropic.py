@@ -51,15 +51,15 @@ from ._wire_format import (
     listed,
     mapped,
     part_of,
-    refuse_others,
+    reject_unsupported,
     text_of,
 )
 
 DEFAULT_MAX_TOKENS = 4096
-"""The most output tokens where the request names none: the API demands a number, and every model takes this one."""
+"""The limit of output tokens where the request sets none: the API requires one, and every model allows this."""
 
 _VERSION = b"2023-06-01"
-"""With the version after it (2026-10-21), temperature, top_p and top_k are refused even at their default values."""
+"""With the version after it (2026-10-21), the API rejects temperature, top_p and top_k even at their default values."""
 
 _FINISH_REASONS: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -87,9 +87,9 @@ def to_payload(req: LLMRequest, *, stream: bool = False) -> dict[str, Any]:
     """The body of the request.
 
     Raises:
-        ConfigError: a parameter or a message has no place in this format.
+        ConfigError: a parameter or a message that the format does not support.
     """
-    refuse_others(req, provider="anthropic", supported=(*_PARAMETERS, "reasoning_effort"))
+    reject_unsupported(req, provider="anthropic", supported=(*_PARAMETERS, "reasoning_effort"))
     payload = {"model": req.model, "max_tokens": DEFAULT_MAX_TOKENS, **_said(req), **settings_of(req, _PARAMETERS)}
     if req.reasoning_effort is not None:
         payload["output_config"] = {"effort": _effort(req)}
@@ -100,7 +100,7 @@ def to_payload(req: LLMRequest, *, stream: bool = False) -> dict[str, Any]:
 
 
 def _effort(req: LLMRequest) -> str:
-    """The effort as it is sent; refused where `extra` would replace it without a word."""
+    """The effort as it is sent; rejected where `extra` would replace it."""
     effort = str(req.reasoning_effort)
     if effort not in _EFFORTS:
         raise ConfigError(f"reasoning_effort is {effort!r}: anthropic takes {', '.join(_EFFORTS)}")
@@ -341,7 +341,7 @@ _PIECES = {
 
 def _whole(block: Block) -> dict[str, Any]:
     """The block as a whole reply has it."""
-    # The pieces tell the kind of a block whose start never came.
+    # Without a start the pieces say which kind of block it is.
     whole = {"type": next(iter(block.pieces), None), **block.start}
     for name, pieces in block.pieces.items():
         said = "".join(pieces)
@@ -376,7 +376,7 @@ class MessagesReader:
         return self._is_done or (self._has_mark and self.is_complete)
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
-        if event.data.rstrip() == DONE:  # none of Anthropic's, but proxies that translate send it
+        if event.data.rstrip() == DONE:  # not part of the format, but sent by proxies that translate
             self._has_mark = True
             return ()
         if event.name == "ping":

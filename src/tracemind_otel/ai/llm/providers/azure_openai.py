@@ -30,12 +30,12 @@ ENVIRONMENT = ("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD
 
 _V1 = "/openai/v1"
 _FIRST_MODERN_VERSION = "2024-09-01"
-"""Older API versions know neither `max_completion_tokens` nor `stream_options`; they refuse what they do not know."""
+"""Older API versions have neither `max_completion_tokens` nor `stream_options`, and reject unknown fields."""
 _KEY_HINT = "AZURE_OPENAI_API_KEY or AZURE_OPENAI_AD_TOKEN is not set: set one, or pass api_key"
 
 
 def _with_cost(wire: WireFormat, cost: CostFormat | None, provider: str) -> WireFormat:
-    """The wire that reads the cost so, at the path that it has."""
+    """The same wire format, reading the cost in that form."""
     return wire if wire.with_cost is None else replace(wire.with_cost(cost, provider), path=wire.path)
 
 
@@ -103,7 +103,7 @@ def azure_client(
             over a key that is in the environment too, as in OpenAI's SDK. It is not renewed here.
         api_version: asks for the older surface with a path for each deployment; the default is
             `OPENAI_API_VERSION`. An endpoint that ends in `/openai/v1` has no versions, and the variable is not read.
-        provider_name: whose prices hold, and who the span names; the default is Azure.
+        provider_name: the provider whose prices apply and which the span names; the default is Azure.
         cost_unit: the currency of the cost that a gateway puts into the replies; only `USD` is believed.
         surface: which API of the resource it speaks.
         **sending: how it sends.

@@ -57,7 +57,7 @@ from ._wire_format import (
     listed,
     mapped,
     part_of,
-    refuse_others,
+    reject_unsupported,
     text_of,
 )
 
@@ -73,7 +73,7 @@ ENVIRONMENT = (
     "AWS_SESSION_TOKEN",
     "AWS_PROFILE",
 )
-"""Variables whose change makes a new client; botocore reads further ones for profiles and roles."""
+"""A client is made anew when one of these variables changes; botocore reads more for profiles and roles."""
 
 _REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+){2,4}")
 _MISSING = "provider 'bedrock' needs botocore: pip install 'tracemind-otel[bedrock]'"
@@ -103,9 +103,9 @@ def to_payload(req: LLMRequest, _stream: bool = False) -> dict[str, Any]:
     """The body of the request.
 
     Raises:
-        ConfigError: a parameter or a message has no place in this format.
+        ConfigError: a parameter or a message that the format does not support.
     """
-    refuse_others(req, provider="bedrock", supported=_PARAMETERS)
+    reject_unsupported(req, provider="bedrock", supported=_PARAMETERS)
     system, rest = split_system(req, "bedrock")
     payload: dict[str, Any] = {"messages": _messages(rest)}
     if system:
@@ -142,7 +142,7 @@ def _tool_use(call: ToolCall) -> dict[str, Any]:
 
 
 def _content(content: str | Sequence[Text | Image]) -> list[dict[str, Any]]:
-    """The blocks; the API refuses an empty text."""
+    """The blocks, without empty texts, which the API rejects."""
     parts: Sequence[Text | Image] = (Text(content),) if isinstance(content, str) else content
     return [_block(part) for part in parts if isinstance(part, Image) or part.text]
 
@@ -264,7 +264,7 @@ class FrameDecoder:
         """The events that are complete now.
 
         Raises:
-            LLMResponseError: the bytes are no such frames, or were damaged.
+            LLMResponseError: the bytes are not frames, or are damaged.
         """
         self._buffer.add_data(data)
         try:
@@ -273,7 +273,7 @@ class FrameDecoder:
             raise LLMResponseError(f"a frame of the event stream is damaged: {type(error).__name__}") from None
 
     def end(self) -> list[ServerSentEvent]:
-        """Nothing: a frame without its end is none."""
+        """Nothing: an incomplete frame is no event."""
         return []
 
 

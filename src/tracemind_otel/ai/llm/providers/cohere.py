@@ -155,7 +155,7 @@ def _split_content(content: object) -> tuple[str, str]:
 
 
 def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
-    """The tokens that were used; the billable ones beside them make the price.
+    """The tokens that were used, and the billable ones, which make the price.
 
     Used tokens include Cohere's own template, which nobody pays for (505 against 10 in one recorded call), and
     `cached_tokens` is a part of them. Where only billable ones are reported, they are what there is.

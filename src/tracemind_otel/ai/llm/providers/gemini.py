@@ -43,7 +43,7 @@ from ._wire_format import (
     mapped,
     normal_finish,
     part_of,
-    refuse_others,
+    reject_unsupported,
     text_of,
 )
 
@@ -62,7 +62,7 @@ _GENERATION_FIELDS = {
 _THINKING_LEVELS = frozenset({"minimal", "low", "medium", "high", "xhigh"})
 _SUPPORTED = frozenset({*_GENERATION_FIELDS, "reasoning_effort"})
 _MADE_UP_ID = "gemini-call-"
-"""The start of ids that are made up here; they never go back, since the server does not know them."""
+"""The prefix of ids that are made up here. They are never sent, since the server does not know them."""
 _MEDIA_TYPES = {
     "gif": "image/gif",
     "heic": "image/heic",
@@ -76,10 +76,10 @@ _MEDIA_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class SignedToolCall(ToolCall):
-    """A call with its thought signature; newer models refuse a conversation in which the signature is missing."""
+    """A call with its thought signature; newer models reject a conversation without it."""
 
     signature: str = field(default="", repr=False)
-    """What the model wants back beside the call, as it came."""
+    """The signature as it came; it is sent back with the call."""
 
 
 def path_of(req: LLMRequest, stream: bool) -> str:
@@ -100,9 +100,9 @@ def to_payload(req: LLMRequest) -> dict[str, Any]:
     """The body of the request; `extra` wins, and its `generationConfig` joins ours field by field.
 
     Raises:
-        ConfigError: Gemini has no place for something; the message says what.
+        ConfigError: a parameter or a message that Gemini does not support.
     """
-    refuse_others(req, provider="gemini", supported=_SUPPORTED)
+    reject_unsupported(req, provider="gemini", supported=_SUPPORTED)
     system, conversation = split_system(req, "gemini")
     payload: dict[str, Any] = {"contents": _contents(conversation)}
     if system:
@@ -176,7 +176,7 @@ def _function_call(call: ToolCall) -> dict[str, Any]:
 
 
 def _result(message: Message) -> Mapping[str, Any]:
-    """A tool's result, which must be an object: what is none goes under `output`, as the reference asks."""
+    """A tool's result as the object that Gemini requires; any other value stands under `output`."""
     text = only_text(message, "gemini")
     parsed = arguments_of(text) if text.strip() else text
     return {"output": text} if isinstance(parsed, str) else parsed

@@ -244,7 +244,7 @@ def server_url(host: str) -> str:
     on (`0.0.0.0`) is reached by loopback.
 
     Raises:
-        ConfigError: the host or its port is none.
+        ConfigError: the host or its port cannot be read.
     """
     has_scheme = "://" in host
     if host.count(":") > 1 and not has_scheme and "[" not in host:
@@ -255,7 +255,7 @@ def server_url(host: str) -> str:
     except ValueError:
         raise ConfigError("OLLAMA_HOST or base_url: the host or its port cannot be read") from None
     if parts.username or parts.password or not (parts.hostname or parts.netloc.startswith(":")):
-        return parts.geturl()  # refused, with the reason, where every base URL is checked
+        return parts.geturl()  # rejected where every base URL is checked, with the reason
     name = parts.hostname or "127.0.0.1"
     name = _UNSPECIFIED.get(name, f"[{name}]" if ":" in name else name)
     return parts._replace(netloc=name if port is None else f"{name}:{port}").geturl()

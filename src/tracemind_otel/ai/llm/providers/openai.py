@@ -21,7 +21,7 @@ from ._client import WireClient
 from ._dialect import COUNT_APART, HIDE_OUTPUT, OPENAI, Dialect, server_at
 from ._http import HttpPool
 from ._loop import PerLoop
-from ._wire_format import WireFormat, image_url, outgoing_call, refuse_others
+from ._wire_format import WireFormat, image_url, outgoing_call, reject_unsupported
 
 if TYPE_CHECKING:
     import httpx
@@ -136,8 +136,8 @@ _ALL_PARAMETERS = frozenset({*_PARAMETERS, "max_tokens", "stop", "seed"})
 
 def to_payload(req: LLMRequest, *, stream: bool = False, dialect: Dialect = OPENAI) -> dict[str, Any]:
     """The body of the request."""
-    if any(getattr(req, name) not in (None, ()) for name in dialect.refuses):
-        refuse_others(req, provider=dialect.provider, supported=_ALL_PARAMETERS - dialect.refuses)
+    if any(getattr(req, name) not in (None, ()) for name in dialect.unsupported):
+        reject_unsupported(req, provider=dialect.provider, supported=_ALL_PARAMETERS - dialect.unsupported)
     payload: dict[str, Any] = {"model": req.model, "messages": _messages(req)}
     for name in _PARAMETERS:
         value = getattr(req, name)

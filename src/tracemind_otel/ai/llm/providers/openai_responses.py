@@ -45,7 +45,7 @@ from ._wire_format import (
     listed,
     mapped,
     normal_finish,
-    refuse_others,
+    reject_unsupported,
     text_of,
 )
 
@@ -69,9 +69,9 @@ def to_payload(req: LLMRequest, *, stream: bool = False) -> dict[str, Any]:
     """The body of the request.
 
     Raises:
-        ConfigError: a parameter or a message that the format has no place for.
+        ConfigError: a parameter or a message that the format does not support.
     """
-    refuse_others(req, provider="openai_responses", supported=(*_PARAMETERS, "reasoning_effort"))
+    reject_unsupported(req, provider="openai_responses", supported=(*_PARAMETERS, "reasoning_effort"))
     payload: dict[str, Any] = {"model": req.model, "input": _input(req), **settings_of(req, _PARAMETERS)}
     if req.system is not None:
         payload["instructions"] = req.system
@@ -140,7 +140,7 @@ def _outgoing_call(call: ToolCall) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
-    """Whose server speaks the format."""
+    """The server that speaks the format."""
 
     provider: str = "openai_responses"
     """The provider's name, for the log."""
@@ -174,10 +174,10 @@ def from_payload(
 
     Raises:
         LLMServerError: its status is `failed`.
-        LLMResponseError: it has no output, or is none yet.
+        LLMResponseError: it has no output, or is not finished.
     """
     reply = _reply(document, request_id, server)
-    _refuse_unfinished(document, reply)
+    _raise_unfinished(document, reply)
     if document.get("status") == "failed":
         code = errors_of(document).code
         raise LLMServerError("the response has failed", code=code, request_id=request_id, reply=reply)
@@ -193,12 +193,12 @@ def _reply(document: Mapping[str, Any], request_id: str | None, server: Server) 
 _UNFINISHED = {
     "queued": "it runs in the background; ask for it by its id later, or leave out extra['background']",
     "in_progress": "it runs in the background; ask for it by its id later, or leave out extra['background']",
-    "cancelled": "somebody cancelled it",
+    "cancelled": "the response was cancelled; send the request again",
 }
-"""The statuses that are no success, and what to do."""
+"""The statuses of a response without a result, and what to do."""
 
 
-def _refuse_unfinished(document: Mapping[str, Any], reply: LLMResponse | None = None) -> None:
+def _raise_unfinished(document: Mapping[str, Any], reply: LLMResponse | None = None) -> None:
     status = text_of(document.get("status"))
     if status in _UNFINISHED:
         named = f"the response {text_of(document.get('id')) or ''} is {status}".replace("  ", " ")
@@ -389,7 +389,7 @@ class ResponsesReader:
     def _raise_failure(self, kind: str, document: Mapping[str, Any]) -> None:
         response = mapped(document.get("response"))
         if kind == "response.cancelled" or response.get("status") == "cancelled":
-            _refuse_unfinished({**response, "status": "cancelled"})
+            _raise_unfinished({**response, "status": "cancelled"})
         if response.get("error") or response.get("status") == "failed":
             raise StreamedError(errors_of(response))
         if document.get("error") or kind in _FAILURES:

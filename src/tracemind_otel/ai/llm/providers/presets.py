@@ -16,7 +16,7 @@ def _compatible(
     base_url: str | None,
     *keys: str,
     seed: str = "seed",
-    refuses: frozenset[str] = frozenset(),
+    unsupported: frozenset[str] = frozenset(),
     asks_for_usage: bool = True,
     url_variables: tuple[str, ...] = (),
 ) -> Preset:
@@ -26,7 +26,7 @@ def _compatible(
         max_tokens="max_tokens",
         seed=seed,
         asks_for_usage=asks_for_usage,
-        refuses=refuses,
+        unsupported=unsupported,
         hides_output=name in HIDE_OUTPUT,
         counts_apart=name in COUNT_APART,
         cost=COST_FORMATS.get(name),
@@ -45,18 +45,20 @@ def _compatible(
 PRESETS: tuple[Preset, ...] = (
     _compatible("openai_compatible", None, url_variables=("OPENAI_COMPATIBLE_BASE_URL",)),
     _compatible("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
-    _compatible("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", refuses=frozenset({"top_k"})),
-    _compatible("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY", refuses=frozenset({"top_k", "seed"})),
+    _compatible("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", unsupported=frozenset({"top_k"})),
+    _compatible("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY", unsupported=frozenset({"top_k", "seed"})),
     _compatible("together", "https://api.together.xyz/v1", "TOGETHER_API_KEY"),
-    _compatible("xai", "https://api.x.ai/v1", "XAI_API_KEY", refuses=frozenset({"top_k"})),
-    _compatible("perplexity", "https://api.perplexity.ai", "PERPLEXITY_API_KEY", refuses=frozenset({"seed", "stop"})),
+    _compatible("xai", "https://api.x.ai/v1", "XAI_API_KEY", unsupported=frozenset({"top_k"})),
+    _compatible(
+        "perplexity", "https://api.perplexity.ai", "PERPLEXITY_API_KEY", unsupported=frozenset({"seed", "stop"})
+    ),
     _compatible(
         "mistral",
         "https://api.mistral.ai/v1",
         "MISTRAL_API_KEY",
         seed="random_seed",
         asks_for_usage=False,
-        refuses=frozenset({"top_k"}),
+        unsupported=frozenset({"top_k"}),
     ),
     _compatible("vllm", "http://localhost:8000/v1", url_variables=("VLLM_BASE_URL",)),
     _compatible("llama_cpp", "http://localhost:8080/v1", url_variables=("LLAMA_CPP_BASE_URL",)),
