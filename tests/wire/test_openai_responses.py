@@ -391,7 +391,7 @@ def test_unknown_status_passes_through() -> None:
 
 @pytest.mark.parametrize(
     ("status", "hint"),
-    [("queued", "by its id later"), ("in_progress", "by its id later"), ("cancelled", "cancelled it")],
+    [("queued", "by its id later"), ("in_progress", "by its id later"), ("cancelled", "was cancelled")],
 )
 def test_what_is_not_finished_is_no_success(status: str, hint: str) -> None:
     """A response that runs in the background, or that was cancelled, says so; asking again would bill it again."""

@@ -193,7 +193,7 @@ def _reply(document: Mapping[str, Any], request_id: str | None, server: Server) 
 _UNFINISHED = {
     "queued": "it runs in the background; ask for it by its id later, or leave out extra['background']",
     "in_progress": "it runs in the background; ask for it by its id later, or leave out extra['background']",
-    "cancelled": "the response was cancelled; send the request again",
+    "cancelled": "it was cancelled; send the request again",
 }
 """The statuses of a response without a result, and what to do."""
 
