@@ -453,3 +453,16 @@ async def test_a_finished_stream_that_goes_on_is_dropped(openai_server: OpenAISe
     """A stream ends with its end mark though the server keeps the body open; that connection is not used again."""
     first, second = await _connections_of_two_streams(openai_server, {"content-length": "99999"})
     assert first != second
+
+
+async def test_a_document_that_answers_a_stream_and_is_cut(openai_server: OpenAIServer) -> None:
+    """It is the fault of the connection, so it is retried; what came before the cut is not called unreadable."""
+    model = openai_server.script({"do": "cut"}, {"do": "echo"})
+    request = tm.LLMRequest("openai", model, "ping")
+    async with OpenAILLMClient("sk-test", openai_server.base_url) as client:
+        with pytest.raises(tm.LLMConnectionError, match="in the middle of the reply") as raised:
+            async for _ in client.stream(request):
+                pass
+        assert raised.value.retryable
+        events = [event async for batch in client.stream(request) for event in batch]
+    assert tm.TextDelta("echo: ping") in events

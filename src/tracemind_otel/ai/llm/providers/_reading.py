@@ -1,7 +1,7 @@
-"""The body of a successful reply, read in whatever form it came: events, JSON lines or one document.
+"""The body of a successful reply, read in whatever form it comes: events, JSON lines or one document.
 
-Servers and the proxies before them answer a stream with a document, a whole call with events, and name either by the
-wrong content type. The first bytes tell them apart: no document begins like an event, and no event like a document.
+Servers and proxies may answer a stream with a document, a whole call with events, and give either a wrong content type.
+The first bytes tell them apart: no document begins like an event, and no event like a document.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _BLANK = b"\xef\xbb\xbf \t\r\n"
 _FIELDS = (b"data", b"event", b"id", b"retry", b":")
 _JSON = (b"{", b"[")
 _TELLING = 6
-"""Bytes that tell an event from whatever else."""
+"""Bytes by which an event is recognized."""
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,64}/[\w.+-]{1,64}")
 _MAX_UNREADABLE = 65536
-"""Bytes after which a stream that is none is given up."""
+"""Bytes after which a body that is neither is given up."""
 
 
 class Reading:
@@ -188,23 +188,21 @@ class Reading:
             if isinstance(self._fault, LLMResponseError):
                 self._fault.retryable = False
             raise self._fault
-        self._raise_last_words()
-        if self._cut is not None and not self.is_whole:
-            raise self._cut
-        if self._response is None and not self._reader.is_complete:
-            raise LLMConnectionError("the stream was cut before its end", request_id=self.head.request_id)
-        return self.so_far()
-
-    def _raise_last_words(self) -> None:
-        """A stream that ends too early may say why, in a last event that is none of the format's."""
-        if self._response is None and self._last is not None and not self._reader.is_complete:
+        is_cut = self._response is None and not self._reader.is_complete
+        if is_cut and self._last is not None:
+            # A stream that ends too early may say why, in a last event that is none of the format's.
             body = self._wire.errors_of(parsed(self._last.data.decode("utf-8", "replace").strip()))
             if body.message:
                 raise StreamedError(body)
+        if self._cut is not None and not self.is_whole:
+            raise self._cut
+        if is_cut:
+            raise LLMConnectionError("the stream was cut before its end", request_id=self.head.request_id)
+        return self.so_far()
 
 
 def _unreadable(reply: HttpReply, length: int, what: str) -> LLMResponseError:
-    """The error for a body that is none of ours: its type and length, never its text."""
+    """The error for a body that cannot be read, with its type and length, and never its content."""
     found = _MEDIA_TYPE.match(reply.headers.get("content-type", ""))
     kind = found.group() if found else "no content type"
     return LLMResponseError(f"{what}; {kind}, {length} bytes came", request_id=reply.request_id, retryable=False)
