@@ -382,6 +382,128 @@ async def test_closed_by_another_task_while_one_waits(
 
 
 @pytest.mark.soak
+async def test_closed_while_it_waits_for_the_next_attempt(capture: Captured) -> None:
+    """The reader's wait of half a minute ends at once."""
+    stream = stream_of(capture, FakeLLMClient(0, script=["503 retry-after=30"]), max_retries=1)
+    reader = asyncio.create_task(read(stream))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await stream.aclose()
+    assert await asyncio.wait_for(reader, 10) == []
+    assert attributes(only_span(capture))["tracemind.stream.closed_early"] is True
+
+
+@pytest.mark.soak
+async def test_closed_and_cancelled_at_once(capture: Captured) -> None:
+    """A cancellation of the reader's is never swallowed, whichever of the two comes first."""
+    for is_close_first in (True, False):
+        client = Scripted((text("one"), None))
+        stream = stream_of(capture, client)
+        reader = asyncio.create_task(read(stream))
+        await client.waiting.wait()
+        closer = asyncio.create_task(stream.aclose())
+        if is_close_first:
+            await asyncio.sleep(0)
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        await closer
+        assert client.closed == 1
+
+
+@pytest.mark.soak
+async def test_the_closing_is_cancelled(capture: Captured) -> None:
+    """Who closes may be cancelled: the reader finds the stream ended, and the connection is closed."""
+
+    class SlowToClose(Scripted):
+        async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
+            try:
+                yield text("one")
+                self.waiting.set()
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.01)
+                self.closed += 1
+
+    client = SlowToClose()
+    stream = stream_of(capture, client)
+    reader = asyncio.create_task(read(stream))
+    await client.waiting.wait()
+    closer = asyncio.create_task(stream.aclose())
+    await asyncio.sleep(0)
+    closer.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closer
+    assert await reader == list(text("one"))
+    assert client.closed == 1
+    assert_closed_early(only_span(capture))
+
+
+@pytest.mark.soak
+async def test_closed_when_a_time_out_of_the_readers_fires(capture: Captured) -> None:
+    """The reader's own `asyncio.timeout`, here in a task group, tells its own end from a close at the same moment."""
+    client = Scripted((text("one"), None))
+    stream = stream_of(capture, client)
+    ends = list[str]()
+
+    async def reader() -> None:
+        try:
+            async with asyncio.timeout(None) as limit:
+                limits.set_result(limit)
+                await read(stream)
+            ends.append("read")
+        except TimeoutError:
+            ends.append("timed out")
+
+    limits: asyncio.Future[asyncio.Timeout] = asyncio.get_running_loop().create_future()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(reader())
+        await client.waiting.wait()
+        (await limits).reschedule(0)
+        await stream.aclose()
+    assert ends == ["timed out"]
+    assert client.closed == 1
+
+
+@pytest.mark.soak
+async def test_closed_when_the_provider_is_silent_for_too_long(capture: Captured) -> None:
+    """What ended the stream first decides: closed in the turn in which its time runs out, it is closed early."""
+    client = Scripted((text("one"), None))
+    stream = stream_of(capture, client, timeout_ms=20)
+    reader = asyncio.create_task(read(stream))
+    await client.waiting.wait()
+    loop = asyncio.get_running_loop()
+    is_due_at = loop.time() + 0.03
+    while loop.time() < is_due_at:
+        pass  # the timer fires in the next turn of the loop
+    await stream.aclose()
+    assert await reader == list(text("one"))
+    assert_closed_early(only_span(capture))
+
+
+@pytest.mark.soak
+async def test_closed_while_a_task_reads_that_has_outlived_a_cancellation(capture: Captured) -> None:
+    """The reader may have caught a cancellation before: the close is no second one."""
+    client = Scripted((text("one"), None))
+    stream = stream_of(capture, client)
+
+    async def outlives() -> list[StreamEvent]:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return await read(stream)
+        return []
+
+    reader = asyncio.create_task(outlives())
+    await asyncio.sleep(0)
+    reader.cancel()
+    await client.waiting.wait()
+    await stream.aclose()
+    assert await reader == list(text("one"))
+    assert reader.cancelling() == 1
+
+
+@pytest.mark.soak
 async def test_two_readers_share_a_stream(capture: Captured) -> None:
     """Two tasks that read at once get each event once."""
     client = FakeLLMClient(1, chunks=["a", "b", "c", "d"], chunk_gap_ms=1)
