@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Unpack
 from urllib.parse import quote
 
@@ -69,18 +68,8 @@ def azure_wire(api_version: str | None = None) -> WireFormat:
     return replace(chat_wire(dialect), path=path)
 
 
-@dataclass(frozen=True, slots=True)
-class Surface:
-    """One of the APIs of a resource."""
-
-    name: str
-    """The provider's name for `LLMClientFactory.make`."""
-    wire_of: Callable[[str | None], WireFormat]
-    """Its wire format, by the API version if there is one."""
-
-
-CHAT = Surface("azure_openai", azure_wire)
-RESPONSES = Surface("azure_openai_responses", azure_responses_wire)
+_SURFACES = {"azure_openai": azure_wire, "azure_openai_responses": azure_responses_wire}
+"""The APIs of a resource, by the provider's name: each gives its wire format for an API version, or for none."""
 
 
 def azure_client(
@@ -91,7 +80,7 @@ def azure_client(
     api_version: str | None = None,
     provider_name: str | None = None,
     cost_unit: str | None = None,
-    surface: Surface = CHAT,
+    surface: str = "azure_openai",
     **sending: Unpack[Sending],
 ) -> WireClient:
     """A client for one Azure OpenAI resource; arguments win over variables.
@@ -105,7 +94,7 @@ def azure_client(
             `OPENAI_API_VERSION`. An endpoint that ends in `/openai/v1` has no versions, and the variable is not read.
         provider_name: the provider whose prices apply and which the span names; the default is Azure.
         cost_unit: the currency of the cost that a gateway puts into the replies; only `USD` is believed.
-        surface: which API of the resource it speaks.
+        surface: the name of the API that it speaks.
         **sending: how it sends.
 
     Raises:
@@ -114,10 +103,10 @@ def azure_client(
     resource, is_v1 = _endpoint(base_url)
     version = _version(api_version, is_v1=is_v1)
     token, key = _credentials(api_key, ad_token)
-    provider = provider_name or surface.name
+    provider = provider_name or surface
     cost = cost_format(provider, cost_unit)
     client = WireClient(
-        _with_cost(surface.wire_of(version), cost, provider),
+        _with_cost(_SURFACES[surface](version), cost, provider),
         provider_name=provider,
         base_url=resource if version else resource + _V1,
         key=token or key,
@@ -129,7 +118,7 @@ def azure_client(
     return client
 
 
-azure_responses_client = functools.partial(azure_client, surface=RESPONSES)
+azure_responses_client = functools.partial(azure_client, surface="azure_openai_responses")
 """A client for Responses at one Azure OpenAI resource; the arguments are those of `azure_client`."""
 
 
