@@ -266,11 +266,7 @@ RESPONSES = Conforming(
     error_body=OPENAI.error_body,
 )
 AZURE_RESPONSES = replace(
-    RESPONSES,
-    name="azure_openai_responses",
-    base="",
-    path="/openai/v1/responses",
-    headers={"api-key": KEY},
+    RESPONSES, name="azure_openai_responses", base="", path="/openai/v1/responses", headers={"api-key": KEY}
 )
 
 # --- Messages
@@ -345,12 +341,7 @@ ANTHROPIC = Conforming(
     frame=named,
     keep_alive=named("ping", {"type": "ping"}) + b": nothing\n\n",
     reason="tool_use",
-    reasons={
-        "end_turn": "stop",
-        "stop_sequence": "stop",
-        "max_tokens": "length",
-        "refusal": "content_filter",
-    },
+    reasons={"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "refusal": "content_filter"},
     place_of_reason=("stop_reason",),
     place_of_call=("content", 2),
     usage=(40, 12, 52, 8, 5),
@@ -393,10 +384,7 @@ GEMINI = Conforming(
         "contents": [
             {"role": "user", "parts": [{"text": "Sum?"}]},
             {"role": "model", "parts": [{"functionCall": {"id": "c0", "name": "add", "args": {"a": 1}}}]},
-            {
-                "role": "user",
-                "parts": [{"functionResponse": {"id": "c0", "name": "add", "response": {"output": "2"}}}],
-            },
+            {"role": "user", "parts": [{"functionResponse": {"id": "c0", "name": "add", "response": {"output": "2"}}}]},
             {"role": "user", "parts": [{"text": "And?"}]},
         ],
         "generationConfig": {"temperature": 0.5, "topP": 0.9, "maxOutputTokens": 9, "stopSequences": ["x"]},
@@ -521,11 +509,7 @@ OLLAMA = Conforming(
         "messages": [
             {"role": "system", "content": "Be brief."},
             {"role": "user", "content": "Sum?"},
-            {
-                "role": "assistant",
-                "content": "",
-                "tool_calls": [{"function": {"name": "add", "arguments": {"a": 1}}}],
-            },
+            {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add", "arguments": {"a": 1}}}]},
             {"role": "tool", "content": "2", "tool_name": "add"},
             {"role": "user", "content": "And?"},
         ],
@@ -632,17 +616,5 @@ BEDROCK = Conforming(
     error_body={"message": "Slow down"},
 )
 
-EVERY = (
-    OPENAI,
-    MISTRAL,
-    AZURE,
-    RESPONSES,
-    AZURE_RESPONSES,
-    ANTHROPIC,
-    GEMINI,
-    VERTEX,
-    COHERE,
-    OLLAMA,
-    BEDROCK,
-)
+EVERY = (OPENAI, MISTRAL, AZURE, RESPONSES, AZURE_RESPONSES, ANTHROPIC, GEMINI, VERTEX, COHERE, OLLAMA, BEDROCK)
 """All providers of the suite: each wire format, and those that reach one in another way."""
