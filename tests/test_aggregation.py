@@ -477,3 +477,24 @@ assert telemetry.shutdown()
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert sink.counter("tracemind.llm.cost") == 0.25
+
+
+@forks
+def test_instruments_of_others_after_a_fork(tmp_path: Path, sink: Sink) -> None:
+    """The SDK's instruments begin with the parent's sum in a child, and at zero where it calls `configure()`."""
+    program = """
+def count(telemetry, amount):
+    telemetry.meter_provider.get_meter("other").create_counter("other").add(amount)
+    assert telemetry.flush(20)
+
+def counts_anew():
+    count(tm.configure(endpoint=sys.argv[1]), 1)
+
+count(telemetry, 3)
+children = [fork(lambda: count(telemetry, 1)), fork(counts_anew)]
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+"""
+    done = run(*MAY_FORK, "-c", PROGRAM + program, sink.url, directory=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *others = sorted(values[-1] for values in sink.counters("other").values())
+    assert (first, others[-1]) == (1, 4)
