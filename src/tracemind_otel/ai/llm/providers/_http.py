@@ -1,7 +1,7 @@
-"""HTTP, shared by the providers: one request, one whole reply, typed errors.
+"""HTTP for all providers: one request, one reply, typed errors.
 
-`httpx`'s API over the aiohttp transport: httpx's own pool costs O(n²) in pooled connections. Importing both
-and making a TLS context takes a few hundred milliseconds, so it happens in a worker thread on first use.
+It is httpx's API over the aiohttp transport, since the cost of httpx's own pool grows with the square of its
+connections. Importing both and making a TLS context takes a few hundred milliseconds, so a worker thread does it once.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 _MAX_URLS = 256
 _MAX_REST_S = 0.25
-"""Seconds that a connection waits for the end of a body whose reply has ended, before it is dropped."""
+"""Seconds to wait for the end of a body whose reply has ended, before its connection is dropped."""
 _MAX_MORE = 3
-"""How many more kept connections of a user's client may be broken before that is an error."""
+"""Further kept connections of a user's client that may be broken before the request fails."""
 _MAX_ERROR_S = 5.0
-"""Seconds that the body of an error may take."""
+"""Seconds to wait for the body of an error."""
 _MAX_ERROR_BYTES = 2**20
 """Bytes of an error's body that are read."""
 _REQUEST_ID_HEADERS = (
@@ -60,18 +60,18 @@ class HttpReply:
     status_code: int
     """The HTTP status."""
     headers: Mapping[str, str]
-    """The headers; names in any case find them."""
+    """The headers, by names in any case."""
     body: bytes
     """The body, decompressed."""
 
     @property
     def request_id(self) -> str | None:
-        """The provider's id of the request, whatever header it comes in."""
+        """The provider's id of the request, in whichever header it comes."""
         return next((value for name in _REQUEST_ID_HEADERS if (value := self.headers.get(name))), None)
 
 
 class HttpStream:
-    """A reply whose body is still coming. Read it to its end, finish it at the reply's own end mark, or close it."""
+    """A reply whose body is still coming: read it to its end, `finish` it at the reply's end mark, or close it."""
 
     def __init__(self, response: httpx.Response, has_all_come: Callable[[], bool]) -> None:
         self._response = response
@@ -94,7 +94,7 @@ class HttpStream:
             raise transport_error(error, self._response.request.url) from error
 
     async def error(self) -> HttpReply:
-        """The reply for one that is an error, with so much of its body as comes soon: its status is an answer."""
+        """The reply with as much of its body as comes soon; for an error, whose status alone is an answer."""
         parts: list[bytes] = []
         with suppress(TimeoutError, LLMError):  # a body that breaks off, or never ends, changes no status
             async with asyncio.timeout(min(_MAX_ERROR_S, patience_left_s() / 2)):
@@ -105,9 +105,9 @@ class HttpStream:
         return replace(self.head, body=b"".join(parts))
 
     async def finish(self) -> None:
-        """The reply's end mark has come: keep the connection if the body ends now or soon. Waits for nothing.
+        """Keep the connection of a reply whose end mark has come if the body ends now or soon. Waits for nothing.
 
-        A body mostly ends with its mark, or in a packet of its own right behind it.
+        Most bodies end with the mark, or in a packet of their own right after it.
         """
         if self._has_all_come():
             await self.aclose()
@@ -119,7 +119,7 @@ class HttpStream:
             await asyncio.sleep(0)  # after which it is over if everything had come
 
     async def _read_rest(self) -> None:
-        """Read to the body's end and forget what comes; drop the connection if that takes long."""
+        """Read to the body's end and discard it; drop the connection if that takes long."""
         try:
             async with asyncio.timeout(_MAX_REST_S):
                 async for _ in self._body:
@@ -188,12 +188,12 @@ class HttpPool:
             await transport.aclose()
 
     def abandon(self) -> None:
-        """Let go of every transport, when the loop is closed and there is nothing left to wait for."""
+        """Drop every transport of a loop that is closed, on which nothing can be awaited."""
         closing = self.aclose()
         try:
             closing.send(None)
         except (StopIteration, RuntimeError):
-            pass  # it is done, or wanted the loop
+            pass  # it has finished, or needs the loop
         finally:
             closing.close()
 
@@ -204,7 +204,7 @@ atexit.register(shared_pools.drop_closed)
 
 
 class HttpxSender:
-    """Sends by httpx's API; subclasses say through what."""
+    """Sends by httpx's API; subclasses name what sends."""
 
     async def _exchange(self, request: httpx.Request, *, again: bool) -> httpx.Response:
         """Send a request and return with the head of its reply; `again`, where a kept connection has lost it."""
@@ -255,7 +255,7 @@ class PooledSender(HttpxSender):
         self._base_url = base_url
 
     async def _exchange(self, request: httpx.Request, *, again: bool) -> httpx.Response:
-        """Straight through the transport: cookies, redirects and the like are a client's, and none of ours."""
+        """Straight through the transport: a client would add cookies, redirects and the like."""
         transport = await self._pools.get().transport(self._base_url, keeps_connections=not again)
         return await transport.handle_async_request(request)
 
@@ -269,8 +269,8 @@ class PooledSender(HttpxSender):
 class GivenClientSender(HttpxSender):
     """Sends through a client that the user made, and that the user closes.
 
-    httpx's own transport says by its `trace` extension what became of a connection, and looks at a kept one before it
-    uses it, so that a second sending goes through the same client.
+    httpx's own transport reports on a connection by its `trace` extension, and checks a kept one before it uses it, so
+    the second sending goes through the same client.
 
     Args:
         client: an `httpx.AsyncClient`, or its successor's.

@@ -27,7 +27,7 @@ _MAX_HEADER = 128 * 1024
 _MAX_HEADERS = 2048
 
 _importing = threading.Lock()
-"""Threads that import one package at the same time may see it half made."""
+"""Threads that import one package at the same time may see it half initialized."""
 
 
 def new_transport(base_url: str, *, keeps_connections: bool) -> httpx.AsyncBaseTransport:
@@ -48,7 +48,7 @@ def new_transport(base_url: str, *, keeps_connections: bool) -> httpx.AsyncBaseT
 
 
 def _new_session(trusted: ssl.SSLContext, proxy: str | None, *, keeps_connections: bool) -> aiohttp.ClientSession:
-    """Of the running loop. 0 is aiohttp's "no limit"."""
+    """A session of the running loop. A limit of 0 is none."""
     import aiohttp
 
     if keeps_connections:
@@ -80,7 +80,7 @@ def _trusted(base_url: str, proxy: str | None) -> ssl.SSLContext:
     if proxy_scheme not in ("http", "https"):
         raise unusable_proxy(proxy_scheme)
     if "https" not in (urlsplit(base_url).scheme, proxy_scheme):
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, and is not asked
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts no one, and is never used
     try:
         return _from_environment(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
     except OSError as error:

@@ -1,7 +1,7 @@
-"""What comes behind a finish reason: usage, an end mark, or a connection that stays open and says nothing more.
+"""What follows a finish reason: usage, an end mark, or nothing on a connection that stays open.
 
-A finish reason is no end. The usage of most formats follows it, some servers send one with every chunk (Gemini's older
-models, and proxies that translate), and some have no end mark at all. So what follows is awaited, but not for long.
+A finish reason is not the end. In most formats the usage follows it, some servers send one with every chunk (Gemini's
+older models, and proxies that translate), and some send no end mark. So the rest is awaited, but not for long.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _WHOLE_S = 2.0
 _UNCOUNTED_S = 4.0
 """Seconds of silence that end a reply whose usage may still come."""
 _MOST_SILENCES = 2
-"""The time for comments and pings, in such silences."""
+"""Time for comments and pings alone, in multiples of the silence."""
 
 
 async def tail(chunks: AsyncGenerator[bytes], reading: Reading) -> AsyncGenerator[list[StreamEvent]]:
-    """What still comes of a reply that has its finish reason, until its end or until the server has nothing to say."""
+    """What still comes of a reply that has its finish reason, until its end or until the server is silent."""
     patience = _patience_with(reading)
     try:
         while not reading.is_over:
@@ -37,6 +37,6 @@ async def tail(chunks: AsyncGenerator[bytes], reading: Reading) -> AsyncGenerato
 
 
 def _patience_with(reading: Reading) -> Patience:
-    """For a part of what the caller waits for at most, so that a whole reply never ends in the caller's time-out."""
+    """At most half of the caller's time-out, so that a complete reply never ends in it."""
     silence_s = min(_WHOLE_S if reading.is_whole else _UNCOUNTED_S, patience_left_s() / 2)
     return Patience(silence_s, silence_s * _MOST_SILENCES)

@@ -1,4 +1,4 @@
-"""What one wire format is: pure functions between our forms and a provider's, without I/O."""
+"""A wire format: pure functions between our types and a provider's JSON, without I/O."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class WireFormat:
     errors_of: Callable[[object], ErrorBody] = error_body
     """Reads an error body."""
     failed_reply: Callable[[Mapping[str, Any], str | None], LLMResponse] | None = None
-    """The reply that a document is besides the error in it; `None` where a format has no such documents."""
+    """The reply in a document that also has an error; `None` where a format has no such documents."""
     with_cost: Callable[[Any, str], WireFormat] | None = None
     """The same format for a server whose replies name their cost in a form of `_chat_usage.CostFormat`, and whose
     server it is, which also tells how it counts; `None` where replies of the format name no cost."""
@@ -119,7 +119,7 @@ def mapped(value: object) -> Mapping[str, Any]:
 
 
 def listed(value: object) -> list[Mapping[str, Any]]:
-    """A JSON array of objects; whatever is none is left out."""
+    """The objects of a JSON array; any other entry is left out."""
     if not isinstance(value, list):
         return []
     if len(items := cast("list[object]", value)) == 1 and isinstance(items[0], dict):
@@ -169,7 +169,7 @@ def cost_of(value: object) -> float | None:
 
 
 def normal_finish(reasons: Mapping[str, FinishReason], raw: str | None, *, calls_tools: bool) -> FinishReason | None:
-    """The one vocabulary for finish reasons; a stop beside tool calls means the calls."""
+    """The normal finish reason; a stop beside tool calls means the calls."""
     reason = reasons.get(raw) if raw else None
     return "tool_call" if calls_tools and reason in (None, "stop") else reason
 
@@ -177,7 +177,7 @@ def normal_finish(reasons: Mapping[str, FinishReason], raw: str | None, *, calls
 def parse_together(events: Sequence[ServerSentEvent]) -> None:
     """Parse what came in one read at once, in two thirds of the time that it takes one by one.
 
-    Where anything among it is no JSON object, each is left to `document_of`, which says whose fault it is.
+    Where any of it is not a JSON object, each is left to `document_of`, which raises the error.
     """
     objects = [event for event in events if event.data.startswith(b"{")]
     joined = b"[" + b",".join([event.data for event in objects]) + b"]"
