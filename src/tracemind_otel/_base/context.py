@@ -1,4 +1,4 @@
-"""Context variables: put back what was set, carry all of them into another thread, and none into another process."""
+"""Context variables: set them for a block, and carry them into another thread."""
 
 from __future__ import annotations
 
@@ -66,17 +66,17 @@ def set_here(var: contextvars.ContextVar[T], value: T) -> Setting:
 
 
 class Block(abc.ABC, Generic[T]):
-    """What is used with `with` and `async with` alike; neither waits for anything."""
+    """A context manager for `with` and `async with`; neither waits."""
 
     __slots__ = ()
 
     @abc.abstractmethod
     def _enter(self) -> T:
-        """Begin a block; what `as` gets."""
+        """Begin a block; returns the value for `as`."""
 
     @abc.abstractmethod
     def _leave(self, exc: BaseException | None) -> None:
-        """End a block, with the exception that leaves it."""
+        """End a block that this exception leaves."""
 
     def __enter__(self) -> T:
         return self._enter()
@@ -96,7 +96,7 @@ class Block(abc.ABC, Generic[T]):
 
 
 class Entries:
-    """What was set by one object that several `with` blocks may use at once, in tasks and threads of their own."""
+    """Settings of one object that several `with` blocks may use at once, each in its own task or thread."""
 
     __slots__ = ("_entries",)
 
@@ -104,11 +104,11 @@ class Entries:
         self._entries: list[tuple[Setting, ...]] = []
 
     def add(self, *settings: Setting) -> None:
-        """A block was entered, and these variables were set."""
+        """Add the settings of a block that was entered."""
         self._entries.append(settings)
 
     def leave(self) -> None:
-        """Put back what the block that is left here has set: the last one whose context this is, else the last."""
+        """Undo the settings of the block that is left: the last one that was entered in this context, else the last."""
         if not self._entries:
             return
         entry = next((entry for entry in reversed(self._entries) if entry[0].undo_here()), self._entries[-1])
@@ -118,12 +118,10 @@ class Entries:
 
 
 class OwnContext:
-    """A copy of the current context for a piece of work that goes on in turns, with other code in between.
-
-    What the blocks set holds in every turn and nowhere else, at the price of one `with` for all of them.
+    """A copy of the current context, for work that alternates with other code.
 
     Args:
-        blocks: make the blocks to enter now, in this order.
+        blocks: make the context managers to enter now, in this order; what they set holds in every turn of the work.
     """
 
     def __init__(self, *blocks: Callable[[], AbstractContextManager[object]]) -> None:
@@ -140,7 +138,7 @@ class OwnContext:
         return _inside(self._context, turn)
 
     def leave(self) -> None:
-        """Leave the blocks; turns after that are without what they set."""
+        """Leave the context managers."""
         self._context.run(self._entered.close)
 
 
@@ -163,10 +161,10 @@ def _inside(context: contextvars.Context, turn: Coroutine[Any, Any, T]) -> Gener
 
 
 def carry_context(function: Callable[P, R]) -> Callable[P, R]:
-    """Bind a function to the context of here and now, for a thread or an executor that would lose it.
+    """Bind a function to the current context, for a thread or an executor that would lose it.
 
-    The flow, its span and every other context variable are found by whatever the function calls. It may be
-    called many times, and from several threads at once.
+    What the function calls finds the flow, its span and every other context variable. The function may be called
+    many times, and from several threads at once.
 
     Example:
         >>> from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The attempts of one call: repeated while that is worth it, each within its time."""
+"""The attempts of one call, each within its time, repeated while that is worthwhile."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _policy(max_retries: int) -> RetryPolicy:
 
 
 class Attempts:
-    """The attempts of one call, one after the other."""
+    """The attempts of one call."""
 
     def __init__(self, target: CallTarget, account: CallAccount, handle: StepHandle) -> None:
         self._target, self._account, self._handle = target, account, handle
@@ -64,7 +64,7 @@ class Attempts:
             await asyncio.sleep(delay_s)
 
     def take_back(self) -> None:
-        """The attempt that runs sent nothing: it was none."""
+        """Do not count the running attempt: it sent nothing."""
         self.made = max(0, self.made - 1)
         self.is_running = False
 
@@ -105,7 +105,7 @@ class Attempts:
             return await self._judged(work)
 
     def ask_in_turns(self, work: Callable[[], Awaitable[T]]) -> Awaitable[T]:
-        """The same for one of many waits, in a context of the stream's own that the code between them never sees."""
+        """As `ask_provider` for one of many waits, in a context of its own, which the code between them never sees."""
         if self._context is None:
             self._context = OwnContext(
                 self._handle.active, hidden_correlation, lambda: telling(self._account.reservation)
@@ -113,7 +113,7 @@ class Attempts:
         return self._context.run(self._judged(work))
 
     async def close(self, stream: AsyncGenerator[object]) -> None:
-        """Close what was read in turns, in the context in which it was read."""
+        """Close what `ask_in_turns` read, in the same context."""
 
         async def closing() -> None:
             await stream.aclose()
@@ -149,7 +149,7 @@ class Attempts:
         return None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
 
     def stop(self) -> None:
-        """Drop the timer and leave the context; no attempt follows."""
+        """Stop the timer and leave the context."""
         if self._patience is not None:
             self._patience.stop()
         if self._context is not None:
@@ -170,7 +170,7 @@ def as_llm_error(error: Exception, *, prompt: str) -> LLMError:
 
 
 def _message_of(error: Exception) -> str:
-    """Its message; empty for an exception that cannot say one."""
+    """The message of an exception; empty if making it fails."""
     try:
         return str(error)
     except Exception:

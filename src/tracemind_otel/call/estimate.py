@@ -1,4 +1,4 @@
-"""What a call is expected to use, before it is sent: for the budgets around it."""
+"""The usage that a call is expected to have, for the budgets around it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..ai.llm.tokens import CharacterTokenizer
 from ..ai.llm.types import Image, LLMRequest, LLMUsage, Message
 
 _IMAGE_TOKENS = 1000
-"""About what providers count for a picture of usual size; they go by its pixels, which are not known here."""
+"""Tokens of a picture of usual size, roughly; providers count its pixels, which are unknown here."""
 
 _OUTPUT_LIMITS = frozenset(
     {"max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "num_predict"}
 )
-"""How the providers name the most output tokens in a request's body."""
+"""The providers' names for the limit of output tokens in a request's body."""
 _OPTION_GROUPS = frozenset({"generationConfig", "options"})
-"""In which objects of the body some of them keep it."""
+"""Objects of the body in which some providers have it."""
 
 
 def expected_usage(request: LLMRequest, default_max_tokens: int | None = None) -> LLMUsage:

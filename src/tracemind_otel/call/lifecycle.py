@@ -1,4 +1,4 @@
-"""One call of a model from its start to its end, which is told exactly once."""
+"""One call of a model from its start to its only end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Call:
-    """A call whose end is told to the recorder, to the flow and to the budgets around it."""
+    """A call; its end goes to the recorder, and to the flow and the budgets around it."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Call:
         return as_llm_error(error, prompt=self.target.request.all_text)
 
     def _end(self, status: StepStatus, result: Result, **fields: Any) -> Result:
-        """Tell the end; the first one counts."""
+        """End the call; the first end counts."""
         if self.result is not None:
             return self.result
         self.result = result

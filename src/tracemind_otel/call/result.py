@@ -59,7 +59,7 @@ def cancelled_result(cfg: LLMCallConfig, response: LLMResponse | None, usage: LL
 
 
 def partial_result(response: LLMResponse | None, usage: LLMUsage | None) -> Result:
-    """What a result keeps of a reply that did not come to its end."""
+    """The fields of a result for a reply that is not whole."""
     if response is None or usage is None:
         return {}
     return {
@@ -72,7 +72,7 @@ def partial_result(response: LLMResponse | None, usage: LLMUsage | None) -> Resu
 
 
 def is_response(reply: object) -> TypeGuard[LLMResponse]:
-    """Whether a client returned what its signature says; a third party's need not."""
+    """Whether a client returned what its signature says; a third party's client may not."""
     return (
         isinstance(reply, LLMResponse)
         and isinstance(cast("object", reply.usage), LLMUsage)

@@ -165,7 +165,7 @@ class LLMStream:
         return self._received is None or ended(self._received)
 
     async def _fill(self) -> None:
-        """Wait for what comes next; one task at a time."""
+        """Wait for the next events; one task at a time."""
         await self._lock.acquire()  # `async with` would take two coroutines more for each batch
         try:
             if self._loop is None:
@@ -273,14 +273,14 @@ class LLMStream:
 
 
 def _is_opening(batch: object) -> TypeGuard[Sequence[StreamOpened]]:
-    """Whether it says no more than that the stream has begun."""
+    """Whether a batch only says that the stream has begun."""
     return (
         isinstance(batch, tuple) and len(cast("tuple[object, ...]", batch)) == 1 and isinstance(batch[0], StreamOpened)
     )
 
 
 def _batch_of(call: Call, batch: object) -> Sequence[StreamEvent]:
-    """The batch; what a client of a third party yields need not be what its signature says."""
+    """The batch, checked: a client of a third party may yield anything."""
     if _is_batch(batch):
         return batch
     client = type(call.target.client).__name__
@@ -288,7 +288,7 @@ def _batch_of(call: Call, batch: object) -> Sequence[StreamEvent]:
 
 
 def _is_batch(batch: object) -> TypeGuard[Sequence[StreamEvent]]:
-    """Whether it is a sequence of deltas, and last perhaps a `Finish`; kinds are compared, not each event."""
+    """Whether a batch is a sequence of deltas with an optional `Finish` last; compares sets of types, for speed."""
     if not isinstance(batch, Sequence):
         return False
     events = cast("Sequence[object]", batch)

@@ -16,11 +16,11 @@ class CallTarget:
     """One call's configuration, request and client."""
 
     cfg: LLMCallConfig
-    """What the caller asked for."""
+    """The caller's configuration."""
     request: LLMRequest
-    """What goes to the client."""
+    """The request for the client."""
     client: AsyncLLMClient
-    """What sends it."""
+    """The client that sends it."""
 
     @property
     def name(self) -> str:
@@ -33,7 +33,7 @@ class CallTarget:
         return str(getattr(self.client, "provider_name", self.cfg.provider)).strip().lower()
 
     def start(self, flow_id: str, step_id: str, *, is_stream: bool) -> StepStart:
-        """What a recorder is told when the call begins."""
+        """The start of the call, for a recorder."""
         return StepStart(
             flow_id=flow_id or current_correlation().flow_id or "",
             step_id=step_id,

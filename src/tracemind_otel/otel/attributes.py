@@ -56,11 +56,11 @@ FIELDS: Mapping[str, str] = {
     semconv.GEN_AI_CONVERSATION_ID: "conversation_id",
     semconv.USER_ID: "user_id",
 }
-"""Attributes, and keys of baggage, and the fields of `Correlation` that they hold."""
+"""The fields of `Correlation` by attribute name, which is the key in baggage too."""
 
 
 _GO_ALONG = otel_context.create_key("tracemind-ids-in-baggage")
-"""In a context where somebody asked for the ids to go along: others use some of these names too."""
+"""True in a context whose baggage gets the ids. Entries of the same names may be the application's own."""
 _BAGGAGE_KEYS = {*FIELDS, semconv.TRACEMIND_TAGS}
 _MAX_TAGS_LENGTH = 4000
 """Characters of the tags in baggage: OpenTelemetry drops an entry of more than 4,096."""
@@ -68,7 +68,7 @@ _MAX_TAGS_LENGTH = 4000
 
 @lru_cache(maxsize=256)
 def correlation_attributes(ids: Correlation) -> IdAttributes:
-    """The attributes of a span with these ids; what is not known has none."""
+    """The attributes of a span with these ids; an absent id has none."""
     attributes: dict[str, str | tuple[str, ...]] = {
         name: value for name, field in FIELDS.items() if (value := getattr(ids, field)) is not None
     }
@@ -78,7 +78,7 @@ def correlation_attributes(ids: Correlation) -> IdAttributes:
 
 
 def with_baggage(ids: Correlation, context: Context) -> Context:
-    """A context whose baggage has these ids, the tags as a JSON list, before whatever else is in it.
+    """A context whose baggage has these ids, the tags as a JSON list, before all other entries.
 
     A header that gets too long loses what comes last (W3C Baggage, "Limits").
     """
@@ -94,7 +94,7 @@ def with_baggage(ids: Correlation, context: Context) -> Context:
 
 
 def _tags_text(tags: tuple[str, ...]) -> str:
-    """As many of them as one entry may hold; without spaces, which not every reader takes as they are written."""
+    """The tags as JSON, as many as one entry may hold; without spaces, which some readers do not decode."""
     while True:
         text = json.dumps(tags, ensure_ascii=False, separators=(",", ":"))
         if len(quote_plus(text)) <= _MAX_TAGS_LENGTH:
@@ -103,17 +103,17 @@ def _tags_text(tags: tuple[str, ...]) -> str:
 
 
 def with_same_baggage(ids: Correlation, context: Context) -> Context:
-    """The context with these ids in its baggage, if somebody asked for that: they follow the ones that hold."""
+    """The context with these ids in its baggage, if its baggage gets the ids."""
     return with_baggage(ids, context) if ids_go_along(context) else context
 
 
 def ids_go_along(context: Context) -> bool:
-    """Whether somebody asked for the ids to go along from here."""
+    """Whether the baggage of a context gets the ids."""
     return otel_context.get_value(_GO_ALONG, context) is True
 
 
 def without_baggage(context: Context) -> Context:
-    """The context without ids in its baggage, whoever put them there."""
+    """The context without ids in its baggage, also those of other libraries."""
     for name in otel_baggage.get_all(context).keys() & _BAGGAGE_KEYS:
         context = otel_baggage.remove_baggage(name, context)
     return context
@@ -153,7 +153,7 @@ class using_attributes(Block[None]):  # noqa: N801  a function to whoever uses i
     is left out and the log says so: a strange session is no reason to fail.
 
     Raises:
-        ConfigError: an id is no text; the message names it.
+        ConfigError: an id is not a string; the message names it.
 
     Example:
         >>> with using_attributes(session_id="s-17", tags=["beta"]):

@@ -17,16 +17,16 @@ from .semconv import SCHEMA_URL
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Providers:
-    """A pair of providers; `None` stands for the global one."""
+    """The providers in use; `None` stands for the global one."""
 
     tracer_provider: trace.TracerProvider | None = None
-    """Makes the spans."""
+    """The provider of spans."""
     meter_provider: metrics.MeterProvider | None = None
-    """Makes the metrics."""
+    """The provider of metrics."""
     instruments: Instruments | None = None
-    """Lean instruments of the pipeline behind `meter_provider`, where it is one that `configure()` made."""
+    """Own instruments of a `meter_provider` that `configure()` made."""
     metric_attributes: tuple[str, ...] = ()
-    """Names of flow attributes that become attributes of the metrics."""
+    """Names of the flow attributes that become attributes of metrics."""
 
 
 # Asking the API whether it has a provider costs more than making a placeholder's span, and so more than a decorator
@@ -44,7 +44,7 @@ _is_configured = False
 
 
 def configured_providers() -> Providers:
-    """What `configure()` set, or global providers."""
+    """The providers that `configure()` set, or the global ones."""
     return _configured
 
 
@@ -59,7 +59,7 @@ def nothing_is_recorded() -> bool:
 
 
 def use_providers(providers: Providers) -> None:
-    """Make these the ones that the recorder and the decorators use."""
+    """Set the providers of the recorder and the decorators."""
     global _configured, _is_configured
     _configured = providers
     _is_configured = (providers.tracer_provider, providers.meter_provider) != (None, None)
@@ -81,7 +81,7 @@ def meter(provider: metrics.MeterProvider | None = None) -> metrics.Meter:
 
 
 def instruments(provider: metrics.MeterProvider | None = None) -> Instruments:
-    """What to write metrics to: a given provider's instruments, else the configured lean ones, else the global ones."""
+    """The instruments of a given provider, else the configured ones, else the global ones."""
     if provider in (None, _configured.meter_provider) and _configured.instruments is not None:
         return _configured.instruments
     return MeterInstruments(meter(provider))

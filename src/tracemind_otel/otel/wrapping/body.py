@@ -22,20 +22,20 @@ class SpanScope(Unread, Protocol):
         ...
 
     def leave(self) -> None:
-        """Put that context back, where it is still the one."""
+        """Put that context back, unless another one is current by now."""
         ...
 
     def item(self, value: object) -> None:
-        """A generator's body yielded a value."""
+        """Note a value that the body of a generator yielded."""
         ...
 
     def end(self, exc: BaseException | None, result: object = None, *, ended_ns: int | None = None) -> None:
-        """The body is over, with what it raised or returned.
+        """End the run with what its body raised or returned.
 
         Args:
             exc: what it raised.
             result: what it returned.
-            ended_ns: when, in nanoseconds since the epoch; now by default.
+            ended_ns: the end, in nanoseconds since the epoch; the default is now.
         """
         ...
 
@@ -74,16 +74,16 @@ class Body:
             self._run.leave()
 
     def item(self, value: object) -> None:
-        """It yielded a value."""
+        """Note a value that it yielded."""
         if self._run is not None:
             self._run.item(value)
 
     def finish(self, result: object, *, is_closing: bool) -> None:
-        """It returned, of its own accord or because it was closed."""
+        """End it after it returned, by itself or because it was closed."""
         self.end(GeneratorExit() if is_closing else None, result)
 
     def end(self, exc: BaseException | None, result: object = None) -> None:
-        """It is over, with what it raised or returned; a second end is none."""
+        """End it with what it raised or returned; the first end counts."""
         run, self._run = self._run, None
         if run is None or not ended(run):
             return

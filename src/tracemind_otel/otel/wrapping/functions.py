@@ -1,4 +1,4 @@
-"""Every kind of function, run between the start and the end of something: the mechanics under the decorators.
+"""Wrappers for every kind of function; the decorators build on them.
 
 A function and a coroutine run in the context of their caller, which is put back at their end. The body of a
 generator runs in a context of its own, a copy of the one in which it began: what it sets its consumer never sees,
@@ -45,7 +45,7 @@ def _wrapper_for(function: Callable[..., Any]) -> Callable[[Callable[..., Any], 
 
 
 def _is(is_kind: Callable[[object], bool], function: Callable[..., Any]) -> bool:
-    """Also true of an object whose `__call__` is of that kind."""
+    """Whether a function, or the `__call__` of an object, is of that kind."""
     return is_kind(function) or is_kind(getattr(function, "__call__", None))  # noqa: B004
 
 

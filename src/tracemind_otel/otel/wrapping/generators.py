@@ -88,7 +88,7 @@ def wrap_async_generator_function(
 
 
 class _InContext:
-    """An awaitable's iterator, each step of which runs in that context."""
+    """An awaitable whose every step runs in a context."""
 
     __slots__ = ("_context", "_steps")
 
@@ -120,7 +120,7 @@ class _InContext:
             raise
 
     def close(self) -> None:
-        """Whoever waits for it is closed. Until Python 3.13 `asend().close()` leaves the generator where it is."""
+        """Close the generator with its awaiter; before Python 3.13 `asend().close()` leaves the generator as it is."""
         if self._steps is None:
             return
         try:
@@ -131,10 +131,10 @@ class _InContext:
 
 
 def _first_step(generator: AsyncGenerator[Any, Any], context: Context) -> Awaitable[Any]:
-    """Begin an async generator out of the event loop's sight, which would close it while the one around it does."""
+    """Begin an async generator unseen by the event loop, which would close it while the outer one does."""
 
     def finalize(generator: Any) -> None:
-        """No event loop was left to close the one around it: what can be done without one is done."""
+        """Close it as far as that is possible without an event loop: none was left to close the outer one."""
         if generator.ag_running:
             return  # it waits for something that will never come
         try:

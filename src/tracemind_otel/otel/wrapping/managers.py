@@ -21,7 +21,7 @@ class _Block:
         self._body: Body | None = None
 
     def enter(self) -> bool:
-        """Begin, unless it has begun: then contextlib will say so, and the block that is open goes on."""
+        """Begin the block, unless it has begun: contextlib raises then, and the open block goes on."""
         if self._body is not None:
             return False
         run = self._start()
@@ -37,7 +37,7 @@ class _Block:
 
 
 class _Made:
-    """What a decorated function makes: the manager that it made itself, and the run of its block."""
+    """The context manager that the decorated function made, with the run of its block."""
 
     def __init__(self, make: Callable[[], Any], start: Callable[[], SpanScope]) -> None:
         self._make, self._start = make, start
@@ -45,7 +45,7 @@ class _Made:
         self._block = _Block(start)
 
     def _recreate_cm(self) -> Self:
-        """As a decorator it is entered anew at every call."""
+        """Make a new one: contextlib enters one at every call of a function that it decorates."""
         return type(self)(self._make, self._start)
 
 
