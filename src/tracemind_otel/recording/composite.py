@@ -1,4 +1,4 @@
-"""A recorder that tells several."""
+"""A recorder that forwards to several."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 class CompositeRecorder(Recorder):
-    """Tells several recorders; one that raises does not keep the others from hearing."""
+    """Forwards to several recorders; one that raises does not affect the others."""
 
     def __init__(self, *recorders: Recorder) -> None:
         self._recorders = recorders

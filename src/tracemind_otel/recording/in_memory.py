@@ -1,4 +1,4 @@
-"""A recorder that keeps what it is told: for tests and notebooks."""
+"""A recorder that keeps every call: for tests and notebooks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class RecordedStep:
     """One call, as `InMemoryRecorder` saw it."""
 
     start: StepStart
-    """How it began."""
+    """The start."""
     retries: list[StepRetry] = field(default_factory=list[StepRetry])
     """The attempts that failed and were repeated, in order."""
     chunk_gaps_s: list[float] = field(default_factory=list[float])
-    """Seconds between the pieces of a stream, as they came."""
+    """Seconds between the pieces of a stream, in order."""
     end: StepEnd | None = None
-    """How it ended; `None` while it runs."""
+    """The end; `None` while the call runs."""
 
 
 class InMemoryRecorder(Recorder):

@@ -32,7 +32,7 @@ StepStatus = Literal["success", "error"]
 
 @dataclass(frozen=True, kw_only=True)
 class StepStart(SamplingOptions):
-    """What is known when a model call begins."""
+    """The start of a model call."""
 
     flow_id: str
     """The flow's id, as the caller gave it."""
@@ -63,13 +63,13 @@ class StepRetry:
     """A failed attempt that will be repeated."""
 
     attempt: int
-    """Which attempt failed; 1 is the first."""
+    """The number of the attempt that failed, from 1."""
     max_attempts: int
-    """How many attempts there may be."""
+    """The greatest number of attempts."""
     delay_s: float
     """Seconds until the next attempt."""
     reason: RetryReason
-    """Why the attempt is repeated."""
+    """The reason to repeat the attempt."""
     error_type: str
     """The low-cardinality name of the error (`error.type`)."""
     status_code: int | None = None
@@ -100,15 +100,15 @@ class StepEnd:
     usage: LLMUsage | None = None
     """Tokens and cost of the reply, priced where a price is known."""
     error: LLMError | None = None
-    """What the call failed with."""
+    """The error of a call that failed."""
     cancelled: bool = False
     """Whether the call was cancelled."""
     retries: int = 0
-    """How many failed attempts were repeated."""
+    """The number of failed attempts that were repeated."""
     closed_early: bool = False
-    """Whether the reader of a stream wanted no more before its end."""
+    """Whether the reader closed or dropped a stream before its end."""
     ended_ns: int | None = None
-    """When the last attempt ended, in nanoseconds since the epoch; `None`: now."""
+    """The end of the last attempt, in nanoseconds since the epoch; `None` for now."""
 
 
 class StepHandle:
@@ -199,7 +199,7 @@ def begin_safely(recorder: Recorder, start: StepStart) -> StepHandle:
 
 
 class _SafeHandle(StepHandle):
-    """The one border between telemetry and the call: nothing a recorder raises passes it."""
+    """Logs whatever the handle of a recorder raises, so that it never reaches the call."""
 
     __slots__ = ("_handle", "_recorder_name")
 
