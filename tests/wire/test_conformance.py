@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -16,7 +16,7 @@ import tracemind_otel as tm
 from tests.servers.fixture import OpenAIServer
 from tests.servers.openai_server import Action
 from tests.support import Captured, attributes
-from tests.wire.conforming import CITY, EVERY, KEY, REASONING, TEXT, Conforming
+from tests.wire.conforming import CITY, EVERY, KEY, REASONING, TEXT, Conforming, Json
 from tracemind_otel.ai.llm.types import StreamEvent
 from tracemind_otel.errors import (
     LLMAuthenticationError,
@@ -162,8 +162,8 @@ async def test_a_whole_reply(provider: Conforming, openai_server: OpenAIServer) 
 @every_provider
 async def test_a_stream(provider: Conforming, openai_server: OpenAIServer) -> None:
     """A stream has the same normal form, cut into packets and compressed; its pieces add up to it."""
-    for fields in ({"split_at": [1, 40, 41, 300, 301]}, {"gzip": True}):
-        events = await stream(provider, openai_server, streamed(provider, **fields))
+    for action in (streamed(provider, split_at=[1, 40, 41, 300, 301]), streamed(provider, gzip=True)):
+        events = await stream(provider, openai_server, action)
         check(provider, response_of(events))
         assert "".join(event.text for event in events if isinstance(event, tm.TextDelta)) == TEXT
         assert "".join(event.text for event in events if isinstance(event, tm.ReasoningDelta)) == REASONING
@@ -254,12 +254,12 @@ USAGE = ("usage", "usageMetadata", "prompt_eval_count", "eval_count")
 """The fields of the formats that hold usage."""
 
 
-def scrambled(document: Any, draw: st.DataObject, *, is_usage: bool = False) -> Any:
+def scrambled(document: object, draw: st.DataObject, *, is_usage: bool = False) -> Any:
     """The same document with other values wherever usage stands in it."""
     if isinstance(document, list):
-        return [scrambled(item, draw, is_usage=is_usage) for item in document]
+        return [scrambled(item, draw, is_usage=is_usage) for item in cast("list[object]", document)]
     if isinstance(document, dict):
-        fields = document.items()
+        fields = cast("Json", document).items()
         return {name: scrambled(value, draw, is_usage=is_usage or name in USAGE) for name, value in fields}
     return draw.draw(counts) if is_usage else document
 
@@ -285,11 +285,11 @@ async def test_usage_is_always_sane(provider: Conforming, draw: st.DataObject) -
         assert (used.reasoning_tokens or 0) <= (used.completion_tokens or used.reasoning_tokens or 0)
 
 
-def names_in(value: Any) -> set[str]:
+def names_in(value: object) -> set[str]:
     """The names of all fields, at any depth."""
-    if isinstance(value, dict):
-        return set(value).union(*map(names_in, value.values()))
-    return set().union(*map(names_in, value)) if isinstance(value, list) else set()
+    fields = cast("Json", value) if isinstance(value, dict) else {}
+    items = cast("list[object]", value) if isinstance(value, list) else list(fields.values())
+    return {*fields, *(name for item in items for name in names_in(item))}
 
 
 def anything_of(provider: Conforming) -> st.SearchStrategy[Any]:
@@ -309,13 +309,10 @@ async def test_anything_is_a_reply_or_a_typed_error(provider: Conforming, draw: 
     """Documents and events of any kind, the known fields among them, are read or are an `LLMError`."""
     anything = anything_of(provider)
     known = st.fixed_dictionaries({}, optional=dict.fromkeys(provider.whole, anything))
-    events = [
-        (
-            name,
-            draw.draw(st.fixed_dictionaries({}, optional={key: anything | st.just(document[key]) for key in document})),
-        )
-        for name, document in draw.draw(st.lists(st.sampled_from(provider.events), max_size=3))
-    ]
+    events: list[tuple[str, Json]] = []
+    for name, document in draw.draw(st.lists(st.sampled_from(provider.events), max_size=3)):
+        fields = {key: anything | st.just(value) for key, value in document.items()}
+        events.append((name, draw.draw(st.fixed_dictionaries({}, optional=fields))))
     for outcome in (
         whole(provider, draw.draw(known | anything)),
         canned(provider, *(provider.frame(*event) for event in events), *provider.pieces, provider.mark),
