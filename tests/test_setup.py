@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 
 import tracemind_otel as tm
+from tests.programs import clean_environment
 from tests.servers.grpc_sink import grpc_listening
 from tests.servers.otlp_sink import Sink, listening, plain
 from tests.servers.otlp_sink import sink as sink
@@ -302,6 +304,22 @@ def test_what_arrives(sink: Sink) -> None:
     assert {exemplar.span_id for exemplar in duration.exemplars} <= {span.span_id for span in calls}
     assert duration.exemplars
     assert "gen_ai.invoke_workflow.duration" in metrics
+
+
+def test_metrics_are_exported_at_an_interval(sink: Sink) -> None:
+    """`OTEL_METRIC_EXPORT_INTERVAL` exports the metrics while the program goes on."""
+    arrived = threading.Event()
+    sink.hold = lambda post: arrived.set() if post.path == "/v1/metrics" else None
+    program = "tm.configure(endpoint=sys.argv[1])\nwork(tm.OTelRecorder())\nsys.stdin.readline()"
+    with subprocess.Popen(
+        [sys.executable, "-c", PRELUDE + program, sink.url],
+        env=clean_environment(OTEL_METRIC_EXPORT_INTERVAL="20"),
+        stdin=subprocess.PIPE,
+    ) as process:
+        try:
+            assert arrived.wait(30)
+        finally:
+            process.communicate(b"\n")
 
 
 def test_metric_attributes_arrive(sink: Sink) -> None:
@@ -636,6 +654,8 @@ def test_mistakes_are_named(
         ("endpoint=sys.argv[1], file='/no/such/folder/x'", {}, "file '/no/such/folder/x' cannot be written"),
         ("endpoint=sys.argv[1], file='a\\0b'", {}, "cannot be written"),
         ("endpoint=sys.argv[1]", {"OTEL_METRIC_EXPORT_INTERVAL": "0"}, "OTEL_METRIC_EXPORT_INTERVAL"),
+        ("endpoint=sys.argv[1]", {"OTEL_METRIC_EXPORT_INTERVAL": "often"}, "OTEL_METRIC_EXPORT_INTERVAL is 'often'"),
+        ("endpoint=sys.argv[1]", {"OTEL_METRIC_EXPORT_TIMEOUT": "nan"}, "OTEL_METRIC_EXPORT_TIMEOUT is 'nan'"),
         ("endpoint=sys.argv[1]", {"OTEL_METRICS_EXEMPLAR_FILTER": "some"}, "OTEL_METRICS_EXEMPLAR_FILTER"),
         ("endpoint=sys.argv[1]", {"OTEL_BSP_MAX_QUEUE_SIZE": "0"}, "OTEL_BSP_MAX_QUEUE_SIZE"),
         ("endpoint=sys.argv[1]", {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "9999"}, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"),

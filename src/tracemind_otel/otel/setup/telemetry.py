@@ -114,7 +114,8 @@ class Telemetry:
         """Send what is queued now, waiting at most `timeout_s` seconds.
 
         Returns:
-            Whether all of it arrived. A provider that was joined is flushed by its owner, not here.
+            Whether all of it arrived. Over gRPC that includes what the receiver rejected of a request that it took,
+            because the exporter drops the answer. A provider that was joined is flushed by its owner, not here.
         """
         failed_before = self._failed()
         flushes = [OneShot("tracemind-flush", provider.force_flush) for provider in self._pipeline.providers]
@@ -252,11 +253,9 @@ def _living() -> list[Telemetry]:
 
 
 def _deliver() -> None:
-    """Send what is queued before a tool ends this process; what has not arrived is said."""
-    living = _living()
-    flushes = [OneShot("tracemind-flush", telemetry.flush) for telemetry in living]
-    _run_all(flushes, _EXIT_TIMEOUT_S)
-    for telemetry in living:
+    """Send what is queued before a tool ends this process, and say what has not arrived."""
+    for telemetry in _living():
+        telemetry.flush(_EXIT_TIMEOUT_S)
         telemetry.report_losses()
 
 
