@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .._base.context import Setting
@@ -16,8 +16,6 @@ from .totals import NO_ATTRIBUTES, AttributeValue, FlowScope, current_flow, ente
 class FlowSpec:
     """The settings of a flow, the same for every run."""
 
-    attributes: Mapping[str, AttributeValue] = field(default_factory=lambda: NO_ATTRIBUTES)
-    """The user's attributes, some of which may go on metrics."""
     ids: CorrelationSources = NO_SOURCES
     """Ids and tags of everything below."""
     limits: BudgetLimits | None = None
@@ -61,9 +59,10 @@ class FlowContext(NoScope):
         name: str,
         plan: FlowSpec,
         ids: Correlation,
+        attributes: Mapping[str, AttributeValue] = NO_ATTRIBUTES,
         on_threshold: Callable[[BudgetThreshold], None] | None = None,
     ) -> None:
-        self.scope = FlowScope(name, plan.attributes, current_flow())
+        self.scope = FlowScope(name, attributes, current_flow())
         self._ids = ids
         self._budget: Budget | None = None
         if plan.limits is not None:

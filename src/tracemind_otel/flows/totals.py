@@ -16,8 +16,11 @@ from .._base.context import Setting, set_here
 from .._base.fork import in_forked_child
 from ..ai.llm.usage import LLMUsage
 
-AttributeValue = str | bool | int | float
-"""A value of a flow's attribute."""
+LabelValue = str | bool | int | float
+"""A value of an attribute of a metric."""
+
+AttributeValue = LabelValue | tuple[str, ...] | tuple[bool, ...] | tuple[int, ...] | tuple[float, ...]
+"""A value of a span's attribute."""
 
 NO_ATTRIBUTES: Mapping[str, AttributeValue] = MappingProxyType({})
 
@@ -89,6 +92,11 @@ class FlowScope:
             while scope is not None:
                 scope._all.add(usage, retries)
                 scope = scope.parent
+
+    def label(self, name: str) -> LabelValue | None:
+        """An attribute as metrics can have it: a list is joined by commas."""
+        value = self.attribute(name)
+        return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
     def attribute(self, name: str) -> AttributeValue | None:
         """An attribute of this flow, or of the nearest flow around it that has it."""

@@ -19,14 +19,15 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from .._base.context import Block
 from ..errors import ConfigError
+from ..flows.attribute_sources import AttributeSource, AttributeSources
 from ..flows.budget import OnUnknownPrice
 from ..flows.correlation import CorrelationSources, IdSource
 from ..flows.scope import FlowSpec
-from ..flows.totals import NO_ATTRIBUTES, AttributeValue
+from ..flows.totals import NO_ATTRIBUTES
 from .budget_scope import checked_limits
 from .span_scope import AGENT, FLOW, STEP, TOOL, Kind, SpanSpec, start_flow, start_scope
 from .wrapping.body import SpanScope, leave_block
@@ -41,8 +42,8 @@ class SpanOptions(TypedDict, total=False):
 
     name: str | None
     """The name of the flow, step, tool or agent, of few values; the default is the function's own."""
-    attributes: Mapping[str, AttributeValue]
-    """Attributes of the span."""
+    attributes: Mapping[str, AttributeSource]
+    """Attributes of the span: values, lists of values of one type, or functions of the call's arguments."""
     capture_arguments: bool
     """Record the arguments as JSON, without what looks like a secret; off by default, since they may hold prompts."""
     capture_result: bool
@@ -87,7 +88,8 @@ def flow(function: Callable[P, R] | None = None, /, **options: Unpack[FlowOption
     Args:
         function: the function, when used bare.
         name: the flow's name, of few values; the default is the function's own.
-        attributes: attributes of the span; those named in `configure(metric_attributes=...)` go on metrics too.
+        attributes: attributes of the span, each a value, a list of values of one type, or a function of the call's
+            arguments; those named in `configure(metric_attributes=...)` go on metrics too.
         flow_id: `tracemind.flow.id` of every span and log below. Each id is a text, or a function that is called
             with the arguments of the decorated one: `session_id=lambda request: request.session`.
         session_id: `session.id` of every span and log below.
@@ -123,7 +125,8 @@ def agent(function: Callable[P, R] | None = None, /, **options: Unpack[SpanOptio
     Args:
         function: the function, when used bare.
         name: the agent's name (`gen_ai.agent.name`), of few values; the default is the function's own.
-        attributes: attributes of the span.
+        attributes: attributes of the span, each a value, a list of values of one type, or a function of the call's
+            arguments.
         capture_arguments: record the arguments as JSON (`tracemind.function.arguments`), without what looks like a
             secret; off by default, since they may hold prompts.
         capture_result: record the result likewise (`tracemind.function.result`); of a generator, its first
@@ -147,7 +150,8 @@ def tool(function: Callable[P, R] | None = None, /, **options: Unpack[SpanOption
     Args:
         function: the function, when used bare.
         name: the tool's name (`gen_ai.tool.name`), as the model knows it; the default is the function's own.
-        attributes: attributes of the span.
+        attributes: attributes of the span, each a value, a list of values of one type, or a function of the call's
+            arguments.
         capture_arguments: record the arguments as JSON (`gen_ai.tool.call.arguments`), without what looks like a
             secret; off by default, since they may hold prompts.
         capture_result: record the result likewise (`gen_ai.tool.call.result`); of a generator, its first hundred items.
@@ -170,7 +174,8 @@ def step(function: Callable[P, R] | None = None, /, **options: Unpack[SpanOption
     Args:
         function: the function, when used bare.
         name: the step's name; the default is the function's own.
-        attributes: attributes of the span.
+        attributes: attributes of the span, each a value, a list of values of one type, or a function of the call's
+            arguments.
         capture_arguments: record the arguments as JSON (`tracemind.function.arguments`), without what looks like a
             secret; off by default, since they may hold prompts.
         capture_result: record the result likewise (`tracemind.function.result`); of a generator, its first
@@ -209,8 +214,7 @@ def _flow_decorator(
         max_llm_calls=max_llm_calls,
         on_unknown_price=on_unknown_price,
     )
-    attributes = options.get("attributes", NO_ATTRIBUTES)
-    plan = FlowSpec(attributes=attributes, ids=CorrelationSources.of(tags, **sources), limits=limits)
+    plan = FlowSpec(ids=CorrelationSources.of(tags, **sources), limits=limits)
     return SpanDecorator(FLOW, **options, flow=plan)
 
 
@@ -222,16 +226,15 @@ class SpanDecorator(Block[None]):
         kind: Kind,
         *,
         name: str | None = None,
-        attributes: Mapping[str, AttributeValue] = NO_ATTRIBUTES,
+        attributes: Mapping[str, AttributeSource] = NO_ATTRIBUTES,
         capture_arguments: bool = False,
         capture_result: bool = False,
         flow: FlowSpec | None = None,
     ) -> None:
         _check_name(name)
-        _check_attributes(attributes)
         self._kind = kind
         self._name = name
-        self._attributes = attributes
+        self._attributes = AttributeSources.of(attributes)
         self._capture_arguments = capture_arguments
         self._capture_result = capture_result
         self._flow = flow
@@ -243,11 +246,15 @@ class SpanDecorator(Block[None]):
         plan = SpanSpec.of(
             self._kind,
             self._name or _name_of(function, self._kind),
-            self._attributes,
+            self._attributes_for(function),
             signature=_signature(function) if self._capture_arguments else None,
             captures_result=self._capture_result,
         )
         return wrap(function, self._start(plan, function))
+
+    def _attributes_for(self, function: Callable[..., object]) -> AttributeSources:
+        signature = _signature(function) if self._attributes.called else None
+        return self._attributes if signature is None else self._attributes.beside(signature)
 
     def _start(
         self, plan: SpanSpec, function: Callable[..., object] | None = None
@@ -277,14 +284,6 @@ class SpanDecorator(Block[None]):
 def _check_name(name: object) -> None:
     if name is not None and (not isinstance(name, str) or not name):
         raise ConfigError(f"name is {name!r}; it must be a text that is not empty")
-
-
-def _check_attributes(attributes: object) -> None:
-    if not isinstance(attributes, Mapping):
-        raise ConfigError(f"attributes is {type(attributes).__name__}; it must be a mapping of names to values")
-    for name in cast("Mapping[object, object]", attributes):
-        if not isinstance(name, str) or not name:
-            raise ConfigError(f"attributes has the name {name!r}; a name must be a text that is not empty")
 
 
 def _check_options(decorator: str, options: Mapping[str, object], allowed: type) -> None:

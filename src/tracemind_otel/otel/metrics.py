@@ -11,6 +11,7 @@ from opentelemetry.context import Context
 from ..ai.llm.types import LLMUsage
 from . import semconv
 from .instruments import NO_SPAN, Attributes, Counter, Histogram, Instruments
+from .sanitize import sanitized_attributes
 
 MetricNames = Literal["legacy", "latest", "both"]
 """Which names of the GenAI metrics are sent."""
@@ -83,7 +84,7 @@ class AttributeCache:
             if len(self._sets) >= _MAX_SETS:
                 self._sets = {}
             plain: Attributes = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-            found = self._sets[key] = AttributeSets.of(plain)
+            found = self._sets[key] = AttributeSets.of(sanitized_attributes(plain))
         return found
 
 

@@ -21,6 +21,7 @@ from . import semconv
 from .attributes import Attached, correlation_attributes, without_ids
 from .current import Providers, configured_providers, instruments, tracer
 from .metrics import AttributeCache, AttributeSets, CallMetrics, EndedCall, latest_cost_names, metric_names
+from .sanitize import encodable, sanitized
 
 AttributeValue = str | bool | int | float | Sequence[str]
 
@@ -80,9 +81,9 @@ class OTelRecorder(Recorder):
             outlet = self._outlet = self._new_outlet(configured_providers())
         start_ns = time.time_ns()
         span = outlet.tracer.start_span(
-            f"{start.operation} {start.model}",
+            sanitized(f"{start.operation} {start.model}"),
             kind=SpanKind.CLIENT,
-            attributes=_start_attributes(start),
+            attributes=encodable(_start_attributes(start)),
             start_time=start_ns,
         )
         return _CallHandle(outlet, start, span, start_ns)
@@ -150,7 +151,7 @@ class _Outlet:
         )
         if not self.flow_attributes:
             return self.cache.get(self.metric_attributes, values)
-        named = tuple(None if flow is None else flow.attribute(name) for name in self.flow_attributes)
+        named = tuple(None if flow is None else flow.label(name) for name in self.flow_attributes)
         return self.cache.get(self.metric_attributes, values + named, tuple(map(type, named)))
 
 
@@ -203,9 +204,10 @@ class _CallHandle(StepHandle):
         try:
             if self._span.is_recording():
                 is_latest = self._outlet.has_latest_cost_names
-                self._span.set_attributes(
-                    _end_attributes(end, self.start.provider, self.first_chunk_s, has_latest_cost_names=is_latest)
+                attributes = _end_attributes(
+                    end, self.start.provider, self.first_chunk_s, has_latest_cost_names=is_latest
                 )
+                self._span.set_attributes(encodable(attributes))
                 if end.error is not None:
                     self._record_failure(end.error, ended_ns)
         finally:
@@ -213,10 +215,11 @@ class _CallHandle(StepHandle):
         self._outlet.record(self, end, (ended_ns - self._start_ns) / 1e9)
 
     def _record_failure(self, error: LLMError, ended_ns: int) -> None:
-        self._span.set_status(Status(StatusCode.ERROR, error.message))
+        message = sanitized(error.message)
+        self._span.set_status(Status(StatusCode.ERROR, message))
         self._span.add_event(
             semconv.EXCEPTION_EVENT,
-            {semconv.EXCEPTION_TYPE: type(error).__qualname__, semconv.EXCEPTION_MESSAGE: error.message},
+            {semconv.EXCEPTION_TYPE: type(error).__qualname__, semconv.EXCEPTION_MESSAGE: message},
             timestamp=ended_ns,
         )
 

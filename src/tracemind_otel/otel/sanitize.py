@@ -28,6 +28,25 @@ def sanitized(text: str) -> str:
     return readable if len(encoded) <= MAX_BYTES else encoded[: MAX_BYTES - 3].decode("utf-8", "ignore") + "…"
 
 
+def encodable(attributes: Mapping[str, V]) -> Mapping[str, V]:
+    """The attributes themselves where all of them can be encoded and stored, else sanitized ones.
+
+    For names of ours: the values alone are looked at.
+    """
+    for value in attributes.values():
+        if not _is_storable(value):
+            return sanitized_attributes(attributes)
+    return attributes
+
+
+def _is_storable(value: object) -> bool:
+    if isinstance(value, str):
+        return len(value) <= MAX_BYTES and value.isascii() and "\0" not in value
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return isinstance(value, float) or (isinstance(value, tuple) and all(map(_is_storable, cast("Any", value))))
+
+
 def sanitized_attributes(attributes: Mapping[str, V]) -> dict[str, V]:
     """The attributes with sanitized names and values, those in lists included."""
     return {sanitized(name): cast("V", _sanitized_value(value)) for name, value in attributes.items()}

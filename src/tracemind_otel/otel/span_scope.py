@@ -18,15 +18,17 @@ from .._base.context import Setting
 from .._base.dropped import end_dropped
 from .._base.once import report_fault
 from .._base.waiting import is_cancellation
+from ..flows.attribute_sources import AttributeSources
 from ..flows.correlation import NO_CORRELATION, Correlation, current_correlation
 from ..flows.scope import NO_SCOPE, FlowContext, FlowSpec
-from ..flows.totals import NO_ATTRIBUTES, AttributeValue, FlowScope, FlowTotals, current_flow
+from ..flows.totals import AttributeValue, FlowScope, FlowTotals, LabelValue, current_flow
 from . import semconv
 from .attributes import attach, correlation_attributes, with_same_baggage
 from .budget_scope import add_budget_event
 from .capture import arguments_json, as_json
 from .current import Providers, configured_providers, instruments, nothing_is_recorded, tracer
 from .instruments import Attributes, Histogram
+from .sanitize import sanitized, sanitized_attributes
 from .wrapping.body import SpanScope
 
 log = logging.getLogger(__name__)
@@ -36,8 +38,8 @@ _KEPT_ITEMS = 100
 """Items of a generator that are kept for its result, where that is asked for."""
 
 
-def _no_attributes() -> Mapping[str, AttributeValue]:
-    return NO_ATTRIBUTES
+def _no_attributes() -> Mapping[str, LabelValue]:
+    return {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +52,7 @@ class Kind:
     """`gen_ai.operation.name`, and the first word of the span's name."""
     name_attribute: str | None = None
     """The attribute that holds the name."""
-    fixed: Mapping[str, AttributeValue] = field(default_factory=_no_attributes)
+    fixed: Mapping[str, LabelValue] = field(default_factory=_no_attributes)
     """Attributes of every span and measurement of this kind."""
     metric: str | None = None
     """The histogram of durations, where the conventions have one."""
@@ -94,8 +96,12 @@ class SpanSpec:
     """The name of the flow, step, tool or agent."""
     span_name: str
     """The name of the span."""
+    sources: AttributeSources
+    """Attributes that the user added."""
+    own: Mapping[str, AttributeValue]
+    """Attributes that tell what the span is."""
     attributes: Mapping[str, AttributeValue]
-    """Attributes of the span."""
+    """Attributes of every run: the user's that are fixed, and `own`."""
     metric_attributes: Attributes
     """Attributes of the duration."""
     signature: inspect.Signature | None
@@ -108,23 +114,30 @@ class SpanSpec:
         cls,
         kind: Kind,
         name: str,
-        attributes: Mapping[str, AttributeValue],
+        sources: AttributeSources,
         *,
         signature: inspect.Signature | None = None,
         captures_result: bool = False,
     ) -> SpanSpec:
         """The plan for a name, and the attributes that the user added."""
+        name = sanitized(name)
         identity = dict(kind.fixed) if kind.name_attribute is None else {kind.name_attribute: name, **kind.fixed}
-        operation = {} if kind.operation is None else {semconv.GEN_AI_OPERATION_NAME: kind.operation}
+        own = identity if kind.operation is None else {semconv.GEN_AI_OPERATION_NAME: kind.operation, **identity}
         return cls(
             kind=kind,
             name=name,
             span_name=name if kind.operation is None else f"{kind.operation} {name}",
-            attributes={**attributes, **operation, **identity},
+            sources=sources,
+            own=own,
+            attributes={**sanitized_attributes(sources.fixed), **own},
             metric_attributes=identity,
             signature=signature,
             captures_result=captures_result,
         )
+
+    def attributes_of(self, added: Mapping[str, AttributeValue]) -> Mapping[str, AttributeValue]:
+        """The attributes of a run with these of the user's."""
+        return self.attributes if added is self.sources.fixed else {**sanitized_attributes(added), **self.own}
 
 
 def start_scope(plan: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SpanScope:
@@ -132,7 +145,7 @@ def start_scope(plan: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if not nothing_is_recorded():
         end_dropped()
         try:
-            return SpanRun(plan, args, kwargs)
+            return SpanRun(plan, args, kwargs, plan.sources.of_call(plan.span_name, args, kwargs))
         except Exception:
             report_fault(log, plan.kind.decorator, "start")
     return NO_SCOPE
@@ -140,14 +153,14 @@ def start_scope(plan: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 def start_flow(plan: SpanSpec, flow: FlowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SpanScope:
     """Start a run that is a flow; without a span it has yet its sums, its ids and its budget."""
-    ids = flow.ids_of(plan.name, args, kwargs)
+    ids, added = flow.ids_of(plan.name, args, kwargs), plan.sources.of_call(plan.span_name, args, kwargs)
     if not nothing_is_recorded():
         end_dropped()
         try:
-            return FlowRun(plan, flow, ids, args, kwargs)
+            return FlowRun(plan, flow, ids, args, kwargs, added)
         except Exception:
             report_fault(log, plan.kind.decorator, "start")
-    return FlowContext(plan.name, flow, ids)
+    return FlowContext(plan.name, flow, ids, added)
 
 
 class SpanRun:
@@ -156,7 +169,12 @@ class SpanRun:
     __slots__ = ("_around", "_context", "_items", "_plan", "_setting", "_span", "_started_s", "_tools")
 
     def __init__(
-        self, plan: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any], ids: Correlation = NO_CORRELATION
+        self,
+        plan: SpanSpec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        added: Mapping[str, AttributeValue],
+        ids: Correlation = NO_CORRELATION,
     ) -> None:
         self._plan = plan
         self._tools = tools = _tools()
@@ -166,7 +184,7 @@ class SpanRun:
         self._items: list[object] | None = None
         self._started_s = time.perf_counter()
         all_ids = current_correlation() if ids is NO_CORRELATION else ids.below(current_correlation())
-        self._span = span = _start_span(tools.tracer, plan, all_ids)
+        self._span = span = _start_span(tools.tracer, plan, plan.attributes_of(added), all_ids)
         if span.get_span_context().is_valid:
             context = set_span_in_context(span)
             self._context = context if ids is NO_CORRELATION else with_same_baggage(all_ids, context)
@@ -259,7 +277,7 @@ class SpanRun:
         flow, names = self._scope(), self._tools.providers.metric_attributes
         if flow is None or not names:
             return {}
-        return {name: value for name in names if (value := flow.attribute(name)) is not None}
+        return sanitized_attributes({name: value for name in names if (value := flow.label(name)) is not None})
 
     def _scope(self) -> FlowScope | None:
         return self._around
@@ -271,10 +289,16 @@ class FlowRun(SpanRun):
     __slots__ = ("_flow",)
 
     def __init__(
-        self, plan: SpanSpec, flow: FlowSpec, ids: Correlation, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        plan: SpanSpec,
+        flow: FlowSpec,
+        ids: Correlation,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        added: Mapping[str, AttributeValue],
     ) -> None:
-        super().__init__(plan, args, kwargs, ids)
-        self._flow = FlowContext(plan.name, flow, ids, partial(add_budget_event, self._span))
+        super().__init__(plan, args, kwargs, added, ids)
+        self._flow = FlowContext(plan.name, flow, ids, added, partial(add_budget_event, self._span))
 
     def enter(self) -> None:
         """Make the span and the flow current."""
@@ -315,8 +339,9 @@ def _totals_attributes(names: tuple[str, ...], totals: FlowTotals) -> dict[str, 
     return {name: value for name, value in zip(names, values, strict=True) if value is not None}
 
 
-def _start_span(tracer: Tracer, plan: SpanSpec, ids: Correlation) -> Span:
-    attributes = plan.attributes if ids is NO_CORRELATION else {**correlation_attributes(ids), **plan.attributes}
+def _start_span(tracer: Tracer, plan: SpanSpec, attributes: Mapping[str, AttributeValue], ids: Correlation) -> Span:
+    if ids is not NO_CORRELATION:
+        attributes = {**correlation_attributes(ids), **attributes}
     return tracer.start_span(plan.span_name, kind=SpanKind.INTERNAL, attributes=attributes)
 
 
@@ -340,7 +365,9 @@ def _record_exception(span: Span, exc: BaseException) -> None:
         f'File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_name}'
         for frame, line in traceback.walk_tb(exc.__traceback__)
     )
-    span.add_event(semconv.EXCEPTION_EVENT, {semconv.EXCEPTION_TYPE: name, semconv.EXCEPTION_STACKTRACE: places})
+    span.add_event(
+        semconv.EXCEPTION_EVENT, {semconv.EXCEPTION_TYPE: name, semconv.EXCEPTION_STACKTRACE: sanitized(places)}
+    )
 
 
 class _Tools:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
 from .body import Start, abandon, code_of, end_call, is_iterable_coroutine
+from .forwarding import ForwardingCallable, keeps_attributes
 from .generators import wrap_async_generator_function, wrap_generator_function
 from .managers import ASYNC_MANAGER_CODES, MANAGER_CODES, wrap_async_manager_function, wrap_manager_function
 
@@ -25,7 +26,10 @@ R = TypeVar("R")
 
 def wrap(function: Callable[P, R], start: Start) -> Callable[P, R]:
     """A function of the same kind, name and signature, each call of which is a run."""
-    wrapper = _wrapper_for(function)(function, start)
+    wrap_kind = _wrapper_for(function)
+    wrapper = wrap_kind(function, start)
+    if wrap_kind is _wrap_function and not keeps_attributes(function):
+        return cast("Callable[P, R]", ForwardingCallable(wrapper, function))
     return functools.wraps(function)(cast("Callable[P, R]", wrapper))
 
 
