@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import tracemind_otel as tm
 from tests.support import Captured, attributes
-from tracemind_otel.otel.capture import LIMIT, arguments_json, as_json
+from tracemind_otel.otel.capture import LIMIT, as_json, named_arguments
 
 
 class Colour(Enum):
@@ -426,10 +426,11 @@ def test_arguments_have_their_names() -> None:
         def method(self, a: int, *rest: int, key: str = "default", **more: int) -> None: ...
 
     signature = inspect.signature(Service.method)
-    text = arguments_json(signature, (Service(), 1, 2, 3), {"key": "k", "extra": 4})
+    named = named_arguments(signature, (Service(), 1, 2, 3), {"key": "k", "extra": 4})
+    text = as_json(named)
     assert text is not None
     assert json.loads(text) == {"a": 1, "rest": [2, 3], "key": "k", "more": {"extra": 4}}
-    assert arguments_json(signature, (), {"wrong": 1}) is None
+    assert named_arguments(signature, (), {"wrong": 1}) is None
 
 
 # --- On spans ---

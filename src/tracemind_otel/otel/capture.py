@@ -10,22 +10,68 @@ import enum
 import inspect
 import itertools
 import json
+import logging
 import math
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, cast
 from uuid import UUID
 
+from .._base.once import report_fault
 from .redaction import REDACTED, is_secret_name, without_secrets
+
+log = logging.getLogger(__name__)
 
 LIMIT = 4096
 """Characters of one attribute."""
 
 _MAX_DEPTH = 8
 _MAX_BITS = 1024
+
+
+Redact = Callable[[dict[str, Any], str], dict[str, Any] | None]
+"""A user's function: gets a part of the content and the role that it belongs to, returns the part to record, or `None`.
+
+Parts have the form of the GenAI conventions: `{"type": "tool_call", "name": ..., "arguments": ...}` for `assistant`,
+`{"type": "tool_call_response", "response": ...}` for `tool`. Secrets are taken out before, what is too long after.
+"""
+
+
+def call_json(name: str, arguments: object, redact: Redact | None) -> str | None:
+    """The arguments of a call as JSON; `None` where `redact` does not want them recorded."""
+    if redact is None:
+        return as_json(arguments)
+    return _redacted(
+        redact, {"type": "tool_call", "name": name, "arguments": _plain(arguments)}, "assistant", "arguments"
+    )
+
+
+def result_json(result: object, redact: Redact | None) -> str | None:
+    """The result of a call as JSON; `None` where `redact` does not want it recorded."""
+    if redact is None:
+        return as_json(result)
+    return _redacted(redact, {"type": "tool_call_response", "response": _plain(result)}, "tool", "response")
+
+
+def _redacted(redact: Redact, part: dict[str, Any], role: str, field: str) -> str | None:
+    """A function that fails costs the value: nothing leaves that it has not seen."""
+    try:
+        kept = redact(part, role)
+        return None if kept is None else as_json(kept[field])
+    except Exception:
+        report_fault(log, "configure", "redact", is_users=True)
+        return None
+
+
+def _plain(value: object) -> object:
+    """A value as plain data without secrets, at nearly any length."""
+    try:
+        return _Writer(_FULL, _MAX_CHARACTERS).plain(value, 0)
+    except _TooLongError:
+        return {"truncated": True, "type": _class_name(value)}
 
 
 def as_json(value: object, *, limit: int = LIMIT) -> str:
@@ -45,18 +91,16 @@ def as_json(value: object, *, limit: int = LIMIT) -> str:
     return _dumps({"truncated": True, "type": _class_name(value)[: limit - 48]})
 
 
-def arguments_json(
-    signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any], *, limit: int = LIMIT
-) -> str | None:
+def named_arguments(
+    signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, object] | None:
     """The arguments of a call by name, without `self` and `cls`; `None` where they do not fit the signature."""
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError:
         return None
     first = next(iter(signature.parameters), None)
-    return as_json(
-        {name: value for name, value in bound.arguments.items() if (name, first) not in _RECEIVERS}, limit=limit
-    )
+    return {name: value for name, value in bound.arguments.items() if (name, first) not in _RECEIVERS}
 
 
 _RECEIVERS = {("self", "self"), ("cls", "cls")}
@@ -80,6 +124,11 @@ _SHAPES = (
     _Shape(text=100, items=5, nodes=50),
     _Shape(text=30, items=2, nodes=12),
 )
+
+
+_MAX_CHARACTERS = 1_000_000
+_FULL = _Shape(text=_MAX_CHARACTERS, items=10_000, nodes=100_000)
+"""For a user's function, which gets the value before it is cut."""
 
 
 class _TooLongError(Exception):

@@ -11,6 +11,7 @@ from opentelemetry.environment_variables import OTEL_PYTHON_METER_PROVIDER, OTEL
 
 from .._base.dropped import end_dropped_at_exit
 from .._version import __version__
+from .capture import Redact
 from .instruments import SCOPE_NAME, Instruments, MeterInstruments
 from .semconv import SCHEMA_URL
 
@@ -25,6 +26,8 @@ class Providers:
     """The provider of metrics."""
     instruments: Instruments | None = None
     """Own instruments of a `meter_provider` that `configure()` made."""
+    redact: Redact | None = None
+    """A user's function that sees captured content before it is recorded."""
     metric_attributes: tuple[str, ...] = ()
     """Names of the flow attributes that become attributes of metrics."""
 

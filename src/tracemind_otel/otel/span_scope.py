@@ -25,7 +25,7 @@ from ..flows.totals import AttributeValue, FlowScope, FlowTotals, LabelValue, cu
 from . import semconv
 from .attributes import attach, correlation_attributes, with_same_baggage
 from .budget_scope import add_budget_event
-from .capture import arguments_json, as_json
+from .capture import call_json, named_arguments, result_json
 from .current import Providers, configured_providers, instruments, nothing_is_recorded, tracer
 from .instruments import Attributes, Histogram
 from .sanitize import sanitized, sanitized_attributes
@@ -194,11 +194,13 @@ class SpanRun:
             self._capture_arguments(plan.signature, args, kwargs)
 
     def _capture_arguments(self, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        arguments = arguments_json(signature, args, kwargs)
+        arguments = named_arguments(signature, args, kwargs)
         if arguments is None:
             return
         try:
-            self._span.set_attribute(self._plan.kind.arguments, arguments)
+            shown = call_json(self._plan.name, arguments, self._tools.providers.redact)
+            if shown is not None:
+                self._span.set_attribute(self._plan.kind.arguments, shown)
         except Exception:
             report_fault(log, type(self._span).__name__, "set_attribute")
 
@@ -256,7 +258,9 @@ class SpanRun:
         if exc is not None:
             _record_exception(span, exc)
         elif self._items is not None:
-            span.set_attribute(self._plan.kind.result, as_json(self._items or result))
+            shown = result_json(self._items or result, self._tools.providers.redact)
+            if shown is not None:
+                span.set_attribute(self._plan.kind.result, shown)
 
     def _before_end(self, span: Span) -> None:
         """Set what is known at the end only."""

@@ -14,6 +14,7 @@ from opentelemetry import metrics, trace
 from ...ai.llm.pricing import PriceSource, load_prices, set_prices
 from ...errors import ConfigError
 from ...flows.totals import AttributeValue
+from ..capture import Redact
 from ..current import Providers
 from .settings import export_config, sdk_is_disabled
 from .telemetry import Pipeline, SharedTelemetry, Telemetry, activate, active, is_placeholder
@@ -34,6 +35,7 @@ def configure(
     tracer_provider: trace.TracerProvider | None = None,
     meter_provider: metrics.MeterProvider | None = None,
     metric_attributes: Sequence[str] = (),
+    redact: Redact | None = None,
     prices: PriceSource | None = None,
     prices_over_reply: bool = False,
 ) -> Telemetry:
@@ -54,6 +56,9 @@ def configure(
         tracer_provider: a provider to join.
         meter_provider: a provider to join.
         metric_attributes: names of flow attributes that become attributes of the metrics.
+        redact: sees captured arguments and results before they are recorded: called with a part in the form of the
+            GenAI conventions (`{"type": "tool_call", "name", "arguments"}`, `{"type": "tool_call_response",
+            "response"}`) and its role, it returns the part to record, or `None` for none of it.
         prices: your own prices, which win over the table: a TOML file or rows (`tracemind_otel.ai.llm.pricing`).
         prices_over_reply: let `prices` win over a cost that the reply itself names.
 
@@ -70,7 +75,7 @@ def configure(
         return SharedTelemetry(owner)
     # An application that configures will call: better imported here than on the event loop, by the first call.
     importlib.import_module("tracemind_otel.steps.ai_llm_call")
-    _check_kinds(resource=resource, metric_attributes=metric_attributes)
+    _check_kinds(resource=resource, metric_attributes=metric_attributes, redact=redact)
     config = export_config(endpoint=endpoint, protocol=protocol, headers=headers, file=file)
     own_prices = None if prices is None else load_prices(prices)
     joined = Providers(
@@ -92,6 +97,7 @@ def configure(
         meter_provider=joined.meter_provider or pipeline.meter_provider,
         instruments=pipeline.instruments,
         metric_attributes=tuple(metric_attributes),
+        redact=redact,
     )
     telemetry = Telemetry(providers=providers, pipeline=pipeline)
     activate(telemetry)
@@ -105,7 +111,9 @@ def _warn_of_ignored(asked_for: Mapping[str, object]) -> None:
     log.warning("configure() was called before: %s. Shut the first one down to configure anew", ignored)
 
 
-def _check_kinds(*, resource: object, metric_attributes: object) -> None:
+def _check_kinds(*, resource: object, metric_attributes: object, redact: object) -> None:
+    if redact is not None and not callable(redact):
+        raise ConfigError(f"redact is {type(redact).__name__}; it must be a function of a part and its role")
     if resource is not None and not isinstance(resource, Mapping):
         raise ConfigError(f"resource is {type(resource).__name__}; it must be a mapping of attributes")
     if isinstance(metric_attributes, str) or not isinstance(metric_attributes, Sequence):
