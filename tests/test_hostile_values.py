@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 import tracemind_otel as tm
 from tests.servers.otlp_sink import Sink
+from tests.servers.otlp_sink import sink as sink
 from tests.support import Captured
 
 HOSTILE = {"surrogate": "a\ud800b", "nul": "a\0b", "long": "x" * 70_000, "emoji": "\U0001f600" * 20_000}
@@ -63,7 +64,10 @@ def test_a_value_that_no_attribute_has_is_rejected_at_decoration(decorator: Call
 async def test_attributes_may_be_lists_and_functions_of_the_arguments(capture: Captured) -> None:
     """They are on the flow's span; on the metrics of its calls a list is joined by commas."""
 
-    @tm.flow(attributes={"team": lambda team, size=3: f"{team}-{size}", "areas": ["eu", "us"]})
+    def team_and_size(team: str, size: int) -> str:
+        return f"{team}-{size}"
+
+    @tm.flow(attributes={"team": team_and_size, "areas": ["eu", "us"]})
     async def work(team: str, size: int = 3) -> None:
         await tm.run_llm_call("", "s", tm.LLMCallConfig("fake", "toy-1", prompt="Hello"), recorder)
 
@@ -165,7 +169,11 @@ def test_redact_sees_captured_content_before_it_is_recorded(capture: Captured) -
     telemetry = tm.configure(
         tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider, redact=redact
     )
-    look_up = tm.tool(name="look_up", capture_arguments=True, capture_result=True)(lambda word, api_key: word)
+
+    @tm.tool(capture_arguments=True, capture_result=True)
+    def look_up(word: str, api_key: str) -> str:
+        return word
+
     look_up("Ada", "k-1")
     telemetry.shutdown()
 
@@ -187,7 +195,12 @@ def test_a_redact_that_fails_lets_nothing_out(capture: Captured, caplog: pytest.
     telemetry = tm.configure(
         tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider, redact=redact
     )
-    assert tm.tool(name="work", capture_arguments=True)(lambda word: word)("Ada") == "Ada"
+
+    @tm.tool(capture_arguments=True)
+    def work(word: str) -> str:
+        return word
+
+    assert work("Ada") == "Ada"
     telemetry.shutdown()
 
     assert "gen_ai.tool.call.arguments" not in (capture.span("execute_tool work").attributes or {})

@@ -126,7 +126,7 @@ class SpanSpec:
         return cls(
             kind=kind,
             name=name,
-            span_name=name if kind.operation is None else f"{kind.operation} {name}",
+            span_name=name if kind.operation is None else sanitized(f"{kind.operation} {name}"),
             sources=sources,
             own=own,
             attributes={**sanitized_attributes(sources.fixed), **own},
