@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import context as otel_context
+from opentelemetry import trace
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, NumberDataPoint
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
@@ -829,3 +830,17 @@ def test_decorated_before_configured(capture: Captured) -> None:
     use_providers(Providers(tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider))
     decorated()
     assert [span.name for span in capture.spans] == ["early"]
+
+
+def test_what_a_library_never_detaches_ends_with_the_flow(capture: Captured) -> None:
+    """A context that a library attached within a flow, and forgot, keeps no later flow in the first one's trace."""
+
+    @tm.flow
+    def forgets() -> None:
+        otel_context.attach(otel_context.set_value("forgotten", 1))
+
+    forgets()
+    forgets()
+
+    assert not trace.get_current_span().get_span_context().is_valid
+    assert len({span.context.trace_id for span in capture.spans if span.context}) == 2

@@ -29,20 +29,23 @@ class Setting:
         self._value = value
 
     def undo(self) -> None:
-        """Put the variable back, unless it has another value by now."""
+        """Put the variable back to what it was before."""
         if not self.undo_here():
             self._undo_in_copy()
 
     def undo_here(self) -> bool:
         """Do so if this is the context in which the variable was set.
 
+        A library may have set it since and never put it back. In a finalizer, though, it is the code that was
+        interrupted that has set it since, and its value stays.
+
         Returns:
             Whether it is, and the first time.
         """
         var = self._token.var
-        if var.get(None) is not self._value:
-            return False
         if isinstance(sys.exception(), GeneratorExit):
+            if var.get(None) is not self._value:
+                return False
             keep_variables()
         try:
             var.reset(self._token)
