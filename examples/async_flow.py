@@ -1,6 +1,6 @@
-"""An async flow that was there before, decorated: what each session asked for, and what it cost, within a budget.
+"""Decorates an existing async flow, with a session for each run and a shared budget.
 
-Only the lines that begin with `@tm` were added to the flow. Needs no key and no server.
+Only the decorators were added to the functions of the flow. The example needs no key and no server.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def session_of(topic: str, session: str, model: Model) -> str:
 
 
 class Model:
-    """How this application calls its model."""
+    """The application's own model client."""
 
     def __init__(self, provider: str, recorder: tm.Recorder) -> None:
         self._provider = provider
@@ -66,9 +66,9 @@ async def run(provider: str, recorder: tm.Recorder) -> tuple[list[str], tm.budge
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--provider", choices=sorted(MODELS), default="fake", help="openai needs OPENAI_API_KEY")
-    parser.add_argument("--file", default="async_flow.otlp.jsonl", help="where the trace goes, as OTLP JSON lines")
+    parser.add_argument("--file", default="async_flow.otlp.jsonl", help="file for the trace, as OTLP JSON lines")
     arguments = parser.parse_args()
-    logging.getLogger("tracemind_otel").setLevel(logging.ERROR)  # a refused call is a warning, and here it is wanted
+    logging.getLogger("tracemind_otel").setLevel(logging.ERROR)  # hides the warning about the denied call
     with tm.configure(service_name="async-flow", file=arguments.file, prices=[TOY_PRICE]) as telemetry:
         reports, spending = asyncio.run(run(arguments.provider, telemetry.recorder))
     for text in reports:

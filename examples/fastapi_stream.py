@@ -1,7 +1,7 @@
-"""A FastAPI endpoint that streams a model's answer: one flow for each request, with its session, until the last word.
+"""A FastAPI endpoint that streams a model's answer. Each request is one flow, which lasts until the stream ends.
 
-Without arguments it serves, asks itself one question, prints the answer as it comes, and stops. Needs no key, but
-`pip install fastapi uvicorn`.
+Without arguments the program starts the server, sends one question to it, prints the streamed answer and stops. It
+needs `pip install fastapi uvicorn`, but no key.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ class Question(BaseModel):
     session: str
 
 
-@app.post("/ask")  # a query would put the question into every server's log and span
+@app.post("/ask")  # a query string would put the question into access logs and HTTP spans
 async def ask(asked: Question) -> StreamingResponse:
     return StreamingResponse(answer(asked.question, asked.session), media_type="text/plain")
 
 
 @contextlib.contextmanager
 def serving(port: int) -> Generator[str]:
-    """The server in a thread, until the block ends; the socket listens before the server does, so nobody waits."""
+    """Run the server in a thread. The socket listens before the server starts, so clients can connect at once."""
     listening = socket.create_server(("127.0.0.1", port))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, args=([listening],))
@@ -73,9 +73,9 @@ def serving(port: int) -> Generator[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--serve", action="store_true", help="serve until it is interrupted")
+    parser.add_argument("--serve", action="store_true", help="serve until interrupted")
     parser.add_argument("--port", type=int, default=0, help="the port; the default is a free one")
-    parser.add_argument("--file", default="fastapi_stream.otlp.jsonl", help="where the trace goes, as OTLP JSON lines")
+    parser.add_argument("--file", default="fastapi_stream.otlp.jsonl", help="file for the trace, as OTLP JSON lines")
     arguments = parser.parse_args()
     with tm.configure(service_name="fastapi", file=arguments.file, prices=[TOY_PRICE]), serving(arguments.port) as url:
         if arguments.serve:

@@ -1,4 +1,7 @@
-"""One flow with one model call: its answer, its cost, and where to see its trace. Needs no key and no server."""
+"""Runs one flow with one model call and prints the answer, the cost and how to view the trace.
+
+The example needs no key and no server.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ async def greet(name: str, provider: str, recorder: tm.Recorder) -> dict[str, An
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--provider", choices=sorted(MODELS), default="fake", help="openai needs OPENAI_API_KEY")
-    parser.add_argument("--file", default="quickstart.otlp.jsonl", help="where the trace goes, as OTLP JSON lines")
+    parser.add_argument("--file", default="quickstart.otlp.jsonl", help="file for the trace, as OTLP JSON lines")
     arguments = parser.parse_args()
 
     with tm.configure(service_name="quickstart", file=arguments.file, prices=[TOY_PRICE]) as telemetry:

@@ -1,4 +1,7 @@
-"""One reply read as it comes, then its tokens, its cost and its first chunk's time. Needs no key and no server."""
+"""Prints a reply as it is streamed, then its tokens, its cost and the time to its first chunk.
+
+The example needs no key and no server.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from tracemind_otel.ai.llm.providers import FakeLLMClient
 
 MODELS = {"fake": "toy-1", "openai": "gpt-4o-mini"}
 TOY_PRICE = tm.Price.from_mapping({"model": "toy-1", "input": 0.15, "output": 0.60})  # USD per million tokens
-ANSWER = "A stream brings the reply as the model says it, one word at a time."
+ANSWER = "A stream delivers the reply while the model writes it, one word at a time."
 
 
 async def read_aloud(provider: str, model: str, recorder: tm.Recorder) -> int:
@@ -37,8 +40,8 @@ async def read_aloud(provider: str, model: str, recorder: tm.Recorder) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--provider", choices=sorted(MODELS), default="fake", help="openai needs OPENAI_API_KEY")
-    parser.add_argument("--model", help="the provider's model; each has a default")
-    parser.add_argument("--file", default="streaming.otlp.jsonl", help="where the trace goes, as OTLP JSON lines")
+    parser.add_argument("--model", help="the model; each provider has a default")
+    parser.add_argument("--file", default="streaming.otlp.jsonl", help="file for the trace, as OTLP JSON lines")
     arguments = parser.parse_args()
     model = arguments.model or MODELS[arguments.provider]
     with tm.configure(service_name="streaming", file=arguments.file, prices=[TOY_PRICE]) as telemetry:

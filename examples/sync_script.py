@@ -1,6 +1,6 @@
-"""A synchronous script, decorated: a block as a flow, worker threads, and log lines that name the session.
+"""Decorates a synchronous script: a `with` block as a flow, worker threads, and log lines with the session id.
 
-Needs no key and no server.
+The example needs no key and no server.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def show_ids_in_log_lines() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--provider", choices=sorted(MODELS), default="fake", help="openai needs OPENAI_API_KEY")
-    parser.add_argument("--file", default="sync_script.otlp.jsonl", help="where the trace goes, as OTLP JSON lines")
+    parser.add_argument("--file", default="sync_script.otlp.jsonl", help="file for the trace, as OTLP JSON lines")
     arguments = parser.parse_args()
     show_ids_in_log_lines()
     with (
@@ -51,7 +51,7 @@ def main() -> int:
         tm.flow(name="nightly"),
         ThreadPoolExecutor(2) as pool,
     ):
-        # A thread of a pool knows nothing of the flow, unless the function carries it there.
+        # Threads of a pool do not inherit the current flow; carry_context passes it on.
         work = tm.carry_context(classify)
         answers = list(pool.map(work, REVIEWS, repeat(arguments.provider), repeat(telemetry.recorder)))
     print(f"{len(answers)} reviews")

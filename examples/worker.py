@@ -1,7 +1,7 @@
-"""A job that is handed to a worker in a process of its own: one trace and one session, across both.
+"""Passes a job to a worker process. Both processes share one trace and one session.
 
-The trace and the ids travel in W3C headers, `traceparent` and `baggage`, as a part of the job. The prompt is a part of
-the job as well, and not of the headers. Needs no key and no server.
+The job contains the prompt and the W3C headers `traceparent` and `baggage`, which carry the trace and the ids. The
+headers never contain the prompt. The example needs no key and no server.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ TOY_PRICE = tm.Price.from_mapping({"model": "toy-1", "input": 0.15, "output": 0.
 
 @tm.flow
 def accept(order: str) -> dict[str, object]:
-    """The parent: takes an order, and makes a job of it."""
+    """Turn an order into a job, in the parent process."""
     return {"prompt": f"Confirm this order: {order}", "headers": tm.inject_context()}
 
 
 @tm.flow
 async def confirm(prompt: str) -> str:
-    """The worker: does the job."""
+    """Process the job, in the worker."""
     config = tm.LLMCallConfig("fake", "toy-1", prompt=prompt)
     result = await tm.run_llm_call("", "confirm", config, tm.OTelRecorder())
     return str(result["text"])
 
 
 def work(file: str) -> None:
-    """What the worker's process does: read a job, continue its trace, do it."""
+    """Read a job from standard input, continue its trace and process it."""
     job = json.load(sys.stdin)
     with tm.configure(service_name="worker", file=file, prices=[TOY_PRICE]), tm.continue_trace(job["headers"]):
         print(asyncio.run(confirm(job["prompt"])))
 
 
 def hand_over(job: dict[str, object], file: str) -> str:
-    """A queue would stand here; its messages have a place for headers."""
+    """Send the job to a worker. An application would use a queue, whose messages have headers."""
     command = [sys.executable, __file__, "--worker", "--file", file]
     return subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, check=True).stdout
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--worker", action="store_true", help="be the worker: read a job from standard input")
-    parser.add_argument("--file", default="worker.otlp.jsonl", help="where the trace goes, as OTLP JSON lines")
+    parser.add_argument("--worker", action="store_true", help="run as the worker: read a job from standard input")
+    parser.add_argument("--file", default="worker.otlp.jsonl", help="file for the trace, as OTLP JSON lines")
     arguments = parser.parse_args()
     if arguments.worker:
         work(arguments.file)
@@ -61,7 +61,7 @@ def main() -> int:
                 job = accept("two lamps")
             print(f"handed over: {json.dumps(job['headers'])}")
             print(f"the worker says: {hand_over(job, str(workers_file))}", end="")
-        # Two processes, two files; a Collector would bring both together.
+        # Each process writes its own file. With a Collector, both would arrive in one place.
         with Path(arguments.file).open("a", encoding="utf-8") as both:
             both.write(workers_file.read_text(encoding="utf-8"))
     print(f"See the trace: python -m tracemind_otel view {arguments.file}")
