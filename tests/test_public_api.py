@@ -41,7 +41,7 @@ FACADE = {
 SIGNATURES: list[tuple[Any, str]] = [
     (tm.estimate_cost, "(provider, model, prompt_toks, completion_toks)"),
     (tm.apply_vars, "(template, vars)"),
-    (tm.run_llm_call, "(flow_id, step_id, cfg, recorder, *, client=None)"),
+    (tm.run_llm_call, "(flow_id, step_id, cfg, recorder=None, *, client=None)"),
     (tm.carry_context, "(function)"),
     (tm.flow, "(function=None, /, **options)"),
     (tm.step, "(function=None, /, **options)"),

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     )
     from .call.clients import LLMClientFactory
     from .call.config import LLMCallConfig, apply_vars
-    from .call.run import run_llm_call
-    from .call.stream import LLMStream, stream_llm_call
+    from .call.stream import LLMStream
     from .errors import (
         BudgetExceededError,
         ConfigError,
@@ -48,6 +47,16 @@ if TYPE_CHECKING:
         TraceMindError,
         UnknownProviderError,
     )
+    from .front.calls import (
+        ResultStream,
+        SyncResultStream,
+        llm_call,
+        llm_call_sync,
+        llm_stream,
+        llm_stream_sync,
+    )
+    from .front.llm_result import LLMResult
+    from .front.model_calls import run_llm_call, stream_llm_call
     from .otel.attributes import using_attributes
     from .otel.budget_scope import budget
     from .otel.decorators import agent, flow, step, tool
@@ -81,6 +90,7 @@ __all__ = [
     "LLMRequestError",
     "LLMResponse",
     "LLMResponseError",
+    "LLMResult",
     "LLMServerError",
     "LLMStatusError",
     "LLMStream",
@@ -92,6 +102,8 @@ __all__ = [
     "Price",
     "ReasoningDelta",
     "Recorder",
+    "ResultStream",
+    "SyncResultStream",
     "Telemetry",
     "Text",
     "TextDelta",
@@ -109,6 +121,10 @@ __all__ = [
     "estimate_cost",
     "flow",
     "inject_context",
+    "llm_call",
+    "llm_call_sync",
+    "llm_stream",
+    "llm_stream_sync",
     "run_llm_call",
     "set_prices",
     "step",
@@ -137,8 +153,7 @@ _MODULES = {
     ),
     "call.clients": ("LLMClientFactory",),
     "call.config": ("LLMCallConfig", "apply_vars"),
-    "call.run": ("run_llm_call",),
-    "call.stream": ("LLMStream", "stream_llm_call"),
+    "call.stream": ("LLMStream",),
     "errors": (
         "BudgetExceededError",
         "ConfigError",
@@ -157,6 +172,16 @@ _MODULES = {
         "TraceMindError",
         "UnknownProviderError",
     ),
+    "front.calls": (
+        "ResultStream",
+        "SyncResultStream",
+        "llm_call",
+        "llm_call_sync",
+        "llm_stream",
+        "llm_stream_sync",
+    ),
+    "front.llm_result": ("LLMResult",),
+    "front.model_calls": ("run_llm_call", "stream_llm_call"),
     "otel.attributes": ("using_attributes",),
     "otel.budget_scope": ("budget",),
     "otel.decorators": ("agent", "flow", "step", "tool"),

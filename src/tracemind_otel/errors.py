@@ -91,6 +91,8 @@ class LLMError(TraceMindError):
     ) -> None:
         super().__init__(message)
         self.message = message
+        self.result: dict[str, Any] | None = None
+        """The plain result of the call, where the error comes from `llm_call` or a stream."""
         self.reply = reply
         self.status_code = status_code
         self.code = code

@@ -262,3 +262,20 @@ async def set_up(tracer_provider: TracerProvider, meter_provider: MeterProvider)
     assert_type(telemetry.shutdown(timeout_s=1.0), bool)
     tm.OTelRecorder(tracer_provider=tracer_provider, meter_provider=meter_provider)
     tm.configure("billing")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+async def front_door() -> None:
+    reply = await tm.llm_call("fake/toy-1", "Hello", temperature=0.5, messages=[{"role": "user", "content": "Hi"}])
+    assert_type(reply, tm.LLMResult)
+    assert_type(reply.text, str)
+    assert_type(reply.cost_usd, float | None)
+    assert_type(reply.usage, tm.LLMUsage)
+    assert_type(reply.as_dict(), dict[str, Any])
+    async with tm.llm_stream("fake/toy-1", "Hello") as stream:
+        async for piece in stream.text_deltas():
+            assert_type(piece, str)
+    assert_type(stream.result, tm.LLMResult | None)
+    assert_type(tm.llm_call_sync("fake/toy-1", "Hello"), tm.LLMResult)
+    for piece in tm.llm_stream_sync("fake/toy-1", "Hello").text_deltas():
+        assert_type(piece, str)
+    await tm.llm_call("fake/toy-1", temperature="hot")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

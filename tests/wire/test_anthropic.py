@@ -43,8 +43,8 @@ from tracemind_otel.ai.llm.types import (
     ToolCall,
     ToolCallDelta,
 )
-from tracemind_otel.call.stream import stream_llm_call
 from tracemind_otel.errors import LLMQuotaError, LLMRateLimitError, LLMServerError, LLMStatusError
+from tracemind_otel.front.model_calls import stream_llm_call
 
 MODEL = "claude-sonnet-4-5-20250929"
 Json = dict[str, Any]

@@ -6,11 +6,12 @@ import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from ..ai.llm.sampling import SAMPLING_RULES, SamplingOptions, is_number, is_sequence_of, is_whole
-from ..ai.llm.types import Image, LLMRequest, Message, Role, Text, ToolCall
+from ..ai.llm.types import LLMRequest, Message
 from ..errors import ConfigError
+from .messages import read_messages
 
 STEP_TYPE = "ai.llm_call"
 """The name of this step type in flows and in telemetry."""
@@ -105,7 +106,7 @@ class LLMCallConfig(SamplingOptions, _ConfigArguments):
                 raise ConfigError(f"{STEP_TYPE}: field {name!r} is missing; it must be a string")
         if "messages" not in values:
             return cls(**values)
-        read: dict[str, Any] = {**values, "messages": _messages(values["messages"])}
+        read: dict[str, Any] = {**values, "messages": read_messages("messages", values["messages"])}
         return cls(**read)
 
     def request(self) -> LLMRequest:
@@ -151,67 +152,3 @@ def apply_vars(template: str, vars: Mapping[str, Any] | None) -> str:
         return str(vars[name]) if name in vars else match.group(0)
 
     return _VARIABLE.sub(value_of, template)
-
-
-# --- Messages from plain mappings
-
-
-def _messages(values: object) -> tuple[Message, ...]:
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        raise ConfigError(f"{STEP_TYPE}: messages is {type(values).__name__}; it must be a list")
-    items = cast("Sequence[object]", values)
-    return tuple(_message(f"messages[{number}]", item) for number, item in enumerate(items))
-
-
-def _message(where: str, value: object) -> Message:
-    if isinstance(value, Message):
-        return value
-    values = _mapping(where, value)
-    role: Any = values.get("role")
-    if role not in get_args(Role):
-        raise ConfigError(f"{STEP_TYPE}: {where}.role is {role!r}; it must be one of {', '.join(get_args(Role))}")
-    calls = values.get("tool_calls") or ()
-    return Message(
-        role=role,
-        content=_content(where, values.get("content") or ""),
-        tool_calls=tuple(_tool_call(f"{where}.tool_calls[{n}]", call) for n, call in enumerate(calls)),
-        tool_call_id=values.get("tool_call_id"),
-        name=values.get("name"),
-    )
-
-
-def _mapping(where: str, value: object) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{STEP_TYPE}: {where} is {type(value).__name__}; it must be a mapping")
-    return cast("Mapping[str, Any]", value)
-
-
-def _content(where: str, value: object) -> str | tuple[Text | Image, ...]:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, Sequence):
-        raise ConfigError(f"{STEP_TYPE}: {where}.content is {type(value).__name__}; it must be a string or a list")
-    parts = cast("Sequence[object]", value)
-    return tuple(_part(f"{where}.content[{number}]", part) for number, part in enumerate(parts))
-
-
-def _part(where: str, value: object) -> Text | Image:
-    if isinstance(value, Text | Image):
-        return value
-    values = _mapping(where, value)
-    text, url = values.get("text"), values.get("image_url")
-    if isinstance(text, str):
-        return Text(text)
-    if isinstance(url, str):
-        return Image(url=url)
-    raise ConfigError(f"{STEP_TYPE}: {where} must have 'text' or 'image_url', each a string")
-
-
-def _tool_call(where: str, value: object) -> ToolCall:
-    if isinstance(value, ToolCall):
-        return value
-    values = _mapping(where, value)
-    call_id, name, arguments = values.get("id"), values.get("name"), values.get("arguments", {})
-    if not isinstance(call_id, str) or not isinstance(name, str) or not isinstance(arguments, str | Mapping):
-        raise ConfigError(f"{STEP_TYPE}: {where} must have 'id', 'name' and 'arguments'")
-    return ToolCall(call_id, name, cast("Mapping[str, Any] | str", arguments))

@@ -38,6 +38,7 @@ class Call:
         self.attempts = Attempts(self.target, self.account, self.handle)
         self.reply: LLMResponse | None = None
         self.result: Result | None = None
+        self.error: LLMError | None = None
 
     async def reserve(self) -> None:
         """Hold what the call is expected to use, where there is a budget around it.
@@ -68,6 +69,7 @@ class Call:
 
     def failed(self, error: LLMError, *, also: Result | None = None, **more: Any) -> Result:
         """End in an error; arguments and result as of `succeeded`."""
+        self.error = error
         result = error_result(self.target.cfg, error, self.attempts.retries) | (also or {})
         log.warning("%s failed after %d attempt(s): %s", self.target.name, self.attempts.made, error.error_type)
         return self._end("error", result, error=error, **more)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import cast
 
 from .._base.dropped import interrupt
 from ..ai.llm.client import AsyncLLMClient
@@ -13,44 +14,50 @@ from ..recording.port import Recorder
 from .clients import client_for, running_loop
 from .config import LLMCallConfig
 from .lifecycle import Call
-from .result import is_response, partial_result
+from .result import Result, is_response, partial_result
 from .target import CallTarget
 
 
-async def run_llm_call(
-    flow_id: str,
-    step_id: str,
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended."""
+
+    result: Result
+    """The plain result."""
+    error: LLMError | None = None
+    """What a call failed with."""
+
+
+async def make_call(
+    ids: tuple[str, str],
     cfg: LLMCallConfig,
     recorder: Recorder,
+    client: AsyncLLMClient | None,
     *,
-    client: AsyncLLMClient | None = None,
-) -> dict[str, Any]:
-    """Call a model; repeat what is worth repeating; record it once; return a plain result.
+    function: str = "run_llm_call",
+) -> Outcome:
+    """Call a model; `run_llm_call` and `llm_call` say more.
 
     Args:
-        flow_id: the flow's id, for telemetry; need not be unique.
-        step_id: the step's id, for telemetry; need not be unique.
+        ids: the flow's id and the step's.
         cfg: what to call and how.
-        recorder: what records the call; one that raises is logged and does no harm.
-        client: a client of your own; the default is `LLMClientFactory.make(cfg.provider)`.
-
-    Returns:
-        `{"status": "ok", "text", "usage": {...}, "provider", "model", ...}`, or
-        `{"status": "error", "reason", "error_type", "provider", "model", ...}`: faults at run time are
-        returned, never raised. Every value is plain, so the result can be stored as JSON.
+        recorder: what records the call.
+        client: the caller's own client.
+        function: the function that was called, for errors.
 
     Raises:
-        ConfigError: neither prompt nor template nor messages, an unknown provider, or a parameter that the
-            provider has no place for: the caller's mistake, a `ValueError`. Also where no asyncio loop runs, as
-            under trio.
-        asyncio.CancelledError: the task was cancelled; the call is recorded as cancelled.
+        ConfigError: a mistake of the caller's.
     """
-    running_loop("run_llm_call")
+    running_loop(function)
     request = cfg.request()
     if client is not None and not isinstance(cast("object", client), AsyncLLMClient):
         raise ConfigError(f"client is {type(client).__name__}; it must be an AsyncLLMClient")
     llm = client if client is not None else await client_for(cfg.provider)
-    call = Call((flow_id, step_id), cfg, request, llm, recorder)
+    call = Call(ids, cfg, request, llm, recorder)
+    return Outcome(await _result_of(call), call.error)
+
+
+async def _result_of(call: Call) -> Result:
     try:
         await call.reserve()
         response = await call.attempts.until_success(lambda: call.attempts.ask_provider(lambda: _complete(call.target)))
@@ -69,7 +76,7 @@ async def run_llm_call(
         raise
 
 
-async def _failed(call: Call, error: LLMError) -> dict[str, Any]:
+async def _failed(call: Call, error: LLMError) -> Result:
     """End in an error; what the provider said of its reply, and may charge for, is told all the same."""
     reply: object = error.reply
     if not is_response(reply):

@@ -54,38 +54,6 @@ class _ClosedError(Exception):
 _DELTAS: frozenset[type] = frozenset({TextDelta, ReasoningDelta, ToolCallDelta})
 
 
-def stream_llm_call(
-    flow_id: str,
-    step_id: str,
-    cfg: LLMCallConfig,
-    recorder: Recorder,
-    *,
-    client: AsyncLLMClient | None = None,
-    tokenizer: Tokenizer | None = None,
-) -> LLMStream:
-    """Call a model and read its reply as it comes.
-
-    The result is an async iterator of events (`TextDelta`, `ReasoningDelta`, `ToolCallDelta`, and last a `Finish`
-    with the whole reply) and an async context manager, which is the sure way to close a stream that is not read to
-    its end. Attempts are repeated until the first event has come, never after it. The span is current while the
-    provider is waited for, never in the code between two events.
-
-    Args:
-        flow_id: the flow's id, for telemetry; need not be unique.
-        step_id: the step's id, for telemetry; need not be unique.
-        cfg: what to call and how; `timeout_ms` bounds the provider's silence, `deadline_ms` the whole stream.
-        recorder: what records the call; one that raises is logged and does no harm.
-        client: a client of your own; the default is `LLMClientFactory.make(cfg.provider)`.
-        tokenizer: counts the tokens of a stream that is not read to its end; the default is a rule of thumb.
-
-    Raises:
-        ConfigError: neither prompt nor template nor messages; an unknown provider or a parameter that it has no
-            place for raises it from the first event.
-        LLMError: from the iteration, when the call fails for good; `LLMStream.result` has the text that came.
-    """
-    return LLMStream((flow_id, step_id), cfg, recorder, client, tokenizer or CharacterTokenizer())
-
-
 class LLMStream:
     """A streamed call. Made by `stream_llm_call`; nothing is sent before the first event is asked for."""
 
@@ -95,12 +63,12 @@ class LLMStream:
         cfg: LLMCallConfig,
         recorder: Recorder,
         client: AsyncLLMClient | None,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         self._received: Received | None = None
         self._ids, self._cfg, self._recorder, self._client = ids, cfg, recorder, client
         self._request = cfg.request()
-        self._tokenizer = tokenizer
+        self._tokenizer = tokenizer or CharacterTokenizer()
         self._state = _State.OPEN
         self._loop: asyncio.AbstractEventLoop | None = None
         self._batches: AsyncGenerator[Sequence[StreamEvent]] | None = None

@@ -19,7 +19,7 @@ from ..ai.llm.pricing import Price
 from ..ai.llm.providers.fake import FakeLLMClient
 from ..ai.llm.usage import LLMUsage
 from ..call.config import LLMCallConfig
-from ..call.run import run_llm_call
+from ..front.model_calls import run_llm_call
 from ..otel.decorators import flow, step
 from ..otel.setup.configure import configure
 from ..recording.port import Recorder

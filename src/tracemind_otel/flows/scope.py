@@ -9,6 +9,7 @@ from typing import Any
 from .._base.context import Setting
 from .budget import Budget, BudgetLimits, BudgetThreshold, current_budget, enter_budget
 from .correlation import NO_CORRELATION, NO_SOURCES, Correlation, CorrelationSources, enter_correlation
+from .current_step import enter_step
 from .totals import NO_ATTRIBUTES, AttributeValue, FlowScope, current_flow, enter_flow
 
 
@@ -47,6 +48,23 @@ class NoScope:
 
 
 NO_SCOPE = NoScope()
+
+
+class StepContext(NoScope):
+    """A step without a span: model calls below it have its name."""
+
+    __slots__ = ("_name", "_setting")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._setting: Setting | None = None
+
+    def enter(self) -> None:
+        self._setting = enter_step(self._name)
+
+    def leave(self) -> None:
+        if self._setting is not None:
+            self._setting.undo()
 
 
 class FlowContext(NoScope):

@@ -29,7 +29,7 @@ from ..flows.correlation import CorrelationSources, IdSource
 from ..flows.scope import FlowSpec
 from ..flows.totals import NO_ATTRIBUTES
 from .budget_scope import checked_limits
-from .span_scope import AGENT, FLOW, STEP, TOOL, Kind, SpanSpec, start_flow, start_scope
+from .span_scope import AGENT, FLOW, STEP, TOOL, Kind, SpanSpec, start_flow, start_scope, start_step
 from .wrapping.body import SpanScope, leave_block
 from .wrapping.functions import wrap
 
@@ -261,7 +261,7 @@ class SpanDecorator(Block[None]):
     ) -> Callable[[tuple[Any, ...], dict[str, Any]], SpanScope]:
         flow = self._flow
         if flow is None:
-            return functools.partial(start_scope, plan)
+            return functools.partial(start_step if self._kind is STEP else start_scope, plan)
         if flow.ids.called and function is not None and (signature := _signature(function)) is not None:
             flow = replace(flow, ids=flow.ids.beside(signature))
         return functools.partial(start_flow, plan, flow)

@@ -20,7 +20,8 @@ from .._base.once import report_fault
 from .._base.waiting import is_cancellation
 from ..flows.attribute_sources import AttributeSources
 from ..flows.correlation import NO_CORRELATION, Correlation, current_correlation
-from ..flows.scope import NO_SCOPE, FlowContext, FlowSpec
+from ..flows.current_step import enter_step
+from ..flows.scope import NO_SCOPE, FlowContext, FlowSpec, StepContext
 from ..flows.totals import AttributeValue, FlowScope, FlowTotals, LabelValue, current_flow
 from . import semconv
 from .attributes import attach, correlation_attributes, with_same_baggage
@@ -149,6 +150,17 @@ def start_scope(plan: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         except Exception:
             report_fault(log, plan.kind.decorator, "start")
     return NO_SCOPE
+
+
+def start_step(plan: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SpanScope:
+    """Start a run that is a step; without a span it still names the model calls below it."""
+    if not nothing_is_recorded():
+        end_dropped()
+        try:
+            return StepRun(plan, args, kwargs, plan.sources.of_call(plan.span_name, args, kwargs))
+        except Exception:
+            report_fault(log, plan.kind.decorator, "start")
+    return StepContext(plan.name)
 
 
 def start_flow(plan: SpanSpec, flow: FlowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SpanScope:
@@ -285,6 +297,22 @@ class SpanRun:
 
     def _scope(self) -> FlowScope | None:
         return self._around
+
+
+class StepRun(SpanRun):
+    """A run that names the model calls below it."""
+
+    __slots__ = ("_step",)
+
+    def enter(self) -> None:
+        """Make the span and the step current."""
+        super().enter()
+        self._step = enter_step(self._plan.name)
+
+    def leave(self) -> None:
+        """Put back what was current."""
+        self._step.undo()
+        super().leave()
 
 
 class FlowRun(SpanRun):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..call.clients import LLMClientFactory
 from ..call.config import STEP_TYPE, LLMCallConfig, apply_vars
-from ..call.run import run_llm_call
-from ..call.stream import LLMStream, stream_llm_call
+from ..call.stream import LLMStream
+from ..front.model_calls import run_llm_call, stream_llm_call
 
 __all__ = [
     "STEP_TYPE",
