@@ -12,11 +12,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, get_args
 
 from .._version import __version__
 from ..errors import ConfigError
 from ..otel.setup.settings import ExportConfig, export_config
+from .breakdown import GroupBy, breakdown, model_calls, sums_of
 from .otlp_file import FileSpan, OTLPFileError, read_spans
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "demo":
         _demo(arguments.file, arguments.endpoint, arguments.jaeger)
     else:
-        _view(arguments.file, arguments.trace)
+        _view(arguments)
     return 0
 
 
@@ -101,7 +102,8 @@ _DEMO = (
 )
 _VIEW = (
     "Print each trace of an OTLP JSON-lines file as a tree, with durations, tokens, cost and retries. "
-    "Takes any OTLP file, such as one of configure(file=...) or of the Collector's file exporter."
+    "Takes any OTLP file, such as one of configure(file=...) or of the Collector's file exporter. "
+    "With --by, print what the model calls did and cost by step, model, flow, tool or user; with --html, write a page."
 )
 
 
@@ -126,10 +128,24 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_view(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="path of the file; - for standard input")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="paths of files; - for standard input")
     parser.add_argument(
-        "--trace", metavar="TRACE_ID", help="print only this trace; the first characters of the id are enough"
+        "--trace", metavar="TRACE_ID", help="show only this trace; the first characters of the id are enough"
     )
+    parser.add_argument(
+        "--by",
+        choices=get_args(GroupBy),
+        help="print a table of the model calls by this instead: calls, tokens, cost, retries, durations",
+    )
+    parser.add_argument("--top", metavar="N", type=_count, help="with --by: the N most expensive rows only")
+    parser.add_argument("--json", action="store_true", help="with --by: print JSON instead of a table")
+    parser.add_argument("--html", metavar="PATH", help="write a page with the waterfall of each trace instead")
+
+
+def _count(value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number above 0")
+    return int(value)
 
 
 def _endpoint(value: str) -> str:
@@ -143,25 +159,56 @@ def _endpoint(value: str) -> str:
 # --- view
 
 
-def _view(path: str, trace_id: str | None) -> None:
-    name = "standard input" if path == "-" else path
-    spans = _spans_of(path, name, trace_id)
-    _print_traces(_console(), spans)
+def _view(arguments: argparse.Namespace) -> None:
+    if (arguments.top or arguments.json) and arguments.by is None:
+        raise CommandError("--top and --json belong to --by; add --by step, for instance")
+    spans = _spans_of(arguments.files, arguments.trace)
+    if arguments.by is not None:
+        _print_sums(spans, arguments.by, arguments.top, as_json=arguments.json)
+    elif arguments.html is not None:
+        _write_page(spans, arguments.files, arguments.html)
+    else:
+        _print_traces(_console(), spans)
 
 
-def _spans_of(path: str, name: str, trace_id: str | None) -> list[FileSpan]:
+def _spans_of(paths: Sequence[str], trace_id: str | None) -> list[FileSpan]:
+    names = ["standard input" if path == "-" else path for path in paths]
     wanted = (trace_id or "").strip().lower()
     seen: dict[str, None] = {}
     kept: list[FileSpan] = []
-    for span in _read(path, name):
-        seen.setdefault(span.trace_id)
-        if span.trace_id.startswith(wanted):
-            kept.append(span)
+    for path, name in zip(paths, names, strict=True):
+        for span in _read(path, name):
+            seen.setdefault(span.trace_id)
+            if span.trace_id.startswith(wanted):
+                kept.append(span)
+    files_have = f"{', '.join(names)} {'has' if len(names) == 1 else 'have'}"
     if not seen:
-        raise CommandError(f"{name} has no spans; pass a file of OTLP JSON lines, such as configure(file=...) writes")
+        raise CommandError(f"{files_have} no spans; pass a file of OTLP JSON lines, such as configure(file=...) writes")
     if not kept:
-        raise CommandError(f"{name} has no trace {trace_id}; choose one of {_listed(list(seen))}")
+        raise CommandError(f"{files_have} no trace {trace_id}; choose one of {_listed(list(seen))}")
     return kept
+
+
+def _print_sums(spans: Sequence[FileSpan], by: GroupBy, top: int | None, *, as_json: bool) -> None:
+    from .sums_table import sums_json, sums_table
+
+    rows, total = breakdown(spans, by), sums_of("all", list(model_calls(spans)))
+    shown = rows[:top]
+    if as_json:
+        sys.stdout.write(sums_json(by, shown, total) + "\n")
+    else:
+        _console().print(sums_table(by, shown, total, left_out=len(rows) - len(shown)))
+
+
+def _write_page(spans: Sequence[FileSpan], names: Sequence[str], path: str) -> None:
+    from .html_page import html_page
+
+    try:
+        with open(path, "w", encoding="utf-8") as page:
+            page.writelines(html_page(spans, title=", ".join(names)))
+    except OSError as error:
+        raise CommandError(f"cannot write {path}: {error.strerror or error}; check the path") from error
+    sys.stdout.write(f"{path} has {len(spans):,} spans; open it in a browser\n")
 
 
 def _listed(trace_ids: Sequence[str]) -> str:

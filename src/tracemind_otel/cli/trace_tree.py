@@ -14,10 +14,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 from ..otel import semconv
+from .breakdown import cost_usd, has_no_price, is_call, number
 from .otlp_file import FileEvent, FileSpan, Scalar
 
-_MODEL_OPERATIONS = ("", "chat", "text_completion", "generate_content", "embeddings")
-"""Operations with a price; flows, agents and tools only contain such calls."""
 _MAX_TEXT = 300
 """The length at which a value is cut, in characters."""
 _INDENT = 4
@@ -117,10 +116,10 @@ def _header(span: FileSpan) -> Text:
 
 def _label(parts: Iterable[_Part]) -> Text:
     """The pieces, two spaces apart; `Text` interprets no markup in them."""
-    return Text("  ").join(Text(_printable(text), style=style) for text, style in parts if text)
+    return Text("  ").join(Text(printable(text), style=style) for text, style in parts if text)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text without control characters, cut to a length that fits."""
     kept = "".join(c if c.isprintable() else " " if c.isspace() else "" for c in text[: _MAX_TEXT + 1])
     return kept if len(text) <= _MAX_TEXT else f"{kept[:_MAX_TEXT]}..."
@@ -177,18 +176,8 @@ def format_usd(usd: float) -> str:
     return f"{sign}${whole}.{cents.rstrip('0').ljust(2, '0')}"
 
 
-def _number(attributes: Mapping[str, Scalar], name: str) -> float | None:
-    value = attributes.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return value if math.isfinite(value) else None
-    except OverflowError:
-        return None
-
-
 def _count(attributes: Mapping[str, Scalar], name: str) -> str:
-    value = _number(attributes, name)
+    value = number(attributes, name)
     return "" if value is None else f"{value:,.0f}"
 
 
@@ -219,20 +208,10 @@ def _side(attributes: Mapping[str, Scalar], name: str, word: str, subsets: Seque
     return f"{total} {word} ({', '.join(parts)})" if parts else f"{total} {word}"
 
 
-_COSTS = (semconv.TRACEMIND_COST_USD, semconv.GEN_AI_USAGE_COST, semconv.GEN_AI_USAGE_COST_AMOUNT)
-
-
 def _cost_parts(span: FileSpan) -> list[_Part]:
-    costs = (_number(span.attributes, name) for name in _COSTS)
-    if (cost := next((cost for cost in costs if cost is not None), None)) is not None:
+    if (cost := cost_usd(span.attributes)) is not None:
         return [(format_usd(cost), "green")]
-    return [("price unknown", "yellow")] if _is_successful_call(span) else []
-
-
-def _is_successful_call(span: FileSpan) -> bool:
-    has_model = semconv.GEN_AI_REQUEST_MODEL in span.attributes
-    is_call = has_model and span.attributes.get(semconv.GEN_AI_OPERATION_NAME, "") in _MODEL_OPERATIONS
-    return is_call and not _error(span) and span.attributes.get(semconv.TRACEMIND_CANCELLED) is not True
+    return [("price unknown", "yellow")] if is_call(span) and has_no_price(span) else []
 
 
 def _flow_sums(attributes: Mapping[str, Scalar]) -> str:
@@ -243,7 +222,7 @@ def _flow_sums(attributes: Mapping[str, Scalar]) -> str:
     retries = _count(attributes, semconv.TRACEMIND_FLOW_RETRIES) or "0"
     tokens_in = _count(attributes, semconv.TRACEMIND_FLOW_INPUT_TOKENS) or "0"
     tokens_out = _count(attributes, semconv.TRACEMIND_FLOW_OUTPUT_TOKENS) or "0"
-    cost = _number(attributes, semconv.TRACEMIND_FLOW_COST_USD)
+    cost = number(attributes, semconv.TRACEMIND_FLOW_COST_USD)
     sums = [_plural(calls, "call"), _plural(retries, "retry"), f"{tokens_in} in / {tokens_out} out"]
     return f"{', '.join(sums if cost is None else [*sums, format_usd(cost)])} in all"
 
@@ -267,7 +246,7 @@ def _retry_parts(attributes: Mapping[str, Scalar]) -> list[_Part]:
     attempts = _count(attributes, semconv.TRACEMIND_RETRY_MAX_ATTEMPTS) or "?"
     reason = str(attributes.get(semconv.TRACEMIND_RETRY_REASON, "unknown reason"))
     detail = str(attributes.get(semconv.HTTP_RESPONSE_STATUS_CODE, attributes.get(semconv.ERROR_TYPE, reason)))
-    delay_s = _number(attributes, semconv.TRACEMIND_RETRY_DELAY_S)
+    delay_s = number(attributes, semconv.TRACEMIND_RETRY_DELAY_S)
     why = reason if detail == reason else f"{reason} ({detail})"
     waited = "" if delay_s is None else f", waited {delay_s:.3g} s"
     return [(f"retry {attempt}/{attempts} {why}{waited}", "yellow")]
@@ -278,10 +257,10 @@ def _budget_parts(attributes: Mapping[str, Scalar]) -> list[_Part]:
     name = attributes.get(semconv.TRACEMIND_BUDGET_NAME)
     budget = f"budget {name}" if isinstance(name, str) and name != "budget" else "budget"
     is_money = attributes.get(semconv.TRACEMIND_BUDGET_KIND) == "cost_usd"
-    fraction = _number(attributes, semconv.TRACEMIND_BUDGET_FRACTION)
+    fraction = number(attributes, semconv.TRACEMIND_BUDGET_FRACTION)
     reached = "?" if fraction is None else f"{fraction * 100:.0f} %"
     limit, spent = (
-        _amount(_number(attributes, name), is_money=is_money)
+        _amount(number(attributes, name), is_money=is_money)
         for name in (semconv.TRACEMIND_BUDGET_LIMIT, semconv.TRACEMIND_BUDGET_SPENT)
     )
     unit = "" if is_money else " tokens" if attributes.get(semconv.TRACEMIND_BUDGET_KIND) == "tokens" else " calls"
