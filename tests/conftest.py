@@ -38,6 +38,7 @@ _SLOW = frozenset(
             "collector_down",
             "config",
             "decorator_table",
+            "delivery",
             "docs",
         ),
         *(

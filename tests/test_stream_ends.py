@@ -153,7 +153,7 @@ async def read(capture: Captured, client: Any, **options: Any) -> list[object]:
 async def test_a_stream_ends_at_its_end_mark(capture: Captured, script: Script) -> None:
     """What the server does with the connection after `[DONE]` changes nothing, and is not waited for."""
     server = Server(script)
-    async with running(server) as client, asyncio.timeout(5):
+    async with running(server) as client, asyncio.timeout(30):
         assert await read(capture, client) == ["Hel", "lo", 8]
     assert server.requests == 1
 
