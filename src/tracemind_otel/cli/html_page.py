@@ -70,7 +70,7 @@ def html_page(spans: Sequence[FileSpan], *, title: str) -> Iterator[str]:
 
 
 def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return resources.files(__name__.rpartition(".")[0]).joinpath(name).read_text(encoding="utf-8")
 
 
 def _hash(content: str) -> str:
