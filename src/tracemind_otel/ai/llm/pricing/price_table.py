@@ -298,7 +298,7 @@ class PriceTable:
 
     def match(self, provider: str | None, model: str) -> _Matched | None:
         """Find a model. The first call imports the table, which takes 0.1 to 0.4 s: keep it off the event loop."""
-        snapshot = (self._current or self._load())()
+        snapshot = self._load() if self._current is None else self._current()
         if snapshot is not self._snapshot or len(self._models) >= _MAX_MATCHED_MODELS:
             self._snapshot, self._models, self._rates = snapshot, {}, {}
         key = (provider, model)
@@ -306,7 +306,7 @@ class PriceTable:
             self._models[key] = _search(snapshot, provider, model)
         return self._models[key]
 
-    def _load(self) -> Callable[[], DataSnapshot]:
+    def _load(self) -> DataSnapshot:
         import genai_prices
         from genai_prices import data_snapshot
         from genai_prices.data_units import unit_data
@@ -314,8 +314,10 @@ class PriceTable:
         self._version = genai_prices.__version__
         fields = {unit["price_key"]: FIELD_OF_USAGE_KEY.get(key, key) for key, unit in unit_data.items()}
         self._field_of = {key: field for key, field in fields.items() if field in USAGE_FIELDS}
+        # The first snapshot imports the data. Until it is there the event loop, which asks too, must not wait for it.
+        snapshot = data_snapshot.get_snapshot()
         self._current = data_snapshot.get_snapshot
-        return self._current
+        return snapshot
 
     def cost(
         self, provider: str, model: str, usage: LLMUsage, at: datetime, conditions: Mapping[str, str]
