@@ -29,6 +29,7 @@ from tracemind_otel.ai.llm.pricing import (
     price_table,
     set_prices,
 )
+from tracemind_otel.ai.llm.pricing.price_table import PriceTable
 from tracemind_otel.ai.llm.providers import FakeLLMClient
 from tracemind_otel.ai.llm.types import LLMResponse, LLMUsage
 from tracemind_otel.errors import ConfigError
@@ -555,3 +556,27 @@ async def test_a_new_table_is_used_from_the_next_call_on(monkeypatch: pytest.Mon
     )
     monkeypatch.setattr(data_snapshot, "_custom_snapshot", updated)
     assert await cost_of("openai", "gpt-4o-mini", usage_of(MILLION)) == pytest.approx(2.5)
+
+
+def test_nobody_waits_while_the_table_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop asks which models are to be searched for while a thread imports the table: it gets an answer."""
+    table, loading, may_go_on = PriceTable(), threading.Event(), threading.Event()
+    load = data_snapshot.get_snapshot
+
+    def load_slowly() -> data_snapshot.DataSnapshot:
+        loading.set()
+        assert may_go_on.wait(30)
+        return load()
+
+    monkeypatch.setattr(data_snapshot, "get_snapshot", load_slowly)
+    loader = threading.Thread(target=table.match, args=("openai", "gpt-4o-mini"))
+    loader.start()
+    assert loading.wait(30)
+    try:
+        asked = threading.Thread(target=table.unmatched, args=("openai", ["gpt-4o-mini"]))
+        asked.start()
+        asked.join(10)
+        assert not asked.is_alive()
+    finally:
+        may_go_on.set()
+        loader.join()
