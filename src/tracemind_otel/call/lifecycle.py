@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import Any
 
 from ..ai.llm.client import AsyncLLMClient
@@ -87,9 +86,9 @@ class Call:
         log.error("%s: a fault of the step itself (%s)", self.target.name, type(error).__name__)
         return self.failed(self.as_llm_error(error))
 
-    def interrupted(self, ended_ns: int | None = None) -> None:
+    def interrupted(self, ended_ns: int) -> None:
         """End as cancelled; a reply that had come must be paid for."""
-        reply, ended_ns = self.reply, ended_ns or time.time_ns()
+        reply = self.reply
         usage = None if reply is None else self.account.priced_now(reply)
         result = cancelled_result(self.target.cfg, reply, usage, self.attempts.retries)
         self._end("error", result, response=reply, usage=usage, cancelled=True, ended_ns=ended_ns)

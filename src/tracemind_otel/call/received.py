@@ -78,7 +78,7 @@ class Received:
         usage = None if partial is None else self.call.account.priced_now(partial)
         self.call.failed(error, also=partial_result(partial, usage), response=partial, usage=usage)
 
-    def interrupted(self, ended_ns: int | None = None) -> None:
+    def interrupted(self, ended_ns: int) -> None:
         """End the call as cancelled, with what had come."""
         self.call.reply = self._partial()
         self.call.interrupted(ended_ns)

@@ -72,7 +72,7 @@ async def _result_of(call: Call) -> Result:
     except Exception as error:
         return call.broke(error)
     except BaseException as cause:
-        interrupt(call, cause)
+        interrupt(call.interrupted, cause)
         raise
 
 
@@ -85,7 +85,7 @@ async def _failed(call: Call, error: LLMError) -> Result:
     try:
         usage = await call.account.priced(reply)
     except BaseException as cause:
-        interrupt(call, cause)
+        interrupt(call.interrupted, cause)
         raise
     return call.failed(error, also=partial_result(reply, usage), response=reply, usage=usage)
 

@@ -172,7 +172,7 @@ class LLMStream:
             if isinstance(cause, GeneratorExit):
                 self._batches = None  # the loop closes them: nothing can be awaited here
             if self._move_to(_State.OVER):
-                interrupt(received, cause)
+                interrupt(received.interrupted, cause)
             raise
         finally:
             if not self._is_open:

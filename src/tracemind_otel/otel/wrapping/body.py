@@ -7,11 +7,10 @@ import inspect
 import time
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from dataclasses import dataclass
 from types import CodeType
 from typing import Any, Protocol, Self, cast
 
-from ..._base.dropped import Dropped, Unread, drop, end_dropped, ended, hand_over, opened
+from ..._base.dropped import Unread, drop, end_dropped, end_later, ended, opened
 
 
 class SpanScope(Unread, Protocol):
@@ -101,30 +100,16 @@ class Body:
 def end_scope(run: SpanScope, exc: BaseException | None, result: object = None) -> None:
     """End a run with what its body raised or returned; `GeneratorExit` means that the body was closed."""
     if isinstance(exc, GeneratorExit):
-        hand_over(Dropped(run, time.time_ns()))
+        end_later(functools.partial(run.close, time.time_ns()))
     else:
         end_dropped()
         run.end(exc, result)
 
 
-@dataclass(frozen=True, slots=True)
-class _Abandoned:
-    """A coroutine that was closed while it waited."""
-
-    run: SpanScope
-    """Its run."""
-    ended_ns: int
-    """When it was closed, in nanoseconds since the epoch."""
-
-    def end(self) -> None:
-        """End the run as cancelled."""
-        self.run.end(GeneratorExit(), ended_ns=self.ended_ns)
-
-
 def abandon(run: SpanScope) -> None:
     """Leave the run of a coroutine that was closed, and end it later: a finalizer may have closed it."""
     run.leave()
-    hand_over(_Abandoned(run, time.time_ns()))
+    end_later(functools.partial(run.end, GeneratorExit(), ended_ns=time.time_ns()))
 
 
 def end_call(run: SpanScope, exc: BaseException | None, result: object = None) -> None:
