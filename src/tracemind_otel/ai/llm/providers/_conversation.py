@@ -12,24 +12,38 @@ from typing import Any
 
 from ....errors import ConfigError
 from ..types import Image, LLMRequest, Message, ToolCall
-from ._wire_format import arguments_of
+from ._wire_format import arguments_of, reject_unsupported
 
 
-def settings_of(req: LLMRequest, names: Mapping[str, str]) -> dict[str, Any]:
-    """The sampling options that are set.
+def settings_of(req: LLMRequest, provider: str, names: Mapping[str, str], *elsewhere: str) -> dict[str, Any]:
+    """The sampling options that are set, under the format's names for them.
 
     Args:
         req: the request.
-        names: our name of each option that the format has, and the name that it has there.
+        provider: the provider, for the message.
+        names: the format's name of each option that it has.
+        elsewhere: the options that the format has in another place.
+
+    Raises:
+        ConfigError: an option is set that the provider does not support.
     """
-    given: dict[str, Any] = {}
-    for ours, theirs in names.items():
-        value = getattr(req, ours)
-        if ours == "stop":
-            value = list(value) or None
-        if value is not None:
-            given[theirs] = value
-    return given
+    reject_unsupported(req, provider=provider, supported=(*names, *elsewhere))
+    given = {theirs: getattr(req, ours) for ours, theirs in names.items()}
+    if "stop" in names:
+        given[names["stop"]] = list(req.stop) or None
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def effort_of(req: LLMRequest, provider: str, efforts: Mapping[str, dict[str, Any]], hint: str = "") -> dict[str, Any]:
+    """The fields that ask for the request's effort of reasoning; none where it sets no effort.
+
+    Raises:
+        ConfigError: the provider has no such effort; the message ends with the hint.
+    """
+    effort = req.reasoning_effort
+    if effort is not None and effort not in efforts:
+        raise ConfigError(f"reasoning_effort: {provider} takes {', '.join(efforts)}, not {effort}{hint}")
+    return efforts[effort] if effort else {}
 
 
 def split_system(req: LLMRequest, provider: str) -> tuple[list[str], list[Message]]:

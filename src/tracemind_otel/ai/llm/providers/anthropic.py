@@ -30,6 +30,7 @@ from ..types import (
 from ._assembly import Block, Blocks, ending_of, incoming_calls, joined, usage_of_parts
 from ._conversation import (
     answered_call,
+    effort_of,
     image_bytes,
     object_arguments,
     only_text,
@@ -51,7 +52,6 @@ from ._wire_format import (
     listed,
     mapped,
     part_of,
-    reject_unsupported,
     text_of,
 )
 
@@ -80,33 +80,18 @@ _PARAMETERS = {
     "max_tokens": "max_tokens",
     "stop": "stop_sequences",
 }
-_EFFORTS = ("low", "medium", "high", "xhigh", "max")
+_EFFORTS = {effort: {"output_config": {"effort": effort}} for effort in ("low", "medium", "high", "xhigh", "max")}
 
 
-def to_payload(req: LLMRequest, *, stream: bool = False) -> dict[str, Any]:
-    """The body of the request.
-
-    Raises:
-        ConfigError: a parameter or a message that the format does not support.
-    """
-    reject_unsupported(req, provider="anthropic", supported=(*_PARAMETERS, "reasoning_effort"))
-    payload = {"model": req.model, "max_tokens": DEFAULT_MAX_TOKENS, **_said(req), **settings_of(req, _PARAMETERS)}
-    if req.reasoning_effort is not None:
-        payload["output_config"] = {"effort": _effort(req)}
-    if stream:
-        payload["stream"] = True
-    payload.update(req.extra)
-    return payload
-
-
-def _effort(req: LLMRequest) -> str:
-    """The effort as it is sent; rejected where `extra` would replace it."""
-    effort = str(req.reasoning_effort)
-    if effort not in _EFFORTS:
-        raise ConfigError(f"reasoning_effort is {effort!r}: anthropic takes {', '.join(_EFFORTS)}")
-    if "output_config" in req.extra:
+def to_payload(req: LLMRequest, stream: bool = False) -> dict[str, Any]:
+    """The body of the request."""
+    settings = settings_of(req, "anthropic", _PARAMETERS, "reasoning_effort")
+    effort = effort_of(req, "anthropic", _EFFORTS)
+    if effort and "output_config" in req.extra:
         raise ConfigError("reasoning_effort: extra has an output_config, which replaces it; put the effort in there")
-    return effort
+    streaming = {"stream": True} if stream else {}
+    default = {"model": req.model, "max_tokens": DEFAULT_MAX_TOKENS}
+    return {**default, **_said(req), **settings, **effort, **streaming, **req.extra}
 
 
 def _said(req: LLMRequest) -> dict[str, Any]:
@@ -464,7 +449,7 @@ def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 MESSAGES = WireFormat(
     path=lambda req, stream: "/v1/messages",
-    to_payload=lambda req, stream: to_payload(req, stream=stream),
+    to_payload=to_payload,
     from_payload=lambda document, request_id: from_payload(document, request_id=request_id),
     new_reader=MessagesReader,
     errors_of=errors_of,

@@ -36,14 +36,7 @@ from ..types import (
 )
 from ._assembly import Block, Blocks, ending_of, incoming_calls, joined
 from ._client import AuthorizingSender, Sending, WireClient
-from ._conversation import (
-    answered_call,
-    image_bytes,
-    object_arguments,
-    reject_misplaced,
-    settings_of,
-    split_system,
-)
+from ._conversation import answered_call, image_bytes, object_arguments, reject_misplaced, settings_of, split_system
 from ._error_bodies import ErrorBody, error_body
 from ._http import Headers, HttpPool, HttpSender, key_of
 from ._loop import PerLoop
@@ -57,7 +50,6 @@ from ._wire_format import (
     listed,
     mapped,
     part_of,
-    reject_unsupported,
     text_of,
 )
 
@@ -100,17 +92,12 @@ def path_of(req: LLMRequest, stream: bool) -> str:
 
 
 def to_payload(req: LLMRequest, _stream: bool = False) -> dict[str, Any]:
-    """The body of the request.
-
-    Raises:
-        ConfigError: a parameter or a message that the format does not support.
-    """
-    reject_unsupported(req, provider="bedrock", supported=_PARAMETERS)
+    """The body of the request."""
     system, rest = split_system(req, "bedrock")
     payload: dict[str, Any] = {"messages": _messages(rest)}
     if system:
         payload["system"] = [{"text": text} for text in system]
-    if settings := {**settings_of(req, _PARAMETERS), **mapped(req.extra.get("inferenceConfig"))}:
+    if settings := {**settings_of(req, "bedrock", _PARAMETERS), **mapped(req.extra.get("inferenceConfig"))}:
         payload["inferenceConfig"] = settings
     return {**payload, **{name: value for name, value in req.extra.items() if name != "inferenceConfig"}}
 

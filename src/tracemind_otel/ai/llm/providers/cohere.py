@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ....errors import ConfigError, LLMResponseError
+from ....errors import LLMResponseError
 from ..types import (
     FinishReason,
     Image,
@@ -24,7 +24,7 @@ from ..types import (
     TextDelta,
 )
 from ._assembly import CallPieces, ending_of, function_calls, joined, usage_of_parts
-from ._conversation import answered_call, check_image, only_text, settings_of
+from ._conversation import answered_call, check_image, effort_of, only_text, settings_of
 from ._error_bodies import error_body
 from ._preset import Preset
 from ._sse import ServerSentEvent
@@ -61,33 +61,19 @@ _PARAMETERS = {
     "presence_penalty": "presence_penalty",
     "stop": "stop_sequences",
 }
+_EFFORTS = {"none": {"thinking": {"type": "disabled"}}}
+_EFFORT_HINT = '; it has no levels. Use extra to send thinking, like {"type": "enabled", "token_budget": 1000}'
+"""Cohere knows a budget of tokens and no levels; only `none` says the same in both."""
 
 
 # --- Request
 
 
 def to_payload(req: LLMRequest, stream: bool) -> dict[str, Any]:
-    """The body of the request.
-
-    Raises:
-        ConfigError: an effort of reasoning other than none, an image without data and URL, or a tool's result
-            that has an image or names no call.
-    """
-    payload = {"model": req.model, "messages": _messages(req), "stream": stream, **settings_of(req, _PARAMETERS)}
-    if req.reasoning_effort is not None:
-        payload["thinking"] = _thinking(req.reasoning_effort)
-    payload.update(req.extra)
-    return payload
-
-
-def _thinking(effort: str) -> dict[str, Any]:
-    """Cohere knows a budget of tokens and no levels; only `none` says the same in both."""
-    if effort != "none":
-        raise ConfigError(
-            f"reasoning_effort: cohere takes none, not {effort}; it has no levels. Use extra to send thinking, "
-            'like {"type": "enabled", "token_budget": 1000}'
-        )
-    return {"type": "disabled"}
+    """The body of the request."""
+    settings = settings_of(req, "cohere", _PARAMETERS, "reasoning_effort")
+    effort = effort_of(req, "cohere", _EFFORTS, _EFFORT_HINT)
+    return {"model": req.model, "messages": _messages(req), "stream": stream, **settings, **effort, **req.extra}
 
 
 def _messages(req: LLMRequest) -> list[dict[str, Any]]:

@@ -28,7 +28,15 @@ from ..types import (
     ToolCallDelta,
 )
 from ._assembly import call_delta
-from ._conversation import image_bytes, object_arguments, only_text, settings_of, split_system, with_tool_names
+from ._conversation import (
+    effort_of,
+    image_bytes,
+    object_arguments,
+    only_text,
+    settings_of,
+    split_system,
+    with_tool_names,
+)
 from ._error_bodies import ErrorBody, error_body
 from ._preset import Preset
 from ._sse import ServerSentEvent
@@ -43,7 +51,6 @@ from ._wire_format import (
     mapped,
     normal_finish,
     part_of,
-    reject_unsupported,
     text_of,
 )
 
@@ -59,8 +66,11 @@ _GENERATION_FIELDS = {
     "frequency_penalty": "frequencyPenalty",
     "stop": "stopSequences",
 }
-_THINKING_LEVELS = frozenset({"minimal", "low", "medium", "high", "xhigh"})
-_SUPPORTED = frozenset({*_GENERATION_FIELDS, "reasoning_effort"})
+_EFFORTS = {
+    effort: {"thinkingConfig": {"thinkingLevel": effort.upper()}}
+    for effort in ("minimal", "low", "medium", "high", "xhigh")
+}
+_EFFORT_HINT = ". A budget of tokens goes into extra={'generationConfig': {'thinkingConfig': {'thinkingBudget': ...}}}"
 _MADE_UP_ID = "gemini-call-"
 """The prefix of ids that are made up here. They are never sent, since the server does not know them."""
 _MEDIA_TYPES = {
@@ -97,17 +107,14 @@ def method_of(stream: bool) -> str:
 
 
 def to_payload(req: LLMRequest) -> dict[str, Any]:
-    """The body of the request; `extra` wins, and its `generationConfig` joins ours field by field.
-
-    Raises:
-        ConfigError: a parameter or a message that Gemini does not support.
-    """
-    reject_unsupported(req, provider="gemini", supported=_SUPPORTED)
+    """The body of the request; `extra` wins, and its `generationConfig` joins ours field by field."""
     system, conversation = split_system(req, "gemini")
     payload: dict[str, Any] = {"contents": _contents(conversation)}
     if system:
         payload["systemInstruction"] = {"parts": [{"text": text} for text in system]}
-    config = _joined(_generation_config(req), mapped(req.extra.get("generationConfig")))
+    settings = settings_of(req, "gemini", _GENERATION_FIELDS, "reasoning_effort")
+    effort = effort_of(req, "gemini", _EFFORTS, _EFFORT_HINT)
+    config = _joined({**settings, **effort}, mapped(req.extra.get("generationConfig")))
     payload.update(req.extra)
     if config and isinstance(req.extra.get("generationConfig", {}), dict):
         payload["generationConfig"] = config
@@ -120,23 +127,6 @@ def _joined(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any
         if isinstance(ours[name], dict) and isinstance(theirs[name], dict):
             both[name] = {**ours[name], **theirs[name]}
     return both
-
-
-def _generation_config(req: LLMRequest) -> dict[str, Any]:
-    config = settings_of(req, _GENERATION_FIELDS)
-    if req.reasoning_effort is not None:
-        config["thinkingConfig"] = {"thinkingLevel": _thinking_level(req.reasoning_effort)}
-    return config
-
-
-def _thinking_level(effort: str) -> str:
-    if effort not in _THINKING_LEVELS:
-        known = ", ".join(sorted(_THINKING_LEVELS))
-        raise ConfigError(
-            f"reasoning_effort: gemini has no {effort!r}; it takes {known}. "
-            "A budget of tokens goes into extra={'generationConfig': {'thinkingConfig': {'thinkingBudget': ...}}}"
-        )
-    return effort.upper()
 
 
 def _contents(conversation: Sequence[Message]) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from ..types import (
 )
 from ._assembly import call_delta, ending_of, function_calls, usage_of_parts
 from ._client import Sending, WireClient
-from ._conversation import image_bytes, object_arguments, settings_of, with_tool_names
+from ._conversation import effort_of, image_bytes, object_arguments, settings_of, with_tool_names
 from ._error_bodies import error_body
 from ._preset import Preset
 from ._sse import JsonLinesDecoder, ServerSentEvent
@@ -54,36 +54,20 @@ _OPTIONS = {
     "presence_penalty": "presence_penalty",
     "stop": "stop",
 }
-_EFFORTS: dict[str, bool | str] = {"none": False, "low": "low", "medium": "medium", "high": "high"}
+_EFFORTS = {effort: {"think": effort != "none" and effort} for effort in ("none", "low", "medium", "high")}
 
 
 # --- Request
 
 
 def to_payload(req: LLMRequest, stream: bool) -> dict[str, Any]:
-    """The body of the request. `options` of `extra` are added to ours, each one winning over its namesake.
-
-    Raises:
-        ConfigError: an image by URL, a tool's result without the tool's name, or an effort that Ollama lacks.
-    """
-    payload: dict[str, Any] = {"model": req.model, "messages": _messages(req), "stream": stream}
-    options = settings_of(req, _OPTIONS)
-    if options:
+    """The body of the request. `options` of `extra` are added to ours, each one winning over its namesake."""
+    effort = effort_of(req, "ollama", _EFFORTS, ". Use extra to send think anyway")
+    payload = {"model": req.model, "messages": _messages(req), "stream": stream, **effort, **req.extra}
+    options = {**settings_of(req, "ollama", _OPTIONS, "reasoning_effort"), **mapped(req.extra.get("options"))}
+    if options and isinstance(req.extra.get("options", {}), dict):
         payload["options"] = options
-    if req.reasoning_effort is not None:
-        payload["think"] = _think(req.reasoning_effort)
-    payload.update(req.extra)
-    if given := mapped(req.extra.get("options")):
-        payload["options"] = {**options, **given}
     return payload
-
-
-def _think(effort: str) -> bool | str:
-    if effort not in _EFFORTS:
-        raise ConfigError(
-            f"reasoning_effort: ollama takes {', '.join(_EFFORTS)}, not {effort}. Use extra to send think anyway"
-        )
-    return _EFFORTS[effort]
 
 
 def _messages(req: LLMRequest) -> list[dict[str, Any]]:

@@ -45,7 +45,6 @@ from ._wire_format import (
     listed,
     mapped,
     normal_finish,
-    reject_unsupported,
     text_of,
 )
 
@@ -65,14 +64,10 @@ _BETWEEN_THOUGHTS = "\n\n"
 # --- Request
 
 
-def to_payload(req: LLMRequest, *, stream: bool = False) -> dict[str, Any]:
-    """The body of the request.
-
-    Raises:
-        ConfigError: a parameter or a message that the format does not support.
-    """
-    reject_unsupported(req, provider="openai_responses", supported=(*_PARAMETERS, "reasoning_effort"))
-    payload: dict[str, Any] = {"model": req.model, "input": _input(req), **settings_of(req, _PARAMETERS)}
+def to_payload(req: LLMRequest, stream: bool = False) -> dict[str, Any]:
+    """The body of the request."""
+    settings = settings_of(req, "openai_responses", _PARAMETERS, "reasoning_effort")
+    payload: dict[str, Any] = {"model": req.model, "input": _input(req), **settings}
     if req.system is not None:
         payload["instructions"] = req.system
     if req.reasoning_effort is not None:
@@ -477,7 +472,7 @@ def responses_wire(server: Server = Server()) -> WireFormat:
     """The wire format of Responses, as one server speaks it."""
     return WireFormat(
         path=lambda req, stream: "/responses",
-        to_payload=lambda req, stream: to_payload(req, stream=stream),
+        to_payload=to_payload,
         from_payload=lambda document, request_id: from_payload(document, request_id=request_id, server=server),
         new_reader=lambda: ResponsesReader(server),
         errors_of=errors_of,
