@@ -5,12 +5,15 @@ Bodies in the shapes that Azure sends as of 2026-11; the SDK is openai 3.54.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from openai.types.chat import ChatCompletion
@@ -19,7 +22,6 @@ from tests.servers.fixture import OpenAIServer
 from tests.servers.openai_server import Action
 from tests.support import Captured, attributes
 from tracemind_otel import LLMCallConfig, LLMRequest, LLMResponse, run_llm_call
-from tracemind_otel.ai.llm.providers._client import WireClient
 from tracemind_otel.ai.llm.providers._sse import EventDecoder
 from tracemind_otel.ai.llm.providers._wire_format import StreamReader
 from tracemind_otel.ai.llm.providers.azure_openai import ENVIRONMENT, azure_client, azure_wire
@@ -300,9 +302,26 @@ def test_top_k_is_refused() -> None:
         WIRE.to_payload(request(top_k=5), False)
 
 
-def url_of(client: WireClient, model: str = "my deployment/1") -> str:
-    """Where a client sends a request."""
-    return client._outgoing(request(model), stream=False)[0]
+def sent(model: str = "my deployment/1", **options: Any) -> httpx.Request:
+    """The request of a client with these options, as httpx sends it."""
+    arrived: list[httpx.Request] = []
+
+    def answer(http_request: httpx.Request) -> httpx.Response:
+        arrived.append(http_request)
+        return httpx.Response(404)
+
+    async def call() -> None:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http_client:
+            with suppress(LLMNotFoundError):
+                await azure_client(http_client=http_client, **options).complete(request(model))
+
+    asyncio.run(call())
+    return arrived[0]
+
+
+def url_of(**options: Any) -> str:
+    """Where a client with these options sends a request."""
+    return str(sent(**options).url)
 
 
 HOST = "https://r.openai.azure.com"
@@ -323,16 +342,16 @@ OLD_URL = f"{HOST}/openai/deployments/my%20deployment%2F1/chat/completions?api-v
 )
 def test_url(endpoint: str, version: str | None, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The endpoint alone is enough; an API version chooses the deployment surface, with the name quoted."""
-    assert url_of(azure_client(api_key=KEY, base_url=endpoint, api_version=version)) == url
+    assert url_of(api_key=KEY, base_url=endpoint, api_version=version) == url
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", endpoint)
     monkeypatch.setenv("OPENAI_API_VERSION", version or "")
-    assert url_of(azure_client(api_key=KEY)) == url
+    assert url_of(api_key=KEY) == url
 
 
 def test_v1_endpoint_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
     """An endpoint that names the v1 surface stays there whatever the environment says; an argument contradicts it."""
     monkeypatch.setenv("OPENAI_API_VERSION", VERSION)
-    assert url_of(azure_client(api_key=KEY, base_url=f"{HOST}/openai/v1")) == V1_URL
+    assert url_of(api_key=KEY, base_url=f"{HOST}/openai/v1") == V1_URL
     with pytest.raises(ConfigError, match="api_version"):
         azure_client(api_key=KEY, base_url=f"{HOST}/openai/v1", api_version=VERSION)
 
@@ -353,15 +372,15 @@ def test_config_errors(options: Json, names: str) -> None:
         azure_client(api_key=KEY, **options)
 
 
-def auth_of(**options: Any) -> dict[bytes, bytes]:
+def auth_of(**options: Any) -> dict[str, str]:
     """The headers that carry a key or a token."""
-    headers = dict(azure_client(base_url=HOST, **options)._outgoing(request(), stream=False)[1])
-    return {name: headers[name] for name in (b"api-key", b"authorization") if name in headers}
+    headers = sent(base_url=HOST, **options).headers
+    return {name: headers[name] for name in ("api-key", "authorization") if name in headers}
 
 
 def test_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key goes into `api-key`, a token is a bearer; arguments win, then the token as in the SDK."""
-    bearer, key = {b"authorization": f"Bearer {TOKEN}".encode()}, {b"api-key": KEY.encode()}
+    bearer, key = {"authorization": f"Bearer {TOKEN}"}, {"api-key": KEY}
     with pytest.raises(LLMAuthenticationError, match="AZURE_OPENAI_API_KEY or AZURE_OPENAI_AD_TOKEN"):
         auth_of()
     assert auth_of(api_key=KEY) == key

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from ....errors import LLMAuthenticationError, LLMConnectionError, LLMError, LLMStatusError, LLMTimeoutError
+from ....errors import LLMAuthenticationError, LLMError, LLMStatusError, LLMTimeoutError
 from ..client import AsyncLLMClient
 from ..liveness import Patience, ProviderSilentError, is_heard
 from ..types import Finish, LLMRequest, LLMResponse, StreamEvent, StreamOpened
@@ -26,8 +26,7 @@ from ._http import (
     key_of,
 )
 from ._loop import PerLoop
-from ._reading import Reading
-from ._tail import tail
+from ._reading import Reading, received
 from ._wire_format import StreamedError, WireFormat
 
 if TYPE_CHECKING:
@@ -135,59 +134,31 @@ class WireClient(AsyncLLMClient):
             patience.stop()
 
     async def _complete(self, req: LLMRequest) -> LLMResponse:
-        opened = await self._sender.open(*self._outgoing(req, stream=False))
-        reading = Reading(self._wire, opened.head, is_stream=False)
-        try:
-            await self._raise_for_status(opened, req)
-            try:
-                async with aclosing(opened.chunks()) as chunks:
-                    async for data in chunks:
-                        reading.feed(data)
-                        if reading.is_ending:
-                            async for _ in tail(chunks, reading):
-                                pass
-                            break
-                reading.end()
-            except LLMConnectionError as error:
-                reading.break_off(error)
-            response = self._with_headers(reading.finish(), opened.head)
-        except BaseException as error:
-            await opened.aclose()
-            self._raise_typed(error, reading, req)
-            raise
-        await opened.finish()
-        return response
+        batches = [batch async for batch in self._batches(req, is_stream=False)]
+        return cast("Finish", batches[-1][-1]).response
 
-    async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
-        opened = await self._sender.open(*self._outgoing(req, stream=True))
+    def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
+        return self._batches(req, is_stream=True)
+
+    async def _batches(self, req: LLMRequest, *, is_stream: bool) -> AsyncGenerator[Sequence[StreamEvent]]:
+        """Make one attempt; the last event is the `Finish`, and comes with those that came with the end mark."""
+        opened = await self._open(req, is_stream=is_stream)
         head = opened.head
-        reading = Reading(self._wire, head)
+        reading = Reading(self._wire, head, is_stream=is_stream)
         batch: Sequence[StreamEvent] = ()
         try:
-            await self._raise_for_status(opened, req)
-            if is_heard():
+            if not 200 <= head.status_code < 300:
+                raise self._status_error(await opened.error(), req)
+            if is_stream and is_heard():
                 opening = StreamOpened(lambda: self._with_headers(reading.so_far(), head))
                 yield cast("Sequence[StreamEvent]", (opening,))  # to a step only: others never see it
-            try:
-                async with aclosing(opened.chunks()) as chunks:
-                    async for data in chunks:
-                        batch = reading.feed(data)
-                        if reading.is_ending:
-                            break
-                        if batch:
-                            yield batch
-                    else:
-                        batch = reading.end()
-                    if reading.is_ending and not reading.is_over:
-                        yield batch
-                        batch = ()
-                        async for more in tail(chunks, reading):
-                            yield more
-            except LLMConnectionError as error:
-                batch = reading.break_off(error)
-            if batch and not reading.has_ended:
-                yield batch
-                batch = ()
+            async with aclosing(received(opened, reading)) as batches:
+                async for batch in batches:
+                    if reading.has_ended:
+                        break
+                    yield batch
+                else:
+                    batch = ()
             response = self._with_headers(reading.finish(), head)
         except BaseException as error:
             await opened.aclose()
@@ -195,10 +166,6 @@ class WireClient(AsyncLLMClient):
             raise
         await opened.finish()
         yield (*batch, Finish(response))
-
-    async def _raise_for_status(self, opened: HttpStream, req: LLMRequest) -> None:
-        if not 200 <= opened.head.status_code < 300:
-            raise self._status_error(await opened.error(), req)
 
     def _raise_typed(self, error: BaseException, reading: Reading, req: LLMRequest) -> None:
         """Raise what the provider reports inside a success as a typed error, and note the events that came before."""
@@ -213,11 +180,16 @@ class WireClient(AsyncLLMClient):
         add = self._wire.with_headers
         return response if add is None else add(response, reply.headers)
 
-    def _outgoing(self, req: LLMRequest, *, stream: bool) -> tuple[str, Headers, bytes]:
+    async def _open(self, req: LLMRequest, *, is_stream: bool) -> HttpStream:
         if self._key is None and self._key_hint is not None:
             raise LLMAuthenticationError(self._key_hint)
-        body = _JSON.encode(self._wire.to_payload(req, stream)).encode()
-        return f"{self.base_url}{self._wire.path(req, stream)}", self._headers, body
+        body = _JSON.encode(self._wire.to_payload(req, is_stream)).encode()
+        url = f"{self.base_url}{self._wire.path(req, is_stream)}"
+        return await self._sender.open(url, await self._headers_for(url, body), body)
+
+    async def _headers_for(self, url: str, body: bytes) -> Headers:
+        """The headers of one request; a subclass adds those that it makes anew each time."""
+        return self._headers
 
     def _secret(self) -> str | None:
         """What was sent last that no error may repeat."""
@@ -243,21 +215,6 @@ class WireClient(AsyncLLMClient):
 def telemetry_name_of(provider_name: str) -> str:
     """The conventions' value for a provider; a name that they do not list is its own."""
     return _CONVENTIONAL_NAMES.get(provider_name.lower(), provider_name)
-
-
-class AuthorizingSender:
-    """Sends as another sender does, with headers that are made for each request.
-
-    Args:
-        sender: the other one.
-        authorize: the headers for a URL, the headers so far and a body.
-    """
-
-    def __init__(self, sender: HttpSender, authorize: Callable[[str, Headers, bytes], Awaitable[Headers]]) -> None:
-        self._sender, self._authorize = sender, authorize
-
-    async def open(self, url: str, headers: Headers, body: bytes) -> HttpStream:
-        return await self._sender.open(url, await self._authorize(url, headers, body), body)
 
 
 def _key_headers(key: str | None, header: str) -> Headers:

@@ -6,18 +6,19 @@ connections. Importing both and making a TLS context takes a few hundred millise
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import atexit
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import SplitResult, urlsplit
 
 from ...._version import __version__
 from ....errors import ConfigError, LLMError
-from ..liveness import current_beat, patience_left_s
+from ..liveness import patience_left_s
 from ..resends import NO_LEDGER, current_ledger
 from ._exchange import Exchange, begin
 from ._faults import http_libraries, kind_of, transport_error, transport_faults
@@ -71,34 +72,29 @@ class HttpReply:
 
 
 class HttpStream:
-    """A reply whose body is still coming: read it to its end, `finish` it at the reply's end mark, or close it."""
+    """A reply whose body is still coming: read it to its end, `finish` it at the reply's end mark, or close it.
+
+    Reading the body raises one of `transport_faults()` where it is cut or cannot be decompressed.
+    """
 
     def __init__(self, response: httpx.Response, has_all_come: Callable[[], bool]) -> None:
         self._response = response
         self._has_all_come = has_all_come
-        self._body = response.aiter_bytes()
+        self.body = response.aiter_bytes()
         self.head = HttpReply(response.status_code, response.headers, b"")
 
-    async def chunks(self) -> AsyncGenerator[bytes]:
-        """The body as it comes, decompressed.
-
-        Raises:
-            LLMConnectionError, LLMTimeoutError, LLMResponseError: the body was cut or cannot be decompressed.
-        """
-        beat = current_beat()
-        try:
-            async for chunk in self._body:
-                beat()
-                yield chunk
-        except transport_faults() as error:
-            raise transport_error(error, self._response.request.url) from error
+    def fault(self, error: Exception) -> LLMError:
+        """The typed error for what reading the body raised."""
+        fault = transport_error(error, self._response.request.url)
+        fault.__cause__ = error
+        return fault
 
     async def error(self) -> HttpReply:
         """The reply with as much of its body as comes soon; for an error, whose status alone is an answer."""
         parts: list[bytes] = []
-        with suppress(TimeoutError, LLMError):  # a body that breaks off, or never ends, changes no status
+        with suppress(*transport_faults()):  # a body that breaks off, or never ends, changes no status
             async with asyncio.timeout(min(_MAX_ERROR_S, patience_left_s() / 2)):
-                async for chunk in self.chunks():
+                async for chunk in self.body:
                     parts.append(chunk)
                     if sum(map(len, parts)) > _MAX_ERROR_BYTES:
                         break
@@ -122,7 +118,7 @@ class HttpStream:
         """Read to the body's end and discard it; drop the connection if that takes long."""
         try:
             async with asyncio.timeout(_MAX_REST_S):
-                async for _ in self._body:
+                async for _ in self.body:
                     pass
         except transport_faults():  # a TimeoutError among them
             pass  # the reply was whole before, so nothing is lost but the connection
@@ -144,18 +140,6 @@ async def _drop(rests: set[asyncio.Task[None]]) -> None:
 
 _rests: PerLoop[set[asyncio.Task[None]]] = PerLoop(set, _drop)
 """The tasks that read the rest of a body whose reply has ended."""
-
-
-class HttpSender(Protocol):
-    """The seam to the HTTP library."""
-
-    async def open(self, url: str, headers: Headers, body: bytes) -> HttpStream:
-        """Send one request and return when its status and headers have come.
-
-        Raises:
-            LLMConnectionError, LLMTimeoutError, LLMResponseError: they did not come.
-        """
-        ...
 
 
 class HttpPool:
@@ -203,26 +187,31 @@ shared_pools: PerLoop[HttpPool] = PerLoop(HttpPool, HttpPool.aclose, HttpPool.ab
 atexit.register(shared_pools.drop_closed)
 
 
-class HttpxSender:
-    """Sends by httpx's API; subclasses name what sends."""
+class HttpSender(abc.ABC):
+    """Sends requests by httpx's API; a subclass says through what."""
 
+    @abc.abstractmethod
+    async def _request(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Request:
+        """Make a request."""
+
+    @abc.abstractmethod
     async def _exchange(self, request: httpx.Request, *, again: bool) -> httpx.Response:
         """Send a request and return with the head of its reply; `again`, where a kept connection has lost it."""
-        raise NotImplementedError
-
-    async def _request(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Request:
-        raise NotImplementedError
 
     async def open(self, url: str, headers: Headers, body: bytes) -> HttpStream:
-        exchange = begin()
-        return HttpStream(await self._send(url, headers, body, exchange), exchange.has_all_come)
+        """Send one request and return when its status and headers have come.
 
-    async def _send(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Response:
+        Raises:
+            LLMConnectionError, LLMTimeoutError, LLMResponseError: they did not come.
+        """
+        exchange = begin()
         request = await self._request(url, headers, body, exchange)
         try:
-            return await self._exchange(request, again=False)
+            response = await self._exchange(request, again=False)
         except transport_faults() as error:
             fault = error
+        else:
+            return HttpStream(response, exchange.has_all_come)
         may_be_billed = exchange.may_be_billed(fault, body)
         ledger = current_ledger() if may_be_billed else NO_LEDGER
         if not exchange.broke_unanswered(fault) or not ledger.hold_again():
@@ -233,7 +222,7 @@ class HttpxSender:
             ledger.presume()
             raise
         ledger.release()
-        return response
+        return HttpStream(response, exchange.has_all_come)
 
     async def _send_again(self, request: httpx.Request, exchange: Exchange) -> httpx.Response:
         """On a new connection; a client of the user's may keep more connections that its server has closed."""
@@ -247,7 +236,7 @@ class HttpxSender:
         raise AssertionError
 
 
-class PooledSender(HttpxSender):
+class PooledSender(HttpSender):
     """Sends through the running loop's pool."""
 
     def __init__(self, pools: PerLoop[HttpPool], base_url: str) -> None:
@@ -266,7 +255,7 @@ class PooledSender(HttpxSender):
         return httpx.Request("POST", _parsed(httpx.URL, url), headers=headers, content=body)
 
 
-class GivenClientSender(HttpxSender):
+class GivenClientSender(HttpSender):
     """Sends through a client that the user made, and that the user closes.
 
     httpx's own transport reports on a connection by its `trace` extension, and checks a kept one before it uses it, so

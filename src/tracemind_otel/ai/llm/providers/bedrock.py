@@ -16,7 +16,7 @@ import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 from urllib.parse import quote
 
 from ....errors import ConfigError, LLMAuthenticationError, LLMResponseError
@@ -35,11 +35,10 @@ from ..types import (
     ToolCallDelta,
 )
 from ._assembly import Block, Blocks, ending_of, incoming_calls, joined
-from ._client import AuthorizingSender, Sending, WireClient
+from ._client import Sending, WireClient
 from ._conversation import answered_call, image_bytes, object_arguments, reject_misplaced, settings_of, split_system
 from ._error_bodies import ErrorBody, error_body
-from ._http import Headers, HttpPool, HttpSender, key_of
-from ._loop import PerLoop
+from ._http import Headers, key_of
 from ._sse import ServerSentEvent
 from ._wire_format import (
     StreamedError,
@@ -52,9 +51,6 @@ from ._wire_format import (
     part_of,
     text_of,
 )
-
-if TYPE_CHECKING:
-    import httpx
 
 ENVIRONMENT = (
     "AWS_REGION",
@@ -405,8 +401,10 @@ class BedrockLLMClient(WireClient):
             **sending,
         )
 
-    def _new_sender(self, http_client: httpx.AsyncClient | None, pools: PerLoop[HttpPool] | None) -> HttpSender:
-        return AuthorizingSender(super()._new_sender(http_client, pools), self._signer.authorize)
+    async def _headers_for(self, url: str, body: bytes) -> Headers:
+        signed = await asyncio.to_thread(self._signer.headers, url, body)
+        # Whole replies are JSON and streams are frames, whatever is asked for.
+        return (*(header for header in self._headers if header[0] != b"accept"), *signed)
 
     def _secret(self) -> str | None:
         return self._key or self._signer.token
@@ -426,7 +424,7 @@ def _domain_of(region: str) -> str:
 
 
 class _Signer:
-    """Signs requests with the credentials that botocore finds, in a worker thread, since that blocks."""
+    """Signs requests with the credentials that botocore finds; finding them blocks."""
 
     def __init__(self, region: str, *, signs: bool) -> None:
         self._region = region
@@ -436,13 +434,7 @@ class _Signer:
         self.token: str | None = None
         """The session token that was sent last, so that it can be struck from error texts."""
 
-    async def authorize(self, url: str, headers: Headers, body: bytes) -> Headers:
-        """The headers of a request, with its signature."""
-        signed = await asyncio.to_thread(self._headers, url, body)
-        # Whole replies are JSON and streams are frames, whatever is asked for.
-        return (*(header for header in headers if header[0] != b"accept"), *signed)
-
-    def _headers(self, url: str, body: bytes) -> Headers:
+    def headers(self, url: str, body: bytes) -> Headers:
         """The headers that sign a request; none where it has a key."""
         _botocore("eventstream")  # the decoder's, which is slow to import
         return self._signed(url, body) if self._signs else ()

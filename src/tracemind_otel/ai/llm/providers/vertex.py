@@ -12,16 +12,15 @@ import os
 import re
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 from urllib.parse import quote
 
 from ....errors import ConfigError, LLMAuthenticationError
 from ..client import AsyncLLMClient
 from ..types import LLMRequest, LLMResponse, StreamEvent
-from ._client import AuthorizingSender, Sending, WireClient
+from ._client import Sending, WireClient
 from ._error_bodies import ErrorBody
-from ._http import Headers, HttpPool, HttpSender, key_of
-from ._loop import PerLoop
+from ._http import Headers, key_of
 from ._options import TokenCallback
 from ._wire_format import WireFormat, mapped
 from .anthropic import MESSAGES
@@ -30,9 +29,6 @@ from .anthropic import to_payload as claude_payload
 from .gemini import WIRE as GEMINI
 from .gemini import errors_of as gemini_errors_of
 from .gemini import method_of
-
-if TYPE_CHECKING:
-    import httpx
 
 ENVIRONMENT = ("GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION")
 """All variables that are read."""
@@ -111,8 +107,8 @@ class _VertexFormat(WireClient):
         self._tokens = _Tokens(token)
         super().__init__(wire, provider_name="vertex", base_url=base_url, **sending)
 
-    def _new_sender(self, http_client: httpx.AsyncClient | None, pools: PerLoop[HttpPool] | None) -> HttpSender:
-        return AuthorizingSender(super()._new_sender(http_client, pools), self._tokens.authorize)
+    async def _headers_for(self, url: str, body: bytes) -> Headers:
+        return (*self._headers, await self._tokens.header())
 
     def _secret(self) -> str | None:
         return self._tokens.last
@@ -125,12 +121,12 @@ class _Tokens:
         self._ask = ask
         self.last: str | None = None
 
-    async def authorize(self, url: str, headers: Headers, body: bytes) -> Headers:
-        """The headers of a request, with a token that is asked for now."""
+    async def header(self) -> tuple[bytes, bytes]:
+        """The header with a token that is asked for now."""
         token = self.last = key_of("token", await self._next())
         if token is None:
             raise LLMAuthenticationError("the token callback gave no token")
-        return (*headers, (b"authorization", f"Bearer {token}".encode()))
+        return (b"authorization", f"Bearer {token}".encode())
 
     async def _next(self) -> str:
         is_async = inspect.iscoroutinefunction(self._ask)
