@@ -9,8 +9,7 @@ import pytest
 
 import tracemind_otel as tm
 from tracemind_otel.ai.llm import providers
-from tracemind_otel.ai.llm.providers._preset import Preset
-from tracemind_otel.ai.llm.providers.presets import PRESETS
+from tracemind_otel.ai.llm.providers.presets import PRESETS, Preset
 from tracemind_otel.errors import ConfigError
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")

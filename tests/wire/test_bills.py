@@ -345,7 +345,7 @@ BILLS = {
     "responses": Bill(
         "openai",
         "gpt-5-mini",
-        openai_responses.WIRE,
+        openai_responses.PRESET.wire,
         (*CACHED, "searched"),
         responses_document,
         responses_stream,

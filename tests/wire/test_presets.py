@@ -7,8 +7,7 @@ import pytest
 from tests.servers.fixture import OpenAIServer
 from tests.support import Captured, attributes
 from tracemind_otel import LLMCallConfig, LLMClientFactory, LLMRequest, run_llm_call
-from tracemind_otel.ai.llm.providers._preset import Preset
-from tracemind_otel.ai.llm.providers.presets import PRESETS
+from tracemind_otel.ai.llm.providers.presets import PRESETS, Preset
 from tracemind_otel.errors import ConfigError, LLMAuthenticationError
 
 BY_NAME = {preset.name: preset for preset in PRESETS}

@@ -18,10 +18,9 @@ from . import anthropic, azure_openai, bedrock, cohere, gemini, ollama, openai_r
 from ._http import shared_pools
 from ._loop import PerLoop
 from ._options import ClientOptions, given_options, key_of_options, options_taken_by
-from ._preset import Preset
 from .fake import FakeLLMClient
 from .openai import OpenAILLMClient
-from .presets import PRESETS
+from .presets import PRESETS, Preset
 
 if TYPE_CHECKING:
     from collections.abc import Callable

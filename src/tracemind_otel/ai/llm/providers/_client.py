@@ -106,6 +106,7 @@ class WireClient(AsyncLLMClient):
         self.telemetry_name = telemetry_name_of(provider_name)
         self.operation = wire.operation
         self.default_max_tokens = wire.default_max_tokens
+        self.reports_cost = wire.reports_cost
         self._key = key_of("api_key", key)
         self._key_hint = key_hint
         self.base_url, parts = base_url_of("base_url", base_url)

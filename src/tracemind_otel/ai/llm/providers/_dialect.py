@@ -57,8 +57,6 @@ class Dialect:
     """Whether a stream reports usage only on request (`stream_options`); some servers reject that field."""
     unsupported: frozenset[str] = frozenset({"top_k"})
     """The sampling options that the server does not have."""
-    path: str = "/chat/completions"
-    """The path below the base URL."""
     hides_output: bool = False
     """Whether what the total has beyond prompt and completion is known to be output: reasoning, at xAI."""
     counts_apart: bool = False

@@ -94,6 +94,8 @@ class WireFormat:
     with_cost: Callable[[Any, str], WireFormat] | None = None
     """The same format for a server whose replies name their cost in a form of `_chat_usage.CostFormat`, and whose
     server it is, which also tells how it counts; `None` where replies of the format name no cost."""
+    reports_cost: bool = False
+    """Whether replies name their cost in a form that is understood."""
     default_max_tokens: int | None = None
     """Most output tokens that `to_payload` asks for where the request sets none."""
 

@@ -39,7 +39,6 @@ from ._conversation import (
     split_system,
 )
 from ._error_bodies import ErrorBody, error_body
-from ._preset import Preset
 from ._sse import ServerSentEvent
 from ._wire_format import (
     DONE,
@@ -54,6 +53,7 @@ from ._wire_format import (
     part_of,
     text_of,
 )
+from .presets import Preset
 
 DEFAULT_MAX_TOKENS = 4096
 """The limit of output tokens where the request sets none: the API requires one, and every model allows this."""

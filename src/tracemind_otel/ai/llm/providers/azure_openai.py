@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import replace
 from typing import Unpack
 from urllib.parse import quote
 
 from ....errors import ConfigError
 from ..types import LLMRequest
-from ._chat_usage import cost_format
 from ._client import Sending, WireClient
-from ._dialect import CostFormat, Dialect
+from ._dialect import Dialect
 from ._http import base_url_of
 from ._wire_format import WireFormat
 from .openai import chat_wire
-from .openai_responses import WIRE as RESPONSES_WIRE
+from .openai_responses import responses_wire
+from .presets import Preset
 
 ENVIRONMENT = ("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "OPENAI_API_VERSION")
 """All variables that are read."""
@@ -30,24 +29,13 @@ ENVIRONMENT = ("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD
 _V1 = "/openai/v1"
 _FIRST_MODERN_VERSION = "2024-09-01"
 """Older API versions have neither `max_completion_tokens` nor `stream_options`, and reject unknown fields."""
-_KEY_HINT = "AZURE_OPENAI_API_KEY or AZURE_OPENAI_AD_TOKEN is not set: set one, or pass api_key"
-
-
-def _with_cost(wire: WireFormat, cost: CostFormat | None, provider: str) -> WireFormat:
-    """The same wire format, reading the cost in that form."""
-    return wire if wire.with_cost is None else replace(wire.with_cost(cost, provider), path=wire.path)
 
 
 def azure_responses_wire(api_version: str | None = None) -> WireFormat:
     """The wire format of Responses on the v1 surface, or with an API version that of the older one."""
     if api_version is None:
-        return RESPONSES_WIRE
-    version = quote(api_version, safe="")
-
-    def path(req: LLMRequest, stream: bool) -> str:
-        return f"/openai/responses?api-version={version}"
-
-    return replace(RESPONSES_WIRE, path=path)
+        return responses_wire()
+    return responses_wire(path=f"/openai/responses?api-version={quote(api_version, safe='')}")
 
 
 def azure_wire(api_version: str | None = None) -> WireFormat:
@@ -65,7 +53,7 @@ def azure_wire(api_version: str | None = None) -> WireFormat:
     def path(req: LLMRequest, stream: bool) -> str:
         return f"/openai/deployments/{quote(req.model, safe='')}/chat/completions?api-version={version}"
 
-    return replace(chat_wire(dialect), path=path)
+    return chat_wire(dialect, path)
 
 
 _SURFACES = {"azure_openai": azure_wire, "azure_openai_responses": azure_responses_wire}
@@ -103,19 +91,14 @@ def azure_client(
     resource, is_v1 = _endpoint(base_url)
     version = _version(api_version, is_v1=is_v1)
     token, key = _credentials(api_key, ad_token)
-    provider = provider_name or surface
-    cost = cost_format(provider, cost_unit)
-    client = WireClient(
-        _with_cost(_SURFACES[surface](version), cost, provider),
-        provider_name=provider,
+    preset = Preset(
+        name=surface,
+        wire=_SURFACES[surface](version),
         base_url=resource if version else resource + _V1,
-        key=token or key,
+        key_variables=("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN"),
         key_header="authorization" if token else "api-key",
-        key_hint=_KEY_HINT,
-        **sending,
     )
-    client.reports_cost = cost is not None
-    return client
+    return preset.client(token or key, provider_name=provider_name, cost_unit=cost_unit, **sending)
 
 
 azure_responses_client = functools.partial(azure_client, surface="azure_openai_responses")

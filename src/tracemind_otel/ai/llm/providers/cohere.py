@@ -26,7 +26,6 @@ from ..types import (
 from ._assembly import CallPieces, ending_of, function_calls, joined, usage_of_parts
 from ._conversation import answered_call, check_image, effort_of, only_text, settings_of
 from ._error_bodies import error_body
-from ._preset import Preset
 from ._sse import ServerSentEvent
 from ._wire_format import (
     DONE,
@@ -41,6 +40,7 @@ from ._wire_format import (
     part_of,
     text_of,
 )
+from .presets import Preset
 
 _FINISH_REASONS: dict[str, FinishReason] = {
     "COMPLETE": "stop",

@@ -38,7 +38,6 @@ from ._conversation import (
     with_tool_names,
 )
 from ._error_bodies import ErrorBody, error_body
-from ._preset import Preset
 from ._sse import ServerSentEvent
 from ._wire_format import (
     StreamedError,
@@ -53,6 +52,7 @@ from ._wire_format import (
     part_of,
     text_of,
 )
+from .presets import Preset
 
 # --- Request
 

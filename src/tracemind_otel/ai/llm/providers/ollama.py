@@ -28,7 +28,6 @@ from ._assembly import call_delta, ending_of, function_calls, usage_of_parts
 from ._client import Sending, WireClient
 from ._conversation import effort_of, image_bytes, object_arguments, settings_of, with_tool_names
 from ._error_bodies import error_body
-from ._preset import Preset
 from ._sse import JsonLinesDecoder, ServerSentEvent
 from ._wire_format import (
     StreamedError,
@@ -38,6 +37,7 @@ from ._wire_format import (
     mapped,
     text_of,
 )
+from .presets import Preset
 
 _DEFAULT_PORT = 11434
 _UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared with, never bound

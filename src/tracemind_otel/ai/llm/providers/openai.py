@@ -7,7 +7,7 @@ dialects, the documentation of each server.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -29,19 +29,24 @@ if TYPE_CHECKING:
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
 
-def chat_wire(dialect: Dialect = OPENAI) -> WireFormat:
-    """The wire format of Chat Completions in a dialect."""
+def _path(req: LLMRequest, stream: bool) -> str:
+    return "/chat/completions"
+
+
+def chat_wire(dialect: Dialect = OPENAI, path: Callable[[LLMRequest, bool], str] = _path) -> WireFormat:
+    """The wire format of Chat Completions in a dialect, at a path below the base URL."""
     return WireFormat(
-        path=lambda req, stream: dialect.path,
+        path=path,
         to_payload=lambda req, stream: to_payload(req, stream=stream, dialect=dialect),
         from_payload=lambda document, request_id: from_payload(document, request_id=request_id, dialect=dialect),
         new_reader=lambda: ChatReader(dialect),
         with_headers=with_cost_header if dialect.cost == "declared" else None,
-        with_cost=lambda cost, server: chat_wire(_as_spoken_by(server, replace(dialect, cost=cost))),
+        with_cost=lambda cost, server: chat_wire(as_spoken_by(server, replace(dialect, cost=cost)), path),
+        reports_cost=dialect.cost is not None,
     )
 
 
-def _as_spoken_by(server: str, dialect: Dialect) -> Dialect:
+def as_spoken_by(server: str, dialect: Dialect) -> Dialect:
     """The dialect with what is known of a server's counts."""
     name = server.lower()
     return replace(
@@ -116,13 +121,12 @@ class OpenAILLMClient(ChatClient):
             http_client=http_client,
             pools=pools,
         )
-        self.reports_cost = dialect.cost is not None
 
 
 def _dialect_of(base_url: str, provider_name: str | None, cost_unit: str | None) -> Dialect:
     """OpenAI's own server takes `max_completion_tokens` alone; of the servers of others most know only `max_tokens`."""
     server = server_at(base_url) or provider_name or "openai"
-    dialect = _as_spoken_by(server, Dialect(cost=cost_format(server, cost_unit)))
+    dialect = as_spoken_by(server, Dialect(cost=cost_format(server, cost_unit)))
     is_openais = "openai" in (provider_name, server_at(base_url))
     return dialect if is_openais else replace(dialect, max_tokens="max_tokens")
 

@@ -32,7 +32,6 @@ from ._chat_usage import usage_of as counted
 from ._conversation import answered_call, check_image, only_text, reject_misplaced, settings_of
 from ._dialect import CostFormat
 from ._error_bodies import ErrorBody, error_body
-from ._preset import Preset
 from ._sse import ServerSentEvent
 from ._wire_format import (
     DONE,
@@ -47,6 +46,7 @@ from ._wire_format import (
     normal_finish,
     text_of,
 )
+from .presets import Preset
 
 _PARAMETERS = {"temperature": "temperature", "top_p": "top_p", "max_tokens": "max_output_tokens"}
 
@@ -468,26 +468,24 @@ def _item_key(document: Mapping[str, Any]) -> object:
     return text_of(document.get("item_id")) or text_of(mapped(document.get("item")).get("id"))
 
 
-def responses_wire(server: Server = Server()) -> WireFormat:
-    """The wire format of Responses, as one server speaks it."""
+def responses_wire(server: Server = Server(), path: str = "/responses") -> WireFormat:
+    """The wire format of Responses, as one server speaks it at a path below the base URL."""
     return WireFormat(
-        path=lambda req, stream: "/responses",
+        path=lambda req, stream: path,
         to_payload=to_payload,
         from_payload=lambda document, request_id: from_payload(document, request_id=request_id, server=server),
         new_reader=lambda: ResponsesReader(server),
         errors_of=errors_of,
         failed_reply=lambda document, request_id: _reply(document, request_id, server),
         with_headers=with_cost_header if server.cost == "declared" else None,
-        with_cost=lambda cost, provider: responses_wire(Server(provider=provider, cost=cost)),
+        with_cost=lambda cost, provider: responses_wire(Server(provider=provider, cost=cost), path),
+        reports_cost=server.cost is not None,
     )
 
 
-WIRE = responses_wire()
-"""The format as OpenAI speaks it."""
-
 PRESET = Preset(
     name="openai_responses",
-    wire=WIRE,
+    wire=responses_wire(),
     base_url="https://api.openai.com/v1",
     key_variables=("OPENAI_API_KEY",),
     url_variables=("OPENAI_BASE_URL",),

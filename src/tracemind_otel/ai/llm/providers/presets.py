@@ -1,49 +1,119 @@
-"""The servers that speak Chat Completions, each with its dialect.
+"""Providers as data: where each is, where its key is, which wire format it speaks; and those of Chat Completions.
 
-A preset is data; adding one takes no code. Base URLs and variables are those that each provider documents
-(read in November 2026).
+Adding a server that speaks Chat Completions takes no code. Base URLs and variables are those that each provider
+documents (read in November 2026).
 """
 
 from __future__ import annotations
 
-from ._dialect import COST_FORMATS, COUNT_APART, HIDE_OUTPUT, Dialect
-from ._preset import Preset
-from .openai import ChatClient, chat_wire
+import os
+from dataclasses import dataclass, replace
+from typing import Any, Unpack
+
+from ....errors import ConfigError
+from ._chat_usage import cost_format
+from ._client import Sending, WireClient
+from ._dialect import COST_FORMATS, Dialect, server_at
+from ._wire_format import WireFormat
+from .openai import ChatClient, as_spoken_by, chat_wire
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preset:
+    """A provider behind one of the wire formats."""
+
+    name: str
+    """The provider's name for `LLMClientFactory.make`."""
+    wire: WireFormat
+    """Its format."""
+    base_url: str | None
+    """Where it is; `None` where only the user can say."""
+    key_variables: tuple[str, ...] = ()
+    """Environment variables that may hold the key, the first one that is set wins."""
+    url_variables: tuple[str, ...] = ()
+    """Environment variables that may hold the base URL."""
+    needs_key: bool = True
+    """Whether it answers nobody without a key."""
+    key_header: str = "authorization"
+    """The header that carries the key."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """More headers of every request."""
+    client_class: type[WireClient] = WireClient
+    """What makes its requests."""
+
+    @property
+    def environment(self) -> tuple[str, ...]:
+        """All variables that are read."""
+        return self.key_variables + self.url_variables
+
+    def client(
+        self,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        *,
+        provider_name: str | None = None,
+        cost_unit: str | None = None,
+        **sending: Unpack[Sending],
+    ) -> WireClient:
+        """A client for the provider; arguments win over variables, these over what is known here.
+
+        With a `provider_name` it is another's server that speaks the format: that one's prices hold. Without, a server
+        that only the user can name is known by its host, or is nobody's.
+
+        Raises:
+            ConfigError: there is no base URL, or one that cannot be used.
+        """
+        url = base_url or _first_set(self.url_variables) or self.base_url
+        if url is None:
+            wanted = " or ".join(("base_url", *self.url_variables))
+            raise ConfigError(f"provider {self.name!r} needs {wanted}: where its server is")
+        known = server_at(url)
+        whose = provider_name or (known if self.base_url is None else None)
+        server = known or whose or self.name
+        variables = " or ".join(self.key_variables) or "api_key"
+        return self.client_class(
+            self._wire_for(server, cost_unit),
+            provider_name=whose or self.name,
+            base_url=url,
+            key=api_key or _first_set(self.key_variables),
+            key_header=self.key_header,
+            key_hint=f"{variables} is not set: set it, or pass api_key" if self.needs_key else None,
+            headers=self.headers,
+            **sending,
+        )
+
+    def _wire_for(self, server: str, cost_unit: str | None) -> WireFormat:
+        """The format, as that server counts and names its cost."""
+        if self.wire.with_cost is None or (cost_unit is None and server == self.name):
+            return self.wire
+        return self.wire.with_cost(cost_format(server, cost_unit), server)
+
+
+def _first_set(variables: tuple[str, ...]) -> str | None:
+    return next((value for name in variables if (value := os.getenv(name))), None)
+
+
+_FAMILY = Dialect(max_tokens="max_tokens", unsupported=frozenset())
 
 
 def _compatible(
-    name: str,
-    base_url: str | None,
-    *keys: str,
-    seed: str = "seed",
-    unsupported: frozenset[str] = frozenset(),
-    asks_for_usage: bool = True,
-    url_variables: tuple[str, ...] = (),
+    name: str, base_url: str | None, *key_variables: str, url_variable: str | None = None, **differences: Any
 ) -> Preset:
-    """A server of the compatible family; without key variables it needs no key."""
-    dialect = Dialect(
-        provider=name,
-        max_tokens="max_tokens",
-        seed=seed,
-        asks_for_usage=asks_for_usage,
-        unsupported=unsupported,
-        hides_output=name in HIDE_OUTPUT,
-        counts_apart=name in COUNT_APART,
-        cost=COST_FORMATS.get(name),
-    )
+    """A server of the family, and how its dialect differs from the others'; without key variables it needs no key."""
+    dialect = replace(_FAMILY, cost=COST_FORMATS.get(name), **differences)
     return Preset(
         name=name,
-        wire=chat_wire(dialect),
+        wire=chat_wire(as_spoken_by(name, dialect)),
         base_url=base_url,
-        key_variables=keys,
-        url_variables=url_variables,
-        needs_key=bool(keys),
+        key_variables=key_variables,
+        url_variables=(url_variable,) if url_variable else (),
+        needs_key=bool(key_variables),
         client_class=ChatClient,
     )
 
 
 PRESETS: tuple[Preset, ...] = (
-    _compatible("openai_compatible", None, url_variables=("OPENAI_COMPATIBLE_BASE_URL",)),
+    _compatible("openai_compatible", None, url_variable="OPENAI_COMPATIBLE_BASE_URL"),
     _compatible("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
     _compatible("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", unsupported=frozenset({"top_k"})),
     _compatible("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY", unsupported=frozenset({"top_k", "seed"})),
@@ -60,9 +130,9 @@ PRESETS: tuple[Preset, ...] = (
         asks_for_usage=False,
         unsupported=frozenset({"top_k"}),
     ),
-    _compatible("vllm", "http://localhost:8000/v1", url_variables=("VLLM_BASE_URL",)),
-    _compatible("llama_cpp", "http://localhost:8080/v1", url_variables=("LLAMA_CPP_BASE_URL",)),
-    _compatible("lm_studio", "http://localhost:1234/v1", url_variables=("LM_STUDIO_BASE_URL",)),
-    _compatible("ollama_v1", "http://localhost:11434/v1", url_variables=("OLLAMA_V1_BASE_URL",)),
+    _compatible("vllm", "http://localhost:8000/v1", url_variable="VLLM_BASE_URL"),
+    _compatible("llama_cpp", "http://localhost:8080/v1", url_variable="LLAMA_CPP_BASE_URL"),
+    _compatible("lm_studio", "http://localhost:1234/v1", url_variable="LM_STUDIO_BASE_URL"),
+    _compatible("ollama_v1", "http://localhost:11434/v1", url_variable="OLLAMA_V1_BASE_URL"),
 )
 """The compatible family. Providers with a wire format of their own add theirs to the registry."""
