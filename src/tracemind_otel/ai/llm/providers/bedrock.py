@@ -391,12 +391,13 @@ class BedrockLLMClient(WireClient):
         if importlib.util.find_spec("botocore") is None:
             raise ConfigError(_MISSING)
         place = _region_of(region)
+        domain = "amazonaws.com.cn" if place.startswith("cn-") else "amazonaws.com"
         key = key_of("api_key", api_key or os.getenv("AWS_BEARER_TOKEN_BEDROCK"))
         self._signer = _Signer(place, signs=key is None)
         super().__init__(
             CONVERSE,
             provider_name="bedrock",
-            base_url=base_url or f"https://bedrock-runtime.{place}.{_domain_of(place)}",
+            base_url=base_url or f"https://bedrock-runtime.{place}.{domain}",
             key=key,
             **sending,
         )
@@ -412,15 +413,9 @@ class BedrockLLMClient(WireClient):
 
 def _region_of(region: str | None) -> str:
     found = (region or os.getenv("AWS_REGION") or os.getenv("AWS_DEFAULT_REGION") or "").strip()
-    if not found:
-        raise ConfigError("region must be an AWS region like eu-central-1: pass it, or set AWS_REGION")
     if not _REGION.fullmatch(found):
-        raise ConfigError("region must be an AWS region like eu-central-1")
+        raise ConfigError("region must be an AWS region like eu-central-1: pass it, or set AWS_REGION")
     return found
-
-
-def _domain_of(region: str) -> str:
-    return "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
 
 
 class _Signer:
@@ -452,14 +447,10 @@ class _Signer:
         """Credentials that are valid now; those of a role are renewed by botocore."""
         try:
             with self._finding:
-                self._credentials = self._credentials or _found()
+                self._credentials = self._credentials or _botocore("session").Session().get_credentials()
                 current = self._credentials and self._credentials.get_frozen_credentials()
         except _botocore("exceptions").BotoCoreError as error:
             raise LLMAuthenticationError(f"no AWS credentials could be had: {type(error).__name__}") from error
         if not current:
             raise LLMAuthenticationError(_NO_CREDENTIALS)
         return current
-
-
-def _found() -> Any:
-    return _botocore("session").Session().get_credentials()

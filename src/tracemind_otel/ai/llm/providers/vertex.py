@@ -46,7 +46,27 @@ _TOKEN_HINT = (
 )
 
 
-class VertexLLMClient(AsyncLLMClient):
+class _VertexFormat(WireClient):
+    """One of the formats on Vertex. It asks for a token at each request, and keeps the last one out of error texts."""
+
+    def __init__(self, wire: WireFormat, ask: TokenCallback, base_url: str, **sending: Unpack[Sending]) -> None:
+        self._ask = ask
+        self._token: str | None = None
+        super().__init__(wire, provider_name="vertex", base_url=base_url, **sending)
+
+    async def _headers_for(self, url: str, body: bytes) -> Headers:
+        is_async = inspect.iscoroutinefunction(self._ask)
+        given = self._ask() if is_async else await asyncio.to_thread(self._ask)
+        token = self._token = key_of("token", given if isinstance(given, str) else await given)
+        if token is None:
+            raise LLMAuthenticationError("the token callback gave no token")
+        return (*self._headers, (b"authorization", f"Bearer {token}".encode()))
+
+    def _secret(self) -> str | None:
+        return self._token
+
+
+class VertexLLMClient(_VertexFormat):
     """Gemini and Claude on Vertex AI; the model's name decides.
 
     Args:
@@ -75,63 +95,24 @@ class VertexLLMClient(AsyncLLMClient):
         place = (location or os.getenv("GOOGLE_CLOUD_LOCATION") or "global").strip()
         url = base_url or _url_of(place)
         parent = f"/v1/projects/{quote(_project_of(project), safe='')}/locations/{quote(place, safe='')}"
-
-        def client_of(wire: WireFormat) -> _VertexFormat:
-            return _VertexFormat(wire, token, url, **sending)
-
-        self._gemini, self._claude = client_of(_gemini_wire(parent)), client_of(_claude_wire(parent))
-        self.base_url = self._gemini.base_url
-        self.provider_name, self.telemetry_name = self._gemini.provider_name, self._gemini.telemetry_name
-        self.operation = self._gemini.operation
-        self.server_address, self.server_port = self._gemini.server_address, self._gemini.server_port
+        super().__init__(_gemini_wire(parent), token, url, **sending)
+        self._claude = _VertexFormat(_claude_wire(parent), token, url, **sending)
 
     def for_model(self, model: str) -> AsyncLLMClient:
-        return self._claude if model.startswith(("claude", _CLAUDE)) else self._gemini
+        return self._claude if model.startswith(("claude", _CLAUDE)) else self
 
     async def complete(self, req: LLMRequest) -> LLMResponse:
-        return await self.for_model(req.model).complete(req)
+        client = self.for_model(req.model)
+        return await (super().complete(req) if client is self else client.complete(req))
 
     def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
-        return self.for_model(req.model).stream(req)
+        client = self.for_model(req.model)
+        return super().stream(req) if client is self else client.stream(req)
 
     async def aclose(self) -> None:
         """Close this client's own connections; those of the shared pool are closed when their loop ends."""
-        await self._gemini.aclose()
+        await super().aclose()
         await self._claude.aclose()
-
-
-class _VertexFormat(WireClient):
-    """One of the formats on Vertex."""
-
-    def __init__(self, wire: WireFormat, token: TokenCallback, base_url: str, **sending: Unpack[Sending]) -> None:
-        self._tokens = _Tokens(token)
-        super().__init__(wire, provider_name="vertex", base_url=base_url, **sending)
-
-    async def _headers_for(self, url: str, body: bytes) -> Headers:
-        return (*self._headers, await self._tokens.header())
-
-    def _secret(self) -> str | None:
-        return self._tokens.last
-
-
-class _Tokens:
-    """Asks for tokens; keeps the last one, so that it can be struck from error texts."""
-
-    def __init__(self, ask: TokenCallback) -> None:
-        self._ask = ask
-        self.last: str | None = None
-
-    async def header(self) -> tuple[bytes, bytes]:
-        """The header with a token that is asked for now."""
-        token = self.last = key_of("token", await self._next())
-        if token is None:
-            raise LLMAuthenticationError("the token callback gave no token")
-        return (b"authorization", f"Bearer {token}".encode())
-
-    async def _next(self) -> str:
-        is_async = inspect.iscoroutinefunction(self._ask)
-        given = self._ask() if is_async else await asyncio.to_thread(self._ask)
-        return given if isinstance(given, str) else await given
 
 
 def _project_of(project: str | None) -> str:
