@@ -209,19 +209,30 @@ _RETRYABLE = {"true": True, "false": False}
 _STATUS_OF_NAME = {
     name: status
     for status, names in {
-        400: "invalid_request_error invalid_argument validationexception",
+        400: "invalid_request_error invalid_argument validationexception servicequotaexceededexception",
         401: "authentication_error invalid_api_key unauthenticated",
         403: "permission_error permission_denied accessdeniedexception",
-        404: "not_found_error not_found",
+        404: "not_found_error not_found resourcenotfoundexception",
+        408: "modeltimeoutexception",
+        409: "conflict_error",
+        413: "request_too_large",
         # The numbers are Zhipu's.
         429: "rate_limit_error rate_limit_exceeded resource_exhausted too_many_requests throttling.allocationquota "
-        "throttling.ratequota 1302 1305 throttlingexception",
-        500: "server_error internal_server_error internal internalserverexception modelstreamerrorexception",
-        503: "overloaded overloaded_error service_unavailable unavailable serviceunavailableexception",
+        "throttling.ratequota 1302 1305 throttlingexception modelnotreadyexception slow_down",
+        500: "server_error api_error internal_error internal_server_error internal internalserverexception "
+        "modelstreamerrorexception",
+        503: "overloaded overloaded_error server_is_overloaded service_unavailable unavailable "
+        "serviceunavailableexception",
+        504: "timeout_error vector_store_timeout",
     }.items()
     for name in names.split()
 }
 """The status of errors inside a success, by their code or type in lower case."""
+
+
+def named_status(body: ErrorBody) -> int | None:
+    """The status that goes with the code or the type of an error; `None` where neither is known."""
+    return next((_STATUS_OF_NAME[name] for name in _names(body) if name in _STATUS_OF_NAME), None)
 
 
 def _error_class(http_status: int | None, body: ErrorBody) -> type[LLMStatusError]:
@@ -230,8 +241,7 @@ def _error_class(http_status: int | None, body: ErrorBody) -> type[LLMStatusErro
     if body.code == "API_KEY_INVALID":
         # Google answers a bad key with 400.
         return LLMAuthenticationError
-    named = (_STATUS_OF_NAME[name] for name in _names(body) if name in _STATUS_OF_NAME)
-    status = http_status or body.stated_status or body.implied_status or next(named, None)
+    status = http_status or body.stated_status or body.implied_status or named_status(body)
     if status is None:
         # A code we do not know says what is wrong, so another try is a guess; without any it is the server's fault.
         return LLMStatusError if body.code else LLMServerError

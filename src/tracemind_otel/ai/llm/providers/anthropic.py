@@ -287,30 +287,12 @@ def _written(usage: Mapping[str, Any]) -> int | None:
 
 # --- Errors
 
-_STATUS_OF_TYPE = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "conflict_error": 409,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
-"""The status of each error type: inside a stream that began with 200 the type is all there is."""
-
 
 def errors_of(document: object) -> ErrorBody:
     """Read an error body: `{type: "error", error: {type, message, details: {error_code}}, request_id}`."""
     body = error_body(document)
-    error = mapped(mapped(document).get("error"))
-    code = text_of(mapped(error.get("details")).get("error_code"))
-    return replace(
-        body, code=code or body.code, implied_status=body.implied_status or _STATUS_OF_TYPE.get(body.type or "")
-    )
+    details = mapped(mapped(mapped(document).get("error")).get("details"))
+    return replace(body, code=text_of(details.get("error_code")) or body.code)
 
 
 # --- Stream

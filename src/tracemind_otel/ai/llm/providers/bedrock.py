@@ -15,7 +15,6 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Unpack
 from urllib.parse import quote
 
@@ -37,7 +36,7 @@ from ..types import (
 from ._assembly import Block, Blocks, ending_of, incoming_calls, joined
 from ._client import Sending, WireClient
 from ._conversation import answered_call, image_bytes, object_arguments, reject_misplaced, settings_of, split_system
-from ._error_bodies import ErrorBody, error_body
+from ._error_bodies import error_body
 from ._http import Headers, key_of
 from ._sse import ServerSentEvent
 from ._wire_format import (
@@ -229,12 +228,6 @@ def _total(prompt: int | None, completion: int | None, stated: int | None) -> in
 # --- Stream
 
 _MARK = "metadata"
-_STATUS_OF_TYPE = {
-    "modeltimeoutexception": 408,
-    "modelnotreadyexception": 429,
-    "resourcenotfoundexception": 404,
-    "servicequotaexceededexception": 400,
-}
 
 
 class FrameDecoder:
@@ -312,7 +305,7 @@ class ConverseReader:
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
         document = document_of(event)
         if event.name == "error":
-            raise StreamedError(errors_of(document))
+            raise StreamedError(error_body(document))
         if event.name == "contentBlockDelta":
             return _piece(self._blocks.at(document.get("contentBlockIndex")), mapped(document.get("delta")))
         if event.name == "contentBlockStart":
@@ -347,19 +340,12 @@ def _piece(block: Block, delta: Mapping[str, Any]) -> Sequence[StreamEvent]:
     return (ReasoningDelta(said),) if said else ()
 
 
-def errors_of(document: object) -> ErrorBody:
-    """Read an error body: `{message}`, with the type in a header or as `__type`."""
-    body = error_body(document)
-    return replace(body, implied_status=_STATUS_OF_TYPE.get((body.type or "").lower()))
-
-
 CONVERSE = WireFormat(
     path=path_of,
     to_payload=to_payload,
     from_payload=from_payload,
     new_reader=ConverseReader,
     new_decoder=FrameDecoder,
-    errors_of=errors_of,
 )
 """The wire format."""
 

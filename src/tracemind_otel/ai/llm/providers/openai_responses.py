@@ -31,7 +31,7 @@ from ._chat_usage import reported_cost, server_tools, with_cost_header
 from ._chat_usage import usage_of as counted
 from ._conversation import answered_call, check_image, only_text, reject_misplaced, settings_of
 from ._dialect import CostFormat
-from ._error_bodies import ErrorBody, error_body
+from ._error_bodies import ErrorBody, error_body, named_status
 from ._sse import ServerSentEvent
 from ._wire_format import (
     DONE,
@@ -307,17 +307,6 @@ def _invocations(usage: Mapping[str, Any]) -> dict[str, Any]:
 
 # --- Errors
 
-_STATUS_BY_WORD = {
-    "server_error": 500,
-    "internal_error": 500,
-    "server_is_overloaded": 503,
-    "vector_store_timeout": 504,
-    "rate_limit_exceeded": 429,
-    "rate_limit_error": 429,
-    "slow_down": 429,
-    "insufficient_quota": 429,
-}
-
 
 def errors_of(document: object) -> ErrorBody:
     """Read an error: a body, an `error` event, or a response that has failed.
@@ -326,8 +315,7 @@ def errors_of(document: object) -> ErrorBody:
     so its class is that of the status that the API sends with that code. HTTP's own status is never replaced.
     """
     body = error_body(document)
-    known = (_STATUS_BY_WORD.get(word) for word in (body.code, body.type) if word)
-    implied = next((status for status in known if status), 400 if body.code else 500)
+    implied = named_status(body) or (400 if body.code else 500)
     # In a flat `error` event the type is the event's.
     return replace(body, type=None if body.type == "error" else body.type, implied_status=implied)
 
