@@ -11,8 +11,6 @@ import pytest
 
 from tracemind_otel.ai.llm.types import LLMResponse, LLMUsage
 from tracemind_otel.recording import port
-from tracemind_otel.recording.composite import CompositeRecorder
-from tracemind_otel.recording.in_memory import InMemoryRecorder
 from tracemind_otel.recording.port import (
     Recorder,
     StepEnd,
@@ -21,6 +19,7 @@ from tracemind_otel.recording.port import (
     StepStart,
     begin_safely,
 )
+from tracemind_otel.recording.recorders import CompositeRecorder, InMemoryRecorder
 
 START = StepStart(flow_id="f", step_id="s", provider="openai", model="gpt-4o-mini")
 RETRY = StepRetry(attempt=1, max_attempts=3, delay_s=0.5, reason="rate_limit", error_type="429", status_code=429)
@@ -245,14 +244,14 @@ def test_an_empty_composite_does_nothing() -> None:
 @pytest.mark.parametrize("faulty", FAULTY)
 def test_a_fault_never_passes_the_border(faulty: type[Recorder]) -> None:
     """Whatever method of a recorder raises, the step does not notice."""
-    assert run_through(begin_safely(faulty(), START)) == "the call"
+    assert run_through(begin_safely(START, faulty())) == "the call"
 
 
 def test_a_fault_is_logged_with_its_trace_once(caplog: pytest.LogCaptureFixture) -> None:
     """The first fault of a method is an error with a trace; its repetitions are debug lines."""
     caplog.set_level(logging.DEBUG, logger=port.__name__)
     for _ in range(3):
-        begin_safely(FailsToBegin(), START)
+        begin_safely(START, FailsToBegin())
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.DEBUG, logging.DEBUG]
     assert "FailsToBegin.begin_step failed" in caplog.text
     first = caplog.records[0]
@@ -262,7 +261,7 @@ def test_a_fault_is_logged_with_its_trace_once(caplog: pytest.LogCaptureFixture)
 
 def test_each_faulty_method_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """A second method that fails is not hidden by the first."""
-    run_through(begin_safely(FailsAlways(), START))
+    run_through(begin_safely(START, FailsAlways()))
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert [message.split()[0] for message in errors] == [
         "FailsAlways.active",
@@ -275,7 +274,7 @@ def test_each_faulty_method_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_fault_of_the_call_passes_through_the_border() -> None:
     """An exception of the provider is not mistaken for one of the recorder."""
-    with pytest.raises(KeyError), begin_safely(FailsToLeave(), START).active():
+    with pytest.raises(KeyError), begin_safely(START, FailsToLeave()).active():
         raise KeyError
 
 
@@ -287,7 +286,7 @@ def test_an_interrupt_passes_through_the_border() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        begin_safely(Interrupted(), START)
+        begin_safely(START, Interrupted())
 
 
 def test_a_recorder_cannot_swallow_the_calls_exception() -> None:
@@ -305,7 +304,7 @@ def test_a_recorder_cannot_swallow_the_calls_exception() -> None:
         def begin_step(self, start: StepStart) -> StepHandle:
             return Swallowing()
 
-    with pytest.raises(KeyError), begin_safely(Swallows(), START).active():
+    with pytest.raises(KeyError), begin_safely(START, Swallows()).active():
         raise KeyError
     with pytest.raises(KeyError), CompositeRecorder(Swallows()).begin_step(START).active():
         raise KeyError

@@ -65,9 +65,8 @@ if TYPE_CHECKING:
     from .otel.recorder import OTelRecorder
     from .otel.setup.configure import configure
     from .otel.setup.telemetry import Telemetry
-    from .recording.composite import CompositeRecorder
-    from .recording.in_memory import InMemoryRecorder
     from .recording.port import Recorder
+    from .recording.recorders import CompositeRecorder, InMemoryRecorder
 
 __all__ = [
     "AsyncLLMClient",
@@ -190,9 +189,8 @@ _MODULES = {
     "otel.recorder": ("OTelRecorder",),
     "otel.setup.configure": ("configure",),
     "otel.setup.telemetry": ("Telemetry",),
-    "recording.composite": ("CompositeRecorder",),
-    "recording.in_memory": ("InMemoryRecorder",),
     "recording.port": ("Recorder",),
+    "recording.recorders": ("CompositeRecorder", "InMemoryRecorder"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

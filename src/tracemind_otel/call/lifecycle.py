@@ -33,7 +33,7 @@ class Call:
     ) -> None:
         self.target = CallTarget(cfg, request, client.for_model(request.model))
         self.account = CallAccount(self.target)
-        self.handle = begin_safely(recorder, self.target.start(*ids, is_stream=is_stream))
+        self.handle = begin_safely(self.target.start(*ids, is_stream=is_stream), recorder)
         self.attempts = Attempts(self.target, self.account, self.handle)
         self.reply: LLMResponse | None = None
         self.result: Result | None = None

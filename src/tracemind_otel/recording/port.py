@@ -12,9 +12,9 @@ A recorder that raises never breaks a call: the step talks to it through `begin_
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Literal
 
@@ -77,14 +77,7 @@ class StepRetry:
 
     def payload(self) -> dict[str, Any]:
         """The dict that `record_step_retry` gets."""
-        return {
-            "attempt": self.attempt,
-            "max_attempts": self.max_attempts,
-            "delay_s": self.delay_s,
-            "reason": self.reason,
-            "error_type": self.error_type,
-            "status_code": self.status_code,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,70 +181,82 @@ class _ForwardingHandle(EndsOnce):
         self._recorder.record_step_end(self._start.flow_id, self._start.step_id, end.status, dict(end.payload))
 
 
-def begin_safely(recorder: Recorder, start: StepStart) -> StepHandle:
-    """Begin a step on a recorder that may raise: its faults are logged and never reach the call."""
+def begin_safely(start: StepStart, *recorders: Recorder) -> StepHandle:
+    """Begin a step on recorders that may raise: their faults are logged and never reach the call or one another."""
     end_dropped()
-    try:
-        return _SafeHandle(recorder.begin_step(start), type(recorder).__name__)
-    except Exception:
-        report_fault(log, type(recorder).__name__, "begin_step")
-        return StepHandle()
+    handles: list[_Named] = []
+    for recorder in recorders:
+        name = type(recorder).__name__
+        try:
+            handles.append((name, recorder.begin_step(start)))
+        except Exception:
+            report_fault(log, name, "begin_step")
+    return _SafeHandle(handles)
+
+
+_Named = tuple[str, StepHandle]
+"""The class of a recorder, for the log, and its handle."""
 
 
 class _SafeHandle(StepHandle):
-    """Logs whatever the handle of a recorder raises, so that it never reaches the call."""
+    """Tells every handle, and logs whatever one raises."""
 
-    __slots__ = ("_handle", "_recorder_name")
+    __slots__ = ("_handles",)
 
-    def __init__(self, handle: StepHandle, recorder_name: str) -> None:
-        self._handle = handle
-        self._recorder_name = recorder_name
+    def __init__(self, handles: Sequence[_Named]) -> None:
+        self._handles = handles
 
     def active(self) -> AbstractContextManager[object]:
-        return _SafeActive(self._handle, self._recorder_name)
+        return _SafeActive(self._handles)
 
     def retry(self, retry: StepRetry) -> None:
-        self._tell("retry", self._handle.retry, retry)
+        self._tell("retry", retry)
 
     def first_chunk(self) -> None:
-        self._tell("first_chunk", self._handle.first_chunk)
+        self._tell("first_chunk")
 
     def next_chunk(self, gap_s: float, response_model: str | None) -> None:
-        self._tell("next_chunk", self._handle.next_chunk, gap_s, response_model)
+        for name, handle in self._handles:  # without `_tell`, which takes longer: it is called for every chunk
+            try:
+                handle.next_chunk(gap_s, response_model)
+            except Exception:
+                report_fault(log, name, "next_chunk")
 
     def end(self, end: StepEnd) -> None:
-        self._tell("end", self._handle.end, end)
+        self._tell("end", end)
 
-    def _tell(self, name: str, method: Callable[..., None], *arguments: object) -> None:
-        try:
-            method(*arguments)
-        except Exception:
-            report_fault(log, self._recorder_name, name)
+    def _tell(self, method: str, *arguments: object) -> None:
+        for name, handle in self._handles:
+            try:
+                getattr(handle, method)(*arguments)
+            except Exception:
+                report_fault(log, name, method)
 
 
 class _SafeActive(AbstractContextManager[object]):
-    __slots__ = ("_active", "_handle", "_recorder_name")
+    """Enters the context of every handle, and logs whatever one raises."""
 
-    def __init__(self, handle: StepHandle, recorder_name: str) -> None:
-        self._handle = handle
-        self._recorder_name = recorder_name
-        self._active: AbstractContextManager[object] | None = None
+    __slots__ = ("_entered", "_handles")
+
+    def __init__(self, handles: Sequence[_Named]) -> None:
+        self._handles = handles
+        self._entered: list[tuple[str, AbstractContextManager[object]]] = []
 
     def __enter__(self) -> None:
-        try:
-            active = self._handle.active()
-            active.__enter__()
-        except Exception:
-            report_fault(log, self._recorder_name, "active")
-        else:
-            self._active = active
+        for name, handle in self._handles:
+            try:
+                active = handle.active()
+                active.__enter__()
+            except Exception:
+                report_fault(log, name, "active")
+            else:
+                self._entered.append((name, active))
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._active is None:
-            return
-        try:
-            self._active.__exit__(exc_type, exc, traceback)
-        except Exception:
-            report_fault(log, self._recorder_name, "active")
+        for name, active in reversed(self._entered):
+            try:
+                active.__exit__(exc_type, exc, traceback)
+            except Exception:
+                report_fault(log, name, "active")

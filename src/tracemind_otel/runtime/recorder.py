@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ..recording.composite import CompositeRecorder
-from ..recording.in_memory import InMemoryRecorder, RecordedStep
 from ..recording.port import Recorder, StepEnd, StepHandle, StepRetry, StepStart, StepStatus
+from ..recording.recorders import CompositeRecorder, InMemoryRecorder, RecordedStep
 
 __all__ = [
     "CompositeRecorder",

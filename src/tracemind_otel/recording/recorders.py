@@ -1,10 +1,20 @@
-"""A recorder that keeps every call: for tests and notebooks."""
+"""Recorders beside the one of OpenTelemetry: in memory, and several at once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .port import EndsOnce, Recorder, StepEnd, StepHandle, StepRetry, StepStart
+from .port import EndsOnce, Recorder, StepEnd, StepHandle, StepRetry, StepStart, begin_safely
+
+
+class CompositeRecorder(Recorder):
+    """Forwards to several recorders; one that raises does not affect the others."""
+
+    def __init__(self, *recorders: Recorder) -> None:
+        self._recorders = recorders
+
+    def begin_step(self, start: StepStart) -> StepHandle:
+        return begin_safely(start, *self._recorders)
 
 
 @dataclass(slots=True)
