@@ -7,6 +7,7 @@ import logging
 import os
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry import metrics, trace
@@ -16,12 +17,30 @@ from ...errors import ConfigError
 from ...flows.totals import AttributeValue
 from ..capture import Redact
 from ..current import Providers
-from .settings import export_config, sdk_is_disabled
+from .settings import ExportConfig, Signal, export_config, sdk_is_disabled
 from .telemetry import Pipeline, SharedTelemetry, Telemetry, activate, active, is_placeholder
 
 log = logging.getLogger(__name__)
 
 _made_here: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SetUp:
+    """What a call of `configure()` set up."""
+
+    config: ExportConfig
+    """Where it sends what its own providers record."""
+    made: frozenset[Signal]
+    """The signals for which it made a provider; it joined the others, or they go nowhere."""
+
+
+_latest: SetUp | None = None
+
+
+def latest_set_up() -> SetUp | None:
+    """What the last `configure()` that took effect set up, also once that is shut down; `None` before the first."""
+    return _latest
 
 
 def configure(
@@ -69,6 +88,7 @@ def configure(
     Raises:
         ConfigError: an argument or an environment variable has a value that is not allowed.
     """
+    global _latest
     asked_for = dict(locals())
     if (owner := active()) is not None:
         _warn_of_ignored(asked_for)
@@ -101,6 +121,7 @@ def configure(
     )
     telemetry = Telemetry(providers=providers, pipeline=pipeline)
     activate(telemetry)
+    _latest = SetUp(config=config, made=pipeline.made)
     return telemetry
 
 

@@ -69,17 +69,29 @@ def file_exporter(path: str) -> SpanExporter:
         raise ConfigError(f"file {path!r} cannot be written: {reason}") from error
 
 
-def otlp_exporter(config: ExportConfig, signal: Signal, stats: DeliveryStats) -> Any:
+def otlp_exporter(
+    config: ExportConfig, signal: Signal, stats: DeliveryStats, *, adapter: Any = None, **options: Any
+) -> Any:
     """Sends spans or metrics by OTLP; what a receiver rejects of a request that it takes is counted.
 
     Over gRPC it is not: the exporter drops the answer, and has no public way to read it.
+
+    Args:
+        config: where to, how, and with which headers.
+        signal: what is sent.
+        stats: counts what is rejected.
+        adapter: an HTTP adapter of `requests` that sends each request in place of its own.
+        **options: further options of the SDK's exporter.
     """
     headers = config.signal_headers(signal)
-    options: dict[str, Any] = {"endpoint": config.signal_endpoint(signal), "headers": headers}
+    options |= {"endpoint": config.signal_endpoint(signal), "headers": headers}
     package = "grpc"
     if config.protocols[signal] == "http/protobuf":
         package = "http"
-        options["session"] = _session(partial(_count_rejected, signal, stats, headers.values()))
+        options["session"] = session = _session(partial(_count_rejected, signal, stats, headers.values()))
+        if adapter is not None and session is not None:
+            session.mount("http://", adapter)
+            session.mount("https://", adapter)
     module, name = _EXPORTERS[signal]
     return getattr(importlib.import_module(f"{_OTLP}.{package}.{module}"), name)(**options)
 

@@ -24,6 +24,7 @@ from ..instruments import Instruments
 from ..recorder import OTelRecorder
 from .delivery import OneShot, WatchedExporter
 from .exits import LastWords, hook_tools
+from .settings import Signal
 
 if TYPE_CHECKING:
     from .reader import OwnReader
@@ -55,6 +56,12 @@ class Pipeline:
     def providers(self) -> list[Any]:
         """The providers that were made."""
         return [provider for provider in (self.tracer_provider, self.meter_provider) if provider is not None]
+
+    @property
+    def made(self) -> frozenset[Signal]:
+        """The signals for which a provider was made."""
+        providers: dict[Signal, Any] = {"traces": self.tracer_provider, "metrics": self.meter_provider}
+        return frozenset(signal for signal, provider in providers.items() if provider is not None)
 
     def discard(self) -> None:
         """Stop what was made before a mistake was found: its threads, its connections and its files."""

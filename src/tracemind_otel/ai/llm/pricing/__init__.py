@@ -76,21 +76,26 @@ def set_prices(source: PriceSource, *, over_reply: bool = False) -> None:
 def _check_units(prices: OwnPrices) -> None:
     """Warn of prices that look like USD per thousand tokens; never fails."""
     try:
-        for price in prices:
-            _check_unit(price)
+        for price in filter(is_in_wrong_unit, prices):
+            log.warning(
+                "the prices set for %s are all under a hundredth of the table's: they look like USD per thousand "
+                "tokens. Prices are USD per million tokens; multiply them by 1,000",
+                price.model,
+            )
     except Exception:
         log.exception("the price table failed; the units of set_prices() were not checked")
 
 
-def _check_unit(price: Price) -> None:
+def is_in_wrong_unit(price: Price) -> bool:
+    """Whether a price is so far below the table's that it looks like USD per thousand tokens. Imports the table."""
     provider = None if price.provider is None else price.provider.strip().lower()
     theirs = None if provider in _FREE_PROVIDERS else _table.rates(provider, price.model, datetime.now(UTC))
-    if theirs is not None and looks_per_thousand(rates_of(price), theirs):
-        log.warning(
-            "the prices set for %s are all under a hundredth of the table's: they look like USD per thousand tokens. "
-            "Prices are USD per million tokens; multiply them by 1,000",
-            price.model,
-        )
+    return theirs is not None and looks_per_thousand(rates_of(price), theirs)
+
+
+def prices_set() -> tuple[Price, ...]:
+    """The user's own prices in force."""
+    return tuple(_own_prices)
 
 
 async def price_reply(provider: str, models: Sequence[str], response: LLMResponse, *, at: datetime) -> LLMUsage:

@@ -161,6 +161,11 @@ def names() -> list[str]:
     return sorted(_entries)
 
 
+def environment_of(name: str) -> tuple[str, ...]:
+    """The environment variables that a registered provider reads."""
+    return _entries[name].environment
+
+
 _ClientKey = tuple[_Entry, str | None, str | None, tuple[tuple[str, object], ...], tuple[str | None, ...]]
 
 
