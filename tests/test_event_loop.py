@@ -68,3 +68,37 @@ def test_no_slow_callback(openai_server: OpenAIServer, tmp_path: Path) -> None:
     assert computed_s < 0.05
     assert took_s < 2
     assert file.read_text().splitlines()
+
+
+GIVEN_CLIENT = """
+import asyncio, json, sys, threading
+import httpx
+import tracemind_otel as tm
+
+imported = []
+
+def audit(event, args):
+    if event == "import" and threading.current_thread() is threading.main_thread():
+        imported.append(args[0].partition(".")[0])
+
+def refuse(request):
+    raise httpx.ConnectError("refused")
+
+async def main():
+    config = tm.LLMCallConfig("openai", "gpt-4o-mini", prompt="ping", max_retries=0)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as http_client:
+        client = tm.LLMClientFactory.make("openai", api_key="k", http_client=http_client)
+        sys.addaudithook(audit)
+        return await tm.run_llm_call("flow", "step", config, tm.Recorder(), client=client)
+
+print(json.dumps([asyncio.run(main())["reason"], imported]))
+"""
+
+
+def test_a_fault_of_a_given_client_imports_no_library() -> None:
+    """The first fault of an httpx client of the user's is told without importing aiohttp, 100 ms, on the event loop."""
+    done = run_program(GIVEN_CLIENT)
+    assert done.returncode == 0, done.stderr
+    reason, imported = json.loads(done.stdout)
+    assert "cannot be reached" in reason
+    assert "aiohttp" not in imported

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Unpack
 from ....errors import ConfigError, UnknownProviderError
 from ..client import AsyncLLMClient
 from . import anthropic, azure_openai, bedrock, cohere, gemini, ollama, openai_responses, vertex
-from ._http import shared_pools
 from ._loop import PerLoop
 from ._options import ClientOptions, given_options, key_of_options, options_taken_by
+from ._pool import shared_pools
 from .fake import FakeLLMClient
 from .openai import OpenAILLMClient
 from .presets import PRESETS, Preset

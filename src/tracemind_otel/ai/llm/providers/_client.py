@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import warnings
 from collections.abc import AsyncGenerator, Sequence
@@ -13,24 +14,16 @@ from ..client import AsyncLLMClient
 from ..liveness import Patience, ProviderSilentError, is_heard
 from ..types import Finish, LLMRequest, LLMResponse, StreamEvent, StreamOpened
 from ._error_bodies import error_from_body, status_error
-from ._http import (
-    GivenClientSender,
-    Headers,
-    HttpPool,
-    HttpReply,
-    HttpSender,
-    HttpStream,
-    PooledSender,
-    base_url_of,
-    json_headers,
-    key_of,
-)
+from ._http import JSON_HEADERS, Headers, HttpReply, base_url_of, key_of, library_of
 from ._loop import PerLoop
+from ._pool import HttpPool, given_sender, new_pools
 from ._reading import Reading, received
 from ._wire_format import StreamedError, WireFormat
 
 if TYPE_CHECKING:
     import httpx
+
+    from ._sending import GivenClientSender, HttpSender, HttpStream
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -86,6 +79,8 @@ class WireClient(AsyncLLMClient):
         ConfigError: the key or the base URL cannot be used; the message names the field.
     """
 
+    _own_pools: PerLoop[HttpPool] | None = None
+
     def __init__(
         self,
         wire: WireFormat,
@@ -100,7 +95,6 @@ class WireClient(AsyncLLMClient):
         http_client: httpx.AsyncClient | None = None,
         pools: PerLoop[HttpPool] | None = None,
     ) -> None:
-        self._own_pools: PerLoop[HttpPool] | None = None
         self._wire = wire
         self.provider_name = provider_name
         self.telemetry_name = telemetry_name_of(provider_name)
@@ -113,15 +107,14 @@ class WireClient(AsyncLLMClient):
         self.server_address = parts.hostname
         self.server_port = parts.port or _DEFAULT_PORTS[parts.scheme]
         self._timeout_s = timeout_s
-        self._headers = json_headers((*_key_headers(self._key, key_header), *headers))
-        self._sender = self._new_sender(http_client, pools)
-
-    def _new_sender(self, http_client: httpx.AsyncClient | None, pools: PerLoop[HttpPool] | None) -> HttpSender:
+        self._headers = (*JSON_HEADERS, *_key_headers(self._key, key_header), *headers)
         if http_client is not None:
-            return GivenClientSender(http_client)
+            library_of(http_client)
+        self._http_client = http_client
+        self._given: GivenClientSender | None = None
+        self._pools = pools or new_pools()
         if pools is None:
-            pools = self._own_pools = PerLoop(HttpPool, HttpPool.aclose, HttpPool.abandon)
-        return PooledSender(pools, self.base_url)
+            self._own_pools = self._pools
 
     async def complete(self, req: LLMRequest) -> LLMResponse:
         if self._timeout_s is None:
@@ -186,7 +179,15 @@ class WireClient(AsyncLLMClient):
             raise LLMAuthenticationError(self._key_hint)
         body = _JSON.encode(self._wire.to_payload(req, is_stream)).encode()
         url = f"{self.base_url}{self._wire.path(req, is_stream)}"
-        return await self._sender.open(url, await self._headers_for(url, body), body)
+        sender = await self._sender()
+        return await sender.open(url, await self._headers_for(url, body), body)
+
+    async def _sender(self) -> HttpSender:
+        if self._http_client is None:
+            return await self._pools.get().sender(self.base_url)
+        if self._given is None:
+            self._given = await asyncio.to_thread(given_sender, self._http_client)
+        return self._given
 
     async def _headers_for(self, url: str, body: bytes) -> Headers:
         """The headers of one request; a subclass adds those that it makes anew each time."""
@@ -208,8 +209,7 @@ class WireClient(AsyncLLMClient):
             await self._own_pools.aclose()
 
     def __del__(self) -> None:
-        pools: PerLoop[HttpPool] | None = getattr(self, "_own_pools", None)
-        if pools is not None and not pools.is_empty:
+        if self._own_pools is not None and not self._own_pools.is_empty:
             warnings.warn(f"unclosed {type(self).__name__}: call aclose()", ResourceWarning, source=self, stacklevel=1)
 
 

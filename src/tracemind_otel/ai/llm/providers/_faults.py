@@ -5,42 +5,22 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import sys
 from collections.abc import Generator, Mapping
-from types import ModuleType
-from typing import Protocol
+
+import aiohttp
+import httpx
 
 from ....errors import LLMConnectionError, LLMError, LLMResponseError, LLMTimeoutError
-
-
-class Url(Protocol):
-    """What the URLs of httpx and of httpx2 have in common."""
-
-    @property
-    def host(self) -> str: ...
-
-    @property
-    def port(self) -> int | None: ...
-
-
-def http_libraries() -> list[ModuleType]:
-    """httpx, and its successor where somebody has loaded it.
-
-    While another thread is loading it, nothing of its own has failed yet. Both libraries define `__all__` last.
-    """
-    loaded = (sys.modules.get(name) for name in ("httpx", "httpx2"))
-    return [library for library in loaded if library is not None and hasattr(library, "__all__")]
+from ._http import http_libraries
 
 
 def transport_faults() -> tuple[type[Exception], ...]:
     """What the HTTP libraries raise when no whole reply came."""
-    import aiohttp
-
     own = [fault for library in http_libraries() for fault in (library.HTTPError, library.StreamError)]
     return (*own, aiohttp.ClientError, OSError, EOFError)
 
 
-def transport_error(error: Exception, url: Url) -> LLMError:
+def transport_error(error: Exception, url: httpx.URL) -> LLMError:
     """Our error, by the cause: the aiohttp transport gives one and the same httpx error for many faults."""
     where = url.host if url.port is None else f"{url.host}:{url.port}"
     may_be_billed = not _was_never_sent(error)
@@ -55,8 +35,6 @@ def transport_error(error: Exception, url: Url) -> LLMError:
 
 
 def _connection_error(error: Exception, where: str, *, may_be_billed: bool) -> LLMConnectionError:
-    import aiohttp
-
     cause = error.__cause__ or error
     is_retryable = not isinstance(cause, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError)
     reason = _reason(error)
@@ -71,8 +49,6 @@ def _connection_error(error: Exception, where: str, *, may_be_billed: bool) -> L
 
 def _unreadable(error: Exception) -> str | None:
     """What is wrong with a reply that came and cannot be read; `None` for any other fault."""
-    import aiohttp
-
     cause = error.__cause__ or error
     if _is_a(error, "DecodingError"):
         return "cannot be read: its body is not compressed as its content-encoding says"
@@ -89,8 +65,6 @@ def _broke_off(error: BaseException) -> bool:
 
 
 def _is_timeout(error: Exception) -> bool:
-    import aiohttp
-
     cause = error.__cause__ or error
     is_other_fault = isinstance(cause, aiohttp.ClientError) and not isinstance(cause, aiohttp.ServerTimeoutError)
     return _is_a(error, "TimeoutException") and not is_other_fault
@@ -102,8 +76,6 @@ def _is_a(error: BaseException, name: str) -> bool:
 
 def _was_never_sent(error: Exception) -> bool:
     """Whether no connection was made, so that no byte of the request left."""
-    import aiohttp
-
     cause = error.__cause__ or error
     if isinstance(cause, aiohttp.ClientError):
         return isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
@@ -147,8 +119,6 @@ _BY_NAME: Mapping[str, str] = {
 
 def _reason(error: BaseException) -> str:
     """The operating system's word where there is one, else what the class of the error means."""
-    import aiohttp
-
     for each in _chain(error):
         if isinstance(each, socket.gaierror) or type(each).__name__ == "ClientConnectorDNSError":
             return "the name of the host cannot be resolved; check base_url and the network"
@@ -200,9 +170,3 @@ def unusable_proxy(scheme: str) -> LLMConnectionError:
         "name an http:// proxy, add the host to NO_PROXY, or pass http_client=httpx.AsyncClient(proxy=...)"
     )
     return LLMConnectionError(message, retryable=False, may_be_billed=False)
-
-
-def kind_of(value: object) -> str:
-    """What a value is, with its library: `httpx.Client`."""
-    cls = type(value)
-    return f"{cls.__module__.partition('.')[0]}.{cls.__qualname__}"

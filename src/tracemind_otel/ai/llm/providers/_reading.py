@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ....errors import LLMConnectionError, LLMResponseError
 from ..liveness import Beat, DeadlinePassedError, Patience, ProviderSilentError, current_beat, patience_left_s
@@ -19,10 +20,12 @@ from ..types import LLMResponse, ReasoningDelta, StreamEvent, TextDelta
 from ._assembly import call_delta
 from ._error_bodies import is_error, json_object
 from ._error_documents import document_in, parsed
-from ._faults import transport_faults
-from ._http import HttpReply, HttpStream
+from ._http import HttpReply
 from ._sse import EventDecoder, JsonLinesDecoder, ServerSentEvent
 from ._wire_format import StreamDecoder, StreamedError, WireFormat, parse_together
+
+if TYPE_CHECKING:
+    from ._sending import HttpStream
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _FIELDS = (b"data", b"event", b"id", b"retry", b":")
@@ -269,11 +272,11 @@ async def received(stream: HttpStream, reading: Reading) -> AsyncGenerator[list[
                     yield more
                 return
         rest = reading.end()
-    except transport_faults() as error:
-        fault = stream.fault(error)
-        if not isinstance(fault, LLMConnectionError):
-            raise fault from error
-        rest = reading.break_off(fault)
+    except stream.faults as fault:
+        error = stream.typed(fault)
+        if not isinstance(error, LLMConnectionError):
+            raise error from fault
+        rest = reading.break_off(error)
     if rest:
         yield rest
 

@@ -19,8 +19,8 @@ from ._chat_reply import from_payload
 from ._chat_usage import cost_format, with_cost_header
 from ._client import WireClient
 from ._dialect import COUNT_APART, HIDE_OUTPUT, OPENAI, Dialect, server_at
-from ._http import HttpPool
 from ._loop import PerLoop
+from ._pool import HttpPool
 from ._wire_format import WireFormat, image_url, outgoing_call, reject_unsupported
 
 if TYPE_CHECKING:

@@ -1,0 +1,194 @@
+"""One request over HTTP, sent by httpx's API; a kept connection that broke costs no attempt.
+
+This imports the HTTP libraries: `_pool` loads it in a worker thread.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import httpx
+
+from ....errors import LLMError
+from ..liveness import patience_left_s
+from ..resends import NO_LEDGER, current_ledger
+from ._faults import transport_error, transport_faults
+from ._http import Headers, HttpReply, library_of
+from ._loop import PerLoop
+from ._transport import Exchange, current_exchange, new_transports
+
+_MAX_REST_S = 0.25
+"""Seconds to wait for the end of a body whose reply has ended, before its connection is dropped."""
+_MAX_MORE = 3
+"""Further kept connections of a user's client that may be broken before the request fails."""
+_MAX_ERROR_S = 5.0
+"""Seconds to wait for the body of an error."""
+_MAX_ERROR_BYTES = 2**20
+"""Bytes of an error's body that are read."""
+
+
+class HttpStream:
+    """A reply whose body is still coming: read it to its end, `finish` it at the reply's end mark, or close it."""
+
+    def __init__(self, response: httpx.Response, has_all_come: Callable[[], bool]) -> None:
+        self._response = response
+        self._has_all_come = has_all_come
+        self.head = HttpReply(response.status_code, response.headers, b"")
+        self.body = response.aiter_bytes()
+        """The body as it comes, decompressed; raises one of `faults` where it is cut or cannot be decompressed."""
+
+    @property
+    def faults(self) -> tuple[type[Exception], ...]:
+        """What reading the body may raise."""
+        return transport_faults()
+
+    def typed(self, fault: Exception) -> LLMError:
+        """Our error for what reading the body raised."""
+        error = transport_error(fault, self._response.request.url)
+        error.__cause__ = fault
+        return error
+
+    async def error(self) -> HttpReply:
+        """The reply with as much of its body as comes soon; for an error, whose status alone is an answer."""
+        parts: list[bytes] = []
+        try:
+            async with asyncio.timeout(min(_MAX_ERROR_S, patience_left_s() / 2)):
+                async for chunk in self.body:
+                    parts.append(chunk)
+                    if sum(map(len, parts)) > _MAX_ERROR_BYTES:
+                        break
+        except transport_faults():
+            pass  # a body that breaks off, or never ends, changes no status
+        return replace(self.head, body=b"".join(parts))
+
+    async def finish(self) -> None:
+        """Keep the connection of a reply whose end mark has come if the body ends now or soon. Waits for nothing.
+
+        Most bodies end with the mark, or in a packet of their own right after it.
+        """
+        if self._has_all_come():
+            await self.aclose()
+        elif not self._response.is_closed:
+            rests = _rests.get()
+            task = asyncio.get_running_loop().create_task(self._read_rest())
+            rests.add(task)
+            task.add_done_callback(rests.discard)
+            await asyncio.sleep(0)  # after which it is over if everything had come
+
+    async def _read_rest(self) -> None:
+        """Read to the body's end and discard it; drop the connection if that takes long."""
+        try:
+            async with asyncio.timeout(_MAX_REST_S):
+                async for _ in self.body:
+                    pass
+        except transport_faults():  # a TimeoutError among them
+            pass  # the reply was whole before, so nothing is lost but the connection
+        finally:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Let go of the connection."""
+        await self._response.aclose()
+
+
+async def _drop(rests: set[asyncio.Task[None]]) -> None:
+    """Drop the connections of bodies whose last bytes are still to come."""
+    tasks = list(rests)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+_rests: PerLoop[set[asyncio.Task[None]]] = PerLoop(set, _drop)
+"""The tasks that read the rest of a body whose reply has ended."""
+
+
+class HttpSender(abc.ABC):
+    """Sends requests; a subclass says through what."""
+
+    library: Any = httpx
+    """httpx, or its successor."""
+
+    @abc.abstractmethod
+    async def _exchange(self, request: httpx.Request, *, again: bool) -> httpx.Response:
+        """Send a request and return with the head of its reply; `again`, where a kept connection has lost it."""
+
+    async def open(self, url: str, headers: Headers, body: bytes) -> HttpStream:
+        """Send one request and return when its status and headers have come.
+
+        Raises:
+            LLMConnectionError, LLMTimeoutError, LLMResponseError: they did not come.
+        """
+        exchange = Exchange()
+        current_exchange.set(exchange)
+        extensions = {"trace": exchange.on_httpcore}
+        address = _parsed(self.library.URL, url)
+        request = self.library.Request("POST", address, headers=headers, content=body, extensions=extensions)
+        try:
+            response = await self._exchange(request, again=False)
+        except transport_faults() as error:
+            fault = error
+        else:
+            return HttpStream(response, exchange.has_all_come)
+        ledger = current_ledger() if exchange.may_be_billed(fault, body) else NO_LEDGER
+        if not exchange.broke_unanswered(fault) or not ledger.hold_again():
+            raise transport_error(fault, request.url) from fault
+        try:
+            response = await self._send_again(request, exchange)
+        except BaseException:
+            ledger.presume()
+            raise
+        ledger.release()
+        return HttpStream(response, exchange.has_all_come)
+
+    async def _send_again(self, request: httpx.Request, exchange: Exchange) -> httpx.Response:
+        """On a new connection; a client of the user's may keep more connections that its server has closed."""
+        for is_last in (*[False] * _MAX_MORE, True):
+            exchange.begin_anew()
+            try:
+                return await self._exchange(request, again=True)
+            except transport_faults() as error:
+                if is_last or not exchange.broke_unanswered(error):
+                    raise transport_error(error, request.url) from error
+        raise AssertionError
+
+
+class PooledSender(HttpSender):
+    """Sends through transports of its own, without a client, which would add cookies, redirects and the like."""
+
+    def __init__(self, base_url: str) -> None:
+        self._keeping, self._fresh = new_transports(base_url)
+
+    async def _exchange(self, request: httpx.Request, *, again: bool) -> httpx.Response:
+        return await (self._fresh if again else self._keeping).handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._keeping.aclose()
+        await self._fresh.aclose()
+
+
+class GivenClientSender(HttpSender):
+    """Sends through a client that the user made, and that the user closes.
+
+    httpx's own transport reports on a connection by its `trace` extension, and checks a kept one before it uses it, so
+    the second sending goes through the same client.
+    """
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.library = library_of(client)
+        self._given = client
+
+    async def _exchange(self, request: httpx.Request, *, again: bool) -> httpx.Response:
+        return await self._given.send(request, stream=True)
+
+
+@lru_cache(maxsize=256)
+def _parsed(url_class: Callable[[str], httpx.URL], url: str) -> httpx.URL:
+    """Parsing a URL costs as much as the headers do."""
+    return url_class(url)

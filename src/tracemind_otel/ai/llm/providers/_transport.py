@@ -1,0 +1,209 @@
+"""The httpx transports of the pools, over aiohttp, which also tell how far a request got on its connection.
+
+httpx's own pool costs the square of its connections. Importing this and loading certificates is slow: `_pool` does both
+in a worker thread.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import os
+import ssl
+import urllib.request
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from ._faults import no_certificates, unusable_proxy
+from ._proxies import proxy_for
+
+_KEEP_IDLE_S = 20.0
+"""Seconds an idle connection is kept: servers drop theirs after a minute or so."""
+_LIMITS: dict[str, Any] = {"max_line_size": 128 * 1024, "max_field_size": 128 * 1024}
+"""Bytes of the longest header that is read, and how many headers, which newer releases of aiohttp limit."""
+if "max_headers" in inspect.signature(aiohttp.ClientSession.__init__).parameters:
+    _LIMITS["max_headers"] = 2048
+_MAX_UNBUFFERED = 0x10000
+"""Bytes of a body that aiohttp writes in one piece, which a closed connection refuses as a whole."""
+
+
+def new_transports(base_url: str) -> tuple[httpx.AsyncBaseTransport, httpx.AsyncBaseTransport]:
+    """The transports to one server: one that keeps its connections, and one that makes a new one for each request.
+
+    They take the proxy that the environment names for the server.
+
+    Raises:
+        LLMConnectionError: the environment names certificates that cannot be loaded, or a proxy of another kind.
+    """
+    proxy = proxy_for(base_url, urllib.request.getproxies())
+    trusted = _trusted(base_url, proxy)
+
+    def transport(**connections: Any) -> httpx.AsyncBaseTransport:
+        def session() -> aiohttp.ClientSession:
+            return aiohttp.ClientSession(
+                connector=_Connector(limit=0, ssl=trusted, **connections),  # a limit of 0 is none
+                cookie_jar=aiohttp.DummyCookieJar(),
+                proxy=proxy,
+                response_class=_Response,
+                **_LIMITS,
+            )
+
+        return AiohttpTransport(verify=trusted, trust_env=False, client=session)
+
+    return transport(keepalive_timeout=_KEEP_IDLE_S), transport(force_close=True)
+
+
+def _trusted(base_url: str, proxy: str | None) -> ssl.SSLContext:
+    proxy_scheme = urlsplit(proxy).scheme if proxy else "http"
+    if proxy_scheme not in ("http", "https"):
+        raise unusable_proxy(proxy_scheme)
+    if "https" not in (urlsplit(base_url).scheme, proxy_scheme):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts no one, and is never used
+    try:
+        return _from_environment(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+    except OSError as error:
+        raise no_certificates(error) from error
+
+
+@lru_cache(maxsize=4)
+def _from_environment(_cert_file: str | None, _cert_dir: str | None) -> ssl.SSLContext:
+    """Loading the certificates takes tens of milliseconds."""
+    return httpx.create_ssl_context()
+
+
+@dataclass(slots=True)
+class Exchange:
+    """How far one request got on its connection."""
+
+    is_kept: bool = False
+    """Whether the connection had carried a request before."""
+    is_new: bool = False
+    """Whether a connection was made for it."""
+    is_written: bool = True
+    """Whether the writing of the body may have begun."""
+    is_answered: bool = False
+    """Whether the head of a reply has come, where the library says so; aiohttp raises another error then."""
+    has_all_come: Callable[[], bool] = field(default=bool)
+    """Returns whether the whole body has been received, read or not; false where the library does not say."""
+
+    def begin_anew(self) -> None:
+        """Reset for sending the same request again on another connection."""
+        self.is_kept = self.is_new = self.is_answered = False
+        self.is_written = True
+
+    def broke_unanswered(self, error: BaseException) -> bool:
+        """Whether a kept connection broke before any byte of the reply came."""
+        return self.is_kept and not self.is_answered and _is_break(error.__cause__ or error)
+
+    def may_be_billed(self, error: BaseException, body: bytes) -> bool:
+        """Whether the server may have read the request."""
+        return self.is_written and not (len(body) <= _MAX_UNBUFFERED and _was_refused(error))
+
+    async def on_httpcore(self, name: str, _info: object) -> None:
+        """httpx's `trace` extension."""
+        if name.startswith("connection.connect_"):
+            self.is_new = True
+        elif name.endswith(".send_request_headers.started"):
+            self.is_kept, self.is_written = not self.is_new, False
+        elif name.endswith(".send_request_body.started"):
+            self.is_written = True
+        elif name.endswith(".receive_response_headers.complete"):
+            self.is_answered = True
+
+
+current_exchange: contextvars.ContextVar[Exchange | None] = contextvars.ContextVar("tracemind_exchange", default=None)
+"""The request that this task sent last."""
+
+
+def _is_break(cause: BaseException) -> bool:
+    """By aiohttp's own classes, and by the names of those that httpx and its successor have in common."""
+    if isinstance(cause, aiohttp.ServerDisconnectedError):
+        return isinstance(cause.message, str)  # else it is the part of a head that came
+    if isinstance(cause, aiohttp.ClientConnectionError):
+        return not isinstance(cause, aiohttp.ServerTimeoutError | aiohttp.ClientConnectorError)
+    names = {each.__name__ for each in type(cause).__mro__}
+    if "RemoteProtocolError" in names:
+        return str(cause).startswith("Server disconnected without")
+    return bool(names & {"ReadError", "WriteError"})
+
+
+def _was_refused(error: BaseException | None) -> bool:
+    return error is not None and (
+        isinstance(error, aiohttp.ClientConnectionResetError) or _was_refused(error.__cause__)
+    )
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells an exchange that its connection is a kept one. aiohttp's tracing would cost 40 µs a call."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)  # pyright: ignore[reportUnknownMemberType]
+        self._given_out: weakref.WeakSet[object] = weakref.WeakSet()
+
+    async def connect(self, *args: Any, **options: Any) -> Any:
+        connection: Any = await super().connect(*args, **options)
+        protocol, exchange = connection.protocol, current_exchange.get()
+        if protocol not in self._given_out:
+            self._given_out.add(protocol)
+        elif exchange is not None:
+            exchange.is_kept = True
+        return connection
+
+
+class _Response(aiohttp.ClientResponse):
+    """A reply whose body gives up what has come before it raises."""
+
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        await super().start(connection)
+        if (exchange := current_exchange.get()) is not None:
+            exchange.has_all_come = self.content.is_eof
+        self.content = cast("aiohttp.StreamReader", _Body(self.content))
+        return self
+
+
+class _Body:
+    """aiohttp's body, iterated so that bytes a slow reader has not read yet come before the error, and not after it.
+
+    Every other attribute is aiohttp's.
+    """
+
+    def __init__(self, content: aiohttp.StreamReader) -> None:
+        self._content = content
+        self._size = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
+
+    def iter_chunked(self, size: int) -> _Body:
+        self._size = size
+        return self
+
+    def __aiter__(self) -> _Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        is_broken = self._content.exception() is not None
+        data = self._buffered() if is_broken else await self._content.read(self._size)
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+    def _buffered(self) -> bytes:
+        """What is left in the buffer of a body that broke off; raises the reason where nothing is."""
+        error = cast("BaseException", self._content.exception())
+        self._content.set_exception(cast("Any", None))
+        try:
+            data = self._content.read_nowait()
+        finally:
+            self._content.set_exception(error)
+        if not data:
+            raise error
+        return data
