@@ -106,6 +106,10 @@ class Block:
             self.pieces.setdefault(name, []).append(said)
         return said
 
+    def joined(self) -> dict[str, str]:
+        """Each field as far as it came."""
+        return {name: "".join(pieces) for name, pieces in self.pieces.items()}
+
 
 class Blocks:
     """The blocks of one streamed reply, by their index."""

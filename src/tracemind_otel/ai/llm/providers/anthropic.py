@@ -310,8 +310,7 @@ def _whole(block: Block) -> dict[str, Any]:
     """The block as a whole reply has it."""
     # Without a start the pieces say which kind of block it is.
     whole = {"type": next(iter(block.pieces), None), **block.start}
-    for name, pieces in block.pieces.items():
-        said = "".join(pieces)
+    for name, said in block.joined().items():
         if name != "partial_json":
             whole[name] = (text_of(whole.get(name)) or "") + said
         elif said.strip():
@@ -328,23 +327,16 @@ class MessagesReader:
     signatures, which must go back unchanged in a tool loop.
     """
 
+    is_complete = has_ended = False
+
     def __init__(self) -> None:
         self._head: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
         self._blocks = Blocks()
-        self._is_done = self._has_mark = False
-
-    @property
-    def is_complete(self) -> bool:
-        return self._is_done or text_of(self._head.get("stop_reason")) is not None
-
-    @property
-    def has_ended(self) -> bool:
-        return self._is_done or (self._has_mark and self.is_complete)
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
         if event.data.rstrip() == DONE:  # not part of the format, but sent by proxies that translate
-            self._has_mark = True
+            self.has_ended = self.is_complete
             return ()
         if event.name == "ping":
             return ()
@@ -370,8 +362,9 @@ class MessagesReader:
         elif kind == "message_delta":
             self._head.update(_present(mapped(document.get("delta"))))
             self._merge_usage(document)
+            self.is_complete = text_of(self._head.get("stop_reason")) is not None
         elif kind == "message_stop":
-            self._is_done = True
+            self.is_complete = self.has_ended = True
 
     def _merge_usage(self, document: Mapping[str, Any]) -> None:
         """Counts are cumulative: none are ever added, and a zero or null takes nothing back."""

@@ -228,6 +228,7 @@ def _total(prompt: int | None, completion: int | None, stated: int | None) -> in
 # --- Stream
 
 _MARK = "metadata"
+"""The event that comes last, with the usage."""
 
 
 class FrameDecoder:
@@ -271,7 +272,7 @@ def _fields(payload: bytes) -> Mapping[str, Any]:
 
 def _whole(block: Block) -> dict[str, Any]:
     """The block as a whole reply has it."""
-    said = {name: "".join(pieces) for name, pieces in block.pieces.items()}
+    said = block.joined()
     if block.start:
         return {"toolUse": {**block.start, "input": arguments_of(said.get("input"))}}
     if "redactedContent" in said:
@@ -288,19 +289,12 @@ _THOUGHT = {"reasoning": "text", "signature": "signature"}
 class ConverseReader:
     """Puts a streamed reply together, into the document that a whole one would have been."""
 
+    is_complete = has_ended = False
+
     def __init__(self) -> None:
         self._tail: dict[str, Any] = {}
         self._blocks = Blocks()
         self._has_mark = False
-
-    @property
-    def is_complete(self) -> bool:
-        return text_of(self._tail.get("stopReason")) is not None
-
-    @property
-    def has_ended(self) -> bool:
-        """The usage comes last, after the stop."""
-        return self._has_mark and self.is_complete
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
         document = document_of(event)
@@ -313,6 +307,8 @@ class ConverseReader:
         if event.name in ("messageStop", _MARK):
             self._tail.update({name: value for name, value in document.items() if value is not None})
             self._has_mark |= event.name == _MARK
+            self.is_complete = text_of(self._tail.get("stopReason")) is not None
+            self.has_ended = self._has_mark and self.is_complete
         return ()
 
     def _begin(self, document: Mapping[str, Any]) -> Sequence[StreamEvent]:

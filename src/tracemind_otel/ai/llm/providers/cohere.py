@@ -23,7 +23,7 @@ from ..types import (
     Text,
     TextDelta,
 )
-from ._assembly import CallPieces, ending_of, function_calls, joined, usage_of_parts
+from ._assembly import Block, CallPieces, ending_of, function_calls, joined, usage_of_parts
 from ._conversation import answered_call, check_image, effort_of, only_text, settings_of
 from ._error_bodies import error_body
 from ._sse import ServerSentEvent
@@ -168,35 +168,28 @@ def _first_count(*values: object) -> int | None:
 
 
 class CohereReader:
-    """Puts a streamed reply together; what its events add stands under `delta.message`."""
+    """Puts a streamed reply together, into the document that a whole one would have been.
+
+    What its events add stands under `delta.message`.
+    """
+
+    is_complete = has_ended = False
 
     def __init__(self) -> None:
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
+        self._said = Block()
         self._calls: dict[int, CallPieces] = {}
-        self._id: str | None = None
-        self._reason: str | None = None
-        self._usage: Mapping[str, Any] = {}
-        self._is_done = False
-
-    @property
-    def is_complete(self) -> bool:
-        return self._is_done
-
-    @property
-    def has_ended(self) -> bool:
-        return self._is_done
+        self._head: dict[str, Any] = {}
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
         if event.data.rstrip() == DONE:
-            self._is_done = True
+            self.is_complete = self.has_ended = True
             return ()
         document = document_of(event)
         if document.get("error"):
             raise StreamedError(error_body(document))
         kind, delta = text_of(document.get("type")) or event.name, mapped(document.get("delta"))
         if kind == "message-start":
-            self._id = text_of(document.get("id")) or self._id
+            self._head["id"] = document.get("id")
         elif kind == "message-end":
             self._end(delta)
         elif kind in ("tool-call-start", "tool-call-delta"):
@@ -209,17 +202,14 @@ class CohereReader:
         reason, error = text_of(delta.get("finish_reason")), delta.get("error")
         if error or reason == "ERROR":
             raise StreamedError(replace(error_body({"error": error}), type=reason or "ERROR"))
-        self._is_done = True
-        self._reason = reason
-        self._usage = mapped(delta.get("usage")) or self._usage
+        self._head.update(finish_reason=reason, usage=delta.get("usage"))
+        self.is_complete = self.has_ended = True
 
     def _content(self, message: Mapping[str, Any]) -> list[StreamEvent]:
         content, deltas = mapped(message.get("content")), list[StreamEvent]()
-        if thought := text_of(content.get("thinking")) or text_of(message.get("tool_plan")):
-            self._reasoning.append(thought)
+        if thought := self._said.add("thinking", content.get("thinking") or message.get("tool_plan")):
             deltas.append(ReasoningDelta(thought))
-        if text := text_of(content.get("text")):
-            self._text.append(text)
+        if text := self._said.add("text", content.get("text")):
             deltas.append(TextDelta(text))
         return deltas
 
@@ -237,16 +227,11 @@ class CohereReader:
         return [self._calls[index].delta(index, arguments, is_first=is_first)]
 
     def response(self, request_id: str | None) -> LLMResponse:
-        return from_payload(self._whole(), request_id)
-
-    def _whole(self) -> dict[str, Any]:
-        """The document that a whole reply would have been."""
-        said = (("thinking", self._reasoning), ("text", self._text))
-        content = [{"type": kind, kind: "".join(pieces)} for kind, pieces in said if pieces]
+        content = [{"type": kind, kind: said} for kind, said in self._said.joined().items()]
         message: dict[str, Any] = {"role": "assistant", "content": content}
         if self._calls:
             message["tool_calls"] = [pieces.document(index) for index, pieces in sorted(self._calls.items())]
-        return {"id": self._id, "message": message, "finish_reason": self._reason, "usage": self._usage}
+        return from_payload({**self._head, "message": message}, request_id)
 
 
 # --- Provider

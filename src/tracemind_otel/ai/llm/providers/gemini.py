@@ -327,6 +327,8 @@ def _web_searches(candidates: Sequence[Mapping[str, Any]], model: str | None) ->
 class GeminiReader:
     """Puts a reply together. Only the first candidate is streamed out; of the others the end is noted."""
 
+    has_ended = False
+
     def __init__(self, raw: Mapping[str, Any] | None = None) -> None:
         self._raw: Mapping[str, Any] = {} if raw is None else raw
         self._text: list[str] = []
@@ -350,10 +352,6 @@ class GeminiReader:
     @property
     def is_complete(self) -> bool:
         return self.is_answered and all(self._reasons.values())
-
-    @property
-    def has_ended(self) -> bool:
-        return False
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
         document = document_of(event)

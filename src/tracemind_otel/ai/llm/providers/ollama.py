@@ -24,7 +24,7 @@ from ..types import (
     TextDelta,
     ToolCall,
 )
-from ._assembly import call_delta, ending_of, function_calls, usage_of_parts
+from ._assembly import Block, call_delta, ending_of, function_calls, usage_of_parts
 from ._client import Sending, WireClient
 from ._conversation import effort_of, image_bytes, object_arguments, settings_of, with_tool_names
 from ._error_bodies import error_body
@@ -131,22 +131,15 @@ def usage_of(document: Mapping[str, Any]) -> LLMUsage:
 
 
 class OllamaReader:
-    """Puts a streamed reply together: pieces of text line by line, tool calls whole, the counts in the last line."""
+    """Puts a streamed reply together, into the document that a whole one would have been; tool calls come whole."""
+
+    is_complete = has_ended = False
 
     def __init__(self) -> None:
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
+        self._said = Block()
         self._calls: list[ToolCall] = []
         self._model: str | None = None
         self._last: Mapping[str, Any] = {}
-
-    @property
-    def is_complete(self) -> bool:
-        return bool(self._last)
-
-    @property
-    def has_ended(self) -> bool:
-        return bool(self._last)
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
         document = document_of(event)
@@ -155,15 +148,14 @@ class OllamaReader:
         self._model = self._model or text_of(document.get("model"))
         if document.get("done") is True:
             self._last = document
+            self.is_complete = self.has_ended = True
         return self._deltas(mapped(document.get("message")))
 
     def _deltas(self, message: Mapping[str, Any]) -> list[StreamEvent]:
         deltas: list[StreamEvent] = []
-        if thought := text_of(message.get("thinking")):
-            self._reasoning.append(thought)
+        if thought := self._said.add("thinking", message.get("thinking")):
             deltas.append(ReasoningDelta(thought))
-        if text := text_of(message.get("content")):
-            self._text.append(text)
+        if text := self._said.add("content", message.get("content")):
             deltas.append(TextDelta(text))
         for call in function_calls(message, len(self._calls)):
             deltas.append(call_delta(len(self._calls), call))
@@ -171,18 +163,12 @@ class OllamaReader:
         return deltas
 
     def response(self, request_id: str | None) -> LLMResponse:
-        return from_payload(self._whole(), request_id)
-
-    def _whole(self) -> dict[str, Any]:
-        """The document that a whole reply would have been."""
-        message: dict[str, Any] = {"role": "assistant", "content": "".join(self._text)}
-        if self._reasoning:
-            message["thinking"] = "".join(self._reasoning)
+        message: dict[str, Any] = {"role": "assistant", "content": "", **self._said.joined()}
         if self._calls:
             message["tool_calls"] = [
                 {"id": call.id, "function": {"name": call.name, "arguments": call.arguments}} for call in self._calls
             ]
-        return {**self._last, "model": self._model, "message": message}
+        return from_payload({**self._last, "model": self._model, "message": message}, request_id)
 
 
 # --- Provider

@@ -26,7 +26,7 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
-from ._assembly import CallPieces, joined
+from ._assembly import Block, CallPieces, joined
 from ._chat_usage import reported_cost, server_tools, with_cost_header
 from ._chat_usage import usage_of as counted
 from ._conversation import answered_call, check_image, only_text, reject_misplaced, settings_of
@@ -334,24 +334,15 @@ class ResponsesReader:
     pieces that were streamed count, and where there are none the finished items.
     """
 
+    is_complete = has_ended = False
+
     def __init__(self, server: Server = Server()) -> None:
         self._server = server
-        self._text: list[str] = []
-        self._refusal: list[str] = []
-        self._reasoning: list[str] = []
+        self._said = Block()
         self._thought: tuple[object, ...] | None = None
         self._calls: dict[object, CallPieces] = {}
         self._done_items: list[Mapping[str, Any]] = []
         self._response: Mapping[str, Any] = {}
-        self._is_complete = False
-
-    @property
-    def is_complete(self) -> bool:
-        return self._is_complete
-
-    @property
-    def has_ended(self) -> bool:
-        return self._is_complete
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
         if event.data.rstrip() == DONE:
@@ -379,16 +370,16 @@ class ResponsesReader:
             raise StreamedError(errors_of(document))
 
     def _end(self, status: str) -> None:
-        self._is_complete = True
+        self.is_complete = self.has_ended = True
         if not text_of(self._response.get("status")) or self._response.get("status") == "in_progress":
             self._response = {**self._response, "status": status}
 
     def _delta(self, kind: str, piece: str, document: Mapping[str, Any]) -> Sequence[StreamEvent]:
         if kind == "response.output_text.delta":
-            self._text.append(piece)
+            self._said.add("text", piece)
             return (TextDelta(piece),)
         if kind == "response.refusal.delta":
-            self._refusal.append(piece)
+            self._said.add("refusal", piece)
         elif kind in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
             return (self._reasoning_delta(kind, piece, document),)
         elif kind in ("response.function_call_arguments.delta", "response.custom_tool_call_input.delta"):
@@ -401,7 +392,7 @@ class ResponsesReader:
         if self._thought not in (None, thought):
             piece = _BETWEEN_THOUGHTS + piece
         self._thought = thought
-        self._reasoning.append(piece)
+        self._said.add("reasoning", piece)
         return ReasoningDelta(piece)
 
     def _item(self, document: Mapping[str, Any], *, is_done: bool) -> Sequence[StreamEvent]:
@@ -425,16 +416,11 @@ class ResponsesReader:
         return self._calls[key].delta(index, "".join(added.arguments), is_first=is_first)
 
     def response(self, request_id: str | None) -> LLMResponse:
-        streamed = _Said(
-            text="".join(self._text),
-            refusal="".join(self._refusal),
-            reasoning="".join(self._reasoning),
-            calls=_calls_of(self._calls.values()),
-        )
+        streamed = _Said(**self._said.joined(), calls=_calls_of(self._calls.values()))
         whole = _said(listed(self._response.get("output")))
         said = whole.or_else(streamed).or_else(_said(self._done_items))
         # The status of an unfinished response says nothing about its end.
-        document = self._response if self._is_complete else {**self._response, "status": None}
+        document = self._response if self.is_complete else {**self._response, "status": None}
         if not document.get("output"):
             document = {**document, "output": self._done_items or _items_of(said)}
         return _response_of(document, said, request_id, self._server)
