@@ -292,7 +292,7 @@ def test_sums_hold_under_many_threads() -> None:
             if number % 2:
                 held.settle(LLMUsage(2, 3, 5), assume_billed=True)
             else:
-                held.give_back()
+                held.release(llm_calls=1)
 
     with ThreadPoolExecutor(8) as pool:
         for each in [pool.submit(work) for _ in range(8)]:
@@ -640,7 +640,7 @@ def test_two_that_repeat_at_once_do_not_share_one_place() -> None:
         with ThreadPoolExecutor(2) as pool:
             assert sorted(pool.map(repeat, held)) == [False, True]
         for each in held:
-            each.give_back()
+            each.release(llm_calls=1)
         assert (inner.spent.tokens, inner.spent.presumed_tokens) == (10, 10)
     assert outer.spent.tokens == 2_000
     reserve(outer, Estimate(model="acme/m", tokens=8_000))  # nothing is held any more

@@ -96,4 +96,4 @@ class CallAccount:
             if self.reservation is not None and was_sent:
                 self.reservation.settle(end.usage, assume_billed=assume_billed)
             elif self.reservation is not None:
-                self.reservation.give_back()
+                self.reservation.release(llm_calls=1)

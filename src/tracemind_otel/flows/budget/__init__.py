@@ -13,9 +13,8 @@ A denied call is not sent and counts nowhere. The current budget is a context va
 
 from __future__ import annotations
 
-from .budgets import COUNTED_AS_ZERO, Budget, current_budget, enter_budget
+from .budgets import COUNTED_AS_ZERO, Budget, Reservation, current_budget, enter_budget, needs_price, reserve
 from .limits import BudgetLimits, OnUnknownPrice
-from .reservation import Reservation, needs_price, reserve
 from .spending import BudgetSpent, Estimate, ModelSpending, Use
 from .thresholds import THRESHOLDS, BudgetThreshold
 

@@ -1,4 +1,4 @@
-"""The limits of a budget, and their checks."""
+"""The limits of a budget, their checks, and how an amount of one is written."""
 
 from __future__ import annotations
 
@@ -69,3 +69,21 @@ def _check_number(field: str, value: float | None, kinds: tuple[type, ...], allo
 def slack(kind: BudgetKind, limit: float) -> float:
     """The tolerance of a comparison: a sum of floats may miss a limit that it reaches by a little."""
     return limit * 1e-9 if kind == "cost_usd" else 0
+
+
+def amount(kind: BudgetKind, value: float) -> str:
+    """An amount for a person: rounded, with its unit."""
+    if kind == "cost_usd":
+        return f"{number(kind, value)} USD"
+    unit = "token" if kind == "tokens" else "call"
+    return f"{number(kind, value)} {unit if value == 1 else unit + 's'}"
+
+
+def number(kind: BudgetKind, value: float) -> str:
+    """An amount for a person, without its unit."""
+    if kind != "cost_usd":
+        return str(int(value))
+    if 0 < value < 1e-6:
+        return f"{value:.2g}"
+    whole, _, cents = f"{value:.6f}".rstrip("0").partition(".")
+    return f"{whole}.{cents:0<2}"

@@ -1,14 +1,15 @@
-"""The rules by which a budget admits a call or denies it. A new rule is a function here, and its place in `RULES`."""
+"""The rules by which a budget admits or denies a call. A new rule is a function here, with its message, in `RULES`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...errors import BudgetExceededError
-from .denial import limit_exceeded, unknown_price
-from .limits import BudgetLimits, slack
-from .spending import Estimate, Spending
+from ...errors import BudgetExceededError, BudgetKind
+from .limits import BudgetLimits, amount, number, slack
+from .spending import BudgetSpent, Estimate, ModelSpending, Spending
+
+_NAMED_MODELS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,6 @@ def spending_is_known(standing: Standing) -> BudgetExceededError | None:
     return _unknown_price(standing, f"the cost of a call to {standing.unpriced_model} stayed unknown", remedy)
 
 
-def _unknown_price(standing: Standing, why: str, remedy: str) -> BudgetExceededError:
-    limit = standing.limits.max_cost_usd or 0.0
-    return unknown_price(standing.budget, limit, standing.spending.so_far(), why, remedy)
-
-
 def limits_leave_room(standing: Standing) -> BudgetExceededError | None:
     """What is spent, held and expected must fit into every limit."""
     estimate, llm_calls = standing.estimate, standing.llm_calls
@@ -61,7 +57,7 @@ def limits_leave_room(standing: Standing) -> BudgetExceededError | None:
         taken = getattr(standing.spending.spent, kind) + getattr(standing.spending.held, kind)
         is_full = taken >= limit - slack(kind, limit) and (llm_calls or kind != "llm_calls")
         if is_full or taken + wanted[kind] > limit + slack(kind, limit):
-            return limit_exceeded(standing.budget, kind, limit, standing.spending, wanted[kind])
+            return _limit_exceeded(standing, kind, limit, wanted[kind])
     return None
 
 
@@ -70,4 +66,59 @@ RULES: tuple[Callable[[Standing], BudgetExceededError | None], ...] = (
     spending_is_known,
     limits_leave_room,
 )
-"""Every rule, in the order in which they are asked; the first denial counts."""
+"""Every rule, in order; the first denial counts."""
+
+
+def _unknown_price(standing: Standing, why: str, remedy: str) -> BudgetExceededError:
+    limit = standing.limits.max_cost_usd or 0.0
+    return _denial(standing, "cost_usd", limit, f"cannot be held: {why}; this call was not sent. {remedy}")
+
+
+def _limit_exceeded(standing: Standing, kind: BudgetKind, limit: float, wanted: float) -> BudgetExceededError:
+    spent, held = standing.spending.so_far(), standing.spending.held
+    spent_of_it: float = getattr(spent, kind)
+    is_spent = spent_of_it >= limit - slack(kind, limit)
+    parts = [f"{number(kind, spent_of_it)} of {amount(kind, limit)} {_in_calls(kind, spent)}{_on_models(kind, spent)}"]
+    if held.llm_calls:
+        parts.append(f"{amount(kind, getattr(held, kind))} held for calls in flight")
+    if not is_spent and kind != "llm_calls":
+        parts.append(f"{amount(kind, wanted)} requested")
+    said = f"{'is spent' if is_spent else 'has too little left for this call'}: {', '.join(parts)}"
+    remedy = f"Raise max_{kind}, or {'stop here' if is_spent or kind == 'llm_calls' else 'request less'}"
+    return _denial(standing, kind, limit, f"{said}; this call was not sent. {remedy}")
+
+
+def _denial(standing: Standing, kind: BudgetKind, limit: float, message: str) -> BudgetExceededError:
+    spent = standing.spending.so_far()
+    return BudgetExceededError(
+        f"budget of {standing.budget!r} {message}",
+        budget=standing.budget,
+        kind=kind,
+        limit=limit,
+        spent=getattr(spent, kind),
+        spent_on={model.model: getattr(model, kind) for model in _most_first(kind, spent)},
+    )
+
+
+def _in_calls(kind: BudgetKind, spent: BudgetSpent) -> str:
+    return "spent" if kind == "llm_calls" else f"spent in {amount('llm_calls', spent.llm_calls)}"
+
+
+def _on_models(kind: BudgetKind, spent: BudgetSpent) -> str:
+    models = _most_first(kind, spent)
+    if not models:
+        return ""
+    named = [_on_model(kind, model) for model in models[:_NAMED_MODELS]]
+    if len(models) > _NAMED_MODELS:
+        named.append(f"and {len(models) - _NAMED_MODELS} more")
+    return f" ({', '.join(named)})"
+
+
+def _on_model(kind: BudgetKind, model: ModelSpending) -> str:
+    """`openai/gpt-4o 0.90 USD in 10 calls`."""
+    calls = amount("llm_calls", model.llm_calls)
+    return f"{model.model} {calls if kind == 'llm_calls' else f'{amount(kind, getattr(model, kind))} in {calls}'}"
+
+
+def _most_first(kind: BudgetKind, spent: BudgetSpent) -> list[ModelSpending]:
+    return sorted(spent.by_model, key=lambda model: getattr(model, kind), reverse=True)

@@ -1,4 +1,4 @@
-"""What is reported while a budget is spent: that a half, four fifths and all of a limit are used up."""
+"""Reports that a half, four fifths and all of a limit are spent."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from ..._base.once import report_fault
 from ...errors import BudgetKind
-from .denial import amount
-from .limits import BudgetLimits, slack
+from .limits import BudgetLimits, amount, slack
 from .spending import Amounts
 
 log = logging.getLogger(__name__)
