@@ -410,6 +410,7 @@ def test_conversation() -> None:
         ask(messages=(Message(role="tool", content="x", tool_call_id="unknown"),)),
         ask(messages=(Message(role="user", content="x"), Message(role="system", content="late"))),
         ask(messages=(Message(role="user", content=(Image(),)),)),
+        ask(messages=(Message(role="user", name="Ada", content="x"),)),
         ask(messages=(Message(role="tool", name="t", content=(Image(data=b"x"),)),)),
         ask(messages=(Message(role="assistant", tool_calls=(ToolCall("a", "t", "[1]"),)),)),
     ],

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tracemind_otel import LLMRequest, LLMResponse, LLMResponseError
+from tracemind_otel import ConfigError, LLMRequest, LLMResponse, LLMResponseError
 from tracemind_otel.ai.llm.providers._chat_reply import from_payload
 from tracemind_otel.ai.llm.providers.openai import to_payload
+from tracemind_otel.ai.llm.types import Image, Message
 
 LARGEST_ATTRIBUTE = 2**63 - 1
 """OTLP carries integers of 64 bits; one that does not fit loses its whole batch."""
@@ -212,3 +213,10 @@ def test_extra_replaces_messages() -> None:
     payload = to_payload(LLMRequest("openai", "m", "unused", extra={"messages": messages}))
 
     assert payload["messages"] == messages
+
+
+@pytest.mark.parametrize("image", [Image(), Image(url="https://x/y.png", data=b"x")])
+def test_an_image_is_in_one_place(image: Image) -> None:
+    """An image with neither URL nor data, or with both, is rejected before a server sees it."""
+    with pytest.raises(ConfigError, match="exactly one of url and data"):
+        to_payload(LLMRequest("openai", "m", "", messages=(Message(role="user", content=(image,)),)))

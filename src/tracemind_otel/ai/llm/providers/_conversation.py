@@ -46,21 +46,29 @@ def effort_of(req: LLMRequest, provider: str, efforts: Mapping[str, dict[str, An
     return efforts[effort] if effort else {}
 
 
-def split_system(req: LLMRequest, provider: str) -> tuple[list[str], list[Message]]:
-    """The system texts at the beginning of a conversation, and the messages after them."""
+def split_system(req: LLMRequest, provider: str, *, allows_later: bool = False) -> tuple[list[str], list[Message]]:
+    """The system texts at the beginning of a conversation, and the messages after them.
+
+    Raises:
+        ConfigError: a message has a field that its role cannot have, or system text comes later and is not allowed to.
+    """
     conversation = req.conversation
-    rest = list(itertools.dropwhile(lambda message: message.role == "system", conversation))
+    for message in conversation:
+        reject_misplaced(message, provider)
+    rest = list(itertools.dropwhile(_is_system, conversation))
+    if not allows_later and any(map(_is_system, rest)):
+        raise ConfigError(f"messages: {provider} takes system text only before the conversation, not within it")
     leading = conversation[: len(conversation) - len(rest)]
     texts = (req.system, *(only_text(message, provider) for message in leading))
     return [text for text in texts if text], rest
 
 
-def reject_misplaced(message: Message, provider: str) -> None:
-    """Reject a field that a message of its role cannot have.
+def _is_system(message: Message) -> bool:
+    return message.role == "system"
 
-    Raises:
-        ConfigError: calls of tools that are not an assistant's, or an id or a name that is not a tool's.
-    """
+
+def reject_misplaced(message: Message, provider: str) -> None:
+    """Raise a `ConfigError` for a field that a message of its role cannot have."""
     where = f"in a message of role {message.role!r}"
     if message.tool_calls and message.role != "assistant":
         raise ConfigError(f"tool_calls {where}: only the assistant calls tools")
@@ -71,33 +79,21 @@ def reject_misplaced(message: Message, provider: str) -> None:
 
 
 def only_text(message: Message, provider: str) -> str:
-    """The text of a message that cannot hold images.
-
-    Raises:
-        ConfigError: it holds one.
-    """
+    """The text of a message that cannot hold images; raises a `ConfigError` where it holds one."""
     if not isinstance(message.content, str) and any(isinstance(part, Image) for part in message.content):
         raise ConfigError(f"an image in a message of role {message.role!r}: {provider} takes none there")
     return message.text
 
 
 def answered_call(message: Message) -> str:
-    """The id of the call that a tool's message answers.
-
-    Raises:
-        ConfigError: it has none.
-    """
+    """The id of the call that a tool's message answers; raises a `ConfigError` where it has none."""
     if not message.tool_call_id:
         raise ConfigError("a message of role 'tool' needs tool_call_id: the id of the call that it answers")
     return message.tool_call_id
 
 
 def with_tool_names(messages: Iterable[Message], provider: str) -> Iterator[tuple[Message, str]]:
-    """Each message, with the tool's name where it is a tool's result.
-
-    Raises:
-        ConfigError: a result has no name, and no call before it has its id.
-    """
+    """Each message, and the tool's name where it is a tool's result: its own, or that of the call with its id."""
     names: dict[str | None, str] = {}
     for message in messages:
         name = message.name or names.get(message.tool_call_id) or ""
@@ -108,25 +104,24 @@ def with_tool_names(messages: Iterable[Message], provider: str) -> Iterator[tupl
 
 
 def object_arguments(call: ToolCall, provider: str) -> dict[str, Any]:
-    """A call's arguments as the JSON object that the format demands.
-
-    Raises:
-        ConfigError: they are not a JSON object.
-    """
+    """A call's arguments as the JSON object that the format demands; raises a `ConfigError` where they are none."""
     arguments = arguments_of(call.arguments) if isinstance(call.arguments, str) else call.arguments
     if isinstance(arguments, str):
         raise ConfigError(f"tool call {call.id!r}: its arguments are not a JSON object, the only form {provider} takes")
     return dict(arguments)
 
 
-def check_image(image: Image) -> None:
-    """Check that an image says once where it is.
+def image_url(image: Image) -> str:
+    """The URL of an image; a data URL for one that is given by its bytes.
 
     Raises:
         ConfigError: it has neither `url` nor `data`, or both.
     """
     if bool(image.url) == (image.data is not None):
         raise ConfigError("messages: an image needs exactly one of url and data")
+    if image.data is None:
+        return str(image.url)
+    return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"
 
 
 def image_bytes(image: Image, provider: str) -> tuple[str, str] | None:
@@ -135,10 +130,7 @@ def image_bytes(image: Image, provider: str) -> tuple[str, str] | None:
     Raises:
         ConfigError: it has neither `url` nor `data`, or both, or a data URL in another encoding.
     """
-    check_image(image)
-    if image.data is not None:
-        return image.media_type, base64.b64encode(image.data).decode()
-    head, _, data = (image.url or "").partition(",")
+    head, _, data = image_url(image).partition(",")
     if not head.startswith("data:"):
         return None
     if not head.endswith(";base64"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any, Protocol, cast
 
 from ....errors import ConfigError, LLMResponseError
 from ..sampling import SAMPLING_NAMES
-from ..types import FinishReason, Image, LLMRequest, LLMResponse, StreamEvent, ToolCall
+from ..types import FinishReason, LLMRequest, LLMResponse, StreamEvent, ToolCall
 from ._error_bodies import ErrorBody, error_body, is_error
 from ._sse import EventDecoder, ServerSentEvent
 
@@ -253,10 +252,3 @@ def outgoing_call(call: ToolCall) -> dict[str, Any]:
 def arguments_text(arguments: Mapping[str, Any] | str) -> str:
     """The arguments of a tool call as JSON text; a string is passed on as it is."""
     return arguments if isinstance(arguments, str) else json.dumps(dict(arguments))
-
-
-def image_url(image: Image) -> str:
-    """The address of a picture; a data URL for one that is given by its bytes."""
-    if image.data is None:
-        return image.url or ""
-    return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"

@@ -34,7 +34,6 @@ from ._conversation import (
     image_bytes,
     object_arguments,
     only_text,
-    reject_misplaced,
     settings_of,
     split_system,
 )
@@ -101,7 +100,7 @@ def _said(req: LLMRequest) -> dict[str, Any]:
     """
     if not req.messages and req.system is None:
         return {"messages": [{"role": "user", "content": req.prompt}]}
-    texts, rest = split_system(req, "anthropic")
+    texts, rest = split_system(req, "anthropic", allows_later=True)
     system = texts[0] if len(texts) == 1 else [_text_block(text) for text in texts]
     return {"messages": _messages(rest), **({"system": system} if texts else {})}
 
@@ -118,7 +117,6 @@ def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    reject_misplaced(message, "anthropic")
     if message.role == "user":
         return {"role": "user", "content": _content(message.content)}
     text = only_text(message, "anthropic")
@@ -134,7 +132,6 @@ def _tool_use(call: ToolCall) -> dict[str, Any]:
 
 
 def _tool_result(message: Message) -> dict[str, Any]:
-    reject_misplaced(message, "anthropic")
     return {"type": "tool_result", "tool_use_id": answered_call(message), "content": _content(message.content)}
 
 

@@ -35,7 +35,7 @@ from ..types import (
 )
 from ._assembly import Block, Blocks, ending_of, incoming_calls, joined
 from ._client import Sending, WireClient
-from ._conversation import answered_call, image_bytes, object_arguments, reject_misplaced, settings_of, split_system
+from ._conversation import answered_call, image_bytes, object_arguments, settings_of, split_system
 from ._error_bodies import error_body
 from ._http import Headers, key_of
 from ._sse import ServerSentEvent
@@ -106,13 +106,10 @@ def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
 
 
 def _role(message: Message) -> str:
-    if message.role == "system":
-        raise ConfigError("a message of role 'system' after others: bedrock takes system text at the beginning only")
     return "assistant" if message.role == "assistant" else "user"
 
 
 def _blocks(message: Message) -> list[dict[str, Any]]:
-    reject_misplaced(message, "bedrock")
     content = _content(message.content)
     if message.role != "tool":
         return [*content, *(_tool_use(call) for call in message.tool_calls)]

@@ -13,18 +13,16 @@ from typing import Any
 from ....errors import LLMResponseError
 from ..types import (
     FinishReason,
-    Image,
     LLMRequest,
     LLMResponse,
     LLMUsage,
     Message,
     ReasoningDelta,
     StreamEvent,
-    Text,
     TextDelta,
 )
 from ._assembly import Block, CallPieces, ending_of, function_calls, joined, usage_of_parts
-from ._conversation import answered_call, check_image, effort_of, only_text, settings_of
+from ._conversation import answered_call, effort_of, only_text, settings_of
 from ._error_bodies import error_body
 from ._sse import ServerSentEvent
 from ._wire_format import (
@@ -33,13 +31,12 @@ from ._wire_format import (
     WireFormat,
     count_of,
     document_of,
-    image_url,
     listed,
     mapped,
-    outgoing_call,
     part_of,
     text_of,
 )
+from .openai import outgoing_message
 from .presets import Preset
 
 _FINISH_REASONS: dict[str, FinishReason] = {
@@ -82,30 +79,12 @@ def _messages(req: LLMRequest) -> list[dict[str, Any]]:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    """A tool's name has no field here, and needs none: the id of the call stands for it."""
-    said: dict[str, Any] = {"role": message.role}
-    if message.content or not message.tool_calls:
-        said["content"] = _content(message)
-    if message.tool_calls:
-        said["tool_calls"] = [outgoing_call(call) for call in message.tool_calls]
-    if message.role == "tool":
-        said["tool_call_id"] = answered_call(message)
-    return said
-
-
-def _content(message: Message) -> str | list[dict[str, Any]]:
-    if isinstance(message.content, str):
-        return message.content
+    """A message as in Chat Completions, without the tool's name: the id of the call stands for it."""
+    said = {name: value for name, value in outgoing_message(message).items() if name != "name" and value is not None}
     if message.role == "tool":
         only_text(message, "cohere")
-    return [_part(part) for part in message.content]
-
-
-def _part(part: Text | Image) -> dict[str, Any]:
-    if isinstance(part, Text):
-        return {"type": "text", "text": part.text}
-    check_image(part)
-    return {"type": "image_url", "image_url": {"url": image_url(part)}}
+        said["tool_call_id"] = answered_call(message)
+    return said
 
 
 # --- Whole reply

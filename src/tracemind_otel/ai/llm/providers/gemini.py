@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 from urllib.parse import quote
 
-from ....errors import ConfigError, LLMResponseError
+from ....errors import LLMResponseError
 from ..types import (
     FinishReason,
     Image,
@@ -145,10 +145,6 @@ def _contents(conversation: Sequence[Message]) -> list[dict[str, Any]]:
 
 def _parts(message: Message, tool_name: str) -> list[dict[str, Any]]:
     """The parts of one message."""
-    if message.role == "system":
-        raise ConfigError("messages: gemini takes system text only before the conversation, not within it")
-    if message.tool_calls and message.role != "assistant":
-        raise ConfigError("messages: only an assistant's message can have tool_calls")
     if message.role == "tool":
         response = {**_sent_id(message.tool_call_id), "name": tool_name, "response": _result(message)}
         return [{"functionResponse": response}]

@@ -18,10 +18,11 @@ from ._chat_reader import ChatReader
 from ._chat_reply import from_payload
 from ._chat_usage import cost_format, with_cost_header
 from ._client import WireClient
+from ._conversation import image_url
 from ._dialect import COUNT_APART, HIDE_OUTPUT, OPENAI, Dialect, server_at
 from ._loop import PerLoop
 from ._pool import HttpPool
-from ._wire_format import WireFormat, image_url, outgoing_call, reject_unsupported
+from ._wire_format import WireFormat, outgoing_call, reject_unsupported
 
 if TYPE_CHECKING:
     import httpx
@@ -168,10 +169,11 @@ def _messages(req: LLMRequest) -> list[dict[str, Any]]:
     if not req.messages and req.system is None:
         return [{"role": "user", "content": req.prompt}]
     system = [] if req.system is None else [{"role": "system", "content": req.system}]
-    return [*system, *(_message(message) for message in req.conversation)]
+    return [*system, *(outgoing_message(message) for message in req.conversation)]
 
 
-def _message(message: Message) -> dict[str, Any]:
+def outgoing_message(message: Message) -> dict[str, Any]:
+    """A message as Chat Completions spells it."""
     said: dict[str, Any] = {"role": message.role, "content": _content(message.content)}
     if message.tool_calls:
         said["tool_calls"] = [outgoing_call(call) for call in message.tool_calls]

@@ -29,7 +29,7 @@ from ..types import (
 from ._assembly import Block, CallPieces, joined
 from ._chat_usage import reported_cost, server_tools, with_cost_header
 from ._chat_usage import usage_of as counted
-from ._conversation import answered_call, check_image, only_text, reject_misplaced, settings_of
+from ._conversation import answered_call, image_url, only_text, reject_misplaced, settings_of
 from ._dialect import CostFormat
 from ._error_bodies import ErrorBody, error_body, named_status
 from ._sse import ServerSentEvent
@@ -40,7 +40,6 @@ from ._wire_format import (
     arguments_text,
     count_of,
     document_of,
-    image_url,
     listed,
     mapped,
     normal_finish,
@@ -119,7 +118,6 @@ def _content(message: Message) -> str | list[dict[str, Any]]:
 def _part(part: Text | Image) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"type": "input_text", "text": part.text}
-    check_image(part)
     return {"type": "input_image", "image_url": image_url(part)}
 
 
