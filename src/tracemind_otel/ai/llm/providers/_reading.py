@@ -61,10 +61,9 @@ class Reading:
         self._own_decoder = wire.new_decoder()
         self._may_be_lines = not is_stream and isinstance(self._own_decoder, JsonLinesDecoder)
         self._decoder: StreamDecoder | None = None
+        self._unread = bytearray()
+        """The bytes that came before they told which decoder they need; all of them where it is a document."""
         self._last: ServerSentEvent | None = None
-        self._start = b""
-        self._unread: list[bytes] = []
-        self._unread_length = 0
         self._fault: StreamedError | LLMResponseError | None = None
         self._cut: LLMConnectionError | None = None
         self._response: LLMResponse | None = None
@@ -93,50 +92,16 @@ class Reading:
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         """What these bytes add. A fault among them is kept for `finish`, so that what came before it is not lost."""
-        if self._decoder is None:
-            if not (data := data if self._unread else data.lstrip(_BLANK)):
-                return []
-            self._unread.append(data)
-            self._decoder = self._decoder_for_next(data)
-            if self._decoder is None:
-                return []
-            data, self._unread = b"".join(self._unread), []
-        return self._take(self._decoder, data)
-
-    def _decoder_for_next(self, data: bytes) -> StreamDecoder | None:
-        """What decodes the reply, once these bytes show it; `None` for a document."""
-        if len(self._start) < _TELLING:
-            self._start = (self._start + data)[:_TELLING]
-            if (self._is_stream or len(self._start) == _TELLING) and (found := self._decoder_for_start()):
-                return found
-        if self._may_be_lines and b"\n" in b"".join(self._unread[-2:]) and self._comes_as_lines():
-            return self._own_decoder
-        self._unread_length += len(data)
-        if len(self._unread) > 1 and self._unread_length > _MAX_UNREADABLE and not self._start.startswith(_JSON):
-            what = "the reply is neither JSON nor a stream of events"
-            self._fault = _unreadable(self.head, self._unread_length, what)
-        return None
-
-    def _decoder_for_start(self) -> StreamDecoder | None:
-        start, own = self._start, self._own_decoder
-        is_of_events = isinstance(own, EventDecoder)
-        if any(start.startswith(field[: len(start)]) for field in _FIELDS):
-            return own if is_of_events else EventDecoder()
-        if is_of_events or not self._is_stream or start.startswith(b"<"):
-            return None
-        return own if isinstance(own, JsonLinesDecoder) or not start.startswith(_JSON) else None
-
-    def _comes_as_lines(self) -> bool:
-        """Whether the first line is a document of its own, which shows once something follows it."""
-        first, _, rest = b"".join(self._unread).partition(b"\n")
-        self._may_be_lines = not rest.strip(_BLANK)
-        return not self._may_be_lines and first.rstrip().endswith(b"}")
-
-    def _take(self, decoder: StreamDecoder, data: bytes) -> list[StreamEvent]:
         batch: list[StreamEvent] = []
+        if self._decoder is None:
+            self._unread += data if self._unread else data.lstrip(_BLANK)
+            self._decoder = self._decoder_for(len(data))
+            if self._decoder is None:
+                return batch
+            data = bytes(self._unread)
         feed = self._reader.feed
         try:
-            events = decoder.feed(data)
+            events = self._decoder.feed(data)
             if len(events) > 1:
                 parse_together(events)
             self._last = events[-1] if events else self._last
@@ -147,8 +112,40 @@ class Reading:
                 self._fault = error
         return batch
 
-    def end(self) -> list[StreamEvent]:
-        """What the end of the bytes adds: the last event without its ending, or the events of a document."""
+    def _decoder_for(self, new: int) -> StreamDecoder | None:
+        """What decodes the reply, once its bytes show it, of which so many are new; `None` for a document."""
+        start, length = bytes(self._unread[:_TELLING]), len(self._unread)
+        is_telling = bool(start) if self._is_stream else len(start) == _TELLING
+        if is_telling and length - new < _TELLING and (found := self._decoder_for_start(start)):
+            return found
+        if self._may_be_lines and b"\n" in self._unread[-new - 1 :] and self._comes_as_lines():
+            return self._own_decoder
+        if length > _MAX_UNREADABLE and not start.startswith(_JSON):
+            self._fault = _unreadable(self.head, length, "the reply is neither JSON nor a stream of events")
+        return None
+
+    def _decoder_for_start(self, start: bytes) -> StreamDecoder | None:
+        own = self._own_decoder
+        is_of_events = isinstance(own, EventDecoder)
+        if any(start.startswith(field[: len(start)]) for field in _FIELDS):
+            return own if is_of_events else EventDecoder()
+        if is_of_events or not self._is_stream or start.startswith(b"<"):
+            return None
+        return own if isinstance(own, JsonLinesDecoder) or not start.startswith(_JSON) else None
+
+    def _comes_as_lines(self) -> bool:
+        """Whether the first line is a document of its own, which shows once something follows it."""
+        first, _, rest = self._unread.partition(b"\n")
+        self._may_be_lines = not rest.strip(_BLANK)
+        return not self._may_be_lines and first.rstrip().endswith(b"}")
+
+    def end(self, cut: LLMConnectionError | None = None) -> list[StreamEvent]:
+        """What the end of the bytes adds: the last event without its ending, or the events of a document.
+
+        Args:
+            cut: what broke the connection. `finish` raises it, unless nothing is missing.
+        """
+        self._cut = cut
         if self.is_over:
             return []
         if self._decoder is None:
@@ -164,18 +161,13 @@ class Reading:
             self._fault = error
         return batch
 
-    def break_off(self, error: LLMConnectionError) -> list[StreamEvent]:
-        """What the end of the bytes adds where the connection broke. That is a fault unless nothing is missing."""
-        self._cut = error
-        return self.end()
-
     def _end_of_document(self) -> list[StreamEvent]:
-        body = b"".join(self._unread)
+        body = bytes(self._unread)
         is_cut = self._cut is not None and parsed(body.decode("utf-8", "replace")) is None
         if is_cut or (self._is_stream and not body):
             return []  # `finish` says that the reply was cut
         try:
-            self._response = _from_document(self._wire, HttpReply(self.head.status_code, self.head.headers, body))
+            self._response = _from_document(self._wire, replace(self.head, body=body))
         except (StreamedError, LLMResponseError) as error:
             self._fault = error
             return []
@@ -276,7 +268,7 @@ async def received(stream: HttpStream, reading: Reading) -> AsyncGenerator[list[
         error = stream.typed(fault)
         if not isinstance(error, LLMConnectionError):
             raise error from fault
-        rest = reading.break_off(error)
+        rest = reading.end(error)
     if rest:
         yield rest
 
