@@ -20,13 +20,19 @@ T = TypeVar("T")
 
 
 class Setting:
-    """A context variable that was set, to be put back."""
+    """A context variable that was set, to be put back: by `undo`, or at the end of a `with` block."""
 
     __slots__ = ("_token", "_value")
 
     def __init__(self, token: contextvars.Token[Any], value: object) -> None:
         self._token = token
         self._value = value
+
+    def __enter__(self) -> None:
+        """Begin a block at whose end it is undone."""
+
+    def __exit__(self, *_: object) -> None:
+        self.undo()
 
     def undo(self) -> None:
         """Put the variable back to what it was before."""

@@ -1,12 +1,11 @@
-"""The usage that a call is expected to have, for the budgets around it."""
+"""Token counts where no provider has reported any: of a call before it is made, and of a stream that ended early."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-from ..ai.llm.tokens import CharacterTokenizer
 from ..ai.llm.types import Image, LLMRequest, LLMUsage, Message
 
 _IMAGE_TOKENS = 1000
@@ -18,6 +17,22 @@ _OUTPUT_LIMITS = frozenset(
 """The providers' names for the limit of output tokens in a request's body."""
 _OPTION_GROUPS = frozenset({"generationConfig", "options"})
 """Objects of the body in which some providers have it."""
+
+
+class Tokenizer(Protocol):
+    """Counts the tokens of a string; its counts are marked as estimated."""
+
+    def count(self, text: str, model: str) -> int:
+        """The number of tokens that a model makes of a string."""
+        ...
+
+
+class CharacterTokenizer:
+    """Counts four characters as a token, which is within a third for English and needs no vocabulary."""
+
+    def count(self, text: str, model: str) -> int:
+        """A quarter of the characters, rounded up."""
+        return -(-len(text) // 4)
 
 
 def expected_usage(request: LLMRequest, default_max_tokens: int | None = None) -> LLMUsage:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ..ai.llm.pricing import warm_up
-from ..ai.llm.tokens import CharacterTokenizer, Tokenizer
 from ..ai.llm.types import (
     Finish,
     LLMResponse,
@@ -19,6 +18,7 @@ from ..ai.llm.types import (
     ToolCallDelta,
 )
 from ..errors import LLMError
+from .estimate import CharacterTokenizer, Tokenizer
 from .lifecycle import Call
 from .result import Result, is_response, partial_result
 

@@ -16,7 +16,6 @@ from .._base.dropped import drop, ended, interrupt, opened
 from .._base.waiting import Wait
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.pricing import warm_up
-from ..ai.llm.tokens import CharacterTokenizer, Tokenizer
 from ..ai.llm.types import (
     Finish,
     ReasoningDelta,
@@ -29,6 +28,7 @@ from ..errors import ConfigError, LLMError, LLMResponseError
 from ..recording.port import Recorder
 from .clients import client_for, running_loop
 from .config import LLMCallConfig
+from .estimate import CharacterTokenizer, Tokenizer
 from .lifecycle import Call
 from .received import Received
 from .result import is_response

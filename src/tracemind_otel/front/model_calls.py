@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import Any
 
 from ..ai.llm.client import AsyncLLMClient
-from ..ai.llm.tokens import Tokenizer
 from ..call.config import LLMCallConfig
+from ..call.estimate import Tokenizer
 from ..call.run import make_call
 from ..call.stream import LLMStream
 from ..recording.port import Recorder

@@ -105,7 +105,7 @@ _listener: contextvars.ContextVar[Patience | None] = contextvars.ContextVar("tra
 def current_beat() -> Beat:
     """The function to call whenever bytes come. Get it once for each reply; calling it is cheap."""
     listener = _listener.get()
-    return _unheard if listener is None else listener.beat
+    return (lambda: None) if listener is None else listener.beat
 
 
 def is_heard() -> bool:
@@ -117,7 +117,3 @@ def patience_left_s() -> float:
     """Seconds until the listener gives up if nothing comes; infinite without a listener."""
     listener = _listener.get()
     return float("inf") if listener is None else listener.left_s()
-
-
-def _unheard() -> None:
-    """The beat without a listener."""

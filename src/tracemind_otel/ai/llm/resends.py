@@ -7,9 +7,10 @@ Where the first may have reached the provider, the budgets around must have room
 from __future__ import annotations
 
 import contextvars
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
-from ..._base.context import Setting, set_here
+from ..._base.context import set_here
 
 
 class ResendLedger(Protocol):
@@ -28,39 +29,14 @@ class ResendLedger(Protocol):
         ...
 
 
-class _NoLedger:
-    """Of a call without a budget: there is always room."""
-
-    def hold_again(self) -> bool:
-        return True
-
-    def release(self) -> None: ...
-
-    def presume(self) -> None: ...
-
-
-NO_LEDGER = _NoLedger()
 _ledger: contextvars.ContextVar[ResendLedger | None] = contextvars.ContextVar("tracemind_resends", default=None)
 
 
-def current_ledger() -> ResendLedger:
-    """What to tell of a request that is sent a second time."""
-    return _ledger.get() or NO_LEDGER
+def current_ledger() -> ResendLedger | None:
+    """What to tell of a request that is sent a second time; `None` for a call without a budget."""
+    return _ledger.get()
 
 
-class telling:  # noqa: N801
-    """Tells this ledger of what is sent twice within the block; `None` tells nobody new."""
-
-    __slots__ = ("_ledger", "_setting")
-
-    def __init__(self, ledger: ResendLedger | None) -> None:
-        self._ledger = ledger
-        self._setting: Setting | None = None
-
-    def __enter__(self) -> None:
-        if self._ledger is not None:
-            self._setting = set_here(_ledger, self._ledger)
-
-    def __exit__(self, *_: object) -> None:
-        if self._setting is not None:
-            self._setting.undo()
+def telling(ledger: ResendLedger | None) -> AbstractContextManager[object]:
+    """A block in which this ledger is told of what is sent twice; `None` tells nobody new."""
+    return nullcontext() if ledger is None else set_here(_ledger, ledger)

@@ -16,7 +16,7 @@ import httpx
 
 from ....errors import LLMError
 from ..liveness import patience_left_s
-from ..resends import NO_LEDGER, current_ledger
+from ..resends import current_ledger
 from ._faults import transport_error, transport_faults
 from ._http import Headers, HttpReply, library_of
 from ._loop import PerLoop
@@ -135,15 +135,17 @@ class HttpSender(abc.ABC):
             fault = error
         else:
             return HttpStream(response, exchange.has_all_come)
-        ledger = current_ledger() if exchange.may_be_billed(fault, body) else NO_LEDGER
-        if not exchange.broke_unanswered(fault) or not ledger.hold_again():
+        ledger = current_ledger() if exchange.may_be_billed(fault, body) else None
+        if not exchange.broke_unanswered(fault) or not (ledger is None or ledger.hold_again()):
             raise transport_error(fault, request.url) from fault
         try:
             response = await self._send_again(request, exchange)
         except BaseException:
-            ledger.presume()
+            if ledger is not None:
+                ledger.presume()
             raise
-        ledger.release()
+        if ledger is not None:
+            ledger.release()
         return HttpStream(response, exchange.has_all_come)
 
     async def _send_again(self, request: httpx.Request, exchange: Exchange) -> httpx.Response:
