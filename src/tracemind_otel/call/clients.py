@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from typing import Unpack
 
 from ..ai.llm import providers
 from ..ai.llm.client import AsyncLLMClient
-from ..ai.llm.providers._options import ClientOptions
 from ..ai.llm.types import LLMRequest, LLMResponse, StreamEvent
 from ..errors import ConfigError, LLMClientError, LLMError
 
@@ -16,33 +14,9 @@ from ..errors import ConfigError, LLMClientError, LLMError
 class LLMClientFactory:
     """Makes clients by provider name."""
 
-    @staticmethod
-    def make(
-        provider: str, *, api_key: str | None = None, base_url: str | None = None, **options: Unpack[ClientOptions]
-    ) -> AsyncLLMClient:
-        """The client for a provider. Inside an event loop it is reused, and closed when the loop ends.
-
-        Args:
-            provider: its name.
-            api_key: the key; the default is in the provider's environment variables.
-            base_url: the server; the default is in the provider's environment variables, else the provider's own.
-            options: of the other `ClientOptions` those that the provider takes.
-
-        Raises:
-            UnknownProviderError: no such provider; the message lists those there are.
-            ConfigError: the provider does not take an option; the message says which do.
-        """
-        return providers.make(provider, api_key=api_key, base_url=base_url, **options)
-
-    @staticmethod
-    def register(name: str, factory: providers.ClientFactory) -> None:
-        """Add a provider, or replace one: `factory(*, api_key=None, base_url=None)` returns an `AsyncLLMClient`."""
-        providers.register(name, factory)
-
-    @staticmethod
-    def names() -> list[str]:
-        """The providers that are registered, sorted."""
-        return providers.names()
+    make = staticmethod(providers.make)
+    register = staticmethod(providers.register)
+    names = staticmethod(providers.names)
 
 
 def running_loop(function: str) -> asyncio.AbstractEventLoop:

@@ -128,31 +128,9 @@ class LLMUsage:
         held.update({name: value for name, value in parts.items() if value is not None})
         return usage
 
-    def with_cost(
-        self,
-        cost_usd: float,
-        source: CostSource,
-        *,
-        input_cost_usd: float | None = None,
-        output_cost_usd: float | None = None,
-        fees_usd: float | None = None,
-        cost_table: str | None = None,
-        cost_partial: tuple[str, ...] = (),
-    ) -> LLMUsage:
-        """The same usage at a price; the arguments are the fields of the same names."""
-        return self._changed(
-            cost_usd=cost_usd,
-            cost_source=source,
-            input_cost_usd=input_cost_usd,
-            output_cost_usd=output_cost_usd,
-            fees_usd=fees_usd,
-            cost_table=cost_table,
-            cost_partial=cost_partial,
-        )
-
-    def without_cost(self) -> LLMUsage:
-        """The same usage without a price."""
-        return self._changed(**_NO_COST)
+    def with_cost(self, cost_usd: float | None, source: CostSource | None, **parts: Any) -> LLMUsage:
+        """The same usage at a price; `parts` are the other fields of a cost, such as `fees_usd`."""
+        return self._changed(**{**_NO_COST, "cost_usd": cost_usd, "cost_source": source, **parts})
 
     @property
     def billable(self) -> LLMUsage:
@@ -223,8 +201,9 @@ _SOUND: Mapping[str, Callable[[object], Any]] = {
     for name in _DEFAULTS.keys() - _NO_FIGURES
 }
 """The check for each field that holds a figure: amounts need not be whole, counts must be."""
-_COSTS = ("cost_usd", "cost_source", "input_cost_usd", "output_cost_usd", "fees_usd", "cost_table", "cost_partial")
-_NO_COST = {name: _DEFAULTS[name] for name in _COSTS}
+_NO_COST = {
+    name: _DEFAULTS[name] for name in ("input_cost_usd", "output_cost_usd", "fees_usd", "cost_table", "cost_partial")
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

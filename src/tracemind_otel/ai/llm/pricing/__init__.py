@@ -19,8 +19,7 @@ from ...._base.fork import in_forked_child
 from ...._base.once import Once
 from ..types import LLMResponse
 from ..usage import LLMUsage
-from .own_prices import OwnPrices, Price, PriceSource, load_prices
-from .own_rates import looks_per_thousand, own_cost, rates_of
+from .own_prices import OwnPrices, Price, PriceSource, load_prices, looks_per_thousand, own_cost, rates_of
 from .price_table import NO_CONDITIONS, NOBODYS, Cost, PriceTable
 from .table_usage import has_other_measure
 
@@ -130,7 +129,7 @@ def price_reply_now(provider: str, models: Sequence[str], response: LLMResponse,
         # A paid reply must not be lost because of a fault in the table.
         log.exception("the price table failed for %s/%s; the call stays without a cost", provider, models[-1])
         cost = None
-    return usage.without_cost() if cost is None else _with_fee(cost, response).of(usage)
+    return usage.with_cost(None, None) if cost is None else _with_fee(cost, response).of(usage)
 
 
 def _cost_of_reply(

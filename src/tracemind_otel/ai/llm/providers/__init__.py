@@ -105,7 +105,7 @@ _plugins_are_loaded = False
 
 
 def register(name: str, factory: ClientFactory) -> None:
-    """Add a provider, or replace one.
+    """Add a provider, or replace one: `factory(*, api_key=None, base_url=None)` returns an `AsyncLLMClient`.
 
     Raises:
         ConfigError: the name is empty, or the factory cannot be called with `api_key` and `base_url`.
@@ -181,19 +181,25 @@ _clients: PerLoop[dict[_ClientKey, AsyncLLMClient]] = PerLoop(dict, _close_all)
 
 
 def make(
-    name: str, *, api_key: str | None = None, base_url: str | None = None, **options: Unpack[ClientOptions]
+    provider: str, *, api_key: str | None = None, base_url: str | None = None, **options: Unpack[ClientOptions]
 ) -> AsyncLLMClient:
-    """The running loop's client for these arguments, made on first use and closed when the loop ends.
+    """The client for a provider. Inside an event loop it is reused, and closed when the loop ends.
 
-    Outside a loop every call makes a client, which is the caller's to close.
+    Outside a loop every call makes a client, which the caller must close.
+
+    Args:
+        provider: the provider's name.
+        api_key: the key; the default is in the provider's environment variables.
+        base_url: the server; the default is in the provider's environment variables, else the provider's own.
+        options: the other `ClientOptions` that the provider takes.
 
     Raises:
         UnknownProviderError: no such provider; the message lists those there are.
         ConfigError: the provider does not take an option; the message says which do.
     """
-    entry = _find(name)
+    entry = _find(provider)
     given = given_options(options)
-    _reject_others(name, entry, given)
+    _reject_others(provider, entry, given)
     if not _in_loop():
         return entry.factory(api_key=api_key, base_url=base_url, **given)
     clients = _clients.get()
