@@ -46,6 +46,15 @@ def effort_of(req: LLMRequest, provider: str, efforts: Mapping[str, dict[str, An
     return efforts[effort] if effort else {}
 
 
+def merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of both objects; theirs win, and the objects that both have under one name are merged too."""
+    both = {**ours, **theirs}
+    for name in ours.keys() & theirs.keys():
+        if isinstance(ours[name], dict) and isinstance(theirs[name], dict):
+            both[name] = merged(ours[name], theirs[name])
+    return both
+
+
 def split_system(req: LLMRequest, provider: str, *, allows_later: bool = False) -> tuple[list[str], list[Message]]:
     """The system texts at the beginning of a conversation, and the messages after them.
 

@@ -35,7 +35,7 @@ from ..types import (
 )
 from ._assembly import Block, Blocks, ending_of, incoming_calls, joined
 from ._client import Sending, WireClient
-from ._conversation import answered_call, image_bytes, object_arguments, settings_of, split_system
+from ._conversation import answered_call, image_bytes, merged, object_arguments, settings_of, split_system
 from ._error_bodies import error_body
 from ._http import Headers, key_of
 from ._sse import ServerSentEvent
@@ -92,9 +92,9 @@ def to_payload(req: LLMRequest, _stream: bool = False) -> dict[str, Any]:
     payload: dict[str, Any] = {"messages": _messages(rest)}
     if system:
         payload["system"] = [{"text": text} for text in system]
-    if settings := {**settings_of(req, "bedrock", _PARAMETERS), **mapped(req.extra.get("inferenceConfig"))}:
+    if settings := settings_of(req, "bedrock", _PARAMETERS):
         payload["inferenceConfig"] = settings
-    return {**payload, **{name: value for name, value in req.extra.items() if name != "inferenceConfig"}}
+    return merged(payload, req.extra)
 
 
 def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ and Vertex AI REST v1, `publishers.models.generateContent`, as of 2026-11; enums
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 from urllib.parse import quote
@@ -27,10 +27,11 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
-from ._assembly import call_delta
+from ._assembly import Block, call_delta
 from ._conversation import (
     effort_of,
     image_bytes,
+    merged,
     object_arguments,
     only_text,
     settings_of,
@@ -73,14 +74,8 @@ _EFFORTS = {
 _EFFORT_HINT = ". A budget of tokens goes into extra={'generationConfig': {'thinkingConfig': {'thinkingBudget': ...}}}"
 _MADE_UP_ID = "gemini-call-"
 """The prefix of ids that are made up here. They are never sent, since the server does not know them."""
-_MEDIA_TYPES = {
-    "gif": "image/gif",
-    "heic": "image/heic",
-    "heif": "image/heif",
-    "jpeg": "image/jpeg",
-    "jpg": "image/jpeg",
-    "png": "image/png",
-    "webp": "image/webp",
+_MEDIA_TYPES = {kind: f"image/{kind}" for kind in ("gif", "heic", "heif", "jpeg", "png", "webp")} | {
+    "jpg": "image/jpeg"
 }
 
 
@@ -106,27 +101,16 @@ def method_of(stream: bool) -> str:
     return "streamGenerateContent?alt=sse" if stream else "generateContent"
 
 
-def to_payload(req: LLMRequest) -> dict[str, Any]:
+def to_payload(req: LLMRequest, stream: bool = False) -> dict[str, Any]:
     """The body of the request; `extra` wins, and its `generationConfig` joins ours field by field."""
     system, conversation = split_system(req, "gemini")
     payload: dict[str, Any] = {"contents": _contents(conversation)}
     if system:
         payload["systemInstruction"] = {"parts": [{"text": text} for text in system]}
     settings = settings_of(req, "gemini", _GENERATION_FIELDS, "reasoning_effort")
-    effort = effort_of(req, "gemini", _EFFORTS, _EFFORT_HINT)
-    config = _joined({**settings, **effort}, mapped(req.extra.get("generationConfig")))
-    payload.update(req.extra)
-    if config and isinstance(req.extra.get("generationConfig", {}), dict):
+    if config := {**settings, **effort_of(req, "gemini", _EFFORTS, _EFFORT_HINT)}:
         payload["generationConfig"] = config
-    return payload
-
-
-def _joined(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    both = {**ours, **theirs}
-    for name in ours.keys() & theirs.keys():
-        if isinstance(ours[name], dict) and isinstance(theirs[name], dict):
-            both[name] = {**ours[name], **theirs[name]}
-    return both
+    return merged(payload, req.extra)
 
 
 def _contents(conversation: Sequence[Message]) -> list[dict[str, Any]]:
@@ -188,30 +172,11 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     "STOP": "stop",
     "MAX_TOKENS": "length",
     **dict.fromkeys(
-        (
-            "SAFETY",
-            "RECITATION",
-            "BLOCKLIST",
-            "PROHIBITED_CONTENT",
-            "SPII",
-            "MODEL_ARMOR",
-            "IMAGE_SAFETY",
-            "IMAGE_PROHIBITED_CONTENT",
-            "IMAGE_RECITATION",
-            "IMAGE_OTHER",
-        ),
-        "content_filter",
+        ("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MODEL_ARMOR"), "content_filter"
     ),
-    **dict.fromkeys(
-        (
-            "MALFORMED_FUNCTION_CALL",
-            "UNEXPECTED_TOOL_CALL",
-            "MALFORMED_RESPONSE",
-            "TOO_MANY_TOOL_CALLS",
-            "MISSING_THOUGHT_SIGNATURE",
-        ),
-        "error",
-    ),
+    **dict.fromkeys(("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION", "IMAGE_OTHER"), "content_filter"),
+    **dict.fromkeys(("MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS"), "error"),
+    **dict.fromkeys(("MALFORMED_RESPONSE", "MISSING_THOUGHT_SIGNATURE"), "error"),
 }
 _UNSET_REASON = "FINISH_REASON_UNSPECIFIED"
 _SUMMANDS = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
@@ -225,11 +190,11 @@ def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> 
     Raises:
         LLMResponseError: there are no candidates, and the prompt was not blocked either.
     """
-    reader = GeminiReader(raw=document)
+    reader = GeminiReader()
     reader.take(document)
     if not reader.is_answered:
         raise LLMResponseError("the reply has no candidates", request_id=request_id)
-    return reader.response(request_id)
+    return reader.response(request_id, document)
 
 
 _MODALITIES = {"TEXT": "text", "AUDIO": "audio", "IMAGE": "image", "DOCUMENT": "image", "VIDEO": "video"}
@@ -245,14 +210,19 @@ _TIERS = {
 """Vertex's traffic types, in the words of the Gemini API's service tiers where it has one."""
 
 
-def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
+def usage_of(usage: Mapping[str, Any], *, is_silent: bool = False, web_searches: int | None = None) -> LLMUsage:
     """Tokens as reported. `totalTokenCount` is the sum of all counts, so that it tells one that is left out.
 
-    `candidatesTokenCount` is left out when nothing was said.
+    Args:
+        usage: the reply's `usageMetadata`.
+        is_silent: whether nothing at all was said, so that `candidatesTokenCount` is left out for zero.
+        web_searches: the searches that are billed.
     """
     given, tool = count_of(usage.get("promptTokenCount")), count_of(usage.get("toolUsePromptTokenCount"))
     thoughts, said = count_of(usage.get("thoughtsTokenCount")), count_of(usage.get("candidatesTokenCount"))
     total = count_of(usage.get("totalTokenCount"))
+    if said is None and total is None and given is not None and is_silent:
+        said = 0
     prompt = None if given is None else given + (tool or 0)
     completion = None if said is None else said + (thoughts or 0)
     if total is not None:
@@ -262,13 +232,14 @@ def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
             prompt = max(total - completion, 0)
     elif prompt is not None and completion is not None:
         total = prompt + completion
-    return LLMUsage(
+    return LLMUsage.of_reply(
         prompt,
         completion,
         total,
         cache_read_tokens=part_of(usage.get("cachedContentTokenCount"), prompt or 0),
         reasoning_tokens=thoughts,
         input_tool_tokens=tool,
+        web_searches=web_searches,
         **_by_modality("input_{}_tokens", usage, "promptTokensDetails", "toolUsePromptTokensDetails"),
         **_by_modality("output_{}_tokens", usage, "candidatesTokensDetails"),
         **_read_by_modality(usage),
@@ -310,7 +281,7 @@ def tier_of(usage: Mapping[str, Any], document: Mapping[str, Any]) -> str | None
     return _TIERS.get(traffic) if traffic else None
 
 
-def _web_searches(candidates: Sequence[Mapping[str, Any]], model: str | None) -> int | None:
+def _web_searches(candidates: Iterable[Mapping[str, Any]], model: str | None) -> int | None:
     """Searches as they are billed: each query from Gemini 3 on, each grounded reply before it."""
     queries = [mapped(candidate.get("groundingMetadata")).get("webSearchQueries") for candidate in candidates]
     count = sum(len(cast("list[object]", each)) for each in queries if isinstance(each, list))
@@ -325,14 +296,12 @@ class GeminiReader:
 
     has_ended = False
 
-    def __init__(self, raw: Mapping[str, Any] | None = None) -> None:
-        self._raw: Mapping[str, Any] = {} if raw is None else raw
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
+    def __init__(self) -> None:
+        self._said = Block()
         self._calls: list[ToolCall] = []
         self._reasons: dict[int, str | None] = {}
         self._block_reason: str | None = None
-        self._refusals: list[str] = []
+        self._refusal: str | None = None
         self._usage: Mapping[str, Any] = {}
         self._grounded: dict[int, Mapping[str, Any]] = {}
         self._tier: str | None = None
@@ -386,10 +355,7 @@ class GeminiReader:
                 self._head[name] = value
         feedback = mapped(document.get("promptFeedback"))
         self._block_reason = text_of(feedback.get("blockReason")) or self._block_reason
-        if self._block_reason and not self._refusals:
-            self._refusals = [self._block_reason]
-        if message := text_of(feedback.get("blockReasonMessage")):
-            self._refusals = [message]
+        self._refusal = text_of(feedback.get("blockReasonMessage")) or self._refusal or self._block_reason
 
     def _candidate(self, index: int, candidate: Mapping[str, Any]) -> list[StreamEvent]:
         reason = text_of(candidate.get("finishReason"))
@@ -401,22 +367,16 @@ class GeminiReader:
         self._parts.setdefault(index, []).extend(parts)
         if index != min(self._reasons):
             return []
-        if message := text_of(candidate.get("finishMessage")):
-            self._refusals = [message]
+        self._refusal = text_of(candidate.get("finishMessage")) or self._refusal
         return [delta for part in parts if (delta := self._part(part)) is not None]
 
     def _part(self, part: Mapping[str, Any]) -> StreamEvent | None:
         call = mapped(part.get("functionCall"))
         if name := text_of(call.get("name")):
             return self._call(name, call, text_of(part.get("thoughtSignature")))
-        text = text_of(part.get("text"))
-        if text is None:
-            return None
-        if part.get("thought") is True:
-            self._reasoning.append(text)
-            return ReasoningDelta(text)
-        self._text.append(text)
-        return TextDelta(text)
+        is_thought = part.get("thought") is True
+        text = self._said.add("thought" if is_thought else "text", part.get("text"))
+        return None if text is None else ReasoningDelta(text) if is_thought else TextDelta(text)
 
     def _call(self, name: str, call: Mapping[str, Any], signature: str | None) -> ToolCallDelta:
         index = len(self._calls)
@@ -427,33 +387,26 @@ class GeminiReader:
         self._calls.append(signed or ToolCall(call_id, name, arguments))
         return call_delta(index, self._calls[-1])
 
-    def response(self, request_id: str | None) -> LLMResponse:
+    def response(self, request_id: str | None, raw: Mapping[str, Any] | None = None) -> LLMResponse:
         reasons = tuple(reason for _, reason in sorted(self._reasons.items()) if reason)
         model = self._head.get("modelVersion")
-        searches = _web_searches(list(self._grounded.values()), model)
+        said = self._said.joined()
+        is_silent = self.is_complete and not any(self._parts.values())
+        searches = _web_searches(self._grounded.values(), model)
         return LLMResponse(
-            "".join(self._text),
-            replace(self._reported_usage(), web_searches=searches),
-            self._raw or self._whole(),
+            said.get("text", ""),
+            usage_of(self._usage, is_silent=is_silent, web_searches=searches),
+            raw or self._whole(),
             finish_reasons=reasons or ((self._block_reason,) if self._block_reason else ()),
             finish_reason=self._finish_reason(),
-            reasoning="".join(self._reasoning) or None,
-            refusal="".join(self._refusals) or None,
+            reasoning=said.get("thought"),
+            refusal=self._refusal,
             tool_calls=tuple(self._calls),
             response_id=self._head.get("responseId"),
             response_model=model,
             service_tier=self._tier,
             request_id=request_id,
         )
-
-    def _reported_usage(self) -> LLMUsage:
-        """The usage; where nothing at all was said, a count that is left out is zero."""
-        usage = usage_of(self._usage)
-        is_silent = self.is_complete and not any(self._parts.values())
-        if usage.prompt_tokens is None or usage.completion_tokens is not None or not is_silent:
-            return usage
-        thoughts = usage.reasoning_tokens or 0
-        return replace(usage, completion_tokens=thoughts, total_tokens=usage.prompt_tokens + thoughts)
 
     def _whole(self) -> dict[str, Any]:
         """The document that a whole reply would have been: the last one, with all that came before it."""
@@ -524,7 +477,7 @@ def _seconds_of(delay: object) -> float | None:
 
 WIRE = WireFormat(
     path=path_of,
-    to_payload=lambda req, stream: to_payload(req),
+    to_payload=to_payload,
     from_payload=from_payload,
     new_reader=GeminiReader,
     operation="generate_content",

@@ -26,7 +26,7 @@ from ..types import (
 )
 from ._assembly import Block, call_delta, ending_of, function_calls, usage_of_parts
 from ._client import Sending, WireClient
-from ._conversation import effort_of, image_bytes, object_arguments, settings_of, with_tool_names
+from ._conversation import effort_of, image_bytes, merged, object_arguments, settings_of, with_tool_names
 from ._error_bodies import error_body
 from ._sse import JsonLinesDecoder, ServerSentEvent
 from ._wire_format import (
@@ -61,13 +61,12 @@ _EFFORTS = {effort: {"think": effort != "none" and effort} for effort in ("none"
 
 
 def to_payload(req: LLMRequest, stream: bool) -> dict[str, Any]:
-    """The body of the request. `options` of `extra` are added to ours, each one winning over its namesake."""
+    """The body of the request; `extra` wins, and its `options` join ours."""
     effort = effort_of(req, "ollama", _EFFORTS, ". Use extra to send think anyway")
-    payload = {"model": req.model, "messages": _messages(req), "stream": stream, **effort, **req.extra}
-    options = {**settings_of(req, "ollama", _OPTIONS, "reasoning_effort"), **mapped(req.extra.get("options"))}
-    if options and isinstance(req.extra.get("options", {}), dict):
+    payload = {"model": req.model, "messages": _messages(req), "stream": stream, **effort}
+    if options := settings_of(req, "ollama", _OPTIONS, "reasoning_effort"):
         payload["options"] = options
-    return payload
+    return merged(payload, req.extra)
 
 
 def _messages(req: LLMRequest) -> list[dict[str, Any]]:
