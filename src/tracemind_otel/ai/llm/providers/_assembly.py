@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..types import FinishReason, LLMUsage, ToolCall, ToolCallDelta
-from ._wire_format import arguments_of, arguments_text, count_of, listed, mapped, normal_finish, text_of
+from ._wire_format import arguments_of, arguments_text, count_of, listed, mapped, normal_finish, part_of, text_of
 
 
 def joined(blocks: Iterable[Mapping[str, Any]], name: str) -> str:
@@ -24,10 +24,31 @@ def ending_of(reasons: Mapping[str, FinishReason], raw: str | None, calls: Seque
     }
 
 
-def usage_of_parts(prompt: int | None, completion: int | None, **parts: Any) -> LLMUsage:
-    """Usage of a format that reports no total: the sum, where both halves are known."""
-    total = None if prompt is None or completion is None else prompt + completion
-    return LLMUsage(prompt, completion, total, **parts)
+def usage_of_parts(
+    prompt: int | None, completion: int | None, stated_total: int | None = None, **parts: Any
+) -> LLMUsage:
+    """Usage whose total is the sum of both halves, where both are known; a smaller total leaves something out."""
+    total = stated_total if prompt is None or completion is None else max(prompt + completion, stated_total or 0)
+    return LLMUsage.of_reply(prompt, completion, total, **parts)
+
+
+def usage_beside_cache(
+    fresh: object, completion: object, read: int | None, written: int | None, lifetimes: Mapping[Any, Any], **more: Any
+) -> LLMUsage:
+    """Usage of a format whose input (`fresh`) leaves out what the cache read and wrote; the conventions count it in.
+
+    The lifetimes divide what was written by its time to live: `5m`, `1h`.
+    """
+    count = count_of(fresh)
+    return usage_of_parts(
+        None if count is None else count + (read or 0) + (written or 0),
+        count_of(completion),
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+        cache_write_5m_tokens=part_of(lifetimes.get("5m"), written or 0),
+        cache_write_1h_tokens=part_of(lifetimes.get("1h"), written or 0),
+        **more,
+    )
 
 
 # --- Calls of tools

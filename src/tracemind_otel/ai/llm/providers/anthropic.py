@@ -27,7 +27,7 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
-from ._assembly import Block, Blocks, ending_of, incoming_calls, joined, usage_of_parts
+from ._assembly import Block, Blocks, ending_of, incoming_calls, joined, usage_beside_cache
 from ._conversation import (
     answered_call,
     effort_of,
@@ -156,7 +156,7 @@ def _image_block(image: Image) -> dict[str, Any]:
 # --- Whole reply
 
 
-def from_payload(document: Mapping[str, Any], *, request_id: str | None = None) -> LLMResponse:
+def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> LLMResponse:
     """The reply in the normal form. Many text blocks are one text; tools that the server runs itself are no calls.
 
     Raises:
@@ -167,6 +167,7 @@ def from_payload(document: Mapping[str, Any], *, request_id: str | None = None) 
         raise LLMResponseError("the reply has no content", request_id=request_id)
     blocks = listed(cast("list[object]", content))
     usage = mapped(document.get("usage"))
+    tier = text_of(usage.get("service_tier"))  # `batch` is no tier but a way of processing
     return LLMResponse(
         text=_of_kind(blocks, "text"),
         usage=usage_of(usage),
@@ -175,7 +176,7 @@ def from_payload(document: Mapping[str, Any], *, request_id: str | None = None) 
         refusal=_refusal(mapped(document.get("stop_details"))),
         response_id=text_of(document.get("id")),
         response_model=text_of(document.get("model")),
-        service_tier=_tier_of(usage),
+        service_tier=None if tier == "batch" else tier,
         price_conditions=conditions_of(usage),
         request_id=request_id,
         **ending_of(_FINISH_REASONS, text_of(document.get("stop_reason")), _incoming_calls(blocks)),
@@ -199,21 +200,16 @@ def _refusal(details: Mapping[str, Any]) -> str | None:
 
 
 def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
-    """Tokens as the conventions count them: on the wire `input_tokens` leaves out what the cache read and wrote."""
+    """Tokens as reported, and the tools that the server ran."""
     usage = _with_compaction(usage)
-    read = count_of(usage.get("cache_read_input_tokens"))
-    written = _written(usage)
-    fresh = count_of(usage.get("input_tokens"))
-    prompt = None if fresh is None else fresh + (read or 0) + (written or 0)
-    completion = count_of(usage.get("output_tokens"))
     lifetimes, tools = mapped(usage.get("cache_creation")), mapped(usage.get("server_tool_use"))
-    return usage_of_parts(
-        prompt,
+    completion = count_of(usage.get("output_tokens"))
+    return usage_beside_cache(
+        usage.get("input_tokens"),
         completion,
-        cache_read_tokens=read,
-        cache_write_tokens=written,
-        cache_write_5m_tokens=part_of(lifetimes.get("ephemeral_5m_input_tokens"), written or 0),
-        cache_write_1h_tokens=part_of(lifetimes.get("ephemeral_1h_input_tokens"), written or 0),
+        count_of(usage.get("cache_read_input_tokens")),
+        _written(usage),
+        {age: lifetimes.get(f"ephemeral_{age}_input_tokens") for age in ("5m", "1h")},
         reasoning_tokens=part_of(mapped(usage.get("output_tokens_details")).get("thinking_tokens"), completion or 0),
         web_searches=count_of(tools.get("web_search_requests")),
         code_executions=count_of(tools.get("code_execution_requests")),
@@ -251,35 +247,24 @@ def conditions_of(usage: Mapping[str, Any]) -> dict[str, str]:
     much in the US, an advisor, whose tokens are billed at its own model's prices and are in no count but its own, and
     a fallback credit, which bills a retry as if the conversation had been on its model all along.
     """
-    conditions: dict[str, str] = {}
-    speed = text_of(usage.get("speed"))
-    if speed is not None and speed != "standard":
-        conditions["speed"] = speed
-    if usage.get("service_tier") == "batch":
-        conditions["processing"] = "batch"
-    geo = text_of(usage.get("inference_geo"))
-    if geo is not None and geo not in _GEOS_AT_LIST_PRICE:
-        conditions["inference_geo"] = geo
-    if any(each.get("type") == "advisor_message" for each in listed(usage.get("iterations"))):
-        conditions["iterations"] = "advisor_message"
-    if mapped(mapped(usage.get("fallback_credit")).get("status")).get("type") == "redeemed":
-        conditions["fallback_credit"] = "redeemed"
-    return conditions
-
-
-def _tier_of(usage: Mapping[str, Any]) -> str | None:
-    """The tier; `batch` stands in the same field, and is a way of processing."""
-    tier = text_of(usage.get("service_tier"))
-    return None if tier == "batch" else tier
+    speed, geo = text_of(usage.get("speed")), text_of(usage.get("inference_geo"))
+    has_advisor = any(each.get("type") == "advisor_message" for each in listed(usage.get("iterations")))
+    credit = mapped(mapped(usage.get("fallback_credit")).get("status")).get("type")
+    conditions = {
+        "speed": None if speed == "standard" else speed,
+        "processing": "batch" if usage.get("service_tier") == "batch" else None,
+        "inference_geo": None if geo in _GEOS_AT_LIST_PRICE else geo,
+        "iterations": "advisor_message" if has_advisor else None,
+        "fallback_credit": "redeemed" if credit == "redeemed" else None,
+    }
+    return _present(conditions)
 
 
 def _written(usage: Mapping[str, Any]) -> int | None:
     """The sum; where only its parts by time to live came, or add up to more, they are added."""
+    parts = _added(mapped(usage.get("cache_creation")), {}, _LIFETIMES)
     written = count_of(usage.get("cache_creation_input_tokens"))
-    parts = mapped(usage.get("cache_creation"))
-    counts = [count_of(parts.get(f"ephemeral_{age}_input_tokens")) for age in ("5m", "1h")]
-    known = [count for count in counts if count is not None]
-    return max([*([] if written is None else [written]), *([sum(known)] if known else [])], default=None)
+    return max(sum(parts.values()), written or 0) if parts else written
 
 
 # --- Errors
@@ -386,7 +371,7 @@ class MessagesReader:
     def response(self, request_id: str | None) -> LLMResponse:
         content = [_whole(block) for block in self._blocks.in_order()]
         document = {**self._head, "content": content, "usage": self._usage}
-        reply = from_payload(document, request_id=request_id)
+        reply = from_payload(document, request_id)
         return reply if self.is_complete else replace(reply, usage=_without_output(reply.usage))
 
 
@@ -422,7 +407,7 @@ def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
 MESSAGES = WireFormat(
     path=lambda req, stream: "/v1/messages",
     to_payload=to_payload,
-    from_payload=lambda document, request_id: from_payload(document, request_id=request_id),
+    from_payload=from_payload,
     new_reader=MessagesReader,
     errors_of=errors_of,
     default_max_tokens=DEFAULT_MAX_TOKENS,

@@ -33,7 +33,7 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
-from ._assembly import Block, Blocks, ending_of, incoming_calls, joined
+from ._assembly import Block, Blocks, ending_of, incoming_calls, joined, usage_beside_cache
 from ._client import Sending, WireClient
 from ._conversation import answered_call, image_bytes, merged, object_arguments, settings_of, split_system
 from ._error_bodies import error_body
@@ -47,7 +47,6 @@ from ._wire_format import (
     document_of,
     listed,
     mapped,
-    part_of,
     text_of,
 )
 
@@ -199,27 +198,15 @@ def _conditions(document: Mapping[str, Any]) -> dict[str, str]:
 
 
 def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
-    """Tokens as the conventions count them: on the wire `inputTokens` leaves out what the cache read and wrote."""
-    read, written = count_of(usage.get("cacheReadInputTokens")), count_of(usage.get("cacheWriteInputTokens"))
-    fresh, completion = count_of(usage.get("inputTokens")), count_of(usage.get("outputTokens"))
-    prompt = None if fresh is None else fresh + (read or 0) + (written or 0)
-    lifetimes = {detail.get("ttl"): detail.get("inputTokens") for detail in listed(usage.get("cacheDetails"))}
-    return LLMUsage(
-        prompt,
-        completion,
-        _total(prompt, completion, count_of(usage.get("totalTokens"))),
-        cache_read_tokens=read,
-        cache_write_tokens=written,
-        cache_write_5m_tokens=part_of(lifetimes.get("5m"), written or 0),
-        cache_write_1h_tokens=part_of(lifetimes.get("1h"), written or 0),
+    """Tokens as reported; the stated total may leave out what the cache read and wrote."""
+    return usage_beside_cache(
+        usage.get("inputTokens"),
+        usage.get("outputTokens"),
+        count_of(usage.get("cacheReadInputTokens")),
+        count_of(usage.get("cacheWriteInputTokens")),
+        {detail.get("ttl"): detail.get("inputTokens") for detail in listed(usage.get("cacheDetails"))},
+        stated_total=count_of(usage.get("totalTokens")),
     )
-
-
-def _total(prompt: int | None, completion: int | None, stated: int | None) -> int | None:
-    """The stated total may leave out what the cache read and wrote, and is then too small."""
-    if prompt is None or completion is None:
-        return stated
-    return max(prompt + completion, stated or 0)
 
 
 # --- Stream
