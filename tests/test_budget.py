@@ -48,7 +48,7 @@ from tracemind_otel.flows.budget import (
     current_budget,
     reserve,
 )
-from tracemind_otel.flows.totals import FlowScope, enter_flow
+from tracemind_otel.flows.totals import FlowRun, enter_flow
 from tracemind_otel.otel.budget_scope import budget, checked_limits
 from tracemind_otel.runtime.recorder import InMemoryRecorder, Recorder
 
@@ -135,7 +135,7 @@ def figures(spent: BudgetSpent) -> tuple[float, int, int]:
 def settle(spending: Budget, estimate: Estimate, cost_usd: float, tokens: int) -> None:
     use = Use(cost_usd=cost_usd, tokens=tokens)
     spending.settle(estimate, use)
-    spending.report(estimate, use)
+    spending.report(estimate, use, llm_calls=1)
 
 
 def denial(budget: Budget, estimate: Estimate = FREE) -> BudgetExceededError:
@@ -760,7 +760,7 @@ async def test_cancelled_while_the_reply_is_priced(monkeypatch: pytest.MonkeyPat
 
 async def test_cancelled_before_it_was_sent() -> None:
     """A call that was still looking for its price is none, for the budget and for the flow."""
-    scope = FlowScope("flow")
+    scope = FlowRun("flow")
     setting = enter_flow(scope)
     client = Provider()
     with budget(max_cost_usd=1.0) as spending:
@@ -1112,7 +1112,7 @@ async def test_a_denied_call_has_its_span(capture: Captured) -> None:
 
 async def test_a_denied_call_does_not_count_in_the_flow() -> None:
     """The sums of a flow are over the calls that were made."""
-    scope = FlowScope("flow")
+    scope = FlowRun("flow")
     setting = enter_flow(scope)
     try:
         with budget(max_llm_calls=1):

@@ -128,12 +128,6 @@ async def test_a_client_that_is_none_is_refused_with_a_name() -> None:
         await call(cast("tm.AsyncLLMClient", object()), tm.Recorder())
 
 
-def test_a_flow_named_by_position_is_told_how() -> None:
-    """`@flow("digest")` is the likeliest slip, and is answered with the right spelling."""
-    with pytest.raises(TypeError, match=r"write @flow\(name='digest'\)"):
-        tm.flow(cast("Any", "digest"))
-
-
 def test_loops_that_were_closed_badly_are_let_go() -> None:
     """A loop closed without closing its generators is not kept for ever."""
 

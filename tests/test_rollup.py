@@ -18,7 +18,7 @@ import tracemind_otel as tm
 from tests.support import Captured, attributes
 from tracemind_otel.ai.llm import LLMRequest, LLMResponse, LLMUsage
 from tracemind_otel.errors import LLMConnectionError, LLMRateLimitError
-from tracemind_otel.flows.totals import FlowScope, current_flow
+from tracemind_otel.flows.totals import FlowRun, current_flow
 
 FLOWS, CALLS = 200, 20
 SUMS = ("cost_usd", "input_tokens", "output_tokens", "llm_calls", "retries")
@@ -209,13 +209,13 @@ async def test_a_late_call(capture: Captured) -> None:
 @pytest.mark.soak
 def test_threads_that_add_at_once() -> None:
     """No addition is lost where many threads end calls of one flow at the same time."""
-    outer = FlowScope("outer")
-    inner = FlowScope("inner", parent=outer)
+    outer = FlowRun("outer")
+    inner = FlowRun("inner", parent=outer)
     usage = LLMUsage(3, 2, 5, 0.25)
 
     def add() -> None:
         for _ in range(2_000):
-            inner.add_call(usage, retries=1)
+            inner.add_call(usage, retries=1, step="s", model="fake/m")
 
     threads = [threading.Thread(target=add) for _ in range(8)]
     for thread in threads:
@@ -232,8 +232,8 @@ def test_threads_that_add_at_once() -> None:
 
 def test_halves_that_are_known_are_summed() -> None:
     """A call that reported one half adds that half, and the other stays as it is."""
-    scope = FlowScope("f")
+    scope = FlowRun("f")
     for usage in (LLMUsage(10, None, None), LLMUsage(None, 3, None), LLMUsage(5, 2, 7), LLMUsage(None, None, None)):
-        scope.add_call(usage, retries=0)
+        scope.add_call(usage, retries=0, step="s", model="fake/m")
     totals = scope.totals()
     assert (totals.input_tokens, totals.output_tokens, totals.llm_calls, totals.cost_usd) == (15, 5, 4, None)

@@ -430,7 +430,7 @@ def test_a_second_configure_shares_the_first(capture: Captured, caplog: pytest.L
     with tm.configure(**providers, metric_attributes=["team"]) as first:
         with tm.configure(service_name="other", endpoint="http://secret@127.0.0.1:9", file="other.jsonl") as second:
             assert second.recorder is first.recorder
-        assert configured_providers().metric_attributes == ("team",)
+        assert configured_providers().labels.names == ("team",)
     assert "configure() was called before: service_name, endpoint, file of this call had no effect" in caplog.text
     assert "secret" not in caplog.text
 

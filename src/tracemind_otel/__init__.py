@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         TraceMindError,
         UnknownProviderError,
     )
+    from .flows.totals import FlowRun, FlowTotals, current_flow
     from .front.calls import (
         ResultStream,
         SyncResultStream,
@@ -74,6 +75,8 @@ __all__ = [
     "CompositeRecorder",
     "ConfigError",
     "Finish",
+    "FlowRun",
+    "FlowTotals",
     "Image",
     "InMemoryRecorder",
     "LLMAuthenticationError",
@@ -117,6 +120,7 @@ __all__ = [
     "carry_context",
     "configure",
     "continue_trace",
+    "current_flow",
     "estimate_cost",
     "flow",
     "inject_context",
@@ -181,6 +185,7 @@ _MODULES = {
     ),
     "front.llm_result": ("LLMResult",),
     "front.model_calls": ("run_llm_call", "stream_llm_call"),
+    "flows.totals": ("FlowRun", "FlowTotals", "current_flow"),
     "otel.attributes": ("using_attributes",),
     "otel.budget_scope": ("budget",),
     "otel.decorators": ("agent", "flow", "step", "tool"),

@@ -19,10 +19,16 @@ log = logging.getLogger(__name__)
 
 
 class CallAccount:
-    """The account of one call."""
+    """The account of one call.
 
-    def __init__(self, target: CallTarget) -> None:
+    Args:
+        target: what the call goes to.
+        step_id: the id of its step, for the sums of the flow.
+    """
+
+    def __init__(self, target: CallTarget, step_id: str) -> None:
         self._target = target
+        self._step_id = step_id
         self._flow = current_flow()
         self._budget = current_budget()
         self.reservation: Reservation | None = None
@@ -45,7 +51,7 @@ class CallAccount:
         target = self._target
         usage = expected_usage(target.request, target.client.default_max_tokens)
         return Estimate(
-            model=f"{target.provider_name}/{target.request.model}",
+            model=target.priced_name,
             tokens=usage.total_tokens or 0,
             cost_usd=await self._expected_cost(usage, within_s) if with_price else None,
             reports_cost=target.client.reports_cost,
@@ -91,7 +97,7 @@ class CallAccount:
         """
         try:
             if self._flow is not None and was_sent:
-                self._flow.add_call(end.usage, retries=end.retries)
+                self._flow.add_call(end.usage, retries=end.retries, step=self._step_id, model=self._target.priced_name)
         finally:
             if self.reservation is not None and was_sent:
                 self.reservation.settle(end.usage, assume_billed=assume_billed)

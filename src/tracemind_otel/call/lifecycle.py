@@ -32,7 +32,7 @@ class Call:
         is_stream: bool = False,
     ) -> None:
         self.target = CallTarget(cfg, request, client.for_model(request.model))
-        self.account = CallAccount(self.target)
+        self.account = CallAccount(self.target, ids[1])
         self.handle = begin_safely(self.target.start(*ids, is_stream=is_stream), recorder)
         self.attempts = Attempts(self.target, self.account, self.handle)
         self.reply: LLMResponse | None = None

@@ -32,6 +32,11 @@ class CallTarget:
         """The provider's name in the price table: the client's, else the configuration's."""
         return str(getattr(self.client, "provider_name", self.cfg.provider)).strip().lower()
 
+    @property
+    def priced_name(self) -> str:
+        """`provider/model`, by which its cost is summed."""
+        return f"{self.provider_name}/{self.request.model}"
+
     def start(self, flow_id: str, step_id: str, *, is_stream: bool) -> StepStart:
         """The start of the call, for a recorder."""
         return StepStart(

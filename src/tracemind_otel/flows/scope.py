@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._base.context import Setting
-from .budget import Budget, BudgetLimits, BudgetThreshold, current_budget, enter_budget
+from .budget import Budget, BudgetLimits, current_budget, enter_budget
 from .correlation import NO_CORRELATION, NO_SOURCES, Correlation, CorrelationSources, enter_correlation
 from .current_step import enter_step
-from .totals import NO_ATTRIBUTES, AttributeValue, FlowScope, current_flow, enter_flow
+from .totals import NO_ATTRIBUTES, AttributeValue, FlowRun, current_flow, enter_flow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,10 +67,15 @@ class StepContext(NoScope):
             self._setting.undo()
 
 
+def plain_budget(limits: BudgetLimits, name: str) -> Budget:
+    """A budget inside the ones around it."""
+    return Budget(limits, name=name, parent=current_budget())
+
+
 class FlowContext(NoScope):
     """A run without a span, nested in the flow, the ids and the budget around it."""
 
-    __slots__ = ("_budget", "_ids", "_settings", "scope")
+    __slots__ = ("_budget", "_ids", "_settings", "run")
 
     def __init__(
         self,
@@ -78,17 +83,17 @@ class FlowContext(NoScope):
         plan: FlowSpec,
         ids: Correlation,
         attributes: Mapping[str, AttributeValue] = NO_ATTRIBUTES,
-        on_threshold: Callable[[BudgetThreshold], None] | None = None,
+        make_budget: Callable[[BudgetLimits, str], Budget] = plain_budget,
     ) -> None:
-        self.scope = FlowScope(name, attributes, current_flow())
+        self.run = FlowRun(name, attributes, current_flow())
         self._ids = ids
         self._budget: Budget | None = None
         if plan.limits is not None:
-            self._budget = Budget(plan.limits, name=name, parent=current_budget(), on_threshold=on_threshold)
+            self._budget = make_budget(plan.limits, name)
         self._settings: list[Setting] = []
 
     def enter(self) -> None:
-        self._settings = [enter_flow(self.scope)]
+        self._settings = [enter_flow(self.run)]
         if self._ids is not NO_CORRELATION:
             self._settings.append(enter_correlation(self._ids))
         if self._budget is not None:

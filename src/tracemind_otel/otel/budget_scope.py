@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 
 from opentelemetry.trace import Span, get_current_span
 
 from .._base.context import Block, Setting
-from ..errors import ConfigError
+from .._base.once import report_fault
+from ..errors import BudgetKind, ConfigError
 from ..flows.budget import (
     Budget,
     BudgetLimits,
@@ -18,6 +20,12 @@ from ..flows.budget import (
     enter_budget,
 )
 from . import semconv
+from .current import Providers, configured_providers, instruments, meter
+from .instruments import NO_SPAN, Attributes
+from .labels import DistinctValues
+from .sanitize import sanitized
+
+log = logging.getLogger(__name__)
 
 
 def checked_limits(
@@ -41,7 +49,63 @@ def checked_limits(
     return None if limits.is_none else limits
 
 
-def add_budget_event(span: Span, threshold: BudgetThreshold) -> None:
+def measured_budget(span: Span, limits: BudgetLimits, name: str) -> Budget:
+    """A budget inside the ones around it: a span gets an event for each threshold, and the metrics what is spent."""
+    on_spent = None
+    try:
+        on_spent = partial(_meter().spend, name)
+        _meter().limit(name, limits)
+    except Exception:
+        report_fault(log, "budget", "measure")
+    on_threshold = partial(_add_event, span)
+    return Budget(limits, name=name, parent=current_budget(), on_threshold=on_threshold, on_spent=on_spent)
+
+
+class _BudgetMeter:
+    """The metrics of budgets under one set-up."""
+
+    def __init__(self, providers: Providers) -> None:
+        self.providers = providers
+        self._names = DistinctValues()
+        self._limit = meter(providers.meter_provider).create_gauge(
+            semconv.METRIC_BUDGET_LIMIT, description="Limit of a budget, in USD, tokens or calls by its kind"
+        )
+        self._spent = instruments(providers.meter_provider).counter(
+            semconv.METRIC_BUDGET_SPENT, "", "What was spent under a budget, in USD, tokens or calls by its kind"
+        )
+        self._sets: dict[tuple[str, BudgetKind], Attributes] = {}
+
+    def limit(self, name: str, limits: BudgetLimits) -> None:
+        """Measure the limits of a budget that begins."""
+        for kind, limit in limits.by_kind.items():
+            self._limit.set(limit, self._attributes(name, kind), NO_SPAN)
+
+    def spend(self, name: str, kind: BudgetKind, amount: float) -> None:
+        """Measure what is spent; a fault is logged."""
+        try:
+            self._spent.add(amount, self._attributes(name, kind), NO_SPAN)
+        except Exception:
+            report_fault(log, "budget", "measure")
+
+    def _attributes(self, name: str, kind: BudgetKind) -> Attributes:
+        key = (str(self._names.bounded(semconv.TRACEMIND_BUDGET_NAME, sanitized(name))), kind)
+        if key not in self._sets:
+            self._sets[key] = {semconv.TRACEMIND_BUDGET_NAME: key[0], semconv.TRACEMIND_BUDGET_KIND: kind}
+        return self._sets[key]
+
+
+_latest: _BudgetMeter | None = None
+
+
+def _meter() -> _BudgetMeter:
+    global _latest
+    providers = configured_providers()
+    if _latest is None or _latest.providers is not providers:
+        _latest = _BudgetMeter(providers)
+    return _latest
+
+
+def _add_event(span: Span, threshold: BudgetThreshold) -> None:
     """Tell a span that a threshold was reached."""
     if span.is_recording():
         span.add_event(
@@ -67,8 +131,8 @@ class budget(Block["budget"]):  # noqa: N801  a function to whoever uses it
         max_cost_usd: USD.
         max_tokens: input and output tokens.
         max_llm_calls: model calls, however they end.
-        on_unknown_price: under `max_cost_usd`, what becomes of a call whose price is unknown: `refuse` it (default),
-            or count it as `zero` and warn.
+        on_unknown_price: under `max_cost_usd`, whether a call whose price is unknown is denied (`refuse`, the default),
+            or counts as `zero` with a warning.
         name: what is limited, for messages.
 
     Raises:
@@ -118,8 +182,7 @@ class budget(Block["budget"]):  # noqa: N801  a function to whoever uses it
     def _enter(self) -> budget:
         if self._setting is not None:
             raise RuntimeError("this budget(...) is in use; make one for each block")
-        on_threshold = partial(add_budget_event, get_current_span())
-        self._budget = Budget(self._limits, name=self._name, parent=current_budget(), on_threshold=on_threshold)
+        self._budget = measured_budget(get_current_span(), self._limits, self._name)
         self._setting = enter_budget(self._budget)
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,14 @@ from opentelemetry import metrics, trace
 from opentelemetry.environment_variables import OTEL_PYTHON_METER_PROVIDER, OTEL_PYTHON_TRACER_PROVIDER
 
 from .._base.dropped import end_dropped_at_exit
+from .._base.once import Once
 from .._version import __version__
 from .capture import Redact
 from .instruments import SCOPE_NAME, Instruments, MeterInstruments
+from .labels import NO_LABELS, MetricLabels
 from .semconv import SCHEMA_URL
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,8 +33,10 @@ class Providers:
     """Own instruments of a `meter_provider` that `configure()` made."""
     redact: Redact | None = None
     """A user's function that sees captured content before it is recorded."""
-    metric_attributes: tuple[str, ...] = ()
-    """Names of the flow attributes that become attributes of metrics."""
+    labels: MetricLabels = NO_LABELS
+    """Attributes of metrics that the user named."""
+    has_cost_by_kind: bool = False
+    """Whether the cost counter tells input, cached input, output and fees apart."""
 
 
 # Asking the API whether it has a provider costs more than making a placeholder's span, and so more than a decorator
@@ -44,6 +51,8 @@ _API_TELLS = (
 
 _configured = Providers()
 _is_configured = False
+_was_configured = False
+_HINTS = Once()
 
 
 def configured_providers() -> Providers:
@@ -61,9 +70,19 @@ def nothing_is_recorded() -> bool:
     )
 
 
+def hint_at_configure() -> None:
+    """Say once that nothing is recorded, where nobody has asked for anything."""
+    if nothing_is_recorded() and not _was_configured and _HINTS.is_new("configure"):
+        log.info(
+            "Flows and model calls are not recorded yet. Add tracemind_otel.configure() where the program starts; "
+            "configure(file='trace.jsonl') needs no server"
+        )
+
+
 def use_providers(providers: Providers) -> None:
     """Set the providers of the recorder and the decorators."""
-    global _configured, _is_configured
+    global _configured, _is_configured, _was_configured
+    _was_configured = True
     _configured = providers
     _is_configured = (providers.tracer_provider, providers.meter_provider) != (None, None)
 

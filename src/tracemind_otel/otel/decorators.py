@@ -2,7 +2,7 @@
 
 Each is used bare or with options, on functions and methods of every kind: sync and async functions, sync and async
 generators, and functions made by `contextlib.contextmanager` or `asynccontextmanager`. The function keeps its
-kind, name, signature and type. With options each is also the `with` of a block: `with flow(name="import"):`.
+kind, name, signature and type. With a name each is also the `with` of a block: `with flow("import") as run:`.
 
 A generator's span begins with its body, at the first item, and its body runs in a context of its own: what the
 consumer does between two items is never below the span. A span ends once, however the body ends:
@@ -15,11 +15,12 @@ consumer does between two items is never below the span. A span ends once, howev
 
 from __future__ import annotations
 
+import abc
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
 from .._base.context import Block
 from ..errors import ConfigError
@@ -27,14 +28,15 @@ from ..flows.attribute_sources import AttributeSource, AttributeSources
 from ..flows.budget import OnUnknownPrice
 from ..flows.correlation import CorrelationSources, IdSource
 from ..flows.scope import FlowSpec
-from ..flows.totals import NO_ATTRIBUTES
+from ..flows.totals import NO_ATTRIBUTES, FlowRun
 from .budget_scope import checked_limits
 from .span_scope import AGENT, FLOW, STEP, TOOL, Kind, SpanSpec, start_flow, start_scope, start_step
-from .wrapping.body import SpanScope, leave_block
+from .wrapping.body import SpanScope, Start, leave_block
 from .wrapping.functions import wrap
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class SpanOptions(TypedDict, total=False):
@@ -54,7 +56,7 @@ class FlowOptions(SpanOptions, total=False):
     """What `@flow` takes besides."""
 
     flow_id: IdSource | None
-    """`tracemind.flow.id` of every span and log below: a text, or a function of the call's arguments."""
+    """`tracemind.flow.id` of every span and log below: a string, or a function of the call's arguments."""
     session_id: IdSource | None
     """`session.id`, likewise."""
     conversation_id: IdSource | None
@@ -76,21 +78,23 @@ class FlowOptions(SpanOptions, total=False):
 @overload
 def flow(function: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
-def flow(**options: Unpack[FlowOptions]) -> SpanDecorator: ...
-def flow(function: Callable[P, R] | None = None, /, **options: Unpack[FlowOptions]) -> Callable[P, R] | SpanDecorator:
-    """Run a function as a flow: an `invoke_workflow {name}` span with the sums of all model calls below it.
+def flow(called: str | None = None, /, **options: Unpack[FlowOptions]) -> FlowDecorator: ...
+def flow(
+    function: Callable[P, R] | str | None = None, /, **options: Unpack[FlowOptions]
+) -> Callable[P, R] | FlowDecorator:
+    """Run a function or a block as a flow: an `invoke_workflow {name}` span with the sums of all model calls below it.
 
     The sums are `tracemind.flow.*` with nested flows and `tracemind.flow.own.*` without them. They hold under
-    `asyncio.gather` and in `asyncio.to_thread` too, and in other threads by `carry_context`. A call that would go
-    over a limit is not sent, and fails with a `BudgetExceededError`; the span gets an event `tracemind.budget` at
-    50, 80 and 100 %.
+    `asyncio.gather` and in `asyncio.to_thread` too, and in other threads by `carry_context`. The code inside finds
+    them by `current_flow()`, and a block by its `as`. A call that would go over a limit is not sent, and fails with a
+    `BudgetExceededError`; the span gets an event `tracemind.budget` at 50, 80 and 100 %.
 
     Args:
-        function: the function, when used bare.
-        name: the flow's name, of few values; the default is the function's own.
+        function: the function when used bare, else the flow's name, as `name`.
+        name: the flow's name, of few values; the default is the function's own. A block needs one.
         attributes: attributes of the span, each a value, a list of values of one type, or a function of the call's
             arguments; those named in `configure(metric_attributes=...)` go on metrics too.
-        flow_id: `tracemind.flow.id` of every span and log below. Each id is a text, or a function that is called
+        flow_id: `tracemind.flow.id` of every span and log below. Each id is a string, or a function that is called
             with the arguments of the decorated one: `session_id=lambda request: request.session`.
         session_id: `session.id` of every span and log below.
         conversation_id: `gen_ai.conversation.id` of every span and log below.
@@ -99,8 +103,8 @@ def flow(function: Callable[P, R] | None = None, /, **options: Unpack[FlowOption
         max_cost_usd: USD that the model calls below may cost.
         max_tokens: input and output tokens that they may use.
         max_llm_calls: how many of them there may be.
-        on_unknown_price: under `max_cost_usd`, what becomes of a call whose price is unknown: `refuse` it (default),
-            or count it as `zero` and warn.
+        on_unknown_price: under `max_cost_usd`, whether a call whose price is unknown is denied (`refuse`, the default),
+            or counts as `zero` with a warning.
         capture_arguments: record the arguments as JSON (`tracemind.function.arguments`), without what looks like a
             secret; off by default, since they may hold prompts.
         capture_result: record the result likewise (`tracemind.function.result`); of a generator, its first
@@ -108,72 +112,71 @@ def flow(function: Callable[P, R] | None = None, /, **options: Unpack[FlowOption
 
     Raises:
         ConfigError: an option has a value that is not allowed; the message names it.
-        TypeError: what is decorated is no function.
+        TypeError: what is decorated is not a function.
+
+    Example:
+        >>> with flow("import") as run:
+        ...     pass
+        >>> run.llm_calls, run.cost_usd
+        (0, None)
     """
-    _check_options("flow", options, FlowOptions)
-    decorator = _flow_decorator(**options)
-    return decorator if function is None else decorator(function)
+    named = _with_name("flow", function, options, FlowOptions)
+    decorator = _flow_decorator(**cast("FlowOptions", named))
+    return decorator if function is None or isinstance(function, str) else decorator(function)
 
 
 @overload
 def agent(function: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
-def agent(**options: Unpack[SpanOptions]) -> SpanDecorator: ...
-def agent(function: Callable[P, R] | None = None, /, **options: Unpack[SpanOptions]) -> Callable[P, R] | SpanDecorator:
-    """Run a function as an agent: an `invoke_agent {name}` span, under which its model calls and tools nest.
+def agent(called: str | None = None, /, **options: Unpack[SpanOptions]) -> SpanDecorator: ...
+def agent(
+    function: Callable[P, R] | str | None = None, /, **options: Unpack[SpanOptions]
+) -> Callable[P, R] | SpanDecorator:
+    """Run a function or a block as an agent: an `invoke_agent {name}` span, under which its calls and tools nest.
 
     Args:
-        function: the function, when used bare.
-        name: the agent's name (`gen_ai.agent.name`), of few values; the default is the function's own.
-        attributes: attributes of the span, each a value, a list of values of one type, or a function of the call's
-            arguments.
-        capture_arguments: record the arguments as JSON (`tracemind.function.arguments`), without what looks like a
-            secret; off by default, since they may hold prompts.
-        capture_result: record the result likewise (`tracemind.function.result`); of a generator, its first
-            hundred items.
+        function: the function when used bare, else the agent's name (`gen_ai.agent.name`).
+        options: those of `step`.
 
     Raises:
         ConfigError: an option has a value that is not allowed; the message names it.
-        TypeError: what is decorated is no function.
+        TypeError: what is decorated is not a function.
     """
-    decorator = _span_decorator(AGENT, **options)
-    return decorator if function is None else decorator(function)
+    return _spanning(AGENT, function, options)
 
 
 @overload
 def tool(function: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
-def tool(**options: Unpack[SpanOptions]) -> SpanDecorator: ...
-def tool(function: Callable[P, R] | None = None, /, **options: Unpack[SpanOptions]) -> Callable[P, R] | SpanDecorator:
-    """Run a function as a tool that a model asked for: an `execute_tool {name}` span.
+def tool(called: str | None = None, /, **options: Unpack[SpanOptions]) -> SpanDecorator: ...
+def tool(
+    function: Callable[P, R] | str | None = None, /, **options: Unpack[SpanOptions]
+) -> Callable[P, R] | SpanDecorator:
+    """Run a function or a block as a tool that a model asked for: an `execute_tool {name}` span.
 
     Args:
-        function: the function, when used bare.
-        name: the tool's name (`gen_ai.tool.name`), as the model knows it; the default is the function's own.
-        attributes: attributes of the span, each a value, a list of values of one type, or a function of the call's
-            arguments.
-        capture_arguments: record the arguments as JSON (`gen_ai.tool.call.arguments`), without what looks like a
-            secret; off by default, since they may hold prompts.
-        capture_result: record the result likewise (`gen_ai.tool.call.result`); of a generator, its first hundred items.
+        function: the function when used bare, else the tool's name (`gen_ai.tool.name`), as the model knows it.
+        options: those of `step`; arguments and result are `gen_ai.tool.call.arguments` and `gen_ai.tool.call.result`.
 
     Raises:
         ConfigError: an option has a value that is not allowed; the message names it.
-        TypeError: what is decorated is no function.
+        TypeError: what is decorated is not a function.
     """
-    decorator = _span_decorator(TOOL, **options)
-    return decorator if function is None else decorator(function)
+    return _spanning(TOOL, function, options)
 
 
 @overload
 def step(function: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
-def step(**options: Unpack[SpanOptions]) -> SpanDecorator: ...
-def step(function: Callable[P, R] | None = None, /, **options: Unpack[SpanOptions]) -> Callable[P, R] | SpanDecorator:
-    """Run a function as a step: a span of its name, under which its model calls nest.
+def step(called: str | None = None, /, **options: Unpack[SpanOptions]) -> SpanDecorator: ...
+def step(
+    function: Callable[P, R] | str | None = None, /, **options: Unpack[SpanOptions]
+) -> Callable[P, R] | SpanDecorator:
+    """Run a function or a block as a step: a span of its name, under which its model calls nest.
 
     Args:
-        function: the function, when used bare.
-        name: the step's name; the default is the function's own.
+        function: the function when used bare, else the step's name, as `name`.
+        name: the name, of few values; the default is the function's own. A block needs one.
         attributes: attributes of the span, each a value, a list of values of one type, or a function of the call's
             arguments.
         capture_arguments: record the arguments as JSON (`tracemind.function.arguments`), without what looks like a
@@ -183,15 +186,26 @@ def step(function: Callable[P, R] | None = None, /, **options: Unpack[SpanOption
 
     Raises:
         ConfigError: an option has a value that is not allowed; the message names it.
-        TypeError: what is decorated is no function.
+        TypeError: what is decorated is not a function.
     """
-    decorator = _span_decorator(STEP, **options)
-    return decorator if function is None else decorator(function)
+    return _spanning(STEP, function, options)
 
 
-def _span_decorator(kind: Kind, **options: Unpack[SpanOptions]) -> SpanDecorator:
-    _check_options(kind.decorator, options, SpanOptions)
-    return SpanDecorator(kind, **options)
+def _spanning(
+    kind: Kind, function: Callable[P, R] | str | None, options: SpanOptions
+) -> Callable[P, R] | SpanDecorator:
+    decorator = SpanDecorator(kind, **_with_name(kind.decorator, function, options, SpanOptions))
+    return decorator if function is None or isinstance(function, str) else decorator(function)
+
+
+def _with_name(decorator: str, name: object, options: Any, allowed: type) -> Any:
+    """The options with a name that was given without the keyword."""
+    _check_options(decorator, options, allowed)
+    if not isinstance(name, str):
+        return options
+    if "name" in options:
+        raise TypeError(f"{decorator}({name!r}, name={options['name']!r}): give one name")
+    return {**options, "name": name}
 
 
 def _flow_decorator(
@@ -206,7 +220,7 @@ def _flow_decorator(
     max_llm_calls: int | None = None,
     on_unknown_price: OnUnknownPrice = "refuse",
     **options: Unpack[SpanOptions],
-) -> SpanDecorator:
+) -> FlowDecorator:
     sources = {"flow_id": flow_id, "session_id": session_id, "conversation_id": conversation_id, "user_id": user_id}
     limits = checked_limits(
         max_cost_usd=max_cost_usd,
@@ -214,12 +228,11 @@ def _flow_decorator(
         max_llm_calls=max_llm_calls,
         on_unknown_price=on_unknown_price,
     )
-    plan = FlowSpec(ids=CorrelationSources.of(tags, **sources), limits=limits)
-    return SpanDecorator(FLOW, **options, flow=plan)
+    return FlowDecorator(FlowSpec(ids=CorrelationSources.of(tags, **sources), limits=limits), **options)
 
 
-class SpanDecorator(Block[None]):
-    """What `@flow(...)` and the others return: it decorates functions, or is the `with` of one block at a time."""
+class _Decorator(Block[T], Generic[T]):
+    """What a decorator with options returns: it decorates functions, or is the `with` of one block at a time."""
 
     def __init__(
         self,
@@ -229,7 +242,6 @@ class SpanDecorator(Block[None]):
         attributes: Mapping[str, AttributeSource] = NO_ATTRIBUTES,
         capture_arguments: bool = False,
         capture_result: bool = False,
-        flow: FlowSpec | None = None,
     ) -> None:
         _check_name(name)
         self._kind = kind
@@ -237,12 +249,11 @@ class SpanDecorator(Block[None]):
         self._attributes = AttributeSources.of(attributes)
         self._capture_arguments = capture_arguments
         self._capture_result = capture_result
-        self._flow = flow
         self._block: SpanScope | None = None
 
     def __call__(self, function: Callable[P, R], /) -> Callable[P, R]:
         """Decorate a function."""
-        _refuse_unfit(function, self._kind.decorator)
+        _reject_unfit(function, self._kind.decorator)
         plan = SpanSpec.of(
             self._kind,
             self._name or _name_of(function, self._kind),
@@ -250,40 +261,62 @@ class SpanDecorator(Block[None]):
             signature=_signature(function) if self._capture_arguments else None,
             captures_result=self._capture_result,
         )
-        return wrap(function, self._start(plan, function))
+        return wrap(function, self._starting(plan, function))
 
     def _attributes_for(self, function: Callable[..., object]) -> AttributeSources:
         signature = _signature(function) if self._attributes.called else None
         return self._attributes if signature is None else self._attributes.beside(signature)
 
-    def _start(
-        self, plan: SpanSpec, function: Callable[..., object] | None = None
-    ) -> Callable[[tuple[Any, ...], dict[str, Any]], SpanScope]:
-        flow = self._flow
-        if flow is None:
-            return functools.partial(start_step if self._kind is STEP else start_scope, plan)
-        if flow.ids.called and function is not None and (signature := _signature(function)) is not None:
-            flow = replace(flow, ids=flow.ids.beside(signature))
-        return functools.partial(start_flow, plan, flow)
-
-    def _enter(self) -> None:
-        """Begin a block."""
-        if self._name is None:
-            raise ConfigError(f"with {self._kind.decorator}(): a block has no name of its own; pass name=...")
-        if self._block is not None:
-            raise RuntimeError(f"this {self._kind.decorator}(...) is in use; make one for each block")
-        self._block = self._start(SpanSpec.of(self._kind, self._name, self._attributes))((), {})
-        self._block.enter()
+    @abc.abstractmethod
+    def _starting(self, plan: SpanSpec, function: Callable[..., object]) -> Start:
+        """What starts a run of a function."""
 
     def _leave(self, exc: BaseException | None) -> None:
         block, self._block = self._block, None
         if block is not None:
             leave_block(block, exc)
 
+    def _plan_of_block(self) -> SpanSpec:
+        if self._name is None:
+            raise ConfigError(f"with {self._kind.decorator}(): a block has no name of its own; pass name=...")
+        if self._block is not None:
+            raise RuntimeError(f"this {self._kind.decorator}(...) is in use; make one for each block")
+        return SpanSpec.of(self._kind, self._name, self._attributes)
+
+
+class SpanDecorator(_Decorator[None]):
+    """What `@step(...)`, `@tool(...)` and `@agent(...)` return: a decorator, and the `with` of one block at a time."""
+
+    def _starting(self, plan: SpanSpec, function: Callable[..., object] | None = None) -> Start:
+        return functools.partial(start_step if self._kind is STEP else start_scope, plan)
+
+    def _enter(self) -> None:
+        self._block = self._starting(self._plan_of_block())((), {})
+        self._block.enter()
+
+
+class FlowDecorator(_Decorator[FlowRun]):
+    """What `@flow(...)` returns: a decorator, and the `with` of one block at a time, whose `as` is the `FlowRun`."""
+
+    def __init__(self, flow: FlowSpec, **options: Unpack[SpanOptions]) -> None:
+        super().__init__(FLOW, **options)
+        self._flow = flow
+
+    def _starting(self, plan: SpanSpec, function: Callable[..., object]) -> Start:
+        flow = self._flow
+        if flow.ids.called and (signature := _signature(function)) is not None:
+            flow = replace(flow, ids=flow.ids.beside(signature))
+        return functools.partial(start_flow, plan, flow)
+
+    def _enter(self) -> FlowRun:
+        self._block = block = start_flow(self._plan_of_block(), self._flow, (), {})
+        block.enter()
+        return block.run
+
 
 def _check_name(name: object) -> None:
     if name is not None and (not isinstance(name, str) or not name):
-        raise ConfigError(f"name is {name!r}; it must be a text that is not empty")
+        raise ConfigError(f"name is {name!r}; it must be a string that is not empty")
 
 
 def _check_options(decorator: str, options: Mapping[str, object], allowed: type) -> None:
@@ -307,9 +340,7 @@ def _signature(function: Callable[..., object]) -> inspect.Signature | None:
         return None
 
 
-def _refuse_unfit(function: object, decorator: str) -> None:
-    if isinstance(function, str):
-        raise TypeError(f"@{decorator}({function!r}): write @{decorator}(name={function!r})")
+def _reject_unfit(function: object, decorator: str) -> None:
     if isinstance(function, staticmethod | classmethod | property | functools.cached_property):
         raise TypeError(f"@{decorator}: put it below @{type(function).__name__}, next to the function")  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(function, type):

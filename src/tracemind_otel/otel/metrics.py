@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from opentelemetry.context import Context
 
 from ..ai.llm.types import LLMUsage
+from ..flows.totals import LabelValue
 from . import semconv
 from .instruments import NO_SPAN, Attributes, Counter, Histogram, Instruments
 from .sanitize import sanitized_attributes
@@ -35,31 +37,23 @@ def _opted_in() -> set[str]:
     return {value.strip() for value in os.getenv("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")}
 
 
-@dataclass(frozen=True, slots=True)
 class AttributeSets:
     """The attributes of a call's measurements, built once for all calls that share them."""
 
-    plain: Attributes
-    """Operation, provider, models, server, error type, flow, and what the user named."""
-    input: Attributes
-    """`plain` for the input side of today's token histogram."""
-    output: Attributes
-    """`plain` for its output side."""
-    text: Attributes
-    """`plain` with the modality that the newest token counters need."""
-    unknown: Attributes
-    """The same for a call that reported no tokens."""
+    __slots__ = ("_more", "plain")
 
-    @classmethod
-    def of(cls, plain: Attributes) -> AttributeSets:
-        """All the sets of one call."""
-        return cls(
-            plain,
-            {**plain, semconv.GEN_AI_TOKEN_TYPE: semconv.TOKEN_TYPE_INPUT},
-            {**plain, semconv.GEN_AI_TOKEN_TYPE: semconv.TOKEN_TYPE_OUTPUT},
-            {**plain, semconv.GEN_AI_TOKEN_MODALITY: semconv.MODALITY_TEXT},
-            {**plain, semconv.GEN_AI_TOKEN_MODALITY: semconv.MODALITY_UNKNOWN},
-        )
+    def __init__(self, plain: Attributes) -> None:
+        self.plain = plain
+        """Operation, provider, models, server, error type, flow, and what the user named."""
+        self._more: dict[tuple[str, str], Attributes] = {}
+
+    def also(self, name: str, value: str) -> Attributes:
+        """`plain` with one attribute more; the same object each time, by which a series is found fastest."""
+        key = (name, value)
+        found = self._more.get(key)
+        if found is None:
+            found = self._more[key] = {**self.plain, name: value}
+        return found
 
 
 class AttributeCache:
@@ -71,20 +65,20 @@ class AttributeCache:
     def get(
         self,
         names: tuple[str, ...],
-        values: tuple[str | bool | int | float | None, ...],
-        types: tuple[type, ...] = (),
+        values: tuple[LabelValue | None, ...],
+        labels: tuple[LabelValue | None, ...] = (),
+        also: tuple[tuple[str, str], ...] = (),
     ) -> AttributeSets:
-        """The sets for these values, of which `None` leaves its attribute out.
-
-        `types` tells values apart that Python takes for equal: 1, True and 1.0.
-        """
-        key = values + types
+        """The sets for these values, the labels and these pairs; `None` leaves an attribute out."""
+        key = (values, labels, also, *map(type, labels))  # Python takes 1, True and 1.0 for equal
         found = self._sets.get(key)
         if found is None:
             if len(self._sets) >= _MAX_SETS:
                 self._sets = {}
-            plain: Attributes = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-            found = self._sets[key] = AttributeSets.of(sanitized_attributes(plain))
+            plain: Attributes = {
+                name: value for name, value in zip(names, values + labels, strict=True) if value is not None
+            }
+            found = self._sets[key] = AttributeSets(sanitized_attributes({**plain, **dict(also)}))
         return found
 
 
@@ -98,8 +92,6 @@ class EndedCall:
     """Tokens and cost, where a reply came."""
     failed: bool
     """Whether the call ended in an error."""
-    retries: int
-    """Failed attempts that were repeated."""
     attributes: AttributeSets
     """The attributes of the measurements."""
     context: Context
@@ -111,8 +103,10 @@ class EndedCall:
 class CallMetrics:
     """All metrics of model calls, by the names that were asked for."""
 
-    def __init__(self, instruments: Instruments, names: MetricNames) -> None:
-        self._ours = _OurMetrics(instruments)
+    def __init__(self, instruments: Instruments, names: MetricNames, *, has_cost_by_kind: bool = False) -> None:
+        self._ours = _OurMetrics(instruments, has_cost_by_kind=has_cost_by_kind)
+        self.record_retry = self._ours.record_retry
+        self.record_denial = self._ours.record_denial
         self._conventional: list[_ConventionalMetrics] = []
         if names != "latest":
             self._conventional.append(_TodaysMetrics(instruments))
@@ -132,7 +126,8 @@ class CallMetrics:
 
 
 class _OurMetrics:
-    def __init__(self, instruments: Instruments) -> None:
+    def __init__(self, instruments: Instruments, *, has_cost_by_kind: bool) -> None:
+        self._has_cost_by_kind = has_cost_by_kind
         self._cost = instruments.counter(semconv.METRIC_LLM_COST, "USD", "Cost of model calls that have a price")
         self._call_cost = instruments.histogram(
             semconv.METRIC_LLM_CALL_COST, "USD", "Cost of one model call", semconv.COST_BOUNDARIES_USD
@@ -141,19 +136,56 @@ class _OurMetrics:
         self._unpriced = instruments.counter(
             semconv.METRIC_LLM_UNPRICED_CALLS, "{call}", "Model calls that succeeded and whose price is unknown"
         )
+        self._denied = instruments.counter(
+            semconv.METRIC_LLM_DENIED_CALLS, "{call}", "Model calls that a budget denied and that were not sent"
+        )
+
+    def record_retry(self, attributes: Attributes) -> None:
+        """Measure an attempt that failed and is repeated."""
+        self._retries.add(1, attributes, NO_SPAN)
+
+    def record_denial(self, attributes: Attributes) -> None:
+        """Measure a call that a budget denied."""
+        self._denied.add(1, attributes, NO_SPAN)
 
     def record(self, call: EndedCall) -> None:
         attributes = call.attributes.plain
-        # Zero counts too: a series that begins at zero lets rate() see the first retry.
-        self._retries.add(call.retries, attributes, NO_SPAN)
+        # So that a dashboard of retries shows zero where there was none, and not "no data".
+        self._retries.add(0, attributes, NO_SPAN)
         usage = call.usage
         if usage is None:
             return
         if usage.cost_usd is None:
             self._unpriced.add(1, attributes, NO_SPAN)
         else:
-            self._cost.add(usage.cost_usd, attributes, NO_SPAN)
+            if self._has_cost_by_kind:
+                for kind, usd in _cost_by_kind(usage, usage.cost_usd):
+                    self._cost.add(usd, call.attributes.also(semconv.TRACEMIND_COST_KIND, kind), NO_SPAN)
+            else:
+                self._cost.add(usage.cost_usd, attributes, NO_SPAN)
             self._call_cost.record(usage.cost_usd, attributes, call.context)
+
+
+_ROUNDING_USD = 1e-12
+"""Less than any price, and more than sums of floats are off."""
+
+
+def _cost_by_kind(usage: LLMUsage, cost_usd: float) -> Iterator[tuple[str, float]]:
+    """The parts of a cost, which add up to it; `whole` is what belongs to no known part."""
+    if usage.input_cost_usd is None or usage.output_cost_usd is None:
+        yield "whole", cost_usd
+        return
+    cached_usd = usage.cached_cost_usd or 0.0
+    parts = {
+        "input": usage.input_cost_usd - cached_usd,
+        "cached": cached_usd,
+        "output": usage.output_cost_usd,
+        "fee": usage.fees_usd or 0.0,
+    }
+    yield from ((kind, usd) for kind, usd in parts.items() if usd > 0.0 or kind == "input")
+    unnamed_usd = cost_usd - sum(parts.values())
+    if unnamed_usd > _ROUNDING_USD:
+        yield "whole", unnamed_usd
 
 
 class _ConventionalMetrics:
@@ -185,6 +217,14 @@ class _ConventionalMetrics:
         """Measure a failed call without a report."""
 
 
+_INPUT = (semconv.GEN_AI_TOKEN_TYPE, semconv.TOKEN_TYPE_INPUT)
+_OUTPUT = (semconv.GEN_AI_TOKEN_TYPE, semconv.TOKEN_TYPE_OUTPUT)
+_READ = (semconv.TRACEMIND_CACHE_OPERATION, semconv.CACHE_READ)
+_WRITE = (semconv.TRACEMIND_CACHE_OPERATION, semconv.CACHE_WRITE)
+_TEXT = (semconv.GEN_AI_TOKEN_MODALITY, semconv.MODALITY_TEXT)
+_UNKNOWN = (semconv.GEN_AI_TOKEN_MODALITY, semconv.MODALITY_UNKNOWN)
+
+
 class _TodaysMetrics(_ConventionalMetrics):
     """The names that dashboards read today (conventions up to v1.41)."""
 
@@ -199,12 +239,18 @@ class _TodaysMetrics(_ConventionalMetrics):
         self._tokens = instruments.histogram(
             semconv.METRIC_TOKEN_USAGE, "{token}", "Input and output tokens used", semconv.TOKEN_BOUNDARIES
         )
+        self._cache_tokens = instruments.counter(
+            semconv.METRIC_LLM_CACHE_TOKENS, "{token}", "Input tokens read from a cache and written to one"
+        )
 
     def record_tokens(self, attributes: AttributeSets, usage: LLMUsage) -> None:
         if usage.prompt_tokens is not None:
-            self._tokens.record(usage.prompt_tokens, attributes.input, NO_SPAN)
+            self._tokens.record(usage.prompt_tokens, attributes.also(*_INPUT), NO_SPAN)
         if usage.completion_tokens is not None:
-            self._tokens.record(usage.completion_tokens, attributes.output, NO_SPAN)
+            self._tokens.record(usage.completion_tokens, attributes.also(*_OUTPUT), NO_SPAN)
+        for operation, tokens in ((_READ, usage.cache_read_tokens), (_WRITE, usage.cache_write_tokens)):
+            if tokens is not None:
+                self._cache_tokens.add(tokens, attributes.also(*operation), NO_SPAN)
 
 
 class _NewestMetrics(_ConventionalMetrics):
@@ -236,18 +282,19 @@ class _NewestMetrics(_ConventionalMetrics):
         self._operation_output = histogram(semconv.METRIC_INFERENCE_OPERATION_OUTPUT_TOKENS, "Output tokens of a call")
 
     def record_tokens(self, attributes: AttributeSets, usage: LLMUsage) -> None:
+        text = attributes.also(*_TEXT)
         if usage.prompt_tokens is not None:
-            self._input.add(usage.prompt_tokens, attributes.text, NO_SPAN)
+            self._input.add(usage.prompt_tokens, text, NO_SPAN)
             self._operation_input.record(usage.prompt_tokens, attributes.plain, NO_SPAN)
         if usage.completion_tokens is not None:
-            self._output.add(usage.completion_tokens, attributes.text, NO_SPAN)
+            self._output.add(usage.completion_tokens, text, NO_SPAN)
             self._operation_output.record(usage.completion_tokens, attributes.plain, NO_SPAN)
         parts = (usage.cache_read_tokens, usage.cache_write_tokens, usage.reasoning_tokens)
         for counter, tokens in zip(self._subsets, parts, strict=True):
             if tokens is not None:
-                counter.add(tokens, attributes.text, NO_SPAN)
+                counter.add(tokens, text, NO_SPAN)
 
     def record_no_tokens(self, attributes: AttributeSets) -> None:
         """Zero tokens of unknown modality (conventions, "token metrics")."""
-        self._input.add(0, attributes.unknown, NO_SPAN)
-        self._output.add(0, attributes.unknown, NO_SPAN)
+        self._input.add(0, attributes.also(*_UNKNOWN), NO_SPAN)
+        self._output.add(0, attributes.also(*_UNKNOWN), NO_SPAN)

@@ -13,13 +13,15 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider, set_span_in_context
 
 from ..ai.llm.types import LLMResponse, LLMUsage
-from ..errors import ConfigError, LLMError
+from ..errors import BudgetExceededError, LLMError
 from ..flows.correlation import NO_CORRELATION, current_correlation
-from ..flows.totals import FlowScope, current_flow
+from ..flows.totals import current_flow
 from ..recording.port import Recorder, StepEnd, StepHandle, StepRetry, StepStart
 from . import semconv
 from .attributes import Attached, correlation_attributes, without_ids
-from .current import Providers, configured_providers, instruments, tracer
+from .current import Providers, configured_providers, hint_at_configure, instruments, tracer
+from .instruments import Attributes
+from .labels import MetricLabels
 from .metrics import AttributeCache, AttributeSets, CallMetrics, EndedCall, latest_cost_names, metric_names
 from .sanitize import encodable, sanitized
 
@@ -57,8 +59,9 @@ class OTelRecorder(Recorder):
     Args:
         tracer_provider: makes the spans; the default is the one `configure()` set, else the global one.
         meter_provider: makes the metrics; the default likewise.
-        metric_attributes: names of flow attributes (`@flow(attributes={"team": ...})`) that become attributes
-            of the metrics. Keep their values few: each combination is a time series of its own.
+        metric_attributes: attributes of the metrics besides: names of flow attributes
+            (`@flow(attributes={"team": ...})`), ids (`user.id`, `session.id`), or `step`, whose label is
+            `tracemind.step.id`; the default is what `configure()` was told. Each value is a time series of its own.
     """
 
     def __init__(
@@ -68,13 +71,12 @@ class OTelRecorder(Recorder):
         meter_provider: MeterProvider | None = None,
         metric_attributes: Sequence[str] | None = None,
     ) -> None:
-        if isinstance(metric_attributes, str):
-            raise ConfigError(f"metric_attributes is {metric_attributes!r}; it must be a list of names")
         self._tracer_provider, self._meter_provider = tracer_provider, meter_provider
-        self._named = None if metric_attributes is None else tuple(metric_attributes)
+        self._labels = None if metric_attributes is None else MetricLabels(metric_attributes)
         self._outlet = self._new_outlet(configured_providers())
 
     def begin_step(self, start: StepStart) -> StepHandle:
+        hint_at_configure()
         outlet = self._outlet
         if outlet.providers is not configured_providers():
             # A recorder may be older than the `configure()` that it follows. Calls that began before keep the old one.
@@ -89,14 +91,16 @@ class OTelRecorder(Recorder):
         return _CallHandle(outlet, start, span, start_ns)
 
     def _new_outlet(self, providers: Providers) -> _Outlet:
-        named = providers.metric_attributes if self._named is None else self._named
+        labels = providers.labels if self._labels is None else self._labels
         return _Outlet(
             providers=providers,
             tracer=tracer(self._tracer_provider),
-            metrics=CallMetrics(instruments(self._meter_provider), metric_names()),
+            metrics=CallMetrics(
+                instruments(self._meter_provider), metric_names(), has_cost_by_kind=providers.has_cost_by_kind
+            ),
             has_latest_cost_names=latest_cost_names(),
-            flow_attributes=named,
-            metric_attributes=_METRIC_ATTRIBUTES + named,
+            labels=labels,
+            metric_attributes=_METRIC_ATTRIBUTES + labels.names,
         )
 
 
@@ -112,8 +116,8 @@ class _Outlet:
     """Gets the measurements."""
     has_latest_cost_names: bool
     """Whether the cost has the names that the conventions are about to adopt."""
-    flow_attributes: tuple[str, ...]
-    """The attributes of a flow that go on its metrics."""
+    labels: MetricLabels
+    """Attributes of the metrics that the user named."""
     metric_attributes: tuple[str, ...]
     """The names of all attributes of the metrics."""
     cache: AttributeCache = field(default_factory=AttributeCache)
@@ -122,37 +126,51 @@ class _Outlet:
     def record(self, call: _CallHandle, end: StepEnd, duration_s: float) -> None:
         """Measure a call that ended."""
         response, error = end.response, end.error
+        if isinstance(error, BudgetExceededError):
+            self.metrics.record_denial(self.attributes_of_denial(call, error))
+            return
         model = None if response is None else response.response_model
         self.metrics.record(
             EndedCall(
                 duration_s,
                 end.usage,
                 error is not None,
-                end.retries,
-                self.attribute_sets(call.start, call.flow, model, error),
+                self.attribute_sets(call, model, None if error is None else error.error_type),
                 call.context,
                 call.first_chunk_s,
             )
         )
 
+    def attributes_of_retry(self, call: _CallHandle, retry: StepRetry) -> Attributes:
+        """The attributes of an attempt that failed."""
+        also = ((semconv.TRACEMIND_RETRY_REASON, retry.reason),)
+        return self.attribute_sets(call, None, retry.error_type, also).plain
+
+    def attributes_of_denial(self, call: _CallHandle, error: BudgetExceededError) -> Attributes:
+        """The attributes of a call that a budget denied."""
+        also = ((semconv.TRACEMIND_BUDGET_NAME, error.budget), (semconv.TRACEMIND_BUDGET_KIND, error.kind))
+        return self.attribute_sets(call, None, None, also).plain
+
     def attribute_sets(
-        self, start: StepStart, flow: FlowScope | None, response_model: str | None, error: LLMError | None
+        self,
+        call: _CallHandle,
+        response_model: str | None,
+        error_type: str | None,
+        also: tuple[tuple[str, str], ...] = (),
     ) -> AttributeSets:
         """The attributes of a call's series."""
-        values: tuple[str | bool | int | float | None, ...] = (
+        start, flow = call.start, call.flow
+        values = (
             start.operation,
             start.provider,
             start.model,
             start.server_address,
             start.server_port,
             response_model,
-            error.error_type if error is not None else None,
+            error_type,
             flow.name if flow is not None else None,
         )
-        if not self.flow_attributes:
-            return self.cache.get(self.metric_attributes, values)
-        named = tuple(None if flow is None else flow.label(name) for name in self.flow_attributes)
-        return self.cache.get(self.metric_attributes, values + named, tuple(map(type, named)))
+        return self.cache.get(self.metric_attributes, values, call.labels, also)
 
 
 class _CallHandle(StepHandle):
@@ -167,6 +185,7 @@ class _CallHandle(StepHandle):
         "context",
         "first_chunk_s",
         "flow",
+        "labels",
         "start",
     )
 
@@ -179,6 +198,8 @@ class _CallHandle(StepHandle):
         self._chunk_sets: AttributeSets | None = None
         self.start = start
         self.flow = current_flow()
+        named = outlet.labels
+        self.labels = named.values(self.flow, current_correlation(), start.step_id) if named.names else ()
         self.context: Context = set_span_in_context(span, without_ids(get_current()))
 
     def active(self) -> AbstractContextManager[object]:
@@ -187,13 +208,14 @@ class _CallHandle(StepHandle):
     def retry(self, retry: StepRetry) -> None:
         if self._span.is_recording():
             self._span.add_event(semconv.RETRY_EVENT, _retry_attributes(retry))
+        self._outlet.metrics.record_retry(self._outlet.attributes_of_retry(self, retry))
 
     def first_chunk(self) -> None:
         self.first_chunk_s = max(time.time_ns() - self._start_ns, 0) / 1e9
 
     def next_chunk(self, gap_s: float, response_model: str | None) -> None:
         if self._chunk_sets is None:
-            self._chunk_sets = self._outlet.attribute_sets(self.start, self.flow, response_model, None)
+            self._chunk_sets = self._outlet.attribute_sets(self, response_model, None)
         self._outlet.metrics.record_gap(gap_s, self._chunk_sets.plain)
 
     def end(self, end: StepEnd) -> None:
@@ -314,6 +336,7 @@ _USAGE_ATTRIBUTES = {
     **semconv.USAGE_NAMES,
     "cost_usd": semconv.TRACEMIND_COST_USD,
     "input_cost_usd": semconv.TRACEMIND_COST_INPUT_USD,
+    "cached_cost_usd": semconv.TRACEMIND_COST_CACHED_USD,
     "output_cost_usd": semconv.TRACEMIND_COST_OUTPUT_USD,
     "fees_usd": semconv.TRACEMIND_COST_FEES_USD,
     "cost_table": semconv.TRACEMIND_COST_TABLE,

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, format_trace_id, set_span_in_context
 
 from .._base.context import Setting
 from .._base.dropped import end_dropped
@@ -20,14 +20,14 @@ from .._base.once import report_fault
 from .._base.waiting import is_cancellation
 from ..flows.attribute_sources import AttributeSources
 from ..flows.correlation import NO_CORRELATION, Correlation, current_correlation
-from ..flows.current_step import enter_step
+from ..flows.current_step import current_step, enter_step
 from ..flows.scope import NO_SCOPE, FlowContext, FlowSpec, StepContext
-from ..flows.totals import AttributeValue, FlowScope, FlowTotals, LabelValue, current_flow
+from ..flows.totals import AttributeValue, FlowRun, FlowTotals, LabelValue, current_flow
 from . import semconv
 from .attributes import attach, correlation_attributes, with_same_baggage
-from .budget_scope import add_budget_event
+from .budget_scope import measured_budget
 from .capture import call_json, named_arguments, result_json
-from .current import Providers, configured_providers, instruments, nothing_is_recorded, tracer
+from .current import Providers, configured_providers, hint_at_configure, instruments, nothing_is_recorded, tracer
 from .instruments import Attributes, Histogram
 from .sanitize import sanitized, sanitized_attributes
 from .wrapping.body import SpanScope
@@ -163,22 +163,25 @@ def start_step(plan: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return StepContext(plan.name)
 
 
-def start_flow(plan: SpanSpec, flow: FlowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SpanScope:
+def start_flow(
+    plan: SpanSpec, flow: FlowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> FlowSpanRun | FlowContext:
     """Start a run that is a flow; without a span it has yet its sums, its ids and its budget."""
     ids, added = flow.ids_of(plan.name, args, kwargs), plan.sources.of_call(plan.span_name, args, kwargs)
     if not nothing_is_recorded():
         end_dropped()
         try:
-            return FlowRun(plan, flow, ids, args, kwargs, added)
+            return FlowSpanRun(plan, flow, ids, args, kwargs, added)
         except Exception:
             report_fault(log, plan.kind.decorator, "start")
+    hint_at_configure()
     return FlowContext(plan.name, flow, ids, added)
 
 
 class SpanRun:
     """A run that is a span."""
 
-    __slots__ = ("_around", "_context", "_items", "_plan", "_setting", "_span", "_started_s", "_tools")
+    __slots__ = ("_around", "_context", "_ids", "_items", "_plan", "_setting", "_span", "_started_s", "_tools")
 
     def __init__(
         self,
@@ -195,7 +198,7 @@ class SpanRun:
         self._setting: Setting | None = None
         self._items: list[object] | None = None
         self._started_s = time.perf_counter()
-        all_ids = current_correlation() if ids is NO_CORRELATION else ids.below(current_correlation())
+        self._ids = all_ids = current_correlation() if ids is NO_CORRELATION else ids.below(current_correlation())
         self._span = span = _start_span(tools.tracer, plan, plan.attributes_of(added), all_ids)
         if span.get_span_context().is_valid:
             context = set_span_in_context(span)
@@ -289,13 +292,14 @@ class SpanRun:
             report_fault(log, self._plan.kind.decorator, "measure")
 
     def _flow_attributes(self) -> Attributes:
-        """Those of the flow that the user wants on metrics."""
-        flow, names = self._scope(), self._tools.providers.metric_attributes
-        if flow is None or not names:
+        """Those of the flow and its ids that the user wants on metrics."""
+        labels = self._tools.providers.labels
+        if not labels.names:
             return {}
-        return sanitized_attributes({name: value for name in names if (value := flow.label(name)) is not None})
+        values = zip(labels.names, labels.values(self._scope(), self._ids, current_step()), strict=True)
+        return sanitized_attributes({name: value for name, value in values if value is not None})
 
-    def _scope(self) -> FlowScope | None:
+    def _scope(self) -> FlowRun | None:
         return self._around
 
 
@@ -315,10 +319,10 @@ class StepRun(SpanRun):
         super().leave()
 
 
-class FlowRun(SpanRun):
+class FlowSpanRun(SpanRun):
     """A run that is a flow: its span carries the sums of what was called below."""
 
-    __slots__ = ("_flow",)
+    __slots__ = ("_flow", "run")
 
     def __init__(
         self,
@@ -330,7 +334,10 @@ class FlowRun(SpanRun):
         added: Mapping[str, AttributeValue],
     ) -> None:
         super().__init__(plan, args, kwargs, added, ids)
-        self._flow = FlowContext(plan.name, flow, ids, added, partial(add_budget_event, self._span))
+        self._flow = FlowContext(plan.name, flow, ids, added, partial(measured_budget, self._span))
+        self.run = self._flow.run
+        if self._context is not None:
+            self.run.trace_id = format_trace_id(self._span.get_span_context().trace_id)
 
     def enter(self) -> None:
         """Make the span and the flow current."""
@@ -342,12 +349,12 @@ class FlowRun(SpanRun):
         self._flow.leave()
         super().leave()
 
-    def _scope(self) -> FlowScope | None:
-        return self._flow.scope
+    def _scope(self) -> FlowRun | None:
+        return self.run
 
     def _before_end(self, span: Span) -> None:
-        everything = _totals_attributes(_ALL, self._flow.scope.totals())
-        span.set_attributes(everything | _totals_attributes(_OWN, self._flow.scope.own_totals()))
+        everything = _totals_attributes(_ALL, self.run.totals())
+        span.set_attributes(everything | _totals_attributes(_OWN, self.run.own_totals()))
 
 
 _ALL = (

@@ -102,6 +102,8 @@ class LLMUsage:
     """Output tokens charged, for the same providers."""
     input_cost_usd: float | None = None
     """The part of `cost_usd` for input; `None` when only the whole is known."""
+    cached_cost_usd: float | None = None
+    """The part of `input_cost_usd` for tokens read from a cache; `None` when it is not known apart."""
     output_cost_usd: float | None = None
     """The part of `cost_usd` for output; `None` when only the whole is known."""
     fees_usd: float | None = None
@@ -202,7 +204,8 @@ _SOUND: Mapping[str, Callable[[object], Any]] = {
 }
 """The check for each field that holds a figure: amounts need not be whole, counts must be."""
 _NO_COST = {
-    name: _DEFAULTS[name] for name in ("input_cost_usd", "output_cost_usd", "fees_usd", "cost_table", "cost_partial")
+    name: _DEFAULTS[name]
+    for name in ("input_cost_usd", "cached_cost_usd", "output_cost_usd", "fees_usd", "cost_table", "cost_partial")
 }
 
 

@@ -11,7 +11,7 @@ from ..._base.context import Setting, set_here
 from ..._base.fork import in_forked_child
 from ..._base.once import Once
 from ...ai.llm.usage import LLMUsage
-from ...errors import BudgetExceededError
+from ...errors import BudgetExceededError, BudgetKind
 from .limits import BudgetLimits
 from .rules import RULES, Standing
 from .spending import BudgetSpent, Estimate, Spending, Use
@@ -31,6 +31,7 @@ class Budget:
         name: the name of the limited flow, for messages.
         parent: the budget around this one.
         on_threshold: called when a half, four fifths and all of a limit are spent, once each.
+        on_spent: called with each amount that is spent of a limit, in USD, tokens or calls.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Budget:
         name: str,
         parent: Budget | None = None,
         on_threshold: Callable[[BudgetThreshold], None] | None = None,
+        on_spent: Callable[[BudgetKind, float], None] | None = None,
     ) -> None:
         self.limits = limits
         self.name = name
@@ -49,6 +51,7 @@ class Budget:
         self._spending = Spending()
         self._unpriced_model: str | None = None
         self._thresholds = ThresholdReports(name, limits, on_threshold)
+        self._on_spent = on_spent
 
     @property
     def spent(self) -> BudgetSpent:
@@ -94,10 +97,18 @@ class Budget:
             if use.cost_usd is None and self.limits.needs_known_prices:
                 self._unpriced_model = estimate.model
 
-    def report(self, estimate: Estimate, use: Use) -> None:
-        """Report the thresholds that were reached, and a cost that counts as zero."""
+    def report(self, estimate: Estimate, use: Use, *, llm_calls: int) -> None:
+        """Report what was spent, the thresholds that were reached, and a cost that counts as zero."""
         if use.cost_usd is None:
             self._warn_of_zero(estimate.model)
+        if self._on_spent is not None:
+            amounts: dict[BudgetKind, float] = {
+                "cost_usd": use.cost_usd or 0.0,
+                "tokens": use.tokens,
+                "llm_calls": llm_calls,
+            }
+            for kind in self.limits.by_kind:
+                self._on_spent(kind, amounts[kind])
         self._thresholds.report()
 
     def _warn_of_zero(self, model: str) -> None:
@@ -209,4 +220,4 @@ class Reservation:
         for budget in self._budgets:
             budget.settle(self._estimate, use, llm_calls=llm_calls)
         for budget in self._budgets:  # a listener may fail, so every sum is complete by now
-            budget.report(self._estimate, use)
+            budget.report(self._estimate, use, llm_calls=llm_calls)

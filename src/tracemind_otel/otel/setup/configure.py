@@ -17,6 +17,7 @@ from ...errors import ConfigError
 from ...flows.totals import AttributeValue
 from ..capture import Redact
 from ..current import Providers
+from ..labels import DISTINCT_VALUES, DistinctValues, MetricLabels
 from .settings import ExportConfig, Signal, export_config, sdk_is_disabled
 from .telemetry import Pipeline, SharedTelemetry, Telemetry, activate, active, is_placeholder
 
@@ -54,6 +55,8 @@ def configure(
     tracer_provider: trace.TracerProvider | None = None,
     meter_provider: metrics.MeterProvider | None = None,
     metric_attributes: Sequence[str] = (),
+    metric_attribute_limit: int = DISTINCT_VALUES,
+    cost_by_kind: bool = False,
     redact: Redact | None = None,
     prices: PriceSource | None = None,
     prices_over_reply: bool = False,
@@ -74,7 +77,11 @@ def configure(
         resource: attributes of the resource, besides those of `OTEL_RESOURCE_ATTRIBUTES`.
         tracer_provider: a provider to join.
         meter_provider: a provider to join.
-        metric_attributes: names of flow attributes that become attributes of the metrics.
+        metric_attributes: attributes of the metrics besides: names of flow attributes (`team`), ids (`user.id`,
+            `session.id`), or `step`, whose label is `tracemind.step.id`. Each value is a time series in the APM.
+        metric_attribute_limit: values of each of them that are told apart; further ones are recorded as `_other`.
+        cost_by_kind: give the cost counter the attribute `tracemind.cost.kind` (`input`, `cached`, `output`, `fee`, or
+            `whole` where the parts are unknown); its sum stays the same.
         redact: sees captured arguments and results before they are recorded: called with a part in the form of the
             GenAI conventions (`{"type": "tool_call", "name", "arguments"}`, `{"type": "tool_call_response",
             "response"}`) and its role, it returns the part to record, or `None` for none of it.
@@ -95,7 +102,8 @@ def configure(
         return SharedTelemetry(owner)
     # An application that configures will call: better imported here than on the event loop, by the first call.
     importlib.import_module("tracemind_otel.steps.ai_llm_call")
-    _check_kinds(resource=resource, metric_attributes=metric_attributes, redact=redact)
+    _check_kinds(resource=resource, metric_attribute_limit=metric_attribute_limit, redact=redact)
+    labels = MetricLabels(metric_attributes, DistinctValues(metric_attribute_limit))
     config = export_config(endpoint=endpoint, protocol=protocol, headers=headers, file=file)
     own_prices = None if prices is None else load_prices(prices)
     joined = Providers(
@@ -116,7 +124,8 @@ def configure(
         tracer_provider=joined.tracer_provider or pipeline.tracer_provider,
         meter_provider=joined.meter_provider or pipeline.meter_provider,
         instruments=pipeline.instruments,
-        metric_attributes=tuple(metric_attributes),
+        labels=labels,
+        has_cost_by_kind=cost_by_kind,
         redact=redact,
     )
     telemetry = Telemetry(providers=providers, pipeline=pipeline)
@@ -127,18 +136,18 @@ def configure(
 
 def _warn_of_ignored(asked_for: Mapping[str, object]) -> None:
     """By name: a value may be a secret."""
-    options = [name for name, value in asked_for.items() if value not in (None, (), False)]
+    options = [name for name, value in asked_for.items() if value not in (None, (), False, DISTINCT_VALUES)]
     ignored = f"{', '.join(options)} of this call had no effect" if options else "this call changed nothing"
     log.warning("configure() was called before: %s. Shut the first one down to configure anew", ignored)
 
 
-def _check_kinds(*, resource: object, metric_attributes: object, redact: object) -> None:
+def _check_kinds(*, resource: object, metric_attribute_limit: object, redact: object) -> None:
     if redact is not None and not callable(redact):
         raise ConfigError(f"redact is {type(redact).__name__}; it must be a function of a part and its role")
     if resource is not None and not isinstance(resource, Mapping):
         raise ConfigError(f"resource is {type(resource).__name__}; it must be a mapping of attributes")
-    if isinstance(metric_attributes, str) or not isinstance(metric_attributes, Sequence):
-        raise ConfigError(f"metric_attributes is {metric_attributes!r}; it must be a list of names")
+    if type(metric_attribute_limit) is not int or metric_attribute_limit < 1:
+        raise ConfigError(f"metric_attribute_limit is {metric_attribute_limit!r}; it must be a whole number from 1 on")
 
 
 def _existing(provider: Any) -> Any:

@@ -230,7 +230,7 @@ def own_cost(price: Price, usage: LLMUsage, conditions: Mapping[str, str]) -> Co
         return None
     asked = tuple(f"{key}={value}" for key, value in special(conditions).items())
     partial = (*unpriced_parts(used_parts(usage), rates.priced), *_assumed_overlaps(rates, usage), *asked)
-    return Cost.of_units(units, partial, "override", "override")
+    return rates.with_cached(Cost.of_units(units, partial, "override", "override"), usage)
 
 
 def _assumed_overlaps(rates: Rates, usage: LLMUsage) -> tuple[str, ...]:

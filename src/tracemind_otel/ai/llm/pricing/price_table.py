@@ -68,6 +68,8 @@ class Cost(NamedTuple):
     """Version or date of the price data, or `override`."""
     source: CostSource = "local"
     """The source of the price."""
+    cached_usd: float | None = None
+    """The part of `input_usd` for tokens read from a cache; `None` when it is not known apart."""
 
     @classmethod
     def of_units(cls, units: Units, partial: tuple[str, ...], table: str, source: CostSource = "local") -> Cost:
@@ -90,6 +92,7 @@ class Cost(NamedTuple):
             self.usd,
             self.source,
             input_cost_usd=self.input_usd,
+            cached_cost_usd=self.cached_usd,
             output_cost_usd=self.output_usd,
             fees_usd=self.fees_usd,
             cost_table=self.table,
@@ -198,6 +201,14 @@ class Rates:
         for fee in self.fees:
             fees += max(counts.get(fee.field) or 0, 0) * fee.rate.base
         return for_input, for_output, fees * 1000
+
+    def with_cached(self, cost: Cost, usage: LLMUsage) -> Cost:
+        """The cost with what the cached tokens have of it, where they have a rate of their own."""
+        cached, prompt = usage.cache_read_tokens, usage.prompt_tokens or 0
+        for part in self.input_parts:
+            if part.field == "cache_read_tokens" and cached:
+                return cost._replace(cached_usd=min(cached, prompt) * part.rate.at(prompt) / _UNITS_PER_USD)
+        return cost
 
     def lacks_half(self, usage: LLMUsage) -> bool:
         """Whether the price is by tokens, and input or output tokens were not reported."""
@@ -338,7 +349,7 @@ class PriceTable:
         partial = unpriced_parts(used, rates.priced)
         unheld = found.unpriced(conditions, at) if conditions else ()
         if not held and rates.beyond.isdisjoint(used):
-            return None if units is None else Cost.of_units(units, partial + unheld, table)
+            return None if units is None else rates.with_cached(Cost.of_units(units, partial + unheld, table), usage)
         if units is None and not is_charged_otherwise(used, rates.priced):
             return None
         counted, assumed = table_usage(usage, rates.priced)
