@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NoReturn
 
 from ....errors import (
     ConfigError,
@@ -19,13 +20,24 @@ from ....errors import (
 from ..client import AsyncLLMClient
 from ..types import Finish, LLMRequest, LLMResponse, LLMUsage, StreamEvent, TextDelta
 
+_FAULTS: Mapping[str, tuple[type[LLMError], str]] = {
+    "connection": (LLMConnectionError, "the connection was reset"),
+    "invalid": (LLMResponseError, "the reply cannot be read"),
+    "cut": (LLMConnectionError, "the reply was cut before its end"),
+}
 _KINDS = "ok, timeout, connection, invalid, cut, or an HTTP status from 400 to 599"
-_OPTIONS = "retry-after=SECONDS, code=NAME, latency=MILLISECONDS, after=CHUNKS"
+_OPTIONS: Mapping[str, tuple[str, Callable[[str], object]]] = {
+    "retry-after": ("retry_after_s", float),
+    "code": ("code", str),
+    "latency": ("latency_s", lambda milliseconds: float(milliseconds) / 1000.0),
+    "after": ("after", lambda chunks: int(float(chunks))),
+}
+_OPTIONS_HINT = "retry-after=SECONDS, code=NAME, latency=MILLISECONDS, after=CHUNKS"
 
 
 @dataclass(frozen=True, slots=True)
 class _ScriptedAttempt:
-    kind: str
+    kind: str = "ok"
     """`ok`, `timeout`, `connection`, `invalid`, `cut`, or an HTTP status."""
     after: int = 0
     """Chunks that a stream delivers before it fails."""
@@ -33,39 +45,36 @@ class _ScriptedAttempt:
     code: str | None = None
     latency_s: float | None = None
 
+    async def fail(self) -> NoReturn:
+        """Raise the scripted error; a `timeout` never ends."""
+        if self.kind == "timeout":
+            await asyncio.Event().wait()
+        if self.kind in _FAULTS:
+            error_class, what = _FAULTS[self.kind]
+            raise error_class(f"scripted: {what}")
+        status = int(self.kind)
+        is_spent = status == 429 and self.code == "insufficient_quota"
+        raise (LLMQuotaError if is_spent else error_class_for_status(status))(
+            f"HTTP {status}: scripted", status_code=status, code=self.code, retry_after_s=self.retry_after_s
+        )
+
 
 def _parse(entry: str) -> _ScriptedAttempt:
     """Read one entry of a script, like `429 retry-after=0.2`."""
     kind, *options = entry.split() or [""]
-    if kind not in ("ok", "timeout", "connection", "invalid", "cut") and not _is_error_status(kind):
+    if kind not in ("ok", "timeout", *_FAULTS) and not re.fullmatch("[45][0-9]{2}", kind):
         raise ConfigError(f"script: {entry!r} begins with {kind!r}; allowed are {_KINDS}")
-    attempt = _ScriptedAttempt(kind)
+    given: dict[str, Any] = {}
     for option in options:
-        attempt = _with_option(attempt, entry, *option.partition("=")[::2])
-    return attempt
-
-
-def _is_error_status(kind: str) -> bool:
-    return kind.isascii() and kind.isdigit() and 400 <= int(kind) <= 599
-
-
-def _with_option(attempt: _ScriptedAttempt, entry: str, name: str, value: str) -> _ScriptedAttempt:
-    if name == "code" and value:
-        return replace(attempt, code=value)
-    if name == "retry-after":
-        return replace(attempt, retry_after_s=_number(entry, value))
-    if name == "after":
-        return replace(attempt, after=int(_number(entry, value)))
-    if name == "latency":
-        return replace(attempt, latency_s=_number(entry, value) / 1000.0)
-    raise ConfigError(f"script: {entry!r} has {name!r}; allowed are {_OPTIONS}")
-
-
-def _number(entry: str, value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        raise ConfigError(f"script: {value!r} in {entry!r} is not a number") from None
+        name, _, value = option.partition("=")
+        if name not in _OPTIONS or option == "code=":
+            raise ConfigError(f"script: {entry!r} has {name!r}; allowed are {_OPTIONS_HINT}")
+        field, read = _OPTIONS[name]
+        try:
+            given[field] = read(value)
+        except ValueError:
+            raise ConfigError(f"script: {value!r} in {entry!r} is not a number") from None
+    return _ScriptedAttempt(kind, **given)
 
 
 class FakeLLMClient(AsyncLLMClient):
@@ -107,17 +116,13 @@ class FakeLLMClient(AsyncLLMClient):
         self._lock = threading.Lock()
 
     async def complete(self, req: LLMRequest) -> LLMResponse:
-        attempt = self._next_attempt()
-        if attempt.kind == "timeout":
-            await asyncio.Event().wait()
-        await asyncio.sleep(self._latency_s if attempt.latency_s is None else attempt.latency_s)
+        attempt = await self._next_attempt()
         if attempt.kind != "ok":
-            raise _error(attempt)
+            await attempt.fail()
         return self._reply(req)
 
     async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
-        attempt = self._next_attempt()
-        await asyncio.sleep(self._latency_s if attempt.latency_s is None else attempt.latency_s)
+        attempt = await self._next_attempt()
         reply = self._reply(req)
         pieces = list(self._chunks) if self._chunks is not None else re.findall(r"\S+\s*", reply.text)
         delivered = pieces if attempt.kind == "ok" else pieces[: attempt.after]
@@ -125,17 +130,18 @@ class FakeLLMClient(AsyncLLMClient):
             if number:
                 await asyncio.sleep(self._chunk_gap_s)
             yield (TextDelta(piece),)
-        if attempt.kind == "timeout":
-            await asyncio.Event().wait()
         if attempt.kind != "ok":
-            raise _error(attempt)
+            await attempt.fail()
         yield (Finish(replace(reply, text="".join(pieces))),)
 
-    def _next_attempt(self) -> _ScriptedAttempt:
+    async def _next_attempt(self) -> _ScriptedAttempt:
+        """What the next attempt does, after the time that it takes."""
         with self._lock:
             index = self._attempts
             self._attempts += 1
-        return self._script[index] if index < len(self._script) else _ScriptedAttempt("ok")
+        attempt = self._script[index] if index < len(self._script) else _ScriptedAttempt()
+        await asyncio.sleep(self._latency_s if attempt.latency_s is None else attempt.latency_s)
+        return attempt
 
     def _reply(self, req: LLMRequest) -> LLMResponse:
         text = f"[fake:{req.model}] {req.prompt[::-1]}" if self._text is None else self._text
@@ -147,22 +153,6 @@ class FakeLLMClient(AsyncLLMClient):
             finish_reason="stop",
             response_model=req.model,
         )
-
-
-def _error(attempt: _ScriptedAttempt) -> LLMError:
-    if attempt.kind == "cut":
-        return LLMConnectionError("scripted: the reply was cut before its end")
-    if attempt.kind == "connection":
-        return LLMConnectionError("scripted: the connection was reset")
-    if attempt.kind == "invalid":
-        return LLMResponseError("scripted: the reply cannot be read")
-    status_code = int(attempt.kind)
-    error_class = error_class_for_status(status_code)
-    if status_code == 429 and attempt.code == "insufficient_quota":
-        error_class = LLMQuotaError
-    return error_class(
-        f"HTTP {status_code}: scripted", status_code=status_code, code=attempt.code, retry_after_s=attempt.retry_after_s
-    )
 
 
 def _count_words(prompt: str, text: str) -> LLMUsage:
