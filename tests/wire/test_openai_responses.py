@@ -21,12 +21,13 @@ from tests.servers.fixture import OpenAIServer
 from tests.servers.openai_server import Action
 from tests.support import Captured, attributes
 from tracemind_otel import LLMCallConfig, LLMRequest, LLMResponse, run_llm_call, stream_llm_call
+from tracemind_otel.ai.llm.providers._dialect import Dialect
 from tracemind_otel.ai.llm.providers._sse import EventDecoder, ServerSentEvent
 from tracemind_otel.ai.llm.providers._wire_format import StreamedError, arguments_of
 from tracemind_otel.ai.llm.providers.openai_responses import (
+    OPENAIS,
     PRESET,
     ResponsesReader,
-    Server,
     errors_of,
     from_payload,
     to_payload,
@@ -461,10 +462,10 @@ def test_a_cost_is_believed_by_its_documented_unit() -> None:
     ticks = {**usage(36, 12), "cost_in_usd_ticks": 5 * 10**9}
     dollars = {**usage(36, 12), "cost": 0.25}
     for server, reported, cost in (
-        (Server(provider="xai", cost="xai"), ticks, 0.5),
-        (Server(provider="openrouter", cost="openrouter"), dollars, 0.25),
-        (Server(), dollars, None),
-        (Server(), ticks, None),
+        (Dialect(provider="xai", cost="xai"), ticks, 0.5),
+        (Dialect(provider="openrouter", cost="openrouter"), dollars, 0.25),
+        (OPENAIS, dollars, None),
+        (OPENAIS, ticks, None),
     ):
         whole = from_payload(body(usage=reported), server=server).reported_cost
         assert (None if whole is None else whole.usd) == cost

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ....errors import LLMResponseError, LLMServerError
@@ -30,7 +30,7 @@ from ._assembly import Block, CallPieces, joined
 from ._chat_usage import reported_cost, server_tools, with_cost_header
 from ._chat_usage import usage_of as counted
 from ._conversation import answered_call, image_url, only_text, reject_misplaced, settings_of
-from ._dialect import CostFormat
+from ._dialect import Dialect
 from ._error_bodies import ErrorBody, error_body, named_status
 from ._sse import ServerSentEvent
 from ._wire_format import (
@@ -131,45 +131,18 @@ def _outgoing_call(call: ToolCall) -> dict[str, Any]:
 # --- Whole reply
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Server:
-    """The server that speaks the format."""
-
-    provider: str = "openai_responses"
-    """The provider's name, for the log."""
-    cost: CostFormat | None = None
-    """In which form a reply names its cost; `None` where it is not documented in which unit."""
+OPENAIS = Dialect(provider="openai_responses")
+"""OpenAI's own server; of a dialect, the format has only the provider and the cost."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Said:
-    """What the output of a reply says."""
-
-    text: str = ""
-    refusal: str = ""
-    reasoning: str = ""
-    calls: tuple[ToolCall, ...] = ()
-
-    def or_else(self, other: _Said) -> _Said:
-        """This, with what it lacks taken from the other."""
-        return _Said(
-            text=self.text or other.text,
-            refusal=self.refusal or other.refusal,
-            reasoning=self.reasoning or other.reasoning,
-            calls=self.calls or other.calls,
-        )
-
-
-def from_payload(
-    document: Mapping[str, Any], *, request_id: str | None = None, server: Server = Server()
-) -> LLMResponse:
+def from_payload(document: Mapping[str, Any], request_id: str | None = None, server: Dialect = OPENAIS) -> LLMResponse:
     """The reply in the normal form.
 
     Raises:
         LLMServerError: its status is `failed`.
         LLMResponseError: it has no output, or is not finished.
     """
-    reply = _reply(document, request_id, server)
+    reply = _response_of(document, request_id, server)
     _raise_unfinished(document, reply)
     if document.get("status") == "failed":
         code = errors_of(document).code
@@ -177,10 +150,6 @@ def from_payload(
     if not isinstance(document.get("output"), list):
         raise LLMResponseError("the reply has no output", request_id=request_id)
     return reply
-
-
-def _reply(document: Mapping[str, Any], request_id: str | None, server: Server) -> LLMResponse:
-    return _response_of(document, _said(listed(document.get("output"))), request_id, server)
 
 
 _UNFINISHED = {
@@ -201,20 +170,21 @@ def _raise_unfinished(document: Mapping[str, Any], reply: LLMResponse | None = N
 
 
 def _response_of(
-    document: Mapping[str, Any], said: _Said, request_id: str | None, server: Server = Server()
+    document: Mapping[str, Any], request_id: str | None, server: Dialect, said: Mapping[str, Any] | None = None
 ) -> LLMResponse:
-    status, reason = _ending(document)
-    is_whole = status in ("completed", None)
-    usage = mapped(document.get("usage"))
+    """The reply in the normal form; it says what its output does, unless that is given."""
+    output, usage = listed(document.get("output")), mapped(document.get("usage"))
+    said = _said(output) if said is None else said
+    status = text_of(document.get("status"))
+    why = text_of(mapped(document.get("incomplete_details")).get("reason")) if status == "incomplete" else None
+    reason = why or status
+    calls_tools = status in ("completed", None) and "tool_calls" in said
     return LLMResponse(
-        said.text,
-        usage_of(usage, listed(document.get("output"))),
-        document,
+        **{"text": "", **said},
+        usage=usage_of(usage, output),
+        raw=document,
         finish_reasons=(reason,) if reason else (),
-        finish_reason=normal_finish(_FINISH_REASONS, reason, calls_tools=is_whole and bool(said.calls)),
-        reasoning=said.reasoning or None,
-        refusal=said.refusal or None,
-        tool_calls=said.calls,
+        finish_reason=normal_finish(_FINISH_REASONS, reason, calls_tools=calls_tools),
         response_id=text_of(document.get("id")),
         response_model=text_of(document.get("model")),
         service_tier=text_of(document.get("service_tier")),
@@ -223,23 +193,20 @@ def _response_of(
     )
 
 
-def _ending(document: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The status, and the word that says why the reply ended: the reason where it is incomplete, else the status."""
-    status = text_of(document.get("status"))
-    reason = text_of(mapped(document.get("incomplete_details")).get("reason"))
-    return status, (reason or status) if status == "incomplete" else status
+def _said(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the output says, as fields of an `LLMResponse`, of which those that say nothing are left out.
 
-
-def _said(items: Sequence[Mapping[str, Any]]) -> _Said:
-    """Items of types that are not known here, the built-in tools for instance, say nothing."""
+    Items of types that are not known here, the built-in tools for instance, say nothing.
+    """
     parts = [part for item in items if item.get("type") == "message" for part in listed(item.get("content"))]
     thoughts = [thought for item in items if item.get("type") == "reasoning" for thought in _thoughts(item)]
-    return _Said(
-        text=joined((part for part in parts if part.get("type") == "output_text"), "text"),
-        refusal=joined((part for part in parts if part.get("type") == "refusal"), "refusal"),
-        reasoning=_BETWEEN_THOUGHTS.join(thoughts),
-        calls=_calls_of([_call_in(item) for item in items if text_of(item.get("type")) in _CALL_TYPES]),
-    )
+    said = {
+        "text": joined((part for part in parts if part.get("type") == "output_text"), "text"),
+        "refusal": joined((part for part in parts if part.get("type") == "refusal"), "refusal"),
+        "reasoning": _BETWEEN_THOUGHTS.join(thoughts),
+        "tool_calls": _calls_of(_call_in(item) for item in items if text_of(item.get("type")) in _CALL_TYPES),
+    }
+    return {name: value for name, value in said.items() if value}
 
 
 def _thoughts(item: Mapping[str, Any]) -> list[str]:
@@ -255,8 +222,8 @@ def _call_in(item: Mapping[str, Any]) -> CallPieces:
     kind = str(item.get("type"))
     said = item.get(_CALL_TYPES.get(kind, "arguments"))
     text = said if isinstance(said, str) else json.dumps(said) if said else ""
-    pieces = [text] if text else []
-    return CallPieces(text_of(item.get("call_id")), text_of(item.get("name")), pieces, kind == "custom_tool_call")
+    is_custom = kind == "custom_tool_call"
+    return CallPieces(text_of(item.get("call_id")), text_of(item.get("name")), [text] if text else [], is_custom)
 
 
 def _calls_of(calls: Iterable[CallPieces]) -> tuple[ToolCall, ...]:
@@ -334,7 +301,7 @@ class ResponsesReader:
 
     is_complete = has_ended = False
 
-    def __init__(self, server: Server = Server()) -> None:
+    def __init__(self, server: Dialect = OPENAIS) -> None:
         self._server = server
         self._said = Block()
         self._thought: tuple[object, ...] | None = None
@@ -348,18 +315,20 @@ class ResponsesReader:
             return ()
         document = document_of(event)
         kind = text_of(document.get("type")) or event.name
-        if response := mapped(document.get("response")):
-            self._response = response  # what has failed may be billed too
-        self._raise_failure(kind, document)
+        delta = document.get("delta")
+        if isinstance(delta, str) and delta and kind not in _FAILURES:
+            return self._delta(kind, delta, document)
+        response = mapped(document.get("response"))
+        self._response = response or self._response  # what has failed may be billed too
+        self._raise_failure(kind, document, response)
         if kind in _ENDS:
             self._end(_ENDS[kind])
         if kind in ("response.output_item.added", "response.output_item.done"):
             return self._item(document, is_done=kind.endswith("done"))
-        delta = document.get("delta")
-        return self._delta(kind, delta, document) if isinstance(delta, str) and delta else ()
+        return ()
 
-    def _raise_failure(self, kind: str, document: Mapping[str, Any]) -> None:
-        response = mapped(document.get("response"))
+    @staticmethod
+    def _raise_failure(kind: str, document: Mapping[str, Any], response: Mapping[str, Any]) -> None:
         if kind == "response.cancelled" or response.get("status") == "cancelled":
             _raise_unfinished({**response, "status": "cancelled"})
         if response.get("error") or response.get("status") == "failed":
@@ -414,22 +383,23 @@ class ResponsesReader:
         return self._calls[key].delta(index, "".join(added.arguments), is_first=is_first)
 
     def response(self, request_id: str | None) -> LLMResponse:
-        streamed = _Said(**self._said.joined(), calls=_calls_of(self._calls.values()))
-        whole = _said(listed(self._response.get("output")))
-        said = whole.or_else(streamed).or_else(_said(self._done_items))
+        streamed: dict[str, Any] = {**self._said.joined()}
+        if calls := _calls_of(self._calls.values()):
+            streamed["tool_calls"] = calls
+        said = {**_said(self._done_items), **streamed, **_said(listed(self._response.get("output")))}
         # The status of an unfinished response says nothing about its end.
         document = self._response if self.is_complete else {**self._response, "status": None}
         if not document.get("output"):
             document = {**document, "output": self._done_items or _items_of(said)}
-        return _response_of(document, said, request_id, self._server)
+        return _response_of(document, request_id, self._server, said)
 
 
-def _items_of(said: _Said) -> list[dict[str, Any]]:
+def _items_of(said: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The output that a whole reply would have had, where the server left it out."""
-    parts = [{"type": "output_text", "text": said.text}] if said.text else []
-    parts += [{"type": "refusal", "refusal": said.refusal}] if said.refusal else []
+    kinds = (("output_text", "text"), ("refusal", "refusal"))
+    parts = [{"type": kind, name: said[name]} for kind, name in kinds if name in said]
     message = [{"type": "message", "role": "assistant", "content": parts}] if parts else []
-    return [*message, *(_outgoing_call(call) for call in said.calls)]
+    return [*message, *map(_outgoing_call, said.get("tool_calls", ()))]
 
 
 def _item_key(document: Mapping[str, Any]) -> object:
@@ -440,17 +410,17 @@ def _item_key(document: Mapping[str, Any]) -> object:
     return text_of(document.get("item_id")) or text_of(mapped(document.get("item")).get("id"))
 
 
-def responses_wire(server: Server = Server(), path: str = "/responses") -> WireFormat:
+def responses_wire(server: Dialect = OPENAIS, path: str = "/responses") -> WireFormat:
     """The wire format of Responses, as one server speaks it at a path below the base URL."""
     return WireFormat(
         path=lambda req, stream: path,
         to_payload=to_payload,
-        from_payload=lambda document, request_id: from_payload(document, request_id=request_id, server=server),
+        from_payload=lambda document, request_id: from_payload(document, request_id, server),
         new_reader=lambda: ResponsesReader(server),
         errors_of=errors_of,
-        failed_reply=lambda document, request_id: _reply(document, request_id, server),
+        failed_reply=lambda document, request_id: _response_of(document, request_id, server),
         with_headers=with_cost_header if server.cost == "declared" else None,
-        with_cost=lambda cost, provider: responses_wire(Server(provider=provider, cost=cost), path),
+        with_cost=lambda cost, provider: responses_wire(Dialect(provider=provider, cost=cost), path),
         reports_cost=server.cost is not None,
     )
 
