@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -107,7 +108,8 @@ def plain(attributes: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def listening(status: int = 200, protocol: str = "HTTP/1.0") -> Generator[Sink]:
+def listening(status: int = 200, protocol: str = "HTTP/1.0", tls: ssl.SSLContext | None = None) -> Generator[Sink]:
+    """A receiver on a port of its own; one with `tls` is silent about clients that speak none."""
     sink = Sink(status)
 
     class Handler(BaseHTTPRequestHandler):
@@ -129,8 +131,19 @@ def listening(status: int = 200, protocol: str = "HTTP/1.0") -> Generator[Sink]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        sink.url = f"http://127.0.0.1:{server.server_address[1]}"
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            if tls is None:
+                super().handle_error(request, client_address)
+
+        def get_request(self) -> tuple[Any, Any]:
+            connection, address = super().get_request()
+            if tls is None:
+                return connection, address
+            return tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        sink.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

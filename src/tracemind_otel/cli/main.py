@@ -1,4 +1,4 @@
-"""The command line: `demo` runs a small flow and prints its trace, `view` prints the traces of a file."""
+"""The command line: `demo` runs a small flow, `view` prints the traces of a file, `doctor` finds what is wrong."""
 
 from __future__ import annotations
 
@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "demo":
         _demo(arguments.file, arguments.endpoint, arguments.jaeger)
+    elif arguments.command == "doctor":
+        return _doctor(arguments)
     else:
         _view(arguments)
     return 0
@@ -92,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("demo", help="run a small flow on the fake provider, print its trace", description=_DEMO)
     )
     _add_view(commands.add_parser("view", help="print the traces of an OTLP JSON-lines file", description=_VIEW))
+    _add_doctor(commands.add_parser("doctor", help="find what is wrong with the set-up", description=_DOCTOR))
     return parser
 
 
@@ -104,6 +107,10 @@ _VIEW = (
     "Print each trace of an OTLP JSON-lines file as a tree, with durations, tokens, cost and retries. "
     "Takes any OTLP file, such as one of configure(file=...) or of the Collector's file exporter. "
     "With --by, print what the model calls did and cost by step, model, flow, tool or user; with --html, write a page."
+)
+_DOCTOR = (
+    "Say what configure() does here and why, and find what is wrong: wrong variables, receivers that take no export, "
+    "providers that compete, missing prices. Each finding comes with its fix. The exit code is 1 if there is an error."
 )
 
 
@@ -140,6 +147,14 @@ def _add_view(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", metavar="N", type=_count, help="with --by: the N most expensive rows only")
     parser.add_argument("--json", action="store_true", help="with --by: print JSON instead of a table")
     parser.add_argument("--html", metavar="PATH", help="write a page with the waterfall of each trace instead")
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files", metavar="FILE", nargs="*", help="OTLP JSON-lines files to look at; - for standard input"
+    )
+    parser.add_argument("--app", metavar="MODULE:FUNCTION", help="run this function, and look at the process after it")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
 def _count(value: str) -> int:
@@ -266,6 +281,22 @@ def _print_traces(console: Console, spans: Iterable[FileSpan]) -> None:
         # A terminal that is too narrow for the indents wraps the lines itself; rich would cut them.
         console.width = max(columns, needed_columns(tree))
         console.print(tree)
+
+
+# --- doctor
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from .doctor.evidence import SpanSource
+    from .doctor.examination import examine, findings_of
+    from .doctor.report import exit_code, report_json, report_text
+
+    names = {path: "standard input" if path == "-" else path for path in arguments.files}
+    sources = [SpanSource(name=name, spans=list(_read(path, name))) for path, name in names.items()]
+    evidence = examine(arguments.app, sources)
+    findings = findings_of(evidence)
+    sys.stdout.write((report_json if arguments.json else report_text)(evidence, findings))
+    return exit_code(findings)
 
 
 # --- demo

@@ -1,0 +1,210 @@
+"""Gathers the evidence, and lets each check look at it."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import metadata, util
+from typing import Any
+
+from ...ai.llm.pricing import is_in_wrong_unit, prices_set
+from ...errors import ConfigError
+from ...otel.setup.configure import SetUp, configure, latest_set_up
+from ...otel.setup.settings import sdk_is_disabled
+from . import receiver_checks, setup_checks, span_checks
+from .application import Ran, made_provider, run_application
+from .evidence import Evidence, SpanSource
+from .finding import Finding
+from .keys import provider_keys
+from .receiver import ask_receivers
+
+Check = Callable[[Evidence], Iterator[Finding]]
+
+CHECKS: tuple[Check, ...] = (
+    setup_checks.sdk_disabled,
+    setup_checks.rejected_configuration,
+    setup_checks.application_failed,
+    setup_checks.never_configured,
+    setup_checks.second_provider,
+    setup_checks.provider_without_exporter,
+    setup_checks.sampler_off,
+    receiver_checks.failed_exports,
+    setup_checks.not_delivered,
+    receiver_checks.different_clocks,
+    setup_checks.unusable_keys,
+    setup_checks.wrong_unit,
+    setup_checks.doubling_instrumentations,
+    setup_checks.ignored_settings,
+    span_checks.spans_of_sources,
+)
+"""Every check, in the order of the report."""
+
+_SHOWN = frozenset(
+    [
+        "OTEL_SDK_DISABLED",
+        "OTEL_SERVICE_NAME",
+        "OTEL_TRACES_SAMPLER",
+        "OTEL_TRACES_SAMPLER_ARG",
+        "OTEL_TRACES_EXPORTER",
+        "OTEL_METRICS_EXPORTER",
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+        "OTEL_METRIC_EXPORT_INTERVAL",
+        "OTEL_SEMCONV_STABILITY_OPT_IN",
+    ]
+)
+"""The variables whose values are shown; another may hold a key."""
+_SERVERS = ("uvicorn", "gunicorn", "celery", "rq")
+_MODEL_SDKS = (
+    "openai", "anthropic", "google", "gemini", "vertexai", "bedrock", "mistral", "cohere", "groq", "ollama", "together",
+    "litellm", "langchain", "llama", "openinference",
+)  # fmt: skip
+"""Parts of the names of modules that instrument the SDKs of models."""
+
+
+def findings_of(evidence: Evidence) -> list[Finding]:
+    """What the checks find, each finding once, errors first."""
+    found = dict.fromkeys(finding for check in CHECKS for finding in check(evidence))
+    return sorted(found, key=lambda finding: finding.severity)
+
+
+def examine(app: str | None, sources: Sequence[SpanSource]) -> Evidence:
+    """Gather what there is to know.
+
+    Args:
+        app: `module:function` to run in this process; `None` to call `configure()` itself.
+        sources: the spans of files.
+
+    Raises:
+        ConfigError: `app` leads to no function.
+    """
+    evidence = Evidence(
+        variables=_variables(),
+        is_disabled=sdk_is_disabled(),
+        keys=provider_keys(),
+        price_table=f"genai-prices {metadata.version('genai-prices')}",
+        servers=_servers(is_loaded=app is not None),
+        sources=tuple(sources),
+    )
+    if app is None:
+        return _with_configuration(evidence, has_files=bool(sources))
+    return _with_application(evidence, app)
+
+
+def _variables() -> tuple[str, ...]:
+    names = sorted(name for name in os.environ if name.startswith(("OTEL_", "TRACEMIND_")))
+    return tuple(f"{name}={os.environ[name]}" if name in _SHOWN else name for name in names)
+
+
+def _servers(*, is_loaded: bool) -> tuple[str, ...]:
+    return tuple(name for name in _SERVERS if (name in sys.modules if is_loaded else util.find_spec(name) is not None))
+
+
+# --- configure(), where there is no application
+
+
+def _with_configuration(evidence: Evidence, *, has_files: bool) -> Evidence:
+    """What `configure()` does here. With files and no endpoint nothing is sent, as by `configure(file=...)`."""
+    with tempfile.TemporaryDirectory() as directory, _warnings() as logged:
+        try:
+            telemetry = configure(file=os.path.join(directory, "spans") if has_files else None)
+        except ConfigError as error:
+            return replace(evidence, fault=error)
+        set_up = latest_set_up()
+        tracer_provider: Any = telemetry.tracer_provider
+        place = "configure()"
+        providers = [made_provider(tracer_provider, "traces", place, by_configure=_made_traces(set_up))]
+        attributes = getattr(getattr(tracer_provider, "resource", None), "attributes", {})
+        telemetry.shutdown()
+    return replace(
+        evidence,
+        set_up=set_up,
+        service=str(attributes.get("service.name", "")),
+        providers=tuple(providers),
+        replies=_replies(set_up),
+        instrumentations=_instrumentations(),
+        logged=tuple(logged),
+    )
+
+
+def _made_traces(set_up: SetUp | None) -> bool:
+    return set_up is not None and "traces" in set_up.made
+
+
+def _replies(set_up: SetUp | None) -> tuple[Any, ...]:
+    """What the receivers of our own providers answer; those of others are not known."""
+    return () if set_up is None else tuple(ask_receivers(set_up.config, set_up.config.signals & set_up.made))
+
+
+# --- An application
+
+
+def _with_application(evidence: Evidence, app: str) -> Evidence:
+    with _warnings() as logged:
+        ran = run_application(app)
+    set_up = latest_set_up()
+    return replace(
+        evidence,
+        app=ran.run,
+        fault=ran.fault,
+        set_up=set_up,
+        service=next((span.service for span in ran.recorded.spans), ""),
+        providers=ran.providers,
+        replies=_replies(set_up),
+        wrong_units=tuple(price.model for price in prices_set() if is_in_wrong_unit(price)),
+        instrumentations=_instrumentations(),
+        servers=_servers(is_loaded=True),
+        logged=tuple(logged),
+        sources=(*evidence.sources, *_recorded(ran)),
+    )
+
+
+def _recorded(ran: Ran) -> tuple[SpanSource, ...]:
+    return (ran.recorded,) if ran.recorded.spans else ()
+
+
+def _instrumentations() -> tuple[str, ...]:
+    """The active instrumentations of model SDKs, by class."""
+    found = list[str]()
+    for entry in metadata.entry_points(group="opentelemetry_instrumentor"):
+        if entry.module in sys.modules and any(sdk in entry.module for sdk in _MODEL_SDKS):
+            instrumentor: Any = getattr(importlib.import_module(entry.module), entry.attr)()
+            if getattr(instrumentor, "is_instrumented_by_opentelemetry", False):
+                found.append(entry.attr)
+    return tuple(found)
+
+
+# --- What is logged
+
+
+class _Warnings(logging.Handler):
+    """Keeps the warnings of the set-up. Those of exports and of prices are findings of their own."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: dict[str, None] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.name.startswith("opentelemetry.exporter"):
+            self.messages.setdefault(" ".join(record.getMessage().split()))
+
+
+@contextmanager
+def _warnings() -> Generator[dict[str, None]]:
+    handler = _Warnings()
+    loggers = [logging.getLogger(name) for name in ("opentelemetry", "tracemind_otel.otel")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield handler.messages
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)

@@ -1,0 +1,110 @@
+"""The report of `doctor`, for a person and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from ..._version import __version__
+from ...otel.setup.configure import SetUp
+from ...otel.setup.settings import Signal
+from ..trace_tree import printable
+from .evidence import Evidence
+from .finding import Finding
+from .receiver import Reply
+
+_SIGNALS: tuple[Signal, ...] = ("traces", "metrics")
+_ADVICE = {
+    "uvicorn": "spans are sent when the server shuts down",
+    "gunicorn": "each worker sends for itself when it ends, also with --preload",
+    "celery": "each child sends when it ends; configure() at import or in worker_process_init",
+    "rq": "spans are sent after each job",
+}
+
+
+def report_text(evidence: Evidence, findings: Sequence[Finding]) -> str:
+    """What `configure()` does, then each finding with its fix, then a line that counts them."""
+    facts = list(_facts(evidence))
+    width = max(len(name) for name, _ in facts)
+    lines = [f"{name:{width}}  {printable(value)}" for name, value in facts]
+    for finding in findings:
+        lines += ["", f"{finding.severity.upper()} {finding.check}: {printable(finding.what)}"]
+        lines.append(f"  fix: {printable(finding.fix)}")
+    return "\n".join([*lines, "", _summary(findings)]) + "\n"
+
+
+def report_json(evidence: Evidence, findings: Sequence[Finding]) -> str:
+    """The same for a script."""
+    document = {
+        "version": __version__,
+        "facts": dict(_facts(evidence)),
+        "findings": [asdict(finding) for finding in findings],
+        "exit_code": exit_code(findings),
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """1 if there is an error, else 0."""
+    return int(any(finding.severity == "error" for finding in findings))
+
+
+def _summary(findings: Sequence[Finding]) -> str:
+    if not findings:
+        return "No findings."
+    errors = sum(finding.severity == "error" for finding in findings)
+    return f"{_count(errors, 'error')}, {_count(len(findings) - errors, 'warning')}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    yield "variables", ", ".join(evidence.variables) or "no OTEL_* variable is set, so defaults hold"
+    if evidence.service:
+        yield "service", evidence.service
+    if evidence.set_up is not None:
+        for signal in _SIGNALS:
+            yield signal, _destination(evidence, evidence.set_up, signal)
+    for provider in evidence.providers:
+        if provider.sampled_share is not None:
+            yield f"sampler of {provider.place}", f"{provider.sampled_share:.0%} of traces kept by {provider.sampler}"
+    for receiver in dict.fromkeys(reply.receiver for reply in evidence.replies if reply.receiver):
+        yield receiver, _answers([reply for reply in evidence.replies if reply.receiver == receiver])
+    yield "prices", evidence.price_table
+    keys = (f"{keys.provider} ({', '.join(keys.variables)})" for keys in evidence.keys)
+    yield "keys", ", ".join(keys) or "no provider's key is set; fake needs none"
+    for server in evidence.servers:
+        yield server, f"{_ADVICE[server]} (docs/processes.md)"
+    for source in evidence.sources:
+        yield source.name, f"{len(source.spans):,} spans"
+
+
+def _answers(replies: Sequence[Reply]) -> str:
+    taken = [reply for reply in replies if reply.taken]
+    if not taken:
+        return "takes no exports"
+    signals = " and ".join(sorted(reply.signal for reply in taken))
+    ahead_s = taken[0].clock_ahead_s
+    clock = "" if ahead_s is None else f"; its clock differs from this one by {abs(ahead_s):,.0f} s"
+    return f"takes exports of {signals}{clock}"
+
+
+def _destination(evidence: Evidence, set_up: SetUp, signal: Signal) -> str:
+    """Where a signal goes, and why."""
+    config = set_up.config
+    if evidence.is_disabled:
+        return "nowhere: OTEL_SDK_DISABLED is true"
+    if signal not in set_up.made:
+        if signal == "metrics" and "traces" not in set_up.made and not config.has_endpoint:
+            return "nowhere, or to the meter provider that was joined: beside a joined tracer provider none is made"
+        return "to the provider that was there before and is joined" if signal in config.signals else "nowhere"
+    places = ["the console"] if signal in config.on_console else []
+    if signal == "traces" and config.file is not None and not evidence.sources:
+        places.append(config.file)
+    if signal in config.signals:
+        why = "as set" if config.has_endpoint else "the default"
+        places.append(f"{config.destination(signal)} by {config.protocols[signal]} ({why})")
+    return ", ".join(places) or "nowhere: no endpoint is set, and spans go to files"
