@@ -6,51 +6,45 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+from tests.pages import PAGES, ROOT, Block, blocks
 
-
-@dataclass(frozen=True)
-class Block:
-    """One code block of a page."""
-
-    page: str
-    language: str
-    code: str
-    number: int
-
-    def __str__(self) -> str:
-        return f"{self.page}-{self.number}"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+METRIC = re.compile(r"\b(?:gen_ai|tracemind)_\w+_(?:total|bucket|count|sum)\b")
 
 
-def blocks() -> list[Block]:
-    return [
-        Block(page.name, match[1], match[2], number)
-        for page in PAGES
-        for number, match in enumerate(BLOCK.finditer(page.read_text(encoding="utf-8")), 1)
-    ]
+def in_language(language: str) -> list[Block]:
+    return [block for block in blocks() if block.language == language]
 
 
 def shell_lines() -> list[str]:
-    return sorted({line for block in blocks() if block.language == "bash" for line in block.code.splitlines()})
+    return sorted({line for block in in_language("bash") for line in block.code.splitlines() if line})
 
 
-@pytest.mark.parametrize("block", [b for b in blocks() if b.language == "python"], ids=str)
+@pytest.mark.parametrize("block", [b for b in in_language("python") if not b.title], ids=str)
 def test_python_block_prints_what_it_says(block: Block, tmp_path: Path) -> None:
-    """A Python block runs as it is, without a key, and prints what its comments say."""
+    """A Python block runs as it is, beside the files that its page shows, and prints what its comments say."""
+    for file in blocks():
+        if file.page == block.page and file.title:
+            (tmp_path / file.title).write_text(file.code, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", block.code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     promised = [match[1].split(":")[0] for match in re.finditer(r"print\(.*\)  # (.*)$", block.code, re.MULTILINE)]
     if promised:
-        assert done.stdout.splitlines() == promised
+        assert [line.split(":")[0] for line in done.stdout.splitlines()] == promised
+
+
+@pytest.mark.parametrize("block", [b for b in in_language("python") if b.title], ids=str)
+def test_a_file_that_a_page_shows_is_python(block: Block) -> None:
+    """A Python file of a page compiles; the tests of servers and workers run it."""
+    compile(block.code, block.title, "exec")
 
 
 @pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("make ")])
@@ -62,17 +56,45 @@ def test_make_target_exists(line: str) -> None:
     assert re.search(rf"^  make {target} +\S", told, re.MULTILINE)
 
 
-@pytest.mark.parametrize("line", [line for line in shell_lines() if not line.startswith("make ")])
+@pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("pip install ")])
+def test_what_is_installed_is_known_to_the_project(line: str) -> None:
+    """A page installs this package, with extras that it has, and otherwise what its tests install too."""
+    known = re.findall(r"^[\w-]+", "\n".join(sum(PROJECT["optional-dependencies"].values(), [])), re.MULTILINE)
+    for argument in line.replace("'", "").split()[2:]:
+        name, _, extras = argument.rstrip("]").partition("[")
+        assert name == PROJECT["name"] or name in known
+        assert set(filter(None, extras.split(","))) <= PROJECT["optional-dependencies"].keys()
+
+
+@pytest.mark.parametrize("line", [line for line in shell_lines() if not line.startswith(("make ", "pip install "))])
 def test_shell_command_runs(line: str, tmp_path: Path) -> None:
-    """Any other shell command runs, with this environment's Python; where it sends to a Collector that is down, too."""
-    command = line.replace(".venv-demo/bin/python", shutil.which(sys.executable) or sys.executable).split()
-    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 0
+    """Any other shell command runs with this environment's programs, also where the Collector it names is down."""
+    program, *arguments = line.split()
+    found = shutil.which(Path(sys.executable).parent / program)
+    assert found, f"{program} is not installed"
+    assert subprocess.run([found, *arguments], cwd=tmp_path, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("block", in_language("yaml"), ids=str)
+def test_yaml_block_is_yaml(block: Block) -> None:
+    """A YAML block can be read by whoever copies it."""
+    assert list(yaml.safe_load_all(block.code))
+
+
+@pytest.mark.parametrize("block", in_language("promql"), ids=str)
+def test_a_query_names_metrics_that_exist(block: Block) -> None:
+    """A PromQL query asks for metrics of the table in docs/telemetry.md, and counts the first sample of a series."""
+    table = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
+    for metric in METRIC.findall(block.code):
+        assert re.search(rf"`{re.escape(metric)}`|`{re.escape(metric.rpartition('_')[0])}_\*`", table), metric
+    if "increase(" in block.code:
+        assert "last_over_time(" in block.code
 
 
 def test_blocks_are_found() -> None:
-    """There are blocks to run at all, and none in a language that nothing here runs, but for drawings."""
+    """There are blocks to run at all, and none in a language that nothing here checks, but for drawings."""
     languages = {block.language for block in blocks()}
-    assert languages - {"text"} == {"python", "bash"}
+    assert {"python", "bash"} <= languages <= {"python", "bash", "promql", "yaml", "text"}
 
 
 def test_links_lead_somewhere() -> None:

@@ -1,4 +1,4 @@
-"""The README's table of providers says what the registry knows."""
+"""The table of providers in docs/providers.md says what the registry knows."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from tracemind_otel.ai.llm import providers
 from tracemind_otel.ai.llm.providers.presets import PRESETS, Preset
 from tracemind_otel.errors import ConfigError
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "providers.md").read_text(encoding="utf-8")
+TABLE = PAGE.partition("## Names and keys")[2].partition("\n## ")[0]
 ROWS = {
     name: (key, refused)
-    for names, key, refused in re.findall(r"^\| (`[^|]*) \| ([^|]*) \| ([^|]*) \|$", README, re.MULTILINE)
+    for names, key, refused in re.findall(r"^\| (`[^|]*) \| ([^|]*) \| ([^|]*) \|$", TABLE, re.MULTILINE)
     for name in re.findall(r"`(\w+)`", names)
 }
 
 
 def test_every_provider_has_a_row() -> None:
-    """Who looks for a provider in the README finds all there are."""
+    """The table lists every provider."""
     built_in = set(providers.names())
     assert built_in - set(ROWS) == set()
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
 def test_a_row_names_the_variables(preset: Preset) -> None:
-    """The key's variable in the README is the one that is read."""
+    """The variables in the table are those that are read."""
     key, _ = ROWS[preset.name]
     for variable in preset.key_variables or preset.url_variables:
         assert variable in key
@@ -36,7 +37,7 @@ def test_a_row_names_the_variables(preset: Preset) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
 def test_a_row_names_what_is_refused(preset: Preset) -> None:
-    """A parameter that the README says is refused is refused, and no other."""
+    """The parameters that the table calls unsupported are rejected, and no others."""
     _, refused = ROWS[preset.name]
     told = set(re.findall(r"`(\w+)`", refused))
     values: dict[str, object] = {"top_k": 5, "seed": 1, "stop": ("x",), "max_tokens": 10, "temperature": 0.1}
