@@ -24,6 +24,12 @@ $(VENV)/.done: pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
+.venv-docs/.done: pyproject.toml
+	@echo "making .venv-docs (with the tools for the documentation) ..."
+	@$(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
 .PHONY: install
 install: $(VENV)/.done  ## Make the virtual environment for development
 
@@ -81,6 +87,15 @@ bench: $(VENV)/.done  ## Measure what the telemetry costs, for a call, a streame
 bench-against: $(VENV)/.done  ## Compare what a call and a chunk cost with another source tree: make bench-against TREE=...
 	@$(BIN)/python benchmarks/against.py $(TREE)
 
+.PHONY: docs
+docs: .venv-docs/.done  ## Build the documentation into site/; fails on a broken link or an undocumented name
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
+.PHONY: docs-serve
+docs-serve: .venv-docs/.done  ## Serve the documentation on http://127.0.0.1:8000 and rebuild it as you write
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs serve --strict
+
 .PHONY: stack
 stack:  ## Start the Collector, Jaeger and Prometheus here, and print their addresses
 	@$(STACK) up
@@ -91,4 +106,4 @@ stack-down:  ## End what `make stack` started
 
 .PHONY: clean
 clean:  ## Remove the virtual environments and what tools left behind
-	@rm -rf .venv .venv-demo dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-demo .venv-docs site dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

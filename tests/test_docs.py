@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -44,7 +45,7 @@ def test_python_block_prints_what_it_says(block: Block, tmp_path: Path) -> None:
 @pytest.mark.parametrize("block", [b for b in in_language("python") if b.title], ids=str)
 def test_a_file_that_a_page_shows_is_python(block: Block) -> None:
     """A Python file of a page compiles; the tests of servers and workers run it."""
-    compile(block.code, block.title, "exec")
+    compile(block.code, block.title, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)  # a cell of a notebook may await
 
 
 @pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("make ")])
