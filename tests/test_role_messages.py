@@ -93,6 +93,14 @@ def test_geminis_messages() -> None:
     )
 
 
+def test_a_part_that_says_it_is_no_thought() -> None:
+    """Gemini's SDK dumps every key of a part, the unused ones as `None` and `thought` as it is."""
+    part = {"text": "Hello", "thought": False, "inline_data": None, "function_call": None}
+    assert read_messages("messages", [{"role": "model", "parts": [part]}]) == (
+        Message(role="assistant", content="Hello"),
+    )
+
+
 def test_messages_of_ours_stay() -> None:
     """Beside dicts, in their order."""
     ours = Message(role="user", content="Hello")

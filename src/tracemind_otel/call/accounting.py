@@ -12,8 +12,8 @@ from ..errors import LLMError
 from ..flows.budget import Estimate, Reservation, current_budget, needs_price, reserve
 from ..flows.totals import current_flow
 from ..recording.port import StepEnd
+from .config import CallTarget
 from .estimate import expected_usage
-from .target import CallTarget
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from ..errors import ConfigError, LLMClientError, LLMConnectionError, LLMError, 
 from ..flows.correlation import hidden_correlation
 from ..recording.port import StepHandle, StepRetry
 from .accounting import CallAccount
-from .target import CallTarget
+from .config import CallTarget
 
 log = logging.getLogger(__name__)
 

@@ -1,16 +1,19 @@
-"""What a call of a model is made from: its configuration, its template, its request."""
+"""What a call is made from: its configuration, its template, its request, and what it goes to."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, cast
 
-from ..ai.llm.sampling import SAMPLING_RULES, SamplingOptions, is_number, is_sequence_of, is_whole
+from ..ai.llm.client import AsyncLLMClient
+from ..ai.llm.sampling import SAMPLING_RULES, Rule, SamplingOptions, is_number, is_sequence_of, is_whole
 from ..ai.llm.types import LLMRequest, Message
 from ..errors import ConfigError
+from ..flows.correlation import current_correlation
+from ..recording.port import StepStart
 from .messages import read_messages
 
 STEP_TYPE = "ai.llm_call"
@@ -34,16 +37,16 @@ class _ConfigArguments:
     vars: Mapping[str, Any] | None = None
     """Values for the names in the prompt or template."""
     timeout_ms: int = 30000
-    """Milliseconds of silence that an attempt lasts at most: until the reply's head comes, then until each next byte.
+    """Milliseconds of silence after which an attempt fails: before the reply's head, then before each next byte.
 
-    Comments, pings and blank lines are bytes, in a stream and in a whole reply. `deadline_ms` bounds the whole.
+    Comments, pings and blank lines are bytes too. `deadline_ms` limits the whole call.
     """
     max_retries: int = 2
     """Attempts after the first one; 2 means three attempts."""
     temperature: float | None = None
     top_p: float | None = None
     extra: Mapping[str, Any] | None = None
-    """Fields that go into the provider's request body as they are."""
+    """Fields for the provider's request body, unchanged."""
 
 
 @dataclass(frozen=True)
@@ -58,32 +61,18 @@ class LLMCallConfig(SamplingOptions, _ConfigArguments):
     deadline_ms: int | None = None
     """Milliseconds for the whole call, attempts and waits together; `None` for no such limit."""
     messages: Sequence[Message] = ()
-    """A conversation; the prompt, where there is one, is its last message."""
+    """A conversation; a prompt becomes its last message."""
     system: str | None = None
     """Instructions for the model, apart from the conversation."""
 
     def __post_init__(self) -> None:
-        for name in ("provider", "model"):
-            self._require(name, lambda value: isinstance(value, str), "a string")
-            self._require(name, lambda value: bool(cast("str", value).strip()), "not empty")
-        for name in ("prompt", "template", "system"):
-            self._require(name, lambda value: isinstance(value, str | None), "a string or absent")
-        for name in ("vars", "extra"):
-            self._require(name, lambda value: isinstance(value, Mapping | None), "a mapping or absent")
-        self._require("timeout_ms", _is_positive, "more than 0 milliseconds")
-        self._require("deadline_ms", lambda v: v is None or _is_positive(v), "more than 0 milliseconds, or absent")
-        self._require("max_retries", lambda value: is_whole(value, 0), "a whole number, 0 or more")
-        self._require("messages", lambda value: is_sequence_of(value, Message), "a sequence of Message")
-        for name, rule in SAMPLING_RULES.items():
-            self._require(name, rule.allows, rule.wanted)
+        for name, rule in _RULES.items():
+            value = getattr(self, name)
+            if not rule.allows(value):
+                shown = type(value).__name__ if name in _CONTENT_FIELDS else repr(value)
+                raise ConfigError(f"{STEP_TYPE}: {name} is {shown}; it must be {rule.wanted}")
         if (self.extra or {}).get("stream"):
             raise ConfigError(f"{STEP_TYPE}: extra['stream'] must be absent; call stream_llm_call for a stream")
-
-    def _require(self, name: str, is_allowed: Callable[[Any], bool], allowed: str) -> None:
-        value = getattr(self, name)
-        if not is_allowed(value):
-            shown = type(value).__name__ if name in _CONTENT_FIELDS else repr(value)
-            raise ConfigError(f"{STEP_TYPE}: {name} is {shown}; it must be {allowed}")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> LLMCallConfig:
@@ -135,14 +124,33 @@ def _is_positive(value: object) -> bool:
     return is_number(value) and cast("float", value) > 0
 
 
+_NAME = Rule(lambda value: isinstance(value, str) and bool(value.strip()), "a string that is not empty")
+_STRING = Rule(lambda value: isinstance(value, str | None), "a string or absent")
+_MAPPING = Rule(lambda value: isinstance(value, Mapping | None), "a mapping or absent")
+_RULES: Mapping[str, Rule] = {
+    "provider": _NAME,
+    "model": _NAME,
+    "prompt": _STRING,
+    "template": _STRING,
+    "system": _STRING,
+    "vars": _MAPPING,
+    "extra": _MAPPING,
+    "timeout_ms": Rule(_is_positive, "more than 0 milliseconds"),
+    "deadline_ms": Rule(lambda value: value is None or _is_positive(value), "more than 0 milliseconds, or absent"),
+    "max_retries": Rule(lambda value: is_whole(value, 0), "a whole number, 0 or more"),
+    "messages": Rule(lambda value: is_sequence_of(value, Message), "a sequence of Message"),
+    **SAMPLING_RULES,
+}
+"""The rule of each field."""
+
+
 _VARIABLE = re.compile(r"\{\{\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*\}\}|\{([a-zA-Z_][a-zA-Z0-9_]*)\}")
 
 
 def apply_vars(template: str, vars: Mapping[str, Any] | None) -> str:
     """Replace `{{ name }}` and `{name}` by the values of `vars`.
 
-    A name that is not in `vars` stays as it is. Values are put in as text and never looked at again: no
-    expression, attribute or nested name in them is interpreted.
+    A name that is not in `vars` stays as it is. Nothing inside a value is interpreted.
     """
     if not vars:
         return template
@@ -152,3 +160,45 @@ def apply_vars(template: str, vars: Mapping[str, Any] | None) -> str:
         return str(vars[name]) if name in vars else match.group(0)
 
     return _VARIABLE.sub(value_of, template)
+
+
+@dataclass(frozen=True, slots=True)
+class CallTarget:
+    """What one call goes to: its configuration, its request, and the client that sends it."""
+
+    cfg: LLMCallConfig
+    """The caller's configuration."""
+    request: LLMRequest
+    """The request for the client."""
+    client: AsyncLLMClient
+    """The client that sends `request`."""
+
+    @property
+    def name(self) -> str:
+        """The name of the call in the log."""
+        return f"{STEP_TYPE} {self.cfg.provider}/{self.cfg.model}"
+
+    @property
+    def provider_name(self) -> str:
+        """The provider's name in the price table: the client's, else the configuration's."""
+        return str(getattr(self.client, "provider_name", self.cfg.provider)).strip().lower()
+
+    @property
+    def priced_name(self) -> str:
+        """`provider/model`, by which its cost is summed."""
+        return f"{self.provider_name}/{self.request.model}"
+
+    def start(self, flow_id: str, step_id: str, *, is_stream: bool) -> StepStart:
+        """The start of the call, for a recorder."""
+        return StepStart(
+            flow_id=flow_id or current_correlation().flow_id or "",
+            step_id=step_id,
+            step_type=STEP_TYPE,
+            operation=self.client.operation,
+            provider=self.client.telemetry_name or self.provider_name,
+            model=self.request.model,
+            server_address=self.client.server_address,
+            server_port=self.client.server_port,
+            is_stream=is_stream,
+            **self.request.sampling(),
+        )

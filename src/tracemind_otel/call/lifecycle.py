@@ -11,9 +11,8 @@ from ..errors import ConfigError, LLMClientError, LLMError
 from ..recording.port import Recorder, StepEnd, StepStatus, begin_safely
 from .accounting import CallAccount
 from .attempts import Attempts, as_llm_error
-from .config import LLMCallConfig
+from .config import CallTarget, LLMCallConfig
 from .result import Result, cancelled_result, error_result, ok_result
-from .target import CallTarget
 
 log = logging.getLogger(__name__)
 

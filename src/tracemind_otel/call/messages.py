@@ -11,7 +11,6 @@ import binascii
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 from ..ai.llm.types import Image, Message, Role, Text, ToolCall
@@ -26,7 +25,16 @@ _ROLES: Mapping[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
-"""The roles of the three APIs, with what they are called here."""
+"""The roles of the three APIs, and the role of each here."""
+_PYTHON_KEYS = {
+    "inlineData": "inline_data",
+    "mimeType": "mime_type",
+    "fileData": "file_data",
+    "fileUri": "file_uri",
+    "functionCall": "function_call",
+    "functionResponse": "function_response",
+}
+"""Keys of Gemini's REST API, and their Python spelling."""
 _DATA_URL = re.compile(r"data:([\w.+/-]+);base64,(.*)", re.DOTALL)
 _PARTS = (
     "text, an image (image_url, image, inline_data, file_data), a tool call (tool_use, function_call) or its result"
@@ -38,7 +46,7 @@ def read_messages(where: str, values: object) -> tuple[Message, ...]:
 
     Args:
         where: the name of the list, for errors.
-        values: the list. A string is one message of the user.
+        values: the list; `None` for no messages.
 
     Raises:
         ConfigError: an item is neither; the error names its index, its key and what is allowed.
@@ -51,16 +59,8 @@ def read_messages(where: str, values: object) -> tuple[Message, ...]:
     return tuple(message for index, item in enumerate(items) for message in _read(f"{where}[{index}]", item))
 
 
-@dataclass(slots=True)
-class _Said:
-    """What the parts of one role dict say."""
-
-    content: list[Text | Image] = field(default_factory=list[Text | Image])
-    """Text and images, in order."""
-    tool_calls: list[ToolCall] = field(default_factory=list[ToolCall])
-    """The tool calls that an assistant asked for."""
-    results: list[Message] = field(default_factory=list[Message])
-    """Results of tools, each a message of its own."""
+Item = Text | Image | ToolCall | Message
+"""What one part says: content, a tool call, or a tool's result, which is a message of its own."""
 
 
 def _read(where: str, value: object) -> Iterator[Message]:
@@ -69,20 +69,19 @@ def _read(where: str, value: object) -> Iterator[Message]:
         return
     values = _mapping(where, value)
     role = _role(where, values)
-    said = _Said()
     content = _content_of(where, values)
-    if not isinstance(content, str):
-        for place, part in content:
-            _read_part(place, part, said)
+    items = [] if isinstance(content, str) else content
+    calls = [item for item in items if isinstance(item, ToolCall)]
     for index, call in enumerate(_list(f"{where}.tool_calls", values.get("tool_calls") or ())):
-        said.tool_calls.append(_tool_call(f"{where}.tool_calls[{index}]", call))
-    yield from said.results
-    shown = content if isinstance(content, str) else _shortest(said.content)
-    if shown or said.tool_calls or not said.results:
+        calls.append(_tool_call(f"{where}.tool_calls[{index}]", call))
+    results = [item for item in items if isinstance(item, Message)]
+    yield from results
+    shown = _shortest(content)
+    if shown or calls or not results:
         yield Message(
             role=role,
             content=shown,
-            tool_calls=tuple(said.tool_calls),
+            tool_calls=tuple(calls),
             tool_call_id=_optional_string(where, values, "tool_call_id"),
             name=_optional_string(where, values, "name"),
         )
@@ -95,107 +94,100 @@ def _role(where: str, values: Mapping[str, Any]) -> Role:
     return _ROLES[role]
 
 
-def _content_of(where: str, values: Mapping[str, Any]) -> str | list[tuple[str, object]]:
-    """The content as a string, or its parts with their places."""
+def _content_of(where: str, values: Mapping[str, Any]) -> str | list[Item]:
     key = "content" if "content" in values or "parts" not in values else "parts"
-    value = values.get(key)
     if key not in values and not values.get("tool_calls"):
         raise ConfigError(f"{where} has no 'content' (or 'parts'); it must have one, a string or a list of parts")
+    return _parts_of(f"{where}[{key!r}]", values.get(key))
+
+
+def _parts_of(where: str, value: object) -> str | list[Item]:
     if value is None or isinstance(value, str):
         return value or ""
     if isinstance(value, Mapping):
-        return [(f"{where}[{key!r}]", cast("object", value))]
-    items = _list(f"{where}[{key!r}]", value)
-    return [(f"{where}[{key!r}][{index}]", item) for index, item in enumerate(items)]
+        return [_item(where, cast("object", value))]
+    return [_item(f"{where}[{index}]", part) for index, part in enumerate(_list(where, value))]
 
 
-def _shortest(parts: list[Text | Image]) -> str | tuple[Text | Image, ...]:
-    """One piece of text is the same as a string; the providers send that in fewer bytes."""
-    if len(parts) == 1 and isinstance(parts[0], Text):
-        return parts[0].text
-    return tuple(parts)
+def _shortest(content: str | list[Item]) -> str | tuple[Text | Image, ...]:
+    """Text and images; one piece of text as a string, which the providers send in fewer bytes."""
+    if isinstance(content, str):
+        return content
+    parts = tuple(item for item in content if isinstance(item, Text | Image))
+    return parts[0].text if len(parts) == 1 and isinstance(parts[0], Text) else parts
 
 
-def _read_part(where: str, part: object, said: _Said) -> None:
+def _item(where: str, part: object) -> Item:
     if isinstance(part, str):
-        said.content.append(Text(part))
-    elif isinstance(part, Text | Image):
-        said.content.append(part)
-    else:
-        values = _mapping(where, part)
-        for key, read in _READERS.items():
-            if values.get(key) is not None:
-                read(where, values, said)
-                return
-        raise ConfigError(f"{where} has the keys {', '.join(map(repr, values)) or 'none'}; it must have {_PARTS}")
+        return Text(part)
+    if isinstance(part, Text | Image):
+        return part
+    values = _mapping(where, part)
+    for key, read in _READERS.items():
+        if values.get(key) is not None and values[key] is not False:
+            return read(where, values)
+    raise ConfigError(f"{where} has the keys {', '.join(map(repr, values)) or 'none'}; it must have {_PARTS}")
 
 
-def _read_text(where: str, values: Mapping[str, Any], said: _Said) -> None:
-    said.content.append(Text(_string(f"{where}['text']", values["text"])))
+def _read_text(where: str, values: Mapping[str, Any]) -> Text:
+    return Text(_string(f"{where}['text']", values["text"]))
 
 
-def _read_thought(where: str, values: Mapping[str, Any], said: _Said) -> None:
+def _read_thought(where: str, values: Mapping[str, Any]) -> Text:
     raise ConfigError(f"{where} is the model's reasoning, which is not sent back; leave this part out")
 
 
-def _read_image_url(where: str, values: Mapping[str, Any], said: _Said) -> None:
+def _read_image_url(where: str, values: Mapping[str, Any]) -> Image:
     value: object = values["image_url"]
     if isinstance(value, Mapping):
         value = cast("Mapping[str, object]", value).get("url")
-    said.content.append(_image_at(f"{where}['image_url']", value))
+    return _image_at(f"{where}['image_url']", value)
 
 
-def _read_source(where: str, values: Mapping[str, Any], said: _Said) -> None:
+def _read_source(where: str, values: Mapping[str, Any]) -> Image:
     """An image as Anthropic has it."""
     place = f"{where}['source']"
     source = _mapping(place, values["source"])
     if values.get("type", "image") != "image":
         raise ConfigError(f"{where}['type'] is {values['type']!r}; only text, images and tools are sent")
     if "url" in source:
-        said.content.append(_image_at(f"{place}['url']", source["url"]))
-    else:
-        said.content.append(_inline_image(place, source.get("media_type"), source.get("data")))
+        return _image_at(f"{place}['url']", source["url"])
+    return _inline_image(place, source.get("media_type"), source.get("data"))
 
 
-def _read_inline_data(where: str, values: Mapping[str, Any], said: _Said) -> None:
-    data = _mapping(where, _either(values, "inline_data", "inlineData"))
-    said.content.append(_inline_image(where, _either(data, "mime_type", "mimeType"), data.get("data")))
+def _read_inline_data(where: str, values: Mapping[str, Any]) -> Image:
+    data = _mapping(where, values["inline_data"])
+    return _inline_image(where, data.get("mime_type"), data.get("data"))
 
 
-def _read_file_data(where: str, values: Mapping[str, Any], said: _Said) -> None:
-    data = _mapping(where, _either(values, "file_data", "fileData"))
-    said.content.append(_image_at(f"{where}['file_uri']", _either(data, "file_uri", "fileUri")))
+def _read_file_data(where: str, values: Mapping[str, Any]) -> Image:
+    return _image_at(f"{where}['file_uri']", _mapping(where, values["file_data"]).get("file_uri"))
 
 
-def _read_tool_use(where: str, values: Mapping[str, Any], said: _Said) -> None:
-    said.tool_calls.append(_call(where, values.get("id"), values.get("name"), values["input"]))
+def _read_tool_use(where: str, values: Mapping[str, Any]) -> ToolCall:
+    return _call(where, values.get("id"), values.get("name"), values["input"])
 
 
-def _read_function_call(where: str, values: Mapping[str, Any], said: _Said) -> None:
-    call = _mapping(where, _either(values, "function_call", "functionCall"))
+def _read_function_call(where: str, values: Mapping[str, Any]) -> ToolCall:
+    call = _mapping(where, values["function_call"])
     name = call.get("name")
-    said.tool_calls.append(_call(where, call.get("id") or name, name, call.get("args") or {}))
+    return _call(where, call.get("id") or name, name, call.get("args") or {})
 
 
-def _read_function_response(where: str, values: Mapping[str, Any], said: _Said) -> None:
-    answer = _mapping(where, _either(values, "function_response", "functionResponse"))
-    name = _string(f"{where}['name']", answer.get("name"))
-    content = _as_string(answer.get("response"))
-    said.results.append(Message(role="tool", content=content, tool_call_id=answer.get("id") or name, name=name))
+def _read_function_response(where: str, values: Mapping[str, Any]) -> Message:
+    answer = _mapping(where, values["function_response"])
+    name, result = _string(f"{where}['name']", answer.get("name")), answer.get("response")
+    content = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, default=str)
+    return Message(role="tool", content=content, tool_call_id=answer.get("id") or name, name=name)
 
 
-def _read_tool_result(where: str, values: Mapping[str, Any], said: _Said) -> None:
+def _read_tool_result(where: str, values: Mapping[str, Any]) -> Message:
     call_id = _string(f"{where}['tool_use_id']", values.get("tool_use_id"))
-    inner = _Said()
-    content = values.get("content")
-    if content is not None and not isinstance(content, str):
-        for index, part in enumerate(_list(f"{where}['content']", content)):
-            _read_part(f"{where}['content'][{index}]", part, inner)
-    shown = content if isinstance(content, str) else _shortest(inner.content)
-    said.results.append(Message(role="tool", content=shown or "", tool_call_id=call_id))
+    content = _shortest(_parts_of(f"{where}['content']", values.get("content")))
+    return Message(role="tool", content=content or "", tool_call_id=call_id)
 
 
-_READERS: Mapping[str, Callable[[str, Mapping[str, Any], _Said], None]] = {
+_READERS: Mapping[str, Callable[[str, Mapping[str, Any]], Item]] = {
     "thinking": _read_thought,
     "thought": _read_thought,
     "tool_use_id": _read_tool_result,
@@ -203,16 +195,12 @@ _READERS: Mapping[str, Callable[[str, Mapping[str, Any], _Said], None]] = {
     "image_url": _read_image_url,
     "source": _read_source,
     "inline_data": _read_inline_data,
-    "inlineData": _read_inline_data,
     "file_data": _read_file_data,
-    "fileData": _read_file_data,
     "input": _read_tool_use,
     "function_call": _read_function_call,
-    "functionCall": _read_function_call,
     "function_response": _read_function_response,
-    "functionResponse": _read_function_response,
 }
-"""Reads a part by the key that it has."""
+"""Reads a part by the first of these keys that it has."""
 
 
 def _tool_call(where: str, value: object) -> ToolCall:
@@ -252,16 +240,11 @@ def _inline_image(where: str, media_type: object, data: object) -> Image:
         raise ConfigError(f"{where}['data'] is not base64; it must be the image as base64 or as bytes") from None
 
 
-def _as_string(value: object) -> str:
-    """A tool's result as the string that goes to the model."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
 def _mapping(where: str, value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         hint = "; pass the object's .model_dump()" if hasattr(value, "model_dump") else ""
         raise ConfigError(f"{where} is {type(value).__name__}; it must be a dict{hint}")
-    return cast("Mapping[str, Any]", value)
+    return {_PYTHON_KEYS.get(key, key): item for key, item in cast("Mapping[str, Any]", value).items()}
 
 
 def _list(where: str, value: object) -> Sequence[object]:
@@ -279,8 +262,3 @@ def _string(where: str, value: object) -> str:
 def _optional_string(where: str, values: Mapping[str, Any], key: str) -> str | None:
     value = values.get(key)
     return None if value is None else _string(f"{where}[{key!r}]", value)
-
-
-def _either(values: Mapping[str, Any], first: str, second: str) -> Any:
-    """The value in the Python spelling of a key, else in the REST spelling."""
-    return values[first] if first in values else values.get(second)

@@ -8,15 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ..ai.llm.pricing import warm_up
-from ..ai.llm.types import (
-    Finish,
-    LLMResponse,
-    LLMUsage,
-    ReasoningDelta,
-    StreamEvent,
-    TextDelta,
-    ToolCallDelta,
-)
+from ..ai.llm.types import Finish, LLMResponse, LLMUsage, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
 from ..errors import LLMError
 from .estimate import CharacterTokenizer, Tokenizer
 from .lifecycle import Call
@@ -47,7 +39,7 @@ class Received:
         return self._last_chunk_s is not None
 
     def note_chunk(self, batch: Sequence[StreamEvent]) -> None:
-        """Note when a batch came. One without a delta is no chunk, except the first."""
+        """Note when a batch came. A batch without a delta is no chunk, except the first."""
         if self._last_chunk_s is not None and (not batch or isinstance(batch[0], Finish)):
             return
         now = time.perf_counter()
@@ -84,7 +76,7 @@ class Received:
         self.call.interrupted(ended_ns)
 
     def close(self, ended_ns: int | None = None) -> None:
-        """End the call without an error: its reader wanted no more."""
+        """End the call without an error, because its reader closed or dropped the stream."""
         partial = self._partial() or LLMResponse("", LLMUsage())
         usage = self.call.account.priced_now(partial)
         also: Result = {"closed_early": True}
@@ -98,11 +90,11 @@ class Received:
         if self._last_chunk_s is None and (reported is None or not reported.usage.sanitized().is_known):
             return reported
         said = reported or LLMResponse("", LLMUsage(None, None, None))
-        reply = replace(said, text=self._text, reasoning=self._reasoning or None)
+        reply = replace(said, text=self._joined(TextDelta), reasoning=self._joined(ReasoningDelta) or None)
         return replace(reply, usage=self._filled(reply))
 
     def _reported(self) -> LLMResponse | None:
-        """What the provider has said so far, by the client's word; one that fails at it does no harm."""
+        """The reply so far, if the client can give one; a client that raises does no harm."""
         if self.so_far is None:
             return None
         try:
@@ -112,13 +104,8 @@ class Received:
             return None
         return reply if is_response(reply) else None
 
-    @property
-    def _text(self) -> str:
-        return "".join(event.text for event in self.events if isinstance(event, TextDelta))
-
-    @property
-    def _reasoning(self) -> str:
-        return "".join(event.text for event in self.events if isinstance(event, ReasoningDelta))
+    def _joined(self, kind: type[TextDelta | ReasoningDelta]) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, kind))
 
     def _filled(self, reply: LLMResponse) -> LLMUsage:
         """The reported usage; what it lacks is estimated by the tokenizer's count."""
@@ -133,17 +120,15 @@ class Received:
 
     def _estimated_output(self, reply: LLMResponse) -> int:
         arguments = "".join(event.arguments for event in self.events if isinstance(event, ToolCallDelta))
-        return sum(map(self._count, (self._text or reply.text, self._reasoning, arguments)))
+        said = (self._joined(TextDelta) or reply.text, self._joined(ReasoningDelta), arguments)
+        return sum(map(self._count, said))
 
     def _count(self, text: str) -> int:
-        """The tokens of a string; a tokenizer of the user's that fails does no harm to the call."""
+        """The tokens of a string; a tokenizer that raises does no harm to the call."""
         model = self.call.target.cfg.model
         try:
             return max(0, int(self._tokenizer.count(text, model)))
         except Exception as error:
-            log.warning(
-                "%s failed (%s); tokens are estimated by a rule of thumb",
-                type(self._tokenizer).__name__,
-                type(error).__name__,
-            )
+            names = type(self._tokenizer).__name__, type(error).__name__
+            log.warning("%s failed (%s); tokens are estimated by a rule of thumb", *names)
             return CharacterTokenizer().count(text, model)

@@ -12,10 +12,9 @@ from ..ai.llm.types import LLMResponse
 from ..errors import ConfigError, LLMError, LLMResponseError
 from ..recording.port import Recorder
 from .clients import client_for, running_loop
-from .config import LLMCallConfig
+from .config import CallTarget, LLMCallConfig
 from .lifecycle import Call
 from .result import Result, is_response, partial_result
-from .target import CallTarget
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The step `ai.llm_call`, streamed: typed events as they come, and one span however the stream ends."""
+"""A streamed call: typed events as they come, and one span however the stream ends."""
 
 from __future__ import annotations
 
@@ -16,14 +16,7 @@ from .._base.dropped import drop, ended, interrupt, opened
 from .._base.waiting import Wait
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.pricing import warm_up
-from ..ai.llm.types import (
-    Finish,
-    ReasoningDelta,
-    StreamEvent,
-    StreamOpened,
-    TextDelta,
-    ToolCallDelta,
-)
+from ..ai.llm.types import Finish, ReasoningDelta, StreamEvent, StreamOpened, TextDelta, ToolCallDelta
 from ..errors import ConfigError, LLMError, LLMResponseError
 from ..recording.port import Recorder
 from .clients import client_for, running_loop
@@ -44,7 +37,7 @@ class _State(Enum):
     OVER = auto()
     """The reply is whole, or the call has failed or was cancelled."""
     CLOSED = auto()
-    """The reader wanted no more."""
+    """The reader closed the stream."""
 
 
 class _ClosedError(Exception):
@@ -100,9 +93,9 @@ class LLMStream:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop reading. What has come is recorded, with its tokens estimated; closing twice is harmless.
+        """Stop reading and record what has come, with its tokens estimated; closing twice is harmless.
 
-        A task that waits for the next event meanwhile finds the stream ended.
+        For a task that waits for the next event, the stream ends.
         """
         if self._move_to(_State.CLOSED):
             self._wait.end(_ClosedError())
@@ -156,7 +149,10 @@ class LLMStream:
                 batch = await call.attempts.until_success(lambda: self._first(received))
             else:
                 batch = await call.attempts.ask_in_turns(self._batches.__anext__)
-            await self._take(received, _batch_of(call, batch))
+            if not _is_batch(batch):  # a client of a third party may yield anything
+                client = type(call.target.client).__name__
+                raise LLMResponseError(f"{client}.stream yielded no sequence of events", retryable=False)
+            await self._take(received, batch)
         except LLMError as error:
             self._fail(received, error)
             raise
@@ -227,17 +223,15 @@ class LLMStream:
                 self._ready.append(Finish(replace(response, usage=usage)))
 
     async def _close_batches(self) -> None:
-        """Close the connection; a client that fails at it does no harm to what came before."""
+        """Close the connection; a client that fails to close it does no harm to what came before."""
         batches, self._batches = self._batches, None
         if batches is None or self._received is None:
             return
         try:
             await self._received.call.attempts.close(batches)
         except Exception as error:
-            # Without its text, which may hold the prompt.
-            log.warning(
-                "%s/%s: closing the stream failed: %s", self._cfg.provider, self._cfg.model, type(error).__name__
-            )
+            # The error's message may hold the prompt.
+            log.warning("%s: closing the stream failed: %s", self._received.call.target.name, type(error).__name__)
 
 
 def _is_opening(batch: object) -> TypeGuard[Sequence[StreamOpened]]:
@@ -247,16 +241,8 @@ def _is_opening(batch: object) -> TypeGuard[Sequence[StreamOpened]]:
     )
 
 
-def _batch_of(call: Call, batch: object) -> Sequence[StreamEvent]:
-    """The batch, checked: a client of a third party may yield anything."""
-    if _is_batch(batch):
-        return batch
-    client = type(call.target.client).__name__
-    raise LLMResponseError(f"{client}.stream yielded no sequence of events", retryable=False)
-
-
 def _is_batch(batch: object) -> TypeGuard[Sequence[StreamEvent]]:
-    """Whether a batch is a sequence of deltas with an optional `Finish` last; compares sets of types, for speed."""
+    """Whether a batch is a sequence of deltas that may end with a `Finish`; compares sets of types, for speed."""
     if not isinstance(batch, Sequence):
         return False
     events = cast("Sequence[object]", batch)
