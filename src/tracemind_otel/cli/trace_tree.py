@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from rich.text import Text
 from rich.tree import Tree
 
 from ..otel import semconv
-from .breakdown import cost_usd, has_no_price, is_call, number
+from .breakdown import cost_usd, duration_s, has_no_price, is_call, number
 from .otlp_file import FileEvent, FileSpan, Scalar
 
 _MAX_TEXT = 300
@@ -47,66 +46,51 @@ def needed_columns(tree: Tree) -> int:
     return depth * _INDENT + _LABEL_COLUMNS
 
 
-@dataclass(frozen=True, slots=True)
-class _Placement:
-    """A span or event that is still to be added below a node."""
-
-    item: FileSpan | FileEvent
-    parent: FileSpan | None
-    node: Tree
-
-
 class _TraceTree:
     """The tree of one trace, built without recursion because a file may nest deeper than Python allows."""
 
     def __init__(self, spans: Sequence[FileSpan]) -> None:
         self._spans = spans
-        self._ids = {span.span_id for span in spans}
         self._placed: set[int] = set()
-        self._children: defaultdict[str, list[FileSpan]] = defaultdict(list)
+        self._children: dict[str, list[FileSpan]] = {span.span_id: [] for span in spans if span.span_id}
         for span in spans:
-            if span.parent_id:
+            if span.parent_id in self._children:
                 self._children[span.parent_id].append(span)
 
     def build(self) -> Tree:
-        tops = [span for span in self._spans if span.parent_id not in self._ids]
+        tops = [span for span in self._spans if span.parent_id not in self._children]
         tree = Tree(_header((tops or self._spans)[0]), guide_style="dim", highlight=False)
         # The spans that remain after the tops have parents that form a circle.
         for span in (*tops, *self._spans):
-            self._place(_Placement(span, None, tree))
+            self._place(span, tree)
         return tree
 
-    def _place(self, top: _Placement) -> None:
-        waiting = [top]
+    def _place(self, top: FileSpan, tree: Tree) -> None:
+        waiting: list[tuple[FileSpan | FileEvent, FileSpan | None, Tree]] = [(top, None, tree)]
         while waiting:
-            placement = waiting.pop()
-            item = placement.item
+            item, parent, node = waiting.pop()
             if isinstance(item, FileEvent):
-                placement.node.add(_label(_EVENTS[item.name](item.attributes)))
+                node.add(_label(_EVENTS[item.name](item.attributes)))
             elif id(item) not in self._placed:
                 self._placed.add(id(item))
-                node = placement.node.add(_label(self._span_parts(item, placement.parent)))
-                waiting += reversed([_Placement(below, item, node) for below in self._below(item)])
+                below_it = node.add(_label(self._parts_of(item, parent)))
+                waiting += [(below, item, below_it) for below in reversed(self._below(item))]
 
     def _below(self, span: FileSpan) -> list[FileSpan | FileEvent]:
         """Child spans and events in order of time."""
-        events = [event for event in span.events if event.name in _EVENTS]
-        children = self._children[span.span_id] if span.span_id else []
-        return sorted([*events, *children], key=_time_ns)
+        events = (event for event in span.events if event.name in _EVENTS)
+        items = [*events, *self._children.get(span.span_id, ())]
+        return sorted(items, key=lambda item: item.time_ns if isinstance(item, FileEvent) else item.start_ns)
 
-    def _span_parts(self, span: FileSpan, parent: FileSpan | None) -> list[_Part]:
+    def _parts_of(self, span: FileSpan, parent: FileSpan | None) -> list[_Part]:
         parts = _span_parts(span)
         if parent is not None and span.service and span.service != parent.service:
             parts.append((f"[{span.service}]", "dim"))
         parts.append((_ids(span.attributes, {} if parent is None else parent.attributes), "dim"))
         if parent is None and span.parent_id:
-            why = "parents form a circle" if span.parent_id in self._ids else "parent not in this file"
+            why = "parents form a circle" if span.parent_id in self._children else "parent not in this file"
             parts.append((f"({why})", "dim"))
         return parts
-
-
-def _time_ns(item: FileSpan | FileEvent) -> int:
-    return item.time_ns if isinstance(item, FileEvent) else item.start_ns
 
 
 def _header(span: FileSpan) -> Text:
@@ -148,9 +132,8 @@ def _ids(attributes: Mapping[str, Scalar], above: Mapping[str, Scalar]) -> str:
 
 
 def _duration(span: FileSpan) -> str:
-    if not span.start_ns or not span.end_ns:
-        return "duration unknown"
-    return format_duration((span.end_ns - span.start_ns) / 1e9)
+    seconds = duration_s(span)
+    return "duration unknown" if seconds is None else format_duration(seconds)
 
 
 def format_duration(seconds: float) -> str:
@@ -259,18 +242,10 @@ def _budget_parts(attributes: Mapping[str, Scalar]) -> list[_Part]:
     is_money = attributes.get(semconv.TRACEMIND_BUDGET_KIND) == "cost_usd"
     fraction = number(attributes, semconv.TRACEMIND_BUDGET_FRACTION)
     reached = "?" if fraction is None else f"{fraction * 100:.0f} %"
-    limit, spent = (
-        _amount(number(attributes, name), is_money=is_money)
-        for name in (semconv.TRACEMIND_BUDGET_LIMIT, semconv.TRACEMIND_BUDGET_SPENT)
-    )
+    figures = (number(attributes, name) for name in (semconv.TRACEMIND_BUDGET_LIMIT, semconv.TRACEMIND_BUDGET_SPENT))
+    limit, spent = ("?" if n is None else format_usd(n) if is_money else f"{n:,.0f}" for n in figures)
     unit = "" if is_money else " tokens" if attributes.get(semconv.TRACEMIND_BUDGET_KIND) == "tokens" else " calls"
     return [(f"{budget}: {reached} of {limit}{unit} reached, {spent} spent", "yellow")]
-
-
-def _amount(value: float | None, *, is_money: bool) -> str:
-    if value is None:
-        return "?"
-    return format_usd(value) if is_money else f"{value:,.0f}"
 
 
 _EVENTS = {semconv.RETRY_EVENT: _retry_parts, semconv.BUDGET_EVENT: _budget_parts}
