@@ -100,7 +100,7 @@ def prices_set() -> tuple[Price, ...]:
 async def price_reply(provider: str, models: Sequence[str], response: LLMResponse, *, at: datetime) -> LLMUsage:
     """The usage of a reply with its cost: the reply's own if it is trusted, else by the first price of `models`.
 
-    A reply without a cost is logged, once for each model.
+    A model whose replies have no cost is logged once.
 
     Args:
         provider: the provider's name.
@@ -129,7 +129,7 @@ def price_reply_now(provider: str, models: Sequence[str], response: LLMResponse,
         # A paid reply must not be lost because of a fault in the table.
         log.exception("the price table failed for %s/%s; the call stays without a cost", provider, models[-1])
         cost = None
-    return usage.with_cost(None, None) if cost is None else _with_fee(cost, response).of(usage)
+    return usage.with_cost(None, None) if cost is None else cost.of(usage)
 
 
 def _cost_of_reply(
@@ -137,14 +137,12 @@ def _cost_of_reply(
 ) -> Cost | None:
     if not _is_used(usage):
         return None
-    tier, conditions = response.service_tier, response.price_conditions
-    return _cost(provider, models, usage, at, conditions if tier is None else {"service_tier": tier, **conditions})
-
-
-def _with_fee(cost: Cost, response: LLMResponse) -> Cost:
-    reported = response.reported_cost
-    is_whole = reported is None or reported.usd is not None or (_over_reply and cost.source == "override")
-    return cost if reported is None or is_whole else cost.beside(reported)
+    tier, conditions, reported = response.service_tier, response.price_conditions, response.reported_cost
+    held = conditions if tier is None else {"service_tier": tier, **conditions}
+    cost = _cost(provider, models, usage, at, held)
+    if cost is None or reported is None or reported.usd is not None or (_over_reply and cost.source == "override"):
+        return cost
+    return cost.beside(reported)
 
 
 def _names_zero(response: LLMResponse) -> bool:
@@ -160,19 +158,14 @@ def _reported(
         return None
     reported = response.reported_cost
     if reported is None:
-        return _with_its_cost(usage)
+        if usage.cost_usd is not None and usage.cost_source is None:
+            return usage.with_cost(usage.cost_usd, "provider")  # a client set it, so the reply names it
+        return None if usage.cost_usd is None else usage
     if reported.usd is None or (_names_zero(response) and not _is_free(provider, models, at)):
         return None
     parts = (reported.input_usd, reported.output_usd, reported.fees_usd, reported.partial)
     told = Cost(reported.usd, *parts, source="provider").of(usage).sanitized()
     return None if told.cost_usd is None else told
-
-
-def _with_its_cost(usage: LLMUsage) -> LLMUsage | None:
-    """A cost that a client set counts as named by the reply, unless the client gives a source."""
-    if usage.cost_usd is None:
-        return None
-    return usage if usage.cost_source is not None else usage.with_cost(usage.cost_usd, "provider")
 
 
 def _is_free(provider: str, models: Sequence[str], at: datetime) -> bool:
@@ -203,9 +196,6 @@ async def find_price(provider: str, models: Sequence[str], usage: LLMUsage, *, a
     if unmatched and not _is_priced_without_table(provider, models, at):
         await _match(provider, unmatched)
     return _cost(provider, models, usage, at, NO_CONDITIONS)
-
-
-# --- The search in the table
 
 
 def _needs_table(provider: str, models: Sequence[str], response: LLMResponse, at: datetime) -> bool:
@@ -241,9 +231,6 @@ def _match_quietly(provider: str, model: str) -> None:
         _table.match(provider, model)
     except Exception:
         log.exception("the price table failed for %s/%s", provider, model)
-
-
-# --- The cost
 
 
 def _is_priced_without_table(provider: str, models: Sequence[str], at: datetime) -> bool:

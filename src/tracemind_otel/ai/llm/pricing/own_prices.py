@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -72,9 +72,8 @@ class Price:
             ConfigError: a field is missing, unknown or invalid; the message names it.
         """
         known = {field.name for field in fields(cls)}
-        for name in values:
-            if name not in known:
-                raise ConfigError(f"price: unknown field {name!r}; allowed are {', '.join(sorted(known))}")
+        if unknown := [name for name in values if name not in known]:
+            raise ConfigError(f"price: unknown field {unknown[0]!r}; allowed are {', '.join(sorted(known))}")
         model = values.get("model")
         if not isinstance(model, str) or not model:
             raise ConfigError(f"price: 'model' is {model!r}; it must be the model's name")
@@ -123,8 +122,6 @@ def _day(model: str, value: object) -> date | None:
     raise ConfigError(f"price of {model!r}: 'effective_from' is {value!r}; it must be a date")
 
 
-_FIELDS = tuple(field.name for field in fields(Price))
-
 PriceSource = str | Path | Iterable[Price | Mapping[str, Any]]
 """The path of a TOML file with `[[price]]` tables, or the prices themselves."""
 
@@ -141,8 +138,7 @@ def load_prices(source: PriceSource) -> tuple[Price, ...]:
 
 def _price_of_row(row: object) -> Price:
     if isinstance(row, Price):
-        # Its fields were not checked, and may be floats.
-        row = {name: value for name in _FIELDS if (value := getattr(row, name)) is not None}
+        row = asdict(row)  # its fields were not checked, and may be floats
     if not isinstance(row, Mapping):
         raise ConfigError(f"price: {row!r} is not a table of fields")
     return Price.from_mapping(cast("Mapping[str, Any]", row))
@@ -170,7 +166,7 @@ class OwnPrices:
             self._by_model.setdefault(price.model, []).append(price)
         for candidates in self._by_model.values():
             # A provider's own price before one for any provider, the newest first.
-            candidates.sort(key=_precedence, reverse=True)
+            candidates.sort(key=lambda price: (price.provider is not None, _first_day(price)), reverse=True)
 
     def __bool__(self) -> bool:
         return bool(self._by_model)
@@ -182,13 +178,13 @@ class OwnPrices:
         """The price in force on `day`; one for this provider comes before one for any."""
         for price in self._by_model.get(model, ()):
             is_for_provider = price.provider is None or price.provider.strip().lower() == provider
-            if is_for_provider and (price.effective_from or date.min) <= day:
+            if is_for_provider and _first_day(price) <= day:
                 return price
         return None
 
 
-def _precedence(price: Price) -> tuple[bool, date]:
-    return price.provider is not None, price.effective_from or date.min
+def _first_day(price: Price) -> date:
+    return price.effective_from or date.min
 
 
 def rates_of(price: Price) -> Rates:

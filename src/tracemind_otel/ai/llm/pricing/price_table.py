@@ -14,14 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..usage import CostSource, LLMUsage, ReportedCost
-from .table_usage import (
-    FIELD_OF_USAGE_KEY,
-    USAGE_FIELDS,
-    is_charged_otherwise,
-    table_usage,
-    unpriced_parts,
-    used_parts,
-)
+from .table_usage import FIELD_OF_USAGE_KEY, USAGE_FIELDS, is_charged_otherwise, table_usage, unpriced_parts, used_parts
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
@@ -75,9 +68,8 @@ class Cost(NamedTuple):
     def of_units(cls, units: Units, partial: tuple[str, ...], table: str, source: CostSource = "local") -> Cost:
         """The cost by sums for input, output and fees."""
         for_input, for_output, fees = units
-        usd = (for_input + for_output + fees) / _UNITS_PER_USD
         parts = (for_input / _UNITS_PER_USD, for_output / _UNITS_PER_USD, fees / _UNITS_PER_USD)
-        return cls(usd, *parts, partial, table, source)
+        return cls(sum(units) / _UNITS_PER_USD, *parts, partial, table, source)
 
     def beside(self, reported: ReportedCost) -> Cost:
         """The same with the fee of a gateway added, the only cost that its reply names."""
@@ -262,7 +254,8 @@ class _Matched:
     def of(cls, provider: Provider, model: ModelInfo) -> _Matched:
         is_its_own = any(model is own for own in provider.models)
         variants = tuple(model.price_variants or ()) if is_its_own else ()
-        priced = frozenset(item for variant in variants if _has_prices(variant) for item in variant.when.items())
+        with_rates = (each for each in variants if any(rate is not None for rate in vars(each.prices).values()))
+        priced = frozenset(item for variant in with_rates for item in variant.when.items())
         return cls(provider, model, variants, priced)
 
     def unpriced(self, conditions: Mapping[str, str], at: datetime) -> tuple[str, ...]:
@@ -276,10 +269,6 @@ class _Matched:
             if is_active and all(conditions.get(key) == value for key, value in variant.when.items()):
                 listed.update(variant.when.items())
         return tuple(f"{k}={v}" for k, v in asked.items() if (k, v) not in listed)
-
-
-def _has_prices(variant: PriceVariant) -> bool:
-    return any(rate is not None for rate in vars(variant.prices).values())
 
 
 def special(conditions: Mapping[str, str]) -> dict[str, str]:

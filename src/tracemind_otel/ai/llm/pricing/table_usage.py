@@ -46,13 +46,13 @@ _NEEDS_RATE = (
     *_FEES,
 )
 """Fields with a rate unlike that of their whole. Text, reasoning and tool tokens cost the rate of their whole."""
-_PARTS = frozenset(
-    {
-        *_NEEDS_RATE,
-        *("cache_write_5m_tokens", "input_tool_tokens"),
-        *("input_text_tokens", "cache_text_read_tokens", "output_text_tokens"),
-    }
-)
+_PARTS = frozenset(_NEEDS_RATE) | {
+    "cache_write_5m_tokens",
+    "cache_text_read_tokens",
+    "input_text_tokens",
+    "input_tool_tokens",
+    "output_text_tokens",
+}
 """Fields that a price may have a rate for, beside input, output and reasoning."""
 
 
@@ -80,16 +80,15 @@ def is_charged_otherwise(used: Collection[str], priced: Collection[str]) -> bool
 
 def table_usage(usage: LLMUsage, priced: Collection[str]) -> tuple[dict[str, int | float], tuple[str, ...]]:
     """The counts of the `priced` fields, by the names of `genai-prices`, and the fields that had to be assumed."""
-    reported = {name: max(getattr(usage, name) or 0, 0) for name in priced}
-    counts = dict(reported)
+    counts = {name: max(getattr(usage, name) or 0, 0) for name in priced}
     prompt = counts["prompt_tokens"] = max(usage.prompt_tokens or 0, 0)
     _fit_caches(counts, prompt, usage)
     assumed = _fit_input(counts, prompt, usage)
-    _fit_output(counts, max(usage.completion_tokens or 0, 0))
-    _fit_seconds(counts, usage)
-    _fit_pages(counts, usage)
-    named = {_USAGE_KEY_OF_FIELD.get(name, name): count for name, count in counts.items()}
-    return named, assumed
+    left = max(usage.completion_tokens or 0, 0)
+    for name in ("reasoning_tokens", "output_citation_tokens", *(f"output_{kind}_tokens" for kind in _MODALITIES)):
+        left = _take(counts, name, left)
+    _fit_seconds_and_pages(counts, usage)
+    return {_USAGE_KEY_OF_FIELD.get(name, name): count for name, count in counts.items()}, assumed
 
 
 def _take(counts: dict[str, Any], name: str, left: Any) -> Any:
@@ -151,23 +150,12 @@ def _cut(counts: dict[str, Any], kind: str, excess: int) -> int:
     return int(cut)
 
 
-def _fit_output(counts: dict[str, Any], completion: int) -> None:
-    left = completion
-    names = [f"output_{kind}_tokens" for kind in _MODALITIES]
-    for name in ("reasoning_tokens", "output_citation_tokens", *names):
-        left = _take(counts, name, left)
-
-
-def _fit_seconds(counts: dict[str, Any], usage: LLMUsage) -> None:
-    if "audio_seconds" not in counts:
-        return
-    if usage.audio_seconds is None:
-        counts["audio_seconds"] = (usage.input_audio_seconds or 0) + (usage.output_audio_seconds or 0)
-    left = _take(counts, "input_audio_seconds", counts["audio_seconds"])
-    _take(counts, "output_audio_seconds", left)
-
-
-def _fit_pages(counts: dict[str, Any], usage: LLMUsage) -> None:
+def _fit_seconds_and_pages(counts: dict[str, Any], usage: LLMUsage) -> None:
+    if "audio_seconds" in counts:
+        if usage.audio_seconds is None:
+            counts["audio_seconds"] = (usage.input_audio_seconds or 0) + (usage.output_audio_seconds or 0)
+        left = _take(counts, "input_audio_seconds", counts["audio_seconds"])
+        _take(counts, "output_audio_seconds", left)
     if usage.input_document_pages is None and "input_document_pages" in counts:
         counts["input_document_pages"] = usage.input_annotated_document_pages or 0
     _take(counts, "input_annotated_document_pages", counts.get("input_document_pages", 0))
