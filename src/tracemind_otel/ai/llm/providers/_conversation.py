@@ -27,11 +27,15 @@ def settings_of(req: LLMRequest, provider: str, names: Mapping[str, str], *elsew
     Raises:
         ConfigError: an option is set that the provider does not support.
     """
-    reject_unsupported(req, provider=provider, supported=(*names, *elsewhere))
-    given = {theirs: getattr(req, ours) for ours, theirs in names.items()}
-    if "stop" in names:
-        given[names["stop"]] = list(req.stop) or None
-    return {name: value for name, value in given.items() if value is not None}
+    given: dict[str, Any] = {}
+    for ours, value in req.sampling().items():
+        if value is None or value == ():
+            continue
+        if ours in names:
+            given[names[ours]] = list(value) if ours == "stop" else value
+        elif ours not in elsewhere:
+            reject_unsupported(req, provider=provider, supported=(*names, *elsewhere))
+    return given
 
 
 def effort_of(req: LLMRequest, provider: str, efforts: Mapping[str, dict[str, Any]], hint: str = "") -> dict[str, Any]:
