@@ -144,7 +144,7 @@ class OwnContext:
 
     def run(self, turn: Coroutine[Any, Any, T]) -> Awaitable[T]:
         """One turn of the work."""
-        return _inside(self._context, turn)
+        return inside(self._context, turn)
 
     def leave(self) -> None:
         """Leave the context managers."""
@@ -152,21 +152,27 @@ class OwnContext:
 
 
 @types.coroutine
-def _inside(context: contextvars.Context, turn: Coroutine[Any, Any, T]) -> Generator[Any, None, T]:
+def inside(
+    context: contextvars.Context, turn: Coroutine[Any, Any, T] | Generator[Any, Any, T]
+) -> Generator[Any, Any, T]:
     """Await a coroutine whose every step runs in another context."""
-    resume = functools.partial(turn.send, None)
-    while True:
-        try:
-            waited = context.run(resume)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        try:
-            yield waited
-        except BaseException as error:
-            resume = functools.partial(turn.throw, error)
-        else:
-            resume = functools.partial(turn.send, None)
+    step: Callable[[Any], Any] = turn.send
+    value: Any = None
+    try:
+        while True:
+            try:
+                waited = context.run(step, value)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            try:
+                value = yield waited
+            except BaseException as error:
+                step, value = turn.throw, error
+            else:
+                step = turn.send
+    finally:
+        del turn, step, value  # they may hold an exception whose traceback refers to this frame
 
 
 def carry_context(function: Callable[P, R]) -> Callable[P, R]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import time
 from collections.abc import Callable
-from contextvars import Context, copy_context
-from types import CodeType
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, cast
 
 from ..._base.dropped import Unread, drop, end_dropped, end_later, ended, opened
 
@@ -17,26 +14,22 @@ class SpanScope(Unread, Protocol):
     """One run of a decorated function. None of its methods raises."""
 
     def enter(self) -> None:
-        """Make it current in the context of here and now."""
-        ...
+        """Make it current in the context of the caller."""
 
     def leave(self) -> None:
-        """Put that context back, unless another one is current by now."""
-        ...
+        """Restore the context as it was before `enter`, unless another one is current by now."""
 
     def item(self, value: object) -> None:
         """Note a value that the body of a generator yielded."""
-        ...
 
     def end(self, exc: BaseException | None, result: object = None, *, ended_ns: int | None = None) -> None:
-        """End the run with what its body raised or returned.
+        """End the run.
 
         Args:
-            exc: what it raised.
-            result: what it returned.
+            exc: what its body raised.
+            result: what its body returned.
             ended_ns: the end, in nanoseconds since the epoch; the default is now.
         """
-        ...
 
 
 Start = Callable[[tuple[Any, ...], dict[str, Any]], SpanScope]
@@ -48,48 +41,32 @@ class Body:
 
     Args:
         run: the run.
-        context: the context of the body.
-        is_closed_by_loop: whether `GeneratorExit` comes from a task only, because an event loop closes what is dropped.
+        is_closed_by_loop: whether an event loop closes the body if it is dropped. `GeneratorExit` then never comes
+            from a finalizer, and the run may end at once.
     """
 
-    __slots__ = ("_is_closed_by_loop", "_run", "context")
+    __slots__ = ("_is_closed_by_loop", "_run")
 
-    def __init__(self, run: SpanScope, context: Context, *, is_closed_by_loop: bool = False) -> None:
+    def __init__(self, run: SpanScope, *, is_closed_by_loop: bool = False) -> None:
         self._run: SpanScope | None = run
         self._is_closed_by_loop = is_closed_by_loop
-        self.context = context
         opened(run)
 
-    @classmethod
-    def starting(cls, run: SpanScope, *, is_closed_by_loop: bool = False) -> Self:
-        """A body that begins here and now."""
-        context = copy_context()
-        context.run(run.enter)
-        return cls(run, context, is_closed_by_loop=is_closed_by_loop)
-
-    def leave(self) -> None:
-        """Put the context back."""
-        if self._run is not None:
-            self._run.leave()
-
-    def item(self, value: object) -> None:
-        """Note a value that it yielded."""
-        if self._run is not None:
-            self._run.item(value)
-
-    def finish(self, result: object, *, is_closing: bool) -> None:
-        """End it after it returned, by itself or because it was closed."""
-        self.end(GeneratorExit() if is_closing else None, result)
-
     def end(self, exc: BaseException | None, result: object = None) -> None:
-        """End it with what it raised or returned; the first end counts."""
+        """End the run with what the body raised or returned; the first end counts."""
         run, self._run = self._run, None
         if run is None or not ended(run):
             return
         if self._is_closed_by_loop and isinstance(exc, GeneratorExit):
             run.close()
         else:
-            end_scope(run, exc, result)
+            _end_body(run, exc, result)
+
+    def leave(self, exc: BaseException | None) -> None:
+        """Restore the context, then end the run."""
+        if self._run is not None:
+            self._run.leave()
+        self.end(exc)
 
     def __del__(self) -> None:
         # No event loop was left to close it.
@@ -97,13 +74,19 @@ class Body:
             drop(self._run)
 
 
-def end_scope(run: SpanScope, exc: BaseException | None, result: object = None) -> None:
-    """End a run with what its body raised or returned; `GeneratorExit` means that the body was closed."""
+def _end_body(run: SpanScope, exc: BaseException | None, result: object = None) -> None:
+    """End a run; `GeneratorExit` means that its body was closed, perhaps by a finalizer."""
     if isinstance(exc, GeneratorExit):
         end_later(functools.partial(run.close, time.time_ns()))
     else:
         end_dropped()
         run.end(exc, result)
+
+
+def leave_block(run: SpanScope, exc: BaseException | None) -> None:
+    """Leave and end the run of a `with` block."""
+    run.leave()
+    _end_body(run, exc)
 
 
 def abandon(run: SpanScope) -> None:
@@ -119,19 +102,8 @@ def end_call(run: SpanScope, exc: BaseException | None, result: object = None) -
     run.end(exc, result)
 
 
-def leave_block(run: SpanScope, exc: BaseException | None) -> None:
-    """End the run of a `with` block."""
-    run.leave()
-    end_scope(run, exc)
-
-
 def code_of(function: object) -> object:
-    """The code of a function, or of what a `functools.partial` is a part of; `None` of anything else."""
+    """The code of a function, or of the function inside a `functools.partial`; `None` for anything else."""
     while isinstance(function, functools.partial):
         function = cast("functools.partial[object]", function).func
     return getattr(function, "__code__", None)
-
-
-def is_iterable_coroutine(code: object) -> bool:
-    """Whether it is a generator's code that `types.coroutine` made awaitable."""
-    return isinstance(code, CodeType) and bool(code.co_flags & inspect.CO_ITERABLE_COROUTINE)

@@ -1,17 +1,17 @@
-"""Generators, each with a body that runs in a context of its own, a copy of the one in which it began.
+"""Generators. The body of each runs in a context of its own, a copy of the one in which it began.
 
-What the body sets its consumer never sees, however the two take turns, and so nothing has to be put back, whoever
-closes it.
+The consumer never sees what the body sets, however the two take turns, so there is nothing to restore at the end.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextvars import Context
-from typing import Any, Self
+from contextvars import Context, copy_context
+from typing import Any
 
-from .body import Body, Start
+from ..._base.context import inside
+from .body import Body, SpanScope, Start
 
 
 def wrap_generator_function(function: Callable[..., Generator[Any, Any, Any]], start: Start) -> Callable[..., Any]:
@@ -22,12 +22,12 @@ def wrap_generator_function(function: Callable[..., Generator[Any, Any, Any]], s
 
     def run_generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         generator = function(*args, **kwargs)
-        body = Body.starting(start(args, kwargs))
-        run, is_closing = body.context.run, False
+        run = start(args, kwargs)
+        context, body, is_closing = _context_of(run), Body(run), False
         try:
-            value = run(generator.send, None)
+            value = context.run(generator.send, None)
             while True:
-                body.item(value)
+                run.item(value)
                 try:
                     sent = yield value
                 except BaseException as exc:
@@ -35,14 +35,14 @@ def wrap_generator_function(function: Callable[..., Generator[Any, Any, Any]], s
                 else:
                     is_closing = False
                     del value  # it may go while the next is made
-                    value = run(generator.send, sent)
+                    value = context.run(generator.send, sent)
                     continue
                 try:
-                    value = run(generator.throw, error)
+                    value = context.run(generator.throw, error)
                 finally:
                     del error  # its traceback refers to this frame
         except StopIteration as stop:
-            body.finish(stop.value, is_closing=is_closing)
+            body.end(GeneratorExit() if is_closing else None, stop.value)
             return stop.value
         except BaseException as exc:
             body.end(exc)
@@ -60,18 +60,18 @@ def wrap_async_generator_function(
         # In this order they are dropped: a body that nobody closed ends before its run does.
         generator = function(*args, **kwargs)
         has_loop = sys.get_asyncgen_hooks().finalizer is not None
-        body = Body.starting(start(args, kwargs), is_closed_by_loop=has_loop)
-        is_closing = False
+        run = start(args, kwargs)
+        context, body, is_closing = _context_of(run), Body(run, is_closed_by_loop=has_loop), False
         try:
-            step: Awaitable[Any] = _first_step(generator, body.context)
+            step: Awaitable[Any] = _first_step(generator, context)
             while True:
                 try:
-                    value = await _InContext(body.context, step.__await__())
+                    value = await inside(context, step.__await__())
                 except StopAsyncIteration:
                     break
                 finally:
                     del step  # it refers to the generator, which may be dropped now, and to what was thrown
-                body.item(value)
+                run.item(value)
                 try:
                     sent = yield value
                 except BaseException as exc:
@@ -82,52 +82,16 @@ def wrap_async_generator_function(
         except BaseException as exc:
             body.end(exc)
             raise
-        body.finish(None, is_closing=is_closing)
+        body.end(GeneratorExit() if is_closing else None)
 
     return run_async_generator
 
 
-class _InContext:
-    """An awaitable whose every step runs in a context."""
-
-    __slots__ = ("_context", "_steps")
-
-    def __init__(self, context: Context, steps: Any) -> None:
-        self._context = context
-        self._steps: Any = steps
-
-    def __await__(self) -> Self:
-        return self
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Any:
-        return self.send(None)
-
-    def send(self, value: Any, /) -> Any:
-        try:
-            return self._context.run(self._steps.send, value)
-        except BaseException:
-            self._steps = None  # it may hold the very exception, whose traceback refers to this frame
-            raise
-
-    def throw(self, *error: Any) -> Any:
-        try:
-            return self._context.run(self._steps.throw, *error)
-        except BaseException:
-            self._steps = None
-            raise
-
-    def close(self) -> None:
-        """Close the generator with its awaiter; before Python 3.13 `asend().close()` leaves the generator as it is."""
-        if self._steps is None:
-            return
-        try:
-            self.throw(GeneratorExit())
-        except (GeneratorExit, StopIteration, StopAsyncIteration):
-            return
-        raise RuntimeError("async generator ignored GeneratorExit")
+def _context_of(run: SpanScope) -> Context:
+    """A copy of the current context, in which the run is current."""
+    context = copy_context()
+    context.run(run.enter)
+    return context
 
 
 def _first_step(generator: AsyncGenerator[Any, Any], context: Context) -> Awaitable[Any]:

@@ -4,61 +4,49 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator
-from contextvars import Context
 from types import TracebackType
 from typing import Any, Self
 
 from .body import Body, SpanScope, Start, code_of
 
 
-class _Block:
-    """The run of a `with` block. Like contextlib's own managers, one of these makes one block."""
+class _Made:
+    """The context manager that the decorated function made. Like it, one of these makes one block, which is the run."""
 
-    __slots__ = ("_body", "_start")
-
-    def __init__(self, start: Callable[[], SpanScope]) -> None:
-        self._start = start
+    def __init__(self, make: Callable[[], Any], start: Callable[[], SpanScope]) -> None:
+        self._make, self._start = make, start
+        self._manager = make()
         self._body: Body | None = None
 
-    def enter(self) -> bool:
+    def _recreate_cm(self) -> Self:
+        """Make a new one: contextlib enters one at every call of a function that it decorates."""
+        return type(self)(self._make, self._start)
+
+    def _begin(self) -> bool:
         """Begin the block, unless it has begun: contextlib raises then, and the open block goes on."""
         if self._body is not None:
             return False
         run = self._start()
         run.enter()
-        self._body = Body(run, Context())
+        self._body = Body(run)
         return True
 
-    def leave(self, exc: BaseException | None) -> None:
+    def _end(self, exc: BaseException | None) -> None:
         body, self._body = self._body, None
         if body is not None:
-            body.leave()
-            body.end(exc)
-
-
-class _Made:
-    """The context manager that the decorated function made, with the run of its block."""
-
-    def __init__(self, make: Callable[[], Any], start: Callable[[], SpanScope]) -> None:
-        self._make, self._start = make, start
-        self._manager = make()
-        self._block = _Block(start)
-
-    def _recreate_cm(self) -> Self:
-        """Make a new one: contextlib enters one at every call of a function that it decorates."""
-        return type(self)(self._make, self._start)
+            body.leave(exc)
 
 
 class _Manager(_Made, contextlib.ContextDecorator, contextlib.AbstractContextManager[Any]):
     """What a decorated `contextmanager` function returns."""
 
     def __enter__(self) -> Any:
-        is_first = self._block.enter()
+        is_first = self._begin()
         try:
             return self._manager.__enter__()
         except BaseException as exc:
             if is_first:
-                self._block.leave(exc)
+                self._end(exc)
             raise
 
     def __exit__(
@@ -67,9 +55,9 @@ class _Manager(_Made, contextlib.ContextDecorator, contextlib.AbstractContextMan
         try:
             suppressed: bool | None = self._manager.__exit__(exc_type, exc, traceback)
         except BaseException as own:
-            self._block.leave(own)
+            self._end(own)
             raise
-        self._block.leave(None if suppressed else exc)
+        self._end(None if suppressed else exc)
         return suppressed
 
 
@@ -77,12 +65,12 @@ class _AsyncManager(_Made, contextlib.AsyncContextDecorator, contextlib.Abstract
     """What a decorated `asynccontextmanager` function returns."""
 
     async def __aenter__(self) -> Any:
-        is_first = self._block.enter()
+        is_first = self._begin()
         try:
             return await self._manager.__aenter__()
         except BaseException as exc:
             if is_first:
-                self._block.leave(exc)
+                self._end(exc)
             raise
 
     async def __aexit__(
@@ -91,9 +79,9 @@ class _AsyncManager(_Made, contextlib.AsyncContextDecorator, contextlib.Abstract
         try:
             suppressed: bool | None = await self._manager.__aexit__(exc_type, exc, traceback)
         except BaseException as own:
-            self._block.leave(own)
+            self._end(own)
             raise
-        self._block.leave(None if suppressed else exc)
+        self._end(None if suppressed else exc)
         return suppressed
 
 
