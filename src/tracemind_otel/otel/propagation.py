@@ -1,7 +1,7 @@
-"""From one process to another by W3C headers: `traceparent`, `tracestate` and `baggage`.
+"""Carries a trace to another process by W3C headers: `traceparent`, `tracestate` and `baggage`.
 
-The trace and the ids travel, and whatever baggage the application set itself; prompts, arguments, results, keys and
-attributes of flows never do.
+The trace and its ids go along, with the application's own baggage. Prompts, arguments, results, keys and attributes of
+flows never do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from opentelemetry import baggage as otel_baggage
 from opentelemetry import context as otel_context
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
-from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import INVALID_SPAN, get_current_span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -31,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _MAX_HEADER_LENGTH = 8192
 """Characters (W3C Baggage, "Limits")."""
+_READ = ("traceparent", "tracestate", "baggage")
 
 _TRACE = TraceContextTextMapPropagator()
 _BAGGAGE = W3CBaggagePropagator()
@@ -43,14 +43,14 @@ def inject_context(headers: MutableMapping[str, str]) -> MutableMapping[str, str
 def inject_context(headers: MutableMapping[str, str] | None = None) -> MutableMapping[str, str]:
     """Headers with which another process of yours continues this trace, with the ids that hold here.
 
-    They are plain text, for a message, a job, a command line or an environment variable (as JSON). All ids go along,
-    so hand them to nobody to whom a user's id is no business.
+    They are strings, for a message, a job, a command line or an environment variable (as JSON). They hold all ids, so
+    send them to no one who must not see a user's id.
 
     Args:
         headers: a mapping to add them to; the default is a new one.
 
     Returns:
-        The mapping, with `traceparent` and, where there is any, `tracestate` and `baggage`.
+        The mapping, with `traceparent` and, if there are any, `tracestate` and `baggage`.
 
     Example:
         >>> inject_context({"content-type": "application/json"})
@@ -64,30 +64,27 @@ def inject_context(headers: MutableMapping[str, str] | None = None) -> MutableMa
 
 
 class HasItems(Protocol):
-    """Headers as werkzeug, `http.client` and others have them."""
+    """The headers of werkzeug, `http.client` and others."""
 
     def items(self) -> Iterable[tuple[Any, Any]]:
         """The names and values."""
-        ...
 
 
 Headers = HasItems | Iterable[tuple[str | bytes, Any]] | None
-"""The headers of a request or a message, as frameworks have them."""
-
-_Pairs = Sequence[tuple[Any, Any]]
+"""The headers of a request or a message, in the forms that frameworks use."""
 
 
 class continue_trace(Block[None]):  # noqa: N801  a function to whoever uses it
-    """Continue the trace of another process in a `with` block, with the ids that it handed over.
+    """Continue the trace of another process in a `with` block, with the ids that it sent.
 
-    Where a span of that very trace is current already, because a server's instrumentation has read the headers, it
-    stays the parent, and only the ids are taken. A header that cannot be read is ignored.
+    If a server's instrumentation has read the headers already, a span of that trace is current: it stays the parent,
+    and only the ids are read. A header that cannot be read is ignored.
 
     Args:
-        headers: what `inject_context` made, or the headers of a request or a message, as frameworks have them: a
-            mapping, an object with `items()`, pairs of strings or bytes (gRPC, Kafka), or `None`. Names in any case.
-        baggage: put the ids into the W3C baggage, as `using_attributes(baggage=True)` does; else only
-            `inject_context` hands them on.
+        headers: what `inject_context` made, or the headers of a request or a message: a mapping, an object with
+            `items()`, pairs of strings or bytes (gRPC, Kafka), or `None`. The case of their names does not matter.
+        baggage: put the ids into the W3C baggage, as `using_attributes(baggage=True)` does; otherwise only
+            `inject_context` sends them on.
 
     Raises:
         ConfigError: the headers are something else.
@@ -100,13 +97,13 @@ class continue_trace(Block[None]):  # noqa: N801  a function to whoever uses it
     __slots__ = ("_entries", "_headers", "_is_baggage")
 
     def __init__(self, headers: Headers, *, baggage: bool = False) -> None:
-        self._headers = _pairs_of(headers)
+        self._headers = _carrier(headers)
         self._is_baggage = baggage
         self._entries = Entries()
 
     def _enter(self) -> None:
         context = _with_parent(self._headers, otel_context.get_current())
-        handed_over = _BAGGAGE.extract(self._headers, Context(), _ANY_CASE)
+        handed_over = _BAGGAGE.extract(self._headers, Context())
         setting = enter_correlation(_ids_in(handed_over))
         for name, value in otel_baggage.get_all(without_baggage(handed_over)).items():
             context = otel_baggage.set_baggage(name, value, context)
@@ -119,7 +116,7 @@ class continue_trace(Block[None]):  # noqa: N801  a function to whoever uses it
 
 
 def _leave_flow_of_parent() -> None:
-    """In a forked child: a decorator's span is its parent's, and long over when a pool's worker gets its second job."""
+    """In a forked child: a decorator's span is its parent's, and has ended when a pool's worker gets its second job."""
     if is_ours(get_current_span()):
         otel_context.attach(set_span_in_context(INVALID_SPAN))
 
@@ -127,15 +124,15 @@ def _leave_flow_of_parent() -> None:
 in_forked_child(_leave_flow_of_parent)
 
 
-def _with_parent(headers: _Pairs, context: Context) -> Context:
+def _with_parent(headers: dict[str, str], context: Context) -> Context:
     """The context below the span that handed over, unless a span of that trace is current already."""
-    handed_over = _TRACE.extract(headers, context, _ANY_CASE)
+    handed_over = _TRACE.extract(headers, context)
     here, there = (get_current_span(each).get_span_context() for each in (context, handed_over))
     return context if here.trace_id == there.trace_id else handed_over
 
 
 def _ids_in(context: Context) -> Correlation:
-    """The ids in a context's baggage; what is none is left out, since anybody may have sent it."""
+    """The ids in a context's baggage, without invalid ones: anybody may have sent it."""
     values: dict[str, object] = {field: otel_baggage.get_baggage(name, context) for name, field in FIELDS.items()}
     values["tags"] = _tags(otel_baggage.get_baggage(semconv.TRACEMIND_TAGS, context))
     return usable_correlation("continue_trace", values)
@@ -150,8 +147,18 @@ def _tags(text: object) -> object:
         return None
 
 
-def _pairs_of(headers: Any) -> _Pairs:
-    """The names and values of headers, whatever holds them."""
+def _carrier(headers: Any) -> dict[str, str]:
+    """The headers that are read here, by their names in lower case. One that comes in parts is put together."""
+    parts: dict[str, list[str]] = {name: [] for name in _READ}
+    for name, value in _pairs_of(headers):
+        parts.get((_text(name) or "").lower(), []).extend(_texts(value))
+    whole = {name: ",".join(texts) for name, texts in parts.items()}
+    # Properties stand behind a semicolon and are not part of a value (W3C Baggage, "property").
+    whole["baggage"] = ",".join(entry.partition(";")[0] for entry in whole["baggage"].split(","))
+    return {name: value for name, value in whole.items() if value and _is_header(name, value)}
+
+
+def _pairs_of(headers: Any) -> Sequence[tuple[Any, Any]]:
     if headers is None:
         return ()
     try:
@@ -163,29 +170,12 @@ def _pairs_of(headers: Any) -> _Pairs:
         ) from None
 
 
-class _AnyCase(Getter[_Pairs]):
-    """Reads headers whatever the case of their names, and one that comes in parts as a whole.
-
-    Brokers hand over bytes. What is no header is none: OpenTelemetry would write it into its log, line breaks and all.
-    """
-
-    def get(self, carrier: _Pairs, key: str) -> list[str] | None:
-        parts = [text for name, value in carrier if (_text(name) or "").lower() == key for text in _texts(value)]
-        value = ",".join(parts)
-        if key == "baggage":
-            value = _without_properties(value)
-        if value.isprintable() and len(value) <= _MAX_HEADER_LENGTH:
-            return [value] if value else None
-        log.debug("header %s of %d characters is ignored: it is too long, or not printable", key, len(value))
-        return None
-
-    def keys(self, carrier: _Pairs) -> list[str]:
-        return [text for name, _ in carrier if (text := _text(name)) is not None]
-
-
-def _without_properties(baggage: str) -> str:
-    """Properties stand behind a semicolon and are no part of a value (W3C Baggage, "property")."""
-    return ",".join(entry.partition(";")[0] for entry in baggage.split(","))
+def _is_header(name: str, value: str) -> bool:
+    """Whether OpenTelemetry may read it: what it cannot read it writes into its log, line breaks and all."""
+    if value.isprintable() and len(value) <= _MAX_HEADER_LENGTH:
+        return True
+    log.debug("header %s of %d characters is ignored: it is too long, or not printable", name, len(value))
+    return False
 
 
 def _texts(value: object) -> list[str]:
@@ -195,9 +185,7 @@ def _texts(value: object) -> list[str]:
 
 
 def _text(value: object) -> str | None:
+    """A name or a value as a string; brokers hand over bytes."""
     if isinstance(value, bytes):
         return value.decode("latin-1")
     return value if isinstance(value, str) else None
-
-
-_ANY_CASE = _AnyCase()

@@ -116,13 +116,13 @@ def configure(
         from .pipeline import build
 
         pipeline = build(joined, config, service_name, resource)
-    _made_here.update(pipeline.providers)
+    _made_here.update(pipeline.providers.values())
     # Only now that nothing can go wrong any more: a mistake leaves nothing behind.
     if own_prices is not None:
         set_prices(own_prices, over_reply=prices_over_reply)
     providers = Providers(
-        tracer_provider=joined.tracer_provider or pipeline.tracer_provider,
-        meter_provider=joined.meter_provider or pipeline.meter_provider,
+        tracer_provider=joined.tracer_provider or pipeline.providers.get("traces"),
+        meter_provider=joined.meter_provider or pipeline.providers.get("metrics"),
         instruments=pipeline.instruments,
         labels=labels,
         has_cost_by_kind=cost_by_kind,
@@ -130,7 +130,7 @@ def configure(
     )
     telemetry = Telemetry(providers=providers, pipeline=pipeline)
     activate(telemetry)
-    _latest = SetUp(config=config, made=pipeline.made)
+    _latest = SetUp(config=config, made=frozenset(pipeline.providers))
     return telemetry
 
 

@@ -1,4 +1,4 @@
-"""The exporters of `configure()`, what receivers answer, and batches that any receiver takes.
+"""The exporters of `configure()`, how they read answers, and how a batch is cut into requests.
 
 Only `configure()` imports this module, because it needs the SDK. An exporter is loaded when it is made.
 """
@@ -35,11 +35,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_REQUEST_BYTES = 4_000_000
-"""Bytes of one request: gRPC receivers take 4 MiB unless they were told otherwise."""
+"""Bytes of one request; the default limit of gRPC receivers is 4 MiB."""
 _FIXED_BYTES = 256
-"""More than the ids, times and flags of a span, a link, a data point or an exemplar take."""
+"""An upper bound of the ids, times and flags of a span, a link, a data point or an exemplar."""
 _FRAME_BYTES = 24
-"""More than the tags and lengths around a value take, or a number with them."""
+"""An upper bound of a number, or of the tags and lengths around another value."""
 _MAX_BUCKETS = 320
 """Buckets of an exponential histogram in the SDK, at most."""
 _CREDENTIALS_VARIABLES = (
@@ -100,7 +100,7 @@ def otlp_exporter(
 
 
 class NotTakenError(Exception):
-    """A receiver gave an answer that OTLP does not know, so it has not taken the data."""
+    """The answer is not one of OTLP, so the data did not arrive."""
 
 
 def _session(count_rejected: Callable[[Any], None]) -> Any:
@@ -121,7 +121,7 @@ def _session(count_rejected: Callable[[Any], None]) -> Any:
 
 
 def _check_answer(response: Any) -> None:
-    """The exporter takes a redirect, which it does not follow, and any page of HTML for a success."""
+    """Reject what the exporter takes for a success: a redirect, which it does not follow, and a page of HTML."""
     start = response.content[:64].lstrip().lower()
     is_page = "html" in response.headers.get("content-type", "") or start.startswith((b"<!doctype", b"<html"))
     if 300 <= response.status_code < 400:
@@ -152,17 +152,18 @@ def _count_rejected(signal: Signal, stats: DeliveryStats, secrets: Iterable[str]
 
 
 def span_requests(spans: Sequence[ReadableSpan]) -> Iterator[list[ReadableSpan]]:
-    """A batch cut so that each part is one request that a receiver takes.
+    """A batch cut into requests, each small enough for a receiver.
 
     A span that cannot be encoded, which only another library can have made, is mended.
     """
-    return _cut(map(_measured_span, spans))
+    for part in _cut(spans, _bytes_of_span, _mended_span):
+        yield [*part.values()]
 
 
 def metric_requests(data: MetricsData) -> Iterator[MetricsData]:
     """The same for metrics."""
-    for part in _cut(map(_measured_point, _points(data))):
-        yield _with_points(data, dict(part))
+    for part in _cut(_points(data), _bytes_of_point, _mended_point):
+        yield _with_points(data, part)
 
 
 def count_points(data: MetricsData) -> int:
@@ -170,27 +171,26 @@ def count_points(data: MetricsData) -> int:
     return len(_points(data))
 
 
-def _cut(measured: Iterable[tuple[T, int]]) -> Iterator[list[T]]:
-    part, part_size = list[T](), 0
-    for item, size in measured:
+def _cut(items: Sequence[T], bytes_of: Callable[[T], int], mended: Callable[[T], T]) -> Iterator[dict[int, T]]:
+    """Parts of the items, mended where they cannot be encoded, by the identity of the original."""
+    part, part_size = dict[int, T](), 0
+    for original in items:
+        item = original
+        try:
+            size = bytes_of(item)
+        except (OverflowError, UnicodeEncodeError):
+            item = mended(item)
+            size = bytes_of(item)
         if part and part_size + size > MAX_REQUEST_BYTES:
             yield part
-            part, part_size = [], 0
-        part.append(item)
+            part, part_size = {}, 0
+        part[id(original)] = item
         part_size += size
     yield part
 
 
-def _measured_span(span: ReadableSpan) -> tuple[ReadableSpan, int]:
-    """A span that can be encoded, and at most how many bytes it takes: at a fraction of what encoding costs."""
-    try:
-        return span, _bytes_of_span(span)
-    except (OverflowError, UnicodeEncodeError):
-        mended = _mended_span(span)
-        return mended, _bytes_of_span(mended)
-
-
 def _bytes_of_span(span: ReadableSpan) -> int:
+    """An upper bound of the encoded size, at a fraction of what encoding costs."""
     size = _bytes_of(span.name) + _bytes_of(span.status.description or "") + _bytes_in(span.attributes)
     events = sum(_bytes_of(event.name) + _bytes_in(event.attributes) for event in span.events)
     return _FIXED_BYTES + size + events + sum(_FIXED_BYTES + _bytes_in(link.attributes) for link in span.links)
@@ -213,20 +213,14 @@ def _mended_span(span: ReadableSpan) -> ReadableSpan:
     )
 
 
-def _measured_point(point: DataPointT) -> tuple[tuple[int, DataPointT], int]:
-    """A data point that can be encoded, with the identity of the original, and at most how many bytes it takes."""
-    try:
-        return (id(point), point), _bytes_of_point(point)
-    except (OverflowError, UnicodeEncodeError):
-        exemplars = [replace(each, filtered_attributes=_mended(each.filtered_attributes)) for each in point.exemplars]
-        mended = replace(point, attributes=_mended(point.attributes), exemplars=exemplars)
-        return (id(point), mended), _bytes_of_point(mended)
+def _mended_point(point: DataPointT) -> DataPointT:
+    exemplars = [replace(each, filtered_attributes=_mended(each.filtered_attributes)) for each in point.exemplars]
+    return replace(point, attributes=_mended(point.attributes), exemplars=exemplars)
 
 
 def _bytes_of_point(point: DataPointT) -> int:
-    buckets = (
-        _MAX_BUCKETS if isinstance(point, ExponentialHistogramDataPoint) else len(getattr(point, "bucket_counts", ()))
-    )
+    is_exponential = isinstance(point, ExponentialHistogramDataPoint)
+    buckets = _MAX_BUCKETS if is_exponential else len(getattr(point, "bucket_counts", ()))
     exemplars = sum(_FIXED_BYTES + _bytes_in(exemplar.filtered_attributes) for exemplar in point.exemplars)
     return _FIXED_BYTES + _bytes_in(point.attributes) + _FRAME_BYTES * buckets + exemplars
 
@@ -260,11 +254,11 @@ def _bytes_in(attributes: Mapping[str, Any] | None) -> int:
 
 
 def _bytes_of(value: object) -> int:
-    """With its tags and lengths.
+    """An upper bound, with tags and lengths.
 
     Raises:
-        OverflowError: a whole number of more than 64 bits.
-        UnicodeEncodeError: a string that is no UTF-8.
+        OverflowError: an integer of more than 64 bits.
+        UnicodeEncodeError: a string with a lone surrogate.
     """
     if isinstance(value, str):
         return _FRAME_BYTES + (len(value) if value.isascii() else len(value.encode()))

@@ -32,18 +32,12 @@ from ..sanitize import sanitized_attributes
 from .delivery import DeliveryStats, MetricsDeliveryStats, WatchedExporter, WatchedProcessor
 from .exporters import count_points, file_exporter, metric_requests, otlp_exporter, span_requests
 from .reader import OwnReader
-from .settings import (
-    ExportConfig,
-    Signal,
-    histograms_are_exponential,
-    own_instruments_fit,
-    seconds_in,
-    temporality_preference,
-)
+from .settings import ExportConfig, seconds_in, variable
 from .telemetry import Pipeline, is_placeholder
 
 log = logging.getLogger(__name__)
 
+_OTLP_METRICS = "OTEL_EXPORTER_OTLP_METRICS"
 _DELTA: Mapping[str, tuple[type, ...]] = {
     "delta": (Counter, Histogram, ObservableCounter),
     "lowmemory": (Counter, Histogram),
@@ -76,7 +70,7 @@ def build(
         pipeline.discard()
         raise
     _publish(pipeline)
-    _enrich(joined.tracer_provider or pipeline.tracer_provider)
+    _enrich(joined.tracer_provider or pipeline.providers["traces"])
     return pipeline
 
 
@@ -101,14 +95,11 @@ def _rejections_by_sdk(*variables: str) -> Generator[None]:
 
 def _warn(pipeline: Pipeline, config: ExportConfig) -> None:
     """Say what the arguments ask for and do not get, and which port speaks another protocol."""
-    if pipeline.tracer_provider is None and config.file is not None:
+    if "traces" not in pipeline.providers and config.file is not None:
         log.warning(
             "file %s is not written: there is a tracer provider already, and spans go where it sends them", config.file
         )
-    made: dict[Signal, object] = {"traces": pipeline.tracer_provider, "metrics": pipeline.meter_provider}
-    used: list[Signal] = [
-        signal for signal in config.signals if config.endpoint is not None or made[signal] is not None
-    ]
+    used = config.signals if config.endpoint is not None else config.signals & pipeline.providers.keys()
     for hint in sorted({hint for signal in used if (hint := config.port_hint(signal)) is not None}):
         log.warning("4317 is usually gRPC's port and 4318 HTTP's: %s", hint)
 
@@ -134,10 +125,10 @@ def _enrich(provider: Any) -> None:
 
 def _publish(pipeline: Pipeline) -> None:
     """Make the providers global where there are none. The API allows this once in a process."""
-    if pipeline.tracer_provider is not None and is_placeholder(trace.get_tracer_provider()):
-        trace.set_tracer_provider(pipeline.tracer_provider)
-    if pipeline.meter_provider is not None and is_placeholder(metrics.get_meter_provider()):
-        metrics.set_meter_provider(pipeline.meter_provider)
+    if "traces" in pipeline.providers and is_placeholder(trace.get_tracer_provider()):
+        trace.set_tracer_provider(pipeline.providers["traces"])
+    if "metrics" in pipeline.providers and is_placeholder(metrics.get_meter_provider()):
+        metrics.set_meter_provider(pipeline.providers["metrics"])
 
 
 # --- Traces ---
@@ -145,7 +136,7 @@ def _publish(pipeline: Pipeline) -> None:
 
 def _add_traces(pipeline: Pipeline, config: ExportConfig, resource: Resource) -> None:
     with _rejections_by_sdk("OTEL_TRACES_SAMPLER", "OTEL_SPAN_", "OTEL_EVENT_", "OTEL_LINK_", "OTEL_ATTRIBUTE_"):
-        pipeline.tracer_provider = provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        pipeline.providers["traces"] = provider = TracerProvider(resource=resource, shutdown_on_exit=False)
 
     def add(make: Callable[[], Any], stats: DeliveryStats) -> None:
         exporter = _watched(pipeline, make, stats, span_requests)
@@ -164,11 +155,10 @@ def _add_traces(pipeline: Pipeline, config: ExportConfig, resource: Resource) ->
         add(partial(otlp_exporter, config, "traces", stats), stats)
 
 
-def _watched(
-    pipeline: Pipeline, make: Callable[[], Any], stats: DeliveryStats, requests: Callable[[Any], Any], **options: Any
-) -> WatchedExporter:
+def _watched(pipeline: Pipeline, *arguments: Any, **options: Any) -> WatchedExporter:
+    """An exporter that belongs to the pipeline."""
     with _rejections_by_sdk("OTEL_EXPORTER_OTLP_", "OTEL_PYTHON_EXPORTER_OTLP_"):
-        exporter = WatchedExporter(make, stats, requests, **options)
+        exporter = WatchedExporter(*arguments, **options)
     pipeline.exporters.append(exporter)
     return exporter
 
@@ -185,17 +175,19 @@ def _add_metrics(pipeline: Pipeline, config: ExportConfig, resource: Resource) -
     timeout_s = seconds_in("OTEL_METRIC_EXPORT_TIMEOUT", 30_000)
     if "metrics" in config.on_console:
         add(ConsoleMetricExporter, MetricsDeliveryStats("the console"))
+    is_exponential = variable(f"{_OTLP_METRICS}_DEFAULT_HISTOGRAM_AGGREGATION") == "base2_exponential_bucket_histogram"
     if "metrics" in config.signals:
-        delta = dict.fromkeys(_DELTA.get(temporality_preference(), ()), AggregationTemporality.DELTA)
+        preference = variable(f"{_OTLP_METRICS}_TEMPORALITY_PREFERENCE")
+        delta = dict.fromkeys(_DELTA.get(preference, ()), AggregationTemporality.DELTA)
         stats = MetricsDeliveryStats(config.destination("metrics"), is_delta=bool(delta))
-        aggregation: dict[type, Any] = (
-            {Histogram: ExponentialBucketHistogramAggregation()} if histograms_are_exponential() else {}
-        )
+        aggregation: dict[type, Any] = {Histogram: ExponentialBucketHistogramAggregation()} if is_exponential else {}
         add(partial(otlp_exporter, config, "metrics", stats), stats, delta, aggregation)
     with _rejections_by_sdk("OTEL_METRICS_EXEMPLAR_FILTER", "OTEL_METRIC_"):
-        pipeline.meter_provider = MeterProvider(pipeline.readers, resource=resource, shutdown_on_exit=False)
+        pipeline.providers["metrics"] = MeterProvider(pipeline.readers, resource=resource, shutdown_on_exit=False)
     # Two readers would share the sums of our instruments, which begin anew after each export in delta temporality.
-    if own_instruments_fit() and len(pipeline.readers) == 1:
+    # Other exemplars and exponential histograms only the SDK has.
+    has_usual_exemplars = variable("OTEL_METRICS_EXEMPLAR_FILTER") in ("", "trace_based")
+    if has_usual_exemplars and not is_exponential and len(pipeline.readers) == 1:
         pipeline.instruments = pipeline.readers[0].instruments
     for reader in pipeline.readers:
         reader.start()

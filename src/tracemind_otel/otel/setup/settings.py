@@ -244,37 +244,21 @@ def _without_user(url: str) -> str:
 # --- The SDK's variables ---
 
 
-def _variable(name: str) -> str:
+def variable(name: str) -> str:
+    """The value of a variable whose case does not matter, in lower case; empty if it is not set."""
     return os.getenv(name, "").strip().lower()
 
 
 def sdk_is_disabled() -> bool:
     """Whether `OTEL_SDK_DISABLED` switches telemetry off."""
-    return _variable("OTEL_SDK_DISABLED") == "true"
-
-
-def temporality_preference() -> str:
-    """What `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` says, in lower case."""
-    return _variable("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE")
-
-
-def histograms_are_exponential() -> bool:
-    """Whether `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION` asks for exponential histograms."""
-    aggregation = _variable("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION")
-    return aggregation == "base2_exponential_bucket_histogram"
-
-
-def own_instruments_fit() -> bool:
-    """Whether our instruments do what the SDK's would: not when a variable asks for other exemplars or histograms."""
-    has_usual_exemplars = _variable("OTEL_METRICS_EXEMPLAR_FILTER") in ("", "trace_based")
-    return has_usual_exemplars and not histograms_are_exponential()
+    return variable("OTEL_SDK_DISABLED") == "true"
 
 
 def seconds_in(variable: str, default_ms: float) -> float:
     """The seconds that a variable gives in milliseconds; `inf` is allowed.
 
     Raises:
-        ConfigError: it is no positive number.
+        ConfigError: it is not a positive number.
     """
     value = os.getenv(variable) or default_ms
     try:

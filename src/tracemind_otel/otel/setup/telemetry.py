@@ -41,10 +41,8 @@ _EXIT_TIMEOUT_S = 3.0
 class Pipeline:
     """What `configure()` made: nothing of it belongs to anybody else, so all of it may be shut down."""
 
-    tracer_provider: Any = None
-    """The tracer provider, of the SDK; `None` if one was joined."""
-    meter_provider: Any = None
-    """The meter provider, likewise."""
+    providers: dict[Signal, Any] = field(default_factory=dict[Signal, Any])
+    """The providers of the SDK; none for a signal whose provider was joined."""
     instruments: Instruments | None = None
     """Our own instruments; `None` where the SDK's are used."""
     exporters: list[WatchedExporter] = field(default_factory=list[WatchedExporter])
@@ -52,20 +50,9 @@ class Pipeline:
     readers: list[OwnReader] = field(default_factory=list["OwnReader"])
     """Collect the metrics."""
 
-    @property
-    def providers(self) -> list[Any]:
-        """The providers that were made."""
-        return [provider for provider in (self.tracer_provider, self.meter_provider) if provider is not None]
-
-    @property
-    def made(self) -> frozenset[Signal]:
-        """The signals for which a provider was made."""
-        providers: dict[Signal, Any] = {"traces": self.tracer_provider, "metrics": self.meter_provider}
-        return frozenset(signal for signal, provider in providers.items() if provider is not None)
-
     def discard(self) -> None:
         """Stop what was made before a mistake was found: its threads, its connections and its files."""
-        parts: list[Any] = [*self.providers, *self.exporters]
+        parts: list[Any] = [*self.providers.values(), *self.exporters]
         for part in parts:
             part.shutdown()
 
@@ -95,6 +82,7 @@ class Telemetry:
         use_providers(providers)
         self.recorder = OTelRecorder()
         self._pipeline = pipeline
+        self._made = [*pipeline.providers.values()]
         self._is_shut_down = False
         self._prepare()
         # What is registered last runs first. `weakref` registers its own exit function with the first `finalize`, and
@@ -105,12 +93,12 @@ class Telemetry:
     def _prepare(self) -> None:
         """Start the threads that will shut down: at interpreter exit none can be started any more."""
         self._reported: list[str] = []
-        self._shutdowns = [OneShot("tracemind-shutdown", provider.shutdown) for provider in self._pipeline.providers]
+        self._shutdowns = [OneShot("tracemind-shutdown", provider.shutdown) for provider in self._made]
 
     @property
     def has_made_something(self) -> bool:
         """Whether not both providers were joined, so that there is something to send here."""
-        return bool(self._pipeline.providers)
+        return bool(self._made)
 
     def begin_anew(self) -> None:
         """In a forked child: it sends its own, by what its parent has configured."""
@@ -125,7 +113,7 @@ class Telemetry:
             because the exporter drops the answer. A provider that was joined is flushed by its owner, not here.
         """
         failed_before = self._failed()
-        flushes = [OneShot("tracemind-flush", provider.force_flush) for provider in self._pipeline.providers]
+        flushes = [OneShot("tracemind-flush", provider.force_flush) for provider in self._made]
         return _run_all(flushes, timeout_s) and self._failed() <= failed_before
 
     def shutdown(self, timeout_s: float = _EXIT_TIMEOUT_S) -> bool:
