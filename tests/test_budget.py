@@ -986,6 +986,19 @@ def test_a_callback_that_raises_does_no_harm(monkeypatch: pytest.MonkeyPatch, ca
     assert "on_threshold" in caplog.text
 
 
+def test_a_meter_that_raises_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
+    """What it does not count is logged; the call is settled in this budget and in the one around it."""
+
+    def fail(kind: str, spent: float) -> None:
+        raise RuntimeError("mine")
+
+    outer = Budget(BudgetLimits(max_llm_calls=9), name="outer", on_spent=fail)
+    inner = Budget(BudgetLimits(max_llm_calls=9), name="inner", parent=outer, on_spent=fail)
+    reserve(inner, FREE).settle(USAGE, assume_billed=True)
+    assert (inner.spent.llm_calls, outer.spent.llm_calls) == (1, 1)
+    assert "Budget.on_spent failed" in caplog.text
+
+
 def test_a_callback_is_called_outside_the_lock() -> None:
     """Another thread may use the budget meanwhile."""
     spending = Budget(BudgetLimits(max_llm_calls=1), name="b", on_threshold=lambda _: look())

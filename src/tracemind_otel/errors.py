@@ -4,7 +4,7 @@
 TraceMindError
 ├── ConfigError (ValueError)          the caller's mistake: raised at once, never retried
 │   └── UnknownProviderError          no provider of that name; the message lists the known ones
-├── OTLPFileError (ValueError)        a file that `view` cannot show (`tracemind_otel.otlp_file`)
+├── OTLPFileError (ValueError)        a file that `view` cannot show (`tracemind_otel.cli.otlp_file`)
 └── LLMError                          a run-time fault of one model call; the step returns it as a reason
     ├── LLMTimeoutError (TimeoutError)    no answer in time                                retried
     ├── LLMConnectionError                refused, unresolved, reset, or cut mid-body      retried
@@ -28,7 +28,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
@@ -40,7 +39,6 @@ RetryReason = Literal["rate_limit", "server_error", "timeout", "connection", "in
 BudgetKind = Literal["cost_usd", "tokens", "llm_calls"]
 """The kind of a budget's limit; the value of `tracemind.budget.kind`."""
 
-_NOTHING: Mapping[str, float] = MappingProxyType({})
 _LOW_CARDINALITY = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,63}|[45][0-9]{2}")
 
 
@@ -75,6 +73,7 @@ class LLMError(TraceMindError):
     retry_reason: ClassVar[RetryReason] = "server_error"
     retried_by_default: ClassVar[bool] = False
     billed_by_default: ClassVar[bool] = True
+    fixed_error_type: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -126,7 +125,7 @@ class LLMError(TraceMindError):
         return self._own_error_type()
 
     def _own_error_type(self) -> str:
-        return type(self).__name__
+        return self.fixed_error_type or type(self).__name__
 
 
 class LLMTimeoutError(LLMError, TimeoutError):
@@ -134,9 +133,7 @@ class LLMTimeoutError(LLMError, TimeoutError):
 
     retry_reason = "timeout"
     retried_by_default = True
-
-    def _own_error_type(self) -> str:
-        return "timeout"
+    fixed_error_type = "timeout"
 
 
 class LLMConnectionError(LLMError):
@@ -175,6 +172,7 @@ class BudgetExceededError(LLMError):
     """
 
     billed_by_default = False
+    fixed_error_type = "budget_exceeded"
 
     def __init__(
         self,
@@ -184,22 +182,19 @@ class BudgetExceededError(LLMError):
         kind: BudgetKind,
         limit: float,
         spent: float,
-        spent_on: Mapping[str, float] = _NOTHING,
+        spent_on: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(message)
         self.budget = budget
         self.kind: BudgetKind = kind
         self.limit = limit
         self.spent = spent
-        self.spent_on = dict(spent_on)
+        self.spent_on = dict(spent_on or {})
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Unpickling calls the class with `args` alone, which lacks the keyword-only arguments.
         made = partial(type(self), budget=self.budget, kind=self.kind, limit=self.limit, spent=self.spent)
         return made, self.args, vars(self)
-
-    def _own_error_type(self) -> str:
-        return "budget_exceeded"
 
 
 class LLMStatusError(LLMError):
@@ -239,12 +234,6 @@ class LLMServerError(LLMStatusError):
     retried_by_default = True
 
 
-def error_class_for_status(status_code: int) -> type[LLMStatusError]:
-    """The class of the tree above for an HTTP status that is not a success."""
-    by_range = LLMServerError if status_code >= 500 else LLMRequestError if status_code >= 400 else LLMStatusError
-    return _CLASS_BY_STATUS.get(status_code, by_range)
-
-
 _CLASS_BY_STATUS: dict[int, type[LLMStatusError]] = {
     401: LLMAuthenticationError,
     402: LLMQuotaError,
@@ -255,3 +244,9 @@ _CLASS_BY_STATUS: dict[int, type[LLMStatusError]] = {
     429: LLMRateLimitError,
     498: LLMRateLimitError,
 }
+
+
+def error_class_for_status(status_code: int) -> type[LLMStatusError]:
+    """The class for an HTTP status that is not a success."""
+    by_range = LLMServerError if status_code >= 500 else LLMRequestError if status_code >= 400 else LLMStatusError
+    return _CLASS_BY_STATUS.get(status_code, by_range)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ..._base.context import Setting, set_here
 from ..._base.fork import in_forked_child
-from ..._base.once import Once
+from ..._base.once import Once, report_fault
 from ...ai.llm.usage import LLMUsage
 from ...errors import BudgetExceededError, BudgetKind
 from .limits import BudgetLimits
@@ -102,13 +102,12 @@ class Budget:
         if use.cost_usd is None:
             self._warn_of_zero(estimate.model)
         if self._on_spent is not None:
-            amounts: dict[BudgetKind, float] = {
-                "cost_usd": use.cost_usd or 0.0,
-                "tokens": use.tokens,
-                "llm_calls": llm_calls,
-            }
-            for kind in self.limits.by_kind:
-                self._on_spent(kind, amounts[kind])
+            amounts = {"cost_usd": use.cost_usd or 0.0, "tokens": use.tokens, "llm_calls": llm_calls}
+            try:
+                for kind in self.limits.by_kind:
+                    self._on_spent(kind, amounts[kind])
+            except Exception:
+                report_fault(log, "Budget", "on_spent")
         self._thresholds.report()
 
     def _warn_of_zero(self, model: str) -> None:
