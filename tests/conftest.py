@@ -8,11 +8,14 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
 import pytest
+from genai_prices import data_snapshot
 from opentelemetry import trace
 
-from tests.support import Captured, captured
+from tests.support import Captured, UseSnapshot, captured
 from tracemind_otel._base.once import FAULTS
 from tracemind_otel.ai.llm import pricing
+from tracemind_otel.ai.llm.retry import RetryPolicy
+from tracemind_otel.errors import LLMError
 from tracemind_otel.flows.budget import COUNTED_AS_ZERO
 from tracemind_otel.flows.correlation import LEFT_OUT
 
@@ -105,6 +108,24 @@ def capture() -> Iterator[Captured]:
     """Spans and metrics in memory, for the recorder and the decorators."""
     with captured() as found:
         yield found
+
+
+@pytest.fixture
+def use_snapshot() -> Iterator[UseSnapshot]:
+    """Sets the table of prices for one test."""
+    yield data_snapshot.set_custom_snapshot
+    data_snapshot.set_custom_snapshot(None)
+
+
+@pytest.fixture
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeats a failed attempt at once where the policy asks for a wait."""
+    chosen = RetryPolicy.next_delay_s
+
+    def at_once(self: RetryPolicy, error: LLMError, **situation: Any) -> float | None:
+        return None if chosen(self, error, **situation) is None else 0.0
+
+    monkeypatch.setattr(RetryPolicy, "next_delay_s", at_once)
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from genai_prices.data_snapshot import DataSnapshot
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, NumberDataPoint
 from opentelemetry.sdk.trace import ReadableSpan
 
@@ -13,6 +14,8 @@ from tracemind_otel.testing import Captured as Captured
 from tracemind_otel.testing import captured as captured
 
 Point = NumberDataPoint | HistogramDataPoint
+UseSnapshot = Callable[[DataSnapshot], None]
+"""Sets the table of prices for one test: the fixture `use_snapshot`."""
 
 
 def attributes(span: ReadableSpan) -> Mapping[str, Any]:

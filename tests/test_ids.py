@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from opentelemetry import baggage
 from opentelemetry import context as otel_context
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 import tracemind_otel as tm
 from tests.programs import run_program
@@ -372,13 +372,18 @@ def test_on_spans_of_others(capture: Captured) -> None:
 
 
 def test_a_provider_is_enriched_once() -> None:
-    """Configuring again adds nothing to a provider that has it already."""
-    provider = TracerProvider(shutdown_on_exit=False)
-    counts = list[int]()
+    """A second `configure()` adds no second span processor to the same provider."""
+    added = list[object]()
+
+    class Counting(TracerProvider):
+        def add_span_processor(self, span_processor: SpanProcessor) -> None:
+            added.append(span_processor)
+            super().add_span_processor(span_processor)
+
+    provider = Counting(shutdown_on_exit=False)
     for _ in range(2):
         with tm.configure(tracer_provider=provider):
-            counts.append(len(provider._active_span_processor._span_processors))
-    assert counts[0] == counts[1]
+            assert len(added) == 1
 
 
 # --- Logs ---

@@ -13,7 +13,6 @@ from tests.programs import Finished, run_program
 from tests.servers.fixture import OpenAIServer
 from tests.servers.fixture import openai_server as openai_server
 from tests.support import Captured
-from tracemind_otel.ai.llm import providers
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 
 
@@ -183,12 +182,6 @@ async def test_new_key_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert tm.LLMClientFactory.make("openai") is not before
 
 
-@pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The registry as it was before the test."""
-    monkeypatch.setattr(providers, "_entries", dict(providers._entries))
-
-
 class _OwnClient(tm.AsyncLLMClient):
     provider_name = "own"
 
@@ -199,7 +192,7 @@ class _OwnClient(tm.AsyncLLMClient):
         return tm.LLMResponse("own answer", tm.LLMUsage())
 
 
-async def test_registered_provider(capture: Captured, registry: None) -> None:
+async def test_registered_provider(capture: Captured) -> None:
     """A provider registered by name is called by that name, in any case, and recorded under its own."""
     tm.LLMClientFactory.register("Own", _OwnClient)
 
@@ -211,7 +204,7 @@ async def test_registered_provider(capture: Captured, registry: None) -> None:
     assert (capture.span("chat m").attributes or {})["gen_ai.provider.name"] == "own"
 
 
-async def test_registered_provider_gets_its_arguments(registry: None) -> None:
+async def test_registered_provider_gets_its_arguments() -> None:
     """Key and base URL reach a registered factory as they were given."""
     tm.LLMClientFactory.register("own", _OwnClient)
 
@@ -222,7 +215,7 @@ async def test_registered_provider_gets_its_arguments(registry: None) -> None:
 
 
 @pytest.mark.parametrize(("name", "factory"), [("", _OwnClient), ("  ", _OwnClient), ("own", None)])
-def test_registering_nonsense(registry: None, name: str, factory: Any) -> None:
+def test_registering_nonsense(name: str, factory: Any) -> None:
     """A name that is empty and a factory that cannot be called are refused at once."""
     with pytest.raises(tm.ConfigError):
         tm.LLMClientFactory.register(name, factory)

@@ -17,8 +17,6 @@ from tests.support import Captured, attributes, events
 from tracemind_otel.ai.llm import AsyncLLMClient, LLMRequest, LLMResponse, LLMUsage
 from tracemind_otel.ai.llm.pricing import price_table
 from tracemind_otel.ai.llm.providers import FakeLLMClient
-from tracemind_otel.ai.llm.retry import RetryPolicy
-from tracemind_otel.call import attempts as step_module
 from tracemind_otel.errors import ConfigError, LLMError, LLMRateLimitError, LLMServerError, UnknownProviderError
 from tracemind_otel.runtime.recorder import (
     CompositeRecorder,
@@ -82,16 +80,6 @@ async def run(
     assert json.loads(json.dumps(result, allow_nan=False)) == result, "a result is plain JSON"
     assert len(memory.steps) == 1
     return result, memory.steps[0], client
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits of ours that nobody notices."""
-
-    def quick_policy(max_retries: int) -> RetryPolicy:
-        return RetryPolicy(max_retries=max_retries, first_delay_s=0.001)
-
-    monkeypatch.setattr(step_module, "_policy", quick_policy)
 
 
 # --- Results ---
@@ -192,9 +180,8 @@ async def test_an_unknown_provider_is_the_callers_mistake() -> None:
     assert recorder.steps == []
 
 
-async def test_a_registered_provider(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A provider of one's own is registered by name and reused within a loop."""
-    monkeypatch.setattr("tracemind_otel.ai.llm.providers._entries", {})
+async def test_a_registered_provider() -> None:
+    """A user registers a provider by name, and all calls of one event loop share its client."""
     made = list[Scripted]()
 
     def factory(*, api_key: str | None = None, base_url: str | None = None) -> AsyncLLMClient:
@@ -283,7 +270,7 @@ async def test_the_retry_is_told_before_the_wait() -> None:
         (OSError("disk"), "OSError", "OSError: disk", 0),
     ],
 )
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("no_waits")
 async def test_exceptions_of_a_foreign_client(error: Exception, error_type: str, reason: str, retries: int) -> None:
     """A client that knows nothing of our errors is understood: time-outs and connections repeated, the rest not."""
     result, _, client = await run(error, max_retries=1)

@@ -19,14 +19,13 @@ from genai_prices.types import ModelInfo, Provider
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import Captured
+from tests.support import Captured, UseSnapshot
 from tracemind_otel.ai.llm import pricing
 from tracemind_otel.ai.llm.pricing import (
     Price,
     estimate_cost,
     load_prices,
     price_reply,
-    price_table,
     set_prices,
 )
 from tracemind_otel.ai.llm.pricing.price_table import PriceTable
@@ -493,7 +492,7 @@ async def test_a_broken_table_does_not_lose_the_reply(
     def fail(*_: object) -> None:
         raise RuntimeError("broken table")
 
-    monkeypatch.setattr(price_table.PriceTable, "match", fail)
+    monkeypatch.setattr(PriceTable, "match", fail)
     result = await run_llm_call(
         "f",
         "s",
@@ -523,7 +522,9 @@ async def test_a_priced_model_is_not_logged(caplog: pytest.LogCaptureFixture) ->
     assert not [record for record in caplog.records if record.name == pricing.__name__]
 
 
-async def test_the_table_is_searched_in_a_worker_thread_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_table_is_searched_in_a_worker_thread_once(
+    monkeypatch: pytest.MonkeyPatch, use_snapshot: UseSnapshot
+) -> None:
     """The first call of a model looks it up while the event loop goes on; the next ones need no look-up."""
     searched_in = list[threading.Thread]()
     loop, is_searching, may_go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
@@ -536,7 +537,7 @@ async def test_the_table_is_searched_in_a_worker_thread_once(monkeypatch: pytest
         return find(*args)
 
     monkeypatch.setattr(data_snapshot.DataSnapshot, "find_provider_model", slow_find)
-    monkeypatch.setattr(pricing, "_table", price_table.PriceTable())
+    use_snapshot(data_snapshot.DataSnapshot(data_snapshot.get_snapshot().providers, from_auto_update=False))
     pending = asyncio.create_task(cost_of("openai", "gpt-4o-mini", usage_of(1_000, 500)))
     await is_searching.wait()
     may_go_on.set()
@@ -546,15 +547,15 @@ async def test_the_table_is_searched_in_a_worker_thread_once(monkeypatch: pytest
     assert searched_in[0] is not threading.current_thread()
 
 
-async def test_a_new_table_is_used_from_the_next_call_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When genai-prices updates itself, matched models are found anew."""
+async def test_a_new_table_is_used_from_the_next_call_on(use_snapshot: UseSnapshot) -> None:
+    """When genai-prices updates itself, the next call looks its model up in the new table."""
     assert await cost_of("openai", "gpt-4o-mini", usage_of(MILLION)) == pytest.approx(0.15)
     provider, model = data_snapshot.get_snapshot().find_provider_model("gpt-4o", None, "openai", None)
     renamed = ModelInfo(id="gpt-4o-mini", match=genai_prices.types.ClauseEquals("gpt-4o-mini"), prices=model.prices)
     updated = data_snapshot.DataSnapshot(
         [Provider(id="openai", name=provider.name, api_pattern=provider.api_pattern, models=[renamed])], True
     )
-    monkeypatch.setattr(data_snapshot, "_custom_snapshot", updated)
+    use_snapshot(updated)
     assert await cost_of("openai", "gpt-4o-mini", usage_of(MILLION)) == pytest.approx(2.5)
 
 

@@ -31,6 +31,8 @@ CODE = next(
 )
 DONE = '{"done": true, "tokens_in": 3, "tokens_out": 2}\n'
 OK = httpx.Response(200, json={"answer": "Hello there", "tokens_in": 3, "tokens_out": 2})
+BUILT_IN = frozenset(providers.names())
+"""The providers that are registered at import, before any test registers its own."""
 MakeClient = Callable[[str | None, str | None, httpx.AsyncBaseTransport], AsyncLLMClient]
 
 
@@ -62,10 +64,6 @@ def stream_of(capture: Captured, *replies: httpx.Response) -> LLMStream:
     return stream_llm_call("f", "s", config, capture.recorder(), client=client_for(*replies))
 
 
-def no_delay(*_: object) -> float:
-    return 0.0
-
-
 def test_a_provider_takes_under_sixty_lines() -> None:
     """The class and its imports, with both ways to answer, is short."""
     tree = ast.parse(CODE)
@@ -78,10 +76,9 @@ def test_a_provider_takes_under_sixty_lines() -> None:
 
 @pytest.mark.parametrize("first", [httpx.Response(503), httpx.Response(429), httpx.ConnectError("x")], ids=str)
 async def test_its_faults_are_repeated_by_the_rules(
-    capture: Captured, monkeypatch: pytest.MonkeyPatch, first: httpx.Response | Exception
+    capture: Captured, no_waits: None, first: httpx.Response | Exception
 ) -> None:
     """A fault worth repeating is repeated and shown as an event; the call then succeeds."""
-    monkeypatch.setattr("tracemind_otel.ai.llm.retry.RetryPolicy._delay_s", no_delay)
     config = LLMCallConfig("acme", "a-1", prompt="Say hello.")
     result = await run_llm_call("f", "s", config, capture.recorder(), client=client_for(first, OK))
     assert (result["status"], result["text"], result["retries"]) == ("ok", "Hello there", 1)
@@ -151,4 +148,4 @@ def test_every_provider_says_what_it_reports() -> None:
         if row.startswith("| `")
         for name in re.findall(r"`(\w+)`", row.split("|")[1])
     }
-    assert named == set(providers.names())
+    assert named == BUILT_IN

@@ -140,11 +140,20 @@ def test_all_is_sorted() -> None:
     assert tm.__all__ == sorted(set(tm.__all__))
 
 
+def modules_for_type_checkers() -> dict[str, str]:
+    """The module that each name comes from, by the façade's imports under `TYPE_CHECKING`."""
+    tree = ast.parse(Path(tm.__file__).read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: f"{tm.__name__}.{node.module}" for node in imports for alias in node.names}
+
+
 def test_every_name_resolves() -> None:
-    """Each published name is there, is found by `dir`, and comes from the module that its table names."""
+    """A program gets each published name from the module that a type checker takes it from; `dir` lists them all."""
+    modules = modules_for_type_checkers()
     for name in tm.__all__:
-        assert getattr(tm, name) is getattr(importlib.import_module(f"{tm.__name__}.{tm._MODULE_OF[name]}"), name)
-    assert set(tm.__all__) <= set(dir(tm))
+        assert getattr(tm, name) is getattr(importlib.import_module(modules[name]), name)
+    assert set(modules) == set(tm.__all__) <= set(dir(tm))
 
 
 def test_the_names_of_the_design_are_there() -> None:
@@ -157,15 +166,6 @@ def test_every_error_is_there() -> None:
     errors = importlib.import_module("tracemind_otel.errors")
     own = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
     assert own <= set(tm.__all__)
-
-
-def test_the_lazy_table_and_the_imports_for_type_checkers_agree() -> None:
-    """What an editor offers is what the program gets."""
-    tree = ast.parse(Path(tm.__file__).read_text())
-    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
-    typed = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert typed == tm._MODULE_OF
-    assert set(typed) == set(tm.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

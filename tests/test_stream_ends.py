@@ -21,7 +21,6 @@ from tracemind_otel import (
     run_llm_call,
     stream_llm_call,
 )
-from tracemind_otel.ai.llm import providers
 from tracemind_otel.ai.llm.liveness import DeadlinePassedError, Patience, ProviderSilentError, current_beat
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 from tracemind_otel.steps.ai_llm_call import LLMClientFactory
@@ -86,10 +85,10 @@ class Server:
 
 
 @asynccontextmanager
-async def running(server: Server) -> AsyncGenerator[OpenAILLMClient]:
+async def running(server: Server, **options: Any) -> AsyncGenerator[OpenAILLMClient]:
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     server.base_url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
-    async with OpenAILLMClient("sk-test", server.base_url) as client:
+    async with OpenAILLMClient("sk-test", server.base_url, **options) as client:
         yield client
     listening.close()
 
@@ -173,8 +172,7 @@ async def test_bytes_are_life_in_a_stream(capture: Captured, ping: str) -> None:
 async def test_bytes_are_life_in_a_whole_reply(capture: Captured) -> None:
     """Blank lines before the document keep the call alive, and the client's own time-out too."""
     server = Server(pinging("\n", DOCUMENT), kind="application/json")
-    async with running(server) as client:
-        client._timeout_s = 0.2
+    async with running(server, timeout_s=0.2) as client:
         result = await run_llm_call("f", "s", config(timeout_ms=200), capture.recorder(), client=client)
     assert (result["text"], result["retries"], server.requests) == ("Hello", 0, 1)
 
@@ -361,11 +359,8 @@ async def test_an_error_whose_body_breaks_off_keeps_its_status(capture: Captured
 # --- Clients that cannot be made
 
 
-async def test_a_client_that_cannot_be_made_is_a_failed_call(
-    capture: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the call promises to return it returns, with a span."""
-    monkeypatch.setattr(providers, "_entries", dict(providers._entries))
+async def test_a_client_that_cannot_be_made_is_a_failed_call(capture: Captured) -> None:
+    """A factory that raises makes the call fail with a result and a span."""
 
     def broken(**options: Any) -> Any:
         raise KeyError("no such loop")

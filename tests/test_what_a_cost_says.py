@@ -12,6 +12,7 @@ import pytest
 from genai_prices import data_snapshot
 
 import tracemind_otel as tm
+from tests.support import UseSnapshot
 from tracemind_otel.ai.llm.pricing import Price, price_reply, price_reply_now, set_prices
 from tracemind_otel.ai.llm.pricing.price_table import PriceTable
 from tracemind_otel.ai.llm.types import LLMResponse, LLMUsage, ReportedCost
@@ -56,12 +57,12 @@ async def test_the_parts_of_a_cost_add_up_and_its_table_is_named() -> None:
     assert (cost.cost_table, cost.cost_source, cost.cost_partial) == (genai_prices.__version__, "local", ())
 
 
-async def test_a_table_that_updated_itself_is_named_by_its_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prices that the updater fetched are newer than the package's version: their day is said."""
+async def test_a_table_that_updated_itself_is_named_by_its_day(use_snapshot: UseSnapshot) -> None:
+    """The updater's prices are newer than the package's version, so a cost names their day."""
     fetched = data_snapshot.DataSnapshot(
         data_snapshot.get_snapshot().providers, from_auto_update=True, timestamp=datetime(2026, 11, 20, 3, 4)
     )
-    monkeypatch.setattr("genai_prices.data_snapshot._custom_snapshot", fetched)
+    use_snapshot(fetched)
     cost = PriceTable().cost("openai", "gpt-4o-mini", usage(), NOON, {})
     assert cost is not None
     assert cost.table == "2026-11-20"

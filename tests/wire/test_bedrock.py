@@ -88,10 +88,6 @@ def config_of(name: str, *replies: Any, model: str = CLAUDE) -> tm.LLMCallConfig
     return tm.LLMCallConfig("bedrock", model, name, extra={"replies": list(replies)})
 
 
-def no_delay(*_: object) -> float:
-    return 0.0
-
-
 async def run(url: str, capture: Captured, config: tm.LLMCallConfig, **options: Any) -> dict[str, Any]:
     client = tm.LLMClientFactory.make("bedrock", base_url=url, **options)
     return dict(await tm.run_llm_call("f", "s", config, capture.recorder(), client=client))
@@ -161,11 +157,8 @@ async def test_a_bedrock_key_is_sent_as_it_is(url: str, capture: Captured) -> No
     assert (await run(url, capture, config_of("bearer", WHOLE), api_key=BEARER))["status"] == "ok"
 
 
-async def test_throttling_in_a_stream_is_tried_again(
-    url: str, capture: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An exception before the first piece is retried as its status would be."""
-    monkeypatch.setattr("tracemind_otel.ai.llm.retry.RetryPolicy._delay_s", no_delay)
+async def test_throttling_in_a_stream_is_tried_again(url: str, capture: Captured, no_waits: None) -> None:
+    """A throttling exception before the first piece is retried as status 429 is."""
     client = tm.LLMClientFactory.make("bedrock", base_url=url)
     config = config_of("throttled", THROTTLED, FRAMES)
     async with tm.stream_llm_call("f", "s", config, capture.recorder(), client=client) as stream:
