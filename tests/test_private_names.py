@@ -15,15 +15,6 @@ ALLOWED: dict[str, set[str]] = {
     "wire/test_anthropic.py": {"_client", "_error_bodies", "_sse", "_wire_format"},
     "wire/test_azure_openai.py": {"_sse", "_wire_format"},
     "wire/test_bills.py": {"_wire_format"},
-    "wire/test_chat_stream.py": {
-        "_chat_reader",
-        "_chat_reply",
-        "_chat_usage",
-        "_dialect",
-        "_error_bodies",
-        "_sse",
-        "_wire_format",
-    },
     "wire/test_client_options.py": {"_client"},
     "wire/test_cohere.py": {"_error_bodies", "_sse", "_wire_format"},
     "wire/test_error_bodies.py": {"_error_bodies", "_http"},
@@ -34,7 +25,6 @@ ALLOWED: dict[str, set[str]] = {
     "wire/test_openai_responses.py": {"_sse", "_wire_format"},
     "wire/test_sse.py": {"_sse"},
     "wire/test_transport.py": {"_http", "_proxies"},
-    "wire/test_traps.py": {"_sse", "_wire_format"},
 }
 """The private names that a test file may use, because no public way shows the same fact."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -15,27 +15,20 @@ from hypothesis import strategies as st
 from tests.servers.fixture import OpenAIServer
 from tests.servers.openai_server import Action
 from tests.support import Captured, attributes
-from tracemind_otel import LLMCallConfig, LLMRequest, LLMResponse, run_llm_call, stream_llm_call
+from tests.wire.canned import Streamed, collect, read_stream, read_whole, sent_body
+from tracemind_otel import LLMCallConfig, LLMRequest, LLMUsage, Message, run_llm_call, stream_llm_call
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
-from tracemind_otel.ai.llm.providers._chat_reader import ChatReader
-from tracemind_otel.ai.llm.providers._chat_reply import from_payload
-from tracemind_otel.ai.llm.providers._chat_usage import ignored_costs, usage_of
-from tracemind_otel.ai.llm.providers._dialect import Dialect
-from tracemind_otel.ai.llm.providers._error_bodies import error_body
-from tracemind_otel.ai.llm.providers._sse import EventDecoder
-from tracemind_otel.ai.llm.providers._wire_format import StreamedError, outgoing_call
-from tracemind_otel.ai.llm.providers.openai import chat_wire
 from tracemind_otel.ai.llm.providers.presets import PRESETS
 from tracemind_otel.ai.llm.types import (
     Finish,
     ReasoningDelta,
     ReportedCost,
-    StreamEvent,
     TextDelta,
     ToolCall,
     ToolCallDelta,
 )
 from tracemind_otel.errors import (
+    LLMConnectionError,
     LLMError,
     LLMRateLimitError,
     LLMRequestError,
@@ -85,28 +78,14 @@ END = chunk(finish="tool_calls") + DONE
 A, B = ToolCall("call_a", "find", {"q": "x"}), ToolCall("call_b", "add", {"n": 1})
 
 
-@dataclass(frozen=True)
-class Read:
-    """What a reader made of a stream."""
-
-    response: LLMResponse
-    deltas: Sequence[StreamEvent]
-    is_complete: bool
-
-    @property
-    def tokens(self) -> tuple[int | None, ...]:
-        u = self.response.usage
-        return u.prompt_tokens, u.completion_tokens, u.total_tokens, u.cache_read_tokens, u.reasoning_tokens
+async def read(body: str | bytes, dialect: str | None = None) -> Streamed:
+    """What the client of a server of the family makes of a stream; OpenAI's by default."""
+    return await read_stream(dialect or "openai", body.encode() if isinstance(body, str) else body)
 
 
-def read(body: str | bytes, dialect: str | None = None, pieces: Sequence[bytes] | None = None) -> Read:
-    """Decode and put together, without a server."""
-    whole = body.encode() if isinstance(body, str) else body
-    decoder = EventDecoder()
-    reader = BY_NAME[dialect].wire.new_reader() if dialect else ChatReader()
-    events = [each for piece in pieces or [whole] for each in decoder.feed(piece)] + decoder.end()
-    deltas = [delta for each in events for delta in reader.feed(each)]
-    return Read(reader.response(None), deltas, reader.is_complete)
+async def usage_of(usage: Mapping[str, Any], **reply: Any) -> LLMUsage:
+    """What OpenAI's client makes of the usage in a whole reply."""
+    return (await read_whole("openai", {"choices": [{}], "usage": usage, **reply})).usage
 
 
 STREAMS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -281,12 +260,17 @@ DEFAULTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_stream(name: str) -> None:
-    """Each shape of stream gives exactly its normal form, and the deltas add up to it."""
+async def test_stream(name: str) -> None:
+    """Each shape of stream gives exactly its normal form, in odd pieces too, and the deltas add up to it."""
     body, fields = STREAMS[name]
+    data = body.encode()
+    ends = sorted({1, 7, len(data) // 3, len(data) // 2, len(data) - 2, len(data)})
 
-    seen = read(body)
+    pieces = [data[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
+    seen = await read(data)
+
+    assert await read_stream("openai", *pieces) == seen
     expected = DEFAULTS | fields
     if "finish_reason" not in fields:
         expected["finish_reason"] = "tool_call" if fields.get("tool_calls") else "stop"
@@ -294,11 +278,10 @@ def test_stream(name: str) -> None:
         expected["finish_reasons"] = seen.response.finish_reasons
         assert len(seen.response.finish_reasons) == 1
     assert {field: getattr(seen.response, field) for field in expected} == expected
-    assert seen.is_complete
     assert_deltas_add_up(seen)
 
 
-def assert_deltas_add_up(seen: Read) -> None:
+def assert_deltas_add_up(seen: Streamed) -> None:
     """What was handed out piece by piece is what the whole says."""
     text = "".join(delta.text for delta in seen.deltas if isinstance(delta, TextDelta))
     thought = "".join(delta.text for delta in seen.deltas if isinstance(delta, ReasoningDelta))
@@ -336,11 +319,11 @@ SPENT: dict[str, tuple[str, str | None, tuple[int | None, ...]]] = {
 
 
 @pytest.mark.parametrize("name", SPENT)
-def test_where_usage_stands(name: str) -> None:
+async def test_where_usage_stands(name: str) -> None:
     """Wherever the usage stands, the last one that is not null counts."""
     body, dialect, tokens = SPENT[name]
 
-    assert read(body, dialect).tokens == tokens
+    assert (await read(body, dialect)).tokens == tokens
 
 
 XAI = {
@@ -390,10 +373,10 @@ READ_USAGE: list[tuple[str, str, Mapping[str, Any], tuple[int | None, ...]]] = [
 @pytest.mark.parametrize(
     ("dialect", "usage", "tokens"), [case[1:] for case in READ_USAGE], ids=[c[0] for c in READ_USAGE]
 )
-def test_usage_of_the_family(dialect: str, usage: Mapping[str, Any], tokens: tuple[int | None, ...]) -> None:
+async def test_usage_of_the_family(dialect: str, usage: Mapping[str, Any], tokens: tuple[int | None, ...]) -> None:
     """Each server's way to count gives input with its cache and output with its reasoning, streamed and whole."""
-    streamed = read(HELLO + chunk({}, "stop", usage=usage) + DONE, dialect)
-    whole = BY_NAME[dialect].wire.from_payload({"choices": [{"message": {"content": "a"}}], "usage": usage}, None)
+    streamed = await read(HELLO + chunk({}, "stop", usage=usage) + DONE, dialect)
+    whole = await read_whole(dialect, {"choices": [{"message": {"content": "a"}}], "usage": usage})
 
     assert streamed.tokens == tokens
     assert whole.usage == streamed.response.usage
@@ -459,32 +442,34 @@ BYOK = {"cost": 0.001, "is_byok": True}
         ("mistral", {"cost": {"total_cost": 42.0}}, None),
     ],
 )
-def test_cost_in_the_reply(dialect: str, usage: Mapping[str, Any], cost: ReportedCost | None) -> None:
+async def test_cost_in_the_reply(dialect: str, usage: Mapping[str, Any], cost: ReportedCost | None) -> None:
     """A cost is believed only from servers that document its unit, and read as each of them writes it."""
-    assert read(chunk({}, "stop", usage={"prompt_tokens": 1, **usage}), dialect).response.reported_cost == cost
+    assert (await read(chunk({}, "stop", usage={"prompt_tokens": 1, **usage}), dialect)).response.reported_cost == cost
 
 
-def test_an_ignored_cost_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    """A number without a documented unit is no cost: the log says so once a server, and what to do."""
-    ignored_costs.forget()
+async def test_an_ignored_cost_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A cost without a documented unit is ignored: the log says so once for each server, and says what to do."""
+    body = chunk({}, "stop", usage={"prompt_tokens": 1, "cost": 42.0}).encode()
     for _ in range(3):
-        read(chunk({}, "stop", usage={"prompt_tokens": 1, "cost": 42.0}), "vllm")
-    assert [record.message for record in caplog.records if "vllm" in record.message] == [
-        "the cost in the replies of vllm is ignored: its unit is not documented; pass cost_unit='USD' to the factory "
-        "if it is USD"
+        await read_stream("openai_compatible", body, provider_name="no-unit")
+    assert [record.message for record in caplog.records if "no-unit" in record.message] == [
+        "the cost in the replies of no-unit is ignored: its unit is not documented; pass cost_unit='USD' to the "
+        "factory if it is USD"
     ]
 
 
-def test_a_server_is_named_once_whatever_is_wrong_with_its_cost(caplog: pytest.LogCaptureFixture) -> None:
-    """A currency that is declared, then one in the reply, then no unit: it is one server, and one line."""
-    ignored_costs.forget()
-    BY_NAME["vllm"].client(cost_unit="EUR")
-    for form in ("declared", None):
-        wire = chat_wire(Dialect(provider="vllm", cost=form))
-        wire.from_payload({"choices": [{}], "usage": {"prompt_tokens": 1, "cost": 1, "currency": "EUR"}}, None)
+async def test_a_server_is_named_once_whatever_is_wrong_with_its_cost(caplog: pytest.LogCaptureFixture) -> None:
+    """The log names a server once, though its currency is declared, then in the reply, then unknown."""
+    reply = {"choices": [{}], "usage": {"prompt_tokens": 1, "cost": 1, "currency": "EUR"}}
+    for unit in ("EUR", "USD", None):
+        await read_whole("openai_compatible", reply, provider_name="in-euro", cost_unit=unit)
     assert [record.message for record in caplog.records] == [
-        "the cost in the replies of vllm is ignored: it is in EUR, and only USD is supported"
+        "the cost in the replies of in-euro is ignored: it is in EUR, and only USD is supported"
     ]
+
+
+DECLARED: dict[str, Any] = {"provider_name": "acme", "cost_unit": "USD"}
+"""The options for a server whose costs the user declares to be in USD."""
 
 
 @pytest.mark.parametrize(
@@ -498,21 +483,20 @@ def test_a_server_is_named_once_whatever_is_wrong_with_its_cost(caplog: pytest.L
         ("0.5", None),
     ],
 )
-def test_a_declared_cost(cost: Any, expected: float | None) -> None:
-    """With a declared unit the number, the total, and a zero are believed; a currency in the reply must agree."""
-    wire = chat_wire(Dialect(provider="acme", cost="declared"))
-    reply = wire.from_payload({"choices": [{}], "usage": {"prompt_tokens": 1, "cost": cost}}, None)
-    found = reply.reported_cost
+async def test_a_declared_cost(cost: Any, expected: float | None) -> None:
+    """With a declared unit, a number, a total and a zero are believed; a currency in the reply must agree."""
+    document = {"choices": [{}], "usage": {"prompt_tokens": 1, "cost": cost}}
+    found = (await read_whole("openai_compatible", document, **DECLARED)).reported_cost
     assert (None if found is None else (found.usd, found.is_declared)) == (
         None if expected is None else (expected, True)
     )
 
 
-def test_what_litellm_says_in_the_details_of_the_prompt() -> None:
+async def test_what_litellm_says_in_the_details_of_the_prompt() -> None:
     """LiteLLM's proxy names cache writes by their time to live, and searches, in the details of the prompt."""
     written = {"ephemeral_5m_input_tokens": 400, "ephemeral_1h_input_tokens": 600}
     details = {"cached_tokens": 500, "cache_creation_tokens": 1000, "web_search_requests": 2}
-    seen = usage_of(
+    seen = await usage_of(
         {
             "prompt_tokens": 1600,
             "completion_tokens": 10,
@@ -525,27 +509,28 @@ def test_what_litellm_says_in_the_details_of_the_prompt() -> None:
 
 
 @pytest.mark.parametrize(("speed", "conditions"), [("fast", {"speed": "fast"}), ("standard", {}), (None, {})])
-def test_the_speed_that_a_proxy_passes_on(speed: str | None, conditions: Mapping[str, str]) -> None:
+async def test_the_speed_that_a_proxy_passes_on(speed: str | None, conditions: Mapping[str, str]) -> None:
     """A speed that is not the usual one changes the price, so that it is never lost, whole or streamed."""
     usage = {"prompt_tokens": 5, "completion_tokens": 3, "speed": speed}
-    whole = chat_wire(Dialect()).from_payload({"choices": [{}], "usage": usage}, None)
-    streamed_reply = read(chunk({"content": "a"}) + chunk({}, "stop", usage=usage) + DONE).response
+    whole = await read_whole("openai", {"choices": [{}], "usage": usage})
+    streamed_reply = (await read(chunk({"content": "a"}) + chunk({}, "stop", usage=usage) + DONE)).response
     assert whole.price_conditions == streamed_reply.price_conditions == conditions
 
 
-def test_the_cost_in_a_header() -> None:
-    """LiteLLM's proxy names its cost in a header; a stream's header comes before there is a cost."""
-    wire = chat_wire(Dialect(provider="acme", cost="declared"))
-    assert wire.with_headers is not None
-    reply = wire.from_payload({"choices": [{}]}, None)
-    named = wire.with_headers(reply, {"x-litellm-response-cost": "0.25"})
-    begun = wire.with_headers(
-        reply, {"x-litellm-response-cost": "0.0", "content-type": "text/event-stream; charset=utf-8"}
+async def test_the_cost_in_a_header() -> None:
+    """LiteLLM's proxy names its cost in a header; a header that comes before the stream is no cost yet."""
+
+    async def cost(value: str, **options: Any) -> ReportedCost | None:
+        headers = {"x-litellm-response-cost": value}
+        return (await read_whole("openai_compatible", {"choices": [{}]}, headers=headers, **options)).reported_cost
+
+    begun = await read_stream(
+        "openai_compatible", (HELLO + STOP).encode(), headers={"x-litellm-response-cost": "0.0"}, **DECLARED
     )
-    assert named.reported_cost == ReportedCost(usd=0.25, is_declared=True)
-    assert begun.reported_cost is None
-    assert wire.with_headers(reply, {"x-litellm-response-cost": "None"}).reported_cost is None
-    assert chat_wire(Dialect(provider="acme")).with_headers is None
+    assert await cost("0.25", **DECLARED) == ReportedCost(usd=0.25, is_declared=True)
+    assert await cost("None", **DECLARED) is None
+    assert await cost("0.25", provider_name="acme") is None
+    assert begun.response.reported_cost is None
 
 
 @pytest.mark.parametrize(
@@ -621,9 +606,9 @@ def test_the_cost_in_a_header() -> None:
         ({"prompt_tokens": 10}, (10, None, None, None, None)),
     ],
 )
-def test_cache_fields_beside_the_details(usage: Mapping[str, Any], tokens: tuple[int | None, ...]) -> None:
+async def test_cache_fields_beside_the_details(usage: Mapping[str, Any], tokens: tuple[int | None, ...]) -> None:
     """Where a proxy leaves the cached part out of the prompt, the total tells; what nobody explains is no output."""
-    seen = usage_of(usage)
+    seen = await usage_of(usage)
     assert (
         seen.prompt_tokens,
         seen.completion_tokens,
@@ -634,21 +619,21 @@ def test_cache_fields_beside_the_details(usage: Mapping[str, Any], tokens: tuple
 
 
 @pytest.mark.parametrize(("model", "output"), [("gemini-2.5-flash", 74), ("google/gemini-3-pro", 74), ("m", 12)])
-def test_what_the_total_has_beyond(model: str, output: int) -> None:
+async def test_what_the_total_has_beyond(model: str, output: int) -> None:
     """Gemini's surface leaves thoughts out of the completion; of any other server nobody knows what the rest is."""
     usage = {"prompt_tokens": 35, "completion_tokens": 12, "total_tokens": 109}
-    reply = from_payload({"model": model, "choices": [{}], "usage": usage})
-    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.total_tokens) == (35, output, 109)
+    seen = await usage_of(usage, model=model)
+    assert (seen.prompt_tokens, seen.completion_tokens, seen.total_tokens) == (35, output, 109)
 
 
-def test_cached_tokens_never_pass_for_hidden_output() -> None:
+async def test_cached_tokens_never_pass_for_hidden_output() -> None:
     """Where the rest of the total is known to be output, as many cached tokens are a part of the prompt still."""
     usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 174, "prompt_cache_hit_tokens": 64}
-    seen = read(chunk({}, "stop", usage=usage), "xai").response.usage
+    seen = (await read(chunk({}, "stop", usage=usage), "xai")).response.usage
     assert (seen.prompt_tokens, seen.completion_tokens, seen.cache_read_tokens) == (100, 74, 64)
 
 
-def test_cache_writes_in_the_details_of_the_prompt() -> None:
+async def test_cache_writes_in_the_details_of_the_prompt() -> None:
     """Alibaba's explicit cache names its writes, with their time to live, in the details of the prompt."""
     details = {
         "cached_tokens": 0,
@@ -656,19 +641,19 @@ def test_cache_writes_in_the_details_of_the_prompt() -> None:
         "cache_creation": {"ephemeral_5m_input_tokens": 1605},
         "cache_type": "ephemeral",
     }
-    seen = usage_of({"prompt_tokens": 1619, "completion_tokens": 5, "prompt_tokens_details": details})
+    seen = await usage_of({"prompt_tokens": 1619, "completion_tokens": 5, "prompt_tokens_details": details})
     assert (seen.prompt_tokens, seen.cache_write_tokens, seen.cache_write_5m_tokens) == (1619, 1605, 1605)
 
 
-def test_usage_inside_a_choice() -> None:
+async def test_usage_inside_a_choice() -> None:
     """Moonshot streams its usage inside the choice that ends."""
     last = {"index": 0, "delta": {}, "finish_reason": "stop", "usage": {"prompt_tokens": 19, "completion_tokens": 2}}
-    assert read(HELLO + event({"choices": [last]}) + DONE).tokens[:3] == (19, 2, 21)
+    assert (await read(HELLO + event({"choices": [last]}) + DONE)).tokens[:3] == (19, 2, 21)
 
 
-def test_usage_by_modality_and_tools() -> None:
+async def test_usage_by_modality_and_tools() -> None:
     """Audio, images, searches and seconds that a server reports have fields of their own."""
-    seen = usage_of(
+    seen = await usage_of(
         {
             "prompt_tokens": 300,
             "completion_tokens": 40,
@@ -690,7 +675,7 @@ def test_usage_by_modality_and_tools() -> None:
     assert seen.input_audio_seconds == 4
 
 
-def test_perplexity_counts_reasoning_and_citations_apart() -> None:
+async def test_perplexity_counts_reasoning_and_citations_apart() -> None:
     """Perplexity's completion leaves out what its deep research thought and cited, and charges for both."""
     usage = {
         "prompt_tokens": 10,
@@ -700,21 +685,21 @@ def test_perplexity_counts_reasoning_and_citations_apart() -> None:
         "citation_tokens": 20,
         "num_search_queries": 4,
     }
-    seen = read(chunk({}, "stop", usage=usage), "perplexity").response.usage
+    seen = (await read(chunk({}, "stop", usage=usage), "perplexity")).response.usage
     assert (seen.completion_tokens, seen.reasoning_tokens, seen.output_citation_tokens) == (150, 30, 20)
     assert seen.web_searches == 4
 
 
 @pytest.mark.parametrize("later", [{"prompt_tokens": 0, "completion_tokens": 9}, {"completion_tokens": 9}])
-def test_a_later_zero_takes_nothing_back(later: Mapping[str, Any]) -> None:
+async def test_a_later_zero_takes_nothing_back(later: Mapping[str, Any]) -> None:
     """Counts of a stream are cumulative: a last chunk with zeros, or one half, keeps the other."""
     begun = {"prompt_tokens": 50, "completion_tokens": 1, "total_tokens": 51}
     body = chunk({"content": "a"}, usage=begun) + chunk({}, "stop", usage=later) + DONE
-    assert read(body).tokens[:3] == (50, 9, 59)
+    assert (await read(body)).tokens[:3] == (50, 9, 59)
 
 
 @pytest.mark.parametrize("nothing", [0, None])
-def test_a_later_zero_inside_the_details_takes_nothing_back(nothing: int | None) -> None:
+async def test_a_later_zero_inside_the_details_takes_nothing_back(nothing: int | None) -> None:
     """What is said in the details holds as well: a cached prompt stays cached, reasoning stays reasoning."""
     begun = {
         "prompt_tokens": 50,
@@ -728,7 +713,7 @@ def test_a_later_zero_inside_the_details_takes_nothing_back(nothing: int | None)
         "prompt_tokens_details": {"cached_tokens": nothing, "audio_tokens": nothing},
         "completion_tokens_details": {"reasoning_tokens": nothing},
     }
-    seen = read(chunk({"content": "a"}, usage=begun) + chunk({}, "stop", usage=last) + DONE).response.usage
+    seen = (await read(chunk({"content": "a"}, usage=begun) + chunk({}, "stop", usage=last) + DONE)).response.usage
     assert (seen.cache_read_tokens, seen.input_audio_tokens, seen.reasoning_tokens) == (40, 5, 3)
     assert seen.total_tokens == 61
 
@@ -738,7 +723,7 @@ def custom(index: int, **fields: Any) -> str:
     return chunk({"tool_calls": [{"index": index, **fields}]})
 
 
-def test_custom_tool_calls_streamed() -> None:
+async def test_custom_tool_calls_streamed() -> None:
     """A custom tool gets free text: its pieces are put together and never read as JSON."""
     body = (
         custom(0, id="c1", type="custom", custom={"name": "run", "input": ""})
@@ -747,22 +732,24 @@ def test_custom_tool_calls_streamed() -> None:
         + chunk({}, "tool_calls")
         + DONE
     )
-    (call,) = read(body).response.tool_calls
+    (call,) = (await read(body)).response.tool_calls
     assert call == ToolCall("c1", "run", '{"a": 1}', kind="custom")
-    assert outgoing_call(call)["custom"] == {"name": "run", "input": '{"a": 1}'}
+    messages = (Message(role="assistant", tool_calls=(call,)), Message(role="tool", content="1", tool_call_id="c1"))
+    sent = await sent_body(LLMRequest("openai", "m", "", messages=messages), whole={"choices": [{}]})
+    assert sent["messages"][0]["tool_calls"][0]["custom"] == {"name": "run", "input": '{"a": 1}'}
 
 
-def test_custom_tool_calls_whole() -> None:
+async def test_custom_tool_calls_whole() -> None:
     """The same in a whole reply, beside a function."""
     calls = [
         {"id": "c1", "type": "custom", "custom": {"name": "run", "input": "print(1)"}},
         {"id": "c2", "type": "function", "function": {"name": "f", "arguments": "{}"}},
     ]
-    reply = chat_wire().from_payload({"choices": [{"message": {"tool_calls": calls}}]}, None)
+    reply = await read_whole("openai", {"choices": [{"message": {"tool_calls": calls}}]})
     assert reply.tool_calls == (ToolCall("c1", "run", "print(1)", kind="custom"), ToolCall("c2", "f", {}))
 
 
-def test_raw_of_a_stream_has_all_choices() -> None:
+async def test_raw_of_a_stream_has_all_choices() -> None:
     """`raw` is the document that a whole reply would have been, with every choice."""
     body = (
         chunk({"content": "a"})
@@ -771,14 +758,14 @@ def test_raw_of_a_stream_has_all_choices() -> None:
         + chunk({"content": "y"}, "length", index=1)
         + DONE
     )
-    raw = read(body).response.raw
+    raw = (await read(body)).response.raw
     assert [(choice["message"]["content"], choice["finish_reason"]) for choice in raw["choices"]] == [
         ("ab", "stop"),
         ("xy", "length"),
     ]
 
 
-def test_raw_of_a_stream_has_what_no_field_here_holds() -> None:
+async def test_raw_of_a_stream_has_what_no_field_here_holds() -> None:
     """Citations, log probabilities, what only the first chunk says, and arguments as they came are in `raw` too."""
     body = (
         event({"choices": [], "prompt_filter_results": [{"prompt_index": 0}]})
@@ -790,7 +777,7 @@ def test_raw_of_a_stream_has_what_no_field_here_holds() -> None:
         + tool("1.0}")
         + END
     )
-    raw = read(body).response.raw
+    raw = (await read(body)).response.raw
     (choice,) = raw["choices"]
     assert raw["prompt_filter_results"] == [{"prompt_index": 0}]
     assert choice["logprobs"] == {"content": [{"token": "a"}, {"token": "b"}]}
@@ -823,9 +810,9 @@ usages = st.fixed_dictionaries(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(usages, st.sampled_from(sorted(BY_NAME)))
-def test_usage_is_always_sane(usage: Any, dialect: str) -> None:
-    """Whatever a server of the family counts, no part exceeds its whole and nothing is negative."""
-    seen = BY_NAME[dialect].wire.from_payload({"choices": [{}], "usage": usage}, None).usage
+async def test_usage_of_any_dialect_is_sane(usage: Any, dialect: str) -> None:
+    """Whatever counts a server of the family reports, no part exceeds its whole and no count is negative."""
+    seen = (await read_whole(dialect, {"choices": [{}], "usage": usage})).usage
 
     parts = [seen.cache_read_tokens or 0, seen.cache_write_tokens or 0, seen.reasoning_tokens or 0]
     wholes = (seen.prompt_tokens, seen.completion_tokens, seen.total_tokens)
@@ -899,85 +886,53 @@ async def test_error_body(
     assert code == "" or caught.value.code == code
 
 
-def test_status_in_the_error() -> None:
-    """A status inside an error counts where it is one."""
-    assert error_body({"error": {"status_code": 400}}).stated_status == 400
-    assert error_body({"error": {"status_code": 200}}).stated_status is None
-    assert error_body({"error": {"code": 503, "status_code": 400}}).stated_status == 503
-    assert error_body([]).stated_status is None
-
-
-async def streamed(server: OpenAIServer, model: str, dialect: str = "openai_compatible", **fields: Any) -> Read:
-    """Stream over the real server."""
-    deltas: list[StreamEvent] = []
-    async with BY_NAME[dialect].client("k", server.base_url) as client:
-        async for batch in client.stream(LLMRequest("any", model, "hi", **fields)):
-            deltas += batch
-    last = deltas.pop()
-    assert isinstance(last, Finish)
-    return Read(last.response, deltas, True)
-
-
-@pytest.mark.parametrize("name", STREAMS)
-async def test_over_the_server(name: str, openai_server: OpenAIServer) -> None:
-    """Over HTTP, in odd pieces or compressed, a stream gives what it gives without."""
-    body = STREAMS[name][0]
-    size = len(body.encode())
-    pieces: Action = {"body": body, "split_at": [1, 7, size // 3, size // 2, size - 2]}
-    model = openai_server.script(pieces, {"body": body, "gzip": True})
-    expected = read(body)
-
-    for _ in range(2):
-        seen = await streamed(openai_server, model)
-        assert replace(seen.response, request_id=None) == expected.response
-        assert list(seen.deltas) == list(expected.deltas)
-
-
-LONG = (
-    ": hi\n\n"
-    + chunk({"reasoning_content": "hm"})
-    + HELLO
-    + tool("", 0, "call_a", "find")
-    + tool('{"q": "x"}', 0)
-    + chunk({}, "tool_calls")
-    + event({"choices": [], "usage": USAGE})
-    + DONE
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"status_code": 400}, LLMRequestError),
+        ({"status_code": 200}, LLMServerError),
+        ({"code": 503, "status_code": 400}, LLMServerError),
+    ],
 )
+async def test_status_in_the_error(error: Mapping[str, Any], kind: type[LLMError]) -> None:
+    """A status inside an error decides its class where it is the status of an error; the code goes first."""
+    with pytest.raises(kind):
+        await read_whole("openai", {"error": {"message": "bad", **error}})
 
 
-def test_cut_between_choices() -> None:
+async def streamed(server: OpenAIServer, model: str, dialect: str = "openai_compatible") -> Streamed:
+    """Stream over the real server."""
+    async with BY_NAME[dialect].client("k", server.base_url) as client:
+        return await collect(client, LLMRequest("any", model, "hi"))
+
+
+async def test_cut_between_choices() -> None:
     """With several choices a stream that ends before all of them have is cut, unless it says that it is done."""
     body = START + chunk({"content": "x"}, index=1) + STOP
 
-    assert not read(body).is_complete
-    assert read(body + chunk(finish="stop", index=1)).is_complete
-    assert read(body + DONE).is_complete
+    with pytest.raises(LLMConnectionError):
+        await read(body)
+    assert (await read(body + chunk(finish="stop", index=1))).response.finish_reasons == ("stop", "stop")
+    assert (await read(body + DONE)).response.finish_reasons == ("stop",)
 
 
-@pytest.mark.parametrize("data", ["x", "[1]", '{"choices"', '"text"', '{"a": [{}\n\ndata: {}]}', "{}, {}"])
-async def test_an_event_that_cannot_be_read(data: str, openai_server: OpenAIServer) -> None:
-    """An event that is no JSON object is an invalid reply, and the error shows nothing of it."""
-    with pytest.raises(LLMResponseError, match="not"):
-        await streamed(openai_server, openai_server.script({"body": HELLO + f"data: {data}\n\n" + STOP}))
+async def test_an_event_is_read_for_itself() -> None:
+    """Two events that would be JSON only together are an invalid reply, and the error shows nothing of them."""
+    with pytest.raises(LLMResponseError, match="not JSON") as caught:
+        await read(HELLO + 'data: {"a": [{}\n\ndata: {}]}\n\n' + STOP)
+    assert "{}" not in str(caught.value)
 
 
-def test_streamed_error_is_an_exception_of_its_own() -> None:
-    """The reader raises what the provider reports; the client makes the typed error of it."""
-    with pytest.raises(StreamedError) as caught:
-        read(event({"error": {"message": "m", "type": "t", "code": "c"}}))
+async def test_an_error_in_a_stream_has_its_type_and_code() -> None:
+    """The error that a stream reports has the provider's message, type and code."""
+    with pytest.raises(LLMStatusError, match="words") as caught:
+        await read(event({"error": {"message": "words", "type": "t", "code": "c"}}))
 
-    assert (caught.value.body.message, caught.value.body.type, caught.value.body.code) == ("m", "t", "c")
-
-
-def test_whole_after_blank_lines() -> None:
-    """DeepSeek sends blank lines before the JSON of a whole reply while it waits."""
-    body = "\n\n\n" + json.dumps({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]})
-
-    assert from_payload(json.loads(body)).text == "a"
+    assert (caught.value.provider_type, caught.value.code) == ("t", "c")
 
 
 async def test_blank_lines_before_a_body(openai_server: OpenAIServer) -> None:
-    """Blank lines before the JSON do no harm over HTTP either."""
+    """A whole reply is read though DeepSeek sends blank lines before its JSON while it waits."""
     body = "\n\n\n" + json.dumps({"choices": [{"message": {"content": "a", "function_call": {}}, "finish_reason": ""}]})
     model = openai_server.script({"body": body})
 
@@ -1068,8 +1023,3 @@ async def test_other_refusals_stand(
             await anext(client.stream(LLMRequest("openai", model, "hi", extra=extra)))
 
     assert len(openai_server.requests(model)) == count
-
-
-def test_accent_is_the_default() -> None:
-    """Without an dialect a reader reads OpenAI's."""
-    assert ChatReader(Dialect()).response(None) == ChatReader().response(None)

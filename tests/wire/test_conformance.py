@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import httpx
@@ -16,6 +15,7 @@ import tracemind_otel as tm
 from tests.servers.fixture import OpenAIServer
 from tests.servers.openai_server import Action
 from tests.support import Captured, attributes
+from tests.wire.canned import JSON, Bytes, Canned
 from tests.wire.conforming import CITY, EVERY, KEY, REASONING, TEXT, Conforming, Json
 from tracemind_otel.ai.llm.types import StreamEvent
 from tracemind_otel.errors import (
@@ -90,31 +90,9 @@ def check(provider: Conforming, seen: tm.LLMResponse) -> None:
     assert (seen.response_id, seen.response_model) == (provider.response_id, provider.response_model)
 
 
-class Bytes(httpx.AsyncByteStream):
-    """A body that comes in these pieces, and may then break off."""
-
-    def __init__(self, *pieces: bytes, is_cut: bool = False) -> None:
-        self._pieces, self._is_cut = pieces, is_cut
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self._pieces:
-            yield piece
-        if self._is_cut:
-            raise httpx.ReadError("cut")
-
-
-class Canned(httpx.AsyncBaseTransport):
-    """Answers with one body, so that a test can try thousands of them."""
-
-    def __init__(self, provider: Conforming, body: Bytes) -> None:
-        self._headers, self._body = {"content-type": provider.content_type}, body
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers=self._headers, stream=self._body)
-
-
 async def canned(provider: Conforming, *pieces: bytes, is_cut: bool = False) -> list[StreamEvent]:
-    async with httpx.AsyncClient(transport=Canned(provider, Bytes(*pieces, is_cut=is_cut))) as http_client:
+    transport = Canned(Bytes(*pieces, is_cut=is_cut), {"content-type": provider.content_type})
+    async with httpx.AsyncClient(transport=transport) as http_client:
         return await collect(client_of(provider, "http://x.test", http_client=http_client), ask(provider, "m"))
 
 
@@ -266,7 +244,7 @@ def scrambled(document: object, draw: st.DataObject, *, is_usage: bool = False) 
 
 async def whole(provider: Conforming, document: object) -> tm.LLMResponse:
     body = Bytes(json.dumps(document).encode())
-    async with httpx.AsyncClient(transport=Canned(provider, body)) as http_client:
+    async with httpx.AsyncClient(transport=Canned(body, JSON)) as http_client:
         return await client_of(provider, "http://x.test", http_client=http_client).complete(ask(provider, "m"))
 
 
@@ -392,14 +370,12 @@ async def test_what_is_no_reply(provider: Conforming, openai_server: OpenAIServe
 
 
 @every_provider
-async def test_malformed_json_in_a_stream(provider: Conforming, openai_server: OpenAIServer) -> None:
-    """An event that is no JSON ends the stream with an error, never with a success."""
-    if provider.name == "bedrock":
-        data = provider.pieces[0] + b"\x00" * 40
-    else:
-        data = provider.pieces[0] + provider.frame("", {"a": 1}).replace(b'"a": 1', b'"a": ')
+@pytest.mark.parametrize("data", [b"x", b"[1]", b'{"a": ', b'"text"', b"{}, {}"])
+async def test_malformed_json_in_a_stream(provider: Conforming, data: bytes) -> None:
+    """An event that is not a JSON object ends the stream with an error, never with a success."""
+    event = b"\x00" * 40 if provider.name == "bedrock" else provider.frame("", {}).replace(b"{}", data)
     with pytest.raises(LLMResponseError):
-        await stream(provider, openai_server, streamed(provider, data + provider.stream))
+        await canned(provider, provider.pieces[0], event, provider.stream)
 
 
 @every_provider

@@ -12,12 +12,22 @@ from openai.types.chat import ChatCompletion, ChatCompletionMessageFunctionToolC
 
 from tests.servers.fixture import OpenAIServer
 from tests.servers.openai_server import Action
-from tests.wire.test_chat_stream import DONE, HELLO, LONG, STOP, STREAMS, USAGE, event
+from tests.wire.test_chat_stream import DONE, HELLO, STOP, STREAMS, USAGE, chunk, event, tool
 from tracemind_otel import LLMRequest, LLMResponse
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 from tracemind_otel.ai.llm.types import Finish
 
 STREAM: Any = {"content-type": "text/event-stream"}
+LONG = (
+    ": hi\n\n"
+    + chunk({"reasoning_content": "hm"})
+    + HELLO
+    + tool("", 0, "call_a", "find")
+    + tool('{"q": "x"}', 0)
+    + chunk({}, "tool_calls")
+    + event({"choices": [], "usage": USAGE})
+    + DONE
+)
 
 
 @dataclass(frozen=True)
@@ -135,11 +145,11 @@ async def accumulated(sdk: AsyncOpenAI, model: str) -> Seen:
     text, usage = "", None
     reasons: dict[int, str] = {}
     calls: dict[int, list[str]] = {}
-    async for chunk in await sdk.chat.completions.create(
+    async for received in await sdk.chat.completions.create(
         model=model, messages=[{"role": "user", "content": "hi"}], stream=True
     ):
-        usage = chunk.usage or usage
-        for choice in chunk.choices:
+        usage = received.usage or usage
+        for choice in received.choices:
             text += choice.delta.content or ""
             reasons |= {choice.index: choice.finish_reason} if choice.finish_reason else {}
             for piece in choice.delta.tool_calls or []:

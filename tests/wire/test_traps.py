@@ -8,12 +8,9 @@ from typing import Any
 
 import pytest
 
-from tracemind_otel.ai.llm.providers import anthropic, cohere, gemini, openai
-from tracemind_otel.ai.llm.providers._sse import EventDecoder
-from tracemind_otel.ai.llm.providers._wire_format import StreamReader, WireFormat
+from tests.wire.canned import read_reply, read_whole
 from tracemind_otel.ai.llm.types import LLMResponse, ToolCall
 
-CHAT = openai.chat_wire()
 USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
 
 
@@ -26,34 +23,25 @@ def events(*documents: Mapping[str, Any], end: str = "\n") -> bytes:
     return (end.join(lines) + end).encode()
 
 
-def read(wire: WireFormat, stream: bytes) -> tuple[StreamReader, LLMResponse]:
-    """The reader after a whole stream, and the reply it made."""
-    reader, decoder = wire.new_reader(), EventDecoder()
-    for event in [*decoder.feed(stream), *decoder.end()]:
-        reader.feed(event)
-    return reader, reader.response("req-1")
-
-
 def chunk(delta: Mapping[str, Any], reason: str | None = None, **more: Any) -> dict[str, Any]:
     """A chunk of Chat Completions."""
     choice = {"index": 0, "delta": delta, "finish_reason": reason}
     return {"id": "c-1", "model": "m-1", "choices": [choice], **more}
 
 
-def message(**fields: Any) -> LLMResponse:
+async def message(**fields: Any) -> LLMResponse:
     """A whole reply of Chat Completions."""
-    return CHAT.from_payload({"choices": [{"index": 0, "message": fields, "finish_reason": "stop"}]}, None)
+    return await read_whole("openai", {"choices": [{"index": 0, "message": fields, "finish_reason": "stop"}]})
 
 
-def test_azures_empty_first_chunk() -> None:
+async def test_azures_empty_first_chunk() -> None:
     """Azure's first chunk has no choices, an empty id and an empty model: they come from the next one."""
     first: dict[str, Any] = {"id": "", "model": "", "choices": [], "prompt_filter_results": []}
-    reader, reply = read(CHAT, events(first, chunk({"content": "hi"}), chunk({}, "stop")))
-    assert reader.is_complete
+    reply = await read_reply("openai", events(first, chunk({"content": "hi"}), chunk({}, "stop")))
     assert (reply.text, reply.response_id, reply.response_model) == ("hi", "c-1", "m-1")
 
 
-def test_anthropics_cumulative_and_differing_usage() -> None:
+async def test_anthropics_cumulative_and_differing_usage() -> None:
     """`message_delta` repeats the input tokens, and may correct them: its figures win and are never added."""
     start: dict[str, Any] = {
         "id": "msg-1",
@@ -70,11 +58,11 @@ def test_anthropics_cumulative_and_differing_usage() -> None:
         },
         {"type": "message_stop"},
     )
-    _, reply = read(anthropic.PRESET.wire, stream)
+    reply = await read_reply("anthropic", stream)
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (25, 7)
 
 
-def test_geminis_last_whole_usage() -> None:
+async def test_geminis_last_whole_usage() -> None:
     """Each chunk carries running totals: the last block counts, whole, not merged with those before."""
 
     def part(text: str, reason: str | None, **usage: int) -> dict[str, Any]:
@@ -86,46 +74,49 @@ def test_geminis_last_whole_usage() -> None:
         part("b", "STOP", promptTokenCount=5, candidatesTokenCount=3, totalTokenCount=8),
         end="\r\n",
     )
-    _, reply = read(gemini.PRESET.wire, stream)
+    reply = await read_reply("gemini", stream)
     assert (reply.text, reply.usage.prompt_tokens, reply.usage.completion_tokens) == ("ab", 5, 3)
     assert reply.usage.reasoning_tokens is None
 
 
-def test_groqs_usage_in_x_groq() -> None:
+async def test_groqs_usage_in_x_groq() -> None:
     """Groq's older streams have their usage only beside the finish reason, under `x_groq`."""
-    _, reply = read(CHAT, events(chunk({"content": "hi"}), chunk({}, "stop", x_groq={"id": "r", "usage": USAGE})))
+    reply = await read_reply(
+        "openai", events(chunk({"content": "hi"}), chunk({}, "stop", x_groq={"id": "r", "usage": USAGE}))
+    )
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (9, 4)
 
 
-def test_perplexity_without_done() -> None:
+async def test_perplexity_without_done() -> None:
     """A finish reason is enough: Perplexity never sends `[DONE]`, and its last chunk repeats the whole message."""
     last = chunk({"content": ""}, "stop", usage=USAGE)
     last["choices"][0]["message"] = {"role": "assistant", "content": "hi"}
-    reader, reply = read(CHAT, events(chunk({"content": "hi"}), last, end="\r\n"))
-    assert reader.is_complete
+    reply = await read_reply("openai", events(chunk({"content": "hi"}), last, end="\r\n"))
     assert reply.text == "hi"
 
 
-def test_content_as_a_list() -> None:
+async def test_content_as_a_list() -> None:
     """Mistral's content may be a list of thinking and text, and a string in the next chunk."""
     thinking = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "4"}]
-    reply = message(content=thinking)
+    reply = await message(content=thinking)
     assert (reply.text, reply.reasoning) == ("4", "hm")
-    _, streamed = read(CHAT, events(chunk({"content": thinking}), chunk({"content": "2"}), chunk({}, "stop")))
+    streamed = await read_reply(
+        "openai", events(chunk({"content": thinking}), chunk({"content": "2"}), chunk({}, "stop"))
+    )
     assert (streamed.text, streamed.reasoning) == ("42", "hm")
 
 
-def test_empty_function_call() -> None:
+async def test_empty_function_call() -> None:
     """An empty `function_call` object with every reply is no call."""
-    assert message(content="hi", function_call={}).tool_calls == ()
-    _, streamed = read(CHAT, events(chunk({"content": "hi", "function_call": {}}), chunk({}, "stop")))
+    assert (await message(content="hi", function_call={})).tool_calls == ()
+    streamed = await read_reply("openai", events(chunk({"content": "hi", "function_call": {}}), chunk({}, "stop")))
     assert (streamed.tool_calls, streamed.finish_reason) == ((), "stop")
 
 
-def test_missing_index() -> None:
+async def test_missing_index() -> None:
     """A tool call that comes whole and without an index is a call all the same."""
     call = {"id": "a", "function": {"name": "find", "arguments": '{"q": 1}'}}
-    _, reply = read(CHAT, events(chunk({"tool_calls": [call]}), chunk({}, "tool_calls")))
+    reply = await read_reply("openai", events(chunk({"tool_calls": [call]}), chunk({}, "tool_calls")))
     assert reply.tool_calls == (ToolCall("a", "find", {"q": 1}),)
 
 
@@ -134,14 +125,14 @@ def test_missing_index() -> None:
     [({"q": 1}, {"q": 1}), (None, {}), ('{"q": ', '{"q": '), ("", {}), ("[1]", "[1]")],
     ids=["object", "null", "broken", "empty", "array"],
 )
-def test_arguments_as_object_null_or_broken_json(arguments: object, expected: object) -> None:
+async def test_arguments_as_object_null_or_broken_json(arguments: object, expected: object) -> None:
     """Arguments are an object where they can be, nothing where there are none, else the text as it came."""
-    reply = message(content=None, tool_calls=[{"id": "a", "function": {"name": "find", "arguments": arguments}}])
+    reply = await message(content=None, tool_calls=[{"id": "a", "function": {"name": "find", "arguments": arguments}}])
     assert reply.tool_calls[0].arguments == expected
     assert reply.finish_reason == "tool_call"
 
 
-def test_cohere_without_a_model() -> None:
+async def test_cohere_without_a_model() -> None:
     """Cohere names no model in its reply: none is made up."""
     document = {
         "id": "c-1",
@@ -149,6 +140,6 @@ def test_cohere_without_a_model() -> None:
         "message": {"role": "assistant", "content": [{"type": "text", "text": "hi"}]},
         "usage": {"billed_units": {"input_tokens": 3.0, "output_tokens": 2.0}},
     }
-    reply = cohere.PRESET.wire.from_payload(document, None)
+    reply = await read_whole("cohere", document)
     assert (reply.text, reply.response_model) == ("hi", None)
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.total_tokens) == (3, 2, 5)
