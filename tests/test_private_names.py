@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "wire/test_mistral.py": {"_chat_reply"},
     "wire/test_ollama.py": {"_sse"},
     "wire/test_openai_mapping.py": {"_chat_reply"},
-    "wire/test_openai_responses.py": {"_sse", "_wire_format"},
+    "wire/test_openai_responses.py": {"_dialect", "_sse", "_wire_format"},
     "wire/test_sse.py": {"_sse"},
     "wire/test_transport.py": {"_http", "_proxies"},
 }
