@@ -22,7 +22,9 @@ PACKAGE = ROOT / "src" / "tracemind_otel"
 PUBLISHED = {"steps/ai_llm_call.py", "runtime/recorder.py", "recipes/llm_call_example.py"}
 """Published paths, which only export what lives elsewhere."""
 
-LOADED_BY_CONFIGURE = {f"otel/setup/{name}.py" for name in ("aggregation", "exporters", "pipeline", "reader")}
+LOADED_BY_CONFIGURE = {
+    f"otel/setup/{name}.py" for name in ("aggregation", "exporters", "file_flush", "pipeline", "reader")
+}
 """Modules that need the SDK, which `configure()` imports when it is called; `tests/test_imports.py` watches that."""
 
 SDK_USERS = ("otel/setup/", "cli/", "integrations/", "wire/", "testing/")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TextIO, get_args
 
 from .._version import __version__
 from ..errors import ConfigError
+from ..flows.totals import DEFAULT_JAEGER, JAEGER_VARIABLE
 from ..otel.setup.settings import ExportConfig, export_config
 from .breakdown import GroupBy, breakdown, model_calls, sums_of
 from .otlp_file import FileSpan, OTLPFileError, read_spans
@@ -23,13 +24,12 @@ from .otlp_file import FileSpan, OTLPFileError, read_spans
 if TYPE_CHECKING:
     from rich.console import Console
 
-JAEGER_VARIABLE = "TRACEMIND_JAEGER_URL"
-
-_DEFAULT_JAEGER = "http://localhost:16686"
 _DEFAULT_OTLP = "http://localhost:4318"
 _PROGRAM = "tracemind-otel"
 _UNLIMITED = 1_000_000
 """Columns of an output that is not a terminal, where lines are never wrapped."""
+_OWN_FLUSH_S = 2.0
+"""Seconds that `view` waits for the program around it."""
 _MAX_LISTED = 5
 """The number of trace ids that a message lists."""
 
@@ -129,8 +129,8 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jaeger",
         metavar="URL",
-        default=os.getenv(JAEGER_VARIABLE) or _DEFAULT_JAEGER,
-        help=f"base URL of Jaeger's UI, for the link (default: {JAEGER_VARIABLE}, else {_DEFAULT_JAEGER})",
+        default=os.getenv(JAEGER_VARIABLE) or DEFAULT_JAEGER,
+        help=f"base URL of Jaeger's UI, for the link (default: {JAEGER_VARIABLE}, else {DEFAULT_JAEGER})",
     )
 
 
@@ -177,6 +177,7 @@ def _endpoint(value: str) -> str:
 def _view(arguments: argparse.Namespace) -> None:
     if (arguments.top or arguments.json) and arguments.by is None:
         raise CommandError("--top and --json belong to --by; add --by step, for instance")
+    _write_own_spans()
     spans = _spans_of(arguments.files, arguments.trace)
     if arguments.by is not None:
         _print_sums(spans, arguments.by, arguments.top, as_json=arguments.json)
@@ -184,6 +185,13 @@ def _view(arguments: argparse.Namespace) -> None:
         _write_page(spans, arguments.files, arguments.html)
     else:
         _print_traces(_console(), spans)
+
+
+def _write_own_spans() -> None:
+    """Where `view` runs inside a program that records, let its file have what has ended so far."""
+    telemetry = sys.modules.get("tracemind_otel.otel.setup.telemetry")
+    if telemetry is not None and (active := telemetry.active()) is not None:
+        active.flush(timeout_s=_OWN_FLUSH_S)
 
 
 def _spans_of(paths: Sequence[str], trace_id: str | None) -> list[FileSpan]:

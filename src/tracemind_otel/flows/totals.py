@@ -174,7 +174,7 @@ class FlowRun:
     def url(self) -> str | None:
         """The address of the trace: in a local Jaeger, or by `TRACEMIND_TRACE_URL="https://.../{trace_id}"`.
 
-        `None` when there is no trace because nothing records spans.
+        `TRACEMIND_JAEGER_URL` is the address of another Jaeger. `None` when nothing records spans.
         """
         return None if self.trace_id is None else _trace_url(self.trace_id)
 
@@ -239,16 +239,18 @@ class FlowRun:
         return f"FlowRun({self.name!r}, llm_calls={totals.llm_calls}, tokens={totals.tokens}, cost={cost})"
 
 
-_JAEGER_URL = "http://localhost:16686/trace/{trace_id}"
+JAEGER_VARIABLE = "TRACEMIND_JAEGER_URL"
+DEFAULT_JAEGER = "http://localhost:16686"
 _TRACE_URL = "TRACEMIND_TRACE_URL"
 
 
 def _trace_url(trace_id: str) -> str:
-    template = os.environ.get(_TRACE_URL, "").strip() or _JAEGER_URL
+    jaeger = os.environ.get(JAEGER_VARIABLE, "").strip() or DEFAULT_JAEGER
+    template = os.environ.get(_TRACE_URL, "").strip()
+    if template and "{trace_id}" not in template and _MISTAKES.is_new(_TRACE_URL):
+        log.warning("%s has no {trace_id}, so it names no trace; %s is used", _TRACE_URL, jaeger)
     if "{trace_id}" not in template:
-        if _MISTAKES.is_new(_TRACE_URL):
-            log.warning("%s has no {trace_id}, so it names no trace; the local Jaeger is used", _TRACE_URL)
-        template = _JAEGER_URL
+        template = jaeger.rstrip("/") + "/trace/{trace_id}"
     return template.replace("{trace_id}", trace_id)
 
 

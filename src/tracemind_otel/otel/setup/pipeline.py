@@ -31,6 +31,7 @@ from ..instruments import is_ours
 from ..sanitize import sanitized_attributes
 from .delivery import DeliveryStats, MetricsDeliveryStats, WatchedExporter, WatchedProcessor
 from .exporters import count_points, file_exporter, metric_requests, otlp_exporter, span_requests
+from .file_flush import FlushAtFlowEnd
 from .reader import OwnReader
 from .settings import ExportConfig, seconds_in, variable
 from .telemetry import Pipeline, is_placeholder
@@ -138,18 +139,20 @@ def _add_traces(pipeline: Pipeline, config: ExportConfig, resource: Resource) ->
     with _rejections_by_sdk("OTEL_TRACES_SAMPLER", "OTEL_SPAN_", "OTEL_EVENT_", "OTEL_LINK_", "OTEL_ATTRIBUTE_"):
         pipeline.providers["traces"] = provider = TracerProvider(resource=resource, shutdown_on_exit=False)
 
-    def add(make: Callable[[], Any], stats: DeliveryStats) -> None:
+    def add(make: Callable[[], Any], stats: DeliveryStats) -> BatchSpanProcessor:
         exporter = _watched(pipeline, make, stats, span_requests)
         with _rejections_by_sdk("OTEL_BSP_"):
-            processor = WatchedProcessor(BatchSpanProcessor(cast("Any", exporter)), stats)
-        provider.add_span_processor(cast("Any", processor))
+            processor = BatchSpanProcessor(cast("Any", exporter))
+        provider.add_span_processor(cast("Any", WatchedProcessor(processor, stats)))
+        return processor
 
     if "traces" in config.on_console:
         add(ConsoleSpanExporter, DeliveryStats("the console"))
     if config.file is not None:
         # Before the receiver, since the SDK ends one after the other and a receiver may be away.
         # Absolute: a forked child opens it for itself, and may be in another directory by then.
-        add(partial(file_exporter, os.path.abspath(config.file)), DeliveryStats(config.file))
+        file = add(partial(file_exporter, os.path.abspath(config.file)), DeliveryStats(config.file))
+        provider.add_span_processor(FlushAtFlowEnd(file.force_flush))
     if "traces" in config.signals:
         stats = DeliveryStats(config.destination("traces"))
         add(partial(otlp_exporter, config, "traces", stats), stats)
