@@ -6,8 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ....errors import LLMResponseError
 from ..types import FinishReason, LLMUsage, ToolCall, ToolCallDelta
 from ._wire_format import arguments_of, arguments_text, count_of, listed, mapped, normal_finish, part_of, text_of
+
+
+def message_in(holder: Mapping[str, Any], request_id: str | None) -> Mapping[str, Any]:
+    """The message in a part of a reply, which may be empty; raises an `LLMResponseError` where there is none."""
+    if not isinstance(holder.get("message"), dict):
+        raise LLMResponseError("the reply has no message", request_id=request_id)
+    return mapped(holder["message"])
 
 
 def joined(blocks: Iterable[Mapping[str, Any]], name: str) -> str:

@@ -33,11 +33,12 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
-from ._assembly import Block, Blocks, ending_of, incoming_calls, joined, usage_beside_cache
+from ._assembly import Block, Blocks, ending_of, incoming_calls, joined, message_in, usage_beside_cache
 from ._client import Sending, WireClient
 from ._conversation import answered_call, image_bytes, merged, object_arguments, settings_of, split_system
 from ._error_bodies import error_body
-from ._http import Headers, key_of
+from ._error_documents import document_in, words_of
+from ._http import Headers
 from ._sse import ServerSentEvent
 from ._wire_format import (
     StreamedError,
@@ -80,11 +81,6 @@ _PARAMETERS = {"max_tokens": "maxTokens", "temperature": "temperature", "top_p":
 _IMAGE_FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/gif": "gif", "image/webp": "webp"}
 
 
-def path_of(req: LLMRequest, stream: bool) -> str:
-    """The path: the model's id is one segment, so that the slash of an ARN is encoded."""
-    return f"/model/{quote(req.model, safe=':')}/{'converse-stream' if stream else 'converse'}"
-
-
 def to_payload(req: LLMRequest, _stream: bool = False) -> dict[str, Any]:
     """The body of the request."""
     system, rest = split_system(req, "bedrock")
@@ -98,14 +94,8 @@ def to_payload(req: LLMRequest, _stream: bool = False) -> dict[str, Any]:
 
 def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
     """The roles must alternate, so neighbours of one role, results of tools among them, are one message."""
-    return [
-        {"role": role, "content": [block for message in group for block in _blocks(message)]}
-        for role, group in itertools.groupby(messages, _role)
-    ]
-
-
-def _role(message: Message) -> str:
-    return "assistant" if message.role == "assistant" else "user"
+    grouped = itertools.groupby(messages, lambda message: "assistant" if message.role == "assistant" else "user")
+    return [{"role": role, "content": list(itertools.chain(*map(_blocks, group)))} for role, group in grouped]
 
 
 def _blocks(message: Message) -> list[dict[str, Any]]:
@@ -153,22 +143,16 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 
 
 def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> LLMResponse:
-    """The reply in the normal form. Many text blocks are one text; tools that the server runs itself are no calls.
-
-    Raises:
-        LLMResponseError: there is no message; one without content is a reply.
-    """
-    output = mapped(document.get("output"))
-    if not isinstance(output.get("message"), dict):
-        raise LLMResponseError("the reply has no message", request_id=request_id)
-    blocks = listed(mapped(output.get("message")).get("content"))
+    """The reply in the normal form. Many text blocks are one text; tools that the server runs itself are no calls."""
+    blocks = listed(message_in(mapped(document.get("output")), request_id).get("content"))
+    latency = text_of(mapped(document.get("performanceConfig")).get("latency"))
     return LLMResponse(
         text="".join(map(_said, blocks)),
         usage=usage_of(mapped(document.get("usage"))),
         raw=document,
         reasoning="".join(map(_thought, blocks)) or None,
         service_tier=text_of(mapped(document.get("serviceTier")).get("type")),
-        price_conditions=_conditions(document),
+        price_conditions={"speed": latency} if latency not in (None, "standard") else {},
         request_id=request_id,
         **ending_of(_FINISH_REASONS, text_of(document.get("stopReason")), _calls(blocks)),
     )
@@ -189,12 +173,6 @@ def _calls(blocks: Iterable[Mapping[str, Any]]) -> list[ToolCall]:
 
 def _is_call(use: Mapping[str, Any]) -> bool:
     return text_of(use.get("name")) is not None and use.get("type") != "server_tool_use"
-
-
-def _conditions(document: Mapping[str, Any]) -> dict[str, str]:
-    """Latency that is optimized has its own price."""
-    latency = text_of(mapped(document.get("performanceConfig")).get("latency"))
-    return {"speed": latency} if latency not in (None, "standard") else {}
 
 
 def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
@@ -243,15 +221,8 @@ def _event_of(headers: Mapping[str, Any], payload: bytes) -> ServerSentEvent:
     if kind == "event":
         return ServerSentEvent(str(headers.get(":event-type", "")), payload or b"{}")
     name = headers.get(":exception-type") or headers.get(":error-code") or kind
-    message = headers.get(":error-message") or text_of(_fields(payload).get("message"))
+    message = headers.get(":error-message") or words_of(document_in(payload))
     return ServerSentEvent("error", json.dumps({"__type": name, "message": message}).encode())
-
-
-def _fields(payload: bytes) -> Mapping[str, Any]:
-    try:
-        return mapped(json.loads(payload))
-    except ValueError:
-        return {}
 
 
 def _whole(block: Block) -> dict[str, Any]:
@@ -321,7 +292,8 @@ def _piece(block: Block, delta: Mapping[str, Any]) -> Sequence[StreamEvent]:
 
 
 CONVERSE = WireFormat(
-    path=path_of,
+    # The model's id is one segment, so that the slash of an ARN is encoded.
+    path=lambda req, stream: f"/model/{quote(req.model, safe=':')}/{'converse-stream' if stream else 'converse'}",
     to_payload=to_payload,
     from_payload=from_payload,
     new_reader=ConverseReader,
@@ -356,25 +328,51 @@ class BedrockLLMClient(WireClient):
     ) -> None:
         if importlib.util.find_spec("botocore") is None:
             raise ConfigError(_MISSING)
-        place = _region_of(region)
-        domain = "amazonaws.com.cn" if place.startswith("cn-") else "amazonaws.com"
-        key = key_of("api_key", api_key or os.getenv("AWS_BEARER_TOKEN_BEDROCK"))
-        self._signer = _Signer(place, signs=key is None)
+        self._region = _region_of(region)
+        self._found: Any = None
+        self._finding = threading.Lock()
+        self._token: str | None = None
+        domain = "amazonaws.com.cn" if self._region.startswith("cn-") else "amazonaws.com"
         super().__init__(
             CONVERSE,
             provider_name="bedrock",
-            base_url=base_url or f"https://bedrock-runtime.{place}.{domain}",
-            key=key,
+            base_url=base_url or f"https://bedrock-runtime.{self._region}.{domain}",
+            key=api_key or os.getenv("AWS_BEARER_TOKEN_BEDROCK"),
             **sending,
         )
 
     async def _headers_for(self, url: str, body: bytes) -> Headers:
-        signed = await asyncio.to_thread(self._signer.headers, url, body)
+        signed = await asyncio.to_thread(self._signature, url, body)
         # Whole replies are JSON and streams are frames, whatever is asked for.
         return (*(header for header in self._headers if header[0] != b"accept"), *signed)
 
     def _secret(self) -> str | None:
-        return self._key or self._signer.token
+        return self._key or self._token
+
+    def _signature(self, url: str, body: bytes) -> Headers:
+        """The headers that sign a request; none where it has a key. Blocks."""
+        _botocore("eventstream")  # the decoder's, which is slow to import
+        if self._key is not None:
+            return ()
+        credentials = self._credentials()
+        self._token = credentials.token
+        content_type = {"content-type": "application/json"}
+        request = _botocore("awsrequest").AWSRequest(method="POST", url=url, data=body, headers=content_type)
+        _botocore("auth").SigV4Auth(credentials, "bedrock", self._region).add_auth(request)
+        signed = ((name.lower(), value) for name, value in request.headers.items())
+        return tuple((name.encode(), value.encode()) for name, value in signed if name != "content-type")
+
+    def _credentials(self) -> Any:
+        """Credentials that are valid now; those of a role are renewed by botocore."""
+        try:
+            with self._finding:
+                self._found = self._found or _botocore("session").Session().get_credentials()
+                current = self._found and self._found.get_frozen_credentials()
+        except _botocore("exceptions").BotoCoreError as error:
+            raise LLMAuthenticationError(f"no AWS credentials could be had: {type(error).__name__}") from error
+        if not current:
+            raise LLMAuthenticationError(_NO_CREDENTIALS)
+        return current
 
 
 def _region_of(region: str | None) -> str:
@@ -382,41 +380,3 @@ def _region_of(region: str | None) -> str:
     if not _REGION.fullmatch(found):
         raise ConfigError("region must be an AWS region like eu-central-1: pass it, or set AWS_REGION")
     return found
-
-
-class _Signer:
-    """Signs requests with the credentials that botocore finds; finding them blocks."""
-
-    def __init__(self, region: str, *, signs: bool) -> None:
-        self._region = region
-        self._signs = signs
-        self._credentials: Any = None
-        self._finding = threading.Lock()
-        self.token: str | None = None
-        """The session token that was sent last, so that it can be struck from error texts."""
-
-    def headers(self, url: str, body: bytes) -> Headers:
-        """The headers that sign a request; none where it has a key."""
-        _botocore("eventstream")  # the decoder's, which is slow to import
-        return self._signed(url, body) if self._signs else ()
-
-    def _signed(self, url: str, body: bytes) -> Headers:
-        credentials = self._current()
-        self.token = credentials.token
-        content_type = {"content-type": "application/json"}
-        request = _botocore("awsrequest").AWSRequest(method="POST", url=url, data=body, headers=content_type)
-        _botocore("auth").SigV4Auth(credentials, "bedrock", self._region).add_auth(request)
-        signed = ((name.lower(), value) for name, value in request.headers.items())
-        return tuple((name.encode(), value.encode()) for name, value in signed if name != "content-type")
-
-    def _current(self) -> Any:
-        """Credentials that are valid now; those of a role are renewed by botocore."""
-        try:
-            with self._finding:
-                self._credentials = self._credentials or _botocore("session").Session().get_credentials()
-                current = self._credentials and self._credentials.get_frozen_credentials()
-        except _botocore("exceptions").BotoCoreError as error:
-            raise LLMAuthenticationError(f"no AWS credentials could be had: {type(error).__name__}") from error
-        if not current:
-            raise LLMAuthenticationError(_NO_CREDENTIALS)
-        return current

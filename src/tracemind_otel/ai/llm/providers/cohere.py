@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ....errors import LLMResponseError
 from ..types import (
     FinishReason,
     LLMRequest,
@@ -21,7 +20,7 @@ from ..types import (
     StreamEvent,
     TextDelta,
 )
-from ._assembly import Block, CallPieces, ending_of, function_calls, joined, usage_of_parts
+from ._assembly import Block, CallPieces, ending_of, function_calls, joined, message_in, usage_of_parts
 from ._conversation import answered_call, effort_of, only_text, settings_of
 from ._error_bodies import error_body
 from ._sse import ServerSentEvent
@@ -91,14 +90,8 @@ def _message(message: Message) -> dict[str, Any]:
 
 
 def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> LLMResponse:
-    """The reply in the normal form; the plan before tool calls counts as reasoning.
-
-    Raises:
-        LLMResponseError: there is no message.
-    """
-    if not isinstance(document.get("message"), dict):
-        raise LLMResponseError("the reply has no message", request_id=request_id)
-    message = mapped(document.get("message"))
+    """The reply in the normal form; the plan before tool calls counts as reasoning."""
+    message = message_in(document, request_id)
     text, thought = _split_content(message.get("content"))
     return LLMResponse(
         text,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 from urllib.parse import urlsplit
 
-from ....errors import ConfigError, LLMResponseError
+from ....errors import ConfigError
 from ..types import (
     FinishReason,
     Image,
@@ -24,7 +24,7 @@ from ..types import (
     TextDelta,
     ToolCall,
 )
-from ._assembly import Block, call_delta, ending_of, function_calls, usage_of_parts
+from ._assembly import Block, call_delta, ending_of, function_calls, message_in, usage_of_parts
 from ._client import Sending, WireClient
 from ._conversation import effort_of, image_bytes, merged, object_arguments, settings_of, with_tool_names
 from ._error_bodies import error_body
@@ -102,14 +102,8 @@ def _outgoing_call(call: ToolCall) -> dict[str, Any]:
 
 
 def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> LLMResponse:
-    """The reply in the normal form.
-
-    Raises:
-        LLMResponseError: there is no message.
-    """
-    if not isinstance(document.get("message"), dict):
-        raise LLMResponseError("the reply has no message", request_id=request_id)
-    message = mapped(document.get("message"))
+    """The reply in the normal form."""
+    message = message_in(document, request_id)
     return LLMResponse(
         text_of(message.get("content")) or "",
         usage_of(document),
