@@ -7,6 +7,7 @@ Source: WHATWG HTML, "Server-sent events", 9.2.6 (interpreting an event stream).
 
 from __future__ import annotations
 
+import abc
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,35 +19,49 @@ _PLAIN_BEGINNING = re.compile(b"\n\ndata: ")
 """Where a block begins with data. Nearly every event of most streams is one line of it and nothing else."""
 
 
-class PartBuffer:
-    """Holds bytes back until the part that they belong to is complete, wherever they are cut.
+@dataclass(slots=True)  # not frozen: one is made for each chunk, and frozen ones take three times as long
+class ServerSentEvent:
+    """One event of a stream."""
 
-    Args:
-        ending: what ends a part, in newlines: one for lines, two for blocks before a blank line.
-    """
+    name: str
+    """Its `event` field; `message` where there is none."""
+    data: bytes
+    """Its `data` lines, joined by newlines."""
+    document: Mapping[str, Any] | None = None
+    """The JSON object that `data` is, where it has been parsed already."""
 
-    def __init__(self, ending: bytes) -> None:
-        self._ending = ending
+
+class _PartDecoder(abc.ABC):
+    """Turns the parts of a stream into events, wherever the bytes are cut."""
+
+    _ending: bytes
+    """What ends a part, in newlines."""
+
+    def __init__(self) -> None:
         self._rest = [b""]
         self._is_first = True
         self._ignore_newline = False
 
-    def feed(self, data: bytes) -> bytes:
-        """The parts that are complete now, with newlines for every CR and CRLF and without the last ending."""
+    @abc.abstractmethod
+    def _events_in(self, parts: bytes) -> list[ServerSentEvent]:
+        """The events in whole parts, with newlines for every CR and CRLF and without the last ending."""
+
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        """The events that are complete now."""
         data = self._with_newlines(data)
         if self._ending not in self._rest[-1][-1:] + data:
             if data:
                 self._rest.append(data)
-            return b""
+            return []
         # Joined only now, since joining at every piece costs the square of a long part's length.
         parts, _, rest = b"".join((*self._rest, data)).rpartition(self._ending)
         self._rest = [rest]
-        return self._without_mark(parts)
+        return self._events_in(self._without_mark(parts))
 
-    def end(self) -> bytes:
-        """The last part, if the bytes ended without its ending."""
+    def end(self) -> list[ServerSentEvent]:
+        """The last event, if the stream ended without the ending after it."""
         rest, self._rest = b"".join(self._rest), [b""]
-        return self._without_mark(rest)
+        return self._events_in(self._without_mark(rest))
 
     def _with_newlines(self, data: bytes) -> bytes:
         if self._ignore_newline and data:
@@ -63,42 +78,19 @@ class PartBuffer:
         return parts.removeprefix(_BYTE_ORDER_MARK) if is_first else parts
 
 
-@dataclass(slots=True)  # not frozen: one is made for each chunk, and frozen ones take three times as long
-class ServerSentEvent:
-    """One event of a stream."""
+class EventDecoder(_PartDecoder):
+    """Decodes server-sent events: blocks of lines, with a blank line after each."""
 
-    name: str
-    """Its `event` field; `message` where there is none."""
-    data: bytes
-    """Its `data` lines, joined by newlines."""
-    document: Mapping[str, Any] | None = None
-    """The JSON object that `data` is, where it has been parsed already."""
+    _ending = b"\n\n"
 
-
-class EventDecoder:
-    """Turns the bytes of an event stream into events."""
-
-    def __init__(self) -> None:
-        self._blocks = PartBuffer(b"\n\n")
-
-    def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """The events that are complete now."""
-        return _events_in(self._blocks.feed(data))
-
-    def end(self) -> list[ServerSentEvent]:
-        """The last event, if the stream ended without the blank line after it."""
-        return _events_in(self._blocks.end())
-
-
-def _events_in(blocks: bytes) -> list[ServerSentEvent]:
-    """The events in blocks with blank lines between them."""
-    events: list[ServerSentEvent] = []
-    for part in _PLAIN_BEGINNING.split(b"\n\n" + blocks):
-        if _NEWLINE in part:
-            events += filter(None, map(_event_of, (b"data: " + part).split(b"\n\n")))
-        elif part:
-            events.append(ServerSentEvent("message", part))
-    return events
+    def _events_in(self, parts: bytes) -> list[ServerSentEvent]:
+        events: list[ServerSentEvent] = []
+        for part in _PLAIN_BEGINNING.split(b"\n\n" + parts):
+            if _NEWLINE in part:
+                events += filter(None, map(_event_of, (b"data: " + part).split(b"\n\n")))
+            elif part:
+                events.append(ServerSentEvent("message", part))
+        return events
 
 
 def _event_of(block: bytes) -> ServerSentEvent | None:
@@ -114,20 +106,10 @@ def _event_of(block: bytes) -> ServerSentEvent | None:
     return ServerSentEvent(name.decode("utf-8", "replace") or "message", joined) if joined else None
 
 
-class JsonLinesDecoder:
-    """Turns the bytes of a stream of JSON documents, one a line, into events."""
+class JsonLinesDecoder(_PartDecoder):
+    """Decodes JSON documents, one a line."""
 
-    def __init__(self) -> None:
-        self._lines = PartBuffer(b"\n")
+    _ending = b"\n"
 
-    def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """The events that are complete now."""
-        return _lines_in(self._lines.feed(data))
-
-    def end(self) -> list[ServerSentEvent]:
-        """The last event, if the stream ended without a line ending."""
-        return _lines_in(self._lines.end())
-
-
-def _lines_in(lines: bytes) -> list[ServerSentEvent]:
-    return [ServerSentEvent("message", line) for line in lines.split(b"\n") if line.strip()]
+    def _events_in(self, parts: bytes) -> list[ServerSentEvent]:
+        return [ServerSentEvent("message", line) for line in parts.split(b"\n") if line.strip()]
