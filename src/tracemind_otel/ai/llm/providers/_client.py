@@ -23,7 +23,7 @@ from ._wire_format import StreamedError, WireFormat
 if TYPE_CHECKING:
     import httpx
 
-    from ._sending import GivenClientSender, HttpSender, HttpStream
+    from ._sending import GivenClientSender, HttpStream
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -179,15 +179,10 @@ class WireClient(AsyncLLMClient):
             raise LLMAuthenticationError(self._key_hint)
         body = _JSON.encode(self._wire.to_payload(req, is_stream)).encode()
         url = f"{self.base_url}{self._wire.path(req, is_stream)}"
-        sender = await self._sender()
-        return await sender.open(url, await self._headers_for(url, body), body)
-
-    async def _sender(self) -> HttpSender:
-        if self._http_client is None:
-            return await self._pools.get().sender(self.base_url)
-        if self._given is None:
+        if self._http_client is not None and self._given is None:
             self._given = await asyncio.to_thread(given_sender, self._http_client)
-        return self._given
+        sender = self._given or await self._pools.get().sender(self.base_url)
+        return await sender.open(url, await self._headers_for(url, body), body)
 
     async def _headers_for(self, url: str, body: bytes) -> Headers:
         """The headers of one request; a subclass adds those that it makes anew each time."""

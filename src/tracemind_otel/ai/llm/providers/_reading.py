@@ -126,12 +126,12 @@ class Reading:
 
     def _decoder_for_start(self, start: bytes) -> StreamDecoder | None:
         own = self._own_decoder
+        if start.startswith(_JSON):
+            return own if self._is_stream and isinstance(own, JsonLinesDecoder) else None
         is_of_events = isinstance(own, EventDecoder)
         if any(start.startswith(field[: len(start)]) for field in _FIELDS):
             return own if is_of_events else EventDecoder()
-        if is_of_events or not self._is_stream or start.startswith(b"<"):
-            return None
-        return own if isinstance(own, JsonLinesDecoder) or not start.startswith(_JSON) else None
+        return None if is_of_events or not self._is_stream or start.startswith(b"<") else own
 
     def _comes_as_lines(self) -> bool:
         """Whether the first line is a document of its own, which shows once something follows it."""
@@ -167,7 +167,7 @@ class Reading:
         if is_cut or (self._is_stream and not body):
             return []  # `finish` says that the reply was cut
         try:
-            self._response = _from_document(self._wire, replace(self.head, body=body))
+            self._response = _from_document(self._wire, HttpReply(self.head.status_code, self.head.headers, body))
         except (StreamedError, LLMResponseError) as error:
             self._fault = error
             return []
