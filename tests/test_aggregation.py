@@ -37,7 +37,7 @@ from tests.programs import clean_environment, run
 from tests.servers.otlp_sink import Post, Sink
 from tests.servers.otlp_sink import sink as sink
 from tracemind_otel.otel.current import meter
-from tracemind_otel.otel.instruments import NO_SPAN, Attributes, Instruments, MeterInstruments
+from tracemind_otel.otel.instruments import NO_SPAN, Attributes, Instruments
 from tracemind_otel.otel.setup.aggregation import MAX_SERIES, OwnInstruments
 from tracemind_otel.otel.setup.delivery import MetricsDeliveryStats, WatchedExporter
 from tracemind_otel.otel.setup.exporters import count_points
@@ -79,9 +79,12 @@ class Side:
         self.provider = provider
         self.began_ns: list[int] = []
         seconds, marks = "s", "of the same name"
-        self.counters = [instruments.counter("c", "1", ""), instruments.counter("c", seconds, marks)]
-        self.counters.append(instruments.counter("c", "1", ""))  # again the first
-        self.histograms = [instruments.histogram(name, seconds, "", BOUNDARIES) for name in ("h", "c")]
+        self.counters = [instruments.create_counter("c", "1", ""), instruments.create_counter("c", seconds, marks)]
+        self.counters.append(instruments.create_counter("c", "1", ""))  # again the first
+        self.histograms = [
+            instruments.create_histogram(name, seconds, "", explicit_bucket_boundaries_advisory=BOUNDARIES)
+            for name in ("h", "c")
+        ]
         theirs = provider.get_meter("theirs", "1.0")
         self.their_counter = theirs.create_counter("their.counter", "1")
         self.their_total = 0
@@ -146,7 +149,7 @@ class SdkSide(Side):
     def __init__(self, *, is_delta: bool) -> None:
         self.reader = InMemoryMetricReader(preference(is_delta=is_delta))
         provider = MeterProvider([self.reader], RESOURCE, shutdown_on_exit=False)
-        super().__init__(provider, MeterInstruments(meter(provider)))
+        super().__init__(provider, meter(provider))
 
     def _collect(self) -> MetricsData | None:
         return self.reader.get_metrics_data()
@@ -218,7 +221,7 @@ def test_own_instruments_equal_those_of_the_sdk(
 def test_too_many_series_go_into_one_that_says_so(is_delta: bool) -> None:
     """Attributes without end do not fill the memory: after 2,000 series the rest is counted as overflow."""
     own = OwnInstruments(is_delta=is_delta)
-    counter = own.counter("c", "1", "")
+    counter = own.create_counter("c", "1", "")
     for number in range(MAX_SERIES + 100):
         counter.add(1, {"user": number}, NO_SPAN)
     points = sums(own)
@@ -274,7 +277,10 @@ def test_threads_lose_no_measurement() -> None:
 def test_a_measurement_within_a_measurement() -> None:
     """A finalizer or a signal handler may measure in the middle of a measurement: it neither waits nor gets lost."""
     own = OwnInstruments(is_delta=True)
-    counter, histogram = own.counter("c", "1", ""), own.histogram("h", "s", "", [1.0])
+    counter, histogram = (
+        own.create_counter("c", "1", ""),
+        own.create_histogram("h", "s", "", explicit_bucket_boundaries_advisory=[1.0]),
+    )
     attributes: Attributes = {"a": "b"}
 
     class Striking(dict[str, str | bool | int | float]):

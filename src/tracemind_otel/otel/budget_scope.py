@@ -70,7 +70,7 @@ class _BudgetMeter:
         self._limit = meter(providers.meter_provider).create_gauge(
             semconv.METRIC_BUDGET_LIMIT, description="Limit of a budget, in USD, tokens or calls by its kind"
         )
-        self._spent = instruments(providers.meter_provider).counter(
+        self._spent = instruments(providers.meter_provider).create_counter(
             semconv.METRIC_BUDGET_SPENT, "", "What was spent under a budget, in USD, tokens or calls by its kind"
         )
         self._sets: dict[tuple[str, BudgetKind], Attributes] = {}

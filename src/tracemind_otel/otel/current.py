@@ -14,7 +14,7 @@ from .._base.dropped import end_dropped_at_exit
 from .._base.once import Once
 from .._version import __version__
 from .capture import Redact
-from .instruments import SCOPE_NAME, Instruments, MeterInstruments
+from .instruments import SCOPE_NAME, Instruments
 from .labels import NO_LABELS, MetricLabels
 from .semconv import SCHEMA_URL
 
@@ -106,4 +106,4 @@ def instruments(provider: metrics.MeterProvider | None = None) -> Instruments:
     """The instruments of a given provider, else the configured ones, else the global ones."""
     if provider in (None, _configured.meter_provider) and _configured.instruments is not None:
         return _configured.instruments
-    return MeterInstruments(meter(provider))
+    return meter(provider)

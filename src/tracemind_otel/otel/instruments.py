@@ -1,4 +1,4 @@
-"""What the metrics are written to: OpenTelemetry's instruments, or lean ones of our own."""
+"""The instruments of our metrics: OpenTelemetry's, or leaner ones of our own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from opentelemetry.context import Context
-from opentelemetry.metrics import Meter
 from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
 SCOPE_NAME = "tracemind_otel"
@@ -14,7 +13,7 @@ SCOPE_NAME = "tracemind_otel"
 
 
 def is_ours(span: object) -> bool:
-    """Whether a span of the SDK was made by us."""
+    """Whether our tracer made this span of the SDK."""
     return getattr(getattr(span, "instrumentation_scope", None), "name", None) == SCOPE_NAME
 
 
@@ -29,7 +28,6 @@ class Counter(Protocol):
 
     def add(self, amount: int | float, attributes: Attributes, context: Context) -> None:
         """Add to the series of these attributes."""
-        ...
 
 
 class Histogram(Protocol):
@@ -37,31 +35,22 @@ class Histogram(Protocol):
 
     def record(self, amount: int | float, attributes: Attributes, context: Context) -> None:
         """Add a measurement to the series of these attributes; the context's span becomes its exemplar."""
-        ...
 
 
 class Instruments(Protocol):
-    """Makes instruments."""
+    """Makes instruments, as a meter of OpenTelemetry does."""
 
-    def counter(self, name: str, unit: str, description: str) -> Counter:
-        """A counter."""
+    def create_counter(self, name: str, unit: str = "", description: str = "") -> Counter:
+        """Make a counter, or return the one of that name, unit and description."""
         ...
 
-    def histogram(self, name: str, unit: str, description: str, boundaries: Sequence[float]) -> Histogram:
-        """A histogram with these boundaries; the SDK's own suit none of what we measure."""
+    def create_histogram(
+        self,
+        name: str,
+        unit: str = "",
+        description: str = "",
+        *,
+        explicit_bucket_boundaries_advisory: Sequence[float],
+    ) -> Histogram:
+        """Make a histogram, or return the one of that name, unit and description."""
         ...
-
-
-class MeterInstruments:
-    """The instruments of an OpenTelemetry meter, whosever provider it comes from."""
-
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
-
-    def counter(self, name: str, unit: str, description: str) -> Counter:
-        return self._meter.create_counter(name, unit, description)
-
-    def histogram(self, name: str, unit: str, description: str, boundaries: Sequence[float]) -> Histogram:
-        return self._meter.create_histogram(
-            name, unit, description, explicit_bucket_boundaries_advisory=list(boundaries)
-        )

@@ -128,15 +128,18 @@ class CallMetrics:
 class _OurMetrics:
     def __init__(self, instruments: Instruments, *, has_cost_by_kind: bool) -> None:
         self._has_cost_by_kind = has_cost_by_kind
-        self._cost = instruments.counter(semconv.METRIC_LLM_COST, "USD", "Cost of model calls that have a price")
-        self._call_cost = instruments.histogram(
-            semconv.METRIC_LLM_CALL_COST, "USD", "Cost of one model call", semconv.COST_BOUNDARIES_USD
+        self._cost = instruments.create_counter(semconv.METRIC_LLM_COST, "USD", "Cost of model calls that have a price")
+        self._call_cost = instruments.create_histogram(
+            semconv.METRIC_LLM_CALL_COST,
+            "USD",
+            "Cost of one model call",
+            explicit_bucket_boundaries_advisory=semconv.COST_BOUNDARIES_USD,
         )
-        self._retries = instruments.counter(semconv.METRIC_LLM_RETRIES, "{retry}", "Attempts that were repeated")
-        self._unpriced = instruments.counter(
+        self._retries = instruments.create_counter(semconv.METRIC_LLM_RETRIES, "{retry}", "Attempts that were repeated")
+        self._unpriced = instruments.create_counter(
             semconv.METRIC_LLM_UNPRICED_CALLS, "{call}", "Model calls that succeeded and whose price is unknown"
         )
-        self._denied = instruments.counter(
+        self._denied = instruments.create_counter(
             semconv.METRIC_LLM_DENIED_CALLS, "{call}", "Model calls that a budget denied and that were not sent"
         )
 
@@ -193,7 +196,9 @@ class _ConventionalMetrics:
 
     def __init__(self, instruments: Instruments, duration: str, what: str, first_chunk: str, chunk_gap: str) -> None:
         def seconds(name: str, description: str) -> Histogram:
-            return instruments.histogram(name, "s", description, semconv.DURATION_BOUNDARIES_S)
+            return instruments.create_histogram(
+                name, "s", description, explicit_bucket_boundaries_advisory=semconv.DURATION_BOUNDARIES_S
+            )
 
         self._duration = seconds(duration, what)
         self._first_chunk = seconds(first_chunk, "Time to the first chunk of a stream")
@@ -236,10 +241,13 @@ class _TodaysMetrics(_ConventionalMetrics):
             semconv.METRIC_OPERATION_TIME_TO_FIRST_CHUNK,
             semconv.METRIC_OPERATION_TIME_PER_OUTPUT_CHUNK,
         )
-        self._tokens = instruments.histogram(
-            semconv.METRIC_TOKEN_USAGE, "{token}", "Input and output tokens used", semconv.TOKEN_BOUNDARIES
+        self._tokens = instruments.create_histogram(
+            semconv.METRIC_TOKEN_USAGE,
+            "{token}",
+            "Input and output tokens used",
+            explicit_bucket_boundaries_advisory=semconv.TOKEN_BOUNDARIES,
         )
-        self._cache_tokens = instruments.counter(
+        self._cache_tokens = instruments.create_counter(
             semconv.METRIC_LLM_CACHE_TOKENS, "{token}", "Input tokens read from a cache and written to one"
         )
 
@@ -266,10 +274,12 @@ class _NewestMetrics(_ConventionalMetrics):
         )
 
         def counter(name: str, description: str) -> Counter:
-            return instruments.counter(name, "{token}", description)
+            return instruments.create_counter(name, "{token}", description)
 
         def histogram(name: str, description: str) -> Histogram:
-            return instruments.histogram(name, "{token}", description, semconv.TOKEN_BOUNDARIES)
+            return instruments.create_histogram(
+                name, "{token}", description, explicit_bucket_boundaries_advisory=semconv.TOKEN_BOUNDARIES
+            )
 
         self._input = counter(semconv.METRIC_INFERENCE_INPUT_TOKENS, "Input tokens used")
         self._output = counter(semconv.METRIC_INFERENCE_OUTPUT_TOKENS, "Output tokens used")

@@ -417,7 +417,7 @@ class _Tools:
         self.tracer: Tracer = tracer(providers.tracer_provider)
         made = instruments(providers.meter_provider)
         self.durations: dict[str, Histogram] = {
-            name: made.histogram(name, "s", description, boundaries)
+            name: made.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=boundaries)
             for name, description, boundaries in (
                 (semconv.METRIC_WORKFLOW_DURATION, "Duration of a flow", semconv.WORKFLOW_DURATION_BOUNDARIES_S),
                 (semconv.METRIC_AGENT_DURATION, "Duration of an agent", semconv.AGENT_DURATION_BOUNDARIES_S),

@@ -1,7 +1,7 @@
 """A small aggregation for the pipeline that `configure()` makes: sums and histograms in the SDK's data model.
 
 The SDK cleans, copies, sorts and hashes the attributes of every measurement, which costs more than the span. Ours are
-built once and never change, so a series is found by the identity of its attributes. What is exported equals what the
+built once and never change, so a series is found by the identity of its attributes. The exported data equal what the
 SDK's instruments would export. Only `configure()` imports this module, because it needs the SDK.
 """
 
@@ -39,14 +39,14 @@ from ..semconv import SCHEMA_URL
 log = logging.getLogger(__name__)
 
 MAX_SERIES = 2000
-"""Series of one instrument, the specification's default; further attributes share one series that says so."""
+"""Series of one instrument (the specification's default); all further attributes share one overflow series."""
 
 _OVERFLOW: Attributes = {"otel.metric.overflow": True}
 _INVALID = Once()
 
 _lock = threading.RLock()
 """Held while a measurement is added, and while an instrument is read. Re-entrant: a finalizer or a signal handler may
-measure in the middle of a measurement. A thread that forks holds it too, so no child inherits a half-written series."""
+measure during a measurement. A thread that forks holds it too, so no child inherits a half-written series."""
 
 hold_over_fork(_lock)
 
@@ -61,13 +61,12 @@ class _Total:
         self.restart(started_ns)
 
     def restart(self, started_ns: int) -> None:
-        """Begin an interval without measurements."""
+        """Begin an interval."""
         self.started_ns = started_ns
         self.is_idle = True
         self.value: int | float = 0
 
     def point(self, time_ns: int) -> NumberDataPoint:
-        """The sum as it is exported."""
         return NumberDataPoint(self.attributes, self.started_ns, time_ns, self.value)
 
 
@@ -82,7 +81,7 @@ class _Distribution:
         self.restart(started_ns)
 
     def restart(self, started_ns: int) -> None:
-        """Begin an interval without measurements."""
+        """Begin an interval."""
         self.started_ns = started_ns
         self.bucket_counts = [0] * (len(self.boundaries) + 1)
         self.total: int | float = 0
@@ -120,7 +119,7 @@ S = TypeVar("S", _Total, _Distribution)
 
 
 class _Instrument(Generic[S]):
-    """The series of one instrument: found by the identity of their attributes, told apart by name, value and type."""
+    """The series of one instrument, by the identity of their attributes, and by name, value and type of each."""
 
     def __init__(
         self, new_series: Callable[[Attributes, int], S], data: Callable[..., Any], temporality: AggregationTemporality
@@ -137,7 +136,7 @@ class _Instrument(Generic[S]):
         self._kept: list[Attributes] = []
 
     def collect(self, time_ns: int) -> Any:
-        """The data of the metric, `None` when there is none. In delta temporality a new interval begins."""
+        """The data of the metric, or `None`. In delta temporality a new interval begins."""
         with _lock:
             series = [*self._by_value.values()]
             points = [each.point(time_ns) for each in series if not (self._is_delta and each.is_idle)]
@@ -167,19 +166,18 @@ def _key(attributes: Attributes) -> frozenset[tuple[str, type, object]]:
 
 
 def _ignore(amount: float) -> None:
-    """The SDK ignores such a measurement too."""
+    """Warn of a measurement that is not added; the SDK does not add it either."""
     if _INVALID.is_new(str(amount)):
         log.warning("A measurement of %s is ignored: it must be a finite number of at least 0", amount)
 
 
 class OwnCounter(_Instrument[_Total]):
-    """A sum that only grows. It has no exemplars: those of duration and cost lead to the same traces."""
+    """A counter without exemplars: those of duration and cost lead to the same traces."""
 
     def __init__(self, temporality: AggregationTemporality) -> None:
         super().__init__(_Total, partial(Sum, is_monotonic=True), temporality)
 
     def add(self, amount: int | float, attributes: Attributes, context: Context) -> None:
-        """Add to the series of these attributes."""
         if not 0 <= amount < inf:
             _ignore(amount)
             return
@@ -190,14 +188,13 @@ class OwnCounter(_Instrument[_Total]):
 
 
 class OwnHistogram(_Instrument[_Distribution]):
-    """A distribution with exemplars."""
+    """A histogram with exemplars."""
 
     def __init__(self, boundaries: Sequence[float], temporality: AggregationTemporality) -> None:
         self._boundaries = tuple(boundaries)
         super().__init__(partial(_Distribution, self._boundaries), Histogram, temporality)
 
     def record(self, amount: int | float, attributes: Attributes, context: Context) -> None:
-        """Add a measurement to the series of these attributes; the context's span becomes its exemplar."""
         if not 0 <= amount < inf:
             _ignore(amount)
             return
@@ -225,16 +222,16 @@ class OwnInstruments:
 
     def __init__(self, *, is_delta: bool) -> None:
         self._temporality = AggregationTemporality.DELTA if is_delta else AggregationTemporality.CUMULATIVE
-        self._made: dict[tuple[type, str, str, str], OwnCounter | OwnHistogram] = {}
+        self._made: dict[tuple[type, str, str, str], Any] = {}
 
-    def counter(self, name: str, unit: str, description: str) -> OwnCounter:
-        """The counter of that name, unit and description."""
-        made = self._made.setdefault((OwnCounter, name, unit, description), OwnCounter(self._temporality))
-        return cast("OwnCounter", made)
+    def create_counter(self, name: str, unit: str = "", description: str = "") -> OwnCounter:
+        key = (OwnCounter, name, unit, description)
+        return cast("OwnCounter", self._made.setdefault(key, OwnCounter(self._temporality)))
 
-    def histogram(self, name: str, unit: str, description: str, boundaries: Sequence[float]) -> OwnHistogram:
-        """The histogram of that name, unit and description."""
-        new = OwnHistogram(boundaries, self._temporality)
+    def create_histogram(
+        self, name: str, unit: str = "", description: str = "", *, explicit_bucket_boundaries_advisory: Sequence[float]
+    ) -> OwnHistogram:
+        new = OwnHistogram(explicit_bucket_boundaries_advisory, self._temporality)
         return cast("OwnHistogram", self._made.setdefault((OwnHistogram, name, unit, description), new))
 
     def begin_anew(self) -> None:
@@ -250,7 +247,5 @@ class OwnInstruments:
             for (_, name, unit, description), instrument in [*self._made.items()]
             if (data := instrument.collect(time_ns)) is not None
         ]
-        return ScopeMetrics(_SCOPE, metrics, SCHEMA_URL) if metrics else None
-
-
-_SCOPE = InstrumentationScope(SCOPE_NAME, __version__, SCHEMA_URL)
+        scope = InstrumentationScope(SCOPE_NAME, __version__, SCHEMA_URL)
+        return ScopeMetrics(scope, metrics, SCHEMA_URL) if metrics else None
