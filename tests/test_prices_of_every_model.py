@@ -159,7 +159,7 @@ def agrees(cost: Cost | None, calculation: Any, usage: LLMUsage) -> bool:
         return may_be_unknown(calculation.model_price, usage)
     fees = calculation.total_price - calculation.input_price - calculation.output_price
     expected = (calculation.total_price, calculation.input_price, calculation.output_price, fees)
-    return (cost.usd, cost.input_usd, cost.output_usd, cost.fees_usd) == tuple(map(float, expected))
+    return (cost.cost_usd, cost.input_cost_usd, cost.output_cost_usd, cost.fees_usd) == tuple(map(float, expected))
 
 
 def random_conditions(draw: random.Random, model: ModelInfo) -> dict[str, str]:

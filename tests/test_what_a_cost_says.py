@@ -65,7 +65,7 @@ async def test_a_table_that_updated_itself_is_named_by_its_day(use_snapshot: Use
     use_snapshot(fetched)
     cost = PriceTable().cost("openai", "gpt-4o-mini", usage(), NOON, {})
     assert cost is not None
-    assert cost.table == "2026-11-20"
+    assert cost.cost_table == "2026-11-20"
 
 
 # --- One-hour writes and other splits ---
@@ -135,7 +135,7 @@ def test_counts_that_contradict_each_other_have_a_price_all_the_same() -> None:
             counts: dict[str, Any] = {name: draw.choice((None, 0, 5, 900, 10_000)) for name in names}
             counts |= {"prompt_tokens": draw.choice((0, 7, 1_000)), "completion_tokens": draw.choice((0, 3, 900))}
             cost = table.cost(provider.id, model.id, LLMUsage(**{**vars(LLMUsage()), **counts}), NOON, {})
-            assert cost is None or cost.usd >= 0.0, (provider.id, model.id, counts)
+            assert cost is None or cost.cost_usd >= 0.0, (provider.id, model.id, counts)
 
 
 # --- Conditions ---

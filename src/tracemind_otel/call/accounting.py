@@ -67,7 +67,7 @@ class CallAccount:
         except Exception:
             log.exception("the price table failed for %s; the budget takes the price for unknown", target.name)
             return None
-        return None if priced is None else priced.usd
+        return None if priced is None else priced.cost_usd
 
     def may_repeat(self, error: LLMError) -> bool:
         """Whether the budgets have room for another attempt beside this one, which may yet be billed."""

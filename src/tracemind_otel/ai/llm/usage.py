@@ -130,9 +130,9 @@ class LLMUsage:
         held.update({name: value for name, value in parts.items() if value is not None})
         return usage
 
-    def with_cost(self, cost_usd: float | None, source: CostSource | None, **parts: Any) -> LLMUsage:
+    def with_cost(self, cost_usd: float | None, cost_source: CostSource | None, **parts: Any) -> LLMUsage:
         """The same usage at a price; `parts` are the other fields of a cost, such as `fees_usd`."""
-        return self._changed(**{**_NO_COST, "cost_usd": cost_usd, "cost_source": source, **parts})
+        return self._changed(**{**_NO_COST, "cost_usd": cost_usd, "cost_source": cost_source, **parts})
 
     @property
     def billable(self) -> LLMUsage:

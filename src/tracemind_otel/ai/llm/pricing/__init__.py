@@ -140,7 +140,7 @@ def _cost_of_reply(
     tier, conditions, reported = response.service_tier, response.price_conditions, response.reported_cost
     held = conditions if tier is None else {"service_tier": tier, **conditions}
     cost = _cost(provider, models, usage, at, held)
-    if cost is None or reported is None or reported.usd is not None or (_over_reply and cost.source == "override"):
+    if cost is None or reported is None or reported.usd is not None or (_over_reply and cost.cost_source == "override"):
         return cost
     return cost.beside(reported)
 
@@ -164,7 +164,7 @@ def _reported(
     if reported.usd is None or (_names_zero(response) and not _is_free(provider, models, at)):
         return None
     parts = (reported.input_usd, reported.output_usd, reported.fees_usd, reported.partial)
-    told = Cost(reported.usd, *parts, source="provider").of(usage).sanitized()
+    told = Cost(reported.usd, *parts, cost_source="provider").of(usage).sanitized()
     return None if told.cost_usd is None else told
 
 
@@ -273,4 +273,4 @@ def estimate_cost(provider: str, model: str, prompt_toks: int, completion_toks: 
     if not _is_priced_without_table(provider, (model,), at):
         _table.match(provider, model)
     cost = _cost(provider, (model,), usage, at, NO_CONDITIONS)
-    return None if cost is None else cost.usd
+    return None if cost is None else cost.cost_usd

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from ....errors import ConfigError
 from ..usage import LLMUsage
-from .price_table import Cost, Part, Rate, Rates, special
+from .price_table import Cost, Rate, Rates, parts, special
 from .table_usage import unpriced_parts, used_parts
 
 TOKEN_RATES = (
@@ -191,31 +191,31 @@ def rates_of(price: Price) -> Rates:
     """The rates of the user's own price."""
     audio, image = price.input_audio, price.input_image
     is_cache_priced = price.cache_read is not None
-    input_parts = _parts(
+    input_parts = parts(
         ("cache_read_tokens", price.cache_read, None),
         ("cache_write_1h_tokens", price.cache_write_1h, None),
         ("cache_write_tokens", price.cache_write, None if price.cache_write_1h is None else "cache_write_1h_tokens"),
         ("input_audio_tokens", audio, "cache_audio_read_tokens" if is_cache_priced else None),
         ("input_image_tokens", image, "cache_image_read_tokens" if is_cache_priced else None),
     )
-    output_parts = _parts(
+    output_parts = parts(
         ("output_audio_tokens", price.output_audio, None), ("output_image_tokens", price.output_image, None)
     )
-    fees = _parts(("web_searches", price.web_searches, None))
-    parts = (*input_parts, *output_parts, *fees)
+    fees = parts(("web_searches", price.web_searches, None))
     return Rates(
         input=Rate.of(price.input),
         output=Rate.of(price.output),
         input_parts=input_parts,
         output_parts=output_parts,
-        request=None if price.requests is None else Rate.of(price.requests),
+        request=Rate.of(price.requests),
         fees=fees,
-        priced=frozenset(name for part in parts for name in (part.field, part.without) if name is not None),
+        priced=frozenset(
+            name
+            for part in (*input_parts, *output_parts, *fees)
+            for name in (part.field, part.without)
+            if name is not None
+        ),
     )
-
-
-def _parts(*parts: tuple[str, Decimal | None, str | None]) -> tuple[Part, ...]:
-    return tuple(Part(field, Rate.of(price), without) for field, price, without in parts if price is not None)
 
 
 def own_cost(price: Price, usage: LLMUsage, conditions: Mapping[str, str]) -> Cost | None:
@@ -226,7 +226,7 @@ def own_cost(price: Price, usage: LLMUsage, conditions: Mapping[str, str]) -> Co
         return None
     asked = tuple(f"{key}={value}" for key, value in special(conditions).items())
     partial = (*unpriced_parts(used_parts(usage), rates.priced), *_assumed_overlaps(rates, usage), *asked)
-    return rates.with_cached(Cost.of_units(units, partial, "override", "override"), usage)
+    return rates.cost(usage, units, partial, "override", "override")
 
 
 def _assumed_overlaps(rates: Rates, usage: LLMUsage) -> tuple[str, ...]:

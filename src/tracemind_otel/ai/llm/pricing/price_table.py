@@ -45,51 +45,27 @@ _STANDARD = frozenset(
 
 
 class Cost(NamedTuple):
-    """The cost of a call, its parts and the price behind it."""
+    """The cost of a call, its parts and the price behind it: the fields of `LLMUsage` with these names."""
 
-    usd: float
-    """USD for the whole call."""
-    input_usd: float | None = None
-    """The part for input; `None` when only the whole is known."""
-    output_usd: float | None = None
-    """The part for output; `None` when only the whole is known."""
+    cost_usd: float
+    input_cost_usd: float | None = None
+    output_cost_usd: float | None = None
     fees_usd: float | None = None
-    """The part for requests, searches and the like; `None` when only the whole is known."""
-    partial: tuple[str, ...] = ()
-    """The used parts without a rate of their own in the price."""
-    table: str | None = None
-    """Version or date of the price data, or `override`."""
-    source: CostSource = "local"
-    """The source of the price."""
-    cached_usd: float | None = None
-    """The part of `input_usd` for tokens read from a cache; `None` when it is not known apart."""
-
-    @classmethod
-    def of_units(cls, units: Units, partial: tuple[str, ...], table: str, source: CostSource = "local") -> Cost:
-        """The cost by sums for input, output and fees."""
-        for_input, for_output, fees = units
-        parts = (for_input / _UNITS_PER_USD, for_output / _UNITS_PER_USD, fees / _UNITS_PER_USD)
-        return cls(sum(units) / _UNITS_PER_USD, *parts, partial, table, source)
+    cost_partial: tuple[str, ...] = ()
+    cost_table: str | None = None
+    cost_source: CostSource = "local"
+    cached_cost_usd: float | None = None
 
     def beside(self, reported: ReportedCost) -> Cost:
         """The same with the fee of a gateway added, the only cost that its reply names."""
         fee_usd = reported.fees_usd or 0.0
         fees_usd = None if self.fees_usd is None else self.fees_usd + fee_usd
-        partial = (*self.partial, "upstream_inference_cost", *reported.partial)
-        return self._replace(usd=self.usd + fee_usd, fees_usd=fees_usd, partial=partial)
+        partial = (*self.cost_partial, "upstream_inference_cost", *reported.partial)
+        return self._replace(cost_usd=self.cost_usd + fee_usd, fees_usd=fees_usd, cost_partial=partial)
 
     def of(self, usage: LLMUsage) -> LLMUsage:
         """The usage at this cost."""
-        return usage.with_cost(
-            self.usd,
-            self.source,
-            input_cost_usd=self.input_usd,
-            cached_cost_usd=self.cached_usd,
-            output_cost_usd=self.output_usd,
-            fees_usd=self.fees_usd,
-            cost_table=self.table,
-            cost_partial=self.partial,
-        )
+        return usage.with_cost(**self._asdict())
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +78,10 @@ class Rate:
     """Prompt sizes in tokens and the rate above each; the smallest size first."""
 
     @classmethod
-    def of(cls, price: Decimal | TieredPrices) -> Rate:
+    def of(cls, price: Decimal | TieredPrices | None) -> Rate | None:
         """The rate of a price."""
-        if isinstance(price, Decimal):
-            return cls(int(price * _SCALE))
+        if price is None or isinstance(price, Decimal):
+            return None if price is None else cls(int(price * _SCALE))
         return cls(int(price.base * _SCALE), tuple((tier.start, int(tier.price * _SCALE)) for tier in price.tiers))
 
     @property
@@ -158,17 +134,17 @@ class Rates:
     @classmethod
     def of_table(cls, price: ModelPrice, field_of: Mapping[str, str]) -> Rates:
         """The rates of the table's price; `field_of` maps its price keys to fields of `LLMUsage`."""
-        prices = {key: value for key, value in vars(price).items() if value is not None}
-        rate = {key: Rate.of(prices[key]) for key in _SUMMED_HERE if key in prices}
-        priced = frozenset(field_of[key] for key in prices if key in field_of)
+        get = vars(price).get
+        priced = frozenset(field for key, field in field_of.items() if get(key) is not None)
+        read, written = get("cache_read_mtok"), get("cache_write_mtok")
         return cls(
-            input=rate.get("input_mtok"),
-            output=rate.get("output_mtok"),
-            input_parts=_parts(rate, "cache_read_mtok", "cache_write_mtok"),
-            output_parts=_parts(rate, "output_reasoning_mtok"),
-            request=rate.get("requests_kcount"),
+            input=Rate.of(get("input_mtok")),
+            output=Rate.of(get("output_mtok")),
+            input_parts=parts(("cache_read_tokens", read, None), ("cache_write_tokens", written, None)),
+            output_parts=parts(("reasoning_tokens", get("output_reasoning_mtok"), None)),
+            request=Rate.of(get("requests_kcount")),
             priced=priced,
-            beyond=priced - set(_SUMMED_HERE.values()),
+            beyond=priced - _SUMMED_HERE,
         )
 
     @property
@@ -194,13 +170,21 @@ class Rates:
             fees += max(counts.get(fee.field) or 0, 0) * fee.rate.base
         return for_input, for_output, fees * 1000
 
-    def with_cached(self, cost: Cost, usage: LLMUsage) -> Cost:
-        """The cost with what the cached tokens have of it, where they have a rate of their own."""
+    def cost(
+        self, usage: LLMUsage, units: Units, partial: tuple[str, ...], table: str, source: CostSource = "local"
+    ) -> Cost:
+        """The cost of a call by its `units`; the other arguments are those of `Cost`."""
+        for_input, for_output, fees = units
+        halves = (for_input / _UNITS_PER_USD, for_output / _UNITS_PER_USD, fees / _UNITS_PER_USD)
+        return Cost(sum(units) / _UNITS_PER_USD, *halves, partial, table, source, self._cached_usd(usage))
+
+    def _cached_usd(self, usage: LLMUsage) -> float | None:
+        """The part of the cost for tokens read from a cache, if they have a rate of their own."""
         cached, prompt = usage.cache_read_tokens, usage.prompt_tokens or 0
-        for part in self.input_parts:
-            if part.field == "cache_read_tokens" and cached:
-                return cost._replace(cached_usd=min(cached, prompt) * part.rate.at(prompt) / _UNITS_PER_USD)
-        return cost
+        for part in self.input_parts if cached else ():
+            if part.field == "cache_read_tokens":
+                return min(cached or 0, prompt) * part.rate.at(prompt) / _UNITS_PER_USD
+        return None
 
     def lacks_half(self, usage: LLMUsage) -> bool:
         """Whether the price is by tokens, and input or output tokens were not reported."""
@@ -208,19 +192,16 @@ class Rates:
         return is_by_tokens and (usage.prompt_tokens is None or usage.completion_tokens is None)
 
 
-_SUMMED_HERE = {
-    "input_mtok": "prompt_tokens",
-    "output_mtok": "completion_tokens",
-    "cache_read_mtok": "cache_read_tokens",
-    "cache_write_mtok": "cache_write_tokens",
-    "output_reasoning_mtok": "reasoning_tokens",
-    "requests_kcount": "",
-}
-"""The price keys of the common case, and the fields of `LLMUsage` that they price."""
+_SUMMED_HERE = frozenset(
+    {"prompt_tokens", "completion_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"}
+)
+"""The fields of `LLMUsage` in the common case."""
 
 
-def _parts(rates: Mapping[str, Rate], *keys: str) -> tuple[Part, ...]:
-    return tuple(Part(_SUMMED_HERE[key], rates[key]) for key in keys if key in rates)
+def parts(*priced: tuple[str, Decimal | TieredPrices | None, str | None]) -> tuple[Part, ...]:
+    """The parts that have a price, by the fields of `Part`."""
+    rated = ((field, Rate.of(price), without) for field, price, without in priced)
+    return tuple(Part(field, rate, without) for field, rate, without in rated if rate is not None)
 
 
 def _side(counts: Mapping[str, Any], left: int, prompt: int, rate: Rate | None, parts: Iterable[Part]) -> int | None:
@@ -338,11 +319,11 @@ class PriceTable:
         partial = unpriced_parts(used, rates.priced)
         unheld = found.unpriced(conditions, at) if conditions else ()
         if not held and rates.beyond.isdisjoint(used):
-            return None if units is None else rates.with_cached(Cost.of_units(units, partial + unheld, table), usage)
+            return None if units is None else rates.cost(usage, units, partial + unheld, table)
         if units is None and not is_charged_otherwise(used, rates.priced):
             return None
         counted, assumed = table_usage(usage, rates.priced)
-        return _by_library(found, counted, at, held)._replace(partial=partial + assumed + unheld, table=table)
+        return _by_library(found, counted, at, held)._replace(cost_partial=partial + assumed + unheld, cost_table=table)
 
     def _rates_of(self, price: ModelPrice) -> Rates:
         held = self._rates.get(id(price))
