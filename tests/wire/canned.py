@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import pytest
 
 import tracemind_otel as tm
 from tracemind_otel.ai.llm.types import ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
@@ -106,3 +107,11 @@ async def sent_body(request: tm.LLMRequest, *, whole: object, **options: Any) ->
 async def read_reply(provider: str, *pieces: bytes, **options: Any) -> tm.LLMResponse:
     """The reply that a stream adds up to."""
     return (await read_stream(provider, *pieces, **options)).response
+
+
+async def read_cut_stream(provider: str, *pieces: bytes) -> tm.LLMResponse:
+    """What the error says was received, when a stream ends after these pieces and before its end."""
+    with pytest.raises(tm.LLMConnectionError) as caught:
+        await read_stream(provider, *pieces)
+    assert caught.value.reply is not None
+    return caught.value.reply

@@ -20,13 +20,18 @@ from anthropic.types import MessageParam
 from tests.servers.fixture import OpenAIServer
 from tests.servers.openai_server import Action
 from tests.support import Captured, attributes
-from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, LLMResponse, LLMResponseError, run_llm_call
-from tracemind_otel.ai.llm.providers._client import WireClient
-from tracemind_otel.ai.llm.providers._sse import EventDecoder
-from tracemind_otel.ai.llm.providers._wire_format import StreamedError
+from tests.wire import canned
+from tracemind_otel import (
+    AsyncLLMClient,
+    ConfigError,
+    LLMCallConfig,
+    LLMRequest,
+    LLMResponse,
+    LLMResponseError,
+    run_llm_call,
+)
 from tracemind_otel.ai.llm.providers.anthropic import (
     PRESET,
-    MessagesReader,
     errors_of,
     from_payload,
     to_payload,
@@ -43,7 +48,7 @@ from tracemind_otel.ai.llm.types import (
     ToolCall,
     ToolCallDelta,
 )
-from tracemind_otel.errors import LLMQuotaError, LLMRateLimitError, LLMServerError, LLMStatusError
+from tracemind_otel.errors import LLMConnectionError, LLMQuotaError, LLMRateLimitError, LLMServerError, LLMStatusError
 from tracemind_otel.front.model_calls import stream_llm_call
 
 MODEL = "claude-sonnet-4-5-20250929"
@@ -286,16 +291,10 @@ CASES = [
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
-def read(data: bytes, *cuts: int) -> tuple[MessagesReader, list[StreamEvent]]:
-    """Feed a stream, cut at these positions."""
-    decoder, reader, deltas = EventDecoder(), MessagesReader(), list[StreamEvent]()
-    ends = sorted({cut % (len(data) + 1) for cut in cuts})
-    for begin, end in zip([0, *ends], [*ends, len(data)], strict=True):
-        for event in decoder.feed(data[begin:end]):
-            deltas += reader.feed(event)
-    for event in decoder.end():
-        deltas += reader.feed(event)
-    return reader, deltas
+async def read(data: bytes) -> tuple[LLMResponse, Sequence[StreamEvent]]:
+    """The reply that a stream adds up to, and its pieces."""
+    seen = await canned.read_stream("anthropic", data)
+    return seen.response, seen.deltas
 
 
 def put_together(deltas: Sequence[StreamEvent]) -> tuple[str, str, dict[int, str]]:
@@ -322,12 +321,11 @@ def test_whole_reply(case: Case) -> None:
 
 
 @every_case
-def test_streamed_reply(case: Case) -> None:
+async def test_streamed_reply(case: Case) -> None:
     """The same reply as a stream has the same normal form, and its pieces add up to it."""
-    reader, deltas = read(case.stream)
+    reply, deltas = await read(case.stream)
 
-    assert reader.is_complete
-    case.check(reader.response("req_1"))
+    case.check(reply)
     said, thought, arguments = put_together(deltas)
     assert (said, thought or None) == (case.text, case.reasoning)
     assert [json.loads(arguments[n] or "{}") for n in sorted(arguments)] == [call.arguments for call in case.calls]
@@ -336,7 +334,7 @@ def test_streamed_reply(case: Case) -> None:
 # --- Traps
 
 
-def test_usage_of_the_stream_is_not_added() -> None:
+async def test_usage_of_the_stream_is_not_added() -> None:
     """With server tools the end reports other input tokens than the start: the end's win, and nothing is added."""
     start = {"usage": usage(100, 1, cache_read_input_tokens=7, output_tokens_details={"thinking_tokens": 1})}
     end: Json = {
@@ -345,7 +343,7 @@ def test_usage_of_the_stream_is_not_added() -> None:
         "cache_read_input_tokens": None,
         "output_tokens_details": {},
     }
-    reader, _ = read(
+    reply, _ = await read(
         sse(
             [
                 ("message_start", {"type": "message_start", "message": start}),
@@ -355,7 +353,7 @@ def test_usage_of_the_stream_is_not_added() -> None:
         )
     )
 
-    seen = reader.response(None).usage
+    seen = reply.usage
     assert (seen.prompt_tokens, seen.completion_tokens) == (10432 + 7, 510)
     assert (seen.cache_read_tokens, seen.reasoning_tokens) == (7, 1)
 
@@ -426,13 +424,15 @@ COMPACTED: Json = {
 
 
 @pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
-def test_compaction_is_counted(is_streamed: bool) -> None:
+async def test_compaction_is_counted(is_streamed: bool) -> None:
     """A conversation that the server shortens first costs what the shortening used as well."""
     if is_streamed:
         start: Json = {"usage": {"input_tokens": 20000, "output_tokens": 1}}
         end: Json = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": COMPACTED}
-        reader, _ = read(sse([("message_start", {"type": "message_start", "message": start}), ("message_delta", end)]))
-        seen = reader.response(None).usage
+        reply, _ = await read(
+            sse([("message_start", {"type": "message_start", "message": start}), ("message_delta", end)])
+        )
+        seen = reply.usage
     else:
         seen = from_payload({"content": [], "usage": COMPACTED}).usage
     assert (seen.prompt_tokens, seen.completion_tokens, seen.total_tokens) == (203660, 4500, 208160)
@@ -446,9 +446,9 @@ def test_what_is_not_reported_is_none() -> None:
     assert (seen.prompt_tokens, seen.completion_tokens, seen.total_tokens) == (None, 5, None)
 
 
-def test_a_later_zero_takes_nothing_back() -> None:
+async def test_a_later_zero_takes_nothing_back() -> None:
     """Counts of a stream are cumulative: proxies send zeros for what they do not repeat."""
-    reader, _ = read(
+    reply, _ = await read(
         sse(
             [
                 (
@@ -466,10 +466,10 @@ def test_a_later_zero_takes_nothing_back() -> None:
             ]
         )
     )
-    assert (reader.response(None).usage.prompt_tokens, reader.response(None).usage.completion_tokens) == (9, 7)
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (9, 7)
 
 
-def test_a_later_zero_inside_a_part_takes_nothing_back() -> None:
+async def test_a_later_zero_inside_a_part_takes_nothing_back() -> None:
     """Cache writes by their time to live, and searches, hold like the counts beside them."""
     begun = {
         "input_tokens": 9,
@@ -482,7 +482,7 @@ def test_a_later_zero_inside_a_part_takes_nothing_back() -> None:
         "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
         "server_tool_use": {"web_search_requests": 0},
     }
-    reader, _ = read(
+    reply, _ = await read(
         sse(
             [
                 ("message_start", {"type": "message_start", "message": {"usage": begun}}),
@@ -490,78 +490,84 @@ def test_a_later_zero_inside_a_part_takes_nothing_back() -> None:
             ]
         )
     )
-    seen = reader.response(None).usage
+    seen = reply.usage
     assert (seen.cache_write_1h_tokens, seen.cache_write_tokens, seen.web_searches) == (600, 600, 3)
 
 
-def test_the_mark_of_a_translating_proxy_ends_a_stream() -> None:
+async def test_the_mark_of_a_translating_proxy_ends_a_stream() -> None:
     """`[DONE]` after the stop reason ends a stream whose `message_stop` never comes; alone it ends nothing."""
     start = ("message_start", {"type": "message_start", "message": {"usage": {"input_tokens": 9}}})
     stop = ("message_delta", {"type": "message_delta", "delta": {"stop_reason": "end_turn"}})
-    ended, _ = read(sse([start, stop]) + b"data: [DONE]\n\n")
-    cut, _ = read(sse([start]) + b"data: [DONE]\n\n")
-    assert (ended.has_ended, cut.has_ended, cut.is_complete) == (True, False, False)
+    ended, _ = await read(sse([start, stop]) + b"data: [DONE]\n\n")
+    assert ended.finish_reasons == ("end_turn",)
+    with pytest.raises(LLMConnectionError):
+        await read(sse([start]) + b"data: [DONE]\n\n")
 
 
-def test_a_stream_that_has_only_begun_knows_its_input() -> None:
-    """The first event has the id, the model and the input; its count of output says nothing about what followed."""
-    start = {"id": "msg_1", "model": "claude-sonnet-4-5", "usage": {"input_tokens": 9, "output_tokens": 2}}
-    reader, _ = read(sse([("message_start", {"type": "message_start", "message": start})]))
-    reply = reader.response(None)
+STARTED: Json = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5", "content": []}
+"""The message of a stream that begins."""
+
+
+async def test_a_stream_that_has_only_begun_knows_its_input() -> None:
+    """The first event has the id, the model and the input; its count of output does not cover what follows."""
+    start = {**STARTED, "usage": {"input_tokens": 9, "output_tokens": 2}}
+    stream = sse([("message_start", {"type": "message_start", "message": start})])
+    reply = await canned.read_cut_stream("anthropic", stream)
     assert (reply.response_id, reply.response_model) == ("msg_1", "claude-sonnet-4-5")
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (9, None)
 
 
-def test_start_is_never_the_end() -> None:
-    """A server that copies the stop reason into the start does not make a cut stream a success by it."""
-    start = ("message_start", {"type": "message_start", "message": {"id": "m", "stop_reason": "end_turn"}})
+async def test_start_is_never_the_end() -> None:
+    """A stream that is cut after its start is no success, though a server copies the stop reason into the start."""
+    start = ("message_start", {"type": "message_start", "message": {**STARTED, "stop_reason": "end_turn"}})
 
-    assert not read(sse([start]))[0].is_complete
+    with pytest.raises(LLMConnectionError):
+        await read(sse([start]))
 
 
-def test_any_form_of_error_event() -> None:
+async def test_any_form_of_error_event() -> None:
     """An error is one by its event's name, by its type, or by its error field alone."""
     error = {"type": "api_error", "message": "scripted"}
     forms: Events = [("error", {"message": "x"}), ("message", {"type": "error"}), ("message", {"error": error})]
     for form in forms:
-        with pytest.raises(StreamedError):
-            read(sse([form]))
+        with pytest.raises(LLMStatusError):
+            await read(sse([form]))
 
 
-def test_end_mark_alone_is_the_end() -> None:
+async def test_end_mark_alone_is_the_end() -> None:
     """A stream with the end mark but without a stop reason is complete, and has no finish reason."""
     events = [event for event in CASES[0].events if event[0] != "message_delta"]
 
-    reader, _ = read(sse(events))
+    reply, _ = await read(sse(events))
 
-    assert reader.is_complete
-    assert reader.response(None).finish_reasons == ()
+    assert reply.finish_reasons == ()
 
 
-def test_tool_without_arguments() -> None:
+async def test_tool_without_arguments() -> None:
     """A call without arguments sends empty pieces only, which means an empty object."""
-    seen = read(CASES[3].stream)[0].response(None)
+    seen = (await read(CASES[3].stream))[0]
 
     assert seen.tool_calls[1].arguments == {}
 
 
-def test_tool_arguments_with_the_start() -> None:
+async def test_tool_arguments_with_the_start() -> None:
     """Servers that send a call's arguments whole with its start are read too, and give them as a piece."""
     block = tool_use("t", "f", {"a": 1})
     stream = sse(
         [
             ("content_block_start", {"type": "content_block_start", "index": 0, "content_block": block}),
             ("content_block_stop", {"type": "content_block_stop", "index": 0}),
+            ("message_stop", {"type": "message_stop"}),
         ]
     )
 
-    reader, deltas = read(stream)
+    reply, deltas = await read(stream)
 
-    assert reader.response(None).tool_calls == (ToolCall("t", "f", {"a": 1}),)
+    assert reply.tool_calls == (ToolCall("t", "f", {"a": 1}),)
     assert deltas == [ToolCallDelta(0, "t", "f", ""), ToolCallDelta(0, None, None, '{"a": 1}')]
 
 
-def test_cut_tool_arguments() -> None:
+async def test_cut_tool_arguments() -> None:
     """Arguments that the token limit cut off stay as their raw text."""
     events = [
         event if '"unit' not in json.dumps(event[1]) else ("ping", {"type": "ping"})
@@ -569,29 +575,29 @@ def test_cut_tool_arguments() -> None:
         if event[0] != "content_block_stop"
     ]
 
-    (call,) = read(sse(events))[0].response(None).tool_calls
+    (call,) = (await read(sse(events)))[0].tool_calls
 
     assert isinstance(call.arguments, str)
     assert call.arguments
 
 
-def test_pieces_without_a_start() -> None:
+async def test_pieces_without_a_start() -> None:
     """Pieces of a block whose start was lost are text all the same."""
     piece = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "hi"}}
 
-    reader, deltas = read(sse([("content_block_delta", piece)]))
+    reply, deltas = await read(sse([("content_block_delta", piece), ("message_stop", {"type": "message_stop"})]))
 
     assert deltas == [TextDelta("hi")]
-    assert reader.response(None).text == "hi"
+    assert reply.text == "hi"
 
 
-def test_tools_of_the_server_are_no_calls() -> None:
+async def test_tools_of_the_server_are_no_calls() -> None:
     """What the server ran itself is not asked of the user, streamed or whole."""
     case = next(case for case in CASES if case.name == "server tools and citations")
-    reader, deltas = read(case.stream)
+    reply, deltas = await read(case.stream)
 
     assert not [delta for delta in deltas if isinstance(delta, ToolCallDelta)]
-    assert reader.response(None).tool_calls == from_payload(case.document).tool_calls == ()
+    assert reply.tool_calls == from_payload(case.document).tool_calls == ()
 
 
 @pytest.mark.parametrize("content", [None, {}, "x", 1])
@@ -809,7 +815,7 @@ def root(server: OpenAIServer) -> str:
     return server.base_url.removesuffix("/v1")
 
 
-def client_of(server: OpenAIServer) -> WireClient:
+def client_of(server: OpenAIServer) -> AsyncLLMClient:
     return PRESET.client(api_key="k-test-123", base_url=root(server))
 
 
@@ -823,7 +829,7 @@ def streamed(case: Case, **fields: Any) -> Action:
     return action
 
 
-async def collect(client: WireClient, model: str) -> tuple[list[StreamEvent], LLMResponse]:
+async def collect(client: AsyncLLMClient, model: str) -> tuple[list[StreamEvent], LLMResponse]:
     """All events of a stream, and the reply at its end."""
     batches = [batch async for batch in client.stream(LLMRequest("anthropic", model, "secret prompt"))]
     found = [event for batch in batches for event in batch]
@@ -864,11 +870,8 @@ async def test_x_should_retry_wins(openai_server: OpenAIServer) -> None:
     assert not caught.value.retryable
 
 
-async def test_spent_spend_limit_is_not_repeated(openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_spent_spend_limit_is_not_repeated(openai_server: OpenAIServer) -> None:
     """A spent spend limit is a quota, not a rate limit: no waiting mends it."""
-    monkeypatch.setattr(
-        "tracemind_otel.ai.llm.providers._error_bodies._SPENT_QUOTA", frozenset({"enforced_spend_limit_reached"})
-    )
     spent = openai_server.script({"status": 429, "body": json.dumps(SPENT)})
     busy = openai_server.script({"status": 429, "body": json.dumps(error_document("rate_limit_error"))})
     async with client_of(openai_server) as client:

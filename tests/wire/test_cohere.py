@@ -14,12 +14,11 @@ import pytest
 
 from tests.servers.fixture import OpenAIServer
 from tests.support import Captured, attributes
-from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, LLMResponse, LLMResponseError, run_llm_call
-from tracemind_otel.ai.llm.providers._error_bodies import error_body
-from tracemind_otel.ai.llm.providers._sse import EventDecoder
-from tracemind_otel.ai.llm.providers._wire_format import StreamedError
-from tracemind_otel.ai.llm.providers.cohere import PRESET, CohereReader, from_payload, to_payload, usage_of
+from tests.wire.canned import read_reply, read_whole
+from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, LLMResponse, run_llm_call
+from tracemind_otel.ai.llm.providers.cohere import PRESET, from_payload, to_payload, usage_of
 from tracemind_otel.ai.llm.types import Image, Message, ToolCall
+from tracemind_otel.errors import LLMRequestError, LLMStatusError
 
 USAGE: dict[str, Any] = {
     "billed_units": {"input_tokens": 10.0, "output_tokens": 20.0},
@@ -96,20 +95,6 @@ EXPECTED = (
     "c14c80c3",
     None,
 )
-
-
-def read(*pieces: bytes) -> CohereReader:
-    """A reader that has been fed these bytes, as the client feeds one."""
-    reader, decoder = CohereReader(), EventDecoder()
-    for piece in pieces:
-        for found in decoder.feed(piece):
-            reader.feed(found)
-    for found in decoder.end():
-        try:
-            reader.feed(found)
-        except LLMResponseError:
-            break
-    return reader
 
 
 def essence(response: LLMResponse) -> tuple[Any, ...]:
@@ -223,29 +208,29 @@ def test_refused(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("end", [{}, {"delta": {}}, {"delta": {"finish_reason": None}}])
-def test_message_end_is_the_end_without_a_reason(end: dict[str, Any]) -> None:
+async def test_message_end_is_the_end_without_a_reason(end: dict[str, Any]) -> None:
     """Cohere's schema lets a message end without a reason: the mark alone ends the stream, and it was not cut."""
-    reader = read(STREAM[:BEFORE_END] + event({"type": "message-end", **end}).encode())
+    reply = await read_reply("cohere", STREAM[:BEFORE_END] + event({"type": "message-end", **end}).encode())
 
-    assert (reader.is_complete, reader.has_ended) == (True, True)
-    assert reader.response(None).finish_reasons == ()
+    assert (reply.text, reply.finish_reasons) == (EXPECTED[0], ())
 
 
 @pytest.mark.parametrize("delta", [{"finish_reason": "ERROR", "error": "went wrong"}, {"finish_reason": "ERROR"}])
-def test_error_in_message_end(delta: dict[str, Any]) -> None:
-    """A stream that ends in an error is that error."""
-    with pytest.raises(StreamedError) as caught:
-        read(STREAM[:BEFORE_END] + event({"type": "message-end", "delta": delta}).encode())
+async def test_error_in_message_end(delta: dict[str, Any]) -> None:
+    """A stream that ends with an error raises it, with Cohere's words where it has any."""
+    with pytest.raises(LLMStatusError, match=delta.get("error")) as caught:
+        await read_reply("cohere", STREAM[:BEFORE_END] + event({"type": "message-end", "delta": delta}).encode())
 
-    assert caught.value.body.type == "ERROR"
-    assert caught.value.body.message == delta.get("error")
+    assert caught.value.provider_type == "ERROR"
 
 
-def test_error_body() -> None:
-    """An error is `{id, message}`, with a type at times."""
-    body = error_body({"id": "1", "message": "too long", "error_type": "invalid_request"})
+async def test_the_type_in_an_error_body() -> None:
+    """An error has Cohere's words, and the type that Cohere gives at times."""
+    document = {"id": "1", "message": "too long", "error_type": "invalid_request"}
+    with pytest.raises(LLMRequestError, match="too long") as caught:
+        await read_whole("cohere", document, status=400)
 
-    assert (body.message, body.type) == ("too long", "invalid_request")
+    assert caught.value.provider_type == "invalid_request"
 
 
 async def test_step_prices_by_requested_model(openai_server: OpenAIServer, capture: Captured) -> None:

@@ -16,14 +16,11 @@ from google.genai import errors as genai_errors
 from tests.servers.fixture import OpenAIServer
 from tests.servers.openai_server import Action
 from tests.support import Captured, attributes
+from tests.wire.canned import read_reply, read_whole
 from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, run_llm_call
-from tracemind_otel.ai.llm.providers._error_bodies import ErrorBody
-from tracemind_otel.ai.llm.providers._sse import EventDecoder
 from tracemind_otel.ai.llm.providers.gemini import (
     PRESET,
-    GeminiReader,
     SignedToolCall,
-    errors_of,
     from_payload,
     path_of,
     to_payload,
@@ -39,9 +36,11 @@ from tracemind_otel.ai.llm.types import (
 )
 from tracemind_otel.errors import (
     LLMAuthenticationError,
+    LLMConnectionError,
     LLMRateLimitError,
     LLMRequestError,
     LLMResponseError,
+    LLMStatusError,
 )
 
 MODEL = "gemini-2.5-flash"
@@ -63,13 +62,9 @@ def stream_of(*documents: dict[str, Any], newline: str = "\r\n", comment: str = 
     return "".join(f"{comment}data: {json.dumps(each, ensure_ascii=False)}{blank}" for each in documents).encode()
 
 
-def read(*pieces: bytes) -> GeminiReader:
-    """A reader that was fed these bytes."""
-    reader, decoder = GeminiReader(), EventDecoder()
-    for events in (*map(decoder.feed, pieces), decoder.end()):
-        for event in events:
-            reader.feed(event)
-    return reader
+async def read(*pieces: bytes) -> LLMResponse:
+    """The reply that a stream adds up to."""
+    return await read_reply("gemini", *pieces)
 
 
 CALL = {"functionCall": {"name": "weather", "args": {"city": "Kyōto"}}}
@@ -136,12 +131,10 @@ def check(response: LLMResponse, expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("document", "expected"), CASES.values(), ids=CASES)
-def test_normal_form(document: dict[str, Any], expected: dict[str, Any]) -> None:
+async def test_normal_form(document: dict[str, Any], expected: dict[str, Any]) -> None:
     """Each recorded shape gives the same normal form whole and streamed."""
     check(from_payload(document, None), expected)
-    reader = read(stream_of(document))
-    assert reader.is_complete
-    check(reader.response(None), expected)
+    check(await read(stream_of(document)), expected)
 
 
 STREAM = (
@@ -151,11 +144,11 @@ STREAM = (
 )
 
 
-def test_last_whole_usage() -> None:
+async def test_last_whole_usage() -> None:
     """Running totals are neither merged nor added; a chunk without counts does not erase them."""
     late = {"usageMetadata": {"trafficType": "ON_DEMAND"}}
 
-    usage = read(stream_of(*STREAM, late)).response(None).usage
+    usage = (await read(stream_of(*STREAM, late))).usage
 
     assert usage == LLMUsage(9, 5, 21)
 
@@ -228,7 +221,7 @@ def test_searches_as_they_are_billed(model: str, searches: int) -> None:
     assert from_payload({"candidates": [candidate], "modelVersion": model}).usage.web_searches == searches
 
 
-def test_a_later_half_takes_nothing_back() -> None:
+async def test_a_later_half_takes_nothing_back() -> None:
     """Counts of a stream are cumulative: a last chunk with one side, or with zeros, keeps the other."""
     begun = {
         "promptTokenCount": 9,
@@ -236,12 +229,12 @@ def test_a_later_half_takes_nothing_back() -> None:
         "totalTokenCount": 9,
     }
     last = {"promptTokenCount": 0, "candidatesTokenCount": 4}
-    usage = read(stream_of(body({"text": "a"}, usage=begun), body({"text": "b"}, usage=last))).response(None).usage
+    usage = (await read(stream_of(body({"text": "a"}, usage=begun), body({"text": "b"}, usage=last)))).usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (9, 4, 13)
     assert usage.input_text_tokens == 9
 
 
-def test_a_later_zero_inside_the_details_takes_nothing_back() -> None:
+async def test_a_later_zero_inside_the_details_takes_nothing_back() -> None:
     """The cached part of a prompt and its modalities hold, whether a later state has a zero for them or none."""
     begun = {
         "promptTokenCount": 9,
@@ -256,7 +249,7 @@ def test_a_later_zero_inside_the_details_takes_nothing_back() -> None:
         "totalTokenCount": 13,
     }
     for later in (last, {**last, "cachedContentTokenCount": 0}):
-        seen = read(stream_of(body({"text": "a"}, usage=begun), body({"text": "b"}, usage=later))).response(None).usage
+        seen = (await read(stream_of(body({"text": "a"}, usage=begun), body({"text": "b"}, usage=later)))).usage
         assert (seen.prompt_tokens, seen.completion_tokens, seen.total_tokens) == (9, 4, 13)
         assert (seen.cache_read_tokens, seen.input_audio_tokens) == (6, 9)
 
@@ -269,30 +262,33 @@ def test_a_block_says_why() -> None:
     assert [from_payload(reply).refusal for reply in (blocked, told, stopped)] == ["SAFETY", "not here", "unsafe"]
 
 
-def test_raw_of_a_stream_has_every_candidate() -> None:
+async def test_raw_of_a_stream_has_every_candidate() -> None:
     """`raw` after a stream is the document that a whole reply would have been."""
     one = {"index": 0, "content": {"parts": [{"text": "a"}]}}
     two = {"index": 1, "content": {"parts": [{"text": "x"}]}}
     rest = [{**one, "finishReason": "STOP"}, {**two, "finishReason": "STOP"}]
-    raw = read(stream_of({"candidates": [one, two]}, {"candidates": rest, "responseId": "r"})).response(None).raw
+    raw = (await read(stream_of({"candidates": [one, two]}, {"candidates": rest, "responseId": "r"}))).raw
     assert [each["content"]["parts"] for each in raw["candidates"]] == [[{"text": "aa"}], [{"text": "xx"}]]
     assert raw["responseId"] == "r"
 
 
-def test_second_candidate_must_finish() -> None:
+async def test_second_candidate_must_finish() -> None:
     """With several candidates a stream is complete when each has ended; the text is the first one's."""
     one = {"index": 0, "content": {"parts": [{"text": "a"}]}, "finishReason": "STOP"}
     two = {"index": 1, "content": {"parts": [{"text": "b"}]}}
 
-    assert not read(stream_of({"candidates": [one, two]})).is_complete
-    done = read(stream_of({"candidates": [one, two]}, {"candidates": [{"index": 1, "finishReason": "MAX_TOKENS"}]}))
-    assert done.is_complete
-    check(done.response(None), {"text": "a", "finish_reasons": ("STOP", "MAX_TOKENS")})
+    with pytest.raises(LLMConnectionError):
+        await read(stream_of({"candidates": [one, two]}))
+    done = await read(
+        stream_of({"candidates": [one, two]}, {"candidates": [{"index": 1, "finishReason": "MAX_TOKENS"}]})
+    )
+    check(done, {"text": "a", "finish_reasons": ("STOP", "MAX_TOKENS")})
 
 
-def test_unspecified_reason_is_none() -> None:
+async def test_unspecified_reason_is_none() -> None:
     """The enum's unset value is no finish reason: a stream that has only that was cut."""
-    assert not read(stream_of(body({"text": "x"}, reason="FINISH_REASON_UNSPECIFIED"))).is_complete
+    with pytest.raises(LLMConnectionError):
+        await read(stream_of(body({"text": "x"}, reason="FINISH_REASON_UNSPECIFIED")))
 
 
 @pytest.mark.parametrize("document", [{}, {"candidates": []}, {"candidates": None, "promptFeedback": {}}])
@@ -322,24 +318,32 @@ BAD_KEY: dict[str, Any] = {
 }
 
 
+async def error_of(document: object, status: int = 429) -> LLMStatusError:
+    """The error that Gemini's client raises for a body."""
+    with pytest.raises(LLMStatusError) as caught:
+        await read_whole("gemini", document, status=status)
+    return caught.value
+
+
 @pytest.mark.parametrize("document", [RATE_LIMIT, [RATE_LIMIT]])
-def test_rate_limit_body(document: object) -> None:
-    """The delay is in the body, the type is the status in words; a list of errors is read too."""
-    assert errors_of(document) == ErrorBody(
-        "You exceeded your current quota.", "RESOURCE_EXHAUSTED", None, 429, retry_after_s=48.0
-    )
+async def test_rate_limit_body(document: object) -> None:
+    """The body names the delay, and its status in words is the type; a list of errors is read too."""
+    error = await error_of(document)
+    assert "You exceeded your current quota." in str(error)
+    assert (error.provider_type, error.code, error.status_code) == ("RESOURCE_EXHAUSTED", None, 429)
+    assert error.retry_after_s == 48.0
 
 
 @pytest.mark.parametrize("delay", ["0s", "-1s", "1e9s", "s", 48, None, "9" * 400 + "s"])
-def test_odd_delays(delay: object) -> None:
-    """A delay that is not a positive duration counts as none."""
-    assert errors_of({"error": {"details": [{"retryDelay": delay}]}}).retry_after_s is None
+async def test_odd_delays(delay: object) -> None:
+    """A delay that is not a positive duration is ignored."""
+    assert (await error_of({"error": {"details": [{"retryDelay": delay}]}})).retry_after_s is None
 
 
 @pytest.mark.parametrize("document", [[], [1], None, "x", {"error": "text"}, {"error": {"details": "x"}}])
-def test_odd_error_bodies(document: object) -> None:
-    """Error bodies of any shape are read as far as they go."""
-    assert isinstance(errors_of(document), ErrorBody)
+async def test_odd_error_bodies(document: object) -> None:
+    """A body of any shape leaves the error that its status names."""
+    assert (await error_of(document, 503)).status_code == 503
 
 
 # --- Request
@@ -571,7 +575,7 @@ def test_sdk_agrees(openai_server: OpenAIServer, name: str) -> None:
     compare(theirs, from_payload(document))
 
 
-def test_sdk_agrees_on_a_stream(openai_server: OpenAIServer) -> None:
+async def test_sdk_agrees_on_a_stream(openai_server: OpenAIServer) -> None:
     """Google's SDK sees the same texts, calls and last counts in a stream (CRLF; comments break it)."""
     key = served(openai_server, stream_of(*STREAM))
     with google(openai_server) as client:
@@ -580,7 +584,7 @@ def test_sdk_agrees_on_a_stream(openai_server: OpenAIServer) -> None:
                 model=MODEL, contents="hi", config={"http_options": {"extra_body": {"model": key}}}
             )
         )
-    ours = read(stream_of(*STREAM)).response(None)
+    ours = await read(stream_of(*STREAM))
     parts = [part for chunk in chunks for each in chunk.candidates or () for part in each.content.parts]
     assert "".join(part.text for part in parts if part.text and not part.thought) == ours.text
     assert [part.function_call.name for part in parts if part.function_call] == [call.name for call in ours.tool_calls]
@@ -591,11 +595,11 @@ def test_sdk_agrees_on_a_stream(openai_server: OpenAIServer) -> None:
     )
 
 
-def test_sdk_agrees_on_an_error(openai_server: OpenAIServer) -> None:
+async def test_sdk_agrees_on_an_error(openai_server: OpenAIServer) -> None:
     """Google's SDK reads the same status in words."""
     key = served(openai_server, json.dumps(BAD_KEY), 400)
     with google(openai_server) as client, pytest.raises(genai_errors.ClientError) as caught:
         client.models.generate_content(
             model=MODEL, contents="hi", config={"http_options": {"extra_body": {"model": key}}}
         )
-    assert caught.value.status == errors_of(BAD_KEY).type
+    assert caught.value.status == (await error_of(BAD_KEY, 400)).provider_type

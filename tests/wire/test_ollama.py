@@ -13,11 +13,10 @@ import pytest
 
 from tests.servers.fixture import OpenAIServer
 from tests.support import Captured, attributes
-from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, LLMResponse, LLMResponseError, run_llm_call
-from tracemind_otel.ai.llm.providers._sse import JsonLinesDecoder
+from tests.wire.canned import read_reply
+from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, LLMResponse, run_llm_call
 from tracemind_otel.ai.llm.providers.ollama import (
     PRESET,
-    OllamaReader,
     from_payload,
     ollama_client,
     server_url,
@@ -49,20 +48,6 @@ LINES = [
     said({}, **END, total_duration=12),
 ]
 WHOLE = said({"thinking": "Hm\u2028", "content": "Grüße 🙂", "tool_calls": WEATHER}, **END)
-
-
-def read(*pieces: bytes) -> OllamaReader:
-    """A reader that has been fed these bytes, as the client feeds one."""
-    reader, lines = OllamaReader(), JsonLinesDecoder()
-    for piece in pieces:
-        for event in lines.feed(piece):
-            reader.feed(event)
-    for event in lines.end():
-        try:
-            reader.feed(event)
-        except LLMResponseError:
-            break
-    return reader
 
 
 def essence(response: LLMResponse) -> tuple[Any, ...]:
@@ -273,7 +258,7 @@ async def test_sdk_streams_the_same(openai_server: OpenAIServer) -> None:
     async with sdk:
         stream = await sdk.chat(model, [{"role": "user", "content": "hi"}], stream=True)
         parts = [part async for part in stream]
-    ours = read(body.encode()).response(None)
+    ours = await read_reply("ollama", body.encode())
 
     assert "".join(part.message.content or "" for part in parts) == ours.text
     assert sum(len(part.message.tool_calls or ()) for part in parts) == len(ours.tool_calls)
