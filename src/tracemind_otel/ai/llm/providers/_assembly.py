@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ....errors import LLMResponseError
-from ..types import FinishReason, LLMUsage, ToolCall, ToolCallDelta
+from ..types import FinishReason, LLMUsage, ReasoningDelta, StreamEvent, TextDelta, ToolCall, ToolCallDelta
 from ._wire_format import arguments_of, arguments_text, count_of, listed, mapped, normal_finish, part_of, text_of
 
 
@@ -124,16 +124,23 @@ class Block:
 
     start: Mapping[str, Any] = field(default_factory=dict[str, Any])
     pieces: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    """What came of each field. `text`, `thinking` and a call's `arguments` are streamed on."""
     citations: list[Any] = field(default_factory=list[Any])
     call_index: int | None = None
     """Which call of a tool it is; `None` for any other block."""
 
-    def add(self, name: str, piece: object) -> str | None:
-        """Keep a piece of the field of that name; returns it where it is a string that says something."""
-        said = text_of(piece)
-        if said is not None:
-            self.pieces.setdefault(name, []).append(said)
-        return said
+    def add(self, name: str, piece: object) -> Sequence[StreamEvent]:
+        """Keep a piece of a field where it is a string; returns the event that it is, if it is one."""
+        if not isinstance(piece, str) or not piece:
+            return ()
+        self.pieces.setdefault(name, []).append(piece)
+        if name == "text":
+            return (TextDelta(piece),)
+        if name == "thinking":
+            return (ReasoningDelta(piece),)
+        if name == "arguments" and self.call_index is not None:
+            return (ToolCallDelta(self.call_index, None, None, piece),)
+        return ()
 
     def joined(self) -> dict[str, str]:
         """Each field as far as it came."""

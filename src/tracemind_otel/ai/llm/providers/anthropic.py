@@ -20,10 +20,8 @@ from ..types import (
     LLMResponse,
     LLMUsage,
     Message,
-    ReasoningDelta,
     StreamEvent,
     Text,
-    TextDelta,
     ToolCall,
     ToolCallDelta,
 )
@@ -283,9 +281,8 @@ _PIECES = {
     "text_delta": "text",
     "thinking_delta": "thinking",
     "signature_delta": "signature",
-    "input_json_delta": "partial_json",
 }
-"""The field of each kind of piece; all but the last are named like the field of the block that they add to."""
+"""The field of each kind of piece, named like the field of the block that it adds to."""
 
 
 def _whole(block: Block) -> dict[str, Any]:
@@ -293,8 +290,8 @@ def _whole(block: Block) -> dict[str, Any]:
     # Without a start the pieces say which kind of block it is.
     whole = {"type": next(iter(block.pieces), None), **block.start}
     for name, said in block.joined().items():
-        if name != "partial_json":
-            whole[name] = (text_of(whole.get(name)) or "") + said
+        if name != "arguments":
+            whole[name] = said
         elif said.strip():
             whole["input"] = arguments_of(said)
     if block.citations:
@@ -355,16 +352,16 @@ class MessagesReader:
     def _begin_block(self, document: Mapping[str, Any]) -> Sequence[StreamEvent]:
         block = self._blocks.at(document.get("index"))
         start = block.start = mapped(document.get("content_block"))
-        kind = start.get("type")
+        kind = str(start.get("type"))
         if kind == "tool_use":
             return self._blocks.begin_call(block, start.get("id"), start.get("name"))
-        return _delta(f"{kind}_delta", text_of(start.get(str(kind))), None)
+        return block.add(kind, start.get(kind))
 
     def _end_block(self, document: Mapping[str, Any]) -> Sequence[StreamEvent]:
         """Arguments that came whole with the block's start, as some servers send them, are a piece of their own."""
         block = self._blocks.at(document.get("index"))
         given = block.start.get("input")
-        if block.call_index is None or not given or "partial_json" in block.pieces:
+        if block.call_index is None or not given or "arguments" in block.pieces:
             return ()
         return (ToolCallDelta(block.call_index, None, None, json.dumps(given)),)
 
@@ -379,20 +376,10 @@ def _piece(block: Block, delta: Mapping[str, Any]) -> Sequence[StreamEvent]:
     kind = str(delta.get("type"))
     if kind == "citations_delta":
         block.citations.append(delta.get("citation"))
+    if kind == "input_json_delta":
+        return block.add("arguments", delta.get("partial_json"))
     name = _PIECES.get(kind)
-    return _delta(kind, block.add(name, delta.get(name)), block.call_index) if name else ()
-
-
-def _delta(kind: str, piece: str | None, call_index: int | None) -> Sequence[StreamEvent]:
-    if not piece:
-        return ()
-    if kind == "text_delta":
-        return (TextDelta(piece),)
-    if kind == "thinking_delta":
-        return (ReasoningDelta(piece),)
-    if kind == "input_json_delta" and call_index is not None:
-        return (ToolCallDelta(call_index, None, None, piece),)
-    return ()
+    return block.add(name, delta.get(name)) if name else ()
 
 
 def _without_output(usage: LLMUsage) -> LLMUsage:

@@ -26,12 +26,9 @@ from ..types import (
     LLMResponse,
     LLMUsage,
     Message,
-    ReasoningDelta,
     StreamEvent,
     Text,
-    TextDelta,
     ToolCall,
-    ToolCallDelta,
 )
 from ._assembly import Block, Blocks, ending_of, incoming_calls, joined, message_in, usage_beside_cache
 from ._client import Sending, WireClient
@@ -229,7 +226,7 @@ def _whole(block: Block) -> dict[str, Any]:
     """The block as a whole reply has it."""
     said = block.joined()
     if block.start:
-        return {"toolUse": {**block.start, "input": arguments_of(said.get("input"))}}
+        return {"toolUse": {**block.start, "input": arguments_of(said.get("arguments"))}}
     if "redactedContent" in said:
         return {"reasoningContent": {"redactedContent": said["redactedContent"]}}
     if thought := {to: said[name] for name, to in _THOUGHT.items() if name in said}:
@@ -238,7 +235,7 @@ def _whole(block: Block) -> dict[str, Any]:
     return {"citationsContent": {"content": [text], "citations": block.citations}} if block.citations else text
 
 
-_THOUGHT = {"reasoning": "text", "signature": "signature"}
+_THOUGHT = {"thinking": "text", "signature": "signature"}
 
 
 class ConverseReader:
@@ -279,16 +276,14 @@ class ConverseReader:
 def _piece(block: Block, delta: Mapping[str, Any]) -> Sequence[StreamEvent]:
     if citation := mapped(delta.get("citation")):
         block.citations.append(citation)
-    if text := block.add("text", delta.get("text")):
-        return (TextDelta(text),)
-    arguments = block.add("input", mapped(delta.get("toolUse")).get("input"))
-    if arguments and block.call_index is not None:
-        return (ToolCallDelta(block.call_index, None, None, arguments),)
+    if events := block.add("text", delta.get("text")) or block.add(
+        "arguments", mapped(delta.get("toolUse")).get("input")
+    ):
+        return events
     thought = mapped(delta.get("reasoningContent"))
     block.add("signature", thought.get("signature"))
     block.add("redactedContent", thought.get("redactedContent"))
-    said = block.add("reasoning", thought.get("text"))
-    return (ReasoningDelta(said),) if said else ()
+    return block.add("thinking", thought.get("text"))
 
 
 CONVERSE = WireFormat(

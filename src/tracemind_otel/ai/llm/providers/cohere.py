@@ -16,9 +16,7 @@ from ..types import (
     LLMResponse,
     LLMUsage,
     Message,
-    ReasoningDelta,
     StreamEvent,
-    TextDelta,
 )
 from ._assembly import Block, CallPieces, ending_of, function_calls, joined, message_in, usage_of_parts
 from ._conversation import answered_call, effort_of, only_text, settings_of
@@ -178,12 +176,9 @@ class CohereReader:
         self.is_complete = self.has_ended = True
 
     def _content(self, message: Mapping[str, Any]) -> list[StreamEvent]:
-        content, deltas = mapped(message.get("content")), list[StreamEvent]()
-        if thought := self._said.add("thinking", content.get("thinking") or message.get("tool_plan")):
-            deltas.append(ReasoningDelta(thought))
-        if text := self._said.add("text", content.get("text")):
-            deltas.append(TextDelta(text))
-        return deltas
+        content = mapped(message.get("content"))
+        thought = self._said.add("thinking", content.get("thinking") or message.get("tool_plan"))
+        return [*thought, *self._said.add("text", content.get("text"))]
 
     def _call(self, at: int | None, message: Mapping[str, Any]) -> list[StreamEvent]:
         """A start carries id and name, the pieces after it arguments; without an index they are of the last call."""

@@ -20,10 +20,8 @@ from ..types import (
     LLMResponse,
     LLMUsage,
     Message,
-    ReasoningDelta,
     StreamEvent,
     Text,
-    TextDelta,
     ToolCall,
     ToolCallDelta,
 )
@@ -368,15 +366,13 @@ class GeminiReader:
         if index != min(self._reasons):
             return []
         self._refusal = text_of(candidate.get("finishMessage")) or self._refusal
-        return [delta for part in parts if (delta := self._part(part)) is not None]
+        return [delta for part in parts for delta in self._part(part)]
 
-    def _part(self, part: Mapping[str, Any]) -> StreamEvent | None:
+    def _part(self, part: Mapping[str, Any]) -> Sequence[StreamEvent]:
         call = mapped(part.get("functionCall"))
         if name := text_of(call.get("name")):
-            return self._call(name, call, text_of(part.get("thoughtSignature")))
-        is_thought = part.get("thought") is True
-        text = self._said.add("thought" if is_thought else "text", part.get("text"))
-        return None if text is None else ReasoningDelta(text) if is_thought else TextDelta(text)
+            return (self._call(name, call, text_of(part.get("thoughtSignature"))),)
+        return self._said.add("thinking" if part.get("thought") is True else "text", part.get("text"))
 
     def _call(self, name: str, call: Mapping[str, Any], signature: str | None) -> ToolCallDelta:
         index = len(self._calls)
@@ -399,7 +395,7 @@ class GeminiReader:
             raw or self._whole(),
             finish_reasons=reasons or ((self._block_reason,) if self._block_reason else ()),
             finish_reason=self._finish_reason(),
-            reasoning=said.get("thought"),
+            reasoning=said.get("thinking"),
             refusal=self._refusal,
             tool_calls=tuple(self._calls),
             response_id=self._head.get("responseId"),

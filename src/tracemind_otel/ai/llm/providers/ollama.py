@@ -19,9 +19,7 @@ from ..types import (
     LLMResponse,
     LLMUsage,
     Message,
-    ReasoningDelta,
     StreamEvent,
-    TextDelta,
     ToolCall,
 )
 from ._assembly import Block, call_delta, ending_of, function_calls, message_in, usage_of_parts
@@ -145,18 +143,16 @@ class OllamaReader:
         return self._deltas(mapped(document.get("message")))
 
     def _deltas(self, message: Mapping[str, Any]) -> list[StreamEvent]:
-        deltas: list[StreamEvent] = []
-        if thought := self._said.add("thinking", message.get("thinking")):
-            deltas.append(ReasoningDelta(thought))
-        if text := self._said.add("content", message.get("content")):
-            deltas.append(TextDelta(text))
+        thought = self._said.add("thinking", message.get("thinking"))
+        deltas = [*thought, *self._said.add("text", message.get("content"))]
         for call in function_calls(message, len(self._calls)):
             deltas.append(call_delta(len(self._calls), call))
             self._calls.append(call)
         return deltas
 
     def response(self, request_id: str | None) -> LLMResponse:
-        message: dict[str, Any] = {"role": "assistant", "content": "", **self._said.joined()}
+        said = self._said.joined()
+        message: dict[str, Any] = {"role": "assistant", "content": said.pop("text", ""), **said}
         if self._calls:
             message["tool_calls"] = [
                 {"id": call.id, "function": {"name": call.name, "arguments": call.arguments}} for call in self._calls

@@ -19,10 +19,8 @@ from ..types import (
     LLMResponse,
     LLMUsage,
     Message,
-    ReasoningDelta,
     StreamEvent,
     Text,
-    TextDelta,
     ToolCall,
     ToolCallDelta,
 )
@@ -200,13 +198,17 @@ def _said(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     parts = [part for item in items if item.get("type") == "message" for part in listed(item.get("content"))]
     thoughts = [thought for item in items if item.get("type") == "reasoning" for thought in _thoughts(item)]
-    said = {
+    fields = {
         "text": joined((part for part in parts if part.get("type") == "output_text"), "text"),
         "refusal": joined((part for part in parts if part.get("type") == "refusal"), "refusal"),
         "reasoning": _BETWEEN_THOUGHTS.join(thoughts),
         "tool_calls": _calls_of(_call_in(item) for item in items if text_of(item.get("type")) in _CALL_TYPES),
     }
-    return {name: value for name, value in said.items() if value}
+    return _present(fields)
+
+
+def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value}
 
 
 def _thoughts(item: Mapping[str, Any]) -> list[str]:
@@ -343,24 +345,22 @@ class ResponsesReader:
 
     def _delta(self, kind: str, piece: str, document: Mapping[str, Any]) -> Sequence[StreamEvent]:
         if kind == "response.output_text.delta":
-            self._said.add("text", piece)
-            return (TextDelta(piece),)
+            return self._said.add("text", piece)
         if kind == "response.refusal.delta":
-            self._said.add("refusal", piece)
-        elif kind in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
-            return (self._reasoning_delta(kind, piece, document),)
-        elif kind in ("response.function_call_arguments.delta", "response.custom_tool_call_input.delta"):
+            return self._said.add("refusal", piece)
+        if kind in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
+            return self._reasoning_delta(kind, piece, document)
+        if kind in ("response.function_call_arguments.delta", "response.custom_tool_call_input.delta"):
             return (self._call_delta(document, CallPieces(arguments=[piece])),)
         return ()
 
-    def _reasoning_delta(self, kind: str, piece: str, document: Mapping[str, Any]) -> ReasoningDelta:
+    def _reasoning_delta(self, kind: str, piece: str, document: Mapping[str, Any]) -> Sequence[StreamEvent]:
         position = document.get("summary_index", document.get("content_index"))
         thought = (kind, _item_key(document), count_of(position))
         if self._thought not in (None, thought):
             piece = _BETWEEN_THOUGHTS + piece
         self._thought = thought
-        self._said.add("reasoning", piece)
-        return ReasoningDelta(piece)
+        return self._said.add("thinking", piece)
 
     def _item(self, document: Mapping[str, Any], *, is_done: bool) -> Sequence[StreamEvent]:
         item = mapped(document.get("item"))
@@ -383,10 +383,9 @@ class ResponsesReader:
         return self._calls[key].delta(index, "".join(added.arguments), is_first=is_first)
 
     def response(self, request_id: str | None) -> LLMResponse:
-        streamed: dict[str, Any] = {**self._said.joined()}
-        if calls := _calls_of(self._calls.values()):
-            streamed["tool_calls"] = calls
-        said = {**_said(self._done_items), **streamed, **_said(listed(self._response.get("output")))}
+        pieces = self._said.joined()
+        streamed = {"reasoning": pieces.pop("thinking", None), "tool_calls": _calls_of(self._calls.values()), **pieces}
+        said = {**_said(self._done_items), **_present(streamed), **_said(listed(self._response.get("output")))}
         # The status of an unfinished response says nothing about its end.
         document = self._response if self.is_complete else {**self._response, "status": None}
         if not document.get("output"):
