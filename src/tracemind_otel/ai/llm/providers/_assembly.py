@@ -62,6 +62,13 @@ def usage_beside_cache(
 # --- Calls of tools
 
 
+def made_call(call_id: str, name: str, arguments: object, *, is_custom: bool) -> ToolCall:
+    """A call that a model made; a custom tool gets a string that is no JSON."""
+    if is_custom:
+        return ToolCall(call_id, name, arguments if isinstance(arguments, str) else "", kind="custom")
+    return ToolCall(call_id, name, arguments_of(arguments))
+
+
 def incoming_calls(asked: Iterable[tuple[object, object, object]], first: int = 0) -> list[ToolCall]:
     """The calls that have a name, of ids, names and arguments; an id that is missing is made up from `first` on."""
     named = [(call_id, name, arguments) for call_id, raw_name, arguments in asked if (name := text_of(raw_name))]
@@ -96,12 +103,8 @@ class CallPieces:
 
     def whole(self, index: int) -> ToolCall:
         """The call, once all its pieces have come."""
-        call_id, name, said = self.id or f"call_{index}", self.name or "", "".join(self.arguments)
-        return (
-            ToolCall(call_id, name, said, kind="custom")
-            if self.is_custom
-            else ToolCall(call_id, name, arguments_of(said))
-        )
+        said = "".join(self.arguments)
+        return made_call(self.id or f"call_{index}", self.name or "", said, is_custom=self.is_custom)
 
     def document(self, index: int) -> dict[str, Any]:
         """The call as a whole reply of Chat Completions has it: its arguments are the text that came."""

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ....errors import LLMRequestError
 from ..types import Image, LLMRequest, Message, StreamEvent, Text
-from ._chat_reader import ChatReader
-from ._chat_reply import from_payload
+from ._chat_reply import ChatReader, from_payload
 from ._chat_usage import cost_format, with_cost_header
 from ._client import WireClient
 from ._conversation import image_url
