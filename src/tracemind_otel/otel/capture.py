@@ -1,7 +1,7 @@
-"""Arguments and results as JSON, where somebody asked to have them recorded.
+"""Arguments and results as JSON, if the user asked to have them recorded.
 
-What looks like a secret is taken out first, then what is too long is cut, and what is left is valid JSON. No `repr`
-or `str` of an object is ever called: it could be slow, fail, or tell more than it should.
+Secrets are removed first, then long values are cut, and the rest is valid JSON. `repr` and `str` of an object are never
+called: they could be slow, fail, or tell more than they should.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -33,31 +33,30 @@ _MAX_BITS = 1024
 
 
 Redact = Callable[[dict[str, Any], str], dict[str, Any] | None]
-"""A user's function: gets a part of the content and the role that it belongs to, returns the part to record, or `None`.
+"""A user's function of a part of the content and its role; returns the part to record, or `None`.
 
 Parts have the form of the GenAI conventions: `{"type": "tool_call", "name": ..., "arguments": ...}` for `assistant`,
-`{"type": "tool_call_response", "response": ...}` for `tool`. Secrets are taken out before, what is too long after.
+`{"type": "tool_call_response", "response": ...}` for `tool`. Secrets are removed before, long values are cut after.
 """
 
 
 def call_json(name: str, arguments: object, redact: Redact | None) -> str | None:
-    """The arguments of a call as JSON; `None` where `redact` does not want them recorded."""
+    """The arguments of a call as JSON; `None` if `redact` leaves them out."""
     if redact is None:
         return as_json(arguments)
-    return _redacted(
-        redact, {"type": "tool_call", "name": name, "arguments": _plain(arguments)}, "assistant", "arguments"
-    )
+    part = {"type": "tool_call", "name": name, "arguments": _plain(arguments)}
+    return _redacted(redact, part, "assistant", "arguments")
 
 
 def result_json(result: object, redact: Redact | None) -> str | None:
-    """The result of a call as JSON; `None` where `redact` does not want it recorded."""
+    """The result of a call as JSON; `None` if `redact` leaves it out."""
     if redact is None:
         return as_json(result)
     return _redacted(redact, {"type": "tool_call_response", "response": _plain(result)}, "tool", "response")
 
 
 def _redacted(redact: Redact, part: dict[str, Any], role: str, field: str) -> str | None:
-    """A function that fails costs the value: nothing leaves that it has not seen."""
+    """The part that the function returns, as JSON. If it fails, the value is not recorded."""
     try:
         kept = redact(part, role)
         return None if kept is None else as_json(kept[field])
@@ -75,11 +74,11 @@ def _plain(value: object) -> object:
 
 
 def as_json(value: object, *, limit: int = LIMIT) -> str:
-    """A value as JSON of at most `limit` characters, whatever it is.
+    """A value as JSON.
 
     Args:
         value: anything; objects other than plain values, dataclasses and models of pydantic are named by class.
-        limit: characters, 64 at least.
+        limit: the most characters that the result may have; at least 64.
     """
     for shape in _SHAPES:
         try:
@@ -94,7 +93,7 @@ def as_json(value: object, *, limit: int = LIMIT) -> str:
 def named_arguments(
     signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, object] | None:
-    """The arguments of a call by name, without `self` and `cls`; `None` where they do not fit the signature."""
+    """The arguments of a call by name, without `self` and `cls`; `None` if they do not fit the signature."""
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError:
@@ -111,11 +110,11 @@ class _Shape:
     """How much of a value is shown."""
 
     text: int
-    """Characters of a text."""
+    """Characters of one string."""
     items: int
-    """Items of a container."""
+    """Items of one container."""
     nodes: int
-    """Values in all."""
+    """Values in all containers together."""
 
 
 _SHAPES = (
@@ -128,11 +127,11 @@ _SHAPES = (
 
 _MAX_CHARACTERS = 1_000_000
 _FULL = _Shape(text=_MAX_CHARACTERS, items=10_000, nodes=100_000)
-"""For a user's function, which gets the value before it is cut."""
+"""For the function of the user, which sees a value before it is cut."""
 
 
 class _TooLongError(Exception):
-    """More characters than fit: what comes after them need not be looked at."""
+    """The value has more characters than fit."""
 
 
 def _dumps(plain: object) -> str:
@@ -142,7 +141,7 @@ def _dumps(plain: object) -> str:
 
 
 class _Writer:
-    """Turns a value into what JSON can hold, in a shape. Kinds are asked of the type: an object may lie, or fail."""
+    """Turns a value into what JSON can hold. It looks at the type alone: `isinstance` asks an object, which may lie."""
 
     def __init__(self, shape: _Shape, limit: int) -> None:
         self._shape = shape
@@ -165,7 +164,7 @@ class _Writer:
         except _TooLongError:
             raise
         except Exception:
-            # A property, or a container that another thread changes: the attribute is not worth the call.
+            # A property failed, or another thread changed a container.
             return f"<{_class_name(value)}: not shown>"
         finally:
             self._around.discard(id(value))
@@ -186,17 +185,14 @@ class _Writer:
         if issubclass(kind, dict):
             return self._mapping(value.items(), len(value), depth)
         if issubclass(kind, list | tuple | set | frozenset | deque):
-            return self._sequence(value, getattr(cast("Any", kind), "_fields", None), depth)
+            names = getattr(kind, "_fields", None)  # of a named tuple
+            if names is None:
+                return self._items(value, depth)
+            return self._mapping(zip(names, value, strict=False), len(value), depth)
         names = _field_names(kind)
         if names is None:
             return f"<{_class_name(value)}>"
         return self._mapping(((name, _field(value, name, shown)) for name, shown in names), len(names), depth)
-
-    def _sequence(self, items: Collection[object], names: tuple[str, ...] | None, depth: int) -> object:
-        """A named tuple by its names, anything else as a list."""
-        if names is None:
-            return self._items(items, depth)
-        return self._mapping(zip(names, items, strict=False), len(items), depth)
 
     def _mapping(self, items: Iterable[tuple[object, object]], count: int, depth: int) -> dict[str, object]:
         shown: dict[str, object] = {}
@@ -217,21 +213,16 @@ class _Writer:
         return key.decode("latin-1") if type(key) is bytes else _dumps(self.plain(key, depth + 1))
 
     def _items(self, items: Collection[object], depth: int) -> list[object]:
-        """A list; of a pair of a name and a value, as headers come in, the value may be a secret."""
+        """A list. In a pair of a name and a value, as a header may be written, the value may be a secret."""
         hides = len(items) == 2 and _is_secret_text(next(iter(items)))
-        shown = [
-            REDACTED if hides and index else self.plain(item, depth + 1)
-            for index, item in enumerate(self._while_room(items))
-        ]
+        shown: list[object] = []
+        for item in itertools.islice(items, self._shape.items):
+            if self._nodes_left <= 0:
+                break
+            shown.append(REDACTED if hides and shown else self.plain(item, depth + 1))
         if len(shown) < len(items):
             shown.append(f"… {len(items) - len(shown)} more")
         return shown
-
-    def _while_room(self, items: Iterable[object]) -> Iterator[object]:
-        for item in itertools.islice(items, self._shape.items):
-            if self._nodes_left <= 0:
-                return
-            yield item
 
     def _text(self, text: str) -> str:
         shown = without_secrets(text, self._shape.text)
@@ -243,7 +234,7 @@ class _Writer:
 
 _NAME_NAMES = ("name", "key", "header")
 _VALUE_NAMES = ("value", "values")
-"""How a header or a variable is written as an object: its name, and then its value."""
+"""Keys of an object that stands for a header or a variable: of its name, and of its value."""
 
 
 def _is_secret_text(value: object) -> bool:
@@ -261,7 +252,7 @@ def _number(value: int | float) -> object:
 
 
 def _field_names(kind: Any) -> list[tuple[str, bool]] | None:
-    """The fields of a dataclass or of a model of pydantic, and whether they are shown by its `repr`."""
+    """The fields of a dataclass or of a model of pydantic, and whether its `repr` shows them."""
     if is_dataclass(kind):
         return [(field.name, field.repr) for field in fields(kind)]
     model_fields = getattr(kind, "model_fields", None)
@@ -272,7 +263,7 @@ def _field_names(kind: Any) -> list[tuple[str, bool]] | None:
 
 
 def _field(value: object, name: str, is_shown: bool) -> object:
-    """From where the object keeps it, if it can be had there: to ask for an attribute may run code."""
+    """The value that the object stores, if it stores one: looking up an attribute may run code."""
     if not is_shown:
         return REDACTED
     kept = getattr(value, "__dict__", {})

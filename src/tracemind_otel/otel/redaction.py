@@ -1,7 +1,7 @@
-"""What looks like a secret: by the name that it goes under, or by its own form inside a text.
+"""Finds secrets by their name, or by their own form inside a string.
 
 Names are those of HTTP headers, settings and query parameters; forms are those that the providers give their keys.
-What is taken out too much is a nuisance, what is left in is a leak: where it is doubtful it is taken out.
+A doubtful value is removed: one removed too much is a nuisance, one left in is a leak.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 REDACTED = "[redacted]"
 
 _MARGIN = 512
-"""Characters that are searched beyond those that are shown: a key that is cut in two is still one."""
+"""Characters that are searched beyond the shown ones, because a key may be cut in two."""
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NO_WORD = re.compile(r"[^a-z0-9]+")
@@ -25,7 +25,7 @@ _NAME = re.compile(
     r"|(?:app|client|shared)_?secrets?(?=\d|_|$)"
     r"|(?:pass|token)\d*$)"
 )
-"""In words joined by `_`. Plain `tokens` are a number of them."""
+"""A name as words joined by `_`. Plain `tokens` is not one: it counts them."""
 
 _AT = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt]))"
 """Where a word begins, in a URL or an escaped text as well."""
@@ -49,7 +49,7 @@ _HEADER = re.compile(
     r"|((?<=[\"'])(?:proxy-)?(?:authorization|(?:set-)?cookie)\s*:\s*)[^\r\n\"']+",
     re.IGNORECASE,
 )
-"""A header, whose value is all that follows in its line, or in its quotes."""
+"""A header, whose value is the rest of its line, or of its quotes."""
 
 _WORDS = (
     r"(?:api|access|account|auth|private|secret|signing|subscription)[ ._-]?keys?"
@@ -73,26 +73,26 @@ _NAMED = re.compile(
     r"|[?&]key=)" + _VALUE,
     re.IGNORECASE,
 )
-"""A name, in quotes or without, and its value: queries, settings, JSON, also inside a text, and program code."""
+"""A name, quoted or not, and its value: in queries, settings, program code and JSON, even JSON inside a string."""
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether what goes under this name is a secret: `api_key`, `X-API-Key`, `dbPassword` and the like."""
+    """Whether this is the name of a secret: `api_key`, `X-API-Key`, `dbPassword` and the like."""
     words = _NO_WORD.sub("_", _HUMP.sub("_", name[:_MARGIN]).lower()).strip("_")
     return _NAME.search(words) is not None
 
 
 def without_secrets(text: str, length: int) -> str:
-    """A text without what looks like a secret, then cut to a length.
+    """A string without secrets, then cut to a length.
 
     Args:
-        text: the text; what is far beyond the length is not looked at.
-        length: characters; what is longer ends in `…`, which is not counted.
+        text: the string; only a little more than the length is searched.
+        length: characters; a longer string ends in `…`, which is not counted.
     """
     window = text[: length + _MARGIN]
     redacted = _HEADER.sub(lambda found: (found[1] or found[2]) + REDACTED, window)
     redacted = _NAMED.sub(rf"\g<1>{REDACTED}", _KEY.sub(REDACTED, redacted))
     if len(window) == len(text):
         return redacted if len(redacted) <= length else redacted[:length] + "…"
-    # At the window's end half a key may stand, unseen; what was taken out before has moved it nearer.
+    # Half a key may stand unseen at the end of the window, and what was removed before has moved it nearer.
     return redacted[: max(0, min(length, len(redacted) - _MARGIN))] + "…"

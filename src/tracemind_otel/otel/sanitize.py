@@ -1,7 +1,7 @@
 """Strings that any exporter can encode and any backend can store.
 
-OTLP is UTF-8: a lone surrogate in one span makes a whole batch fail to encode. Many backends refuse NUL, and a string
-of megabytes fills a request that other spans needed.
+OTLP is UTF-8: a lone surrogate in one span makes a whole batch fail to encode. Many backends reject NUL, and a string
+of megabytes fills a request that other spans need.
 """
 
 from __future__ import annotations
@@ -18,21 +18,18 @@ _REPLACEMENT = "\ufffd"
 
 
 def sanitized(text: str) -> str:
-    """The string without NUL and lone surrogates, and not too long; itself where there is nothing to do."""
+    """The string without NUL and lone surrogates, and not too long; the same object if there is nothing to do."""
     if len(text) <= MAX_BYTES and "\0" not in text and text.isascii():
         return text
     whole = text[: MAX_BYTES + 1].replace("\0", _REPLACEMENT)
-    # UTF-16 makes one character of a surrogate pair, and only what is left of one is replaced.
+    # UTF-16 makes one character of a surrogate pair, so that only lone surrogates are replaced.
     readable = whole.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     encoded = readable.encode()
     return readable if len(encoded) <= MAX_BYTES else encoded[: MAX_BYTES - 3].decode("utf-8", "ignore") + "…"
 
 
 def encodable(attributes: Mapping[str, V]) -> Mapping[str, V]:
-    """The attributes themselves where all of them can be encoded and stored, else sanitized ones.
-
-    For names of ours: the values alone are looked at.
-    """
+    """The attributes, sanitized if one of their values needs it; names are not checked, so they must be ours."""
     for value in attributes.values():
         if not _is_storable(value):
             return sanitized_attributes(attributes)

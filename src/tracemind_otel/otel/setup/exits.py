@@ -1,8 +1,8 @@
-"""Processes that end without `atexit`: a hook in the tool that ends them sends what is queued.
+"""Sends what is queued in processes that end without `atexit`, by a hook in the tool that ends them.
 
 No tool is imported here. A hook is set when `configure()` runs and right after each fork, if its tool is loaded by
 then. That is early enough: a tool that ends its children by `os._exit` is loaded before it forks them, and in a spawned
-child before any code of the application. For a server that is loaded after `configure()` there is the signal handler.
+child before any code of the application. A server that is loaded after `configure()` leaves the signal handler.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def hook_tools(deliver: Action) -> None:
-    """Let every tool that is loaded, and has no hook yet, call `deliver` before it ends a process."""
+    """Make every loaded tool call `deliver` before it ends a process."""
     importlib.import_module("multiprocessing.util")  # billiard's children use it too
     for name, hook in _HOOKS.items():
         module = sys.modules.get(name)
@@ -40,11 +40,11 @@ def hook_tools(deliver: Action) -> None:
 
 
 _hooked: set[str] = set()
-"""The tools whose hook is set. A forked child inherits both."""
+"""The tools that have their hook. A forked child inherits both."""
 
 
 def _hook_finalizers(util: Any, deliver: Action) -> None:
-    """Children of `multiprocessing` and of `billiard`: each drops inherited finalizers as it begins, then sets ours."""
+    """Children of `multiprocessing` and of `billiard` drop inherited finalizers as they begin, and then get ours."""
 
     def finalize(_: object = None) -> None:
         util.Finalize(None, deliver, exitpriority=0)
@@ -56,7 +56,7 @@ def _hook_finalizers(util: Any, deliver: Action) -> None:
 
 
 def _deliver_after(owner: Any, name: str, deliver: Action, is_last: Callable[[Any], bool]) -> None:
-    """Call `deliver` at the end of a method, for those objects where it is the last thing that runs."""
+    """Call `deliver` at the end of a method, if it is the last that runs in the process."""
     method = getattr(owner, name)
 
     @functools.wraps(method)
@@ -76,12 +76,8 @@ def _hook_billiard_pool(pool: Any, deliver: Action) -> None:
 
 
 def _hook_celery(signals: Any, deliver: Action) -> None:
-    """A child of the prefork pool, also at the end of its `--max-tasks-per-child`."""
-
-    def at_shutdown(**_: object) -> None:
-        deliver()
-
-    signals.worker_process_shutdown.connect(at_shutdown, weak=False)
+    """The signal comes at every end of a child of the prefork pool, also by `--max-tasks-per-child`."""
+    signals.worker_process_shutdown.connect(lambda **_: deliver(), weak=False)
 
 
 def _hook_rq(worker: Any, deliver: Action) -> None:
@@ -92,7 +88,7 @@ def _hook_rq(worker: Any, deliver: Action) -> None:
 
 
 def _hook_uvicorn(server: Any, deliver: Action) -> None:
-    """After its shutdown it raises the signal again, for the handler before it, which ends the process."""
+    """After its shutdown it raises the signal again, and the handler before its own ends the process."""
     shutdown = server.Server.shutdown
 
     @functools.wraps(shutdown)
