@@ -47,3 +47,9 @@ def blocks() -> list[Block]:
 def files(page: str) -> dict[str, str]:
     """The files that a page shows, by name."""
     return {block.title: block.code for block in blocks() if block.page == page and block.title}
+
+
+def write_files(page: str, directory: Path) -> None:
+    """Put the files that a page shows into a directory."""
+    for name, code in files(page).items():
+        (directory / name).write_text(code, encoding="utf-8")

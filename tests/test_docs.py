@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.pages import PAGES, ROOT, Block, blocks
+from tests.pages import PAGES, ROOT, Block, blocks, write_files
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 METRIC = re.compile(r"\b(?:gen_ai|tracemind)_\w+_(?:total|bucket|count|sum)\b")
@@ -30,9 +30,7 @@ def shell_lines() -> list[str]:
 @pytest.mark.parametrize("block", [b for b in in_language("python") if not b.title], ids=str)
 def test_python_block_prints_what_it_says(block: Block, tmp_path: Path) -> None:
     """A Python block runs as it is, beside the files that its page shows, and prints what its comments say."""
-    for file in blocks():
-        if file.page == block.page and file.title:
-            (tmp_path / file.title).write_text(file.code, encoding="utf-8")
+    write_files(block.page, tmp_path)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", block.code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
