@@ -406,3 +406,20 @@ def test_importing_the_package_loads_nothing_of_the_command_line(tmp_path: Path)
         "import sys, tracemind_otel; print([m for m in ('rich', 'argparse', 'opentelemetry.sdk') if m in sys.modules])"
     )
     assert run("-c", source, directory=tmp_path).stdout == "[]\n"
+
+
+@pytest.mark.skipif(shutil.which("script") is None, reason="needs script(1) for a terminal")
+def test_a_narrow_terminal_still_gets_the_names_of_the_steps(demo: tuple[Finished, Path]) -> None:
+    """A table that is wider than the terminal wraps, and loses neither a name nor a digit of a cost."""
+    command = f"stty cols 60; '{sys.executable}' -m tracemind_otel view '{demo[1]}' --by step"
+    done = subprocess.run(
+        ["script", "-qec", command, "/dev/null"],
+        env=clean_environment(TERM="dumb"),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=True,
+    )
+    assert "draft_reply" in done.stdout
+    assert "$0.0005166" in done.stdout

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("service", ["service", "with_lifespan", "streaming", "continued"])
 def test_each_service_sends_a_flow_for_its_request(service: str, tmp_path: Path, sink: Sink) -> None:
-    """A reader copies a service and gets one flow and one call for each request, in the caller's trace, delivered at SIGTERM."""
+    """A request makes one flow and one call, in the caller's trace, which are delivered when the server stops."""
     write_files("docs/how-to/fastapi.md", tmp_path)
     command = ("-m", "uvicorn", f"{service}:app", "--port", "0")
     with serving(tmp_path, *command, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url) as server:

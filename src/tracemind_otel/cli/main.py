@@ -213,6 +213,8 @@ def _spans_of(paths: Sequence[str], trace_id: str | None) -> list[FileSpan]:
 
 
 def _print_sums(spans: Sequence[FileSpan], by: GroupBy, top: int | None, *, as_json: bool) -> None:
+    from rich.measure import Measurement
+
     from .sums_table import sums_json, sums_table
 
     rows, total = breakdown(spans, by), sums_of("all", list(model_calls(spans)))
@@ -220,7 +222,12 @@ def _print_sums(spans: Sequence[FileSpan], by: GroupBy, top: int | None, *, as_j
     if as_json:
         sys.stdout.write(sums_json(by, shown, total) + "\n")
     else:
-        _console().print(sums_table(by, shown, total, left_out=len(rows) - len(shown)))
+        console, table = _console(), sums_table(by, shown, total, left_out=len(rows) - len(shown))
+        # A terminal that is too narrow for the table wraps its lines; rich would cut the names.
+        console.width = max(
+            console.width, Measurement.get(console, console.options.update(max_width=_UNLIMITED), table).maximum
+        )
+        console.print(table)
 
 
 def _write_page(spans: Sequence[FileSpan], names: Sequence[str], path: str) -> None:

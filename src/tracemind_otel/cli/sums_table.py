@@ -22,7 +22,7 @@ def sums_table(by: GroupBy, rows: Sequence[Sums], total: Sums, *, left_out: int)
         total: the sums over all calls, including those of groups that are not shown.
         left_out: how many groups are not shown.
     """
-    table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False, padding=(0, 1, 0, 0))
     more = f"all ({left_out} more not shown)" if left_out else "all"
     table.add_column(by, footer=more, overflow="fold")
     for heading, footer in zip(_HEADINGS, _cells(total), strict=True):
