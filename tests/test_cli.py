@@ -414,7 +414,7 @@ def test_a_narrow_terminal_still_gets_the_names_of_the_steps(demo: tuple[Finishe
     command = f"stty cols 60; '{sys.executable}' -m tracemind_otel view '{demo[1]}' --by step"
     done = subprocess.run(
         ["script", "-qec", command, "/dev/null"],
-        env=clean_environment(TERM="dumb"),
+        env=clean_environment(TERM="xterm", NO_COLOR="1"),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
