@@ -237,6 +237,67 @@ def test_a_span_of_another_service_names_it() -> None:
     assert "[shop]" not in text
 
 
+def many_calls(count: int) -> list[FileSpan]:
+    """A step with so many equal calls."""
+    figures: dict[str, Scalar] = {
+        semconv.GEN_AI_REQUEST_MODEL: "m",
+        semconv.GEN_AI_OPERATION_NAME: "chat",
+        semconv.GEN_AI_USAGE_INPUT_TOKENS: 10,
+        semconv.GEN_AI_USAGE_OUTPUT_TOKENS: 2,
+        semconv.TRACEMIND_COST_USD: 0.001,
+    }
+    return [span("step"), *(span(f"c{n}", "step", name="chat m", attributes=figures) for n in range(count))]
+
+
+def test_many_equal_calls_are_one_line_with_their_sums() -> None:
+    """Fifty calls under a step do not push everything else off the screen."""
+    text = shown(many_calls(50))
+    assert "50 x chat m  50.00 s in all, median 1.00 s  500 in / 100 out  $0.05" in text
+    assert text.count("chat m") == 1
+
+
+def test_a_few_equal_calls_are_shown_one_by_one() -> None:
+    """Five lines are read faster than a sum."""
+    assert shown(many_calls(5)).count("chat m") == 5
+
+
+def test_whatever_is_special_keeps_its_line() -> None:
+    """A failed, a retried and a cancelled call, and one of another session, stand apart from their equals."""
+    retry = FileEvent(name=semconv.RETRY_EVENT, time_ns=SECOND, attributes={semconv.TRACEMIND_RETRY_REASON: "timeout"})
+    spans = many_calls(20)
+    spans[3] = replace(spans[3], is_error=True, status_message="boom")
+    spans[7] = replace(spans[7], events=(retry,))
+    spans[9] = replace(spans[9], attributes={**spans[9].attributes, semconv.TRACEMIND_CANCELLED: True})
+    spans[12] = replace(spans[12], attributes={**spans[12].attributes, semconv.SESSION_ID: "s-1"})
+    text = shown(spans)
+    assert "16 x chat m" in text
+    assert text.count("chat m") == 5
+    for said in ("ERROR: boom", "timeout", "cancelled", "session s-1"):
+        assert said in text
+
+
+def test_equal_steps_are_folded_with_what_is_below_them() -> None:
+    """Thirty documents, each a step with a call, are two lines; the one with another call below it has its own."""
+    steps = [span(f"s{n}", "flow", name="summarize") for n in range(30)]
+    calls = [
+        replace(call(), span_id=f"c{n}", parent_id=f"s{n}", name="chat m" if n != 4 else "chat other")
+        for n in range(30)
+    ]
+    text = shown([span("flow"), *steps, *calls])
+    assert [line.strip(" ├└─│").split("  ")[0] for line in text.splitlines()[1:]] == [
+        *("flow", "29 x summarize", "29 x chat m", "summarize", "chat other")
+    ]
+
+
+def test_unfolded_every_span_has_its_line() -> None:
+    """`view --unfold` shows the calls one by one."""
+    console = Console(file=io.StringIO(), width=200)
+    for tree in trace_trees(many_calls(50), fold_from=51):
+        console.print(tree)
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().count("chat m") == 50
+
+
 def test_a_deep_trace_loses_nothing_on_a_narrow_terminal() -> None:
     """Where the indents alone are wider than the terminal, every name can still be read."""
     spans = [span(f"s{i}", f"s{i - 1}" if i else "", name=f"name-{i}", start_ns=i + 1) for i in range(100)]

@@ -139,6 +139,7 @@ def _add_view(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trace", metavar="TRACE_ID", help="show only this trace; the first characters of the id are enough"
     )
+    parser.add_argument("--unfold", action="store_true", help="show equal spans one by one, without a count")
     parser.add_argument(
         "--by",
         choices=get_args(GroupBy),
@@ -184,7 +185,7 @@ def _view(arguments: argparse.Namespace) -> None:
     elif arguments.html is not None:
         _write_page(spans, arguments.files, arguments.html)
     else:
-        _print_traces(_console(), spans)
+        _print_traces(_console(), spans, is_folded=not arguments.unfold)
 
 
 def _write_own_spans() -> None:
@@ -286,11 +287,12 @@ def _console() -> Console:
     )
 
 
-def _print_traces(console: Console, spans: Iterable[FileSpan]) -> None:
+def _print_traces(console: Console, spans: Iterable[FileSpan], *, is_folded: bool = True) -> None:
+    from .folding import FOLDED_FROM
     from .trace_tree import needed_columns, trace_trees
 
     columns = console.width
-    for index, tree in enumerate(trace_trees(spans)):
+    for index, tree in enumerate(trace_trees(spans, fold_from=FOLDED_FROM if is_folded else sys.maxsize)):
         if index:
             console.print()
         # A terminal that is too narrow for the indents wraps the lines itself; rich would cut them.

@@ -13,7 +13,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from ..otel import semconv
-from .breakdown import cost_usd, duration_s, has_no_price, is_call, number
+from .breakdown import cost_usd, duration_s, has_no_price, is_call, number, sums_of
+from .folding import FOLDED_FROM, grouped, shapes
 from .otlp_file import FileEvent, FileSpan, Scalar
 
 _MAX_TEXT = 300
@@ -27,15 +28,20 @@ _Part = tuple[str, str]
 """A piece of a label and its style."""
 
 
-def trace_trees(spans: Iterable[FileSpan]) -> Iterator[Tree]:
-    """One tree for each trace, the earliest trace first."""
+def trace_trees(spans: Iterable[FileSpan], *, fold_from: int = FOLDED_FROM) -> Iterator[Tree]:
+    """One tree for each trace, the earliest trace first.
+
+    Args:
+        spans: the spans.
+        fold_from: the number of equal siblings that become one line.
+    """
     traces: defaultdict[str, dict[object, FileSpan]] = defaultdict(dict)
     for span in spans:
         # A Collector that retries an export writes the same span twice.
         traces[span.trace_id].setdefault((span.span_id, span.name, span.start_ns, span.end_ns), span)
     ordered = [sorted(found.values(), key=lambda span: span.start_ns) for found in traces.values()]
     for trace in sorted(ordered, key=lambda trace: trace[0].start_ns):
-        yield _TraceTree(trace).build()
+        yield _TraceTree(trace, fold_from).build()
 
 
 def needed_columns(tree: Tree) -> int:
@@ -49,8 +55,9 @@ def needed_columns(tree: Tree) -> int:
 class _TraceTree:
     """The tree of one trace, built without recursion because a file may nest deeper than Python allows."""
 
-    def __init__(self, spans: Sequence[FileSpan]) -> None:
+    def __init__(self, spans: Sequence[FileSpan], fold_from: int) -> None:
         self._spans = spans
+        self._fold_from = fold_from
         self._placed: set[int] = set()
         self._children: dict[str, list[FileSpan]] = {span.span_id: [] for span in spans if span.span_id}
         for span in spans:
@@ -60,27 +67,39 @@ class _TraceTree:
     def build(self) -> Tree:
         tops = [span for span in self._spans if span.parent_id not in self._children]
         tree = Tree(_header((tops or self._spans)[0]), guide_style="dim", highlight=False)
+        self._parents = {span.span_id: span for span in self._spans}
+        self._shapes = shapes((*tops, *self._spans), self._children, self._look)
         # The spans that remain after the tops have parents that form a circle.
-        for span in (*tops, *self._spans):
-            self._place(span, tree)
+        for spans in (*grouped(tops, self._shapes, self._fold_from), *([span] for span in self._spans)):
+            self._place(spans, tree)
         return tree
 
-    def _place(self, top: FileSpan, tree: Tree) -> None:
-        waiting: list[tuple[FileSpan | FileEvent, FileSpan | None, Tree]] = [(top, None, tree)]
+    def _look(self, span: FileSpan) -> tuple[str, ...] | None:
+        """What a line says besides figures. A span with an error, a retry or a warning has a line of its own."""
+        parent = self._parents.get(span.parent_id)
+        is_plain = not _error(span) and not any(event.name in _EVENTS for event in span.events)
+        texts = [text for text, style in self._parts_of(span, parent) if style in ("bold", "dim", "magenta", "yellow")]
+        return tuple(texts) if is_plain else None
+
+    def _place(self, tops: list[FileSpan], tree: Tree) -> None:
+        waiting: list[tuple[list[FileSpan] | FileEvent, FileSpan | None, Tree]] = [(tops, None, tree)]
         while waiting:
             item, parent, node = waiting.pop()
             if isinstance(item, FileEvent):
                 node.add(_label(_EVENTS[item.name](item.attributes)))
-            elif id(item) not in self._placed:
-                self._placed.add(id(item))
-                below_it = node.add(_label(self._parts_of(item, parent)))
-                waiting += [(below, item, below_it) for below in reversed(self._below(item))]
+            elif not self._placed.issuperset(map(id, item)):
+                self._placed.update(map(id, item))
+                parts = self._parts_of(item[0], parent) if len(item) == 1 else _group_parts(item)
+                below_it = node.add(_label(parts))
+                waiting += [(below, item[0], below_it) for below in reversed(self._below(item))]
 
-    def _below(self, span: FileSpan) -> list[FileSpan | FileEvent]:
-        """Child spans and events in order of time."""
-        events = (event for event in span.events if event.name in _EVENTS)
-        items = [*events, *self._children.get(span.span_id, ())]
-        return sorted(items, key=lambda item: item.time_ns if isinstance(item, FileEvent) else item.start_ns)
+    def _below(self, spans: list[FileSpan]) -> list[list[FileSpan] | FileEvent]:
+        """Child spans and events in order of time. Equal spans have equal children, which are folded with them."""
+        events = [event for span in spans for event in span.events if event.name in _EVENTS]
+        children = [child for span in spans for child in self._children.get(span.span_id, ())]
+        fold_from = self._fold_from if len(spans) == 1 else 2
+        items: list[list[FileSpan] | FileEvent] = [*events, *grouped(children, self._shapes, fold_from)]
+        return sorted(items, key=lambda item: item.time_ns if isinstance(item, FileEvent) else item[0].start_ns)
 
     def _parts_of(self, span: FileSpan, parent: FileSpan | None) -> list[_Part]:
         parts = _span_parts(span)
@@ -120,6 +139,20 @@ def _span_parts(span: FileSpan) -> list[_Part]:
         ("closed early" if span.attributes.get(semconv.TRACEMIND_STREAM_CLOSED_EARLY) is True else "", "magenta"),
         (_error(span), "bold red"),
     ]
+
+
+def _group_parts(spans: Sequence[FileSpan]) -> list[_Part]:
+    """Equal spans in one line: `50 x chat gpt-4o-mini  12.5 s in all, median 250 ms  5,000 in / 500 out  $0.01`."""
+    sums = sums_of("", spans)
+    durations = [seconds for span in spans if (seconds := duration_s(span)) is not None]
+    took = (
+        "" if sums.p50_s is None else f"{format_duration(sum(durations))} in all, median {format_duration(sums.p50_s)}"
+    )
+    tokens = f"{sums.input_tokens:,} in / {sums.output_tokens:,} out" if sums.input_tokens or sums.output_tokens else ""
+    cost = "" if sums.cost_usd is None else format_usd(sums.cost_usd)
+    unpriced = "price unknown" if is_call(spans[0]) and sums.unpriced else ""
+    name = spans[0].name or "span without name"
+    return [(f"{len(spans):,} x {name}", "bold"), (took, "cyan"), (tokens, ""), (cost, "green"), (unpriced, "yellow")]
 
 
 _IDS = {semconv.SESSION_ID: "session", semconv.USER_ID: "user", semconv.GEN_AI_CONVERSATION_ID: "conversation"}
