@@ -9,23 +9,22 @@ import inspect
 import logging
 import os
 import threading
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Unpack
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
 
 from ....errors import ConfigError, UnknownProviderError
 from ..client import AsyncLLMClient
 from . import anthropic, azure_openai, bedrock, cohere, gemini, ollama, openai_responses, vertex
 from ._loop import PerLoop
-from ._options import ClientOptions, given_options, key_of_options, options_taken_by
 from ._pool import shared_pools
 from .fake import FakeLLMClient
 from .openai import OpenAILLMClient
 from .presets import PRESETS, Preset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from importlib.metadata import EntryPoint
-
+    import httpx
 
 __all__ = ["FakeLLMClient", "OpenAILLMClient"]
 
@@ -44,6 +43,27 @@ class ClientFactory(Protocol):
     def __call__(self, *, api_key: str | None = None, base_url: str | None = None) -> AsyncLLMClient:
         """Make a client; `None` leaves a value to the provider's environment variables."""
         ...
+
+
+class ClientOptions(TypedDict, total=False):
+    """The options of a client in addition to key and base URL; `None` counts as left out."""
+
+    provider_name: str | None
+    """The provider whose prices apply and which the span names, where it did not invent the format."""
+    cost_unit: str | None
+    """The currency of the cost in the replies of a server that speaks OpenAI's formats; only `USD` is believed."""
+    api_version: str | None
+    """The version of the server's API (Azure)."""
+    http_client: httpx.AsyncClient | None
+    """An httpx client to send with; you close it yourself."""
+    project: str | None
+    """The Google Cloud project (Vertex)."""
+    location: str | None
+    """The Google Cloud location (Vertex)."""
+    token: vertex.TokenCallback | None
+    """Gives an access token for each request (Vertex)."""
+    region: str | None
+    """The AWS region (Bedrock)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,22 +130,28 @@ def register(name: str, factory: ClientFactory) -> None:
     Raises:
         ConfigError: the name is empty, or the factory cannot be called with `api_key` and `base_url`.
     """
+    global _entries
     if not name.strip():
         raise ConfigError(f"provider name {name!r} is empty")
     if not callable(factory):
         raise ConfigError(f"provider {name!r}: the factory {factory!r} cannot be called")
+    signature = inspect.signature(factory)
     try:
-        inspect.signature(factory).bind(api_key=None, base_url=None)
+        signature.bind(api_key=None, base_url=None)
     except TypeError:
         raise ConfigError(f"provider {name!r}: the factory must take api_key= and base_url=") from None
-    _add(name.strip().lower(), _Entry(factory, options=options_taken_by(factory)))
+    entry = _Entry(factory, options=_options_taken_by(signature))
+    with _adding:  # in a new table, since other threads may be looking through the old one
+        _entries = {**_entries, name.strip().lower(): entry}
 
 
-def _add(name: str, entry: _Entry) -> None:
-    """In a new table: other threads may be looking through the old one."""
-    global _entries
-    with _adding:
-        _entries = {**_entries, name: entry}
+def _options_taken_by(signature: inspect.Signature) -> frozenset[str]:
+    """The options that a factory has a parameter for."""
+    options, parameters = frozenset(ClientOptions.__annotations__), signature.parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return options
+    by_name = (parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.POSITIONAL_ONLY)
+    return options.intersection(by_name)
 
 
 def is_known(name: str) -> bool:
@@ -143,17 +169,14 @@ def load_plugins() -> None:
 
     global _plugins_are_loaded
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.name.lower() not in _entries:
-            _load(point)
+        if point.name.lower() in _entries:
+            continue
+        try:
+            register(point.name, point.load())
+        except Exception as error:  # which keeps no other provider from working
+            kind = type(error).__name__
+            log.warning("provider %r (%s) cannot be loaded: %s: %s", point.name, point.value, kind, error)
     _plugins_are_loaded = True
-
-
-def _load(point: EntryPoint) -> None:
-    """One plug-in that cannot be loaded keeps no other provider from working."""
-    try:
-        register(point.name, point.load())
-    except Exception as error:
-        log.warning("provider %r (%s) cannot be loaded: %s: %s", point.name, point.value, type(error).__name__, error)
 
 
 def names() -> list[str]:
@@ -166,18 +189,19 @@ def environment_of(name: str) -> tuple[str, ...]:
     return _entries[name].environment
 
 
-_ClientKey = tuple[_Entry, str | None, str | None, tuple[tuple[str, object], ...], tuple[str | None, ...]]
+_Clients = dict[Hashable, tuple[AsyncLLMClient, Mapping[str, object]]]
+"""Clients by what they were made from, with their options: the ids of these are in the key, and must stay theirs."""
 
 
-async def _close_all(clients: dict[_ClientKey, AsyncLLMClient]) -> None:
-    for client in clients.values():
+async def _close_all(clients: _Clients) -> None:
+    for client, _ in clients.values():
         try:
             await client.aclose()
         except Exception:
             log.exception("closing %s failed", type(client).__name__)
 
 
-_clients: PerLoop[dict[_ClientKey, AsyncLLMClient]] = PerLoop(dict, _close_all)
+_clients: PerLoop[_Clients] = PerLoop(dict, _close_all)
 
 
 def make(
@@ -195,27 +219,34 @@ def make(
 
     Raises:
         UnknownProviderError: no such provider; the message lists those there are.
-        ConfigError: the provider does not take an option; the message says which do.
+        ConfigError: an option is empty, or the provider does not take it; the message says which do.
     """
     entry = _find(provider)
-    given = given_options(options)
-    _reject_others(provider, entry, given)
+    given: dict[str, Any] = {name: value for name, value in sorted(options.items()) if value is not None}
+    for option, value in given.items():
+        _check_option(option, value, provider, entry)
     if not _in_loop():
         return entry.factory(api_key=api_key, base_url=base_url, **given)
     clients = _clients.get()
     environment = tuple(os.environ.get(variable) for variable in entry.environment)
-    key = (entry, api_key, base_url, key_of_options(given), environment)
+    key = (entry, api_key, base_url, *((name, _key_of(value)) for name, value in given.items()), environment)
     if key not in clients:
-        clients[key] = entry.factory(api_key=api_key, base_url=base_url, **given)
-    return clients[key]
+        clients[key] = entry.factory(api_key=api_key, base_url=base_url, **given), given
+    return clients[key][0]
 
 
-def _reject_others(name: str, entry: _Entry, options: dict[str, Any]) -> None:
-    for option in options:
-        if option not in entry.options:
-            takers = [known for known in names() if option in _entries[known].options]
-            who = f"those that do are {', '.join(takers)}" if takers else "no provider does"
-            raise ConfigError(f"{option}: provider {name!r} does not take it; {who}")
+def _check_option(option: str, value: object, provider: str, entry: _Entry) -> None:
+    if isinstance(value, str) and not value.strip():
+        raise ConfigError(f"{option} is empty; leave it out, or set it")
+    if option not in entry.options:
+        takers = [known for known in names() if option in _entries[known].options]
+        who = f"those that do are {', '.join(takers)}" if takers else "no provider does"
+        raise ConfigError(f"{option}: provider {provider!r} does not take it; {who}")
+
+
+def _key_of(value: object) -> Hashable:
+    """Strings and bound methods are compared by equality, anything else by identity."""
+    return value if isinstance(value, str | MethodType) else id(value)
 
 
 def _in_loop() -> bool:

@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import os
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 from urllib.parse import quote
@@ -21,7 +21,6 @@ from ..types import LLMRequest, LLMResponse, StreamEvent
 from ._client import Sending, WireClient
 from ._error_bodies import ErrorBody
 from ._http import Headers, key_of
-from ._options import TokenCallback
 from ._wire_format import WireFormat, mapped
 from .anthropic import MESSAGES
 from .anthropic import errors_of as claude_errors_of
@@ -32,6 +31,9 @@ from .gemini import method_of
 
 ENVIRONMENT = ("GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION")
 """All variables that are read."""
+
+TokenCallback = Callable[[], str | Awaitable[str]]
+"""Gives an access token that is still valid. One that is not async runs in a worker thread."""
 
 _LOCATION = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _MULTI_REGIONS = frozenset({"us", "eu"})
