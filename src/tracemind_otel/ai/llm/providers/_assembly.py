@@ -69,20 +69,22 @@ def made_call(call_id: str, name: str, arguments: object, *, is_custom: bool) ->
     return ToolCall(call_id, name, arguments_of(arguments))
 
 
-def incoming_calls(asked: Iterable[tuple[object, object, object]], first: int = 0) -> list[ToolCall]:
-    """The calls that have a name, of ids, names and arguments; an id that is missing is made up from `first` on."""
-    named = [(call_id, name, arguments) for call_id, raw_name, arguments in asked if (name := text_of(raw_name))]
+def incoming_calls(
+    asked: Iterable[Mapping[str, Any]], id_field: str, arguments_field: str, first: int = 0
+) -> list[ToolCall]:
+    """The calls that have a name; an id that is missing is made up from `first` on."""
+    named = [call for call in asked if text_of(call.get("name"))]
     return [
-        ToolCall(text_of(call_id) or f"call_{number}", name, arguments_of(arguments))
-        for number, (call_id, name, arguments) in enumerate(named, first)
+        ToolCall(text_of(call.get(id_field)) or f"call_{number}", call["name"], arguments_of(call.get(arguments_field)))
+        for number, call in enumerate(named, first)
     ]
 
 
 def function_calls(message: Mapping[str, Any], first: int = 0) -> list[ToolCall]:
     """The calls in a message that spells them `{id, function: {name, arguments}}`."""
-    calls = [(call, mapped(call.get("function"))) for call in listed(message.get("tool_calls"))]
+    calls = listed(message.get("tool_calls"))
     return incoming_calls(
-        ((call.get("id"), function.get("name"), function.get("arguments")) for call, function in calls), first
+        ({**mapped(call.get("function")), "id": call.get("id")} for call in calls), "id", "arguments", first
     )
 
 

@@ -26,15 +26,7 @@ from ..types import (
     ToolCallDelta,
 )
 from ._assembly import Block, Blocks, ending_of, incoming_calls, joined, usage_beside_cache
-from ._conversation import (
-    answered_call,
-    effort_of,
-    image_bytes,
-    object_arguments,
-    only_text,
-    settings_of,
-    split_system,
-)
+from ._conversation import answered_call, effort_of, image_bytes, object_arguments, only_text, settings_of, split_system
 from ._error_bodies import ErrorBody, error_body
 from ._sse import ServerSentEvent
 from ._wire_format import (
@@ -164,6 +156,7 @@ def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> 
     if not isinstance(content, list):
         raise LLMResponseError("the reply has no content", request_id=request_id)
     blocks = listed(cast("list[object]", content))
+    calls = incoming_calls((block for block in blocks if block.get("type") == "tool_use"), "id", "input")
     usage = mapped(document.get("usage"))
     tier = text_of(usage.get("service_tier"))  # `batch` is no tier but a way of processing
     return LLMResponse(
@@ -177,18 +170,13 @@ def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> 
         service_tier=None if tier == "batch" else tier,
         price_conditions=conditions_of(usage),
         request_id=request_id,
-        **ending_of(_FINISH_REASONS, text_of(document.get("stop_reason")), _incoming_calls(blocks)),
+        **ending_of(_FINISH_REASONS, text_of(document.get("stop_reason")), calls),
     )
 
 
 def _of_kind(blocks: Iterable[Mapping[str, Any]], kind: str) -> str:
     """What the blocks of a kind say; the field is named like the kind."""
     return joined((block for block in blocks if block.get("type") == kind), kind)
-
-
-def _incoming_calls(blocks: Iterable[Mapping[str, Any]]) -> list[ToolCall]:
-    asked = (block for block in blocks if block.get("type") == "tool_use")
-    return incoming_calls((block.get("id"), block.get("name"), block.get("input")) for block in asked)
 
 
 def _refusal(details: Mapping[str, Any]) -> str | None:

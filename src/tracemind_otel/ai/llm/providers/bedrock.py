@@ -19,17 +19,7 @@ from typing import Any, Unpack
 from urllib.parse import quote
 
 from ....errors import ConfigError, LLMAuthenticationError, LLMResponseError
-from ..types import (
-    FinishReason,
-    Image,
-    LLMRequest,
-    LLMResponse,
-    LLMUsage,
-    Message,
-    StreamEvent,
-    Text,
-    ToolCall,
-)
+from ..types import FinishReason, Image, LLMRequest, LLMResponse, LLMUsage, Message, StreamEvent, Text, ToolCall
 from ._assembly import Block, Blocks, ending_of, incoming_calls, joined, message_in, usage_beside_cache
 from ._client import Sending, WireClient
 from ._conversation import answered_call, image_bytes, merged, object_arguments, settings_of, split_system
@@ -37,16 +27,7 @@ from ._error_bodies import error_body
 from ._error_documents import document_in, words_of
 from ._http import Headers
 from ._sse import ServerSentEvent
-from ._wire_format import (
-    StreamedError,
-    WireFormat,
-    arguments_of,
-    count_of,
-    document_of,
-    listed,
-    mapped,
-    text_of,
-)
+from ._wire_format import StreamedError, WireFormat, arguments_of, count_of, document_of, listed, mapped, text_of
 
 ENVIRONMENT = (
     "AWS_REGION",
@@ -142,6 +123,7 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> LLMResponse:
     """The reply in the normal form. Many text blocks are one text; tools that the server runs itself are no calls."""
     blocks = listed(message_in(mapped(document.get("output")), request_id).get("content"))
+    calls = incoming_calls(filter(_is_call, (mapped(block.get("toolUse")) for block in blocks)), "toolUseId", "input")
     latency = text_of(mapped(document.get("performanceConfig")).get("latency"))
     return LLMResponse(
         text="".join(map(_said, blocks)),
@@ -151,7 +133,7 @@ def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> 
         service_tier=text_of(mapped(document.get("serviceTier")).get("type")),
         price_conditions={"speed": latency} if latency not in (None, "standard") else {},
         request_id=request_id,
-        **ending_of(_FINISH_REASONS, text_of(document.get("stopReason")), _calls(blocks)),
+        **ending_of(_FINISH_REASONS, text_of(document.get("stopReason")), calls),
     )
 
 
@@ -161,11 +143,6 @@ def _said(block: Mapping[str, Any]) -> str:
 
 def _thought(block: Mapping[str, Any]) -> str:
     return text_of(mapped(mapped(block.get("reasoningContent")).get("reasoningText")).get("text")) or ""
-
-
-def _calls(blocks: Iterable[Mapping[str, Any]]) -> list[ToolCall]:
-    asked = [use for block in blocks if _is_call(use := mapped(block.get("toolUse")))]
-    return incoming_calls((use.get("toolUseId"), use.get("name"), use.get("input")) for use in asked)
 
 
 def _is_call(use: Mapping[str, Any]) -> bool:
@@ -276,10 +253,10 @@ class ConverseReader:
 def _piece(block: Block, delta: Mapping[str, Any]) -> Sequence[StreamEvent]:
     if citation := mapped(delta.get("citation")):
         block.citations.append(citation)
-    if events := block.add("text", delta.get("text")) or block.add(
-        "arguments", mapped(delta.get("toolUse")).get("input")
-    ):
-        return events
+    if text := block.add("text", delta.get("text")):
+        return text
+    if arguments := block.add("arguments", mapped(delta.get("toolUse")).get("input")):
+        return arguments
     thought = mapped(delta.get("reasoningContent"))
     block.add("signature", thought.get("signature"))
     block.add("redactedContent", thought.get("redactedContent"))

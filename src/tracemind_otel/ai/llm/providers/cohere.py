@@ -10,29 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..types import (
-    FinishReason,
-    LLMRequest,
-    LLMResponse,
-    LLMUsage,
-    Message,
-    StreamEvent,
-)
+from ..types import FinishReason, LLMRequest, LLMResponse, LLMUsage, Message, StreamEvent
 from ._assembly import Block, CallPieces, ending_of, function_calls, joined, message_in, usage_of_parts
 from ._conversation import answered_call, effort_of, only_text, settings_of
 from ._error_bodies import error_body
 from ._sse import ServerSentEvent
-from ._wire_format import (
-    DONE,
-    StreamedError,
-    WireFormat,
-    count_of,
-    document_of,
-    listed,
-    mapped,
-    part_of,
-    text_of,
-)
+from ._wire_format import DONE, StreamedError, WireFormat, count_of, document_of, listed, mapped, part_of, text_of
 from .openai import outgoing_message
 from .presets import Preset
 

@@ -12,29 +12,13 @@ from typing import Any, Unpack
 from urllib.parse import urlsplit
 
 from ....errors import ConfigError
-from ..types import (
-    FinishReason,
-    Image,
-    LLMRequest,
-    LLMResponse,
-    LLMUsage,
-    Message,
-    StreamEvent,
-    ToolCall,
-)
+from ..types import FinishReason, Image, LLMRequest, LLMResponse, LLMUsage, Message, StreamEvent, ToolCall
 from ._assembly import Block, call_delta, ending_of, function_calls, message_in, usage_of_parts
 from ._client import Sending, WireClient
 from ._conversation import effort_of, image_bytes, merged, object_arguments, settings_of, with_tool_names
 from ._error_bodies import error_body
 from ._sse import JsonLinesDecoder, ServerSentEvent
-from ._wire_format import (
-    StreamedError,
-    WireFormat,
-    count_of,
-    document_of,
-    mapped,
-    text_of,
-)
+from ._wire_format import StreamedError, WireFormat, count_of, document_of, mapped, text_of
 from .presets import Preset
 
 _DEFAULT_PORT = 11434
