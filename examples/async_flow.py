@@ -11,7 +11,7 @@ import logging
 
 import tracemind_otel as tm
 
-MODELS = {"fake": "toy-1", "openai": "gpt-4o-mini"}
+MODELS = {"fake": "fake/toy-1", "openai": "openai/gpt-4o-mini"}
 TOY_PRICE = tm.Price.from_mapping({"model": "toy-1", "input": 0.15, "output": 0.60})  # USD per million tokens
 DOCUMENTS = {
     "tracing": ["A trace is a tree of spans.", "A span has a start and an end.", "An event is a moment in a span."],
@@ -26,14 +26,14 @@ def session_of(topic: str, session: str, model: Model) -> str:
 class Model:
     """The application's own model client."""
 
-    def __init__(self, provider: str, recorder: tm.Recorder) -> None:
-        self._provider = provider
-        self._recorder = recorder
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     async def ask(self, prompt: str) -> str:
-        config = tm.LLMCallConfig(self._provider, MODELS[self._provider], prompt=prompt, max_tokens=40)
-        result = await tm.run_llm_call("", "ask", config, self._recorder)
-        return result["text"] if result["status"] == "ok" else f"({result['error_type']})"
+        try:
+            return (await tm.llm_call(self._name, prompt, max_tokens=40)).text
+        except tm.BudgetExceededError:
+            return "(over budget)"
 
 
 @tm.tool
@@ -56,8 +56,7 @@ async def report(topic: str, session: str, model: Model) -> str:
     return await model.ask(" ".join(await research(topic, model)))
 
 
-async def run(provider: str, recorder: tm.Recorder) -> tuple[list[str], tm.budget]:
-    model = Model(provider, recorder)
+async def run(model: Model) -> tuple[list[str], tm.budget]:
     with tm.budget(max_llm_calls=6, name="the example") as spending:
         reports = await asyncio.gather(report("tracing", "session-1", model), report("metrics", "session-2", model))
     return list(reports), spending
@@ -69,8 +68,8 @@ def main() -> int:
     parser.add_argument("--file", default="async_flow.otlp.jsonl", help="file for the trace, as OTLP JSON lines")
     arguments = parser.parse_args()
     logging.getLogger("tracemind_otel").setLevel(logging.ERROR)  # hides the warning about the denied call
-    with tm.configure(service_name="async-flow", file=arguments.file, prices=[TOY_PRICE]) as telemetry:
-        reports, spending = asyncio.run(run(arguments.provider, telemetry.recorder))
+    with tm.configure(service_name="async-flow", file=arguments.file, prices=[TOY_PRICE]):
+        reports, spending = asyncio.run(run(Model(MODELS[arguments.provider])))
     for text in reports:
         print(text)
     spent = spending.spent

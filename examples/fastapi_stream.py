@@ -37,11 +37,9 @@ def session_of(question: str, session: str) -> str:
 
 @tm.flow(session_id=session_of)
 async def answer(question: str, session: str) -> AsyncGenerator[str, None]:
-    config = tm.LLMCallConfig("fake", "toy-1", prompt=question)
-    async with tm.stream_llm_call("", "answer", config, tm.OTelRecorder(), client=MODEL) as stream:
-        async for event in stream:
-            if isinstance(event, tm.TextDelta):
-                yield event.text
+    async with tm.llm_stream("fake/toy-1", question, client=MODEL) as stream:
+        async for text in stream.text_deltas():
+            yield text
 
 
 app = FastAPI()

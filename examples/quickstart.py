@@ -6,19 +6,16 @@ The example needs no key and no server.
 from __future__ import annotations
 
 import argparse
-import asyncio
-from typing import Any
 
 import tracemind_otel as tm
 
-MODELS = {"fake": "toy-1", "openai": "gpt-4o-mini"}
+MODELS = {"fake": "fake/toy-1", "openai": "openai/gpt-4o-mini"}
 TOY_PRICE = tm.Price.from_mapping({"model": "toy-1", "input": 0.15, "output": 0.60})  # USD per million tokens
 
 
 @tm.flow
-async def greet(name: str, provider: str, recorder: tm.Recorder) -> dict[str, Any]:
-    config = tm.LLMCallConfig(provider, MODELS[provider], template="Say hello to {{name}}.", vars={"name": name})
-    return await tm.run_llm_call("greet", "say-hello", config, recorder)
+def greet(name: str, model: str) -> tm.LLMResult:
+    return tm.llm_call_sync(model, "Say hello to {{ name }}.", vars={"name": name})
 
 
 def main() -> int:
@@ -27,14 +24,15 @@ def main() -> int:
     parser.add_argument("--file", default="quickstart.otlp.jsonl", help="file for the trace, as OTLP JSON lines")
     arguments = parser.parse_args()
 
-    with tm.configure(service_name="quickstart", file=arguments.file, prices=[TOY_PRICE]) as telemetry:
-        result = asyncio.run(greet("TraceMind", arguments.provider, telemetry.recorder))
+    with tm.configure(service_name="quickstart", file=arguments.file, prices=[TOY_PRICE]):
+        try:
+            reply = greet("TraceMind", MODELS[arguments.provider])
+        except tm.LLMError as error:
+            print(f"failed: {error}")
+            return 1
 
-    if result["status"] == "error":
-        print(f"failed: {result['reason']}")
-        return 1
-    tokens, cost = result["usage"]["total_tokens"], result["usage"]["cost_usd"]
-    print(result["text"])
+    tokens, cost = reply.usage.total_tokens, reply.cost_usd
+    print(reply.text)
     print(f"{tokens} tokens, " + ("price unknown" if cost is None else f"${cost:.6f}"))
     print(f"See the trace: python -m tracemind_otel view {arguments.file}")
     return 0

@@ -6,7 +6,6 @@ The example needs no key and no server.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from itertools import repeat
 
 import tracemind_otel as tm
 
-MODELS = {"fake": "toy-1", "openai": "gpt-4o-mini"}
+MODELS = {"fake": "fake/toy-1", "openai": "openai/gpt-4o-mini"}
 TOY_PRICE = tm.Price.from_mapping({"model": "toy-1", "input": 0.15, "output": 0.60})  # USD per million tokens
 REVIEWS = ["Works as it should.", "Arrived late, but fine.", "Broke on the second day.", "Would buy again."]
 
@@ -22,13 +21,10 @@ log = logging.getLogger("nightly")
 
 
 @tm.step
-def classify(review: str, provider: str, recorder: tm.Recorder) -> str:
-    config = tm.LLMCallConfig(
-        provider, MODELS[provider], template="One word for: {{ review }}", vars={"review": review}
-    )
-    result = asyncio.run(tm.run_llm_call("", "classify", config, recorder))
-    log.info("%s in %s tokens", result["status"], result.get("usage", {}).get("total_tokens", "no"))
-    return str(result.get("text", result.get("reason")))
+def classify(review: str, model: str) -> str:
+    reply = tm.llm_call_sync(model, "One word for: {{ review }}", vars={"review": review})
+    log.info("%s in %s tokens", reply.finish_reason, reply.usage.total_tokens)
+    return reply.text
 
 
 def show_ids_in_log_lines() -> None:
@@ -46,14 +42,14 @@ def main() -> int:
     arguments = parser.parse_args()
     show_ids_in_log_lines()
     with (
-        tm.configure(service_name="sync-script", file=arguments.file, prices=[TOY_PRICE]) as telemetry,
+        tm.configure(service_name="sync-script", file=arguments.file, prices=[TOY_PRICE]),
         tm.using_attributes(session_id="night-1123"),
         tm.flow(name="nightly"),
         ThreadPoolExecutor(2) as pool,
     ):
         # Threads of a pool do not inherit the current flow; carry_context passes it on.
         work = tm.carry_context(classify)
-        answers = list(pool.map(work, REVIEWS, repeat(arguments.provider), repeat(telemetry.recorder)))
+        answers = list(pool.map(work, REVIEWS, repeat(MODELS[arguments.provider])))
     print(f"{len(answers)} reviews")
     print(f"See the trace: python -m tracemind_otel view {arguments.file}")
     return 0

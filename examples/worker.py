@@ -7,7 +7,6 @@ headers never contain the prompt. The example needs no key and no server.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import subprocess
 import sys
@@ -26,18 +25,16 @@ def accept(order: str) -> dict[str, object]:
 
 
 @tm.flow
-async def confirm(prompt: str) -> str:
+def confirm(prompt: str) -> str:
     """Process the job, in the worker."""
-    config = tm.LLMCallConfig("fake", "toy-1", prompt=prompt)
-    result = await tm.run_llm_call("", "confirm", config, tm.OTelRecorder())
-    return str(result["text"])
+    return tm.llm_call_sync("fake/toy-1", prompt).text
 
 
 def work(file: str) -> None:
     """Read a job from standard input, continue its trace and process it."""
     job = json.load(sys.stdin)
     with tm.configure(service_name="worker", file=file, prices=[TOY_PRICE]), tm.continue_trace(job["headers"]):
-        print(asyncio.run(confirm(job["prompt"])))
+        print(confirm(job["prompt"]))
 
 
 def hand_over(job: dict[str, object], file: str) -> str:

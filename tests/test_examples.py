@@ -67,9 +67,9 @@ def named(spans: list[FileSpan], name: str) -> FileSpan:
 
 
 def test_the_async_flow_stays_within_its_budget(tmp_path: Path) -> None:
-    """Two sessions share a budget of six calls; the seventh is refused, and each flow has the sums of its own."""
+    """Two sessions share a budget of six calls; the seventh is denied, and each flow has the sums of its own."""
     done = run(EXAMPLES / "async_flow.py", directory=tmp_path)
-    assert "(budget_exceeded)" in done.stdout
+    assert "(over budget)" in done.stdout
     assert re.search(r"^6 calls, \d+ tokens, \$0\.0000\d\d; the seventh call was not sent$", done.stdout, re.MULTILINE)
     spans = spans_in(tmp_path / "async_flow.otlp.jsonl")
     flows = [span for span in spans if span.name == "invoke_workflow report"]
