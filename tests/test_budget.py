@@ -465,7 +465,7 @@ async def test_a_price_table_that_fails_is_an_unknown_price(
     with budget(max_cost_usd=1.0):
         assert is_denied(await call(client))
     assert client.sent == 0
-    assert "takes the price for unknown" in caplog.text
+    assert "its budgets treat the price as unknown" in caplog.text
 
 
 async def test_looking_for_a_price_says_nothing_of_calls_without_cost(caplog: pytest.LogCaptureFixture) -> None:

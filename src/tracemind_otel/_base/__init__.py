@@ -1,1 +1,1 @@
-"""Ground of everything: context, forks and warnings that are said once. No domain, no OpenTelemetry."""
+"""What every package may use: context, forks, waits, faults that are logged once. No domain, no OpenTelemetry."""

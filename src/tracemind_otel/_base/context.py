@@ -40,13 +40,9 @@ class Setting:
             self._undo_in_copy()
 
     def undo_here(self) -> bool:
-        """Do so if this is the context in which the variable was set.
+        """Put the variable back if it was set in this context; returns whether it was, and was not put back before.
 
-        A library may have set it since and never put it back. In a finalizer, though, it is the code that was
-        interrupted that has set it since, and its value stays.
-
-        Returns:
-            Whether it is, and the first time.
+        A value that another library has set since is replaced. In a finalizer it stays: the interrupted code set it.
         """
         var = self._token.var
         if isinstance(sys.exception(), GeneratorExit):
@@ -60,7 +56,7 @@ class Setting:
         return True
 
     def _undo_in_copy(self) -> None:
-        """Do so in a copy of that context: a task has one, and `asgiref` copies contexts there and back."""
+        """Put the variable back in a copy of that context; a task has one, and `asgiref` copies contexts both ways."""
         var, before = self._token.var, self._token.old_value
         if var.get(None) is not self._value:
             return
@@ -127,7 +123,7 @@ class Entries:
 
 
 class OwnContext:
-    """A copy of the current context, for work that alternates with other code.
+    """A copy of the current context, for work that takes turns with other code.
 
     Args:
         blocks: make the context managers to enter now, in this order; what they set holds in every turn of the work.

@@ -9,13 +9,13 @@ _MAX_NAMED = 1024
 
 
 class Once:
-    """Tells what is new from what was seen before, for messages that are logged once. It remembers 1,024 things."""
+    """Tells the first time from later ones, for messages that are logged once. It remembers 1,024 things."""
 
     def __init__(self) -> None:
         self._said: dict[tuple[str, ...], object] = {}
 
     def is_new(self, *thing: str) -> bool:
-        """Whether this is the first time that anybody asks; of several threads that ask at once, one gets True."""
+        """Whether this was not asked before; of several threads that ask at once, one gets True."""
         mark = object()
         return len(self._said) < _MAX_NAMED and self._said.setdefault(thing, mark) is mark
 

@@ -13,8 +13,8 @@ T = TypeVar("T")
 class Wait:
     """A wait that other code can end with an error; one object serves many waits, one after the other.
 
-    It works as `asyncio.timeout` does: it cancels the task that waits, and takes back its own cancellation only. It
-    costs a quarter of that, and in Python 3.11 `asyncio.timeout` fails in a task that has outlived a cancellation.
+    Like `asyncio.timeout`, it cancels the waiting task and takes back only its own cancellation. It takes a quarter of
+    the time, and in Python 3.11 `asyncio.timeout` fails in a task that has outlived a cancellation.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Wait:
         """Wait for the work.
 
         Raises:
-            Exception: what `end` was given.
+            Exception: the error that `end` was given.
         """
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         cancelling = task.cancelling()

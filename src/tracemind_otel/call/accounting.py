@@ -1,4 +1,4 @@
-"""What a call costs: its price, the sums of the flow around it, and what it holds of the budgets."""
+"""The cost of a call: its price, its part of the flow's sums, and what it holds of the budgets."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ class CallAccount:
         try:
             async with asyncio.timeout(within_s):
                 priced = await find_price(target.provider_name, (target.request.model,), usage, at=datetime.now(UTC))
+                return None if priced is None else priced.cost_usd
         except TimeoutError:
             raise
         except Exception:
-            log.exception("the price table failed for %s; the budget takes the price for unknown", target.name)
+            log.exception("the price table failed for %s; its budgets treat the price as unknown", target.name)
             return None
-        return None if priced is None else priced.cost_usd
 
     def may_repeat(self, error: LLMError) -> bool:
         """Whether the budgets have room for another attempt beside this one, which may yet be billed."""
@@ -79,7 +79,7 @@ class CallAccount:
         return await price_reply(target.provider_name, self._models(response), response, at=datetime.now(UTC))
 
     def priced_now(self, response: LLMResponse) -> LLMUsage:
-        """The same where nothing can be awaited: by prices that were found before."""
+        """The same without awaiting, by prices that were found before."""
         target = self._target
         return price_reply_now(target.provider_name, self._models(response), response, at=datetime.now(UTC))
 
@@ -92,8 +92,8 @@ class CallAccount:
 
         Args:
             end: how the call ended.
-            was_sent: whether a request went out; a call that was never sent counts nowhere.
-            assume_billed: whether the last attempt may be billed although its usage is unknown.
+            was_sent: whether a request was sent; if not, the call counts nowhere.
+            assume_billed: whether the last attempt may be billed if its usage is unknown.
         """
         try:
             if self._flow is not None and was_sent:

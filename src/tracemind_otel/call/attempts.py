@@ -1,4 +1,4 @@
-"""The attempts of one call, each within its time, repeated while that is worthwhile."""
+"""The attempts of one call: each has a time limit, and is repeated while a retry can help."""
 
 from __future__ import annotations
 
@@ -84,28 +84,22 @@ class Attempts:
             error_type=error.error_type,
             status_code=error.status_code,
         )
-        log.info(
-            "%s: attempt %d of %d failed (%s), next in %.3g s",
-            self._target.name,
-            retry.attempt,
-            retry.max_attempts,
-            retry.error_type,
-            delay_s,
-        )
+        failed = f"attempt {retry.attempt} of {retry.max_attempts} failed ({retry.error_type})"
+        log.info("%s: %s, next in %.3g s", self._target.name, failed, delay_s)
         self._handle.retry(retry)
 
     async def ask_provider(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Await the client's work under the call's span and within its time.
+        """Await the client's work under the call's span, within the time-out and the deadline.
 
         Raises:
-            LLMError: whatever the client raised, in our error tree and without the prompt.
+            LLMError: the client's error, as one of our error tree and without the prompt.
             ConfigError: the client cannot make such a call.
         """
         with self._handle.active(), hidden_correlation(), telling(self._account.reservation):
             return await self._judged(work)
 
     def ask_in_turns(self, work: Callable[[], Awaitable[T]]) -> Awaitable[T]:
-        """As `ask_provider` for one of many waits, in a context of its own, which the code between them never sees."""
+        """Do the same for one of many waits, in a context that the code between them never sees."""
         if self._context is None:
             self._context = OwnContext(
                 self._handle.active, hidden_correlation, lambda: telling(self._account.reservation)
@@ -157,7 +151,7 @@ class Attempts:
 
 
 def as_llm_error(error: Exception, *, prompt: str) -> LLMError:
-    """The error of a client that does not use our error tree; its message may hold the prompt."""
+    """The error of our tree for one of a client; its message may hold the prompt, which is removed."""
     said = scrub(_message_of(error), prompt=prompt)
     message = f"{type(error).__name__}: {said}" if said else type(error).__name__
     if isinstance(error, TimeoutError):

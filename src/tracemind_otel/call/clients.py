@@ -20,10 +20,10 @@ class LLMClientFactory:
 
 
 def running_loop(function: str) -> asyncio.AbstractEventLoop:
-    """The asyncio loop that runs here.
+    """The running asyncio loop.
 
     Raises:
-        ConfigError: none does, as under trio.
+        ConfigError: no loop runs, as under trio.
     """
     try:
         return asyncio.get_running_loop()
@@ -35,9 +35,9 @@ def running_loop(function: str) -> asyncio.AbstractEventLoop:
 
 
 async def client_for(provider: str) -> AsyncLLMClient:
-    """The client for a provider; plug-ins are looked for on disk, so not on the event loop.
+    """The client for a provider. Plug-ins are searched for on disk, so not on the event loop.
 
-    Where making it fails by no mistake of the caller's, the client's calls fail so: with a span and a result.
+    A fault that is not the caller's mistake becomes the error of the client's calls, so that they have a span.
     """
     try:
         if not providers.is_known(provider):
@@ -50,7 +50,7 @@ async def client_for(provider: str) -> AsyncLLMClient:
 
 
 class _UnmadeClient(AsyncLLMClient):
-    """Stands for a client that could not be made."""
+    """Raises from each call the error for which a client could not be made."""
 
     def __init__(self, provider: str, error: Exception) -> None:
         self.provider_name = provider

@@ -1,4 +1,4 @@
-"""One call of a model from its start to its only end."""
+"""One model call, from its start to its end."""
 
 from __future__ import annotations
 
@@ -51,16 +51,13 @@ class Call:
             raise self.attempts.deadline_error() from None
 
     def succeeded(self, response: LLMResponse, usage: LLMUsage, *, also: Result | None = None, **more: Any) -> Result:
-        """End well.
+        """End with a reply; returns the step's result.
 
         Args:
             response: the reply.
             usage: its usage, with its cost.
-            also: fields of the result besides.
-            more: fields of the `StepEnd` besides.
-
-        Returns:
-            The step's result.
+            also: more fields of the result.
+            more: more fields of the `StepEnd`.
         """
         result = ok_result(self.target.cfg, response, usage, self.attempts.retries) | (also or {})
         return self._end("success", result, response=response, usage=usage, **more)
@@ -73,7 +70,7 @@ class Call:
         return self._end("error", result, error=error, **more)
 
     def misused(self, error: ConfigError, *, was_sent: bool = False) -> None:
-        """End a call that the client cannot make; the error goes to the caller, whose mistake it is."""
+        """End a call that the client cannot make; the caller gets the error too, because it is the caller's mistake."""
         if not was_sent:
             self.attempts.take_back()
         fault = LLMClientError(str(error))
@@ -81,19 +78,19 @@ class Call:
         self.failed(fault)
 
     def broke(self, error: Exception) -> Result:
-        """End in a fault of the step itself, whose message may hold the prompt."""
-        log.error("%s: a fault of the step itself (%s)", self.target.name, type(error).__name__)
+        """End in a fault of this package, whose message may hold the prompt."""
+        log.error("%s: a fault of this package (%s)", self.target.name, type(error).__name__)
         return self.failed(self.as_llm_error(error))
 
     def interrupted(self, ended_ns: int) -> None:
-        """End as cancelled; a reply that had come must be paid for."""
+        """End as cancelled; a reply that has come is counted, because it is billed."""
         reply = self.reply
         usage = None if reply is None else self.account.priced_now(reply)
         result = cancelled_result(self.target.cfg, reply, usage, self.attempts.retries)
         self._end("error", result, response=reply, usage=usage, cancelled=True, ended_ns=ended_ns)
 
     def as_llm_error(self, error: Exception) -> LLMError:
-        """An exception that is not of our error tree, as one that is, without the prompt."""
+        """An exception outside our error tree, as one of it and without the prompt."""
         return as_llm_error(error, prompt=self.target.request.all_text)
 
     def _end(self, status: StepStatus, result: Result, **fields: Any) -> Result:

@@ -1,4 +1,4 @@
-"""The step `ai.llm_call`: one call to any provider, with time-outs, retries, tokens and cost."""
+"""One call to any provider, with time-outs, retries, tokens and cost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Outcome:
     result: Result
     """The plain result."""
     error: LLMError | None = None
-    """What a call failed with."""
+    """The error of a call that failed."""
 
 
 async def make_call(
@@ -40,12 +40,9 @@ async def make_call(
     Args:
         ids: the flow's id and the step's.
         cfg: what to call and how.
-        recorder: what records the call.
+        recorder: the recorder of the call.
         client: the caller's own client.
-        function: the function that was called, for errors.
-
-    Raises:
-        ConfigError: a mistake of the caller's.
+        function: the name of the called function, for errors.
     """
     running_loop(function)
     request = cfg.request()
@@ -76,7 +73,7 @@ async def _result_of(call: Call) -> Result:
 
 
 async def _failed(call: Call, error: LLMError) -> Result:
-    """End in an error; what the provider said of its reply, and may charge for, is told all the same."""
+    """End in an error, with the part of the reply that came, because the provider may charge for it."""
     reply: object = error.reply
     if not is_response(reply):
         return call.failed(error)
@@ -90,7 +87,7 @@ async def _failed(call: Call, error: LLMError) -> Result:
 
 
 async def _complete(target: CallTarget) -> LLMResponse:
-    """One reply; what a client of a third party returns need not be what its signature says."""
+    """One reply; a third party's client may return something else than its signature says."""
     reply: object = await target.client.complete(target.request)
     if is_response(reply):
         return reply

@@ -1,7 +1,6 @@
 """Read the spans of an OTLP JSON-lines file, such as that of `configure(file=...)` or of the Collector.
 
-It takes lines and yields frozen dataclasses, without I/O. A missing value becomes an empty one; metrics, logs and other
-JSON are skipped.
+A missing value becomes an empty one; metrics, logs and other JSON are skipped. No I/O.
 Source: OTLP specification, "JSON Protobuf Encoding" and "File Exporter".
 """
 
@@ -23,14 +22,12 @@ _ERROR_CODES = (2, "2", "STATUS_CODE_ERROR")
 
 
 class OTLPFileError(TraceMindError, ValueError):
-    """A line is not JSON.
+    """A line, counted from 1, is not JSON."""
 
-    Args:
-        line_number: the line, counted from 1.
-        detail: what the parser said.
-    """
-
-    def __init__(self, line_number: int, detail: str) -> None:
+    def __init__(self, line_number: int, error: Exception) -> None:
+        detail = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        if isinstance(error, json.JSONDecodeError):
+            detail = f"{error.msg} at column {error.colno}"
         super().__init__(f"line {line_number} is not JSON: {detail}")
         self.line_number = line_number
 
@@ -82,8 +79,7 @@ def read_spans(
 
     Args:
         lines: the lines, such as an open file; only one is held at a time.
-        on_torn: called with the number of each line that is skipped because it is not JSON, such as one that a crash
-            cut off.
+        on_torn: called with the number of each skipped line, which is not JSON, such as one that a crash cut off.
 
     Raises:
         OTLPFileError: no line at all is JSON.
@@ -96,7 +92,7 @@ def read_spans(
         try:
             document: object = json.loads(line)
         except (ValueError, RecursionError) as error:
-            torn.append(OTLPFileError(line_number, _short(error)))
+            torn.append(OTLPFileError(line_number, error))
             continue
         has_content = True
         yield from _spans(document)
@@ -104,12 +100,6 @@ def read_spans(
         raise torn[0]
     for fault in torn:
         on_torn(fault.line_number)
-
-
-def _short(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at column {error.colno}"
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _spans(document: object) -> Iterator[FileSpan]:
@@ -122,11 +112,11 @@ def _spans(document: object) -> Iterator[FileSpan]:
 
 
 def _span(span: Mapping[str, Any], service: str) -> FileSpan:
-    status = _mapping(span.get("status"))
+    status, parent_id = _mapping(span.get("status")), _text(span.get("parentSpanId")).lower()
     return FileSpan(
         trace_id=_text(span.get("traceId")).lower(),
         span_id=_text(span.get("spanId")).lower(),
-        parent_id=_parent_id(span),
+        parent_id=parent_id if parent_id.strip("0") else "",  # some writers give a root zeros instead of none
         name=_text(span.get("name")),
         start_ns=_number(int, span.get("startTimeUnixNano")) or 0,
         end_ns=_number(int, span.get("endTimeUnixNano")) or 0,
@@ -136,12 +126,6 @@ def _span(span: Mapping[str, Any], service: str) -> FileSpan:
         attributes=_attributes(span.get("attributes")),
         events=tuple(_event(event) for event in _mappings(span.get("events"))),
     )
-
-
-def _parent_id(span: Mapping[str, Any]) -> str:
-    """The parent's id; some writers give a root zeros instead of none."""
-    parent_id = _text(span.get("parentSpanId")).lower()
-    return parent_id if parent_id.strip("0") else ""
 
 
 def _event(event: Mapping[str, Any]) -> FileEvent:

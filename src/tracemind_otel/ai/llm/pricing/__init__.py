@@ -254,9 +254,12 @@ def _cost(
         return own_cost(own, usage, conditions)
     if provider in _FREE_PROVIDERS:
         return Cost(0.0)
-    matched = (model for model in models if _table.is_matched(provider, model))
-    costs = (_table.cost(provider, model, usage, at, conditions) for model in matched)
-    return next((cost for cost in costs if cost is not None), None)
+    for model in models:
+        if _table.is_matched(provider, model):
+            cost = _table.cost(provider, model, usage, at, conditions)
+            if cost is not None:
+                return cost
+    return None
 
 
 def estimate_cost(provider: str, model: str, prompt_toks: int, completion_toks: int) -> float | None:
