@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics.export import NumberDataPoint
 
 import tracemind_otel as tm
 from tests.support import Captured, attributes
-from tracemind_otel.ai.llm.providers._chat_reply import from_payload
+from tests.wire.canned import read_whole
 from tracemind_otel.ai.llm.providers._loop import PerLoop
 from tracemind_otel.otel.current import Providers, configured_providers, use_providers
 from tracemind_otel.otel.setup.aggregation import OwnInstruments
@@ -38,7 +38,7 @@ async def call(client: tm.AsyncLLMClient, recorder: tm.Recorder, **options: Any)
 async def test_a_total_alone_is_not_a_price_of_zero(capture: Captured) -> None:
     """A reply that reports only a total has unknown usage: no cost, no token attributes, one unpriced call."""
     document = {"choices": [{"message": {"content": "x"}}], "usage": {"total_tokens": 1500}}
-    usage = from_payload(document).usage
+    usage = (await read_whole("openai", document)).usage
     result = await call(Client(tm.LLMUsage(0, 0, usage.total_tokens)), capture.recorder())
     assert result["usage"]["cost_usd"] is None
     assert capture.total("tracemind.llm.unpriced_calls") == 1

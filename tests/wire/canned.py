@@ -12,12 +12,13 @@ import pytest
 
 import tracemind_otel as tm
 from tracemind_otel.ai.llm.types import ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
+from tracemind_otel.errors import LLMStatusError
 
 URL = "http://provider.test/v1"
 Headers = Mapping[str, str]
 JSON = {"content-type": "application/json"}
 EVENTS = "text/event-stream"
-KINDS = {"ollama": "application/x-ndjson"}
+KINDS = {"ollama": "application/x-ndjson", "bedrock": "application/vnd.amazon.eventstream"}
 """The content types of streams that are not server-sent events."""
 DELTAS = (TextDelta, ReasoningDelta, ToolCallDelta)
 
@@ -115,3 +116,14 @@ async def read_cut_stream(provider: str, *pieces: bytes) -> tm.LLMResponse:
         await read_stream(provider, *pieces)
     assert caught.value.reply is not None
     return caught.value.reply
+
+
+async def read_error(
+    provider: str, body: bytes, status: int, *, headers: Headers | None = None, prompt: str = "", **options: Any
+) -> LLMStatusError:
+    """The error that the provider's client makes of an error reply."""
+    transport = Canned(Bytes(body), headers or {}, status)
+    async with httpx.AsyncClient(transport=transport) as http_client:
+        with pytest.raises(LLMStatusError) as caught:
+            await client_of(provider, http_client, **options).complete(tm.LLMRequest(provider, "m", prompt))
+    return caught.value

@@ -14,9 +14,7 @@ import tracemind_otel as tm
 from tests.servers.fixture import OpenAIServer
 from tests.servers.openai_server import Action
 from tests.support import Captured
-from tracemind_otel.ai.llm.providers._error_bodies import error_body, error_from_body, status_error
-from tracemind_otel.ai.llm.providers._http import HttpReply
-from tracemind_otel.ai.llm.providers.gemini import errors_of as gemini_errors_of
+from tests.wire.canned import read_error
 from tracemind_otel.ai.llm.scrub import scrub
 from tracemind_otel.ai.llm.types import TextDelta
 from tracemind_otel.errors import LLMQuotaError, LLMRateLimitError, LLMStatusError
@@ -25,10 +23,10 @@ QUOTA = {"error": {"message": "You exceeded your current quota.", "code": "insuf
 WITHHELD = "(the message is withheld: it repeats the prompt)"
 
 
-def error_of(body: bytes | str | object, status: int = 422, prompt: str = "", **headers: str) -> LLMStatusError:
-    """The error that a reply becomes."""
+async def error_of(body: bytes | str | object, status: int = 422, prompt: str = "", **headers: str) -> LLMStatusError:
+    """The error that OpenAI's client makes of a reply."""
     raw = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
-    return status_error(HttpReply(status, headers, raw), key="k-secret", prompt=prompt)
+    return await read_error("openai", raw, status, headers=headers, prompt=prompt, api_key="k-secret")
 
 
 @pytest.mark.parametrize(
@@ -95,20 +93,20 @@ def error_of(body: bytes | str | object, status: int = 422, prompt: str = "", **
         (gzip.compress(b'{"message": "broken off"}' + b" " * 9000, mtime=0)[:-8], "broken off"),
     ],
 )  # fmt: skip
-def test_the_reason_is_told(body: object, said: str) -> None:
+async def test_the_reason_is_told(body: object, said: str) -> None:
     """Wherever the server put its words, they are in the error; only a server that gave none has no message."""
-    assert str(error_of(body)) == f"HTTP 422: {said}"
+    assert str(await error_of(body)) == f"HTTP 422: {said}"
 
 
-def test_a_long_reason_is_cut() -> None:
+async def test_a_long_reason_is_cut() -> None:
     """A list of a thousand faults does not flood a span."""
-    assert len(str(error_of({"detail": [{"loc": ["body"], "msg": "m" * 300}] * 1000, "x": "y"}))) < 600
-    assert len(str(error_of("z" * 100_000))) < 600
+    assert len(str(await error_of({"detail": [{"loc": ["body"], "msg": "m" * 300}] * 1000, "x": "y"}))) < 600
+    assert len(str(await error_of("z" * 100_000))) < 600
 
 
-def test_a_bottomless_body_ends() -> None:
+async def test_a_bottomless_body_ends() -> None:
     """Errors inside errors without end are read so deep and no deeper."""
-    assert "no message" in str(error_of('{"error":' * 500 + "1" + "}" * 500))
+    assert "no message" in str(await error_of('{"error":' * 500 + "1" + "}" * 500))
 
 
 @pytest.mark.parametrize(
@@ -129,9 +127,9 @@ def test_a_bottomless_body_ends() -> None:
         json.dumps({"result": None, "errors": [QUOTA["error"]]}),
     ],
 )
-def test_a_spent_quota_is_known_in_any_wrapping(body: str) -> None:
+async def test_a_spent_quota_is_known_in_any_wrapping(body: str) -> None:
     """Behind `data:`, in a list or in a string: the code decides, and no waiting mends a spent quota."""
-    error = error_of(body, 429)
+    error = await error_of(body, 429)
     assert (type(error), error.code, error.retryable) == (LLMQuotaError, "insufficient_quota", False)
     assert str(error) == "HTTP 429: You exceeded your current quota."
 
@@ -157,26 +155,26 @@ def test_a_spent_quota_is_known_in_any_wrapping(body: str) -> None:
         (429, {"type": "insufficient_balance_error", "http_code": "429"}),
     ],
 )
-def test_spent_quotas_by_their_documented_codes(status: int, error: dict[str, Any]) -> None:
+async def test_spent_quotas_by_their_documented_codes(status: int, error: dict[str, Any]) -> None:
     """Whatever a provider calls it, and whatever status and hint it comes with, it is not sent again."""
-    seen = error_of({"error": error}, status, **{"x-should-retry": "true" if status == 429 else ""})
+    seen = await error_of({"error": error}, status, **{"x-should-retry": "true" if status == 429 else ""})
     assert (type(seen), seen.retryable) == (LLMQuotaError, False)
 
 
-def test_an_ordinary_limit_is_repeated() -> None:
+async def test_an_ordinary_limit_is_repeated() -> None:
     """The word quota alone makes no spent one, nor does Alibaba's `insufficient_quota` for tokens a minute."""
-    error = error_of({"error": {"message": "quota per minute", "type": "requests"}}, 429)
+    error = await error_of({"error": {"message": "quota per minute", "type": "requests"}}, 429)
     assert (type(error), error.retryable) == (LLMRateLimitError, True)
     for code, message in [
         ("Throttling.AllocationQuota", "Allocated quota exceeded"),
         ("insufficient_quota", "see https://help.aliyun.com/zh/model-studio/error-code#token-limit"),
     ]:
-        error = error_of({"error": {"message": message, "code": code, "type": "insufficient_quota"}}, 429)
+        error = await error_of({"error": {"message": message, "code": code, "type": "insufficient_quota"}}, 429)
         assert (type(error), error.retryable) == (LLMRateLimitError, True)
 
 
 @pytest.mark.parametrize(("period", "kind"), [("Day", LLMQuotaError), ("Minute", LLMRateLimitError)])
-def test_the_quota_of_a_day_is_spent_at_gemini(period: str, kind: type[LLMStatusError]) -> None:
+async def test_the_quota_of_a_day_is_spent_at_gemini(period: str, kind: type[LLMStatusError]) -> None:
     """Google asks to wait some seconds in either case; a day's quota comes back the next day."""
     details = [
         {"@type": "type.googleapis.com/google.rpc.QuotaFailure",
@@ -184,8 +182,8 @@ def test_the_quota_of_a_day_is_spent_at_gemini(period: str, kind: type[LLMStatus
         {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "20s"},
     ]  # fmt: skip
     body = {"error": {"code": 429, "message": "m", "status": "RESOURCE_EXHAUSTED", "details": details}}
-    for read in (gemini_errors_of, error_body):  # its own format, and Chat Completions, where the body is a list
-        error = status_error(HttpReply(429, {}, json.dumps([body]).encode()), key=None, prompt="", read=read)
+    for provider in ("gemini", "openai"):  # its own format, and Chat Completions, where the body is a list
+        error = await read_error(provider, json.dumps([body]).encode(), 429)
         assert (type(error), error.retryable) == (kind, kind is LLMRateLimitError)
         assert error.error_type == "429"
 
@@ -198,18 +196,25 @@ def test_the_quota_of_a_day_is_spent_at_gemini(period: str, kind: type[LLMStatus
         ("http://[::1", "to another path of the same host"),
     ],
 )
-def test_a_redirect_says_where_it_points(location: str, where: str) -> None:
-    """The host and what to do, without the rest of the address, which may hold a key."""
-    said = str(error_of("<html><title>Moved</title></html>", 308, location=location))
+async def test_a_redirect_says_where_it_points(location: str, where: str, openai_server: OpenAIServer) -> None:
+    """The error names the host and says what to do, without the rest of the address, which may hold a key."""
+    bodies = ("<html><title>Moved</title></html>", '{"message": "v1 is gone"}')
+    moved: list[Action] = [{"status": 308, "body": body, "headers": {"location": location}} for body in bodies]
+    model, said = openai_server.script(*moved), list[str]()
+    for _ in bodies:
+        async with tm.LLMClientFactory.make("openai", api_key="k", base_url=openai_server.base_url) as client:
+            with pytest.raises(LLMStatusError) as caught:
+                await client.complete(tm.LLMRequest("openai", model, "hi"))
+        said.append(str(caught.value))
     advice = "redirects are not followed; set base_url to the address it names"
-    assert said == f"HTTP 308: the server redirects {where}, and {advice}"
-    assert str(error_of({"message": "v1 is gone"}, 308, location=location)) == f"{said}: v1 is gone"
+    reason = f"HTTP 308: the server redirects {where}, and {advice}"
+    assert said == [reason, f"{reason}: v1 is gone"]
 
 
-def test_aws_tells_its_type_in_the_body_or_a_header() -> None:
+async def test_aws_tells_its_type_in_the_body_or_a_header() -> None:
     """`__type` loses its namespace, the header its address."""
-    assert error_of({"__type": "com.amazon#ValidationException"}).provider_type == "ValidationException"
-    denied = error_of({}, 403, **{"x-amzn-errortype": "AccessDeniedException:http://x"})
+    assert (await error_of({"__type": "com.amazon#ValidationException"})).provider_type == "ValidationException"
+    denied = await error_of({}, 403, **{"x-amzn-errortype": "AccessDeniedException:http://x"})
     assert denied.provider_type == "AccessDeniedException"
 
 
@@ -227,17 +232,22 @@ def test_aws_tells_its_type_in_the_body_or_a_header() -> None:
         ({"error": {"type": "authentication_error"}}, "authentication_error", "LLMAuthenticationError", False),
         ({"error": {"code": "1302"}}, "LLMRateLimitError", "LLMRateLimitError", True),
         ({"error": {"code": 87654}}, "LLMStatusError", "LLMStatusError", False),
-        ({"base_resp": {"status_code": 1002}}, "LLMRateLimitError", "LLMRateLimitError", True),
-        ({"base_resp": {"status_code": 1004}}, "LLMAuthenticationError", "LLMAuthenticationError", False),
-        ({"base_resp": {"status_code": 1008}}, "LLMQuotaError", "LLMQuotaError", False),
-        ({"base_resp": {"status_code": 1024}}, "LLMServerError", "LLMServerError", True),
+        ({"base_resp": {"status_code": 1002, "status_msg": "m"}}, "LLMRateLimitError", "LLMRateLimitError", True),
+        (
+            {"base_resp": {"status_code": 1004, "status_msg": "m"}},
+            "LLMAuthenticationError",
+            "LLMAuthenticationError",
+            False,
+        ),
+        ({"base_resp": {"status_code": 1008, "status_msg": "m"}}, "LLMQuotaError", "LLMQuotaError", False),
+        ({"base_resp": {"status_code": 1024, "status_msg": "m"}}, "LLMServerError", "LLMServerError", True),
     ],
 )
-def test_an_error_inside_a_success_has_no_http_status(
+async def test_an_error_inside_a_success_has_no_http_status(
     document: object, error_type: str, kind: str, retryable: bool
 ) -> None:
     """Its words choose the class and the retry; HTTP's status said success, and no other is made up."""
-    error = error_from_body(HttpReply(200, {}, b""), error_body(document), key=None, prompt="")
+    error = await read_error("openai", json.dumps(document).encode(), 200)
     seen = (error.status_code, error.error_type, type(error).__name__, error.retryable)
     assert seen == (None, error_type, kind, retryable)
 
@@ -376,9 +386,9 @@ bodies = st.recursive(
     wrap=st.sampled_from(["{}", "data: {}\n\n", "event: error\ndata: {}", "error: {}"]),
     cut=st.integers(0, 9),
 )
-def test_any_body_becomes_an_error(body: object, wrap: str, cut: int) -> None:
+async def test_any_body_becomes_an_error(body: object, wrap: str, cut: int) -> None:
     """Whatever stands in an error reply, whole or broken off, the error has the status and no secret."""
     text = wrap.replace("{}", json.dumps(body))
-    error = error_of(text[: len(text) - cut], 503)
+    error = await error_of(text[: len(text) - cut], 503)
     assert (type(error).__name__, error.status_code) == ("LLMServerError", 503)
     assert "k-secret" not in str(error)

@@ -14,8 +14,8 @@ from mistralai.client import Mistral
 
 from tests.servers.fixture import OpenAIServer
 from tests.support import Captured, attributes
+from tests.wire.canned import read_whole
 from tracemind_otel import ConfigError, LLMCallConfig, LLMRequest, LLMResponse, run_llm_call, stream_llm_call
-from tracemind_otel.ai.llm.providers._chat_reply import from_payload
 from tracemind_otel.ai.llm.providers.presets import PRESETS
 from tracemind_otel.ai.llm.types import Finish, ToolCall
 from tracemind_otel.errors import LLMAuthenticationError, LLMRequestError
@@ -90,14 +90,16 @@ def essence(response: LLMResponse) -> tuple[Any, ...]:
     )
 
 
-def test_whole_reply() -> None:
+async def test_whole_reply() -> None:
     """Thinking in the content's list is reasoning, the rest is text."""
-    assert essence(from_payload(WHOLE)) == EXPECTED
+    assert essence(await read_whole("mistral", WHOLE)) == EXPECTED
 
 
-def test_model_length() -> None:
+async def test_model_length() -> None:
     """A reply that filled the model's context ended for its length."""
-    response = from_payload({"choices": [{"message": {"content": "x"}, "finish_reason": "model_length"}]})
+    response = await read_whole(
+        "mistral", {"choices": [{"message": {"content": "x"}, "finish_reason": "model_length"}]}
+    )
 
     assert (response.finish_reasons, response.finish_reason) == (("model_length",), "length")
 
@@ -157,7 +159,7 @@ async def test_sdk_reads_the_same(openai_server: OpenAIServer) -> None:
     sdk: Any = Mistral(api_key="key-of-a-test", server_url=openai_server.base_url.removesuffix("/v1"))
     async with sdk:
         theirs = await sdk.chat.complete_async(model=model, messages=[{"role": "user", "content": "hi"}])
-    raw, ours = theirs.model_dump(mode="json"), from_payload(WHOLE)
+    raw, ours = theirs.model_dump(mode="json"), await read_whole("mistral", WHOLE)
 
     message = raw["choices"][0]["message"]
     assert "".join(part.get("text") or "" for part in message["content"]) == ours.text

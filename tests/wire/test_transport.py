@@ -22,8 +22,8 @@ from tests.servers.edge_servers import answering
 from tests.servers.fixture import OpenAIServer, closed_port
 from tests.servers.fixture import openai_server as openai_server
 from tests.support import Captured
+from tests.wire.canned import read_whole
 from tests.wire.certificates import server_context
-from tracemind_otel.ai.llm.providers._http import HttpReply
 from tracemind_otel.ai.llm.providers._proxies import is_exempt, proxy_for
 from tracemind_otel.ai.llm.providers.openai import OpenAILLMClient
 
@@ -150,10 +150,13 @@ def test_loops_that_are_closed_without_more(openai_server: OpenAIServer, tmp_pat
 # --- Cookies and headers
 
 
-def test_the_id_of_a_call_through_litellm() -> None:
+async def test_the_id_of_a_call_through_litellm() -> None:
     """LiteLLM's header is a request's id, where the provider's own is not there."""
-    assert HttpReply(200, {"x-litellm-call-id": "call-1"}, b"").request_id == "call-1"
-    assert HttpReply(200, {"x-litellm-call-id": "call-1", "x-request-id": "req-1"}, b"").request_id == "req-1"
+    for headers, expected in (
+        ({"x-litellm-call-id": "call-1"}, "call-1"),
+        ({"x-litellm-call-id": "call-1", "x-request-id": "req-1"}, "req-1"),
+    ):
+        assert (await read_whole("openai", {"choices": [{}]}, headers=headers)).request_id == expected
 
 
 @pytest.mark.parametrize("name", ["aiohttp", "httpx", "httpx2"])
