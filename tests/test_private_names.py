@@ -12,9 +12,6 @@ PRIVATE_PATH = re.compile(r"\b(?:tracemind_otel|trace_mind|opentelemetry|genai_p
 ALLOWED: dict[str, set[str]] = {
     "conftest.py": {"_base"},
     "test_findings.py": {"_loop"},
-    "wire/test_azure_openai.py": {"_sse", "_wire_format"},
-    "wire/test_bills.py": {"_wire_format"},
-    "wire/test_openai_responses.py": {"_dialect", "_sse", "_wire_format"},
     "wire/test_sse.py": {"_sse"},
     "wire/test_transport.py": {"_proxies"},
 }

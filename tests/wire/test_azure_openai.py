@@ -21,9 +21,8 @@ from openai.types.chat import ChatCompletion
 from tests.servers.fixture import OpenAIServer
 from tests.servers.openai_server import Action
 from tests.support import Captured, attributes
+from tests.wire.canned import Streamed, read_stream
 from tracemind_otel import LLMCallConfig, LLMRequest, LLMResponse, run_llm_call
-from tracemind_otel.ai.llm.providers._sse import EventDecoder
-from tracemind_otel.ai.llm.providers._wire_format import StreamReader
 from tracemind_otel.ai.llm.providers.azure_openai import ENVIRONMENT, azure_client, azure_wire
 from tracemind_otel.ai.llm.types import Finish, LLMUsage, Message, StreamEvent, TextDelta, ToolCall
 from tracemind_otel.errors import (
@@ -33,7 +32,6 @@ from tracemind_otel.errors import (
     LLMNotFoundError,
     LLMRateLimitError,
     LLMRequestError,
-    LLMResponseError,
 )
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -202,15 +200,9 @@ def encoded(chunks: Sequence[Mapping[str, Any]], newline: str = "\n", end: str =
     return "".join(f"data: {line}{newline}{newline}" for line in lines).encode()
 
 
-def streamed(pieces: Sequence[bytes]) -> tuple[StreamReader, list[StreamEvent]]:
-    """A reader that has read these bytes to their end, and what it gave."""
-    reader, decoder = WIRE.new_reader(), EventDecoder()
-    deltas = [delta for piece in pieces for event in decoder.feed(piece) for delta in reader.feed(event)]
-    try:
-        deltas += [delta for event in decoder.end() for delta in reader.feed(event)]
-    except LLMResponseError:  # half an event, as the client takes it
-        pass
-    return reader, deltas
+async def read(content: bytes) -> Streamed:
+    """What Azure's client makes of a stream."""
+    return await read_stream("azure_openai", content, base_url=HOST)
 
 
 def reply_action(
@@ -246,23 +238,21 @@ def test_whole_reply(case: Case) -> None:
 
 
 @every_case
-def test_streamed_reply(case: Case) -> None:
+async def test_streamed_reply(case: Case) -> None:
     """A stream that begins with a chunk without choices, id and model gives the same normal form."""
-    reader, deltas = streamed([encoded(chunks_of(case.body))])
-    response = reader.response(None)
+    seen = await read(encoded(chunks_of(case.body)))
 
-    assert reader.is_complete
-    assert without_raw(response) == case.normal
-    assert "".join(delta.text for delta in deltas if isinstance(delta, TextDelta)) == response.text
+    assert without_raw(seen.response) == case.normal
+    assert "".join(delta.text for delta in seen.deltas if isinstance(delta, TextDelta)) == seen.response.text
 
 
-def test_annotations_of_an_asynchronous_filter() -> None:
+async def test_annotations_of_an_asynchronous_filter() -> None:
     """A filter that runs beside the stream sends choices without a delta, empty ids too: they say nothing."""
     late: Json = {"index": 0, "finish_reason": None, "content_filter_results": SAFE, "content_filter_offsets": {}}
     chunks = chunks_of(CASES[0].body)
     chunks[3:3] = [chunk(late, id="", model="")]
 
-    assert without_raw(streamed([encoded(chunks)])[0].response(None)) == CASES[0].normal
+    assert without_raw((await read(encoded(chunks))).response) == CASES[0].normal
 
 
 # --- Requests and surfaces

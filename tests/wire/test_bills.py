@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,15 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.servers.bedrock_server import frame
+from tests.wire.canned import read_reply, read_whole
 from tracemind_otel.ai.llm.pricing import price_reply
-from tracemind_otel.ai.llm.providers import anthropic, bedrock, cohere, gemini, ollama, openai_responses
-from tracemind_otel.ai.llm.providers._wire_format import WireFormat
-from tracemind_otel.ai.llm.providers.openai import chat_wire
-from tracemind_otel.ai.llm.providers.presets import PRESETS
 from tracemind_otel.ai.llm.types import LLMResponse, LLMUsage
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-BY_NAME = {preset.name: preset for preset in PRESETS}
 
 Json = dict[str, Any]
 
@@ -89,7 +84,8 @@ class Bill:
     """Whose prices hold."""
     model: str
     """A model that has a price for every part."""
-    wire: WireFormat
+    client: str
+    """The provider whose client reads the reply."""
     parts: Sequence[str]
     """The parts of a `Use` that it reports."""
     whole: Callable[[Use, Json], Json]
@@ -169,7 +165,7 @@ def beside_usage(use: Use) -> Json:
 def chat(
     provider: str, model: str, parts: Sequence[str], usage: Callable[[Use], Json] = chat_usage, **more: Any
 ) -> Bill:
-    wire = BY_NAME[more["preset"]].wire if "preset" in more else chat_wire()
+    client = more.get("preset", "openai")
 
     def whole(use: Use, head: Json) -> Json:
         choice: Json = {"index": 0, "message": {"content": "ok"}, "finish_reason": "stop"}
@@ -188,7 +184,7 @@ def chat(
         )
         return events(*({**head, **each} for each in chunks), mark="data: [DONE]\n\n")
 
-    return Bill(provider, model, wire, parts, whole, stream)
+    return Bill(provider, model, client, parts, whole, stream)
 
 
 def responses_document(use: Use, head: Json) -> Json:
@@ -345,7 +341,7 @@ BILLS = {
     "responses": Bill(
         "openai",
         "gpt-5-mini",
-        openai_responses.PRESET.wire,
+        "openai_responses",
         (*CACHED, "searched"),
         responses_document,
         responses_stream,
@@ -353,7 +349,7 @@ BILLS = {
     "anthropic": Bill(
         "anthropic",
         "claude-sonnet-4-5",
-        anthropic.MESSAGES,
+        "anthropic",
         (*WRITTEN, "searched"),
         messages_document,
         messages_stream,
@@ -361,38 +357,40 @@ BILLS = {
     "gemini": Bill(
         "google",
         "gemini-3-flash-preview",
-        gemini.WIRE,
+        "gemini",
         (*CACHED, "heard", "seen", "searched"),
         gemini_document,
         gemini_stream,
     ),
-    "cohere": Bill("cohere", "command-r-plus", cohere.PRESET.wire, SIMPLE, cohere_document, cohere_stream),
+    "cohere": Bill("cohere", "command-r-plus", "cohere", SIMPLE, cohere_document, cohere_stream),
     "bedrock": Bill(
         "aws",
         CONVERSE,
-        bedrock.CONVERSE,
+        "bedrock",
         tuple(set(WRITTEN) - {"thought"}),
         converse_document,
         converse_stream,
     ),
-    "ollama": Bill("ollama", "qwen3", ollama.PRESET.wire, SIMPLE, ollama_document, ollama_stream),
+    "ollama": Bill("ollama", "qwen3", "ollama", SIMPLE, ollama_document, ollama_stream),
 }
 
 
-def whole_reply(bill: Bill, use: Use) -> LLMResponse:
-    names = ("responseId", "modelVersion") if bill.wire is gemini.WIRE else ("id", "model")
+OPTIONS: dict[str, dict[str, Any]] = {"bedrock": {"region": "us-east-1"}}
+
+
+async def whole_reply(bill: Bill, use: Use) -> LLMResponse:
+    names = ("responseId", "modelVersion") if bill.client == "gemini" else ("id", "model")
     head: Json = dict(zip(names, ("x", bill.model), strict=True))
-    return bill.wire.from_payload(bill.whole(use, head), None)
+    return await read_whole(bill.client, bill.whole(use, head), **OPTIONS.get(bill.client, {}))
 
 
-def streamed_reply(bill: Bill, use: Use, cuts: Sequence[int]) -> LLMResponse:
+async def streamed_reply(bill: Bill, use: Use, cuts: Sequence[int]) -> LLMResponse:
     """The reply of a stream whose bytes come in pieces."""
-    data, reader, decoder = bill.stream(use), bill.wire.new_reader(), bill.wire.new_decoder()
+    data = bill.stream(use)
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    for start, end in pairwise(edges):
-        for event in decoder.feed(data[start:end]):
-            reader.feed(event)
-    return reader.response(None)
+    return await read_reply(
+        bill.client, *(data[start:end] for start, end in pairwise(edges)), **OPTIONS.get(bill.client, {})
+    )
 
 
 def told(usage: LLMUsage) -> dict[str, int]:
@@ -423,17 +421,17 @@ COUNTS = st.integers(0, 60_000)
 @pytest.mark.parametrize("name", BILLS)
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_what_was_used_is_what_is_told_and_billed(name: str, data: st.DataObject) -> None:
+async def test_what_was_used_is_what_is_told_and_billed(name: str, data: st.DataObject) -> None:
     """Every part of the usage comes back, whole and streamed alike, and the cost is that of the bill."""
     bill = BILLS[name]
     counts = {part: data.draw(st.integers(0, 5) if part == "searched" else COUNTS, part) for part in bill.parts}
     use = Use(**{**counts, "plain": counts["plain"] + 1, "said": counts["said"] + 1})
-    whole = whole_reply(bill, use)
-    streamed = streamed_reply(bill, use, data.draw(st.lists(st.integers(0, 10_000), max_size=4), "cuts"))
+    whole = await whole_reply(bill, use)
+    streamed = await streamed_reply(bill, use, data.draw(st.lists(st.integers(0, 10_000), max_size=4), "cuts"))
     assert told(whole.usage) == told(streamed.usage) == vars(use)
     assert streamed.usage == whole.usage
     if bill.provider != "ollama":  # which has no prices
         for reply in (whole, streamed):
-            priced = asyncio.run(price_reply(bill.provider, (bill.model,), reply, at=NOON))
+            priced = await price_reply(bill.provider, (bill.model,), reply, at=NOON)
             assert priced.cost_usd == pytest.approx(use.usd(bill.provider, bill.model), rel=1e-12)
             assert set(priced.cost_partial) <= {"input_image_tokens"}, "what has the rate of its whole"
