@@ -14,7 +14,6 @@ from tests.servers.fixture import closed_port
 from tests.servers.grpc_sink import grpc_listening
 from tests.servers.otlp_sink import Sink, listening
 from tests.servers.otlp_sink import sink as sink
-from tests.wire.certificates import server_context
 
 pytestmark = pytest.mark.slow
 
@@ -99,81 +98,34 @@ def test_a_healthy_file_has_no_findings(tmp_path: Path) -> None:
 # --- Ten planted misconfigurations
 
 
-@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_a_port_of_the_other_protocol_is_found(tmp_path: Path, protocol: str) -> None:
-    """gRPC to a port that speaks HTTP, and the other way round: the finding names the protocol to set."""
-    with listening() if protocol == "grpc" else grpc_listening() as receiver:
-        report = examined(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_EXPORTER_OTLP_PROTOCOL=protocol)
+def test_a_port_of_the_other_protocol_is_found(tmp_path: Path) -> None:
+    """HTTP to a port that speaks gRPC: the finding names the protocol to set."""
+    with grpc_listening() as receiver:
+        report = examined(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url)
     assert errors(report) == ["wrong-protocol"]
-    other = "grpc" if protocol == "http/protobuf" else "http/protobuf"
-    assert f"OTEL_EXPORTER_OTLP_PROTOCOL={other}" in report["findings"][0]["fix"]
+    assert "OTEL_EXPORTER_OTLP_PROTOCOL=grpc" in report["findings"][0]["fix"]
 
 
-@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-@pytest.mark.parametrize("host", ["127.0.0.1", "receiver.invalid"])
-def test_an_unreachable_endpoint_is_found(tmp_path: Path, protocol: str, host: str) -> None:
-    """A port on which nobody listens, and a name that nobody knows: the finding names the receiver, once."""
-    endpoint = f"http://{host}:{closed_port()}"
-    report = examined(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_EXPORTER_OTLP_PROTOCOL=protocol)
+def test_an_unreachable_endpoint_is_found(tmp_path: Path) -> None:
+    """Nobody listens there: the finding names the receiver, once for both signals."""
+    endpoint = f"http://127.0.0.1:{closed_port()}"
+    report = examined(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
     assert errors(report) == ["unreachable"]
     assert endpoint in report["findings"][0]["what"]
 
 
-@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_tls_to_a_plain_port_is_found(tmp_path: Path, protocol: str) -> None:
+def test_tls_to_a_plain_port_is_found(tmp_path: Path, sink: Sink) -> None:
     """`https://` in front of a receiver without TLS: the fix is `http://`."""
-    with grpc_listening() if protocol == "grpc" else listening() as receiver:
-        endpoint = receiver.url.replace("http://", "https://")
-        report = examined(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_EXPORTER_OTLP_PROTOCOL=protocol)
+    report = examined(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url.replace("http://", "https://"))
     assert errors(report) == ["tls-mismatch"]
     assert report["findings"][0]["fix"].startswith("write http://")
 
 
-@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_plain_to_a_tls_port_is_found(tmp_path: Path, protocol: str) -> None:
-    """`http://` in front of a receiver with TLS: the fix is `https://`."""
-    context, _ = server_context(tmp_path)
-    with listening(tls=context) as receiver:
-        endpoint = receiver.url.replace("https://", "http://")
-        report = examined(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_EXPORTER_OTLP_PROTOCOL=protocol)
-    assert errors(report) == ["tls-mismatch"]
-    assert report["findings"][0]["fix"].startswith("write https://")
-
-
-def test_an_unknown_authority_is_found(tmp_path: Path) -> None:
-    """A certificate that nobody here knows is a finding, and naming its file in the variable is the cure."""
-    context, authority = server_context(tmp_path)
-    settings = {"REQUESTS_CA_BUNDLE": "", "CURL_CA_BUNDLE": ""}
-    with listening(tls=context) as receiver:
-        settings["OTEL_EXPORTER_OTLP_ENDPOINT"] = receiver.url
-        assert errors(examined(tmp_path, **settings)) == ["certificate"]
-        settings["OTEL_EXPORTER_OTLP_CERTIFICATE"] = str(authority)
-        assert errors(examined(tmp_path, **settings)) == []
-
-
-def test_a_variable_that_hides_the_certificate_is_named(tmp_path: Path) -> None:
-    """`requests` lets REQUESTS_CA_BUNDLE win over the exporter's own setting; the fix says so."""
-    context, authority = server_context(tmp_path)
-    (other := tmp_path / "other").mkdir()
-    _, wrong = server_context(other)
-    with listening(tls=context) as receiver:
-        report = examined(
-            tmp_path,
-            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url,
-            OTEL_EXPORTER_OTLP_CERTIFICATE=str(authority),
-            REQUESTS_CA_BUNDLE=str(wrong),
-        )
-    assert errors(report) == ["certificate"]
-    assert "REQUESTS_CA_BUNDLE" in report["findings"][0]["fix"]
-
-
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_wrong_header_is_found(tmp_path: Path, status: int) -> None:
+def test_a_wrong_header_is_found(tmp_path: Path) -> None:
     """A receiver that rejects the key: the finding names the headers that are sent, never their values."""
-    with listening(status) as receiver:
-        report = examined(
-            tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_EXPORTER_OTLP_HEADERS="x-key=not-shown"
-        )
+    settings = {"OTEL_EXPORTER_OTLP_HEADERS": "x-key=not-shown"}
+    with listening(401) as receiver:
+        report = examined(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, **settings)
     assert errors(report) == ["wrong-header"]
     assert "x-key" in report["findings"][0]["what"]
     assert "not-shown" not in json.dumps(report)
@@ -194,27 +146,10 @@ def test_a_disabled_sdk_is_found(tmp_path: Path, sink: Sink) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("sampler", "argument", "found"),
-    [
-        ("always_off", "", ["sampler-off"]),
-        ("parentbased_always_off", "", ["sampler-off"]),
-        ("traceidratio", "0", ["sampler-off"]),
-        ("parentbased_traceidratio", "0.0", ["sampler-off"]),
-        ("parentbased_traceidratio", "0.2", []),
-    ],
-)
-def test_a_sampler_that_keeps_nothing_is_found(
-    tmp_path: Path, sink: Sink, sampler: str, argument: str, found: list[str]
-) -> None:
-    """However it is spelled; a sampler that keeps a part of the traces is a choice, and no finding."""
-    report = examined(
-        tmp_path,
-        OTEL_EXPORTER_OTLP_ENDPOINT=sink.url,
-        OTEL_TRACES_SAMPLER=sampler,
-        OTEL_TRACES_SAMPLER_ARG=argument,
-    )
-    assert errors(report) == found
+def test_a_sampler_that_keeps_nothing_is_found(tmp_path: Path, sink: Sink) -> None:
+    """A sampler that keeps no trace, by the variable that the SDK reads."""
+    settings = {"OTEL_TRACES_SAMPLER": "parentbased_always_off"}
+    assert errors(examined(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url, **settings)) == ["sampler-off"]
 
 
 PROVIDER = """
@@ -330,3 +265,141 @@ def test_a_missing_extra_is_found(tmp_path: Path, sink: Sink) -> None:
     )
     assert errors(report) == ["missing-extra"]
     assert report["findings"][0]["fix"] == "pip install 'tracemind-otel[bedrock]'"
+
+
+# --- More of the environment
+
+
+def test_the_report_names_what_decides_and_the_receiver(tmp_path: Path, sink: Sink) -> None:
+    """For each signal: where to, by which protocol, and which variable says so; the default is named as such."""
+    done = doctor(tmp_path, environment={"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{sink.url}/v1/traces"})
+    lines = {line.split("  ")[0]: line for line in done.stdout.splitlines()}
+    assert f"{sink.url}/v1/traces, http/protobuf, by OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" in lines["traces"]
+    assert "http://localhost:4318/v1/metrics, http/protobuf, the default" in lines["metrics"]
+    assert "genai-prices" in lines["prices"]
+    assert done.stdout.endswith(" warnings\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "soon"),
+        ("OTEL_PYTHON_TRACER_PROVIDER", "no_such_provider"),
+    ],
+)
+def test_a_value_that_configure_rejects_is_found(tmp_path: Path, sink: Sink, name: str, value: str) -> None:
+    """Whatever `configure()` would raise is a finding that names the variable."""
+    report = examined(tmp_path, **{"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url, name: value})
+    assert errors(report) == ["rejected"]
+    assert name in report["findings"][0]["what"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"OTEL_TRACES_EXPORTER": "otlp,zipkin"}, "zipkin"),
+        ({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "much"}, "SAMPLER_ARG"),
+    ],
+    ids=["exporter", "ratio"],
+)
+def test_what_configure_warns_of_is_found(tmp_path: Path, sink: Sink, settings: dict[str, str], named: str) -> None:
+    """What `configure()` and the SDK log and ignore is a warning here too."""
+    report = examined(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url, **settings)
+    assert [finding["check"] for finding in report["findings"]] == ["logged"]
+    assert named in report["findings"][0]["what"]
+
+
+def test_a_key_whose_client_cannot_be_made_is_a_warning(tmp_path: Path, sink: Sink) -> None:
+    """A key for Azure without an endpoint: the variable may be another program's, so the exit code stays 0."""
+    report = examined(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url, AZURE_OPENAI_API_KEY="not-shown")
+    assert {finding["severity"] for finding in report["findings"]} == {"warning"}
+    assert "AZURE_OPENAI_API_KEY is set" in report["findings"][0]["what"]
+    assert "not-shown" not in json.dumps(report)
+
+
+# --- Applications
+
+
+def test_the_receiver_of_the_application_is_asked(tmp_path: Path, sink: Sink) -> None:
+    """An endpoint in the code, and none in the environment: the receiver in the code is what is asked."""
+    app = write_app(
+        tmp_path, f"import tracemind_otel as tm\n\nasync def main():\n    tm.configure(endpoint={sink.url!r})\n"
+    )
+    report = examined(tmp_path, "--app", app)
+    assert report["findings"] == []
+    assert f"{sink.url}/v1/traces, http/protobuf, by endpoint" in report["facts"]["traces"]
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("pass", ["not-configured"]),
+        ("tm.configure(protocol='carrier pigeon')", ["rejected"]),
+        ("tm.configure(file='spans'); raise ValueError('secret words')", ["application-failed"]),
+        ("tm.configure(file='spans'); raise SystemExit(3)", ["application-failed"]),
+        ("tm.configure(file='spans'); raise SystemExit", []),
+        ("trace.set_tracer_provider(TracerProvider()); tm.configure()", ["no-exporter"]),
+        ("trace.set_tracer_provider(failing()); tm.configure(); tm.step(print, name='s')()", ["export-failed"]),
+        ("with tm.configure(file='spans'): pass", []),
+    ],
+)
+def test_what_an_application_does_wrong_is_found(tmp_path: Path, body: str, found: list[str]) -> None:
+    """Never configured, rejected, raised, joined a provider that sends nothing or fails; no message is shown."""
+    failing = """
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+def failing():
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter("http://127.0.0.1:1/v1/traces", timeout=0.1)))
+    return provider
+"""
+    app = write_app(tmp_path, f"{PROVIDER}{failing}\ndef main():\n    {body}\n")
+    report = examined(tmp_path, "--app", app)
+    assert sorted(set(errors(report))) == found
+    assert "secret words" not in json.dumps(report)
+
+
+ASGI = """
+import uvicorn
+import tracemind_otel as tm
+
+class App:
+    async def __call__(self, scope, receive, send): ...
+
+tm.configure()
+main = App()
+"""
+
+
+def test_an_application_of_a_server_is_imported_only(tmp_path: Path, sink: Sink) -> None:
+    """An ASGI application takes arguments that only a server has; what its import configures is looked at."""
+    write_app(tmp_path, ASGI)
+    report = examined(tmp_path, "--app", "service:main", OTEL_EXPORTER_OTLP_ENDPOINT=sink.url)
+    assert report["findings"] == []
+    assert "uvicorn" in report["facts"]
+
+
+INSTRUMENTOR = """
+from opentelemetry import trace
+
+class OpenAIInstrumentor:
+    is_instrumented_by_opentelemetry = True
+"""
+
+
+def test_an_active_instrumentation_of_a_model_sdk_is_found(tmp_path: Path, sink: Sink) -> None:
+    """It is found by its entry point, as `opentelemetry-instrument` finds it, and only where it is active."""
+    (tmp_path / "openai_instrumentation.py").write_text(INSTRUMENTOR, encoding="utf-8")
+    (tmp_path / "openai_instrumentation-1.dist-info").mkdir()
+    (tmp_path / "openai_instrumentation-1.dist-info" / "METADATA").write_text(
+        "Name: openai-instrumentation\nVersion: 1\n"
+    )
+    (tmp_path / "openai_instrumentation-1.dist-info" / "entry_points.txt").write_text(
+        "[opentelemetry_instrumentor]\nopenai = openai_instrumentation:OpenAIInstrumentor\n"
+    )
+    app = write_app(tmp_path, f"import openai_instrumentation\n{HEALTHY_APP}")
+    report = examined(tmp_path, "--app", app, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url)
+    assert [finding["check"] for finding in report["findings"]] == ["doubled-spans"]
+    assert "OpenAIInstrumentor" in report["findings"][0]["what"]

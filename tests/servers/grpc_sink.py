@@ -41,16 +41,22 @@ class GrpcSink:
 
 
 @contextmanager
-def grpc_listening() -> Generator[GrpcSink]:
-    """A receiver on a port of its own."""
+def grpc_listening(code: str | None = None) -> Generator[GrpcSink]:
+    """A receiver on a port of its own; with a status code it takes nothing."""
     sink = GrpcSink()
 
+    def refuse(context: Any) -> None:
+        if code is not None:
+            context.abort(GRPC.StatusCode[code], "not taken")
+
     def export(request: ExportTraceServiceRequest, context: Any) -> ExportTraceServiceResponse:
+        refuse(context)
         sink.requests.append(request)
         sink.metadata.append(dict(context.invocation_metadata()))
         return ExportTraceServiceResponse()
 
     def export_metrics(request: ExportMetricsServiceRequest, context: Any) -> ExportMetricsServiceResponse:
+        refuse(context)
         sink.metrics.append(request)
         return ExportMetricsServiceResponse()
 

@@ -120,7 +120,10 @@ def listening(status: int = 200, protocol: str = "HTTP/1.0", tls: ssl.SSLContext
             post = Post(self.path, {k.lower(): v for k, v in self.headers.items()}, body, self.client_address)
             sink.posts.append(post)
             sink.hold(post)
-            self.send_response(sink.status)
+            if "date" in sink.answer_headers:
+                self.send_response_only(sink.status)
+            else:
+                self.send_response(sink.status)
             for name, value in sink.answer_headers.items():
                 self.send_header(name, value)
             answer = sink.answers.get(self.path, sink.answer)

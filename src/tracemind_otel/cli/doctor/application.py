@@ -9,7 +9,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -52,20 +52,33 @@ def run_application(name: str) -> Ran:
     Raises:
         ConfigError: `name` leads to no function without arguments.
     """
-    found = [] if is_placeholder(trace.get_tracer_provider()) else [_Seen("traces", "the start", is_ours=False)]
-    for seen in found:
-        seen.provider = trace.get_tracer_provider()
-    watch = _Watch(found)
+    watch = _Watch(_found_at_start())
     with _watching(watch), redirect_stdout(sys.stderr):
         function = _function(name)
         ran = _called(name, function)
-    telemetry = active()
-    has_flushed = telemetry is None or telemetry.flush(_FLUSH_S)
+    has_flushed = _flush(watch)
     has_global = not is_placeholder(trace.get_tracer_provider())
     ran.run = replace(ran.run, has_flushed=has_flushed, has_global_provider=has_global)
     ran.providers = tuple(seen.as_evidence() for seen in watch.seen)
     ran.recorded = SpanSource(name=name, spans=[_file_span(span) for span in watch.spans()])
     return ran
+
+
+def _found_at_start() -> list[_Seen]:
+    """A provider that was made before, as `opentelemetry-instrument` makes one."""
+    provider: Any = trace.get_tracer_provider()
+    if is_placeholder(provider):
+        return []
+    return [_Seen("traces", provider, "what started this process", is_ours=False, processors=None)]
+
+
+def _flush(watch: _Watch) -> bool:
+    """Whether what was recorded reached the receivers of our providers; those of others say so in their logs."""
+    for seen in watch.seen:
+        if not seen.is_ours and hasattr(seen.provider, "force_flush"):
+            seen.provider.force_flush(int(_FLUSH_S * 1000))
+    telemetry = active()
+    return telemetry is None or telemetry.flush(_FLUSH_S)
 
 
 # --- The function
@@ -133,12 +146,14 @@ def _below_here(path: str) -> str:
 class _Seen:
     """A provider of the SDK, while the application runs."""
 
-    def __init__(self, signal: Signal, place: str, *, is_ours: bool) -> None:
+    def __init__(
+        self, signal: Signal, provider: Any, place: str, *, is_ours: bool, processors: list[str] | None
+    ) -> None:
         self.signal: Signal = signal
+        self.provider = provider
         self.place = place
         self.is_ours = is_ours
-        self.provider: Any = None
-        self.processors = list[str]()
+        self.processors = processors
 
     def as_evidence(self) -> MadeProvider:
         """What is known of it now."""
@@ -146,7 +161,7 @@ class _Seen:
 
 
 def made_provider(
-    provider: Any, signal: Signal, place: str, processors: Iterable[str] = (), *, by_configure: bool
+    provider: Any, signal: Signal, place: str, processors: Iterable[str] | None = None, *, by_configure: bool
 ) -> MadeProvider:
     """A provider, with what its sampler does."""
     sampler = getattr(provider, "sampler", None)
@@ -154,7 +169,7 @@ def made_provider(
         signal=signal,
         place=place,
         by_configure=by_configure,
-        processors=tuple(processors),
+        processors=None if processors is None else tuple(processors),
         sampled_share=None if sampler is None else _sampled_share(sampler),
         sampler="" if sampler is None else str(sampler.get_description()),
     )
@@ -182,15 +197,13 @@ class _Watch:
         self._exporter = InMemorySpanExporter()
         self._processor = SimpleSpanProcessor(self._exporter)
 
-    def note(self, signal: Signal, provider: Any) -> None:
+    def note(self, signal: Signal, provider: Any, processors: list[str] | None) -> None:
         """A provider was made."""
         names = [(frame.f_globals.get("__name__", ""), frame, line) for frame, line in traceback.walk_stack(None)]
         is_ours = any(name == "tracemind_otel.otel.setup.pipeline" for name, _, _ in names)
         maker = next(((frame, line) for name, frame, line in names if not f"{name}.".startswith(_OTHERS)), None)
         place = "an unknown place" if maker is None else f"{_below_here(maker[0].f_code.co_filename)}:{maker[1]}"
-        seen = _Seen(signal, place, is_ours=is_ours)
-        seen.provider = provider
-        self.seen.append(seen)
+        self.seen.append(_Seen(signal, provider, place, is_ours=is_ours, processors=processors))
         if signal == "traces":
             provider.add_span_processor(self._processor)
 
@@ -199,7 +212,7 @@ class _Watch:
         if processor is self._processor or type(processor).__module__ == "tracemind_otel.otel.setup.pipeline":
             return
         for seen in self.seen:
-            if seen.provider is provider:
+            if seen.provider is provider and seen.processors is not None:
                 seen.processors.append(type(processor).__name__)
 
     def spans(self) -> tuple[ReadableSpan, ...]:
@@ -213,11 +226,12 @@ def _watching(watch: _Watch) -> Generator[None]:
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.trace import TracerProvider
 
-    def note_traces(self: Any, *_: Any, **__: Any) -> None:
-        watch.note("traces", self)
+    def note_traces(self: Any, *_: Any, active_span_processor: Any = None, **__: Any) -> None:
+        is_watched = active_span_processor is None and type(self) is TracerProvider
+        watch.note("traces", self, [] if is_watched else None)
 
     def note_metrics(self: Any, *_: Any, **__: Any) -> None:
-        watch.note("metrics", self)
+        watch.note("metrics", self, None)
 
     def note_processor(self: Any, processor: Any, *_: Any) -> None:
         watch.note_processor(self, processor)
@@ -272,5 +286,5 @@ def _file_event(event: Event) -> FileEvent:
     return FileEvent(name=event.name, time_ns=event.timestamp, attributes=_scalars(event.attributes))
 
 
-def _scalars(attributes: Any) -> dict[str, Scalar]:
+def _scalars(attributes: Mapping[str, Any] | None) -> dict[str, Scalar]:
     return {name: value for name, value in (attributes or {}).items() if isinstance(value, Scalar)}

@@ -22,8 +22,8 @@ class MadeProvider:
     """The file and line that made it."""
     by_configure: bool
     """Whether `configure()` made it."""
-    processors: tuple[str, ...] = ()
-    """The classes of its span processors, without ours that send nothing."""
+    processors: tuple[str, ...] | None = None
+    """The classes of its span processors, without ours that send nothing; `None` where they are not known."""
     sampled_share: float | None = None
     """The part of new traces that its sampler keeps, 0 to 1; `None` where it has no sampler."""
     sampler: str = ""
@@ -84,6 +84,8 @@ class Evidence:
     """What `configure()` or the application was rejected with."""
     logged: tuple[str, ...] = ()
     """The warnings of telemetry that were logged."""
+    export_faults: tuple[str, ...] = ()
+    """What exporters logged that `configure()` has not made."""
     providers: tuple[MadeProvider, ...] = ()
     """The providers of the SDK in this process."""
     replies: tuple[Reply, ...] = ()

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from importlib import metadata, util
 from typing import Any
 
@@ -35,6 +36,7 @@ CHECKS: tuple[Check, ...] = (
     setup_checks.provider_without_exporter,
     setup_checks.sampler_off,
     receiver_checks.failed_exports,
+    setup_checks.failed_exports_of_others,
     setup_checks.not_delivered,
     receiver_checks.different_clocks,
     setup_checks.unusable_keys,
@@ -90,7 +92,7 @@ def examine(app: str | None, sources: Sequence[SpanSource]) -> Evidence:
         variables=_variables(),
         is_disabled=sdk_is_disabled(),
         keys=provider_keys(),
-        price_table=f"genai-prices {metadata.version('genai-prices')}",
+        price_table=_price_table(),
         servers=_servers(is_loaded=app is not None),
         sources=tuple(sources),
     )
@@ -108,6 +110,17 @@ def _servers(*, is_loaded: bool) -> tuple[str, ...]:
     return tuple(name for name in _SERVERS if (name in sys.modules if is_loaded else util.find_spec(name) is not None))
 
 
+def _price_table() -> str:
+    """The version of the price table, and the day of the newest price in it that has a date and is in force."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    models: list[Any] = [model for provider in get_snapshot().providers for model in provider.models]
+    lists: list[Any] = [model.prices for model in models if isinstance(model.prices, list)]
+    days: list[date] = [getattr(price.constraint, "start_date", date.min) for prices in lists for price in prices]
+    newest = max((day for day in days if day <= datetime.now(UTC).date()), default=date.min)
+    return f"genai-prices {metadata.version('genai-prices')}, its newest dated price from {newest}"
+
+
 # --- configure(), where there is no application
 
 
@@ -118,6 +131,8 @@ def _with_configuration(evidence: Evidence, *, has_files: bool) -> Evidence:
             telemetry = configure(file=os.path.join(directory, "spans") if has_files else None)
         except ConfigError as error:
             return replace(evidence, fault=error)
+        except Exception as error:
+            return replace(evidence, fault=_raised_by_api(error))
         set_up = latest_set_up()
         tracer_provider: Any = telemetry.tracer_provider
         place = "configure()"
@@ -131,8 +146,14 @@ def _with_configuration(evidence: Evidence, *, has_files: bool) -> Evidence:
         providers=tuple(providers),
         replies=_replies(set_up),
         instrumentations=_instrumentations(),
-        logged=tuple(logged),
+        logged=tuple(logged.of_set_up),
     )
+
+
+def _raised_by_api(error: Exception) -> ConfigError:
+    """The API loads the providers that variables name, and raises what it likes."""
+    names = sorted(name for name in os.environ if name.startswith("OTEL_PYTHON_"))
+    return ConfigError(f"configure() raised {type(error).__name__}: {error}; look at {', '.join(names) or 'OTEL_*'}")
 
 
 def _made_traces(set_up: SetUp | None) -> bool:
@@ -162,7 +183,8 @@ def _with_application(evidence: Evidence, app: str) -> Evidence:
         wrong_units=tuple(price.model for price in prices_set() if is_in_wrong_unit(price)),
         instrumentations=_instrumentations(),
         servers=_servers(is_loaded=True),
-        logged=tuple(logged),
+        logged=tuple(logged.of_set_up),
+        export_faults=() if _made_traces(set_up) else tuple(logged.of_exporters),
         sources=(*evidence.sources, *_recorded(ran)),
     )
 
@@ -186,25 +208,26 @@ def _instrumentations() -> tuple[str, ...]:
 
 
 class _Warnings(logging.Handler):
-    """Keeps the warnings of the set-up. Those of exports and of prices are findings of their own."""
+    """Keeps the warnings of the set-up, and those of exporters. Those of prices are findings of their own."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.messages: dict[str, None] = {}
+        self.of_set_up: dict[str, None] = {}
+        self.of_exporters: dict[str, None] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not record.name.startswith("opentelemetry.exporter"):
-            self.messages.setdefault(" ".join(record.getMessage().split()))
+        kept = self.of_exporters if record.name.startswith("opentelemetry.exporter") else self.of_set_up
+        kept.setdefault(" ".join(record.getMessage().split()))
 
 
 @contextmanager
-def _warnings() -> Generator[dict[str, None]]:
+def _warnings() -> Generator[_Warnings]:
     handler = _Warnings()
     loggers = [logging.getLogger(name) for name in ("opentelemetry", "tracemind_otel.otel")]
     for logger in loggers:
         logger.addHandler(handler)
     try:
-        yield handler.messages
+        yield handler
     finally:
         for logger in loggers:
             logger.removeHandler(handler)

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +23,8 @@ from .spoken import Spoken, spoken_at
 
 _TIMEOUT_S = 5.0
 """Seconds that a receiver gets for an empty export."""
+_EXPORTERS = "opentelemetry.exporter"
+"""The logger of all exporters of the SDK."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,11 +66,11 @@ class Reply:
 def ask_receivers(config: ExportConfig, signals: Iterable[Signal]) -> list[Reply]:
     """Ask the receiver of each of these signals, all at the same time."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes faults to stderr, which are findings here
-    with _not_printed("opentelemetry.exporter"), ThreadPoolExecutor(2) as threads:
-        return list(threads.map(lambda signal: _ask(config, signal), sorted(signals)))
+    with _heard() as listener, ThreadPoolExecutor(2) as threads:
+        return list(threads.map(partial(_ask, config, listener), sorted(signals)))
 
 
-def _ask(config: ExportConfig, signal: Signal) -> Reply:
+def _ask(config: ExportConfig, listener: _Listener, signal: Signal) -> Reply:
     try:
         url = config.signal_endpoint(signal)
         reply = Reply(
@@ -80,7 +83,7 @@ def _ask(config: ExportConfig, signal: Signal) -> Reply:
         )
     except ConfigError as error:
         return Reply(signal=signal, url="", receiver="", rejection=error)
-    reply = _export(config, reply)
+    reply = _export(config, listener, reply)
     if reply.taken or reply.rejection is not None:
         return reply
     return replace(reply, spoken=spoken_at(*_address(url)))
@@ -134,12 +137,12 @@ class _Observed:
             exporter.shutdown()
 
 
-def _export(config: ExportConfig, reply: Reply) -> Reply:
+def _export(config: ExportConfig, listener: _Listener, reply: Reply) -> Reply:
     from ...otel.setup.exporters import otlp_exporter
 
     observed, stats = _Observed(), DeliveryStats(reply.url)
     secrets = config.signal_headers(reply.signal).values()
-    with _listening(observed):
+    with listener.listening(observed):
         try:
             adapter = _adapter(observed)
             exporter: Any = otlp_exporter(config, reply.signal, stats, adapter=adapter, timeout=_TIMEOUT_S)
@@ -188,44 +191,55 @@ def _adapter(observed: _Observed) -> Any:
     return ObservedAdapter()
 
 
-class _Log(logging.Handler):
-    """The gRPC exporter tells the status code in its log alone."""
+class _Listener:
+    """Hears what each thread's exporter logs, before any filter: the gRPC exporter tells its status code only so."""
 
-    def __init__(self, observed: _Observed) -> None:
-        super().__init__(logging.WARNING)
-        self._observed = observed
+    def __init__(self) -> None:
+        self._observed = dict[int, _Observed]()
 
-    def emit(self, record: logging.LogRecord) -> None:
+    @contextmanager
+    def listening(self, observed: _Observed) -> Generator[None]:
+        """What this thread logs now is about this export."""
+        self._observed[threading.get_ident()] = observed
+        try:
+            yield
+        finally:
+            del self._observed[threading.get_ident()]
+
+    def hear(self, record: logging.LogRecord) -> None:
+        """Keep the first fault of an export, and stop the exporter."""
+        observed = self._observed.get(record.thread or 0)
+        if observed is None or not record.name.startswith(_EXPORTERS) or record.levelno < logging.WARNING:
+            return
         arguments: tuple[Any, ...] = record.args if isinstance(record.args, tuple) else ()
         code = next((each.name for each in arguments if type(each).__name__ == "StatusCode"), "")
-        if code and not self._observed.code:
-            self._observed.code, self._observed.said = code, str(arguments[-1])
-            self._observed.stop()
-        elif not self._observed.said:
-            self._observed.said = record.getMessage()
+        if code and not observed.code:
+            observed.code, observed.said = code, str(arguments[-1])
+            observed.stop()
+        elif not observed.said:
+            observed.said = record.getMessage()
 
 
 @contextmanager
-def _listening(observed: _Observed) -> Generator[None]:
-    """Keep what this thread's exporter logs."""
-    log, handler, here = logging.getLogger("opentelemetry.exporter"), _Log(observed), threading.get_ident()
-    handler.addFilter(lambda record: record.thread == here)
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
+def _heard() -> Generator[_Listener]:
+    """A listener to every log record; those of exporters are not printed meanwhile."""
+    listener, log, make = _Listener(), logging.getLogger(_EXPORTERS), logging.getLogRecordFactory()
 
+    def make_and_hear(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        listener.hear(record)
+        return record
 
-@contextmanager
-def _not_printed(name: str) -> Generator[None]:
-    """Keep a logger's records from the handlers above it."""
-    log = logging.getLogger(name)
+    silent = logging.NullHandler()
+    log.addHandler(silent)
     propagated, log.propagate = log.propagate, False
+    logging.setLogRecordFactory(make_and_hear)
     try:
-        yield
+        yield listener
     finally:
+        logging.setLogRecordFactory(make)
         log.propagate = propagated
+        log.removeHandler(silent)
 
 
 def _with_response(reply: Reply, response: Any) -> Reply:

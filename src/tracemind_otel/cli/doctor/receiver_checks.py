@@ -44,7 +44,7 @@ def _why(reply: Reply, protocol: Protocol) -> Iterator[Finding]:
     if reply.status in _HEADER_STATUSES or reply.code in _HEADER_CODES:
         yield _wrong_header(reply)
     elif _is_proxy_fault(reply):
-        what = f"{reply.receiver} is reached through a proxy of the environment, which fails: {reply.said}"
+        what = f"{reply.receiver} is reached through a proxy of the environment, and the proxy fails"
         yield Finding("unreachable", "error", what, "correct HTTP_PROXY or HTTPS_PROXY, or name the host in NO_PROXY")
     elif spoken.refusal is not None:
         what = f"{reply.receiver} cannot be reached: {spoken.refusal}"

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from ..._version import __version__
 from ...otel.setup.configure import SetUp
-from ...otel.setup.settings import Signal
+from ...otel.setup.settings import ExportConfig, Signal
 from ..trace_tree import printable
 from .evidence import Evidence
 from .finding import Finding
@@ -94,17 +94,24 @@ def _answers(replies: Sequence[Reply]) -> str:
 
 def _destination(evidence: Evidence, set_up: SetUp, signal: Signal) -> str:
     """Where a signal goes, and why."""
-    config = set_up.config
     if evidence.is_disabled:
         return "nowhere: OTEL_SDK_DISABLED is true"
-    if signal not in set_up.made:
-        if signal == "metrics" and "traces" not in set_up.made and not config.has_endpoint:
-            return "nowhere, or to the meter provider that was joined: beside a joined tracer provider none is made"
-        return "to the provider that was there before and is joined" if signal in config.signals else "nowhere"
+    if signal in set_up.joined:
+        return "to the provider that was there before configure(), which joined it"
+    places = _places(set_up.config, signal, is_of_app=evidence.app is not None)
+    if signal in set_up.made:
+        return ", ".join(places) or "nowhere: configure(file=...) alone sends nothing"
+    if places:
+        return "nowhere: beside a tracer provider that was joined, metrics need an endpoint"
+    return f"nowhere: OTEL_{signal.upper()}_EXPORTER leaves them out"
+
+
+def _places(config: ExportConfig, signal: Signal, *, is_of_app: bool) -> list[str]:
     places = ["the console"] if signal in config.on_console else []
-    if signal == "traces" and config.file is not None and not evidence.sources:
+    if signal == "traces" and config.file is not None and is_of_app:
         places.append(config.file)
     if signal in config.signals:
-        why = "as set" if config.has_endpoint else "the default"
-        places.append(f"{config.destination(signal)} by {config.protocols[signal]} ({why})")
-    return ", ".join(places) or "nowhere: no endpoint is set, and spans go to files"
+        source = config.endpoint_source(signal)
+        why = "the default" if source is None else f"by {source}"
+        places.append(f"{config.destination(signal)}, {config.protocols[signal]}, {why}")
+    return places

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from .evidence import Evidence, MadeProvider
-from .finding import Finding
+from .finding import Finding, Severity
 
 _EXTRA = re.compile(r"tracemind-otel\[(\w+)\]")
 """How our messages name an extra."""
@@ -33,15 +33,16 @@ def unusable_keys(evidence: Evidence) -> Iterator[Finding]:
     for keys in evidence.keys:
         if keys.fault is not None:
             fix = f"set what the message names, or unset {' and '.join(keys.variables)}"
-            yield _rejected(f"{', '.join(keys.variables)} is set, but no client can be made: {keys.fault}", fix)
+            what = f"{', '.join(keys.variables)} is set, but no client can be made: {keys.fault}"
+            yield _rejected(what, fix, severity="warning")
 
 
-def _rejected(message: str, fix: str) -> Finding:
+def _rejected(message: str, fix: str, severity: Severity = "error") -> Finding:
     extra = _EXTRA.search(message)
     if extra is not None:
         return Finding("missing-extra", "error", message, f"pip install 'tracemind-otel[{extra[1]}]'")
     check = "wrong-header" if "HEADERS" in message else "rejected"
-    return Finding(check, "error", message, fix)
+    return Finding(check, severity, message, fix)
 
 
 def ignored_settings(evidence: Evidence) -> Iterator[Finding]:
@@ -76,7 +77,7 @@ def _named(provider: MadeProvider) -> str:
 def provider_without_exporter(evidence: Evidence) -> Iterator[Finding]:
     """A provider that was joined and sends its spans nowhere."""
     for provider in evidence.providers:
-        if provider.signal == "traces" and not provider.by_configure and not provider.processors and evidence.app:
+        if provider.signal == "traces" and not provider.by_configure and provider.processors == ():
             what = f"the tracer provider made by {provider.place} has no span processor, so its spans go nowhere"
             yield Finding("no-exporter", "error", what, "add a BatchSpanProcessor with an exporter to it")
 
@@ -84,9 +85,9 @@ def provider_without_exporter(evidence: Evidence) -> Iterator[Finding]:
 def never_configured(evidence: Evidence) -> Iterator[Finding]:
     """An application that neither configured nor set a provider."""
     app = evidence.app
-    if app is None or evidence.set_up is not None or evidence.fault is not None or app.raised:
+    if app is None or not app.was_called or app.raised is not None or evidence.fault is not None:
         return
-    if not app.has_global_provider:
+    if evidence.set_up is None and not app.has_global_provider:
         what = f"{app.name} ran, and neither called configure() nor set a tracer provider: nothing is recorded"
         yield Finding("not-configured", "error", what, "call tracemind_otel.configure() at the start of the program")
 
@@ -96,6 +97,13 @@ def application_failed(evidence: Evidence) -> Iterator[Finding]:
     if evidence.app is not None and evidence.app.raised is not None:
         what = f"{evidence.app.name} raised {evidence.app.raised}; its message is not shown, since it may hold a prompt"
         yield Finding("application-failed", "error", what, "run the application by itself to see the whole error")
+
+
+def failed_exports_of_others(evidence: Evidence) -> Iterator[Finding]:
+    """What the exporters of providers that were joined logged."""
+    for message in evidence.export_faults:
+        fix = "correct the exporter of the provider that configure() joined"
+        yield Finding("export-failed", "error", f"an exporter of another provider fails: {message}", fix)
 
 
 def not_delivered(evidence: Evidence) -> Iterator[Finding]:

@@ -33,7 +33,9 @@ class SetUp:
     config: ExportConfig
     """Where it sends what its own providers record."""
     made: frozenset[Signal]
-    """The signals for which it made a provider; it joined the others, or they go nowhere."""
+    """The signals for which it made a provider."""
+    joined: frozenset[Signal]
+    """The signals for which it joined a provider; those that it neither made nor joined go nowhere."""
 
 
 _latest: SetUp | None = None
@@ -130,7 +132,7 @@ def configure(
     )
     telemetry = Telemetry(providers=providers, pipeline=pipeline)
     activate(telemetry)
-    _latest = SetUp(config=config, made=frozenset(pipeline.providers))
+    _latest = SetUp(config=config, made=frozenset(pipeline.providers), joined=_signals_of(joined))
     return telemetry
 
 
@@ -148,6 +150,11 @@ def _check_kinds(*, resource: object, metric_attribute_limit: object, redact: ob
         raise ConfigError(f"resource is {type(resource).__name__}; it must be a mapping of attributes")
     if type(metric_attribute_limit) is not int or metric_attribute_limit < 1:
         raise ConfigError(f"metric_attribute_limit is {metric_attribute_limit!r}; it must be a whole number from 1 on")
+
+
+def _signals_of(providers: Providers) -> frozenset[Signal]:
+    found: dict[Signal, object] = {"traces": providers.tracer_provider, "metrics": providers.meter_provider}
+    return frozenset(signal for signal, provider in found.items() if provider is not None)
 
 
 def _existing(provider: Any) -> Any:

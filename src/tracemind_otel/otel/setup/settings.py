@@ -72,17 +72,23 @@ class ExportConfig:
         """
         protocol = self.protocols[signal]
         path = "" if protocol == "grpc" else f"/v1/{signal}"
+        name = self.endpoint_source(signal)
         if self.endpoint is not None:
-            name, url = "endpoint", self.endpoint + path
+            url = self.endpoint + path
         else:
-            own_variable = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"
-            name = own_variable if os.getenv(own_variable) else _ENDPOINT
-            value = os.getenv(name) or f"http://localhost:{_PORTS[protocol]}"
-            url = _checked_url(name, value, scheme_is_optional=protocol == "grpc")
-            url = url if name == own_variable else url.rstrip("/") + path
+            value = os.getenv(name or "") or f"http://localhost:{_PORTS[protocol]}"
+            url = _checked_url(name or "endpoint", value, scheme_is_optional=protocol == "grpc")
+            url = url if name not in (_ENDPOINT, None) else url.rstrip("/") + path
         if protocol == "grpc" and "@" in url:
             raise ConfigError(f"{name} has a user name, which gRPC would log; pass it as a header")
         return url
+
+    def endpoint_source(self, signal: Signal) -> str | None:
+        """The argument or the variable that says where one signal goes; `None` for the default."""
+        if self.endpoint is not None:
+            return "endpoint"
+        variables = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", _ENDPOINT)
+        return next(filter(os.getenv, variables), None)
 
     def signal_headers(self, signal: Signal) -> dict[str, str]:
         """The headers of one signal's exports, the environment's included.
