@@ -265,18 +265,15 @@ def _by_modality(name: str, usage: Mapping[str, Any], *places: str) -> dict[str,
 
 def _is_zero(value: object) -> bool:
     """Whether it is details by modality that count nothing."""
-    return isinstance(value, list) and not any(
-        count_of(detail.get("tokenCount")) for detail in listed(cast("object", value))
-    )
+    details = listed(value)
+    return isinstance(value, list) and not any(count_of(detail.get("tokenCount")) for detail in details)
 
 
 def tier_of(usage: Mapping[str, Any], document: Mapping[str, Any]) -> str | None:
     """The tier that served the call: `serviceTier` of the Gemini API, or Vertex's `trafficType`."""
     tier = text_of(usage.get("serviceTier")) or text_of(document.get("serviceTier"))
-    traffic = text_of(usage.get("trafficType"))
-    if tier is not None:
-        return None if tier.lower() == "unspecified" else tier.lower()
-    return _TIERS.get(traffic) if traffic else None
+    tier = tier or _TIERS.get(str(usage.get("trafficType")))
+    return None if tier is None or tier.lower() == "unspecified" else tier.lower()
 
 
 def _web_searches(candidates: Iterable[Mapping[str, Any]], model: str | None) -> int | None:
@@ -383,8 +380,10 @@ class GeminiReader:
         self._calls.append(signed or ToolCall(call_id, name, arguments))
         return call_delta(index, self._calls[-1])
 
-    def response(self, request_id: str | None, raw: Mapping[str, Any] | None = None) -> LLMResponse:
-        reasons = tuple(reason for _, reason in sorted(self._reasons.items()) if reason)
+    def response(self, request_id: str | None, document: Mapping[str, Any] | None = None) -> LLMResponse:
+        raw = [reason for _, reason in sorted(self._reasons.items())]
+        reason = normal_finish(_FINISH_REASONS, next(iter(raw), None), calls_tools=bool(self._calls))
+        is_blocked = self._block_reason is not None and not any(raw[:1])
         model = self._head.get("modelVersion")
         said = self._said.joined()
         is_silent = self.is_complete and not any(self._parts.values())
@@ -392,9 +391,9 @@ class GeminiReader:
         return LLMResponse(
             said.get("text", ""),
             usage_of(self._usage, is_silent=is_silent, web_searches=searches),
-            raw or self._whole(),
-            finish_reasons=reasons or ((self._block_reason,) if self._block_reason else ()),
-            finish_reason=self._finish_reason(),
+            document or self._whole(),
+            finish_reasons=tuple(filter(None, raw)) or tuple(filter(None, [self._block_reason])),
+            finish_reason="content_filter" if is_blocked else reason,
             reasoning=said.get("thinking"),
             refusal=self._refusal,
             tool_calls=tuple(self._calls),
@@ -417,27 +416,18 @@ class GeminiReader:
         ]
         return {**self._last, **self._head, "candidates": candidates, "usageMetadata": dict(self._usage)}
 
-    def _finish_reason(self) -> FinishReason | None:
-        raw = self._reasons[min(self._reasons)] if self._reasons else None
-        if raw is None and self._block_reason is not None:
-            return "content_filter"
-        return normal_finish(_FINISH_REASONS, raw, calls_tools=bool(self._calls))
-
 
 def _joined_parts(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The parts of a candidate, pieces of one text put together."""
+    """The parts of a candidate, with neighbouring pieces of one text put together."""
     joined: list[dict[str, Any]] = []
     for part in parts:
-        is_piece = bool(joined) and _is_text(part) and _is_text(joined[-1])
-        if is_piece and part.get("thought") == joined[-1].get("thought"):
-            joined[-1] = {**joined[-1], **part, "text": f"{joined[-1]['text']}{part['text']}"}
+        last = joined[-1] if joined else {}
+        text, before = part.get("text"), last.get("text")
+        if isinstance(text, str) and isinstance(before, str) and part.get("thought") == last.get("thought"):
+            joined[-1] = {**last, **part, "text": before + text}
         else:
             joined.append(dict(part))
     return joined
-
-
-def _is_text(part: Mapping[str, Any]) -> bool:
-    return isinstance(part.get("text"), str)
 
 
 # --- Errors
