@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -22,7 +21,6 @@ from ..call.config import LLMCallConfig
 from ..front.model_calls import run_llm_call
 from ..otel.decorators import flow, step
 from ..otel.setup.configure import configure
-from ..recording.port import Recorder
 
 SERVICE_NAME = "tracemind-demo"
 
@@ -32,64 +30,57 @@ _PRICES = (Price(model=_MODEL, provider="fake", input=Decimal("0.15"), output=De
 """USD per million tokens; the fake provider itself is free and would have no cost to show."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DemoRun:
-    """The outcome of the demo."""
-
-    trace_id: str
-    """The id of the demo's trace."""
-    arrived: bool
-    """Whether the file, and the endpoint if one is set, received everything."""
-
-
-def run_demo(*, file: str | os.PathLike[str], endpoint: str | None = None) -> DemoRun:
+def run_demo(*, file: str | os.PathLike[str], endpoint: str | None = None) -> tuple[str, bool]:
     """Run the flow; its spans go to a file and to the endpoint if one is set.
+
+    Returns:
+        The id of its trace, and whether the file and the endpoint received everything.
 
     Raises:
         ConfigError: the file cannot be written, or an argument or variable is wrong.
     """
     telemetry = configure(service_name=SERVICE_NAME, endpoint=endpoint, file=file, prices=_PRICES)
     try:
-        trace_id = asyncio.run(answer_ticket(telemetry.recorder))
+        trace_id = asyncio.run(answer_ticket())
     except BaseException:
         telemetry.shutdown(0.5)
         raise
-    return DemoRun(trace_id=trace_id, arrived=telemetry.shutdown())
+    return trace_id, telemetry.shutdown()
 
 
 @flow
-async def answer_ticket(recorder: Recorder) -> str:
+async def answer_ticket() -> str:
     """Make the three calls in turn; returns the id of their trace."""
-    await classify(recorder)
-    await draft_reply(recorder)
-    await translate_reply(recorder)
+    await classify()
+    await draft_reply()
+    await translate_reply()
     return trace.format_trace_id(trace.get_current_span().get_span_context().trace_id)
 
 
 @step
-async def classify(recorder: Recorder) -> dict[str, Any]:
+async def classify() -> dict[str, Any]:
     """Succeed at once."""
-    return await _call(recorder, "classify", "Which team?", LLMUsage(420, 6, 426), script=["ok latency=120"])
+    return await _call("classify", "Which team?", LLMUsage(420, 6, 426), script=["ok latency=120"])
 
 
 @step
-async def draft_reply(recorder: Recorder) -> dict[str, Any]:
+async def draft_reply() -> dict[str, Any]:
     """Recover after a 429 and a time-out."""
     usage = LLMUsage(1_000, 500, 1_500, cache_read_tokens=256, reasoning_tokens=128)
     script = ["429 retry-after=0.2", "timeout", "ok latency=180"]
-    return await _call(recorder, "draft_reply", "Write a reply.", usage, script=script)
+    return await _call("draft_reply", "Write a reply.", usage, script=script)
 
 
 @step
-async def translate_reply(recorder: Recorder) -> dict[str, Any]:
+async def translate_reply() -> dict[str, Any]:
     """Fail for good: the server is down for longer than its one retry."""
     script = ["503 retry-after=0.3", "503"]
-    return await _call(recorder, "translate_reply", "Into French.", LLMUsage(), script=script, max_retries=1)
+    return await _call("translate_reply", "Into French.", LLMUsage(), script=script, max_retries=1)
 
 
 async def _call(
-    recorder: Recorder, step_id: str, prompt: str, usage: LLMUsage, *, script: Sequence[str], max_retries: int = 2
+    step_id: str, prompt: str, usage: LLMUsage, *, script: Sequence[str], max_retries: int = 2
 ) -> dict[str, Any]:
     config = LLMCallConfig("fake", _MODEL, prompt=prompt, timeout_ms=250, max_retries=max_retries)
     client = FakeLLMClient(latency_ms=40, script=script, usage=usage)
-    return await run_llm_call(_FLOW_ID, step_id, config, recorder, client=client)
+    return await run_llm_call(_FLOW_ID, step_id, config, client=client)

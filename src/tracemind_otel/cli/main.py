@@ -327,11 +327,11 @@ def _demo(file: str | None, endpoint: str | None, jaeger: str) -> None:
     _print_line(console, "Three model calls on the fake provider. Its replies, token counts and prices are scripted.\n")
     config = export_config(endpoint=endpoint, protocol=None, headers=None, file=file or _new_file())
     path = config.file or ""
-    run = run_demo(file=path, endpoint=endpoint)
-    _print_traces(console, _spans_of_demo(path, run.trace_id))
+    trace_id, has_arrived = run_demo(file=path, endpoint=endpoint)
+    _print_traces(console, _spans_of_demo(path, trace_id))
     _print_line(console, f"\nSpans written to {path}")
     if "traces" in config.signals:
-        _print_export(console, config, f"{jaeger.rstrip('/')}/trace/{run.trace_id}", arrived=run.arrived)
+        _print_export(console, config, f"{jaeger.rstrip('/')}/trace/{trace_id}", arrived=has_arrived)
     _print_next_steps(console, path)
 
 

@@ -1,12 +1,12 @@
-"""The port between a step and whatever records it. No OpenTelemetry here.
+"""The port between a call and whatever records it. No OpenTelemetry here.
 
 Write a recorder of your own by overriding either
 
 - `record_step_start`, `record_step_retry` and `record_step_end`, which get plain dicts, or
-- `begin_step`, which gets typed data and returns the handle of one call. Ids need not be unique (a thousand
-  calls may share a flow id and a step id), so only the handle identifies a call.
+- `begin_step`, which gets typed data and returns the handle of one call. A thousand calls may share a flow id and a
+  step id, so only the handle identifies a call.
 
-A recorder that raises never breaks a call: the step talks to it through `begin_safely`.
+A recorder that raises never breaks a call, which reaches it through `begin_safely`.
 """
 
 from __future__ import annotations
@@ -146,39 +146,22 @@ class Recorder:
         return _ForwardingHandle(self, start)
 
 
-class EndsOnce(StepHandle):
-    """A handle whose `_end` runs for the first `end` only."""
-
-    __slots__ = ("_ended",)
-
-    def __init__(self) -> None:
-        self._ended = False
-
-    def end(self, end: StepEnd) -> None:
-        if not self._ended:
-            self._ended = True
-            self._end(end)
-
-    def _end(self, end: StepEnd) -> None:
-        raise NotImplementedError
-
-
-class _ForwardingHandle(EndsOnce):
+class _ForwardingHandle(StepHandle):
     """Turns the calls of a handle into the recorder's three methods."""
 
-    __slots__ = ("_recorder", "_start")
+    __slots__ = ("_has_ended", "_recorder", "_start")
 
     def __init__(self, recorder: Recorder, start: StepStart) -> None:
-        super().__init__()
-        self._recorder = recorder
-        self._start = start
+        self._recorder, self._start, self._has_ended = recorder, start, False
         recorder.record_step_start(start.flow_id, start.step_id, start.payload())
 
     def retry(self, retry: StepRetry) -> None:
         self._recorder.record_step_retry(self._start.flow_id, self._start.step_id, retry.payload())
 
-    def _end(self, end: StepEnd) -> None:
-        self._recorder.record_step_end(self._start.flow_id, self._start.step_id, end.status, dict(end.payload))
+    def end(self, end: StepEnd) -> None:
+        if not self._has_ended:
+            self._has_ended = True
+            self._recorder.record_step_end(self._start.flow_id, self._start.step_id, end.status, dict(end.payload))
 
 
 def begin_safely(start: StepStart, *recorders: Recorder) -> StepHandle:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .port import EndsOnce, Recorder, StepEnd, StepHandle, StepRetry, StepStart, begin_safely
+from .port import Recorder, StepEnd, StepHandle, StepRetry, StepStart, begin_safely
 
 
 class CompositeRecorder(Recorder):
@@ -43,11 +43,10 @@ class InMemoryRecorder(Recorder):
         return _InMemoryHandle(step)
 
 
-class _InMemoryHandle(EndsOnce):
+class _InMemoryHandle(StepHandle):
     __slots__ = ("_step",)
 
     def __init__(self, step: RecordedStep) -> None:
-        super().__init__()
         self._step = step
 
     def retry(self, retry: StepRetry) -> None:
@@ -56,5 +55,5 @@ class _InMemoryHandle(EndsOnce):
     def next_chunk(self, gap_s: float, response_model: str | None) -> None:
         self._step.chunk_gaps_s.append(gap_s)
 
-    def _end(self, end: StepEnd) -> None:
-        self._step.end = end
+    def end(self, end: StepEnd) -> None:
+        self._step.end = self._step.end or end

@@ -41,11 +41,7 @@ class BudgetLimits:
     @property
     def by_kind(self) -> dict[BudgetKind, float]:
         """The limits that are set."""
-        limits: dict[BudgetKind, float | None] = {
-            "cost_usd": self.max_cost_usd,
-            "tokens": self.max_tokens,
-            "llm_calls": self.max_llm_calls,
-        }
+        limits = {kind: getattr(self, f"max_{kind}") for kind in get_args(BudgetKind)}
         return {kind: limit for kind, limit in limits.items() if limit is not None}
 
     @property

@@ -137,17 +137,12 @@ def _overlap(counts: dict[str, Any], excess: int, read: int, usage: LLMUsage) ->
         counts[both] += more
         excess, read = excess - more, read - more
     for kind in reversed(_MODALITIES):
-        excess -= _cut(counts, kind, excess)
+        whole = f"input_{kind}_tokens"
+        cut = max(0, min(excess, counts.get(whole, 0) - counts.get(f"cache_{kind}_read_tokens", 0)))
+        if cut:
+            counts[whole] -= cut
+            excess -= cut
     return tuple(assumed)
-
-
-def _cut(counts: dict[str, Any], kind: str, excess: int) -> int:
-    """Cut what was counted twice and is not cached; returns the number of tokens cut."""
-    whole = f"input_{kind}_tokens"
-    cut = max(0, min(excess, counts.get(whole, 0) - counts.get(f"cache_{kind}_read_tokens", 0)))
-    if cut:
-        counts[whole] -= cut
-    return int(cut)
 
 
 def _fit_seconds_and_pages(counts: dict[str, Any], usage: LLMUsage) -> None:
