@@ -149,3 +149,28 @@ def test_the_worker_continues_the_trace_of_its_job(tmp_path: Path) -> None:
     assert (accepted.service, confirmed.service) == ("shop", "worker")
     assert {(span.attributes["session.id"], span.attributes["user.id"]) for span in spans} == {("s-1", "ada")}
     assert "two lamps" not in headers + (tmp_path / "worker.otlp.jsonl").read_text(encoding="utf-8")
+
+
+def test_a_service_has_its_cost_per_endpoint_in_eight_lines(tmp_path: Path) -> None:
+    """The added lines are marked in the example, and `view --by flow` has a row for each endpoint."""
+    source = (EXAMPLES / "fastapi_costs.py").read_text(encoding="utf-8")
+    added = [line for line in source.splitlines() if line.endswith("  # +")]
+    assert len(added) <= 8
+    assert [line for line in source.splitlines() if "tm." in line and line not in added] == [
+        'TOY_PRICE = tm.Price.from_mapping({"model": "toy-1", "input": 0.15, "output": 0.60})  # USD per million tokens'
+    ]
+    assert run(EXAMPLES / "fastapi_costs.py", directory=tmp_path).returncode == 0
+    table = run(
+        "-m", "tracemind_otel", "view", "fastapi_costs.otlp.jsonl", "--by", "flow", "--json", directory=tmp_path
+    )
+    rows = {row["name"]: row for row in json.loads(table.stdout)["rows"]}
+    assert {name: row["calls"] for name, row in rows.items()} == {"POST /answers": 4, "POST /summaries": 1}
+    assert rows["POST /answers"]["cost_usd"] > rows["POST /summaries"]["cost_usd"] > 0
+
+
+def test_the_platform_prints_its_costs_and_queries(tmp_path: Path) -> None:
+    """Without an endpoint the example says what the flows cost, and which queries to ask."""
+    done = run(EXAMPLES / "platform_costs.py", directory=tmp_path)
+    assert re.search(r"^search: \$0\.0\d+$", done.stdout, re.MULTILINE)
+    assert "cost by team: sum by (team) (tracemind_llm_cost_USD_total)" in done.stdout
+    assert "budget of 'digest' is spent" in done.stdout

@@ -66,7 +66,9 @@ class Call:
         """End in an error; arguments and result as of `succeeded`."""
         self.error = error
         result = error_result(self.target.cfg, error, self.attempts.retries) | (also or {})
-        log.warning("%s failed after %d attempt(s): %s", self.target.name, self.attempts.made, error.error_type)
+        made = self.attempts.made
+        how = f"failed after {made} attempt{'' if made == 1 else 's'}" if made else "was not sent"
+        log.warning("%s %s: %s", self.target.name, how, error.error_type)
         return self._end("error", result, error=error, **more)
 
     def misused(self, error: ConfigError, *, was_sent: bool = False) -> None:
