@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from ....errors import LLMAuthenticationError, LLMError, LLMStatusError, LLMTimeoutError
+from ....errors import LLMAuthenticationError, LLMError, LLMTimeoutError
 from ..client import AsyncLLMClient
 from ..liveness import Patience, ProviderSilentError, is_heard
 from ..types import Finish, LLMRequest, LLMResponse, StreamEvent, StreamOpened
@@ -46,7 +46,7 @@ _CONVENTIONAL_NAMES = {
     "x-ai": "x_ai",
     "xai": "x_ai",
 }
-"""`gen_ai.provider.name` of providers, as the well-known values of OpenTelemetry's conventions spell it (2026-11)."""
+"""`gen_ai.provider.name` where OpenTelemetry's conventions list another value than the provider's name (2026-11)."""
 
 
 class Sending(TypedDict, total=False):
@@ -97,7 +97,7 @@ class WireClient(AsyncLLMClient):
     ) -> None:
         self._wire = wire
         self.provider_name = provider_name
-        self.telemetry_name = telemetry_name_of(provider_name)
+        self.telemetry_name = _CONVENTIONAL_NAMES.get(provider_name.lower(), provider_name)
         self.operation = wire.operation
         self.default_max_tokens = wire.default_max_tokens
         self.reports_cost = wire.reports_cost
@@ -107,7 +107,9 @@ class WireClient(AsyncLLMClient):
         self.server_address = parts.hostname
         self.server_port = parts.port or _DEFAULT_PORTS[parts.scheme]
         self._timeout_s = timeout_s
-        self._headers = (*JSON_HEADERS, *_key_headers(self._key, key_header), *headers)
+        scheme = "Bearer " if key_header == "authorization" else ""
+        key_headers = () if self._key is None else ((key_header.encode(), f"{scheme}{self._key}".encode()),)
+        self._headers = (*JSON_HEADERS, *key_headers, *headers)
         if http_client is not None:
             library_of(http_client)
         self._http_client = http_client
@@ -136,13 +138,11 @@ class WireClient(AsyncLLMClient):
 
     async def _batches(self, req: LLMRequest, *, is_stream: bool) -> AsyncGenerator[Sequence[StreamEvent]]:
         """Make one attempt; the last event is the `Finish`, and comes with those that came with the end mark."""
-        opened = await self._open(req, is_stream=is_stream)
+        opened = await (self._open_stream(req) if is_stream else self._open(req, is_stream=False))
         head = opened.head
         reading = Reading(self._wire, head, is_stream=is_stream)
         batch: Sequence[StreamEvent] = ()
         try:
-            if not 200 <= head.status_code < 300:
-                raise self._status_error(await opened.error(), req)
             if is_stream and is_heard():
                 opening = StreamOpened(lambda: self._with_headers(reading.so_far(), head))
                 yield cast("Sequence[StreamEvent]", (opening,))  # to a step only: others never see it
@@ -164,7 +164,7 @@ class WireClient(AsyncLLMClient):
     def _raise_typed(self, error: BaseException, reading: Reading, req: LLMRequest) -> None:
         """Raise what the provider reports inside a success as a typed error, and note the events that came before."""
         if isinstance(error, StreamedError):
-            fault = self._error_inside_success(reading.head, error, req)
+            fault = error_from_body(reading.head, error.body, key=self._secret(), prompt=req.all_text)
             fault.reply = error.reply or reading.events_so_far()
             raise fault from None
         if isinstance(error, LLMError):
@@ -175,6 +175,7 @@ class WireClient(AsyncLLMClient):
         return response if add is None else add(response, reply.headers)
 
     async def _open(self, req: LLMRequest, *, is_stream: bool) -> HttpStream:
+        """Send the request and return when its reply begins; raises the error that a status tells."""
         if self._key is None and self._key_hint is not None:
             raise LLMAuthenticationError(self._key_hint)
         body = _JSON.encode(self._wire.to_payload(req, is_stream)).encode()
@@ -182,7 +183,17 @@ class WireClient(AsyncLLMClient):
         if self._http_client is not None and self._given is None:
             self._given = await asyncio.to_thread(given_sender, self._http_client)
         sender = self._given or await self._pools.get().sender(self.base_url)
-        return await sender.open(url, await self._headers_for(url, body), body)
+        opened = await sender.open(url, await self._headers_for(url, body), body)
+        if 200 <= opened.head.status_code < 300:
+            return opened
+        try:
+            reply = await opened.error()
+        finally:
+            await opened.aclose()
+        raise status_error(reply, key=self._secret(), prompt=req.all_text, read=self._wire.errors_of)
+
+    async def _open_stream(self, req: LLMRequest) -> HttpStream:
+        return await self._open(req, is_stream=True)
 
     async def _headers_for(self, url: str, body: bytes) -> Headers:
         """The headers of one request; a subclass adds those that it makes anew each time."""
@@ -192,12 +203,6 @@ class WireClient(AsyncLLMClient):
         """What was sent last that no error may repeat."""
         return self._key
 
-    def _status_error(self, reply: HttpReply, req: LLMRequest) -> LLMStatusError:
-        return status_error(reply, key=self._secret(), prompt=req.all_text, read=self._wire.errors_of)
-
-    def _error_inside_success(self, reply: HttpReply, error: StreamedError, req: LLMRequest) -> LLMStatusError:
-        return error_from_body(reply, error.body, key=self._secret(), prompt=req.all_text)
-
     async def aclose(self) -> None:
         """Close this client's own connections; those of the shared pool are closed when their loop ends."""
         if self._own_pools is not None:
@@ -206,14 +211,3 @@ class WireClient(AsyncLLMClient):
     def __del__(self) -> None:
         if self._own_pools is not None and not self._own_pools.is_empty:
             warnings.warn(f"unclosed {type(self).__name__}: call aclose()", ResourceWarning, source=self, stacklevel=1)
-
-
-def telemetry_name_of(provider_name: str) -> str:
-    """The conventions' value for a provider; a name that they do not list is its own."""
-    return _CONVENTIONAL_NAMES.get(provider_name.lower(), provider_name)
-
-
-def _key_headers(key: str | None, header: str) -> Headers:
-    if key is None:
-        return ()
-    return ((header.encode(), f"Bearer {key}".encode() if header == "authorization" else key.encode()),)

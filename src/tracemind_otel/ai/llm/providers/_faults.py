@@ -53,15 +53,14 @@ def _unreadable(error: Exception) -> str | None:
     if _is_a(error, "DecodingError"):
         return "cannot be read: its body is not compressed as its content-encoding says"
     is_http = isinstance(cause, aiohttp.ClientResponseError | aiohttp.http.HttpProcessingError)
-    is_bad_http = is_http and not isinstance(cause, aiohttp.ClientHttpProxyError)
-    return (
-        "is not valid HTTP" if is_bad_http or (_is_a(error, "RemoteProtocolError") and not _broke_off(error)) else None
-    )
+    if is_http and not isinstance(cause, aiohttp.ClientHttpProxyError):
+        return "is not valid HTTP"
+    is_httpx_protocol = _is_a(error, "RemoteProtocolError") and not str(error).startswith(_BREAKS)
+    return "is not valid HTTP" if is_httpx_protocol else None
 
 
-def _broke_off(error: BaseException) -> bool:
-    """httpx has one class for a reply that broke off and for one that is no HTTP; only the text tells."""
-    return str(error).startswith(("Server disconnected", "peer closed connection", "<ConnectionTerminated"))
+_BREAKS = ("Server disconnected", "peer closed connection", "<ConnectionTerminated")
+"""httpx has one class for a reply that broke off and for one that is no HTTP; only its message tells."""
 
 
 def _is_timeout(error: Exception) -> bool:

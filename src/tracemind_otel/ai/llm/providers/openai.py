@@ -7,13 +7,12 @@ dialects, the documentation of each server.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ....errors import LLMRequestError
-from ..types import Image, LLMRequest, Message, StreamEvent, Text
+from ..types import Image, LLMRequest, Message, Text
 from ._chat_reply import ChatReader, from_payload
 from ._chat_usage import cost_format, with_cost_header
 from ._client import WireClient
@@ -25,6 +24,8 @@ from ._wire_format import WireFormat, outgoing_call, reject_unsupported
 
 if TYPE_CHECKING:
     import httpx
+
+    from ._sending import HttpStream
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
@@ -60,24 +61,18 @@ def as_spoken_by(server: str, dialect: Dialect) -> Dialect:
 class ChatClient(WireClient):
     """A client for Chat Completions that stops asking for usage where the server rejects `stream_options`."""
 
-    _refuses_stream_options = False
+    _rejects_stream_options = False
 
-    async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
-        silent = replace(req, extra={"stream_options": None, **req.extra})
-        asks = not self._refuses_stream_options and "stream_options" not in req.extra
-        try:
-            async with aclosing(super().stream(req if not self._refuses_stream_options else silent)) as batches:
-                async for batch in batches:
-                    yield batch
-            return
-        except LLMRequestError as error:
-            # The server rejects the request before any event, so nothing is streamed twice.
-            if not asks or error.status_code not in (400, 422) or "stream_options" not in error.message:
-                raise
-        self._refuses_stream_options = True
-        async with aclosing(super().stream(silent)) as batches:
-            async for batch in batches:
-                yield batch
+    async def _open_stream(self, req: LLMRequest) -> HttpStream:
+        if not self._rejects_stream_options:
+            try:
+                return await super()._open_stream(req)
+            except LLMRequestError as error:
+                is_rejected = error.status_code in (400, 422) and "stream_options" in error.message
+                if "stream_options" in req.extra or not is_rejected:
+                    raise
+            self._rejects_stream_options = True
+        return await super()._open_stream(replace(req, extra={"stream_options": None, **req.extra}))
 
 
 class OpenAILLMClient(ChatClient):
