@@ -8,10 +8,10 @@ STACK := $(PYTHON) -m collector.stack
 .DEFAULT_GOAL := help
 
 .PHONY: help
-help:  ## Show what there is
+help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# Each virtual environment is made anew when pyproject.toml changes.
+# Each virtual environment is made again when pyproject.toml changes.
 .venv-demo/.done: pyproject.toml
 	@echo "making .venv-demo (what a user gets) ..."
 	@$(PYTHON) -m venv .venv-demo
@@ -31,79 +31,79 @@ $(VENV)/.done: pyproject.toml
 	@touch $@
 
 .PHONY: install
-install: $(VENV)/.done  ## Make the virtual environment for development
+install: $(VENV)/.done  ## Install the package and the development tools into .venv
 
 .PHONY: demo
-demo: .venv-demo/.done  ## Run a small flow on the fake provider and print its priced trace
+demo: .venv-demo/.done  ## Run a small flow on the fake provider and print its trace with costs
 	@.venv-demo/bin/python -m tracemind_otel demo
 
 .PHONY: test
-test: $(VENV)/.done  ## Run the tests; end to end against the real programs where Go or Docker can give them
+test: $(VENV)/.done  ## Run the tests; those against the real Collector, Jaeger and Prometheus need Go or Docker
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 .PHONY: check
-check: $(VENV)/.done  ## Check style and types, and run the quick tests: a minute
+check: $(VENV)/.done  ## Run lint and the quick tests: before each commit
 	@$(MAKE) --no-print-directory --jobs 2 lint quick
 
 .PHONY: quick
-quick: $(VENV)/.done  ## Run the tests that need no processes and no servers of their own
+quick: $(VENV)/.done  ## Run the tests that start no processes and no servers
 	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow and not e2e"
 
 .PHONY: test-all
-test-all: $(VENV)/.done  ## Run what `make test` leaves out for its installs: gunicorn, Celery, RQ
+test-all: $(VENV)/.done  ## Run the tests with other tools: gunicorn, Celery, RQ, Django, Jupyter
 	@$(BIN)/python -m pytest -m tools --durations=5 tests/tools
 
 .PHONY: nightly
-nightly: $(VENV)/.done  ## Test against llama.cpp and LiteLLM, built the first time (half an hour on two cores)
+nightly: $(VENV)/.done  ## Run the tests with llama.cpp and LiteLLM, which are built the first time (half an hour)
 	@$(BIN)/python -m pytest -m nightly --durations=10 tests/nightly
 
 .PHONY: soak
-soak: $(VENV)/.done  ## Run the tests about ends, forks and threads 200 times: 40 minutes
+soak: $(VENV)/.done  ## Run the tests about ends, forks and threads 200 times (40 minutes)
 	@$(BIN)/python tests/soak.py
 
 .PHONY: lint
-lint: $(VENV)/.done  ## Check style and types
+lint: $(VENV)/.done  ## Check style with ruff, and types with mypy and pyright
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/pyright
 
 .PHONY: format
-format: $(VENV)/.done  ## Put the code into its form
+format: $(VENV)/.done  ## Format the code and apply the safe fixes of ruff
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 .PHONY: wheel
-wheel: $(VENV)/.done  ## Build the wheel and run the smoke tests against it, outside the source tree
+wheel: $(VENV)/.done  ## Build the wheel and run the smoke tests on it, outside the source tree
 	@$(BIN)/python tests/wheel.py
 
 .PHONY: bench
-bench: $(VENV)/.done  ## Measure what the telemetry costs, for a call, a streamed chunk, a decorated function
+bench: $(VENV)/.done  ## Measure the overhead of a call, a streamed chunk and a decorated function
 	@$(BIN)/python benchmarks/overhead.py
 	@$(BIN)/python benchmarks/streaming.py
 	@$(BIN)/python benchmarks/decorators.py
 
 .PHONY: bench-against
-bench-against: $(VENV)/.done  ## Compare what a call and a chunk cost with another source tree: make bench-against TREE=...
+bench-against: $(VENV)/.done  ## Compare the cost of a call and a chunk with another source tree: make bench-against TREE=...
 	@$(BIN)/python benchmarks/against.py $(TREE)
 
 .PHONY: docs
-docs: .venv-docs/.done  ## Build the documentation into site/; fails on a broken link or an undocumented name
+docs: .venv-docs/.done  ## Build the documentation into site/; fails on a broken link
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict --quiet
 	@echo "open site/index.html"
 
 .PHONY: docs-serve
-docs-serve: .venv-docs/.done  ## Serve the documentation on http://127.0.0.1:8000 and rebuild it as you write
+docs-serve: .venv-docs/.done  ## Serve the documentation on http://127.0.0.1:8000 and rebuild it on each change
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs serve --strict
 
 .PHONY: stack
-stack:  ## Start the Collector, Jaeger and Prometheus here, and print their addresses
+stack:  ## Start the Collector, Jaeger and Prometheus, and print their addresses
 	@$(STACK) up
 
 .PHONY: stack-down
-stack-down:  ## End what `make stack` started
+stack-down:  ## Stop what `make stack` started
 	@$(STACK) down
 
 .PHONY: clean
-clean:  ## Remove the virtual environments and what tools left behind
+clean:  ## Remove the virtual environments and what the tools left behind
 	@rm -rf .venv .venv-demo .venv-docs site dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -44,7 +44,7 @@ def main() -> int:
     with (
         tm.configure(service_name="sync-script", file=arguments.file, prices=[TOY_PRICE]),
         tm.using_attributes(session_id="night-1123"),
-        tm.flow(name="nightly"),
+        tm.flow("nightly"),
         ThreadPoolExecutor(2) as pool,
     ):
         # Threads of a pool do not inherit the current flow; carry_context passes it on.
