@@ -35,7 +35,8 @@ def spans_of_sources(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _is_ours(span: FileSpan) -> bool:
-    return any(name.startswith("tracemind.") for name in span.attributes)
+    """Whether our recorder made it. Spans of others may have the ids of our flow."""
+    return semconv.TRACEMIND_STEP_TYPE in span.attributes
 
 
 def _our_calls(source: SpanSource) -> list[FileSpan]:
