@@ -54,7 +54,7 @@ def from_payload(
     choices = [mapped(choice) for choice in cast("list[object]", raw_choices)]
     message, usage = mapped(choices[0].get("message")), mapped(document.get("usage"))
     model = text_of(document.get("model"))
-    text, thought = _split_content(message.get("content"))
+    text, thought = split_content(message.get("content"))
     calls = tuple(_incoming_calls(message))
     raw_reasons = tuple(reason for choice in choices if (reason := text_of(choice.get("finish_reason"))))
     first_reason = text_of(choices[0].get("finish_reason"))
@@ -76,7 +76,7 @@ def from_payload(
     )
 
 
-def _split_content(content: object) -> tuple[str, str]:
+def split_content(content: object) -> tuple[str, str]:
     """Text and reasoning: content is a string, null beside tool calls, or a list of parts (Mistral's thinking)."""
     if isinstance(content, str):
         return content, ""
@@ -239,7 +239,7 @@ class ChatReader:
     def _delta(self, delta: Mapping[str, Any]) -> Sequence[StreamEvent]:
         content = delta.get("content")
         deltas: list[StreamEvent] = []
-        text, thought = _split_content(content)
+        text, thought = split_content(content)
         if thought := _reasoning_of(delta) or thought:
             self._reasoning.append(thought)
             self._reasoning_name = "reasoning" if "reasoning" in delta else "reasoning_content"

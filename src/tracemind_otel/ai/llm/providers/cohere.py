@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from ..types import FinishReason, LLMRequest, LLMResponse, LLMUsage, Message, StreamEvent
-from ._assembly import Block, CallPieces, ending_of, function_calls, joined, message_in, usage_of_parts
+from ._assembly import Block, CallPieces, ending_of, function_calls, message_in, usage_of_parts
+from ._chat_reply import split_content
 from ._conversation import answered_call, effort_of, only_text, settings_of
 from ._error_bodies import error_body
 from ._sse import ServerSentEvent
-from ._wire_format import DONE, StreamedError, WireFormat, count_of, document_of, listed, mapped, part_of, text_of
+from ._wire_format import DONE, StreamedError, WireFormat, count_of, document_of, mapped, part_of, text_of
 from .openai import outgoing_message
 from .presets import Preset
 
@@ -73,7 +74,7 @@ def _message(message: Message) -> dict[str, Any]:
 def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> LLMResponse:
     """The reply in the normal form; the plan before tool calls counts as reasoning."""
     message = message_in(document, request_id)
-    text, thought = _split_content(message.get("content"))
+    text, thought = split_content(message.get("content"))
     return LLMResponse(
         text,
         usage_of(mapped(document.get("usage"))),
@@ -83,14 +84,6 @@ def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> 
         request_id=request_id,
         **ending_of(_FINISH_REASONS, text_of(document.get("finish_reason")), function_calls(message)),
     )
-
-
-def _split_content(content: object) -> tuple[str, str]:
-    """Text and reasoning of the content's blocks."""
-    if isinstance(content, str):
-        return content, ""
-    blocks = listed(content)
-    return joined(blocks, "text"), joined(blocks, "thinking")
 
 
 def usage_of(usage: Mapping[str, Any]) -> LLMUsage:

@@ -172,13 +172,13 @@ def _response_of(
 ) -> LLMResponse:
     """The reply in the normal form; it says what its output does, unless that is given."""
     output, usage = listed(document.get("output")), mapped(document.get("usage"))
-    said = _said(output) if said is None else said
+    fields: dict[str, Any] = {"text": "", **(_said(output) if said is None else said)}
     status = text_of(document.get("status"))
     why = text_of(mapped(document.get("incomplete_details")).get("reason")) if status == "incomplete" else None
     reason = why or status
-    calls_tools = status in ("completed", None) and "tool_calls" in said
+    calls_tools = status in ("completed", None) and "tool_calls" in fields
     return LLMResponse(
-        **{"text": "", **said},
+        **fields,
         usage=usage_of(usage, output),
         raw=document,
         finish_reasons=(reason,) if reason else (),
