@@ -1,4 +1,4 @@
-"""Our own instruments and their reader export what the SDK's would."""
+"""The package's own instruments and reader export what the SDK's would."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Kept(MetricExporter):
         return True
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        """Nothing is open."""
+        """There is nothing to close."""
 
 
 def preference(*, is_delta: bool) -> dict[type, AggregationTemporality]:
@@ -73,7 +73,7 @@ def preference(*, is_delta: bool) -> dict[type, AggregationTemporality]:
 
 
 class Side:
-    """One way to measure: the instruments of our metrics, and those that an application makes on the same provider."""
+    """One way to measure: the instruments of the package's metrics, and those that an application makes itself."""
 
     def __init__(self, provider: MeterProvider, instruments: Instruments) -> None:
         self.provider = provider
@@ -94,7 +94,7 @@ class Side:
         return [Observation(self.their_total, {"a": 1})] if self.their_total else []
 
     def measure(self, kind: int, amount: float, attributes: Attributes, context: Context) -> None:
-        """Measure by one of the instruments."""
+        """Measure with one of the instruments."""
         if kind < 3:
             self.counters[kind].add(amount, attributes, NO_SPAN)
         elif kind < 5:
@@ -104,7 +104,7 @@ class Side:
             self.their_total += 1
 
     def collect(self) -> Mapping[object, object]:
-        """What is exported now, in a form that can be compared: every point, by all that tells it apart."""
+        """Everything that is exported now, in a form that can be compared."""
         self.began_ns.append(time.time_ns())
         data = self._collect()
         return {} if data is None else self._comparable(data)
@@ -128,7 +128,7 @@ class Side:
         }
 
     def _essence(self, point: Any) -> Sequence[object]:
-        """The figures, the exemplars, and in which interval the point's own began."""
+        """The figures, the exemplars, and the interval in which the point began."""
         assert self.began_ns[-1] <= point.time_unix_nano <= time.time_ns()
         interval = bisect_right(self.began_ns, point.start_time_unix_nano)
         exemplars = [(e.filtered_attributes, e.value, e.span_id, e.trace_id) for e in point.exemplars]
@@ -156,7 +156,7 @@ class SdkSide(Side):
 
 
 class OwnSide(Side):
-    """Ours, as `configure()` puts them together."""
+    """The package's, as `configure()` builds them."""
 
     def __init__(self, *, is_delta: bool) -> None:
         self.exporter = Kept()
@@ -219,7 +219,7 @@ def test_own_instruments_equal_those_of_the_sdk(
 
 @TEMPORALITIES
 def test_too_many_series_go_into_one_that_says_so(is_delta: bool) -> None:
-    """Attributes without end do not fill the memory: after 2,000 series the rest is counted as overflow."""
+    """Unlimited attribute values do not fill the memory: after 2,000 series the rest counts as overflow."""
     own = OwnInstruments(is_delta=is_delta)
     counter = own.create_counter("c", "1", "")
     for number in range(MAX_SERIES + 100):
@@ -245,7 +245,7 @@ def sums(own: OwnInstruments) -> dict[tuple[str, object], int | float]:
 
 @pytest.mark.soak
 def test_threads_lose_no_measurement() -> None:
-    """What several threads measure at once is all counted, also while it is exported again and again."""
+    """Every measurement counts, though several threads measure while another exports again and again."""
     own = OwnSide(is_delta=True)
     exported = list[float]()
 
@@ -275,7 +275,7 @@ def test_threads_lose_no_measurement() -> None:
 
 @pytest.mark.soak
 def test_a_measurement_within_a_measurement() -> None:
-    """A finalizer or a signal handler may measure in the middle of a measurement: it neither waits nor gets lost."""
+    """A finalizer or signal handler may measure during a measurement: it neither waits nor is lost."""
     own = OwnInstruments(is_delta=True)
     counter, histogram = (
         own.create_counter("c", "1", ""),
@@ -284,7 +284,7 @@ def test_a_measurement_within_a_measurement() -> None:
     attributes: Attributes = {"a": "b"}
 
     class Striking(dict[str, str | bool | int | float]):
-        """Attributes that measure when they are first looked at, as a collection of garbage might."""
+        """Attributes that take a measurement when they are first read, as a finalizer might."""
 
         def items(self) -> Any:
             counter.add(1, attributes, NO_SPAN)
@@ -307,7 +307,7 @@ def test_a_measurement_within_a_measurement() -> None:
 
 
 def test_an_export_is_no_request_of_the_application() -> None:
-    """Instrumentations of HTTP clients make no spans of exports."""
+    """Instrumented HTTP clients make no spans for exports."""
     own = OwnSide(is_delta=False)
     own.measure(0, 1, {}, NO_SPAN)
     own.collect()
@@ -357,7 +357,7 @@ def calls_and_flushes():
 @forks
 @pytest.mark.parametrize("environment", [{}, DELTA], ids=["cumulative", "delta"])
 def test_a_forked_child_counts_for_itself(tmp_path: Path, sink: Sink, environment: Mapping[str, str]) -> None:
-    """In both temporalities a child exports its own sums: never its parent's, and never a negative one."""
+    """In both temporalities a child exports its own sums, never its parent's and never a negative one."""
     done = run(
         *MAY_FORK,
         "-c",
@@ -382,7 +382,7 @@ telemetry.shutdown()
 
 @forks
 def test_a_child_forked_during_an_export(tmp_path: Path, sink: Sink) -> None:
-    """While the receiver makes the parent wait for its answer, a child is forked and exports its own."""
+    """A child that is forked while the parent waits for the receiver exports its own sums."""
     arrived, released = threading.Event(), threading.Event()
 
     def hold_first(post: Post) -> None:
@@ -419,7 +419,7 @@ print(os.waitpid(fork(calls_and_flushes), 0)[1], flush=True)
 
 @forks
 def test_children_of_a_busy_parent(tmp_path: Path, sink: Sink) -> None:
-    """Whatever other threads of the parent are doing at the fork, measuring or exporting, a child is free of it."""
+    """A child works although other threads of its parent measure or export at the fork."""
     done = run(
         *MAY_FORK,
         "-c",
@@ -454,7 +454,7 @@ assert telemetry.shutdown()
 
 @forks
 def test_a_callback_that_waits_for_the_thread_that_forks(tmp_path: Path, sink: Sink) -> None:
-    """An application that forks under a lock, which an observable instrument's callback takes too, is not stopped."""
+    """A fork under a lock does not hang, though an observable instrument's callback takes the same lock."""
     done = run(
         *MAY_FORK,
         "-c",
@@ -487,7 +487,7 @@ assert telemetry.shutdown()
 
 @forks
 def test_instruments_of_others_after_a_fork(tmp_path: Path, sink: Sink) -> None:
-    """The SDK's instruments begin with the parent's sum in a child, and at zero where it calls `configure()`."""
+    """In a child, the SDK's instruments start with the parent's sum, or at zero after `configure()`."""
     program = """
 def count(telemetry, amount):
     telemetry.meter_provider.get_meter("other").create_counter("other").add(amount)

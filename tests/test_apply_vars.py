@@ -1,4 +1,4 @@
-"""`{{ name }}` and `{name}` are replaced, and nothing else is interpreted, ever."""
+"""Templates replace `{{ name }}` and `{name}`, and interpret nothing else."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def test_substitution(template: str, vars: dict[str, Any] | None, expected: str)
 
 
 def test_values_are_not_looked_at_again() -> None:
-    """A value with braces in it cannot pull in another value: what a user typed is only text."""
+    """A value with braces in it does not pull in another value: what a user typed stays plain text."""
     assert apply_vars("{user}", {"user": "{secret} {{ secret }}", "secret": "s3cr3t"}) == "{secret} {{ secret }}"
 
 
 @given(value=st.text(), template_end=st.text(alphabet=st.characters(blacklist_characters="{}")))
 def test_any_value_goes_in_as_it_is(value: str, template_end: str) -> None:
-    """No character of a value means anything, backslashes and group references included."""
+    """Every value is inserted unchanged, with its backslashes and group references."""
     assert apply_vars("{v}" + template_end, {"v": value}) == value + template_end
 
 
 @given(template=st.text(), vars=st.dictionaries(st.text(), st.text()))
 def test_no_template_raises(template: str, vars: dict[str, str]) -> None:
-    """A template is never an error, whatever is in it."""
+    """No template raises an error, whatever it contains."""
     assert isinstance(apply_vars(template, vars), str)

@@ -1,4 +1,4 @@
-"""What copies contexts back and forth, as asgiref does for Django's hooks: a request leaves nothing to the next one."""
+"""Requests stay apart though asgiref copies contexts back and forth for Django's hooks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ every_block = pytest.mark.parametrize("make", BLOCKS.values(), ids=BLOCKS)
 
 
 def nothing_holds() -> bool:
-    """Whether there is no flow, no budget, no id, no span and no baggage here."""
+    """Whether no flow, budget, id, span or baggage is active here."""
     scopes = current_flow(), current_budget()
     return (
         scopes == (None, None)
@@ -48,7 +48,7 @@ async def begin(block: AbstractContextManager[Any]) -> None:
 
 
 async def end(block: AbstractContextManager[Any]) -> None:
-    """A hook at its end, in another copy of the context."""
+    """A hook at the end of a request, in another copy of the context."""
     await sync_to_async(block.__exit__)(None, None, None)
 
 
@@ -56,7 +56,7 @@ async def end(block: AbstractContextManager[Any]) -> None:
 async def test_begun_and_ended_by_sync_hooks(
     capture: Captured, caplog: pytest.LogCaptureFixture, make: Callable[[], AbstractContextManager[Any]]
 ) -> None:
-    """Each hook runs in a copy that is copied back; after the last one nothing holds, and nothing was complained of."""
+    """After the last hook nothing is active and nothing is logged, though each hook runs in a copied context."""
     for _ in range(3):
         block = make()
         await begin(block)
@@ -70,7 +70,7 @@ async def test_begun_and_ended_by_sync_hooks(
 async def test_begun_by_a_sync_hook_and_ended_on_the_loop(
     capture: Captured, make: Callable[[], AbstractContextManager[Any]]
 ) -> None:
-    """The loop's own context has what was copied back, and not what was set in the thread."""
+    """The loop's context has what was copied back, and not what was set in the thread."""
     block = make()
     await begin(block)
     block.__exit__(None, None, None)
@@ -81,7 +81,7 @@ async def test_begun_by_a_sync_hook_and_ended_on_the_loop(
 def test_begun_in_a_coroutine_and_ended_outside(
     capture: Captured, make: Callable[[], AbstractContextManager[Any]]
 ) -> None:
-    """The same the other way round, for sync code that awaits by `async_to_sync`."""
+    """Sync code that awaits through `async_to_sync` leaves nothing active either."""
 
     async def begins(block: AbstractContextManager[Any]) -> None:
         block.__enter__()
@@ -97,7 +97,7 @@ def test_begun_in_a_coroutine_and_ended_outside(
 
 
 async def test_a_block_within_keeps_what_it_has_set(capture: Captured) -> None:
-    """A hook that ends a block late takes away nothing that somebody else has set meanwhile."""
+    """A hook that ends a block late removes nothing that other code has set meanwhile."""
     outer, inner = tm.using_attributes(session_id="outer"), tm.using_attributes(session_id="inner")
     await begin(outer)
     with inner:
@@ -106,7 +106,7 @@ async def test_a_block_within_keeps_what_it_has_set(capture: Captured) -> None:
 
 
 async def test_an_outer_block_comes_back(capture: Captured) -> None:
-    """What held before the first hook holds again after the last one."""
+    """After the last hook, the block that was active before the first one is active again."""
     with tm.using_attributes(session_id="application"):
         block = tm.using_attributes(session_id="request")
         await begin(block)
@@ -116,7 +116,7 @@ async def test_an_outer_block_comes_back(capture: Captured) -> None:
 
 
 async def test_one_block_object_for_requests_at_once(capture: Captured) -> None:
-    """Each request leaves its own entry, whichever hook ends first."""
+    """Each request leaves its own block, in whatever order the hooks end."""
     shared = tm.using_attributes(session_id="shared")
 
     async def request(*, waits: int) -> bool:

@@ -1,4 +1,4 @@
-"""Budgets: what is over a limit is never sent, what was spent is counted once, and the trace tells when it was near."""
+"""A budget denies calls over its limit, counts each cost once, and reports when the limit comes near."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ FREE = Estimate(model="acme/m", cost_usd=0.0)
 
 @pytest.fixture(autouse=True)
 def prices() -> None:
-    """One cent a token, whichever way it goes; a model of any other name has no price."""
+    """Input and output cost one cent a token; a model of another name has no price."""
     tm.set_prices([{"model": model, "input": 10_000, "output": 10_000} for model in ("m", "other")])
 
 
 class Provider(AsyncLLMClient):
-    """A provider that counts what reaches it, and answers when it may."""
+    """A provider that counts the requests that reach it, and answers when the test lets it."""
 
     provider_name = "acme"
 
@@ -158,7 +158,7 @@ def denial(budget: Budget, estimate: Estimate = FREE) -> BudgetExceededError:
     ],
 )
 async def test_over_a_limit_the_next_call_is_denied(limits: dict[str, Any], sent: int, kind: BudgetKind) -> None:
-    """Calls one after the other pass until a limit is reached; what comes then never reaches the provider."""
+    """Calls pass until a limit is reached; the next call never reaches the provider."""
     client = Provider()
     with budget(**limits, name="research") as spending:
         results = [await call(client) for _ in range(6)]
@@ -169,7 +169,7 @@ async def test_over_a_limit_the_next_call_is_denied(limits: dict[str, Any], sent
 
 
 async def assert_denied_stream(client: Provider, kind: BudgetKind) -> None:
-    """The typed error says of what there was too much."""
+    """The typed error says which limit was exceeded."""
     before, denied = client.sent, stream(client)
     with pytest.raises(BudgetExceededError) as caught:
         await anext(denied)
@@ -179,7 +179,7 @@ async def assert_denied_stream(client: Provider, kind: BudgetKind) -> None:
 
 @pytest.mark.parametrize("limits", [{"max_cost_usd": 0}, {"max_tokens": 0}, {"max_llm_calls": 0}])
 async def test_a_limit_of_zero_allows_nothing(limits: dict[str, Any]) -> None:
-    """Zero is a limit like another: not even a free call is sent."""
+    """A limit of zero denies every call, a free one too."""
     client = FakeLLMClient(0)
     with budget(**limits) as spending:
         assert is_denied(await call(client))
@@ -198,7 +198,7 @@ async def test_a_limit_of_zero_allows_nothing(limits: dict[str, Any]) -> None:
     ],
 )
 async def test_a_call_that_may_go_over_is_denied(limits: dict[str, Any], max_tokens: int | None, fits: bool) -> None:
-    """The prompt and the output that is allowed count before the call is sent."""
+    """The prompt and the most output count before the call is sent."""
     client = Provider()
     with budget(**limits):
         result = await call(client, max_tokens=max_tokens)
@@ -207,7 +207,7 @@ async def test_a_call_that_may_go_over_is_denied(limits: dict[str, Any], max_tok
 
 
 async def test_ten_dimes_make_a_dollar() -> None:
-    """A sum of floats that falls short of the limit by a rounding error has reached it."""
+    """A sum of floats that is below the limit only by a rounding error has reached it."""
     client = Provider(*[LLMUsage(5, 5, 10)] * 20)
     tm.set_prices([{"model": "m", "input": 10_000, "output": 10_000}, {"model": "mini", "input": 0, "output": 20_000}])
     with budget(max_cost_usd=1.0) as spending:
@@ -220,7 +220,7 @@ async def test_ten_dimes_make_a_dollar() -> None:
 
 
 async def test_a_hundred_at_once_never_exceed_the_number_of_calls() -> None:
-    """`max_llm_calls` is exact: with a hundred at once just so many reach the provider."""
+    """`max_llm_calls` is exact: of a hundred concurrent calls, that many reach the provider."""
     client = Provider(is_open=False)
     with budget(max_llm_calls=7) as spending:
         calls = [asyncio.create_task(call(client)) for _ in range(100)]
@@ -234,7 +234,7 @@ async def test_a_hundred_at_once_never_exceed_the_number_of_calls() -> None:
 
 @pytest.mark.parametrize(("limits", "size"), [({"max_cost_usd": 2.0}, 0.5), ({"max_tokens": 200}, 50)])
 async def test_a_hundred_at_once_overshoot_by_those_in_flight_at_most(limits: dict[str, Any], size: float) -> None:
-    """Replies that are longer than foreseen go over by what was in flight, and by no call that came later."""
+    """Replies longer than estimated overshoot by the calls in flight, and by no later call."""
     client = Provider(is_open=False)
     with budget(**limits) as spending:
         calls = [asyncio.create_task(call(client)) for _ in range(100)]
@@ -254,7 +254,7 @@ async def test_a_hundred_at_once_overshoot_by_those_in_flight_at_most(limits: di
 
 
 async def test_a_hundred_at_once_that_say_how_long_they_may_get_never_overshoot() -> None:
-    """With `max_tokens` set on the calls the limit itself holds."""
+    """Calls with `max_tokens` never exceed the limit."""
     client = Provider()
     with budget(max_tokens=500) as spending:
         await asyncio.gather(*(call(client, max_tokens=40) for _ in range(100)))
@@ -263,7 +263,7 @@ async def test_a_hundred_at_once_that_say_how_long_they_may_get_never_overshoot(
 
 @pytest.mark.soak
 def test_threads_with_loops_of_their_own_share_a_budget() -> None:
-    """A budget carried into threads counts exactly, in whatever loop a call runs."""
+    """A budget that is carried into threads counts exactly, whichever loop runs a call."""
     sent: list[Provider] = []
 
     async def twenty() -> list[dict[str, Any]]:
@@ -281,7 +281,7 @@ def test_threads_with_loops_of_their_own_share_a_budget() -> None:
 
 @pytest.mark.soak
 def test_sums_hold_under_many_threads() -> None:
-    """What threads hold, settle and give back at once comes out even."""
+    """The sums are right after many threads reserve, settle and release at once."""
     spending = Budget(BudgetLimits(max_llm_calls=10_000), name="b")
     ready = threading.Barrier(8)
 
@@ -308,7 +308,7 @@ def test_sums_hold_under_many_threads() -> None:
 
 
 async def test_a_call_must_be_admitted_by_every_budget_around_it() -> None:
-    """The outer limit holds below an inner one, and the error names the budget that denied it."""
+    """An inner budget does not lift the outer limit, and the error names the budget that denied the call."""
     client = Provider()
     with budget(max_llm_calls=3, name="outer") as outer:
         await call(client)
@@ -320,7 +320,7 @@ async def test_a_call_must_be_admitted_by_every_budget_around_it() -> None:
 
 
 async def test_what_the_outer_budget_denies_is_given_back_to_the_inner_one() -> None:
-    """A denied call holds nothing anywhere."""
+    """A denied call reserves nothing in any budget."""
     client = Provider()
     with budget(max_llm_calls=1), budget(max_llm_calls=2, name="inner") as inner:
         for _ in range(5):
@@ -332,7 +332,7 @@ async def test_what_the_outer_budget_denies_is_given_back_to_the_inner_one() -> 
 
 
 async def test_after_its_block_a_budget_holds_no_more() -> None:
-    """What comes after the block is not limited by it, and not counted in it."""
+    """A budget neither limits nor counts calls after its block."""
     client = Provider()
     async with budget(max_llm_calls=1) as spending:
         await call(client)
@@ -342,7 +342,7 @@ async def test_after_its_block_a_budget_holds_no_more() -> None:
 
 
 def test_a_block_left_in_another_context_does_no_harm() -> None:
-    """A `with` that is closed from elsewhere, as by the garbage collector, neither raises nor changes what holds."""
+    """A block that is left in another context neither raises nor changes which budget is active."""
     import contextvars
 
     block = budget(max_llm_calls=1)
@@ -352,7 +352,7 @@ def test_a_block_left_in_another_context_does_no_harm() -> None:
 
 
 def test_one_object_is_one_block_at_a_time() -> None:
-    """Entering it twice is an error; entering it again afterwards begins anew."""
+    """A budget cannot be entered twice at once; entered again later, it starts from zero."""
     block = budget(max_llm_calls=1)
     with pytest.raises(RuntimeError, match="not begun"):
         _ = block.spent
@@ -366,7 +366,7 @@ def test_one_object_is_one_block_at_a_time() -> None:
 
 
 async def test_without_a_price_a_call_is_denied() -> None:
-    """The default under a limit in USD: what cannot be counted is not sent, and the message says what to do."""
+    """By default a limit in USD denies a call without a price, and the message says what to do."""
     client = Provider()
     with budget(max_cost_usd=1.0, name="research") as spending:
         result = await call(client, model="nobody-knows")
@@ -379,7 +379,7 @@ async def test_without_a_price_a_call_is_denied() -> None:
 
 
 async def test_without_a_price_a_call_counts_as_zero_if_so_stated(caplog: pytest.LogCaptureFixture) -> None:
-    """The other policy: it is sent, counts as zero USD, is told apart in the figures, and warned of once a model."""
+    """With the other policy the call is sent, counts as zero USD, is reported apart, and is warned of once a model."""
     client = Provider()
     with budget(max_cost_usd=1.0, on_unknown_price="zero", name="research") as spending:
         results = [await call(client, model=model) for model in ("unknown-1", "unknown-2", "unknown-1", "m", "m", "m")]
@@ -394,7 +394,7 @@ async def test_without_a_price_a_call_counts_as_zero_if_so_stated(caplog: pytest
 
 
 async def test_unknown_prices_do_not_matter_without_a_limit_in_usd() -> None:
-    """Tokens and calls are counted without any price."""
+    """Limits in tokens and calls need no price."""
     with budget(max_tokens=60) as spending:
         result = await call(Provider(), model="nobody-knows")
     assert result["status"] == "ok"
@@ -402,7 +402,7 @@ async def test_unknown_prices_do_not_matter_without_a_limit_in_usd() -> None:
 
 
 async def test_the_budgets_around_a_call_have_a_policy_each() -> None:
-    """An outer budget that denies a call is not overruled by an inner one that counts zero."""
+    """An inner budget that counts zero does not overrule an outer one that denies."""
     client = Provider()
     with budget(max_cost_usd=1.0, name="outer"), budget(max_cost_usd=1.0, on_unknown_price="zero"):
         result = await call(client, model="nobody-knows")
@@ -411,7 +411,7 @@ async def test_the_budgets_around_a_call_have_a_policy_each() -> None:
 
 
 async def test_a_client_whose_replies_name_their_cost_needs_no_price() -> None:
-    """Such a call is sent, and counts as what its reply says."""
+    """The call is sent, and counts what its reply says it cost."""
     client = Provider(*[LLMUsage(20, 30, 50, 0.6)] * 3, reports_cost=True)
     with budget(max_cost_usd=1.0) as spending:
         results = [await call(client, model="nobody-knows") for _ in range(3)]
@@ -420,7 +420,7 @@ async def test_a_client_whose_replies_name_their_cost_needs_no_price() -> None:
 
 
 def test_the_clients_that_report_costs_say_so() -> None:
-    """OpenRouter and Perplexity name costs, and so does the fake provider where its usage has one."""
+    """OpenRouter and Perplexity report costs, and so does the fake provider when its usage has one."""
     reporting = [tm.LLMClientFactory.make(name, api_key="k").reports_cost for name in ("openrouter", "perplexity")]
     assert reporting == [True, True]
     assert not tm.LLMClientFactory.make("groq", api_key="k").reports_cost
@@ -429,7 +429,7 @@ def test_the_clients_that_report_costs_say_so() -> None:
 
 
 async def test_a_reply_without_the_promised_cost_blinds_the_budget() -> None:
-    """A limit that can no longer be kept lets nothing more pass, and says which model it was."""
+    """A limit that can no longer be enforced denies further calls, and the message names the model."""
     client = Provider(reports_cost=True)
     with budget(max_cost_usd=1.0) as spending:
         first, second = await call(client, model="nobody-knows"), await call(client)
@@ -439,7 +439,7 @@ async def test_a_reply_without_the_promised_cost_blinds_the_budget() -> None:
 
 
 async def test_a_reply_without_a_cost_counts_as_what_was_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there was an estimate, the budget goes on with it."""
+    """A reply without a cost counts what was reserved for it."""
     client = Provider()
 
     async def unpriced(_provider: str, _models: object, reply: LLMResponse, **_: object) -> LLMUsage:
@@ -455,7 +455,7 @@ async def test_a_reply_without_a_cost_counts_as_what_was_held(monkeypatch: pytes
 async def test_a_price_table_that_fails_is_an_unknown_price(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A fault of the table is logged and handled by the policy; nothing is raised."""
+    """An error in the price table is logged and treated as an unknown price; nothing is raised."""
 
     async def broken(*_: object, **__: object) -> None:
         raise KeyError("table")
@@ -469,7 +469,7 @@ async def test_a_price_table_that_fails_is_an_unknown_price(
 
 
 async def test_looking_for_a_price_says_nothing_of_calls_without_cost(caplog: pytest.LogCaptureFixture) -> None:
-    """The line about calls that have no cost is for calls that were made."""
+    """The log line about calls without a cost is only for calls that were made."""
     with budget(max_cost_usd=1.0):
         await call(Provider(), model="never-called")
     assert "have no cost" not in caplog.text
@@ -479,7 +479,7 @@ async def test_looking_for_a_price_says_nothing_of_calls_without_cost(caplog: py
 
 
 async def test_a_refusal_of_the_server_costs_nothing_and_is_a_call() -> None:
-    """An HTTP error used no tokens, and yet one of the calls."""
+    """A call that ends in an HTTP error used no tokens, and counts as a call."""
     client = Provider(LLMServerError("HTTP 500", status_code=500))
     with budget(max_cost_usd=1.0, max_llm_calls=1) as spending:
         assert (await call(client))["error_type"] == "500"
@@ -491,14 +491,14 @@ async def test_a_refusal_of_the_server_costs_nothing_and_is_a_call() -> None:
     "fault", [LLMConnectionError("reset"), OSError("broken"), KeyError("x")], ids=lambda fault: type(fault).__name__
 )
 async def test_what_broke_off_counts_as_what_was_held(fault: BaseException) -> None:
-    """The provider may bill a call whose answer was lost: unknown is not zero."""
+    """The provider may bill a call whose answer was lost, so it counts what was reserved: unknown is not zero."""
     with budget(max_cost_usd=1.0) as spending:
         assert (await call(Provider(fault)))["status"] == "error"
     assert figures(spending.spent) == (ESTIMATED_USD, ESTIMATED_TOKENS, 1)
 
 
 async def test_what_timed_out_counts_as_what_was_held() -> None:
-    """So does a call that was given up."""
+    """A call that timed out counts what was reserved for it."""
     with budget(max_cost_usd=2.0) as spending:
         result = await call(FakeLLMClient(0, script=["timeout"], usage=LLMUsage(1, 1, 2, 9.0)), timeout_ms=1)
         await call(Provider(is_open=False), timeout_ms=1, max_tokens=9)
@@ -507,7 +507,7 @@ async def test_what_timed_out_counts_as_what_was_held() -> None:
 
 
 async def test_what_was_cancelled_counts_as_what_was_held() -> None:
-    """And a call whose task was cancelled, which ends once."""
+    """A cancelled call counts what was reserved for it, and ends once."""
     client = Provider(is_open=False)
     with budget(max_cost_usd=1.0) as spending:
         task = asyncio.create_task(call(client, max_tokens=9))
@@ -525,8 +525,8 @@ async def test_a_reply_without_tokens_counts_as_what_was_held() -> None:
     assert spending.spent.tokens == 20
 
 
-async def test_a_parameter_that_the_client_refuses_gives_everything_back() -> None:
-    """The caller's mistake was never sent: the budget is as it was."""
+async def test_an_unsupported_parameter_gives_everything_back() -> None:
+    """A call with an unsupported parameter is never sent, and the budget is as before."""
     with budget(max_llm_calls=1) as spending:
         with pytest.raises(ConfigError):
             await call(Provider(ConfigError("top_k: no place for it")))
@@ -535,7 +535,7 @@ async def test_a_parameter_that_the_client_refuses_gives_everything_back() -> No
 
 
 async def test_retries_are_one_call() -> None:
-    """A call is reserved once and settled once, however often it is repeated."""
+    """A call is reserved once and settled once, however often it is retried."""
     busy = [LLMRateLimitError("slow down", status_code=429, retry_after_s=0) for _ in range(2)]
     client = Provider(*busy)
     with budget(max_llm_calls=1, max_tokens=1000) as spending:
@@ -545,7 +545,7 @@ async def test_retries_are_one_call() -> None:
 
 
 async def test_a_call_that_outlives_its_block_does_no_harm(capture: Captured, caplog: pytest.LogCaptureFixture) -> None:
-    """What ends after its flow is still counted, and no ended span is written to."""
+    """A call that ends after its flow is still counted, and writes to no ended span."""
     client = Provider(is_open=False)
     tracer = capture.tracer_provider.get_tracer("test")
     with caplog.at_level(logging.DEBUG), tracer.start_as_current_span("flow"), budget(max_llm_calls=1) as spending:
@@ -559,7 +559,7 @@ async def test_a_call_that_outlives_its_block_does_no_harm(capture: Captured, ca
 
 
 async def test_an_attempt_that_may_be_billed_counts_too() -> None:
-    """A time-out that is repeated may be billed as well as its repeat: both count, and it is said what is presumed."""
+    """A time-out may be billed as well as its retry, so both count, and the result marks the estimate."""
     client = Provider(LLMTimeoutError("too slow"), LLMRateLimitError("slow down", status_code=429, retry_after_s=0))
     with budget(max_cost_usd=5.0) as spending:
         assert (await call(client, max_tokens=9, max_retries=2))["status"] == "ok"
@@ -570,7 +570,7 @@ async def test_an_attempt_that_may_be_billed_counts_too() -> None:
 
 
 async def test_nothing_is_repeated_beyond_the_limit() -> None:
-    """Thirty attempts that may each be billed cannot hide behind one call: it ends as soon as there is no room."""
+    """Thirty attempts that may each be billed cannot hide behind one call: it ends when the budget is used up."""
     client = Provider(*(LLMTimeoutError("too slow") for _ in range(30)))
     with budget(max_cost_usd=0.65) as spending:
         result = await call(client, max_tokens=9, max_retries=29)
@@ -579,7 +579,7 @@ async def test_nothing_is_repeated_beyond_the_limit() -> None:
 
 
 async def test_attempts_of_unknown_price_are_not_repeated() -> None:
-    """What one of them cost will never be known, so a limit in USD cannot be kept beside it."""
+    """An attempt of unknown price is not retried under a limit in USD, since its cost will never be known."""
     client = Provider(LLMTimeoutError("too slow"), reports_cost=True)
     with budget(max_cost_usd=1.0) as spending:
         assert (await call(client, model="unknown", max_retries=2))["error_type"] == "timeout"
@@ -602,7 +602,7 @@ async def test_attempts_of_unknown_price_are_not_repeated() -> None:
 async def test_cancelled_while_it_waits_to_repeat(
     fault: LLMError, figure: tuple[float, int, int], streams: bool
 ) -> None:
-    """Nothing is in flight then: an attempt that failed counts once, if at all, and the one to come not."""
+    """A call that is cancelled between attempts counts its failed attempt once at most, and not the next one."""
     waits = asyncio.Event()
 
     class Tells(Recorder):
@@ -626,7 +626,7 @@ async def test_cancelled_while_it_waits_to_repeat(
 
 
 def test_two_that_repeat_at_once_do_not_share_one_place() -> None:
-    """To look for room and to take it is one step, in the budget and in those around it."""
+    """Checking and reserving are one step, in the budget and in those around it."""
     outer = Budget(BudgetLimits(max_tokens=10_000), name="outer")
     estimate = Estimate(model="acme/m", tokens=10)
     for _ in range(200):
@@ -647,7 +647,7 @@ def test_two_that_repeat_at_once_do_not_share_one_place() -> None:
 
 
 async def test_what_is_presumed_is_said() -> None:
-    """Of a reply that names its cost alone the tokens are presumed; of one without a price, the cost is missing."""
+    """Estimated tokens are marked where a reply has only a cost; a missing cost is marked where it has no price."""
     with budget(max_tokens=1_000) as spending:
         await call(Provider(LLMUsage(0, 0, 0, 0.25)), max_tokens=9)
         await call(Provider(LLMTimeoutError("too slow")), max_tokens=9)
@@ -658,7 +658,7 @@ async def test_what_is_presumed_is_said() -> None:
 
 @pytest.mark.parametrize("own_transport", [False, True], ids=["aiohttp", "httpx"])
 async def test_a_connection_that_was_never_made_is_free(own_transport: bool) -> None:
-    """A server that is down takes no tokens, and so none of the budget."""
+    """A call to a server that is down uses no tokens, and nothing of the budget."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     async with httpx.AsyncClient(trust_env=False) as http_client:
@@ -673,7 +673,7 @@ async def test_a_connection_that_was_never_made_is_free(own_transport: bool) -> 
 
 
 class Odd(Provider):
-    """Returns what it was given, whatever that is."""
+    """Returns whatever it was given."""
 
     def __init__(self, reply: Any) -> None:
         super().__init__()
@@ -708,7 +708,7 @@ ODD_REPLIES: dict[str, Any] = {
 
 @pytest.mark.parametrize("reply", ODD_REPLIES.values(), ids=ODD_REPLIES)
 async def test_an_odd_client_blocks_no_budget(capture: Captured, reply: Any) -> None:
-    """However a client of a third party fails, the call is an error with a span, and nothing stays held for it."""
+    """However a third-party client fails, the call is an error with a span, and nothing stays reserved."""
     with budget(max_tokens=1000) as spending:
         held = current_budget()
         result = await call(Odd(reply), recorder=capture.recorder())
@@ -724,14 +724,14 @@ async def test_an_odd_client_blocks_no_budget(capture: Captured, reply: Any) -> 
 
 @pytest.mark.parametrize("cost", [10**400, Decimal("sNaN"), float("nan"), -1.0, "5"], ids=str)
 async def test_a_cost_that_is_none_is_none(cost: Any) -> None:
-    """Usage that no sum can take counts as if it were not there."""
+    """Usage that cannot be added up counts as absent."""
     with budget(max_cost_usd=5.0) as spending:
         assert (await call(Odd(LLMResponse("x", LLMUsage(20, 30, 50, cost)))))["usage"]["cost_usd"] == 0.5
     assert figures(spending.spent) == (0.5, 50, 1)
 
 
 async def test_cancelled_while_the_reply_is_priced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the reply used is known by then, and counts at the price of the model that was asked for."""
+    """The usage of the reply is known, and counts at the price of the requested model."""
     pricing = asyncio.Event()
 
     async def never(*_: object, **__: object) -> None:
@@ -759,7 +759,7 @@ async def test_cancelled_while_the_reply_is_priced(monkeypatch: pytest.MonkeyPat
 
 
 async def test_cancelled_before_it_was_sent() -> None:
-    """A call that was still looking for its price is none, for the budget and for the flow."""
+    """A call that is cancelled while its price is looked up counts neither in the budget nor in the flow."""
     scope = FlowRun("flow")
     setting = enter_flow(scope)
     client = Provider()
@@ -774,7 +774,7 @@ async def test_cancelled_before_it_was_sent() -> None:
 
 
 async def test_a_price_is_found_while_every_thread_of_the_loop_waits_for_the_call() -> None:
-    """Tools in `asyncio.to_thread` may call a model and wait for it: the price needs none of their threads."""
+    """Pricing needs none of the loop's worker threads, in which tools may wait for a model call."""
     loop, all_in = asyncio.get_running_loop(), threading.Barrier(2)
     loop.set_default_executor(ThreadPoolExecutor(2))
 
@@ -790,7 +790,7 @@ async def test_a_price_is_found_while_every_thread_of_the_loop_waits_for_the_cal
 
 
 async def test_the_deadline_holds_for_the_price_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call whose time is over before it was sent ends in time, and is none."""
+    """A call whose deadline passes during pricing ends in time, and is not counted."""
 
     async def never(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
@@ -806,7 +806,7 @@ async def test_the_deadline_holds_for_the_price_too(monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_stream_that_names_its_cost_alone() -> None:
-    """Its tokens are counted here, and what it says it cost is what it cost."""
+    """A stream with only a cost counts estimated tokens, and the cost that it names."""
     reply = LLMResponse("four characters a token", LLMUsage(0, 0, 0, 0.25))
     with budget(max_cost_usd=1.0) as spending:
         async for _ in stream(Odd(reply)):
@@ -826,7 +826,7 @@ async def test_a_provider_of_any_spelling_has_its_price() -> None:
 
 
 async def test_a_stream_counts_as_its_last_event_says() -> None:
-    """Read to its end, a stream is a call like another."""
+    """A stream that is read to its end counts like any call."""
     with budget(max_cost_usd=1.0) as spending:
         async for event in stream(Provider()):
             assert spending.spent.llm_calls == isinstance(event, Finish)
@@ -834,7 +834,7 @@ async def test_a_stream_counts_as_its_last_event_says() -> None:
 
 
 async def test_a_denied_stream_raises_from_its_first_event(capture: Captured) -> None:
-    """Nothing is opened; `result` has what `run_llm_call` would have returned."""
+    """Nothing is sent, and `result` has what `run_llm_call` would have returned."""
     client, denied = Provider(), stream(Provider(), capture.recorder())
     with budget(max_llm_calls=0), pytest.raises(BudgetExceededError):
         await anext(denied)
@@ -845,7 +845,7 @@ async def test_a_denied_stream_raises_from_its_first_event(capture: Captured) ->
 
 
 async def test_a_stream_closed_early_counts_as_what_came() -> None:
-    """The reader wanted no more: what was read is estimated, priced and settled once."""
+    """What was read before the close is estimated, priced and settled once."""
     with budget(max_cost_usd=1.0) as spending:
         async with stream(Provider(), max_tokens=50) as events:
             await anext(events)
@@ -854,7 +854,7 @@ async def test_a_stream_closed_early_counts_as_what_came() -> None:
 
 
 async def test_a_stream_closed_before_anything_came_counts_as_what_was_held() -> None:
-    """It was sent, and nobody knows what it used."""
+    """A stream that is closed before its first event counts what was reserved, since its usage is unknown."""
     client = Provider(is_open=False)
     with budget(max_cost_usd=1.0) as spending:
         opened = stream(client, max_tokens=9)
@@ -868,7 +868,7 @@ async def test_a_stream_closed_before_anything_came_counts_as_what_was_held() ->
 
 @pytest.mark.soak
 async def test_a_stream_dropped_unread_counts_as_what_came() -> None:
-    """Even one that nobody closes is settled, by the loop."""
+    """The event loop settles a stream that nobody closes."""
     with budget(max_tokens=1000) as spending:
         dropped = stream(Provider())
         await anext(dropped)
@@ -881,7 +881,7 @@ async def test_a_stream_dropped_unread_counts_as_what_came() -> None:
 
 @pytest.mark.soak
 async def test_a_cancelled_stream_counts_as_what_came() -> None:
-    """A reader that is cancelled while it waits for the next event leaves what it read."""
+    """A stream whose reader is cancelled counts what was read."""
 
     class Hangs(Provider):
         async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
@@ -905,7 +905,7 @@ async def test_a_cancelled_stream_counts_as_what_came() -> None:
 
 
 def told(limits: BudgetLimits, *costs: tuple[float, int]) -> list[BudgetThreshold]:
-    """What a budget tells of calls with these costs and tokens."""
+    """The thresholds that a budget reports for calls with these costs and tokens."""
     found: list[BudgetThreshold] = []
     spending = Budget(limits, name="b", on_threshold=found.append)
     for cost_usd, tokens in costs:
@@ -915,7 +915,7 @@ def told(limits: BudgetLimits, *costs: tuple[float, int]) -> list[BudgetThreshol
 
 
 def test_each_threshold_is_told_once_and_in_order() -> None:
-    """Half, four fifths and the whole, by what was spent; what skips one tells it all the same."""
+    """A budget reports 50, 80 and 100 % once each and in order, those that one call skips included."""
     found = told(BudgetLimits(max_cost_usd=1.0), (0.4, 0), (0.1, 0), (0.1, 0), (0.35, 0), (0.6, 0))
     assert [(each.kind, each.limit, each.fraction) for each in found] == [("cost_usd", 1.0, f) for f in THRESHOLDS]
     assert [each.spent for each in found] == pytest.approx([0.5, 0.95, 1.55])
@@ -923,7 +923,7 @@ def test_each_threshold_is_told_once_and_in_order() -> None:
 
 
 def test_each_kind_has_its_thresholds() -> None:
-    """A budget of several kinds tells of each."""
+    """A budget with several limits reports the thresholds of each."""
     limits = BudgetLimits(max_cost_usd=10.0, max_tokens=100, max_llm_calls=2)
     found = told(limits, (0.1, 80), (0.1, 0))
     assert [(each.kind, each.fraction) for each in found] == [
@@ -936,7 +936,7 @@ def test_each_kind_has_its_thresholds() -> None:
 
 
 async def test_the_thresholds_are_events_of_the_span_around_the_block(capture: Captured) -> None:
-    """The span that was current where the block began tells how near the limit came; no other span does."""
+    """The thresholds are events of the span in which the block began, and of no other span."""
     client, tracer = Provider(), capture.tracer_provider.get_tracer("test")
     limited = budget(max_cost_usd=1.0, max_llm_calls=100)
     with tracer.start_as_current_span("outside"), limited, tracer.start_as_current_span("inside"):
@@ -956,7 +956,7 @@ async def test_the_thresholds_are_events_of_the_span_around_the_block(capture: C
 
 
 async def test_the_figures_of_an_event_are_floats_whatever_is_limited(capture: Captured) -> None:
-    """A field of a backend keeps one type."""
+    """The figures of all threshold events are floats, so that a backend's field keeps one type."""
     with capture.tracer_provider.get_tracer("test").start_as_current_span("flow"), budget(max_llm_calls=1):
         await call(Provider())
     for event in events(capture.span("flow"), "tracemind.budget"):
@@ -964,7 +964,7 @@ async def test_the_figures_of_an_event_are_floats_whatever_is_limited(capture: C
 
 
 async def test_without_a_span_thresholds_are_only_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """A budget needs no telemetry to hold; when all is spent the log says so once."""
+    """Without telemetry the budget still holds, and the log says once when it is used up."""
     with budget(max_llm_calls=2, name="research"):
         for _ in range(4):
             await call(Provider())
@@ -973,7 +973,7 @@ async def test_without_a_span_thresholds_are_only_logged(caplog: pytest.LogCaptu
 
 
 def test_a_callback_that_raises_does_no_harm(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged; the call and the thresholds that follow do not notice."""
+    """An error in a callback is logged; the call and later thresholds are unaffected."""
     found: list[float] = []
 
     def fail(threshold: BudgetThreshold) -> None:
@@ -987,7 +987,7 @@ def test_a_callback_that_raises_does_no_harm(monkeypatch: pytest.MonkeyPatch, ca
 
 
 def test_a_meter_that_raises_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
-    """What it does not count is logged; the call is settled in this budget and in the one around it."""
+    """An error in a meter is logged, and the call is settled in this budget and in the one around it."""
 
     def fail(kind: str, spent: float) -> None:
         raise RuntimeError("mine")
@@ -1000,7 +1000,7 @@ def test_a_meter_that_raises_does_no_harm(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_a_callback_is_called_outside_the_lock() -> None:
-    """Another thread may use the budget meanwhile."""
+    """Another thread can use the budget during a callback."""
     spending = Budget(BudgetLimits(max_llm_calls=1), name="b", on_threshold=lambda _: look())
     found: list[BudgetSpent] = []
 
@@ -1014,7 +1014,7 @@ def test_a_callback_is_called_outside_the_lock() -> None:
 
 
 def test_the_order_holds_while_a_callback_still_runs() -> None:
-    """A call that ends during a slow callback leaves its thresholds to be told after the earlier ones."""
+    """Thresholds are reported in order, though a call ends during a slow callback."""
     found: list[float] = []
     begun, goes_on = threading.Event(), threading.Event()
 
@@ -1046,7 +1046,7 @@ def spend(spending: Budget, model: str, cost_usd: float, tokens: int = 10, times
 
 
 def test_the_message_says_what_was_spent_on_what() -> None:
-    """Which models, how much of what is limited, in how many calls, and what to do; the exact figures are beside it."""
+    """The message names models, amounts, calls and the fix; the error has the exact figures."""
     spending = Budget(BudgetLimits(max_cost_usd=1.0), name="research")
     spend(spending, "openai/gpt-4o", 0.09, times=10)
     spend(spending, "openai/gpt-4o-mini", 0.05, times=2)
@@ -1063,7 +1063,7 @@ def test_the_message_says_what_was_spent_on_what() -> None:
 
 
 def test_the_message_says_what_is_held_and_what_was_asked_for() -> None:
-    """A budget that is not spent, and yet too small for this call, is told apart."""
+    """The message tells a budget that is too small for this call from one that is used up."""
     spending = Budget(BudgetLimits(max_tokens=3_000_000), name="research")
     spend(spending, "acme/m", 0.0, 1)
     reserve(spending, Estimate(model="acme/m", tokens=1_500_000))
@@ -1075,7 +1075,7 @@ def test_the_message_says_what_is_held_and_what_was_asked_for() -> None:
 
 
 def test_the_message_of_a_budget_of_calls() -> None:
-    """Calls are not counted in calls."""
+    """The message of a limit in calls does not repeat the number of calls for each model."""
     spending = Budget(BudgetLimits(max_llm_calls=2), name="research")
     spend(spending, "acme/m", 0.0)
     reserve(spending, FREE)
@@ -1086,7 +1086,7 @@ def test_the_message_of_a_budget_of_calls() -> None:
 
 
 def test_the_message_names_the_five_dearest_models() -> None:
-    """A long list ends in how many more there are; the figures have them all, the dearest first."""
+    """The message names five models and how many more there are; the figures have them all, the dearest first."""
     spending = Budget(BudgetLimits(max_cost_usd=1e-6), name="b")
     for number in range(8):
         settle(spending, FREE, 0.0, 0)
@@ -1099,7 +1099,7 @@ def test_the_message_names_the_five_dearest_models() -> None:
 
 
 async def test_no_message_has_the_prompt(caplog: pytest.LogCaptureFixture, capture: Captured) -> None:
-    """Neither the error, nor the log, nor the span of a denied call shows what was to be sent."""
+    """The prompt of a denied call is in no error, log line or span."""
     with caplog.at_level(logging.DEBUG), budget(max_cost_usd=0.3):
         results = [await call(Provider(), recorder=capture.recorder()) for _ in range(2)]
     assert is_denied(results[1])
@@ -1110,7 +1110,7 @@ async def test_no_message_has_the_prompt(caplog: pytest.LogCaptureFixture, captu
 
 
 async def test_a_denied_call_has_its_span(capture: Captured) -> None:
-    """A call never loses its span: this one is an error that says why, with nothing used and nothing repeated."""
+    """A denied call has a span with an error, its reason, no usage and no retries."""
     with budget(max_llm_calls=0):
         result = await call(Provider(), recorder=capture.recorder(), max_retries=3)
     span = capture.span("chat m")
@@ -1124,7 +1124,7 @@ async def test_a_denied_call_has_its_span(capture: Captured) -> None:
 
 
 async def test_a_denied_call_does_not_count_in_the_flow() -> None:
-    """The sums of a flow are over the calls that were made."""
+    """A flow's sums cover only calls that were made."""
     scope = FlowRun("flow")
     setting = enter_flow(scope)
     try:
@@ -1139,7 +1139,7 @@ async def test_a_denied_call_does_not_count_in_the_flow() -> None:
 
 
 async def test_the_result_of_a_denied_call_is_plain() -> None:
-    """Returned, never raised, as every fault at run time, with its figures; and the recorder sees the typed error."""
+    """A denied call returns its failure and figures, and the recorder gets the typed error."""
     recorder = InMemoryRecorder()
     with budget(max_tokens=50, name="research"):
         await call(Provider())
@@ -1172,19 +1172,19 @@ def test_a_limit_must_be_a_number_of_zero_or_more(field: str, value: object) -> 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_llm_calls"])
 def test_tokens_and_calls_are_whole(field: str) -> None:
-    """Half a call is none."""
+    """Limits of tokens and calls are integers."""
     with pytest.raises(ConfigError, match=f"{field} is 1.5; it must be a whole number"):
         checked_limits(**{field: cast("Any", 1.5)})
 
 
 def test_the_policy_is_one_of_two() -> None:
-    """Anything else is a mistake, even without a limit in USD."""
+    """An unknown policy is rejected with a ConfigError, even without a limit in USD."""
     with pytest.raises(ConfigError, match="on_unknown_price is 'ignore'; it must be 'refuse' or 'zero'"):
         budget(max_llm_calls=1, on_unknown_price=cast("Any", "ignore"))
 
 
 def test_a_block_that_limits_nothing_is_a_mistake() -> None:
-    """`budget()` alone would promise what it does not do; a decorator without limits has no budget."""
+    """`budget()` without a limit is rejected with a ConfigError; a decorator without limits has no budget."""
     with pytest.raises(ConfigError, match="pass max_cost_usd, max_tokens or max_llm_calls"):
         budget(on_unknown_price="zero")
     assert checked_limits(on_unknown_price="zero") is None
@@ -1195,7 +1195,7 @@ def test_a_block_that_limits_nothing_is_a_mistake() -> None:
 
 
 async def test_a_denied_call_never_reaches_the_server(openai_server: OpenAIServer) -> None:
-    """Of a hundred calls at once the server sees as many as were allowed."""
+    """Of a hundred concurrent calls, the server gets only those that the budget admits."""
     model = openai_server.script({"do": "echo"})
     tm.set_prices([{"model": model, "input": 1, "output": 1}])
     client = OpenAILLMClient(api_key="sk-test", base_url=openai_server.base_url)
@@ -1216,7 +1216,7 @@ async def test_a_denied_call_never_reaches_the_server(openai_server: OpenAIServe
 
 
 async def test_a_flow_has_a_budget(capture: Captured) -> None:
-    """`@flow(max_llm_calls=...)` limits each run; its span has the events, and sums without the denied call."""
+    """`@flow(max_llm_calls=...)` limits each run; the denied call is an event of the span and not in its sums."""
     client = Provider()
 
     @tm.flow(name="research", max_llm_calls=2)

@@ -1,4 +1,4 @@
-"""The command line, run as a user runs it: in a process of its own."""
+"""The command line, run in a process of its own as a user runs it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ tracemind-demo  trace ID
 
 
 def without_chance(text: str) -> str:
-    """The output with everything that differs from run to run replaced."""
+    """The output, with everything replaced that differs from run to run."""
     text = re.sub(r"\b[0-9a-f]{32}\b", "ID", text)
     text = re.sub(r"  \d[\d.]* m?s\b", "  TIME", text)
     return re.sub(r"timeout, waited [\d.]+ s", "timeout, waited JITTER s", text)
@@ -54,7 +54,7 @@ def spans_of(path: Path) -> list[FileSpan]:
 
 
 def one_line(done: Finished) -> str:
-    """What a failed command said: one line on stderr, nothing on stdout."""
+    """The message of a failed command: one line on stderr, nothing on stdout."""
     assert (done.returncode, done.stdout) == (1, "")
     [line] = done.stderr.splitlines()
     assert line.startswith("tracemind-otel: ")
@@ -85,7 +85,7 @@ def two_traces(demo: tuple[Finished, Path], tmp_path: Path) -> tuple[Path, str, 
 
 @pytest.mark.smoke
 def test_the_demo_shows_a_success_a_recovery_and_a_failure(demo: tuple[Finished, Path]) -> None:
-    """With nothing installed or running, a newcomer sees durations, tokens, cost, and each retry with its reason."""
+    """With nothing installed or running, a newcomer sees durations, tokens, costs, and each retry with its reason."""
     done, path = demo
     assert (done.returncode, done.stderr) == (0, "")
     assert TREE in without_chance(done.stdout)
@@ -96,7 +96,7 @@ def test_the_demo_shows_a_success_a_recovery_and_a_failure(demo: tuple[Finished,
 
 
 def test_view_prints_the_same_tree_from_the_file(demo: tuple[Finished, Path]) -> None:
-    """The command that the demo suggests works, and shows what the demo showed."""
+    """The command that the demo suggests shows the same tree as the demo."""
     done, path = demo
     seen = run(*MODULE, "view", path, directory=path.parent)
     assert (seen.returncode, seen.stderr) == (0, "")
@@ -104,7 +104,7 @@ def test_view_prints_the_same_tree_from_the_file(demo: tuple[Finished, Path]) ->
 
 
 def test_the_demo_writes_to_a_file_that_it_names(tmp_path: Path) -> None:
-    """Without `--file` the spans go to a new temporary file, so that nothing of the user's is touched."""
+    """Without `--file` the demo writes to a new temporary file, and touches none of the user's files."""
     done = run(*MODULE, "demo", directory=tmp_path, environment={"TMPDIR": str(tmp_path)})
     [path] = tmp_path.iterdir()
     assert f"Spans written to {path}" in done.stdout
@@ -112,7 +112,7 @@ def test_the_demo_writes_to_a_file_that_it_names(tmp_path: Path) -> None:
 
 
 def test_the_demo_adds_to_a_file_and_shows_its_own_trace_only(two_traces: tuple[Path, str, str]) -> None:
-    """A second run with the same file keeps the first, and prints the second."""
+    """A second run appends to the file, and prints only its own trace."""
     path, *before = two_traces
     done = run(*MODULE, "demo", "--file", path, directory=path.parent)
     assert TREE in without_chance(done.stdout)
@@ -130,7 +130,7 @@ class Receiver:
 
 @contextmanager
 def receiving() -> Generator[Receiver]:
-    """Run an OTLP endpoint."""
+    """Run an OTLP endpoint that accepts everything."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -162,7 +162,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.mark.parametrize("way", ["argument", "variable"])
 def test_the_demo_exports_to_an_endpoint_and_links_to_jaeger(way: str, receiver: Receiver, tmp_path: Path) -> None:
-    """With an endpoint set either way, the trace goes there too, and a link leads to it."""
+    """The trace also goes to an endpoint that is set in either way, and a link leads to it."""
     endpoint = f"http://127.0.0.1:{receiver.port}"
     path = tmp_path / "demo.otlp.jsonl"
     arguments, environment = ["demo", "--file", str(path)], {"NO_PROXY": "*"}
@@ -181,7 +181,7 @@ def test_the_demo_exports_to_an_endpoint_and_links_to_jaeger(way: str, receiver:
 
 
 def test_the_demo_with_an_unreachable_endpoint_still_shows_its_tree(tmp_path: Path) -> None:
-    """A Collector that is down costs neither the tree nor the file, and what was lost is said in one line."""
+    """The demo prints its tree and writes its file while the Collector is down, and one line says what was lost."""
     endpoint = f"http://127.0.0.1:{closed_port()}"
     done = run(
         *MODULE,
@@ -199,7 +199,7 @@ def test_the_demo_with_an_unreachable_endpoint_still_shows_its_tree(tmp_path: Pa
 
 
 def test_the_demo_says_when_telemetry_is_switched_off(tmp_path: Path) -> None:
-    """With the SDK disabled there is no tree to show, and the reason is named instead of an empty output."""
+    """With the SDK disabled there is no tree, and the output says why."""
     environment = {"OTEL_SDK_DISABLED": "true", "TMPDIR": str(tmp_path)}
     done = run(*MODULE, "demo", directory=tmp_path, environment=environment)
     assert done.returncode == 1
@@ -208,7 +208,7 @@ def test_the_demo_says_when_telemetry_is_switched_off(tmp_path: Path) -> None:
 
 
 def test_the_demo_says_when_its_file_cannot_be_written(tmp_path: Path) -> None:
-    """A wrong path is a line, not a traceback."""
+    """A wrong path gives one line, not a traceback."""
     done = run(*MODULE, "demo", "--file", tmp_path / "missing" / "x", directory=tmp_path)
     assert done.returncode == 1
     assert done.stderr.endswith("cannot be written: No such file or directory\n")
@@ -217,7 +217,7 @@ def test_the_demo_says_when_its_file_cannot_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_an_interrupted_demo_ends_without_a_traceback(tmp_path: Path) -> None:
-    """Ctrl-C ends the demo with the usual exit code and nothing else."""
+    """Ctrl-C ends the demo with the usual exit code and no other output."""
     with subprocess.Popen(
         [sys.executable, "-u", *MODULE, "demo"],
         stdout=subprocess.PIPE,
@@ -239,7 +239,7 @@ def test_an_interrupted_demo_ends_without_a_traceback(tmp_path: Path) -> None:
 
 
 def test_view_shows_every_trace_or_the_one_asked_for(two_traces: tuple[Path, str, str]) -> None:
-    """A file of many traces is shown whole, or one of them by its id or the id's beginning."""
+    """`view` shows all traces of a file, or the one whose id begins with the argument."""
     path, first, second = two_traces
     both = run(*MODULE, "view", path, directory=path.parent).stdout
     assert without_chance(both) == f"{TREE}\n{TREE}"
@@ -257,25 +257,25 @@ def test_view_reads_standard_input(demo: tuple[Finished, Path], tmp_path: Path) 
 
 
 def test_view_says_that_a_file_is_missing(tmp_path: Path) -> None:
-    """A wrong path is named."""
+    """A path without a file is named in the message."""
     assert "cannot read gone.jsonl: No such file" in one_line(run(*MODULE, "view", "gone.jsonl", directory=tmp_path))
 
 
 def test_view_says_that_a_folder_is_no_file(tmp_path: Path) -> None:
-    """A folder is refused like any file that cannot be read."""
+    """A folder gives a message, as any file that cannot be read."""
     assert "cannot read ." in one_line(run(*MODULE, "view", ".", directory=tmp_path))
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", '{"resourceMetrics":[]}\n'])
 def test_view_says_that_a_file_has_no_spans(content: str, tmp_path: Path) -> None:
-    """Nothing to show is said, with what kind of file would do."""
+    """A file without spans gives a message that says which kind of file works."""
     (tmp_path / "empty.jsonl").write_text(content, encoding="utf-8")
     line = one_line(run(*MODULE, "view", "empty.jsonl", directory=tmp_path))
     assert "empty.jsonl has no spans; pass a file of OTLP JSON lines" in line
 
 
 def test_view_names_the_line_that_is_not_json(demo: tuple[Finished, Path], tmp_path: Path) -> None:
-    """A wrong file is refused with the number of the line; a line that one crash broke off costs that line only."""
+    """The message names the line that is not JSON; a line that a crash cut short costs only itself."""
     text = demo[1].read_text(encoding="utf-8")
     (tmp_path / "bad.jsonl").write_text("oops\nand again\n", encoding="utf-8")
     assert "bad.jsonl: line 1 is not JSON" in one_line(run(*MODULE, "view", "bad.jsonl", directory=tmp_path))
@@ -298,7 +298,7 @@ def test_view_skips_a_torn_last_line_with_a_warning(demo: tuple[Finished, Path],
 
 
 def test_view_lists_the_traces_when_one_is_unknown(two_traces: tuple[Path, str, str]) -> None:
-    """A wrong id is answered with the right ones."""
+    """The message for an unknown id lists the ids in the file."""
     path, first, second = two_traces
     line = one_line(run(*MODULE, "view", path, "--trace", "nope", directory=path.parent))
     assert f"has no trace nope; choose one of {first}, {second}" in line
@@ -336,7 +336,7 @@ def test_a_terminal_gets_colours_unless_asked_not_to(
 
 
 def test_an_output_that_lacks_a_character_gets_another(demo: tuple[Finished, Path], tmp_path: Path) -> None:
-    """A terminal without UTF-8 gets a tree of ASCII characters instead of a traceback."""
+    """A terminal without UTF-8 gets an ASCII tree instead of a traceback."""
     text = demo[1].read_text(encoding="utf-8").replace("scripted", "gescheitert: zu spät")
     environment = {"PYTHONIOENCODING": "ascii"}
     done = run(*MODULE, "view", "-", directory=tmp_path, environment=environment, standard_input=text)
@@ -346,7 +346,7 @@ def test_an_output_that_lacks_a_character_gets_another(demo: tuple[Finished, Pat
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes of another kind")
 def test_a_reader_that_goes_away_ends_view_quietly(demo: tuple[Finished, Path], tmp_path: Path) -> None:
-    """`view FILE | head -1` ends without a traceback, however much is left."""
+    """`view FILE | head -1` ends without a traceback, however much output is left."""
     text = demo[1].read_text(encoding="utf-8")
     first = spans_of(demo[1])[0].trace_id
     path = tmp_path / "many.jsonl"
@@ -378,7 +378,7 @@ def test_a_reader_that_goes_away_ends_view_quietly(demo: tuple[Finished, Path], 
     ],
 )
 def test_wrong_usage_ends_with_2(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
-    """A mistyped command says what is expected, with the exit code that scripts know."""
+    """A mistyped command says what is expected, with the usual exit code 2."""
     done = run(*MODULE, *arguments, directory=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
@@ -401,7 +401,7 @@ def test_the_installed_command_is_the_module(tmp_path: Path) -> None:
 
 
 def test_importing_the_package_loads_nothing_of_the_command_line(tmp_path: Path) -> None:
-    """An application that never opens a terminal does not pay for one."""
+    """An application that does not use the command line does not load it."""
     source = (
         "import sys, tracemind_otel; print([m for m in ('rich', 'argparse', 'opentelemetry.sdk') if m in sys.modules])"
     )
@@ -410,7 +410,7 @@ def test_importing_the_package_loads_nothing_of_the_command_line(tmp_path: Path)
 
 @pytest.mark.skipif(shutil.which("script") is None, reason="needs script(1) for a terminal")
 def test_a_narrow_terminal_still_gets_the_names_of_the_steps(demo: tuple[Finished, Path]) -> None:
-    """A table that is wider than the terminal wraps, and loses neither a name nor a digit of a cost."""
+    """A table that is wider than the terminal wraps, and loses no name and no digit of a cost."""
     command = f"stty cols 60; '{sys.executable}' -m tracemind_otel view '{demo[1]}' --by step"
     done = subprocess.run(
         ["script", "-qec", command, "/dev/null"],

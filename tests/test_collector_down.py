@@ -1,4 +1,4 @@
-"""A Collector that is down fails no call and delays no exit, and a few lines say what was lost."""
+"""While the Collector is down, calls succeed, the process ends soon, and a few lines say what was lost."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ print(json.dumps({
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A port that accepts all connections and never answers."""
+    """A port that accepts connections and never answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
@@ -75,13 +75,13 @@ def run_against(
 
 
 def destination(port: int, protocol: Protocol) -> str:
-    """Where the spans should have gone."""
+    """The endpoint that the spans should have reached."""
     return f"http://127.0.0.1:{port}" + ("/v1/traces" if protocol == "http/protobuf" else "")
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 def test_nobody_listens(protocol: Protocol) -> None:
-    """Without a Collector calls succeed at full speed, and the process ends soon and says what it lost."""
+    """Without a Collector, calls succeed at full speed, and the process ends soon and says what it lost."""
     port = closed_port()
 
     done, ended_at = run_against(port, protocol)
@@ -91,7 +91,7 @@ def test_nobody_listens(protocol: Protocol) -> None:
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 def test_nobody_answers(silent_port: int, protocol: Protocol) -> None:
-    """With a Collector that accepts and never answers, the process does not wait for it either."""
+    """A Collector that accepts and never answers does not delay the end of the process."""
     done, ended_at = run_against(silent_port, protocol)
 
     assert_harmless(done, ended_at, lost=f"{CALLS} of {CALLS} spans did not reach {destination(silent_port, protocol)}")
@@ -99,7 +99,7 @@ def test_nobody_answers(silent_port: int, protocol: Protocol) -> None:
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 def test_down_while_the_process_works(protocol: Protocol) -> None:
-    """Exports that fail again and again while calls go on slow none of them, and do not fill stderr."""
+    """Exports that fail repeatedly slow no call down, and do not flood stderr."""
     port = closed_port()
 
     done, ended_at = run_against(
@@ -115,7 +115,7 @@ def test_down_while_the_process_works(protocol: Protocol) -> None:
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 def test_metrics_are_named_too(protocol: Protocol) -> None:
-    """The line on stderr says that metrics were lost, not spans only."""
+    """The line on stderr names the metrics that were lost, as well as the spans."""
     done, _ = run_against(closed_port(), protocol)
 
     assert "metric points did not reach" in done.stderr

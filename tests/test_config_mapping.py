@@ -1,4 +1,4 @@
-"""`LLMCallConfig`: what it takes, and how it says what it does not take."""
+"""`LLMCallConfig`: the fields that it accepts, and the messages for those that it rejects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MINIMAL: dict[str, Any] = {"provider": "fake", "model": "toy-1", "prompt": "hi"}
 
 
 def test_the_published_order_of_arguments() -> None:
-    """Positional arguments mean what they meant in the first version."""
+    """Positional arguments have the meaning that they had in the first version."""
     cfg = LLMCallConfig("openai", "gpt-4o-mini", "p", "t", {"a": 1}, 1000, 3, 0.2, 0.9, {"seed": 7})
     assert (cfg.provider, cfg.model, cfg.prompt, cfg.template) == ("openai", "gpt-4o-mini", "p", "t")
     assert (cfg.vars, cfg.timeout_ms, cfg.max_retries) == ({"a": 1}, 1000, 3)
@@ -21,7 +21,7 @@ def test_the_published_order_of_arguments() -> None:
 
 
 def test_the_published_defaults() -> None:
-    """Thirty seconds an attempt, two retries, no deadline, and the rest left to the provider."""
+    """Thirty seconds an attempt, two retries, no deadline; the provider decides the rest."""
     cfg = LLMCallConfig("fake", "toy-1")
     assert (cfg.timeout_ms, cfg.max_retries, cfg.deadline_ms) == (30000, 2, None)
     assert (cfg.prompt, cfg.template, cfg.vars, cfg.temperature, cfg.top_p, cfg.extra) == (None,) * 6
@@ -88,14 +88,14 @@ def test_a_mistake_is_named(values: dict[str, Any], named: tuple[str, ...]) -> N
 
 @pytest.mark.parametrize("field", ["provider", "model"])
 def test_a_missing_field_is_named(field: str) -> None:
-    """A step without a provider or a model says which of them it lacks."""
+    """The message says whether the provider or the model is missing."""
     with pytest.raises(ConfigError, match=f"'{field}' is missing"):
         LLMCallConfig.from_mapping({name: value for name, value in MINIMAL.items() if name != field})
 
 
 @pytest.mark.parametrize("field", ["prompt", "template", "vars", "extra"])
 def test_a_mistake_never_shows_a_prompt(field: str) -> None:
-    """What might be a prompt or a part of one is shown by its type only."""
+    """A value that might be a prompt is shown only by its type."""
     with pytest.raises(ConfigError) as caught:
         LLMCallConfig.from_mapping({**MINIMAL, field: ("my secret",)})
     assert "my secret" not in str(caught.value)
@@ -103,6 +103,6 @@ def test_a_mistake_never_shows_a_prompt(field: str) -> None:
 
 
 def test_a_config_cannot_be_changed() -> None:
-    """One configuration may be shared by a thousand calls."""
+    """A configuration is immutable, so that a thousand calls can share it."""
     with pytest.raises(AttributeError):
         LLMCallConfig("fake", "toy-1").model = "other"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]

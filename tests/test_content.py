@@ -1,4 +1,4 @@
-"""Captured arguments and results: JSON whatever happens, without secrets, and never in the way of the call."""
+"""Captured arguments and results are valid JSON without secrets, and capturing never disturbs the call."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Order:
 
 
 class Model:
-    """As pydantic makes them."""
+    """A model with pydantic's methods."""
 
     model_fields = {"name": object(), "password": object()}  # noqa: RUF012
 
@@ -87,7 +87,7 @@ class Failing(dict[str, int]):
     ids=range(22),
 )
 def test_every_value_has_a_form(value: object, text: str) -> None:
-    """Plain values as they are, containers and dataclasses by their content, anything else by its class."""
+    """Plain values are captured as they are, containers and dataclasses by their content, others by their class."""
     assert as_json(value) == text
 
 
@@ -104,7 +104,7 @@ def test_every_value_has_a_form(value: object, text: str) -> None:
     ],
 )
 def test_a_name_that_says_secret(name: str) -> None:
-    """Its value is not recorded, whatever it is."""
+    """A value whose name says that it is a secret is redacted."""
     assert json.loads(as_json({name: "hunter2", "nested": [{name: {"a": "hunter2"}}]})) == {
         name: "[redacted]",
         "nested": [{name: "[redacted]"}],
@@ -133,7 +133,7 @@ def test_a_name_that_says_secret(name: str) -> None:
     ],
 )
 def test_a_name_that_only_looks_like_it(name: str) -> None:
-    """What merely resembles one is kept."""
+    """A value whose name only resembles a secret's is kept."""
     assert json.loads(as_json({name: 5})) == {name: 5}
 
 
@@ -161,7 +161,7 @@ SECRETS = [
 
 @pytest.mark.parametrize("secret", SECRETS, ids=range(len(SECRETS)))
 def test_a_key_inside_a_text(secret: str) -> None:
-    """It is cut out, the rest stays."""
+    """A key inside a string is redacted, and the rest is kept."""
     assert json.loads(as_json(f"before {secret} after")) == "before [redacted] after"
 
 
@@ -207,7 +207,7 @@ def test_a_key_inside_a_text(secret: str) -> None:
     ],
 )
 def test_a_secret_by_its_name_inside_a_text(text: str, shown: str | None) -> None:
-    """Headers, queries, settings, and JSON as a tool's arguments come."""
+    """Named secrets are redacted in headers, queries, settings, and the JSON of a tool's arguments."""
     found = json.loads(as_json(text))
     assert "hunter2" not in found
     assert shown is None or found == shown
@@ -229,7 +229,7 @@ def test_a_secret_by_its_name_inside_a_text(text: str, shown: str | None) -> Non
     ],
 )
 def test_prose_is_left_alone(text: str) -> None:
-    """What is no secret is there to be read."""
+    """Text without a secret is captured unchanged."""
     assert json.loads(as_json(text)) == text
 
 
@@ -261,7 +261,7 @@ class Hidden:
     ids=range(10),
 )
 def test_a_name_in_any_container(value: object, shown: object) -> None:
-    """Named tuples, header lists, names of other types, and fields that their own class does not show."""
+    """Secrets are found in named tuples, header lists, keys of other types, and fields that a class hides."""
     assert json.loads(as_json(value)) == shown
 
 
@@ -274,21 +274,21 @@ def test_a_name_in_any_container(value: object, shown: object) -> None:
     ids=range(12),
 )
 def test_no_text_takes_long(text: str) -> None:
-    """The event loop waits for it, so that no pattern may go over a text again and again."""
+    """No string takes long to redact, since the event loop waits for it."""
     began = time.process_time()
     as_json([text] * 20)
     assert time.process_time() - began < 2
 
 
 def test_what_was_taken_out_before_brings_no_half_key_into_view() -> None:
-    """A long key that is taken out moves what comes after it; the end of what was searched is still not shown."""
+    """Redacting a long key brings no part of a later key into view."""
     for gap in range(1_850, 1_950):
         text = "eyJ" + "a" * 600 + " " * gap + "AKIAIOSFODNN7EXAMPLE" + " tail" * 100
         assert "AKIA" not in as_json(text)
 
 
 class Liar:
-    """Claims a class that it has not, as proxies do, and fails at it."""
+    """Claims a class that it does not have, as proxies do, and raises when it is used."""
 
     def __getattribute__(self, name: str) -> NoReturn:
         raise RuntimeError("hunter2")
@@ -300,18 +300,18 @@ class Shouting(str):
 
 
 def test_no_object_is_asked_what_it_is() -> None:
-    """Proxies that are bound to nothing, and texts with ideas of their own, neither fail the call nor run."""
+    """Unbound proxies and odd strings neither fail the call nor run code."""
     assert json.loads(as_json([Liar(), Shouting("text")])) == ["<tests.test_content.Liar>", "text"]
 
 
 def test_any_exporter_can_encode_it() -> None:
-    """Half a surrogate pair, which no UTF-8 has, is written as its escape."""
+    """Half a surrogate pair, which UTF-8 cannot encode, is captured as its escape."""
     as_json("a\ud800b").encode("utf-8")
     assert json.loads(as_json("a\ud800b")) == "a\ud800b"
 
 
 def test_no_more_is_looked_at_than_fits() -> None:
-    """A thousand long texts take about as long as one: the event loop waits for it."""
+    """A thousand long strings take about as long as one, since the event loop waits for it."""
     looked = 0
 
     class Texts(dict[str, str]):
@@ -328,7 +328,7 @@ def test_no_more_is_looked_at_than_fits() -> None:
 @pytest.mark.parametrize("secret", SECRETS, ids=range(len(SECRETS)))
 @pytest.mark.parametrize("shown", [2000, 500, 100, 30])
 def test_a_key_where_the_text_is_cut(secret: str, shown: int) -> None:
-    """Redaction comes before truncation: half a key is never shown."""
+    """Redaction comes before truncation, so half a key is never shown."""
     for offset in range(1, len(secret), 5):
         text = " " * (shown - offset) + secret + " tail" * 2_000
         value = [text] * {2000: 1, 500: 5, 100: 30, 30: 1000}[shown]
@@ -344,7 +344,7 @@ plain = st.recursive(
 
 @given(plain, st.integers(64, 5_000))
 def test_json_within_the_limit(value: object, limit: int) -> None:
-    """Any value gives valid JSON that is not too long."""
+    """Every value gives valid JSON within the limit."""
     text = as_json(value, limit=limit)
     assert len(text) <= limit
     json.loads(text)
@@ -362,7 +362,7 @@ def test_json_within_the_limit(value: object, limit: int) -> None:
     ids=range(5),
 )
 def test_what_is_too_long_is_cut_and_stays_json(value: object) -> None:
-    """A text gets an ellipsis, a container says how much is left out."""
+    """A long string ends with an ellipsis, and a container says how many items are left out."""
     text = as_json(value)
     assert len(text) <= LIMIT
     json.loads(text)
@@ -370,7 +370,7 @@ def test_what_is_too_long_is_cut_and_stays_json(value: object) -> None:
 
 
 def test_cycles_and_depth() -> None:
-    """What holds itself, and what is too deep, ends."""
+    """Values that contain themselves, or are too deep, are cut off."""
     loop: list[Any] = [1]
     loop.append(loop)
     assert json.loads(as_json(loop)) == [1, "…"]
@@ -381,7 +381,7 @@ def test_cycles_and_depth() -> None:
 
 
 def test_huge_values_are_not_walked() -> None:
-    """Of ten million items only those are looked at that are shown."""
+    """Of ten million items, only those that are shown are read."""
     looked = 0
 
     class Counts(list[int]):
@@ -397,7 +397,7 @@ def test_huge_values_are_not_walked() -> None:
 
 
 def test_a_container_that_another_thread_changes() -> None:
-    """The call goes on whatever happens to its arguments meanwhile."""
+    """The call succeeds though another thread changes its arguments meanwhile."""
     shared = {n: n for n in range(50)}
     stop = threading.Event()
 
@@ -420,7 +420,7 @@ def test_a_container_that_another_thread_changes() -> None:
 
 
 def test_arguments_have_their_names() -> None:
-    """Positional ones too; `self` is none of them."""
+    """Positional arguments are captured by name; `self` is left out."""
 
     class Service:
         def method(self, a: int, *rest: int, key: str = "default", **more: int) -> None: ...
@@ -437,7 +437,7 @@ def test_arguments_have_their_names() -> None:
 
 
 async def test_off_by_default(capture: Captured) -> None:
-    """Nothing a function gets or gives is recorded unless asked for."""
+    """Arguments and results are captured only on request."""
 
     def echo(prompt: str) -> str:
         return prompt
@@ -457,7 +457,7 @@ async def test_off_by_default(capture: Captured) -> None:
     ],
 )
 async def test_captured_when_asked(capture: Captured, decorate: Any, arguments: str, result: str) -> None:
-    """Arguments by name and the result, of every kind of function; of a generator its items."""
+    """On request, every kind of function has its arguments and result captured, and a generator its items."""
     options = {"name": "work", "capture_arguments": True, "capture_result": True}
 
     def function(a: int, *, api_key: str) -> dict[str, int]:
@@ -484,7 +484,7 @@ async def test_captured_when_asked(capture: Captured, decorate: Any, arguments: 
 
 
 def test_a_result_that_never_came(capture: Captured) -> None:
-    """A function that fails has its arguments and no result."""
+    """A function that raises has its arguments captured and no result."""
 
     @tm.step(name="work", capture_arguments=True, capture_result=True)
     def fails(a: int) -> None:
@@ -498,7 +498,7 @@ def test_a_result_that_never_came(capture: Captured) -> None:
 
 
 def test_a_long_generator(capture: Captured) -> None:
-    """Only its first hundred items are kept: a stream may never end."""
+    """Only the first hundred items of a generator are captured, since a stream may never end."""
 
     @tm.step(name="work", capture_result=True)
     def many() -> Generator[int]:

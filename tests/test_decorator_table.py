@@ -38,7 +38,7 @@ Decorate = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class Probe:
-    """What the body and its consumer leave behind, for the check."""
+    """What the body and its consumer record, for the checks."""
 
     def __init__(self, capture: Captured) -> None:
         self.tracer = capture.tracer_provider.get_tracer("the application's")
@@ -47,7 +47,7 @@ class Probe:
         self.was_inside = asyncio.Event()
 
     def inside(self) -> None:
-        """The body opens a span of its own."""
+        """The body opens a span."""
         self.began_ns.append(time.time_ns())
         with self.tracer.start_as_current_span("inside"):
             self.ended_ns.append(time.time_ns())
@@ -170,7 +170,7 @@ async def exits(work: Callable[..., Any], probe: Probe) -> None:
 
 
 class GeneratorStop(BaseException):
-    """Like `SystemExit` and `KeyboardInterrupt`: no error of the user's code, but harmless to an event loop."""
+    """Like `SystemExit` and `KeyboardInterrupt`: not an error of the user's code, but harmless to an event loop."""
 
 
 async def cancelled(work: Callable[..., Any], probe: Probe) -> None:
@@ -452,7 +452,7 @@ async def as_a_decorator(work: Callable[..., Any], probe: Probe) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a span looks after an ending."""
+    """The expected span after an ending."""
 
     status: StatusCode = StatusCode.UNSET
     marks: dict[str, object] = field(default_factory=dict[str, object])
@@ -518,7 +518,7 @@ ENDINGS: list[tuple[Callable[..., Any], Ending, Outcome]] = [
 
 
 class EndCounter(SpanProcessor):
-    """Counts how often each span ended."""
+    """Counts how often each span ends."""
 
     def __init__(self) -> None:
         self.ends: Counter[int] = Counter()
@@ -533,7 +533,7 @@ def id_of(span: ReadableSpan) -> int:
 
 
 def variables() -> dict[contextvars.ContextVar[Any], object]:
-    """Every context variable that is set here."""
+    """All context variables that are set here."""
     return dict(contextvars.copy_context().items())
 
 
@@ -551,7 +551,7 @@ async def test_one_span_at_its_place(
     ending: Ending,
     outcome: Outcome,
 ) -> None:
-    """Parent, interval, status, exactly one end, the caller's context untouched, and nothing logged."""
+    """A function has one span with the right parent, interval and status; the caller's context is unchanged."""
     decorate, name = DECORATORS[decorator]
     decorated = decorate(name="work")(body)
     work = decorated.__get__(Service()) if "Service" in body.__qualname__ else decorated
@@ -608,25 +608,25 @@ async def test_what_an_async_generator_calls_nests_below_it(capture: Captured) -
 
 
 async def test_the_consumer_of_an_async_generator_is_not_below_it(capture: Captured) -> None:
-    """What the consumer does between two items is no child of the generator's span."""
+    """Spans that the consumer opens between two items are no children of the generator's span."""
     await read_to_its_end(tm.step(name="work")(async_generator), Probe(capture))
     assert [span.parent for span in capture.spans if span.name == "between"] == [None] * 3
 
 
 async def test_the_consumer_of_a_generator_is_not_below_it(capture: Captured) -> None:
-    """The same for a sync one."""
+    """Spans that the consumer of a sync generator opens are no children of the generator's span."""
     await exhausted(tm.step(name="work")(generator), Probe(capture))
     assert [span.parent for span in capture.spans if span.name == "between"] == [None] * 3
 
 
 async def test_break_and_aclose_end_the_span_without_an_error(capture: Captured) -> None:
-    """A consumer that has seen enough has not failed."""
+    """A consumer that stops early is no error."""
     await async_broken_off(tm.step(name="work")(async_generator), Probe(capture))
     assert capture.span("work").status.status_code is StatusCode.UNSET
 
 
 async def test_opened_in_one_task_and_closed_in_another(capture: Captured, caplog: pytest.LogCaptureFixture) -> None:
-    """The span ends once, and nobody complains about a context that cannot be detached."""
+    """The span ends once, and no context error is logged."""
     await closed_in_another_task(tm.step(name="work")(async_generator), Probe(capture))
     assert len([span for span in capture.spans if span.name == "work"]) == 1
     assert caplog.records == []
@@ -634,7 +634,7 @@ async def test_opened_in_one_task_and_closed_in_another(capture: Captured, caplo
 
 @pytest.mark.soak
 async def test_a_cancelled_coroutine_is_neither_fine_nor_failed(capture: Captured) -> None:
-    """Status unset, no error, and a mark that says what happened."""
+    """A cancelled coroutine has a span with an unset status, no error, and a mark of the cancellation."""
     await cancelled(tm.step(name="work")(coroutine), Probe(capture))
     span = capture.span("work")
     assert (span.status.status_code, attributes(span)["tracemind.cancelled"]) == (StatusCode.UNSET, True)
@@ -645,7 +645,7 @@ async def test_a_cancelled_coroutine_is_neither_fine_nor_failed(capture: Capture
 
 
 async def test_nested_generators_at_once(capture: Captured) -> None:
-    """Fifty tasks that read nested generators in turns: each span hangs below its own."""
+    """Fifty tasks read nested generators in turns, and each span is below its own parent."""
 
     @tm.agent(name="agent")
     async def agent(number: int) -> AsyncGenerator[int]:

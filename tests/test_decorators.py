@@ -1,4 +1,4 @@
-"""`@flow` and `@step` on functions that somebody already wrote."""
+"""`@flow` and `@step` on functions that already exist."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FLOW_TOTALS = ("cost_usd", "input_tokens", "output_tokens", "llm_calls", "retrie
 async def llm(
     *, script: tuple[str, ...] = (), cost: float | None = 0.5, recorder: Recorder | None = None
 ) -> dict[str, Any]:
-    """One model call of ten and five tokens."""
+    """A model call that uses ten tokens and answers with five."""
     client = FakeLLMClient(0, script=script, usage=LLMUsage(10, 5, 15, cost))
     client.provider_name = "openai"
     cfg = tm.LLMCallConfig("openai", "no-such-model", "hi", max_retries=len(script))
@@ -56,7 +56,7 @@ def span_id(span: ReadableSpan) -> int:
 
 
 def parent_of(capture: Captured, name: str) -> str | None:
-    """The name of the span above the one of that name."""
+    """The name of the parent span."""
     parent = capture.span(name).parent
     return None if parent is None else next(s.name for s in capture.spans if span_id(s) == parent.span_id)
 
@@ -133,7 +133,7 @@ async def test_every_form(capture: Captured, call: Callable[[], object], returne
 
 
 def test_a_flow_with_options(capture: Captured) -> None:
-    """A flow has the name and the attributes it was given, and its sums, which are zero without a call."""
+    """A flow's span has the given name and attributes, and sums that are zero without a call."""
 
     @tm.flow(name="answer", attributes={"team": "search", "tier": 2})
     def any_name() -> None: ...
@@ -156,13 +156,13 @@ def test_a_flow_with_options(capture: Captured) -> None:
 
 
 async def test_a_steps_attributes(capture: Captured) -> None:
-    """A step has its own attributes and nothing else."""
+    """A step's span has the step's attributes and no others."""
     await step_with_options()
     assert dict(attributes(capture.span("named"))) == {"k": 1}
 
 
 def test_a_local_function_has_a_short_name(capture: Captured) -> None:
-    """`test_x.<locals>.work` is called `work`."""
+    """A step named `test_x.<locals>.work` is called `work`."""
 
     @tm.step
     def work() -> None: ...
@@ -172,7 +172,7 @@ def test_a_local_function_has_a_short_name(capture: Captured) -> None:
 
 
 def test_other_callables(capture: Captured) -> None:
-    """A `functools.partial` or an object with `__call__` can be decorated too."""
+    """A `functools.partial` and an object with `__call__` can be decorated too."""
 
     class Callee:
         def __call__(self) -> str:
@@ -184,7 +184,7 @@ def test_other_callables(capture: Captured) -> None:
 
 
 def test_the_function_stays_what_it_was() -> None:
-    """Name, documentation, signature and kind are kept, so that other decorators and tools go on working."""
+    """Name, documentation, signature and kind are kept, so that other decorators and tools work."""
     assert (bare.__name__, bare.__doc__, bare.__module__) == ("bare", "Adds.", __name__)
     assert str(inspect.signature(bare)) == "(a: 'int', b: 'int' = 2) -> 'int'"
     assert inspect.unwrap(bare) is not bare
@@ -197,7 +197,7 @@ def test_the_function_stays_what_it_was() -> None:
 @pytest.mark.parametrize("wrong", [staticmethod, classmethod])
 @pytest.mark.parametrize("decorate", [tm.flow, tm.step])
 def test_the_wrong_order_is_said(wrong: Callable[[Any], Any], decorate: Callable[[Any], Any]) -> None:
-    """Above `@staticmethod` it cannot work, and says where to go."""
+    """A decorator above `@staticmethod` is rejected with the right order in the message."""
     with pytest.raises(TypeError, match=f"put it below @{wrong.__name__}"):
         decorate(wrong(bare))
 
@@ -206,7 +206,7 @@ def test_the_wrong_order_is_said(wrong: Callable[[Any], Any], decorate: Callable
 
 
 async def test_parents_and_children(capture: Captured) -> None:
-    """Flow, step and model call nest as they were called."""
+    """Spans of flows, steps and model calls nest as the functions call each other."""
 
     @tm.step
     async def ask() -> None:
@@ -223,7 +223,7 @@ async def test_parents_and_children(capture: Captured) -> None:
 
 
 async def test_siblings_in_tasks_do_not_nest(capture: Captured) -> None:
-    """Steps that run at the same time are side by side under their flow."""
+    """Steps in concurrent tasks are siblings under their flow."""
     both_run = asyncio.Barrier(2)
 
     @tm.step
@@ -241,7 +241,7 @@ async def test_siblings_in_tasks_do_not_nest(capture: Captured) -> None:
 
 
 async def test_the_callers_context_is_untouched(capture: Captured) -> None:
-    """Afterwards span, flow and context variables are what they were, also when it failed."""
+    """After a function, span, flow and context variables are as before, also when it failed."""
 
     @tm.flow
     async def fails() -> None:
@@ -258,7 +258,7 @@ async def test_the_callers_context_is_untouched(capture: Captured) -> None:
 
 
 async def test_a_flow_may_call_itself(capture: Captured) -> None:
-    """Recursion gives nested flows, each with the sums of what is under it."""
+    """Recursion makes nested flows, each with the sums of the calls below it."""
 
     @tm.flow
     async def deeper(levels: int) -> None:
@@ -275,7 +275,7 @@ async def test_a_flow_may_call_itself(capture: Captured) -> None:
 
 
 async def test_the_sums(capture: Captured) -> None:
-    """Cost, tokens, calls and retries of all calls are on the flow, those that failed included."""
+    """A flow's span has the cost, tokens, calls and retries of all calls, failed ones included."""
 
     @tm.flow
     async def work() -> None:
@@ -289,7 +289,7 @@ async def test_the_sums(capture: Captured) -> None:
 
 
 async def test_an_unknown_cost_is_absent(capture: Captured) -> None:
-    """A flow of which no call had a price has no cost, which is not zero."""
+    """A flow whose calls all lack a price has no cost, not a cost of zero."""
 
     @tm.flow
     async def work() -> None:
@@ -300,7 +300,7 @@ async def test_an_unknown_cost_is_absent(capture: Captured) -> None:
 
 
 async def test_a_cost_of_zero_is_there(capture: Captured) -> None:
-    """A flow whose calls were free says zero."""
+    """A flow whose calls were free has a cost of zero."""
 
     @tm.flow
     async def work() -> None:
@@ -344,7 +344,7 @@ async def in_an_executor_with_one_wrapper() -> None:
     "fifty_calls", [gathered, in_a_task_group, in_threads, in_an_executor, in_an_executor_with_one_wrapper]
 )
 async def test_sums_under_concurrency(capture: Captured, fifty_calls: Callable[[], Awaitable[None]]) -> None:
-    """However the calls are spread over tasks and threads, the flow counts each once, and each is its child."""
+    """A flow counts each call once, however calls are spread over tasks and threads, and each is its child."""
 
     @tm.flow
     async def work() -> None:
@@ -358,7 +358,7 @@ async def test_sums_under_concurrency(capture: Captured, fifty_calls: Callable[[
 
 
 def test_a_sync_flow_sums_too(capture: Captured) -> None:
-    """A synchronous function that runs its own loops is a flow like any other."""
+    """A synchronous function that runs its own event loops is a flow like any other."""
 
     @tm.flow
     def work() -> None:
@@ -370,7 +370,7 @@ def test_a_sync_flow_sums_too(capture: Captured) -> None:
 
 
 async def test_nested_flows(capture: Captured) -> None:
-    """The outer flow's sums include the inner's; the inner's are its own."""
+    """An outer flow's sums include those of the inner flow, which has only its own."""
 
     @tm.flow
     async def inner() -> None:
@@ -389,7 +389,7 @@ async def test_nested_flows(capture: Captured) -> None:
 
 
 async def test_two_flows_at_once_do_not_mix(capture: Captured) -> None:
-    """Each of many flows that run at the same time counts its own calls only."""
+    """Each of many concurrent flows counts only its own calls."""
 
     async def work(calls: int) -> None:
         for _ in range(calls):
@@ -406,7 +406,7 @@ class Broken(Recorder):
 
 @pytest.mark.parametrize("recorder", [Recorder(), tm.InMemoryRecorder(), Broken()])
 async def test_sums_whatever_the_recorder(capture: Captured, recorder: Recorder) -> None:
-    """The step feeds the flow itself, once, whatever recorder it was given, a broken one included."""
+    """A call adds itself to the flow once, whatever recorder it has, a broken one included."""
 
     @tm.flow
     async def work() -> None:
@@ -418,7 +418,7 @@ async def test_sums_whatever_the_recorder(capture: Captured, recorder: Recorder)
 
 
 async def test_a_cancelled_call_counts(capture: Captured) -> None:
-    """A call that was cancelled is a call, of unknown tokens."""
+    """A cancelled call counts as a call of unknown tokens."""
 
     @tm.flow
     async def work() -> None:
@@ -435,7 +435,7 @@ async def test_a_cancelled_call_counts(capture: Captured) -> None:
 
 
 async def test_a_plain_thread_loses_the_flow(capture: Captured) -> None:
-    """Nothing is patched: a thread that was not told of the context is on its own."""
+    """Threads are not patched: a thread without the context is outside the flow."""
 
     @tm.flow
     async def work() -> None:
@@ -448,7 +448,7 @@ async def test_a_plain_thread_loses_the_flow(capture: Captured) -> None:
 
 
 def test_carry_context_keeps_the_function() -> None:
-    """Arguments, result, exceptions and name go through."""
+    """`carry_context` passes on arguments, result, exceptions and the name."""
 
     def add(a: int, *, b: int) -> int:
         if a < 0:
@@ -462,7 +462,7 @@ def test_carry_context_keeps_the_function() -> None:
 
 
 def test_carry_context_carries_every_variable(capture: Captured) -> None:
-    """Whatever context variable the caller has set is found in the thread, and what the thread sets stays there."""
+    """A thread sees all context variables of its caller, and its own changes stay in it."""
     variable = contextvars.ContextVar("variable", default="unset")
     seen = list[str]()
 
@@ -486,7 +486,7 @@ def test_carry_context_carries_every_variable(capture: Captured) -> None:
 @pytest.mark.parametrize("decorate", [tm.flow(name="work"), tm.step(name="invoke_workflow work")])
 @pytest.mark.parametrize("is_async", [True, False])
 async def test_an_exception(capture: Captured, decorate: Callable[[Any], Any], is_async: bool) -> None:
-    """It goes on to the caller as it is; the span has its type and its places, never its message."""
+    """An exception reaches the caller unchanged; the span has its type and traceback, never its message."""
     error = ValueError("the prompt was: my secret")
 
     def fail() -> None:
@@ -509,7 +509,7 @@ async def test_an_exception(capture: Captured, decorate: Callable[[Any], Any], i
 
 
 async def test_a_flow_that_fails_has_its_sums(capture: Captured) -> None:
-    """What was spent before the failure is not lost."""
+    """A flow that fails still has the sums of the calls before the failure."""
 
     @tm.flow
     async def work() -> None:
@@ -522,7 +522,7 @@ async def test_a_flow_that_fails_has_its_sums(capture: Captured) -> None:
 
 
 async def test_a_failed_call_is_not_a_failed_flow(capture: Captured) -> None:
-    """The step returns its failure; whether the flow failed is the flow's to say."""
+    """A call returns its failure, and the flow decides whether it has failed."""
 
     @tm.flow
     async def work() -> object:
@@ -534,7 +534,7 @@ async def test_a_failed_call_is_not_a_failed_flow(capture: Captured) -> None:
 
 @pytest.mark.parametrize("decorate", [tm.flow(name="work"), tm.step(name="invoke_workflow work")])
 async def test_a_cancellation(capture: Captured, decorate: Callable[[Any], Any]) -> None:
-    """Marked as cancelled, and no error."""
+    """A cancelled function's span is marked as cancelled, and has no error."""
     begun = asyncio.Event()
 
     async def hang() -> None:
@@ -554,7 +554,7 @@ async def test_a_cancellation(capture: Captured, decorate: Callable[[Any], Any])
 
 @pytest.mark.parametrize("stop", [SystemExit, KeyboardInterrupt, GeneratorExit])
 def test_an_exit_ends_the_span(capture: Captured, stop: type[BaseException]) -> None:
-    """`sys.exit` and Ctrl-C are no errors of the flow, and leave no open span."""
+    """`sys.exit` and Ctrl-C end the span without an error."""
 
     @tm.flow
     def work() -> None:
@@ -569,7 +569,7 @@ def test_an_exit_ends_the_span(capture: Captured, stop: type[BaseException]) -> 
 
 
 def test_the_duration_of_a_flow(capture: Captured) -> None:
-    """Each flow is measured by name; a failed one has its `error.type`; boundaries are those of the conventions."""
+    """Each flow's duration is measured by name, a failed one with its `error.type`, in the conventions' buckets."""
 
     @tm.flow(name="work", attributes={"team": "search"})
     def work(*, fails: bool) -> None:
@@ -590,7 +590,7 @@ def test_the_duration_of_a_flow(capture: Captured) -> None:
 
 
 def test_durations_by_team(capture: Captured) -> None:
-    """A flow's attribute that `configure` named is on its own duration, and on those of the tools below it."""
+    """A flow attribute that `configure` names is on the durations of the flow and of the tools below it."""
     use_providers(
         Providers(
             tracer_provider=capture.tracer_provider,
@@ -607,7 +607,7 @@ def test_durations_by_team(capture: Captured) -> None:
 
 
 def test_a_tool_is_named_as_a_model_calls_it(capture: Captured) -> None:
-    """By the function's own name; flows, agents and steps are told apart by their class."""
+    """A tool is named like its function; flows, agents and steps are also named by their class."""
     Shop().look_up()
     assert {span.name for span in capture.spans} == {"execute_tool look_up", "Shop.find"}
 
@@ -622,13 +622,13 @@ class Shop:
 
 
 def test_a_step_is_not_measured(capture: Captured) -> None:
-    """Steps make spans only."""
+    """A step makes a span and no metric."""
     bare_step()
     assert capture.reader.get_metrics_data() is None
 
 
 async def test_cost_by_team(capture: Captured) -> None:
-    """A flow's attribute that `configure` named reaches the cost counter."""
+    """A flow attribute that `configure` names is on the cost counter."""
     use_providers(
         Providers(
             tracer_provider=capture.tracer_provider,
@@ -665,7 +665,7 @@ async def test_cost_by_team(capture: Captured) -> None:
 def test_the_duration_of_agents_and_tools(
     capture: Captured, decorate: Any, metric: str, named: dict[str, str], bounds: tuple[float, float, int]
 ) -> None:
-    """Measured by name, failures by their type, with the boundaries of the conventions."""
+    """Durations are measured by name, failures by type, in the conventions' buckets."""
 
     def work(*, fails: bool) -> None:
         if fails:
@@ -687,7 +687,7 @@ def test_the_duration_of_agents_and_tools(
 
 
 async def test_a_block_is_a_flow(capture: Captured) -> None:
-    """`with tm.flow(name=...)` is what the decorator is, without a function; `async with` too."""
+    """`with tm.flow(name=...)` and `async with` make a flow without a function."""
     with tm.flow(name="outer", attributes={"team": "search"}):
         await llm()
         async with tm.step(name="inner"):
@@ -698,20 +698,20 @@ async def test_a_block_is_a_flow(capture: Captured) -> None:
 
 
 def test_a_block_that_fails(capture: Captured) -> None:
-    """It says so, and the exception goes on."""
+    """A block that raises has a span with an error, and the exception reaches the caller."""
     with pytest.raises(KeyError), tm.tool(name="work"):
         raise KeyError
     assert capture.span("execute_tool work").status.status_code is StatusCode.ERROR
 
 
 def test_a_block_needs_a_name() -> None:
-    """It has no function to take it from."""
+    """A block without a name is rejected, since it has no function to be named after."""
     with pytest.raises(tm.ConfigError, match="a block has no name of its own; pass name="), tm.flow():
         pass
 
 
 def test_one_block_at_a_time(capture: Captured) -> None:
-    """Entered twice at once it would lose a span; one after the other is fine."""
+    """A block cannot be entered twice at once; entered again later, it works."""
     block = tm.step(name="block")
     for _ in range(2):
         with block:
@@ -726,7 +726,7 @@ def test_one_block_at_a_time(capture: Captured) -> None:
 
 @pytest.mark.parametrize("decorate", [tm.flow, tm.agent, tm.tool, tm.step])
 def test_what_is_no_function(decorate: Any) -> None:
-    """A wrong use is told when the module is imported, with what to write instead."""
+    """A decorator on something else raises at import, with what to write instead."""
     for wrong, said in (
         (Service, "is a class; decorate its methods"),
         (5, "int is no function"),
@@ -745,7 +745,7 @@ def test_what_is_no_function(decorate: Any) -> None:
 
 
 def test_an_option_of_another_decorator() -> None:
-    """It is said whose it is."""
+    """The error for an unknown option names the decorator that has it."""
     options: Any = {"session_id": "s"}
     with pytest.raises(TypeError, match="@step\\(\\) has no option 'session_id'; only @flow has it"):
         tm.step(**options)
@@ -755,7 +755,7 @@ def test_an_option_of_another_decorator() -> None:
 
 
 class Faulty:
-    """A tracer, a span or an instrument of somebody else's that fails wherever it is told to."""
+    """Another library's tracer, span or instrument that raises where the test says."""
 
     def __init__(self, fails_at: str, good: Any) -> None:
         self._fails_at, self._good = fails_at, good
@@ -777,7 +777,7 @@ class Faulty:
 )
 @pytest.mark.parametrize("fails", [True, False])
 async def test_a_faulty_tracer_breaks_nothing(capture: Captured, fails_at: str, fails: bool) -> None:
-    """The function runs as it did, and the flow's budget and ids hold, whatever the telemetry does."""
+    """The function runs, and its budget and ids hold, though the tracer raises."""
     provider: Any = Faulty(fails_at, capture.tracer_provider)
     use_providers(Providers(tracer_provider=provider, meter_provider=capture.meter_provider))
 
@@ -797,7 +797,7 @@ async def test_a_faulty_tracer_breaks_nothing(capture: Captured, fails_at: str, 
 
 @pytest.mark.parametrize("fails_at", ["get_meter", "create_histogram", "record"])
 def test_a_faulty_meter_breaks_nothing(capture: Captured, fails_at: str) -> None:
-    """Nor does a meter."""
+    """The function runs though the meter raises."""
     provider: Any = Faulty(fails_at, capture.meter_provider)
     use_providers(Providers(tracer_provider=capture.tracer_provider, meter_provider=provider))
     assert tm.flow(name="work")(lambda: "done")() == "done"
@@ -807,7 +807,7 @@ def test_a_faulty_meter_breaks_nothing(capture: Captured, fails_at: str) -> None
 
 
 async def test_without_any_provider() -> None:
-    """Where OpenTelemetry was never set up a decorated function works as it did before, and its sums are counted."""
+    """Without OpenTelemetry, a decorated function works as before, and its sums are counted."""
     use_providers(Providers())
     seen = list[int]()
 
@@ -823,7 +823,7 @@ async def test_without_any_provider() -> None:
 
 
 def test_decorated_before_configured(capture: Captured) -> None:
-    """A module may be imported before `configure()`: what counts is the provider at the time of the call."""
+    """A function that is decorated before `configure()` uses the provider of the time of its call."""
     use_providers(Providers())
     decorated = tm.step(name="early")(lambda: 1)
     decorated()
@@ -833,7 +833,7 @@ def test_decorated_before_configured(capture: Captured) -> None:
 
 
 def test_what_a_library_never_detaches_ends_with_the_flow(capture: Captured) -> None:
-    """A context that a library attached within a flow, and forgot, keeps no later flow in the first one's trace."""
+    """A context that a library forgot to detach in a flow keeps no later flow in its trace."""
 
     @tm.flow
     def forgets() -> None:

@@ -1,4 +1,4 @@
-"""What `configure()` is given, and what receivers answer: no input hurts the process, and no loss is silent."""
+"""No setting of `configure()` and no receiver's answer hurts the process, and every loss is reported."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_exporter_console(tmp_path: Path, sink: Sink, names: str) -> None:
     [("prometheus", {"/v1/traces"}), ("otlp,prometheus", {"/v1/traces", "/v1/metrics"}), ("none", {"/v1/traces"})],
 )
 def test_exporter_that_is_left_out(tmp_path: Path, sink: Sink, names: str, paths: set[str]) -> None:
-    """An exporter that we do not make raises nothing at start: the log says once what is left out."""
+    """An unsupported exporter raises nothing at start: the log says once that it is left out."""
     done = program(tmp_path, SEND, sink.url, OTEL_METRICS_EXPORTER=names)
     assert (done.returncode, done.stdout) == (0, "True True\n")
     said = [line for line in done.stderr.splitlines() if "OTEL_METRICS_EXPORTER" in line]
@@ -78,7 +78,7 @@ def test_exporter_that_is_left_out(tmp_path: Path, sink: Sink, names: str, paths
 
 
 def test_exporter_with_a_protocol(tmp_path: Path) -> None:
-    """`otlp_proto_grpc` is the SDK's name for OTLP over gRPC."""
+    """`otlp_proto_grpc`, the SDK's name for OTLP over gRPC, works."""
     with grpc_listening() as grpc_sink:
         done = program(
             tmp_path, SEND, grpc_sink.url, OTEL_TRACES_EXPORTER="otlp_proto_grpc", OTEL_METRICS_EXPORTER="none"
@@ -108,7 +108,7 @@ def test_exporter_with_a_protocol(tmp_path: Path) -> None:
     ],
 )
 def test_header_that_cannot_be_sent(headers: object, protocol: str) -> None:
-    """A header that cannot be sent is a `ConfigError` that names the field and not the value."""
+    """An invalid header is rejected with a ConfigError that names the field and not the value."""
     with pytest.raises(tm.ConfigError, match="headers") as caught:
         tm.configure(endpoint="http://127.0.0.1:9", protocol=protocol, headers=headers)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert SECRET not in str(caught.value)
@@ -128,7 +128,7 @@ def test_header_that_cannot_be_sent(headers: object, protocol: str) -> None:
     ],
 )
 def test_headers_of_the_environment_that_cannot_be_sent(tmp_path: Path, sink: Sink, value: str, protocol: str) -> None:
-    """A variable that holds no headers is named, and the secret in it reaches neither the error nor a log."""
+    """The error for invalid headers names the variable, and neither it nor a log has the secret."""
     done = program(tmp_path, SEND, sink.url, OTEL_EXPORTER_OTLP_HEADERS=value, OTEL_EXPORTER_OTLP_PROTOCOL=protocol)
     assert done.stderr.rstrip().splitlines()[-1].startswith("tracemind_otel.errors.ConfigError: OTEL_EXPORTER_OTLP_HEA")
     assert SECRET not in done.stderr
@@ -136,7 +136,7 @@ def test_headers_of_the_environment_that_cannot_be_sent(tmp_path: Path, sink: Si
 
 
 def test_white_space_around_is_no_part(tmp_path: Path, sink: Sink) -> None:
-    """A file with a secret ends in a line break: white space around a header or an endpoint is stripped."""
+    """White space around a header or an endpoint is stripped, since secret files end with a newline."""
     body = """
 telemetry = tm.configure(endpoint=f" {sys.argv[1]}\\r\\n", headers={" X-Key ": "secret\\n"})
 work()
@@ -153,7 +153,7 @@ print(telemetry.shutdown())
 
 @pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
 def test_white_space_around_an_endpoint_of_the_environment(tmp_path: Path, sink: Sink, name: str) -> None:
-    """White space around an endpoint in a variable is stripped too."""
+    """White space around an endpoint in a variable is stripped."""
     url = sink.url + ("/v1/traces" if "TRACES" in name else "/")
     body = "telemetry = tm.configure()\nwork()\nprint(telemetry.shutdown())"
     done = program(tmp_path, body, OTEL_METRICS_EXPORTER="none", **{name: f" {url}\n"})
@@ -176,7 +176,7 @@ def test_white_space_around_an_endpoint_of_the_environment(tmp_path: Path, sink:
     ],
 )
 def test_endpoint_that_is_none(endpoint: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An endpoint that no request can be sent to is a `ConfigError` without the value, as argument and as variable."""
+    """An invalid endpoint, as argument or variable, is rejected with a ConfigError without the value."""
     with pytest.raises(tm.ConfigError, match="endpoint") as caught:
         tm.configure(endpoint=endpoint)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert SECRET not in str(caught.value)
@@ -200,7 +200,7 @@ def test_endpoint_of_grpc(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCap
 
 @pytest.mark.parametrize("where", ["argument", "variable"])
 def test_port_of_grpc(tmp_path: Path, where: str) -> None:
-    """HTTP to port 4317 says that 4317 speaks gRPC: at the start, and again with what was lost."""
+    """The log says at the start that port 4317 speaks gRPC, and again when spans are lost."""
     url = "http://127.0.0.1:4317"
     body = f"telemetry = tm.configure({'endpoint=sys.argv[1]' if where == 'argument' else ''})\nwork()"
     done = program(tmp_path, body, url, **({"OTEL_EXPORTER_OTLP_ENDPOINT": url} if where == "variable" else {}))
@@ -214,7 +214,7 @@ def test_port_of_grpc(tmp_path: Path, where: str) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 401, 403, 404, 413, 200])
 def test_answer_that_is_no_success(tmp_path: Path, sink: Sink, status: int) -> None:
-    """After a redirect, an error status or a page of HTML `flush` is False, and the loss is said once."""
+    """After a redirect, an error status or a page of HTML, `flush` returns False, and the loss is logged once."""
     sink.status = status
     sink.answer = b"<!doctype html><title>Sign in</title>"
     sink.answer_headers = {
@@ -230,7 +230,7 @@ def test_answer_that_is_no_success(tmp_path: Path, sink: Sink, status: int) -> N
 
 @pytest.mark.parametrize("kind", ["text/html", "text/plain", "application/octet-stream"])
 def test_page_of_html(tmp_path: Path, sink: Sink, kind: str) -> None:
-    """A page of HTML is known by its type or its beginning; an empty answer, JSON or protobuf is a success."""
+    """A page of HTML is known by its type or first bytes; an empty answer, JSON and protobuf are successes."""
     sink.answer, sink.answer_headers = b"\n<HTML><body>OK", {"content-type": kind}
     assert program(tmp_path, SEND, sink.url).stdout == "False False\n"
     sink.answer, sink.answer_headers = b"{}", {"content-type": "application/json"}
@@ -238,7 +238,7 @@ def test_page_of_html(tmp_path: Path, sink: Sink, kind: str) -> None:
 
 
 def partial_success(path: str, rejected: int, message: str) -> bytes:
-    """What a receiver answers that took a request without a part of it."""
+    """The answer of a receiver that rejects a part of a request."""
     if path == "/v1/traces":
         spans = ExportTracePartialSuccess(rejected_spans=rejected, error_message=message)
         return bytes(ExportTraceServiceResponse(partial_success=spans).SerializeToString())
@@ -282,14 +282,14 @@ print(telemetry.flush(), telemetry.shutdown())
 def test_answer_in_json_or_without_meaning(
     tmp_path: Path, sink: Sink, answer: bytes, kind: str, delivered: bool
 ) -> None:
-    """Rejections are read in JSON too; an answer of 200 that cannot be read is a success."""
+    """A rejection in JSON is read too; an unreadable answer of 200 is a success."""
     sink.answers, sink.answer_headers = {"/v1/traces": answer}, {"content-type": kind}
     done = program(tmp_path, SEND, sink.url, OTEL_METRICS_EXPORTER="none")
     assert done.stdout == f"{delivered} {delivered}\n", done.stderr
 
 
 def test_warning_of_a_receiver(tmp_path: Path, sink: Sink) -> None:
-    """A receiver that rejects nothing may still warn: the log has it, and nothing is lost."""
+    """A warning without a rejection is logged, and nothing is lost."""
     sink.answers = {"/v1/traces": partial_success("/v1/traces", 0, "use the new endpoint")}
     done = program(tmp_path, SEND, sink.url, OTEL_METRICS_EXPORTER="none")
     assert done.stdout == "True True\n"
@@ -300,7 +300,7 @@ def test_warning_of_a_receiver(tmp_path: Path, sink: Sink) -> None:
 
 
 def test_shutdown_that_is_called_again(tmp_path: Path, sink: Sink) -> None:
-    """A shut-down that timed out runs nothing twice when it is called again: it waits for what it has begun."""
+    """A second shutdown after a time-out runs nothing twice: it waits for the first."""
     released = threading.Event()
     sink.hold = lambda post: released.wait(60) if post.path == "/v1/traces" else None
     body = """
@@ -344,7 +344,7 @@ print(telemetry.flush(60), telemetry.shutdown())
 
 
 def test_grpc_limit(tmp_path: Path) -> None:
-    """gRPC takes 4 MiB in one request: a batch is cut by its encoded bytes, so 512 spans with their values arrive."""
+    """Batches are cut by encoded bytes for gRPC's limit of 4 MiB, so 512 spans with captured values arrive."""
     with grpc_listening() as grpc_sink:
         done = program(tmp_path, BIG, grpc_sink.url, "grpc", OTEL_METRICS_EXPORTER="none")
         assert done.stdout == "True True\n", done.stderr
@@ -364,7 +364,7 @@ print(telemetry.flush(60), telemetry.shutdown())
 
 
 def test_grpc_limit_of_metrics(tmp_path: Path) -> None:
-    """Metrics are cut by their bytes as spans are: no data point of 9 MB is lost, and none arrives twice."""
+    """Metrics are cut by bytes too: no data point of 9 MB is lost, and none arrives twice."""
     with grpc_listening() as grpc_sink:
         done = program(tmp_path, LARGE_POINTS, grpc_sink.url, OTEL_TRACES_EXPORTER="none")
     assert done.stdout == "True True\n", done.stderr
@@ -384,7 +384,7 @@ def test_grpc_limit_of_metrics(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["sys.stderr.close()", "sys.stderr = None"])
 @pytest.mark.parametrize("last", ["telemetry.shutdown()", ""])
 def test_standard_error_that_is_closed(tmp_path: Path, sink: Sink, ending: str, last: str) -> None:
-    """A closed or missing standard error raises nothing in the application and changes no exit code."""
+    """A closed or missing stderr raises nothing in the application and changes no exit code."""
     sink.status = 403
     body = f"""
 logging.getLogger().handlers.clear()
@@ -400,7 +400,7 @@ print("done", flush=True)
 
 
 def test_a_string_that_is_no_utf_8_costs_no_span(tmp_path: Path, sink: Sink) -> None:
-    """A lone surrogate in one span is replaced, and costs no span of the batch; nor do NUL and long strings."""
+    """A lone surrogate is replaced and costs no span of the batch; nor do NUL and long strings."""
     done = run(
         "-c",
         """
@@ -420,7 +420,7 @@ assert telemetry.flush()
 
 
 def test_an_attribute_that_is_no_utf_8_costs_no_metric(tmp_path: Path, sink: Sink) -> None:
-    """A value that OTLP cannot carry costs itself alone: in our metrics, the application's and the resource."""
+    """A value that OTLP cannot carry is lost alone, in the package's metrics, the application's and the resource."""
     done = program(
         tmp_path,
         r"""
@@ -446,7 +446,7 @@ print(telemetry.flush(), telemetry.shutdown())
 
 
 def test_a_string_that_is_no_utf_8_costs_no_line_of_a_file(tmp_path: Path) -> None:
-    """The same holds for the file of spans."""
+    """A lone surrogate costs no line in the file of spans."""
     done = program(
         tmp_path,
         r"""

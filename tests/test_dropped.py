@@ -1,4 +1,4 @@
-"""What is dropped before its end ends outside of the garbage collector, in a process of its own that must not hang."""
+"""Dropped streams and generators end outside the garbage collector, in processes that must not hang."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ assert warned == ["ResourceWarning"] * 500 * is_stream, (len(warned), set(warned
     "kind", ["dropped_stream", "dropped_generator", "dropped_block", "dropped_coroutine", "dropped_call"]
 )
 def test_what_is_dropped_never_stops_the_process(kind: str) -> None:
-    """Five hundred of a kind, collected in the middle of the SDK's own work, with new attributes each: all end."""
+    """Five hundred dropped objects of a kind all end, though they are collected during the SDK's own work."""
     done = run_program(PROGRAM, kind)
 
     assert done.returncode == 0, done.stderr
@@ -167,7 +167,7 @@ assert len(set(names)) == len(names) == 400, len(names)
 
 @pytest.mark.soak
 def test_what_threads_drop_ends() -> None:
-    """Four threads, whose loops are closed by then, drop streams and generators: each has one span."""
+    """Streams and generators that four threads drop, after their loops have closed, have one span each."""
     done = run_program(THREADS)
 
     assert done.returncode == 0, done.stderr
@@ -216,7 +216,7 @@ broken_off.close()
 
 @pytest.mark.soak
 def test_what_is_open_at_exit_ends(tmp_path: Path) -> None:
-    """A stream and generators that a program holds to its end, or has just closed, have their spans in the file."""
+    """A stream and generators that are open or just closed at exit have their spans in the file."""
     file = tmp_path / "trace.otlp.jsonl"
 
     done = run_program(EXIT, str(file))
@@ -252,7 +252,7 @@ os.wait()
 
 @pytest.mark.soak
 def test_a_forked_child_ends_nothing_of_its_parent(tmp_path: Path) -> None:
-    """A generator that both processes hold has one span, its parent's."""
+    """A generator in both parent and child has one span, the parent's."""
     file = tmp_path / "trace.otlp.jsonl"
 
     done = run_program(FORKED, str(file))

@@ -1,4 +1,4 @@
-"""The error tree: who can act on an error, whether it is repeated, and what telemetry calls it."""
+"""Each error says who can act on it, whether it is retried, and what telemetry calls it."""
 
 from __future__ import annotations
 
@@ -72,26 +72,26 @@ REASONS: dict[type[LLMError], str] = {
 
 @pytest.mark.parametrize(("status_code", "expected"), CLASSES_BY_STATUS.items())
 def test_a_status_has_its_class(status_code: int, expected: type[LLMStatusError]) -> None:
-    """Catching one class catches the statuses that its line of the tree names."""
+    """Catching a class catches the statuses that the error tree lists for it."""
     assert error_class_for_status(status_code) is expected
 
 
 @pytest.mark.parametrize(("error_class", "expected"), REPEATED.items())
 def test_what_is_repeated_is_said_by_the_class(error_class: type[LLMError], expected: bool) -> None:
-    """Only what another try can mend is retryable."""
+    """Only errors that another attempt can solve are retryable."""
     assert error_class("failed").retryable is expected
 
 
 @pytest.mark.parametrize("retryable", [True, False])
 @pytest.mark.parametrize("error_class", REPEATED)
 def test_a_client_can_overrule_its_class(error_class: type[LLMError], retryable: bool) -> None:
-    """A client that knows better says so with `retryable=`."""
+    """A client decides with `retryable=` whether its error is retried."""
     assert error_class("failed", retryable=retryable).retryable is retryable
 
 
 @pytest.mark.parametrize(("error_class", "expected"), REASONS.items())
 def test_the_retry_reason(error_class: type[LLMError], expected: str) -> None:
-    """Each class that is repeated has its own value of `tracemind.retry.reason`."""
+    """Each retryable class has its own value of `tracemind.retry.reason`."""
     assert error_class("failed").retry_reason == expected
 
 
@@ -115,12 +115,12 @@ def test_the_retry_reason(error_class: type[LLMError], expected: str) -> None:
     ],
 )
 def test_the_error_type_is_one_of_few_values(error: LLMError, expected: str) -> None:
-    """`error.type` is the code, else the status, else the provider's type, else a name of ours; free text never."""
+    """`error.type` is the code, else the status, the provider's type or the class; never free text."""
     assert error.error_type == expected
 
 
 def test_the_error_type_of_a_foreign_error_is_its_class() -> None:
-    """A client's own exception is named by its class, so a dashboard can group by it."""
+    """A third-party client's exception is named by its class, so that a dashboard can group by it."""
     error = LLMClientError("x")
     error.__cause__ = KeyError("secret")
     assert error.error_type == "KeyError"
@@ -128,7 +128,7 @@ def test_the_error_type_of_a_foreign_error_is_its_class() -> None:
 
 
 def test_rewording_leaves_no_trace_of_the_old_message() -> None:
-    """After a message was cleaned, neither str, repr nor args show what it was."""
+    """After an error is reworded, its str, repr and args have only the new message."""
     error = LLMServerError("the prompt was: my secret", status_code=500)
     error.reword("withheld")
     assert str(error) == error.message == "withheld"
@@ -137,7 +137,7 @@ def test_rewording_leaves_no_trace_of_the_old_message() -> None:
 
 
 def test_an_error_carries_what_the_provider_said() -> None:
-    """The published attributes of a typed error are all there."""
+    """A typed error has all its published attributes."""
     error = LLMRateLimitError(
         "slow down", status_code=429, code="rpm", provider_type="requests", request_id="req_1", retry_after_s=2.5
     )
@@ -157,7 +157,7 @@ def spent_budget() -> BudgetExceededError:
 
 
 def test_a_spent_budget_is_not_repeated() -> None:
-    """Another try finds the budget as it was, and dashboards name the error by what it is."""
+    """A budget's error is not retried, since the budget stays used up, and has its own `error.type`."""
     error = spent_budget()
     assert not error.retryable
     assert error.error_type == "budget_exceeded"
@@ -171,14 +171,14 @@ def pickled(error: BudgetExceededError) -> BudgetExceededError:
 
 @pytest.mark.parametrize("again", [copy.copy, pickled])
 def test_a_spent_budget_passes_between_processes(again: Callable[[BudgetExceededError], BudgetExceededError]) -> None:
-    """A worker's error arrives with its figures, and does not break the pool on its way."""
+    """A budget's error with its figures crosses process boundaries without breaking the pool."""
     error = again(spent_budget())
     assert (str(error), error.budget, error.kind) == ("nothing left", "research", "cost_usd")
     assert (error.limit, error.spent, error.spent_on) == (1.0, 0.98, {"acme/m": 0.98})
 
 
 def test_builtin_classes_catch_ours() -> None:
-    """`except ValueError` catches a caller's mistake, `except TimeoutError` a time-out, and neither the other."""
+    """`except ValueError` catches a caller's mistake and `except TimeoutError` a time-out, and neither the other."""
     assert issubclass(ConfigError, ValueError)
     assert issubclass(UnknownProviderError, ConfigError)
     assert issubclass(LLMTimeoutError, TimeoutError)
@@ -187,13 +187,13 @@ def test_builtin_classes_catch_ours() -> None:
 
 
 def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
-    """What the module's drawing promises, class by class and parent by parent, is so."""
+    """The tree in the module's docstring has every class under its parent."""
     importlib.import_module("tracemind_otel.cli.otlp_file")
     assert _drawn_tree() == dict(_tree_below(TraceMindError))
 
 
 def _tree_below(parent: type[TraceMindError]) -> Iterator[tuple[str, str]]:
-    """Each class of the package below a class, with its parent."""
+    """Each subclass in the package, with its parent."""
     for child in parent.__subclasses__():
         if child.__module__.startswith("tracemind_otel."):
             yield child.__name__, parent.__name__
@@ -201,7 +201,7 @@ def _tree_below(parent: type[TraceMindError]) -> Iterator[tuple[str, str]]:
 
 
 def _drawn_tree() -> dict[str, str]:
-    """Each class in the drawing with the class it hangs from."""
+    """Each class in the drawing, with the class above it."""
     lines = (errors.__doc__ or "").partition("```\n")[2].partition("```")[0].splitlines()
     parents, found = {0: lines[0].split()[0]}, dict[str, str]()
     for line in lines[1:]:

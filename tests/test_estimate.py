@@ -1,4 +1,4 @@
-"""What is held for a call before it is sent: all that goes into the request, and as much output as it allows."""
+"""The estimate before a call covers everything that the request sends, and the most output that it allows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def expected(prompt: str = "x" * 40, **options: Any) -> tuple[int | None, int | 
 
 
 def test_a_prompt_alone() -> None:
-    """Four characters a token; no output where the request sets no limit."""
+    """A prompt is estimated at four characters a token; without a limit, no output is estimated."""
     assert expected() == (10, 0)
 
 
@@ -35,7 +35,7 @@ def test_a_prompt_alone() -> None:
     ids=["system", "message", "tool call", "tool call as text", "image", "tools"],
 )
 def test_whatever_is_sent_is_counted(options: dict[str, Any], at_least: int) -> None:
-    """Not only what is said: a long tool description costs as much."""
+    """A long tool description counts like a long prompt."""
     assert 10 + at_least <= (expected(**options)[0] or 0) < 10 + at_least + 50
 
 
@@ -53,19 +53,19 @@ def test_whatever_is_sent_is_counted(options: dict[str, Any], at_least: int) -> 
     ],
 )
 def test_the_limit_of_the_output(options: dict[str, Any], output: int) -> None:
-    """Wherever the request sets it, by whatever name the provider has for it, for all choices together."""
+    """The output limit counts wherever the request sets it, under any name, for all choices together."""
     assert expected(**options)[1] == output
 
 
 def test_a_limit_that_the_client_sets() -> None:
-    """Anthropic wants one always, so its client sets one where the request has none."""
+    """The limit that Anthropic's client sets by default counts too."""
     client = LLMClientFactory.make("anthropic", api_key="k")
     assert expected_usage(LLMRequest("anthropic", "m", "hi"), client.default_max_tokens).completion_tokens == 4096
     assert LLMClientFactory.make("openai", api_key="k").default_max_tokens is None
 
 
 def test_what_cannot_be_written_as_json_does_no_harm() -> None:
-    """The client will say what is wrong with it."""
+    """The estimate skips what is not JSON, and leaves the error to the client."""
     loop: dict[str, Any] = {}
     loop["loop"] = loop
     assert expected(extra=loop)[0] == expected(extra={("a", "tuple"): 1})[0] == 10

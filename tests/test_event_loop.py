@@ -1,4 +1,4 @@
-"""Nothing blocks the event loop, the first call of a process included."""
+"""Nothing blocks the event loop, not even in the first call of a process."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ print(json.dumps([asyncio.run(main())["reason"], imported]))
 
 
 def test_a_fault_of_a_given_client_imports_no_library() -> None:
-    """The first fault of an httpx client of the user's is told without importing aiohttp, 100 ms, on the event loop."""
+    """The first error of a user's httpx client does not import aiohttp on the event loop, which takes 100 ms."""
     done = run_program(GIVEN_CLIENT)
     assert done.returncode == 0, done.stderr
     reason, imported = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""Processes that end without `atexit`: what they recorded arrives, and they end as they would without us."""
+"""Processes that end without `atexit` deliver their telemetry, and end as they would without it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIGNALS = pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids
 
 @SIGNALS
 def test_uvicorn(tmp_path: Path, sink: Sink, signum: signal.Signals) -> None:
-    """An application that configures as it is imported loses nothing when its server is stopped."""
+    """An application that configures at import loses nothing when its server is stopped."""
     (tmp_path / "service.py").write_text(APP.replace("CONFIGURED", CONFIGURED))
     with serving(tmp_path, "-m", "uvicorn", "service:app", "--port", "0", SINK=sink.url) as server:
         for _ in range(3):
@@ -55,7 +55,7 @@ def test_uvicorn_with_workers(tmp_path: Path, sink: Sink, signum: signal.Signals
 
 @pytest.mark.parametrize("before", [True, False], ids=["before uvicorn is loaded", "after"])
 def test_uvicorn_in_a_program(tmp_path: Path, sink: Sink, before: bool) -> None:
-    """A program that serves by `uvicorn.run` loses nothing either, whichever of the two it imports first."""
+    """A program that calls `uvicorn.run` loses nothing, whichever of the two it imports first."""
     lines = [CONFIGURED, "import uvicorn"]
     program = APP.replace("CONFIGURED", "\n".join(lines if before else lines[::-1]))
     (tmp_path / "program.py").write_text(f"{program}\nuvicorn.run(app, port=0)\n")
@@ -87,7 +87,7 @@ async def ask() -> int:
 
 
 def test_a_lifespan_sends_by_itself(tmp_path: Path, sink: Sink) -> None:
-    """`async with tm.configure()` in an ASGI lifespan sends everything before its block ends; no hook runs here."""
+    """`async with tm.configure()` in an ASGI lifespan delivers everything before its block ends, without any hook."""
     (tmp_path / "service.py").write_text(LIFESPAN)
     with serving(tmp_path, "-m", "uvicorn", "service:app", "--port", "0", SINK=sink.url) as server:
         for _ in range(3):
@@ -104,7 +104,7 @@ def test_a_lifespan_sends_by_itself(tmp_path: Path, sink: Sink) -> None:
 
 
 def ended_by_signal(program: str, **environment: str) -> tuple[int, str, float]:
-    """Run a program that prints a line when it is ready, end it by SIGTERM; its exit code, stderr, and seconds."""
+    """Run a program until it prints that it is ready, and send SIGTERM; returns exit code, stderr and seconds."""
     with subprocess.Popen(
         [sys.executable, "-W", "error", "-c", WORK + program],
         env=clean_environment(**environment),
@@ -137,14 +137,14 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("waits", [WAITS, WAITS_ON_A_LOOP], ids=["asleep", "on an event loop"])
 def test_sigterm(sink: Sink, waits: str) -> None:
-    """A program that `docker stop` ends is ended by the signal as ever, after it has sent what it recorded."""
+    """A program that `docker stop` ends delivers its telemetry, and then ends by the signal as usual."""
     code, errors, _ = ended_by_signal(CONFIGURED + waits, SINK=sink.url)
     assert (code, errors) == (-signal.SIGTERM, "")
     assert_arrived(sink, 1)
 
 
 def test_sigterm_with_nobody_there() -> None:
-    """With the Collector down it ends within 5 s, and says what was lost."""
+    """With the Collector down, the program ends within 5 s and says what was lost."""
     code, errors, took = ended_by_signal(
         f"import logging\nlogging.disable()\n{CONFIGURED}{WAITS}", SINK=f"http://127.0.0.1:{closed_port()}"
     )
@@ -155,7 +155,7 @@ def test_sigterm_with_nobody_there() -> None:
 
 @pytest.mark.parametrize("order", ["first", "last"])
 def test_a_handler_of_the_application_stays(sink: Sink, order: str) -> None:
-    """A SIGTERM handler of the application stays in force, whether set before or after `configure()`."""
+    """An application's SIGTERM handler stays in force, whether set before or after `configure()`."""
     lines = [
         "import signal\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))",
         CONFIGURED,
@@ -166,7 +166,7 @@ def test_a_handler_of_the_application_stays(sink: Sink, order: str) -> None:
 
 
 def test_configured_in_a_thread(sink: Sink) -> None:
-    """Only the main thread may set a handler: in another one `configure()` works without."""
+    """`configure()` works in a thread, though only the main thread may set a signal handler."""
     program = f"import threading\nt = threading.Thread(target=lambda: {CONFIGURED})\nt.start()\nt.join()\n"
     code, errors, _ = ended_by_signal(program + "import signal\n" + WAITS, SINK=sink.url)
     assert (code, errors) == (-signal.SIGTERM, "")
@@ -215,7 +215,7 @@ if __name__ == "__main__":
 
 
 def run_children(directory: Path, sink: Sink, *, main: str, imported: str = "", child: str = "", ends: str = "") -> str:
-    """Run a program with two children that make a call each; returns what it said on stderr."""
+    """Run a program with two children that make one call each; returns its stderr."""
     places = {"MAIN": main, "IMPORTED": imported, "CHILD": child, "ENDS": ends or "sys.exit()"}
     program = re.sub("MAIN|IMPORTED|CHILD(?!R)|ENDS", lambda match: places[match[0]], CHILDREN)
     (directory / "program.py").write_text(program)
@@ -228,7 +228,7 @@ def run_children(directory: Path, sink: Sink, *, main: str, imported: str = "", 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("where", ["imported", "child"])
 def test_children_of_multiprocessing(tmp_path: Path, sink: Sink, where: str, method: str, kind: str) -> None:
-    """The last spans of children arrive, whether `configure()` runs at import or in the child itself."""
+    """A child's last spans arrive, whether `configure()` runs at import or in the child."""
     main = f"{kind}(multiprocessing.get_context({method!r}))"
     run_children(tmp_path, sink, main=main, **{where: f"telemetry = {CONFIGURED}"})
     assert_arrived(sink, 2)
@@ -237,14 +237,14 @@ def test_children_of_multiprocessing(tmp_path: Path, sink: Sink, where: str, met
 @pytest.mark.soak
 @pytest.mark.parametrize("ends", ["sys.exit()", "telemetry.flush(); os._exit(0)"])
 def test_children_of_fork(tmp_path: Path, sink: Sink, ends: str) -> None:
-    """A child that was forked by hand ends like any process; where it ends by `os._exit`, it flushes before."""
+    """A child that was forked by hand ends like any process; before `os._exit` it has to flush."""
     run_children(tmp_path, sink, imported=f"telemetry = {CONFIGURED}", main="forked(None)", ends=ends)
     assert_arrived(sink, 2)
 
 
 @pytest.mark.soak
 def test_a_child_shares_nothing_with_its_parent(tmp_path: Path) -> None:
-    """A child has its own connection and instance id, and sends neither its parent's spans nor its parent's sums."""
+    """A child has its own connection and instance id, and sends none of its parent's spans or sums."""
     with listening(protocol="HTTP/1.1") as sink:
         run_children(
             tmp_path,
@@ -259,7 +259,7 @@ def test_a_child_shares_nothing_with_its_parent(tmp_path: Path) -> None:
 
 
 def test_a_child_with_nobody_there(tmp_path: Path) -> None:
-    """With the Collector down each child says what it lost."""
+    """With the Collector down, each child says what it lost."""
     nobody = Sink(url=f"http://127.0.0.1:{closed_port()}")
     errors = run_children(
         tmp_path,
