@@ -44,9 +44,9 @@ def _is_storable(value: object) -> bool:
     return isinstance(value, float) or (isinstance(value, tuple) and all(map(_is_storable, cast("Any", value))))
 
 
-def sanitized_attributes(attributes: Mapping[str, V]) -> dict[str, V]:
-    """The attributes with sanitized names and values, those in lists included."""
-    return {sanitized(name): cast("V", _sanitized_value(value)) for name, value in attributes.items()}
+def sanitized_attributes(attributes: Mapping[str, V] | None) -> dict[str, V]:
+    """The attributes with sanitized names and values, also in lists."""
+    return {sanitized(name): cast("V", _sanitized_value(value)) for name, value in (attributes or {}).items()}
 
 
 def _sanitized_value(value: Any) -> object:

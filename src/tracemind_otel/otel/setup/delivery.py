@@ -1,8 +1,7 @@
-"""What was handed to an exporter, what arrived, and what is lost.
+"""Counts what is handed to an exporter, what arrives, and what is lost.
 
-The SDK does not tell: a failed batch is dropped, `force_flush` returns True whatever happened, and its
-time-outs are not kept. So the exporters and the span processors are watched from outside, and their slow calls
-run in threads of their own.
+The SDK does not: it drops a failed batch, its `force_flush` always returns True, and it does not keep its time-outs.
+So exporters and span processors are watched from outside, and their slow calls run in threads of their own.
 """
 
 from __future__ import annotations
@@ -38,15 +37,15 @@ class DeliveryStats:
         self._accepted = self._delivered = self._failed = 0
 
     def accept(self, count: int) -> None:
-        """So many are to be delivered."""
+        """Count items that are to be delivered."""
         with self._lock:
             self._accepted += count
 
     def begin_export(self, count: int) -> None:
-        """An export of so many begins. Spans were accepted as they ended, because a full queue drops some."""
+        """Note the items of an export. Spans were accepted as they ended, because a full queue drops some."""
 
     def settle(self, count: int, *, delivered: bool) -> None:
-        """A request of so many is over."""
+        """Count the items of a request that has ended."""
         with self._lock:
             if delivered:
                 self._delivered += count
@@ -54,7 +53,7 @@ class DeliveryStats:
                 self._failed += count
 
     def reject(self, count: int, reason: str) -> None:
-        """The receiver took a request without so many of its items; `settle` counts the whole request."""
+        """Count the items that the receiver rejected of a request; `settle` counts the whole request."""
         if _REJECTIONS.is_new(self._destination):
             log.warning("%s rejected %d %s: %s", self._destination, count, self.items, reason or "no reason given")
         with self._lock:
@@ -63,11 +62,11 @@ class DeliveryStats:
 
     @property
     def failed(self) -> int:
-        """How many were exported and did not arrive; it never decreases."""
+        """The number of items whose export failed; it never decreases."""
         return self._failed
 
     def loss(self) -> str | None:
-        """What has not arrived, for a person; `None` when everything has."""
+        """What has not arrived, in words; `None` if everything has."""
         with self._lock:
             missing, accepted = self._accepted - self._delivered, self._accepted
         return f"{missing} of {accepted} {self.items} did not reach {self._destination}" if missing else None
@@ -76,7 +75,7 @@ class DeliveryStats:
 class MetricsDeliveryStats(DeliveryStats):
     """The data points on their way to one destination.
 
-    In cumulative temporality only those of the last export count, because they contain the sums of all exports before.
+    In cumulative temporality only those of the last export count, because they hold the sums since the start.
     """
 
     items = "metric points"
@@ -93,7 +92,7 @@ class MetricsDeliveryStats(DeliveryStats):
 
 
 class _OnceAMinute(logging.Filter):
-    """Lets a logger say the same thing once a minute: an exporter whose receiver is down says it at every try."""
+    """Passes the same message once a minute: an exporter whose receiver is down repeats it at every attempt."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +110,7 @@ _once_a_minute = _OnceAMinute()
 
 
 _parents: list[Any] = []
-"""Exporters of the process that this one was forked from: kept, so that nothing closes what is the parent's."""
+"""Exporters of the process from which this one was forked, kept so that nothing closes the parent's connections."""
 
 
 class WatchedExporter:
@@ -144,7 +143,7 @@ class WatchedExporter:
         return getattr(self._exporter, name)
 
     def export(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """Export in as many requests as it takes, and count which of them arrived."""
+        """Export a batch in one or more requests, and count those that arrive."""
         end_dropped()
         self.stats.begin_export(self._size(batch))
         results = [self._export(request, *args, **kwargs) for request in self._requests(batch)]
@@ -195,7 +194,7 @@ class WatchedProcessor:
 
 
 class OneShot:
-    """A slow call that runs once, in a thread that is started beforehand: at interpreter exit none can be started."""
+    """A slow call that runs once, in a thread that is started early: at interpreter exit none can be started."""
 
     def __init__(self, name: str, function: Callable[[], object]) -> None:
         self._function = function
@@ -215,9 +214,9 @@ class OneShot:
             self._done.set()
 
     def tell(self) -> None:
-        """Let it run, if it has not begun."""
+        """Run it, unless it has begun."""
         self._told.set()
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether it has finished well, waiting at most so long."""
+        """Wait at most so long; returns whether it has finished without an exception."""
         return self._done.wait(max(timeout_s, 0.0)) and not self._failed

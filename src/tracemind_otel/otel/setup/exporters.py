@@ -202,9 +202,12 @@ def _mended_span(span: ReadableSpan) -> ReadableSpan:
         context=span.context,
         parent=span.parent,
         resource=span.resource,
-        attributes=_mended(span.attributes),
-        events=[Event(sanitized(event.name), _mended(event.attributes), event.timestamp) for event in span.events],
-        links=[Link(link.context, _mended(link.attributes)) for link in span.links],
+        attributes=sanitized_attributes(span.attributes),
+        events=[
+            Event(sanitized(event.name), sanitized_attributes(event.attributes), event.timestamp)
+            for event in span.events
+        ],
+        links=[Link(link.context, sanitized_attributes(link.attributes)) for link in span.links],
         kind=span.kind,
         status=Status(span.status.status_code, sanitized(span.status.description or "") or None),
         start_time=span.start_time,
@@ -214,8 +217,10 @@ def _mended_span(span: ReadableSpan) -> ReadableSpan:
 
 
 def _mended_point(point: DataPointT) -> DataPointT:
-    exemplars = [replace(each, filtered_attributes=_mended(each.filtered_attributes)) for each in point.exemplars]
-    return replace(point, attributes=_mended(point.attributes), exemplars=exemplars)
+    exemplars = [
+        replace(each, filtered_attributes=sanitized_attributes(each.filtered_attributes)) for each in point.exemplars
+    ]
+    return replace(point, attributes=sanitized_attributes(point.attributes), exemplars=exemplars)
 
 
 def _bytes_of_point(point: DataPointT) -> int:
@@ -271,7 +276,3 @@ def _bytes_of(value: object) -> int:
     if isinstance(value, int):
         value.to_bytes(8, signed=True)  # as OTLP has it
     return _FRAME_BYTES
-
-
-def _mended(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    return sanitized_attributes(attributes or {})

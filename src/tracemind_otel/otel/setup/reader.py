@@ -32,11 +32,11 @@ from .delivery import WatchedExporter
 log = logging.getLogger(__name__)
 
 _SUPPRESSED = "suppress_instrumentation"
-"""The key by which instrumentations of HTTP clients and of gRPC leave a request alone."""
+"""The context key that tells instrumentations of HTTP clients and of gRPC to make no span."""
 
 _collecting = threading.RLock()
-"""Held while the SDK collects, which holds locks of the SDK's own. A thread that forks holds it too, so these are free
-in the child. Re-entrant: a callback of an observable instrument may fork."""
+"""Held while the SDK collects under its own locks. A thread that forks holds it too, so those locks are free in the
+child. Re-entrant: a callback of an observable instrument may fork."""
 
 # A callback may wait for a lock of the application that the forking thread holds.
 hold_over_fork(_collecting, timeout_s=1.0)
@@ -47,7 +47,7 @@ class OwnReader(MetricReader):
 
     Args:
         exporter: gets one batch at a time.
-        resource: what the metrics are about.
+        resource: the resource of the metrics.
         interval_s: seconds between two exports; `inf` leaves them to `force_flush` and `shutdown`.
         timeout_s: seconds that callbacks of observable instruments may take.
         temporality: the temporality of the SDK's kinds of instruments; cumulative by default.
@@ -73,7 +73,7 @@ class OwnReader(MetricReader):
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to export. The reader must belong to a provider by now."""
+        """Begin to export; the reader must belong to a provider."""
         self._exporting = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tracemind-metrics", daemon=True)

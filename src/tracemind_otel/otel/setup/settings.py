@@ -1,4 +1,4 @@
-"""The options of `configure()`, and the environment variables that are read for them.
+"""The options of `configure()`, and the environment variables that stand in for them.
 
 The SDK and its exporters read the other `OTEL_*` variables: service name, resource attributes, sampler, time-outs,
 compression, certificates, batch sizes.
@@ -19,10 +19,7 @@ from ...errors import ConfigError
 log = logging.getLogger(__name__)
 
 Protocol = Literal["http/protobuf", "grpc"]
-"""How OTLP travels."""
-
 Signal = Literal["traces", "metrics"]
-"""What is exported."""
 
 _SIGNALS: tuple[Signal, ...] = ("traces", "metrics")
 _PORTS: Mapping[Protocol, int] = {"http/protobuf": 4318, "grpc": 4317}
@@ -32,12 +29,11 @@ _OTLP_EXPORTERS: Mapping[str, Protocol | None] = {
     "otlp_proto_grpc": "grpc",
 }
 """Names of the SDK's OTLP exporters, and the protocol that each implies."""
-_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 _ENCODED_VALUE = re.compile(r"[\x20\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
-"""What the SDK reads in a variable. It logs what it cannot read, the secret included."""
+"""A value that the SDK can read in a variable. It logs one that it cannot read, the secret included."""
 _URL = re.compile(r"[\x21-\x7e]+")
 _URL_NEEDED = "it must be a base URL like http://localhost:4318"
 
@@ -47,17 +43,17 @@ class ExportConfig:
     """Where telemetry goes."""
 
     endpoint: str | None = None
-    """Base URL of an OTLP receiver; `None` leaves it to the environment and its default."""
+    """Base URL of an OTLP receiver; `None` for that of the environment, or its default."""
     protocols: Mapping[Signal, Protocol]
-    """How OTLP travels, for each signal."""
+    """The transport of OTLP for each signal."""
     headers: Mapping[str, str]
     """Headers of each export, besides those of the environment."""
     file: str | None = None
     """A file that gets the spans as OTLP JSON lines."""
     signals: frozenset[Signal] = frozenset(_SIGNALS)
-    """What goes to the receiver: nothing when a file is all that was asked for."""
+    """The signals that go to the receiver; none if only a file was asked for."""
     on_console: frozenset[Signal] = frozenset()
-    """What is printed on standard output."""
+    """The signals that are printed on standard output."""
 
     @property
     def has_endpoint(self) -> bool:
@@ -68,17 +64,16 @@ class ExportConfig:
         """The URL for one signal's exporter.
 
         Raises:
-            ConfigError: an environment variable holds no URL; the message names it.
+            ConfigError: an environment variable is not a URL; the message names it.
         """
         protocol = self.protocols[signal]
         path = "" if protocol == "grpc" else f"/v1/{signal}"
-        name = self.endpoint_source(signal)
         if self.endpoint is not None:
-            url = self.endpoint + path
+            name, url = "endpoint", self.endpoint + path
         else:
-            value = os.getenv(name or "") or f"http://localhost:{_PORTS[protocol]}"
-            url = _checked_url(name or "endpoint", value, scheme_is_optional=protocol == "grpc")
-            url = url if name not in (_ENDPOINT, None) else url.rstrip("/") + path
+            name, value = _otlp_variable(signal, "ENDPOINT")
+            url = _checked_url(name, value or f"http://localhost:{_PORTS[protocol]}", protocol == "grpc")
+            url = url.rstrip("/") + path if name == "OTEL_EXPORTER_OTLP_ENDPOINT" else url
         if protocol == "grpc" and "@" in url:
             raise ConfigError(f"{name} has a user name, which gRPC would log; pass it as a header")
         return url
@@ -87,26 +82,24 @@ class ExportConfig:
         """The argument or the variable that says where one signal goes; `None` for the default."""
         if self.endpoint is not None:
             return "endpoint"
-        variables = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", _ENDPOINT)
-        return next(filter(os.getenv, variables), None)
+        name, value = _otlp_variable(signal, "ENDPOINT")
+        return name if value else None
 
     def signal_headers(self, signal: Signal) -> dict[str, str]:
         """The headers of one signal's exports, the environment's included.
 
         Raises:
-            ConfigError: a variable holds something else than headers; the message names it and shows no value.
+            ConfigError: a variable does not hold headers; the message names it and shows no value.
         """
-        own_variable = f"OTEL_EXPORTER_OTLP_{signal.upper()}_HEADERS"
-        variable = own_variable if os.getenv(own_variable) else "OTEL_EXPORTER_OTLP_HEADERS"
-        return _headers_in(variable, os.getenv(variable, "")) | dict(self.headers)
+        return _headers_in(*_otlp_variable(signal, "HEADERS")) | dict(self.headers)
 
     def destination(self, signal: Signal) -> str:
-        """Where one signal goes, for a person: no user name, no password, no query."""
+        """The URL of one signal for messages, without user name, password and query."""
         url = _without_user(self.signal_endpoint(signal)).partition("?")[0]
         return f"{url} ({hint})" if (hint := self.port_hint(signal)) else url
 
     def port_hint(self, signal: Signal) -> str | None:
-        """What to say about a port that usually speaks the other protocol."""
+        """A hint at a port that usually speaks the other protocol."""
         port = _PORTS[self.protocols[signal]]
         other: Protocol = "grpc" if self.protocols[signal] == "http/protobuf" else "http/protobuf"
         authority = self.signal_endpoint(signal).rpartition("://")[2].partition("/")[0]
@@ -140,13 +133,19 @@ def export_config(
     )
 
 
+def _otlp_variable(signal: Signal, option: str) -> tuple[str, str]:
+    """The name and the value of the variable that sets an option: the signal's own, else that of all signals."""
+    own, general = f"OTEL_EXPORTER_OTLP_{signal.upper()}_{option}", f"OTEL_EXPORTER_OTLP_{option}"
+    value = os.getenv(own)
+    return (own, value) if value else (general, os.getenv(general, ""))
+
+
 def _environment_has_endpoint() -> bool:
-    own = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT" for signal in _SIGNALS)
-    return any(map(os.getenv, (_ENDPOINT, *own)))
+    return any(_otlp_variable(signal, "ENDPOINT")[1] for signal in _SIGNALS)
 
 
 def _exporters(signal: Signal) -> set[str]:
-    """The exporters that the standard variable names, as far as we make them; what is left out is logged."""
+    """The exporters that the standard variable names, without those that we do not make, which are logged."""
     variable = f"OTEL_{signal.upper()}_EXPORTER"
     names = {name.strip().lower() for name in (os.getenv(variable) or "otlp").split(",")} - {"", "none"}
     made = names & {*_OTLP_EXPORTERS, "console"}
@@ -162,9 +161,8 @@ def _exporters(signal: Signal) -> set[str]:
 
 def _protocol(argument: object, signal: Signal, exporters: set[str]) -> Protocol:
     implied = next(filter(None, (_OTLP_EXPORTERS.get(name) for name in sorted(exporters))), None)
-    variables = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-    named = [("protocol", argument), (f"OTEL_{signal.upper()}_EXPORTER", implied)]
-    named += [(variable, os.getenv(variable)) for variable in variables]
+    exporter = f"OTEL_{signal.upper()}_EXPORTER"
+    named = [("protocol", argument), (exporter, implied), _otlp_variable(signal, "PROTOCOL")]
     name, value = next(((name, value) for name, value in named if value), ("protocol", "http/protobuf"))
     if not isinstance(value, str) or value.strip() not in _PORTS:
         raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(_PORTS)}")
@@ -226,7 +224,7 @@ def _base_url(value: object) -> str:
     return endpoint.removesuffix("/v1/traces").removesuffix("/v1/metrics")
 
 
-def _checked_url(name: str, value: str, *, scheme_is_optional: bool = False) -> str:
+def _checked_url(name: str, value: str, scheme_is_optional: bool = False) -> str:
     url = value.strip()
     if url and not _URL.fullmatch(url):
         raise ConfigError(f"{name} has a space, a line break or a non-ASCII letter, which no URL has; {_URL_NEEDED}")

@@ -1,4 +1,4 @@
-"""What `configure()` returns, and how long it lives: flush, shut-down, forks, the end of the process."""
+"""What `configure()` returns, and its life: flush, shut-down, forks, the end of the process."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import sys
 import time
 import weakref
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 
@@ -32,14 +31,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _INTERRUPTED_WAIT_S = 0.5
-"""Seconds an export gets to return after its waits were cut short."""
+"""Seconds that an export may still take after its waits were cut short."""
 _EXIT_TIMEOUT_S = 3.0
-"""Seconds the end of the process waits for the last export."""
+"""Seconds that the end of the process waits for the last export."""
 
 
 @dataclass(kw_only=True, slots=True)
 class Pipeline:
-    """What `configure()` made: nothing of it belongs to anybody else, so all of it may be shut down."""
+    """What `configure()` made, and so may shut down."""
 
     providers: dict[Signal, Any] = field(default_factory=dict[Signal, Any])
     """The providers of the SDK; none for a signal whose provider was joined."""
@@ -52,29 +51,28 @@ class Pipeline:
 
     def discard(self) -> None:
         """Stop what was made before a mistake was found: its threads, its connections and its files."""
-        parts: list[Any] = [*self.providers.values(), *self.exporters]
-        for part in parts:
+        for part in (*self.providers.values(), *self.exporters):
             part.shutdown()
 
     def begin_anew(self) -> None:
         """In a forked child: threads, connections and sums are the parent's, and stay there."""
-        parts: list[Any] = [*self.exporters, *self.readers]
+        parts: list[WatchedExporter | OwnReader] = [*self.exporters, *self.readers]
         for part in parts:
             part.begin_anew()
 
 
-class Telemetry:
+class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager["Telemetry"]):
     """What `configure()` returns. A context manager, sync and async, that shuts down at its end.
 
     In a coroutine use `async with`, `aflush` and `ashutdown`: the others wait in the calling thread.
     """
 
     recorder: Recorder
-    """The recorder to give to `run_llm_call`."""
+    """The recorder that model calls use if they are given none."""
     tracer_provider: trace.TracerProvider
-    """Makes the spans: the one that was joined, or one that was made here."""
+    """The provider of spans, joined or made here."""
     meter_provider: metrics.MeterProvider
-    """Makes the metrics, likewise."""
+    """The provider of metrics, joined or made here."""
 
     def __init__(self, *, providers: Providers, pipeline: Pipeline) -> None:
         self.tracer_provider = providers.tracer_provider or trace.get_tracer_provider()
@@ -97,11 +95,11 @@ class Telemetry:
 
     @property
     def has_made_something(self) -> bool:
-        """Whether not both providers were joined, so that there is something to send here."""
+        """Whether a provider was made here, so that there is something to send."""
         return bool(self._made)
 
     def begin_anew(self) -> None:
-        """In a forked child: it sends its own, by what its parent has configured."""
+        """In a forked child: it sends its own spans and metrics, as its parent has configured."""
         self._pipeline.begin_anew()
         self._prepare()
 
@@ -109,17 +107,17 @@ class Telemetry:
         """Send what is queued now, waiting at most `timeout_s` seconds.
 
         Returns:
-            Whether all of it arrived. Over gRPC that includes what the receiver rejected of a request that it took,
-            because the exporter drops the answer. A provider that was joined is flushed by its owner, not here.
+            Whether all of it arrived. Over gRPC items that the receiver rejected count as arrived, because the
+            exporter drops the answer. A provider that was joined is flushed by its owner, not here.
         """
         failed_before = self._failed()
         flushes = [OneShot("tracemind-flush", provider.force_flush) for provider in self._made]
         return _run_all(flushes, timeout_s) and self._failed() <= failed_before
 
     def shutdown(self, timeout_s: float = _EXIT_TIMEOUT_S) -> bool:
-        """Send what is queued and stop, waiting about `timeout_s` seconds at most; says on stderr what was lost.
+        """Send what is queued and stop, waiting about `timeout_s` seconds at most; say on stderr what was lost.
 
-        What was joined is left alone. A second call runs nothing again; it waits for what the first did not wait for.
+        Providers that were joined go on. A second call shuts down nothing again; it waits for the rest of the first.
 
         Returns:
             Whether everything arrived.
@@ -133,7 +131,7 @@ class Telemetry:
         return finished and not self._losses()
 
     def _interrupt(self) -> bool:
-        """Cut short the waits between an exporter's retries; whether everything finishes then."""
+        """Cut short the waits between an exporter's retries; returns whether everything finishes then."""
         for exporter in self._pipeline.exporters:
             exporter.shutdown()
         return _run_all(self._shutdowns, _INTERRUPTED_WAIT_S)
@@ -149,12 +147,12 @@ class Telemetry:
         losses = self._losses()
         if losses and losses != self._reported:
             self._reported = losses
-            # Where stderr is closed or missing, only the return value says it.
+            # If stderr is closed or missing, only the return value says it.
             with suppress(AttributeError, OSError, ValueError):
                 sys.stderr.write(f"tracemind-otel: lost: {'; '.join(losses)}. Is a Collector running there?\n")
 
     def _at_exit(self) -> None:
-        # After a wait in vain a moment ago, the next is a short one.
+        # A wait failed a moment ago, so the next is short.
         self.shutdown(_INTERRUPTED_WAIT_S if self._reported else _EXIT_TIMEOUT_S)
 
     async def aflush(self, timeout_s: float = 5.0) -> bool:
@@ -165,25 +163,15 @@ class Telemetry:
         """`shutdown`, without blocking the event loop."""
         return await asyncio.to_thread(self.shutdown, timeout_s)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.shutdown()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.ashutdown()
 
 
 class SharedTelemetry(Telemetry):
-    """The handle of a second `configure()`. What the first one made is not for this one to shut down."""
+    """The handle of a second `configure()`, which does not shut down what the first one made."""
 
     def __init__(self, owner: Telemetry) -> None:
         self._owner = owner
@@ -194,12 +182,12 @@ class SharedTelemetry(Telemetry):
         return self._owner.flush(timeout_s)
 
     def shutdown(self, timeout_s: float = _EXIT_TIMEOUT_S) -> bool:
-        """Flush; the set-up goes on until its owner shuts it down."""
+        """Flush; the first handle shuts down."""
         return self._owner.flush(timeout_s)
 
 
 def _run_all(calls: Sequence[OneShot], timeout_s: float) -> bool:
-    """Whether all of them finish in that time, side by side."""
+    """Run them side by side; returns whether all of them finish in that time."""
     end_dropped()
     deadline = time.monotonic() + timeout_s
     for call in calls:
@@ -216,16 +204,16 @@ def is_placeholder(provider: object) -> bool:
 
 _active: Telemetry | None = None
 _inherited: list[Telemetry] = []
-"""Configured by the processes from which this one was forked."""
+"""The set-ups of the processes from which this one was forked."""
 
 
 def active() -> Telemetry | None:
-    """What was configured in this process and not shut down."""
+    """The set-up of this process, if it is not shut down."""
     return _active
 
 
 def activate(telemetry: Telemetry) -> None:
-    """Let this be what is configured; it sends what is queued before the process ends, however it ends."""
+    """Make this the set-up of the process; it sends what is queued before the process ends, however it ends."""
     global _active
     _active = telemetry
     if telemetry.has_made_something:
@@ -243,12 +231,12 @@ def _forget(telemetry: Telemetry) -> None:
 
 
 def _living() -> list[Telemetry]:
-    """What may have something to send in this process."""
+    """The set-ups that may have something to send in this process."""
     return [*_inherited, *([] if _active is None else [_active])]
 
 
 def _deliver() -> None:
-    """Send what is queued before a tool ends this process, and say what has not arrived."""
+    """Send what is queued before a tool ends this process, and report what was lost."""
     for telemetry in _living():
         telemetry.flush(_EXIT_TIMEOUT_S)
         telemetry.report_losses()
@@ -260,7 +248,7 @@ def _shut_down() -> None:
 
 
 def _begin_anew() -> None:
-    """In a forked child: it sends by what its parent has configured, and may configure something itself."""
+    """In a forked child: the parent's set-up sends here too, and the child may configure one of its own."""
     global _active
     if _active is not None:
         _inherited.append(_active)
