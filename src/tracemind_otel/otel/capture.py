@@ -185,7 +185,7 @@ class _Writer:
         if issubclass(kind, dict):
             return self._mapping(value.items(), len(value), depth)
         if issubclass(kind, list | tuple | set | frozenset | deque):
-            names = getattr(kind, "_fields", None)  # of a named tuple
+            names = getattr(cast("Any", kind), "_fields", None)  # of a named tuple
             if names is None:
                 return self._items(value, depth)
             return self._mapping(zip(names, value, strict=False), len(value), depth)

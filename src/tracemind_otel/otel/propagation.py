@@ -68,6 +68,7 @@ class HasItems(Protocol):
 
     def items(self) -> Iterable[tuple[Any, Any]]:
         """The names and values."""
+        ...
 
 
 Headers = HasItems | Iterable[tuple[str | bytes, Any]] | None

@@ -77,7 +77,11 @@ def _hook_billiard_pool(pool: Any, deliver: Action) -> None:
 
 def _hook_celery(signals: Any, deliver: Action) -> None:
     """The signal comes at every end of a child of the prefork pool, also by `--max-tasks-per-child`."""
-    signals.worker_process_shutdown.connect(lambda **_: deliver(), weak=False)
+
+    def at_shutdown(**_: object) -> None:
+        deliver()
+
+    signals.worker_process_shutdown.connect(at_shutdown, weak=False)
 
 
 def _hook_rq(worker: Any, deliver: Action) -> None:
