@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, cast
 
-from ..ai.llm.types import Image, LLMRequest, LLMUsage, Message
+from ..ai.llm.types import Image, LLMRequest, LLMUsage
 
 _IMAGE_TOKENS = 1000
 """Tokens of a picture of usual size, roughly; providers count its pixels, which are unknown here."""
@@ -43,13 +43,15 @@ def expected_usage(request: LLMRequest, default_max_tokens: int | None = None) -
         default_max_tokens: the limit of output that the client sets where the request has none.
     """
     text = "\n".join(text for text in _texts(request) if text)
-    prompt = CharacterTokenizer().count(text, request.model) + _IMAGE_TOKENS * _images(request)
+    contents = (message.content for message in request.messages if not isinstance(message.content, str))
+    images = sum(isinstance(part, Image) for content in contents for part in content)
+    prompt = CharacterTokenizer().count(text, request.model) + _IMAGE_TOKENS * images
     output = _output_limit(request, default_max_tokens)
     return LLMUsage(prompt, output, prompt + output, estimated=True)
 
 
 def _texts(request: LLMRequest) -> Iterator[str]:
-    """What is said, the arguments of earlier tool calls, and the tools that are described in `extra`."""
+    """System instructions, messages, arguments of earlier tool calls, and the tools that `extra` describes."""
     yield request.system or ""
     for message in request.conversation:
         yield message.text
@@ -66,16 +68,8 @@ def _json(value: Mapping[str, Any]) -> str:
         return ""
 
 
-def _images(request: LLMRequest) -> int:
-    return sum(isinstance(part, Image) for message in request.messages for part in _parts(message))
-
-
-def _parts(message: Message) -> tuple[object, ...]:
-    return () if isinstance(message.content, str) else message.content
-
-
 def _output_limit(request: LLMRequest, default: int | None) -> int:
-    """For all choices together; what stands in `extra` wins, as it does in the request."""
+    """The limit for all choices together; one in `extra` replaces ours, as in the request."""
     limits = [limit for limit in _limits_in(request.extra) if limit >= 0]
     limit = limits[-1] if limits else request.max_tokens if request.max_tokens is not None else default
     choices = request.extra.get("n")

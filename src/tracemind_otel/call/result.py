@@ -43,12 +43,12 @@ def error_result(cfg: LLMCallConfig, error: LLMError, retries: int) -> Result:
         "request_id": error.request_id,
         "retry_after_s": error.retry_after_s,
         "retryable": error.retryable,
-        **_budget_of(error),
+        **({"budget": _budget_of(error)} if isinstance(error, BudgetExceededError) else {}),
     }
 
 
 def cancelled_result(cfg: LLMCallConfig, response: LLMResponse | None, usage: LLMUsage | None, retries: int) -> Result:
-    """The result of a call that was cancelled, with what had come of its reply."""
+    """The result of a cancelled call, with the part of its reply that came."""
     return {
         "status": "error",
         "reason": "cancelled",
@@ -72,7 +72,7 @@ def partial_result(response: LLMResponse | None, usage: LLMUsage | None) -> Resu
 
 
 def is_response(reply: object) -> TypeGuard[LLMResponse]:
-    """Whether a client returned what its signature says; a third party's client may not."""
+    """Whether a reply has the types of its signature; that of a third party's client may not."""
     return (
         isinstance(reply, LLMResponse)
         and isinstance(cast("object", reply.usage), LLMUsage)
@@ -92,8 +92,6 @@ def _plain_call(call: ToolCall) -> Result:
     return {"id": call.id, "name": call.name, "arguments": arguments}
 
 
-def _budget_of(error: LLMError) -> Result:
-    if not isinstance(error, BudgetExceededError):
-        return {}
+def _budget_of(error: BudgetExceededError) -> Result:
     figures = {"kind": error.kind, "limit": error.limit, "spent": error.spent, "spent_on": dict(error.spent_on)}
-    return {"budget": {"name": error.budget, **figures}}
+    return {"name": error.budget, **figures}

@@ -236,9 +236,7 @@ class LLMStream:
 
 def _is_opening(batch: object) -> TypeGuard[Sequence[StreamOpened]]:
     """Whether a batch only says that the stream has begun."""
-    return (
-        isinstance(batch, tuple) and len(cast("tuple[object, ...]", batch)) == 1 and isinstance(batch[0], StreamOpened)
-    )
+    return isinstance(batch, tuple) and [type(event) for event in cast("tuple[object, ...]", batch)] == [StreamOpened]
 
 
 def _is_batch(batch: object) -> TypeGuard[Sequence[StreamEvent]]:

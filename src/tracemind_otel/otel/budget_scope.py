@@ -46,7 +46,7 @@ def checked_limits(
         max_llm_calls=max_llm_calls,
         on_unknown_price=on_unknown_price,
     )
-    return None if limits.is_none else limits
+    return limits if limits.by_kind else None
 
 
 def measured_budget(span: Span, limits: BudgetLimits, name: str) -> Budget:

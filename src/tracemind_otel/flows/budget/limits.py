@@ -45,11 +45,6 @@ class BudgetLimits:
         return {kind: limit for kind, limit in limits.items() if limit is not None}
 
     @property
-    def is_none(self) -> bool:
-        """Whether no limit is set."""
-        return not self.by_kind
-
-    @property
     def needs_known_prices(self) -> bool:
         """Whether a call of unknown price is denied."""
         return self.max_cost_usd is not None and self.on_unknown_price == "refuse"

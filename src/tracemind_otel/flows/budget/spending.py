@@ -1,8 +1,8 @@
-"""What a call is expected to use, what it used, and the sums of a budget."""
+"""The expected and the actual use of a call, and the sums of a budget."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from ...ai.llm.usage import LLMUsage
 
@@ -88,15 +88,13 @@ class BudgetSpent:
     """The same for each model, the most expensive first."""
 
 
+@dataclass(slots=True)
 class Amounts:
     """A sum for each kind of limit."""
 
-    __slots__ = ("cost_usd", "llm_calls", "tokens")
-
-    def __init__(self) -> None:
-        self.cost_usd = 0.0
-        self.tokens = 0
-        self.llm_calls = 0
+    cost_usd: float = 0.0
+    tokens: int = 0
+    llm_calls: int = 0
 
     def add(self, cost_usd: float, tokens: int, llm_calls: int) -> None:
         """Add to each sum."""
@@ -138,16 +136,8 @@ class Spending:
     def so_far(self) -> BudgetSpent:
         """The sums at this moment."""
         spent, presumed = self.spent, self._presumed
-        models = [
-            ModelSpending(name, sums.cost_usd, sums.tokens, sums.llm_calls) for name, sums in self._by_model.items()
-        ]
+        models = [ModelSpending(name, *astuple(sums)) for name, sums in self._by_model.items()]
         models.sort(key=lambda model: (-model.cost_usd, -model.tokens, model.model))
-        return BudgetSpent(
-            spent.cost_usd,
-            spent.tokens,
-            spent.llm_calls,
-            presumed.cost_usd,
-            presumed.tokens,
-            self._unpriced_attempts,
-            tuple(models),
-        )
+        reported = (spent.cost_usd, spent.tokens, spent.llm_calls)
+        guessed = (presumed.cost_usd, presumed.tokens, self._unpriced_attempts)
+        return BudgetSpent(*reported, *guessed, tuple(models))
