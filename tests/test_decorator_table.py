@@ -1,4 +1,4 @@
-"""Every decorator on every kind of function, however its body ends: one span at its place, and nothing else changed."""
+"""Every decorator works on every kind of function, however the body ends: one span, nothing else changed."""
 
 from __future__ import annotations
 

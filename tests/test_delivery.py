@@ -188,7 +188,7 @@ def test_endpoint_that_is_none(endpoint: object, monkeypatch: pytest.MonkeyPatch
 
 
 def test_endpoint_of_grpc(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """gRPC would log a user name and a password, so they are rejected; an address without a scheme is gRPC's own."""
+    """A gRPC endpoint with a password is rejected, since gRPC would log it; one without a scheme is allowed."""
     with pytest.raises(tm.ConfigError, match="header") as caught:
         tm.configure(endpoint=f"http://user:{SECRET}@host:4317", protocol="grpc")
     assert SECRET not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The fake provider: no key, no server, no network, and failures on demand."""
+"""The fake provider needs no key, server or network, and fails on demand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REQUEST = LLMRequest("fake", "toy-1", "What is 2+2?")
 
 
 async def test_the_echo() -> None:
-    """The reply is the prompt backwards, the same for the same prompt, with the model's name before it."""
+    """The reply is the model's name and the reversed prompt, the same for the same prompt."""
     replies = [await FakeLLMClient(0).complete(REQUEST) for _ in range(2)]
     assert replies[0] == replies[1]
     assert replies[0].text == "[fake:toy-1] ?2+2 si tahW"
@@ -36,13 +36,13 @@ async def test_the_echo() -> None:
 
 @pytest.mark.parametrize(("prompt", "tokens"), [("one", 1), ("one two three", 3), ("  spaced \n out ", 2), ("", 1)])
 async def test_tokens_are_words(prompt: str, tokens: int) -> None:
-    """A word counts as a token, so that a flow without a provider still shows figures."""
+    """A word counts as a token, so that a flow without a real provider has figures."""
     usage = (await FakeLLMClient(0).complete(LLMRequest("fake", "toy-1", prompt))).usage
     assert usage == LLMUsage(tokens, tokens, 2 * tokens)
 
 
 async def test_given_text_and_usage() -> None:
-    """A test decides what the model says and what it reports."""
+    """A test sets the text and the usage of the reply."""
     usage = LLMUsage(1000, 500, 1500, 0.25, cache_read_tokens=800)
     reply = await FakeLLMClient(0, text="four", usage=usage).complete(REQUEST)
     assert reply.text == "four"
@@ -65,7 +65,7 @@ SCRIPTED: list[tuple[str, type[LLMError], int | None, float | None, str]] = [
 async def test_scripted_failures(
     entry: str, error_class: type[LLMError], status_code: int | None, retry_after_s: float | None, error_type: str
 ) -> None:
-    """An entry of the script fails as a real provider would, and the attempt after it succeeds."""
+    """A scripted attempt fails as a real provider's would, and the next attempt succeeds."""
     client = FakeLLMClient(0, script=[entry])
     with pytest.raises(error_class) as caught:
         await client.complete(REQUEST)
@@ -76,7 +76,7 @@ async def test_scripted_failures(
 
 
 async def test_a_scripted_timeout_never_answers() -> None:
-    """The caller's own time-out is what ends it, as with a server that hangs."""
+    """A scripted time-out waits until the caller's own time-out ends it."""
     client = FakeLLMClient(0, script=["timeout"])
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(client.complete(REQUEST), 0.01)
@@ -84,7 +84,7 @@ async def test_a_scripted_timeout_never_answers() -> None:
 
 
 async def test_latency_of_one_attempt() -> None:
-    """`latency=` overrides the client's own for one attempt."""
+    """`latency=` of an attempt overrides the client's."""
     client = FakeLLMClient(60_000, script=["ok latency=1"])
     assert (await asyncio.wait_for(client.complete(REQUEST), 30)).text.startswith("[fake:toy-1]")
 
@@ -104,7 +104,7 @@ async def test_latency_of_one_attempt() -> None:
     ],
 )
 def test_a_mistake_in_the_script_is_named(entry: str, named: str) -> None:
-    """A script that cannot be read says which part, before any call is made."""
+    """A wrong script is rejected before any call, and the message names the wrong part."""
     with pytest.raises(ConfigError, match="script") as caught:
         FakeLLMClient(script=["ok", entry])
     assert named in str(caught.value)
@@ -112,20 +112,20 @@ def test_a_mistake_in_the_script_is_named(entry: str, named: str) -> None:
 
 @pytest.mark.parametrize("name", ["fake", "local", " FAKE "])
 def test_the_factory_makes_it(name: str) -> None:
-    """`fake` and `local` need no key."""
+    """The factory makes `fake` and `local` without a key."""
     assert isinstance(LLMClientFactory.make(name), FakeLLMClient)
 
 
 @pytest.mark.parametrize("option", [{"api_key": "k"}, {"base_url": "http://x"}])
-def test_the_factory_refuses_options_that_mean_nothing(option: dict[str, Any]) -> None:
-    """A key or a URL for the fake provider is a mistake, and the key is not repeated."""
+def test_the_factory_rejects_options_that_mean_nothing(option: dict[str, Any]) -> None:
+    """A key or a URL is rejected with a ConfigError that does not show the key."""
     with pytest.raises(ConfigError, match=next(iter(option))) as caught:
         LLMClientFactory.make("fake", **option)
     assert "'k'" not in str(caught.value)
 
 
 async def test_it_is_free() -> None:
-    """The fake provider costs zero, which is known, and not unknown."""
+    """The fake provider costs zero, which is known."""
     result = await run_llm_call("f", "s", LLMCallConfig("fake", "toy-1", "hi"), Recorder())
     assert result["usage"]["cost_usd"] == 0.0
     assert result["usage"]["cost_source"] == "local"

@@ -1,4 +1,4 @@
-"""The fake provider, streamed: pieces, gaps and failures on demand."""
+"""The fake provider streams pieces, gaps and failures on demand."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pieces(found: Sequence[StreamEvent]) -> list[str]:
 
 
 async def test_words_are_the_pieces() -> None:
-    """Without pieces of its own a stream brings the echo word by word, and together they are the whole reply."""
+    """By default a stream gives the echo word by word, and the words make up the whole reply."""
     found = await read(FakeLLMClient(0))
     assert pieces(found) == ["[fake:toy-1] ", "?2+2 ", "si ", "tahW"]
     last = found[-1]
@@ -42,7 +42,7 @@ async def test_words_are_the_pieces() -> None:
 
 
 async def test_given_pieces() -> None:
-    """Given pieces come as they are, each in a batch of its own, and make up the reply's text."""
+    """Given pieces come unchanged, one in each batch, and make up the reply's text."""
     usage = LLMUsage(1000, 500, 1500)
     batches = [batch async for batch in FakeLLMClient(0, chunks=["a", "", "b\n"], usage=usage).stream(REQUEST)]
     assert [len(batch) for batch in batches] == [1, 1, 1, 1]
@@ -52,12 +52,12 @@ async def test_given_pieces() -> None:
 
 
 async def test_no_pieces_at_all() -> None:
-    """An empty reply is a Finish and nothing else."""
+    """An empty reply is a single Finish."""
     assert len(await read(FakeLLMClient(0, chunks=[]))) == 1
 
 
 async def test_gaps_come_between_the_pieces() -> None:
-    """The latency comes before the first piece, the gap before each that follows."""
+    """The latency comes before the first piece, and the gap before each later one."""
     client = FakeLLMClient(10, chunks=["a", "b", "c"], chunk_gap_ms=20)
     began = time.perf_counter()
     times = [time.perf_counter() - began async for _ in client.stream(REQUEST)]
@@ -79,7 +79,7 @@ async def test_gaps_come_between_the_pieces() -> None:
     ],
 )
 async def test_scripted_failures(entry: str, error_class: type[LLMError], count: int) -> None:
-    """An entry delivers as many pieces as it says, then fails; the attempt after it succeeds."""
+    """A scripted attempt delivers its number of pieces and fails, and the next attempt succeeds."""
     client = FakeLLMClient(0, script=[entry], chunks=["a", "b", "c"])
     came: list[StreamEvent] = []
 
@@ -96,7 +96,7 @@ async def test_scripted_failures(entry: str, error_class: type[LLMError], count:
 
 @pytest.mark.parametrize("after", [0, 2])
 async def test_a_scripted_timeout_never_goes_on(after: int) -> None:
-    """After its pieces it hangs, until the caller's time-out ends it."""
+    """After its pieces, a scripted time-out waits until the caller's own time-out ends it."""
     stream = FakeLLMClient(0, script=[f"timeout after={after}"], chunks=["a", "b", "c"]).stream(REQUEST)
     for _ in range(after):
         await anext(stream)
@@ -105,7 +105,7 @@ async def test_a_scripted_timeout_never_goes_on(after: int) -> None:
 
 
 async def test_whole_replies_and_streams_share_the_script() -> None:
-    """Attempts are counted together, however the reply is read."""
+    """The script counts attempts of whole replies and streams together."""
     client = FakeLLMClient(0, script=["ok", "503"])
     await client.complete(REQUEST)
     with pytest.raises(LLMServerError):
@@ -114,6 +114,6 @@ async def test_whole_replies_and_streams_share_the_script() -> None:
 
 @pytest.mark.parametrize("entry", ["cut after=two", "cut after="])
 def test_an_entry_that_cannot_be_read(entry: str) -> None:
-    """What is no number is said at once."""
+    """An entry that is no number is rejected at once."""
     with pytest.raises(ConfigError, match="is not a number"):
         FakeLLMClient(script=[entry])

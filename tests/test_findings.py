@@ -1,4 +1,4 @@
-"""What a new user found, held so that it stays mended."""
+"""Faults that new users found stay fixed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tracemind_otel.otel.setup.settings import export_config
 
 
 class Client(tm.AsyncLLMClient):
-    """Answers with a usage of the test's choice."""
+    """A client that answers with the given usage."""
 
     provider_name = "MyCorp"
 
@@ -58,7 +58,7 @@ async def test_a_total_alone_is_not_a_price_of_zero(capture: Captured) -> None:
     ids=["none", "nan", "negative-cost", "negative-tokens", "text", "decimal"],
 )
 async def test_odd_usage_neither_breaks_the_call_nor_the_sums(capture: Captured, usage: tm.LLMUsage) -> None:
-    """What cannot be a count or a cost is dropped; the call succeeds, its span ends, the flow's sums stay sane."""
+    """Invalid counts and costs are dropped; the call succeeds, its span ends, and the flow's sums stay right."""
 
     @tm.flow(name="odd")
     async def run() -> dict[str, Any]:
@@ -72,14 +72,14 @@ async def test_odd_usage_neither_breaks_the_call_nor_the_sums(capture: Captured,
 
 
 async def test_ones_own_price_is_found_whatever_the_case_of_the_provider(capture: Captured) -> None:
-    """A client's provider name is read as the price list reads it, and floats in a `Price` are as good as decimals."""
+    """A user's price is found whatever the case of the provider's name, and may be a float."""
     tm.set_prices([tm.Price(model="m", provider="MyCorp", input=cast("Decimal", 1.0), output=Decimal(2))])
     result = await call(Client(tm.LLMUsage(1_000_000, 1_000_000, 2_000_000)), capture.recorder())
     assert result["usage"]["cost_usd"] == 3.0
 
 
 async def test_a_recorder_made_before_configure_writes_where_configure_says(capture: Captured) -> None:
-    """One counter of a name, whichever recorder a call was given: two would hide each other's money."""
+    """A recorder that was made before `configure()` uses its providers, so that each counter exists once."""
     before = configured_providers()
     early = tm.OTelRecorder()
     own = OwnInstruments(is_delta=False)
@@ -99,7 +99,7 @@ async def test_a_recorder_made_before_configure_writes_where_configure_says(capt
 
 
 async def test_a_prompt_in_extra_is_kept_out_of_errors_too(capture: Captured) -> None:
-    """Messages that go through `extra` are the prompt as well."""
+    """Messages in `extra` are kept out of errors as the prompt is."""
     secret = "the patient Ada Lovelace, born 1815, has a broken arm"
 
     class Repeats(Client):
@@ -112,8 +112,8 @@ async def test_a_prompt_in_extra_is_kept_out_of_errors_too(capture: Captured) ->
     assert secret not in capture.spans[0].to_json()
 
 
-def test_a_factory_that_cannot_be_called_is_refused_at_once() -> None:
-    """`register` says what a factory must take, not the first call."""
+def test_a_factory_that_cannot_be_called_is_rejected_at_once() -> None:
+    """`register` rejects a factory with the wrong parameters, before the first call."""
 
     def without_options() -> tm.AsyncLLMClient:
         return Client(None)
@@ -122,8 +122,8 @@ def test_a_factory_that_cannot_be_called_is_refused_at_once() -> None:
         tm.LLMClientFactory.register("acme", cast("Any", without_options))
 
 
-async def test_a_client_that_is_none_is_refused_with_a_name() -> None:
-    """Something that is no client is the caller's mistake, named."""
+async def test_a_client_of_the_wrong_type_is_rejected() -> None:
+    """The error for an object that is no client names its type."""
     with pytest.raises(tm.ConfigError, match="client is object; it must be an AsyncLLMClient"):
         await call(cast("tm.AsyncLLMClient", object()), tm.Recorder())
 
@@ -148,7 +148,7 @@ def test_loops_that_were_closed_badly_are_let_go() -> None:
 
 
 def test_each_signal_has_its_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`OTEL_EXPORTER_OTLP_TRACES_PROTOCOL` holds for the traces alone."""
+    """`OTEL_EXPORTER_OTLP_TRACES_PROTOCOL` applies to the traces only."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc")
     config = export_config(endpoint=None, protocol=None, headers=None, file=None)
     assert config.protocols == {"traces": "grpc", "metrics": "http/protobuf"}

@@ -1,4 +1,4 @@
-"""Values that no exporter can encode or no backend can store: each costs itself, whoever made the provider."""
+"""A value that an exporter cannot encode, or a backend cannot store, is lost alone, whoever made the provider."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ HOSTILE = {"surrogate": "a\ud800b", "nul": "a\0b", "long": "x" * 70_000, "emoji"
 
 @pytest.mark.parametrize("kind", HOSTILE)
 async def test_a_hostile_value_costs_no_span_of_a_joined_provider(sink: Sink, kind: str) -> None:
-    """Beside 500 other spans a model, a flow's name and an attribute of that value all arrive, with the exporter
-    and the provider that the application made itself."""
+    """All 500 other spans arrive, though a model, a flow's name and an attribute hold the value."""
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{sink.url}/v1/traces")))
     telemetry = tm.configure(tracer_provider=provider)
@@ -56,13 +55,13 @@ FAULTY: Mapping[str, object] = {
 @pytest.mark.parametrize("kind", FAULTY)
 @pytest.mark.parametrize("decorator", [tm.flow, tm.agent, tm.tool, tm.step])
 def test_a_value_that_no_attribute_has_is_rejected_at_decoration(decorator: Callable[..., Any], kind: str) -> None:
-    """The error names the attribute and what is allowed."""
+    """A ConfigError at decoration names the attribute and the allowed types."""
     with pytest.raises(tm.ConfigError, match=r"attributes\['team'\] is .*(must be|pass a plain function)"):
         decorator(name="work", attributes={"team": FAULTY[kind]})
 
 
 async def test_attributes_may_be_lists_and_functions_of_the_arguments(capture: Captured) -> None:
-    """They are on the flow's span; on the metrics of its calls a list is joined by commas."""
+    """Lists and functions of the arguments are on the flow's span; on metrics, a list is joined with commas."""
 
     def team_and_size(team: str, size: int) -> str:
         return f"{team}-{size}"
@@ -88,7 +87,7 @@ async def test_attributes_may_be_lists_and_functions_of_the_arguments(capture: C
 def test_a_function_that_gives_no_attribute_costs_that_attribute(
     capture: Captured, caplog: pytest.LogCaptureFixture, answer: object
 ) -> None:
-    """The call goes on, the log says so once, and does not show what the function said."""
+    """The call succeeds without the attribute; the log says so once, and does not show the value."""
 
     def team() -> object:
         if isinstance(answer, Exception):
@@ -106,7 +105,7 @@ def test_a_function_that_gives_no_attribute_costs_that_attribute(
 
 
 def test_what_a_cache_offers_stays_reachable(capture: Captured) -> None:
-    """`cache_info`, `cache_clear`, the name, the docstring and the signature are those of the decorated cache."""
+    """A decorated cache keeps `cache_info`, `cache_clear`, its name, docstring and signature."""
 
     @tm.tool
     @functools.lru_cache(maxsize=8)
@@ -124,7 +123,7 @@ def test_what_a_cache_offers_stays_reachable(capture: Captured) -> None:
 
 
 def test_a_cached_method_is_a_method_still(capture: Captured) -> None:
-    """It gets its instance, and its cache is reached through the class and the instance."""
+    """A decorated cached method gets its instance, and its cache is reached through class and instance."""
 
     class Service:
         @tm.tool
@@ -139,7 +138,7 @@ def test_a_cached_method_is_a_method_still(capture: Captured) -> None:
 
 
 def test_an_attribute_of_a_proxy_is_asked_for_when_it_is_used(capture: Captured) -> None:
-    """Decorating asks a lazy object for none of its attributes but the usual ones of a function."""
+    """Decorating a lazy object reads only the attributes that every function has."""
     asked: list[str] = []
 
     class Lazy:
@@ -157,7 +156,7 @@ def test_an_attribute_of_a_proxy_is_asked_for_when_it_is_used(capture: Captured)
 
 
 def test_redact_sees_captured_content_before_it_is_recorded(capture: Captured) -> None:
-    """What it returns is recorded; `None` and an exception record nothing; secrets are gone before it sees them."""
+    """The result of `redact` is recorded; with `None` or an exception nothing is, and secrets are removed before."""
     seen: list[tuple[dict[str, Any], str]] = []
 
     def redact(part: dict[str, Any], role: str) -> dict[str, Any] | None:
@@ -187,7 +186,7 @@ def test_redact_sees_captured_content_before_it_is_recorded(capture: Captured) -
 
 
 def test_a_redact_that_fails_lets_nothing_out(capture: Captured, caplog: pytest.LogCaptureFixture) -> None:
-    """The call goes on, nothing is recorded of its content, and the log does not show it."""
+    """When `redact` raises, the call succeeds, and neither span nor log has the content."""
 
     def redact(part: dict[str, Any], role: str) -> dict[str, Any]:
         raise ValueError(str(part))

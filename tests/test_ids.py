@@ -1,4 +1,4 @@
-"""Ids and tags: set once, found on every span and log below, wherever the work goes on."""
+"""Ids and tags are set once, and are on every span and log record below, in tasks, threads and other processes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def call(flow_id: str = "", client: tm.AsyncLLMClient | None = None) -> No
 
 
 async def test_on_every_span_below(capture: Captured) -> None:
-    """Flows, agents, tools, steps and model calls have all of them."""
+    """Flows, agents, tools, steps and model calls have all ids."""
 
     @tm.agent
     async def agent() -> None:
@@ -85,14 +85,14 @@ async def test_on_every_span_below(capture: Captured) -> None:
 
 
 async def test_without_ids_there_are_none(capture: Captured) -> None:
-    """What is not set is absent, not empty; and a call without a flow id has none either."""
+    """Ids that are not set are absent, not empty, and so is the flow id of a call."""
     work()
     await call()
     assert (ids_of(capture, "work"), ids_of(capture, "chat toy-1")) == ({}, {})
 
 
 async def test_set_by_a_flow(capture: Captured) -> None:
-    """`@flow(session_id=...)` sets them for itself and everything below, by text or from the arguments."""
+    """`@flow(session_id=...)` sets ids for itself and everything below, from a string or from the arguments."""
 
     def user_of(user: str, **_: object) -> str:
         return user
@@ -114,7 +114,7 @@ async def test_set_by_a_flow(capture: Captured) -> None:
 def test_an_id_that_cannot_be_had(
     capture: Captured, caplog: pytest.LogCaptureFixture, broken: Callable[[], str | None]
 ) -> None:
-    """A function for an id that fails costs that id, never the call; the others are there."""
+    """A function for an id that raises leaves out only that id, and never fails the call."""
     flow = tm.flow(name="flow", session_id=broken, user_id="u")(lambda: "done")
     assert flow() == "done"
     assert ids_of(capture, "invoke_workflow flow") == {"user.id": "u"}
@@ -123,7 +123,7 @@ def test_an_id_that_cannot_be_had(
 
 
 def test_an_id_of_none_is_not_set(capture: Captured) -> None:
-    """A function may say that there is none."""
+    """A function for an id may return `None`."""
 
     def nobody() -> str | None:
         return None
@@ -133,7 +133,7 @@ def test_an_id_of_none_is_not_set(capture: Captured) -> None:
 
 
 async def test_the_flow_id_of_a_call(capture: Captured) -> None:
-    """One that is given to the call itself wins; an empty one takes the one around."""
+    """A call's own flow id wins; an empty one takes the enclosing one."""
     with tm.using_attributes(flow_id="around"):
         await call("its own")
         await call("")
@@ -142,7 +142,7 @@ async def test_the_flow_id_of_a_call(capture: Captured) -> None:
 
 
 def test_the_inner_ids_win_and_tags_are_added(capture: Captured) -> None:
-    """Nested settings: the inner session replaces the outer one, the user stays, tags come together in order."""
+    """An inner session replaces the outer one, the user stays, and tags are added in order."""
     with tm.using_attributes(session_id="outer", user_id="u", tags=["a", "b"]):
         with tm.using_attributes(session_id="inner", tags=["b", "c"]):
             tm.step(name="inner")(lambda: None)()
@@ -168,7 +168,7 @@ VALUES = [
 
 @pytest.mark.parametrize(("options", "said"), KINDS)
 def test_an_id_of_the_wrong_kind_is_a_mistake(options: dict[str, Any], said: str) -> None:
-    """The message names the field and what is allowed, for the block and for the decorator."""
+    """The ConfigError of a block or a decorator names the field and the allowed types."""
     with pytest.raises(tm.ConfigError, match=said):
         tm.using_attributes(**options)
     with pytest.raises(tm.ConfigError, match=said):
@@ -179,7 +179,7 @@ def test_an_id_of_the_wrong_kind_is_a_mistake(options: dict[str, Any], said: str
 def test_an_unusable_id_never_breaks_a_request(
     capture: Captured, caplog: pytest.LogCaptureFixture, options: dict[str, Any], said: str
 ) -> None:
-    """An id that comes with the data is left out, and the log says why, once; in a decorator it is a mistake."""
+    """An unusable id from a request is left out, and the log says why, once; in a decorator it is rejected."""
     for _ in range(2):
         with tm.using_attributes(**options), tm.using_attributes(session_id="s"):
             work()
@@ -192,14 +192,14 @@ def test_an_unusable_id_never_breaks_a_request(
 
 
 def test_one_unusable_tag_does_not_cost_the_others(capture: Captured) -> None:
-    """Each is taken or left for itself, as ids are."""
+    """An unusable tag is left out alone."""
     with tm.using_attributes(tags=["beta", "x" * 300, "gamma"]):
         work()
     assert ids_of(capture, "work") == {"tracemind.tags": ("beta", "gamma")}
 
 
 def test_a_function_for_an_id_sees_the_defaults(capture: Captured) -> None:
-    """It gets what the function gets, however the caller said it."""
+    """A function for an id gets the arguments with their defaults, however the caller passed them."""
 
     def session_of(question: str, session: str) -> str:
         return f"{session}/{question}"
@@ -222,7 +222,7 @@ def id_of_any(request: dict[str, str], **_: object) -> str:
 
 @pytest.mark.parametrize("source", [id_of, id_of_any, operator.itemgetter("id")])
 def test_a_function_for_an_id_gets_no_default_that_it_cannot_take(capture: Captured, source: Any) -> None:
-    """What the flow has besides is no concern of it."""
+    """A function for an id gets only the parameters that it has."""
 
     @tm.flow(name="flow", session_id=source)
     def flow(request: dict[str, str], retries: int = 3) -> None: ...
@@ -232,7 +232,7 @@ def test_a_function_for_an_id_gets_no_default_that_it_cannot_take(capture: Captu
 
 
 def test_nobody_is_no_mistake(capture: Captured) -> None:
-    """A user who is not known is `None`, as the types say."""
+    """`None` is allowed for an unknown user, as the types say."""
     with tm.using_attributes(user_id=None):
         work()
     assert ids_of(capture, "work") == {}
@@ -240,7 +240,7 @@ def test_nobody_is_no_mistake(capture: Captured) -> None:
 
 @pytest.mark.parametrize("user_id", ["سلام\u200cعلیکم", "👩\u200d💻", "Ada L. <ada@example.com>", "ñ"])
 def test_ids_of_any_script(capture: Captured, user_id: str) -> None:
-    """Whatever a person would call a text, here and in another process."""
+    """Ids may be in any script, here and in another process."""
     with tm.using_attributes(user_id=user_id):
         headers = tm.inject_context()
     with tm.continue_trace(headers):
@@ -249,7 +249,7 @@ def test_ids_of_any_script(capture: Captured, user_id: str) -> None:
 
 
 def test_each_flow_says_which_id_it_lacks(caplog: pytest.LogCaptureFixture) -> None:
-    """The log names the flow and the id, once a flow; what the function was given stays out of it."""
+    """The log names the flow and the id once for each flow, and shows no argument."""
 
     def of_the_wrong_arguments(nothing: str) -> str:
         return nothing
@@ -277,7 +277,7 @@ def test_each_flow_says_which_id_it_lacks(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_an_id_cannot_be_waited_for() -> None:
-    """A coroutine function for an id is told when the flow is decorated, not by a warning when it runs."""
+    """A coroutine function for an id is rejected at decoration, not by a warning when it runs."""
 
     async def session() -> str:
         return "s"
@@ -287,7 +287,7 @@ def test_an_id_cannot_be_waited_for() -> None:
 
 
 async def test_every_recorder_gets_the_flow_id() -> None:
-    """Whatever records the call: the id that was set around it is the call's."""
+    """Every recorder gets the flow id that is set around the call."""
     recorder = tm.InMemoryRecorder()
     config = tm.LLMCallConfig("fake", "toy-1", prompt="hello")
     with all_ids():
@@ -296,7 +296,7 @@ async def test_every_recorder_gets_the_flow_id() -> None:
 
 
 def test_what_was_said_of_one_span_wins(capture: Captured) -> None:
-    """An attribute that was given to a span itself is not replaced by what holds around it."""
+    """An attribute that was given to a span itself wins over the ids around it."""
     with tm.configure(tracer_provider=capture.tracer_provider), all_ids():
         tm.step(name="ours", attributes={"user.id": "own"})(lambda: None)()
         tracer = capture.tracer_provider.get_tracer("another library")
@@ -309,7 +309,7 @@ def test_what_was_said_of_one_span_wins(capture: Captured) -> None:
 
 
 async def test_in_tasks_and_threads(capture: Captured) -> None:
-    """Tasks and `asyncio.to_thread` by themselves; plain threads and executors by `carry_context`."""
+    """Tasks and `asyncio.to_thread` have the ids; plain threads and executors have them by `carry_context`."""
 
     async def in_a_task() -> None:
         tm.step(name="task")(lambda: None)()
@@ -328,7 +328,7 @@ async def test_in_tasks_and_threads(capture: Captured) -> None:
 
 
 async def test_left_in_another_context(capture: Captured, caplog: pytest.LogCaptureFixture) -> None:
-    """A block that is closed elsewhere, as a generator may be, neither raises nor logs."""
+    """A block that is left in another context, as a generator may be, neither raises nor logs."""
     entered = all_ids()
     contextvars.copy_context().run(entered.__enter__)
     entered.__exit__(None, None, None)
@@ -339,7 +339,7 @@ async def test_left_in_another_context(capture: Captured, caplog: pytest.LogCapt
 
 
 async def test_one_object_in_many_tasks(capture: Captured) -> None:
-    """A module may keep one and use it everywhere: each block puts back its own."""
+    """Many tasks can use one object of a module, and each block restores its own ids."""
     shared = all_ids()
     inside, go_on = asyncio.Barrier(10), asyncio.Event()
 
@@ -360,7 +360,7 @@ async def test_one_object_in_many_tasks(capture: Captured) -> None:
 
 
 def test_on_spans_of_others(capture: Captured) -> None:
-    """After `configure()` every span of its provider has them, whichever library made it."""
+    """After `configure()`, spans of other libraries on its provider have the ids too."""
     provider = capture.tracer_provider
     with tm.configure(tracer_provider=provider, meter_provider=capture.meter_provider):
         tracer = provider.get_tracer("an HTTP client")
@@ -391,7 +391,7 @@ def test_a_provider_is_enriched_once() -> None:
 
 @pytest.fixture
 def logged() -> Iterator[tuple[logging.Logger, list[logging.LogRecord]]]:
-    """A logger whose records are kept as they pass its handler."""
+    """A logger, and the records that pass its handler."""
     records = list[logging.LogRecord]()
 
     class Keeper(logging.Handler):
@@ -406,7 +406,7 @@ def logged() -> Iterator[tuple[logging.Logger, list[logging.LogRecord]]]:
 
 
 def test_on_every_log_record(capture: Captured, logged: tuple[logging.Logger, list[logging.LogRecord]]) -> None:
-    """A record has the ids and the span that hold where it was logged."""
+    """A log record has the ids and the span of the place where it was logged."""
     logger, records = logged
     with all_ids():
         tm.step(name="logs")(lambda: logger.warning("inside"))()
@@ -421,7 +421,7 @@ def test_on_every_log_record(capture: Captured, logged: tuple[logging.Logger, li
 
 
 def test_what_was_logged_with_a_record_wins(logged: tuple[logging.Logger, list[logging.LogRecord]]) -> None:
-    """`extra` is not replaced."""
+    """Fields in `extra` are not replaced."""
     logger, records = logged
     with all_ids():
         logger.warning("inside", extra={"user.id": "own"})
@@ -429,7 +429,7 @@ def test_what_was_logged_with_a_record_wins(logged: tuple[logging.Logger, list[l
 
 
 def test_in_a_formatted_line() -> None:
-    """A formatter finds them by the names of the spans' attributes, empty where there are none."""
+    """A formatter finds the ids under the names of the spans' attributes, as empty strings where there are none."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.addFilter(tm.LogContextFilter())
@@ -447,7 +447,7 @@ def test_in_a_formatted_line() -> None:
 
 
 class LooksAtBaggage(tm.AsyncLLMClient):
-    """What an instrumented HTTP client would send along to the provider."""
+    """Keeps the baggage that an instrumented HTTP client would send to the provider."""
 
     provider_name = "fake"
     seen: dict[str, object]
@@ -459,7 +459,7 @@ class LooksAtBaggage(tm.AsyncLLMClient):
 
 
 async def test_baggage_when_asked(capture: Captured) -> None:
-    """Instrumented clients of one's own services carry them; by default nothing is put there."""
+    """On request, instrumented clients send the ids to the user's own services; by default they send none."""
     with all_ids():
         assert dict(baggage.get_all()) == {}
     with tm.using_attributes(session_id="s", tags=["a", "b"], baggage=True):
@@ -469,7 +469,7 @@ async def test_baggage_when_asked(capture: Captured) -> None:
 
 @pytest.mark.parametrize("recorder", [tm.OTelRecorder, tm.InMemoryRecorder, tm.Recorder])
 async def test_no_id_goes_to_the_provider(recorder: type[tm.Recorder]) -> None:
-    """While a model is called the ids are not in the baggage, whatever records it; the application's own stays."""
+    """During a model call the ids are not in the baggage, whatever records it; the application's entries stay."""
     client = LooksAtBaggage()
     token = otel_context.attach(baggage.set_baggage("tenant", "t-1"))
     with tm.using_attributes(user_id="u", baggage=True):
@@ -481,7 +481,7 @@ async def test_no_id_goes_to_the_provider(recorder: type[tm.Recorder]) -> None:
 
 
 def test_baggage_follows_the_ids(capture: Captured) -> None:
-    """Once asked for, it has the ids that hold: tags are added, inner settings (a flow's too) win."""
+    """On request, the baggage has the current ids: tags are added, and inner ids win."""
     seen = list[object]()
 
     @tm.flow(session_id="of the flow")
@@ -523,7 +523,7 @@ assert seen[0] == seen[1] == {"user.id": "the application's own"}, seen
 
 @pytest.mark.slow
 def test_importing_a_module_changes_no_call() -> None:
-    """A call without our telemetry sends the same baggage before and after our adapter is imported."""
+    """A call without telemetry sends the same baggage before and after the adapter is imported."""
     done = run_program(NO_HOOK)
 
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""Importing costs nothing: no socket, no SDK, no HTTP library, no price table."""
+"""An import opens no socket, and loads no SDK, HTTP library or price table."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ print(happened, threading.active_count(), [name for name in sys.argv[2:] if name
 
 
 def after(program: str, *modules: str) -> str:
-    """What a fresh process says after a program: sockets and processes opened, threads, and which modules it loaded."""
+    """The sockets, processes, threads and modules of a fresh process after a program."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PROGRAM, program, *modules],
         capture_output=True,
@@ -59,7 +59,7 @@ def after(program: str, *modules: str) -> str:
     ],
 )
 def test_nothing_heavy_is_loaded(program: str) -> None:
-    """Importing, decorating and making a client open no socket, start no thread and load none of the heavy modules."""
+    """Importing, decorating and making a client open no socket, start no thread and load no heavy module."""
     assert after(program, *HEAVY) == "[] 1 []"
 
 
@@ -68,15 +68,15 @@ def test_nothing_heavy_is_loaded(program: str) -> None:
     ["import tracemind_otel", "import tracemind_otel as tm; tm.run_llm_call; tm.InMemoryRecorder; tm.estimate_cost"],
 )
 def test_the_step_needs_no_opentelemetry(program: str) -> None:
-    """Who uses the step with a recorder of their own does not even load OpenTelemetry's API."""
+    """A step with a user's own recorder does not load OpenTelemetry's API."""
     assert after(program, "opentelemetry") == "[] 1 []"
 
 
 def test_the_import_of_the_facade_loads_nothing_of_ours() -> None:
-    """`import tracemind_otel` alone loads no other module of the package."""
+    """`import tracemind_otel` loads no other module of the package."""
     assert after("import tracemind_otel", "tracemind_otel.errors", "tracemind_otel.ai", "asyncio") == "[] 1 []"
 
 
 def test_the_audit_sees_a_socket() -> None:
-    """The tests above would notice: a program that opens a socket is seen."""
+    """The audit of the tests above finds a program that opens a socket."""
     assert after("import socket; socket.socket()", "socket") == "['socket.__new__'] 1 ['socket']"

@@ -39,7 +39,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def installing(cache: Path) -> subprocess.Popen[str]:
-    """A process that installs the tool, and stops half-way until it gets a line."""
+    """A process that installs the tool, and waits half-way for a line."""
     command = [sys.executable, "-c", INSTALL, str(cache)]
     return subprocess.Popen(
         command,
@@ -59,7 +59,7 @@ def line_of(stream: IO[str] | None) -> str:
 
 
 def test_two_processes_install_once(cache: Path) -> None:
-    """The second waits for the first, and takes what it made."""
+    """The second process waits for the first, and uses its result."""
     with installing(cache) as first:
         assert line_of(first.stdout) == "filling"
         with installing(cache) as second:
@@ -72,7 +72,7 @@ def test_two_processes_install_once(cache: Path) -> None:
 
 
 def test_an_install_that_was_killed_is_made_again(cache: Path) -> None:
-    """What a killed process leaves is never taken for the tool, and goes with the next install."""
+    """The rest of a killed install is never used, and the next install replaces it."""
     with installing(cache) as killed:
         assert line_of(killed.stdout) == "filling"
         os.kill(killed.pid, signal.SIGKILL)
@@ -84,7 +84,7 @@ def test_an_install_that_was_killed_is_made_again(cache: Path) -> None:
 
 
 def test_a_step_that_fails_leaves_nothing(cache: Path) -> None:
-    """The error has the end of the step's output, and the next try begins anew."""
+    """The error has the end of the step's output, and the next attempt starts again."""
 
     def fill(folder: Path) -> None:
         command = [sys.executable, "-c", "print('no compiler here'); raise SystemExit(2)"]
@@ -97,7 +97,7 @@ def test_a_step_that_fails_leaves_nothing(cache: Path) -> None:
 
 
 def test_an_older_half_made_folder_is_replaced(cache: Path) -> None:
-    """A folder that lacks the program was made by no complete install."""
+    """A folder without the program is replaced."""
     (cache / "tool-1").mkdir()
     (cache / "tool-1" / "first").write_text("")
 

@@ -175,7 +175,7 @@ async def test_factory_keeps_clients() -> None:
 
 
 async def test_new_key_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that changes in the environment is used from the next call on."""
+    """A new key in the environment is used from the next call on."""
     before = tm.LLMClientFactory.make("openai")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-new")
 
@@ -193,7 +193,7 @@ class _OwnClient(tm.AsyncLLMClient):
 
 
 async def test_registered_provider(capture: Captured) -> None:
-    """A provider registered by name is called by that name, in any case, and recorded under its own."""
+    """A registered provider is called by its name, in any case, and recorded under its own name."""
     tm.LLMClientFactory.register("Own", _OwnClient)
 
     config = tm.LLMCallConfig("own", "m", prompt="ping")
@@ -205,7 +205,7 @@ async def test_registered_provider(capture: Captured) -> None:
 
 
 async def test_registered_provider_gets_its_arguments() -> None:
-    """Key and base URL reach a registered factory as they were given."""
+    """A registered factory gets the key and the base URL unchanged."""
     tm.LLMClientFactory.register("own", _OwnClient)
 
     client = tm.LLMClientFactory.make("own", api_key="k", base_url="u")
@@ -216,7 +216,7 @@ async def test_registered_provider_gets_its_arguments() -> None:
 
 @pytest.mark.parametrize(("name", "factory"), [("", _OwnClient), ("  ", _OwnClient), ("own", None)])
 def test_registering_nonsense(name: str, factory: Any) -> None:
-    """A name that is empty and a factory that cannot be called are refused at once."""
+    """An empty name and a factory that cannot be called are rejected with a ConfigError."""
     with pytest.raises(tm.ConfigError):
         tm.LLMClientFactory.register(name, factory)
 
@@ -254,7 +254,7 @@ assert unraisable == [], unraisable
 
 
 def test_registered_clients_are_closed(openai_server: OpenAIServer) -> None:
-    """Clients the factory made are closed when their event loop ends, also after one that fails to close."""
+    """The factory's clients are closed when their event loop ends, though one of them fails to close."""
     done = run_strictly(REGISTERED, openai_server)
 
     assert done.returncode == 0, done.stderr
@@ -292,7 +292,7 @@ def _install_plug_in(directory: Path, *, broken: bool = False) -> None:
 
 
 def test_provider_of_another_distribution(openai_server: OpenAIServer, tmp_path: Path) -> None:
-    """A distribution that is installed offers its provider by an entry point, and takes no name of ours."""
+    """An installed distribution offers a provider by an entry point, and replaces no built-in one."""
     _install_plug_in(tmp_path)
 
     done = run_strictly(PLUG_IN, openai_server, tmp_path)
@@ -301,7 +301,7 @@ def test_provider_of_another_distribution(openai_server: OpenAIServer, tmp_path:
 
 
 def test_broken_plug_in(openai_server: OpenAIServer, tmp_path: Path) -> None:
-    """A plug-in that cannot be imported is named in a warning and keeps no other provider from working."""
+    """A plug-in that cannot be imported is named in a warning, and all other providers work."""
     _install_plug_in(tmp_path, broken=True)
 
     done = run_strictly(PLUG_IN, openai_server, tmp_path)
@@ -311,7 +311,7 @@ def test_broken_plug_in(openai_server: OpenAIServer, tmp_path: Path) -> None:
 
 
 def test_unknown_provider() -> None:
-    """An unknown provider is refused with the names there are, and with the one that was probably meant."""
+    """The error for an unknown provider lists the known names and the one that was probably meant."""
     with pytest.raises(tm.ConfigError, match="did you mean 'openai'") as caught:
         tm.LLMClientFactory.make("opnai")
 
@@ -321,7 +321,7 @@ def test_unknown_provider() -> None:
 
 
 async def test_unknown_provider_in_a_call(capture: Captured) -> None:
-    """A call of an unknown provider is the caller's mistake: it is raised, and records nothing."""
+    """A call of an unknown provider raises an error and records nothing."""
     with pytest.raises(ValueError, match="Unsupported LLM provider: 'nobody'"):
         await tm.run_llm_call("f", "s", tm.LLMCallConfig("nobody", "m", prompt="ping"), capture.recorder())
 
@@ -329,7 +329,7 @@ async def test_unknown_provider_in_a_call(capture: Captured) -> None:
 
 
 def test_client_outside_a_loop() -> None:
-    """Outside an event loop every call makes a client of the caller's own."""
+    """Outside an event loop each call makes a client that the caller owns."""
     first, second = tm.LLMClientFactory.make("fake"), tm.LLMClientFactory.make("fake")
 
     assert first is not second

@@ -1,4 +1,4 @@
-"""The step: results, retries, deadlines, cancellation, and what it tells a recorder."""
+"""The step: results, retries, deadlines, cancellation, and what a recorder gets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Outcome = LLMResponse | BaseException | Callable[[], Awaitable[LLMResponse]]
 
 
 class Scripted(AsyncLLMClient):
-    """A client of somebody else's, that gives or raises one thing after the other; the last one again and again."""
+    """A third-party client that returns or raises the given outcomes in turn; the last one repeats."""
 
     provider_name = "fake"
 
@@ -86,7 +86,7 @@ async def run(
 
 
 async def test_success() -> None:
-    """A success has the published keys, the tokens, the cost and what else the provider said."""
+    """A success has the published keys, the tokens, the cost and the provider's other facts."""
     reply = LLMResponse(
         "four",
         LLMUsage(3, 1, 4, cache_read_tokens=2, cache_write_tokens=0, reasoning_tokens=1),
@@ -120,7 +120,7 @@ async def test_success() -> None:
 
 
 async def test_failure() -> None:
-    """A failure is returned with its reason and what is needed to act on it; nothing is raised."""
+    """A failure is returned with its reason and everything needed to act on it; nothing is raised."""
     error = LLMRateLimitError(
         "HTTP 429: slow down", status_code=429, code="rpm", request_id="req-1", retry_after_s=61.0
     )
@@ -142,7 +142,7 @@ async def test_failure() -> None:
 
 
 async def test_what_the_client_is_asked() -> None:
-    """The request holds the filled-in prompt and the parameters as they were given."""
+    """The request has the filled-in prompt and the given parameters."""
     _, _, client = await run(
         OK, prompt="no", template="{{ a }}+{b}", vars={"a": 2, "b": 2}, temperature=0.2, top_p=0.9, extra={"seed": 7}
     )
@@ -150,20 +150,20 @@ async def test_what_the_client_is_asked() -> None:
 
 
 async def test_a_given_client_stays_open() -> None:
-    """A client that the caller brought is the caller's to close."""
+    """The step does not close a client that the caller passed."""
     _, _, client = await run(OK)
     assert not client.closed
 
 
 async def test_the_default_client_is_the_providers() -> None:
-    """Without a client the step takes the provider's; a plain `Recorder` is enough."""
+    """Without a client the step uses the provider's, and a plain `Recorder` is enough."""
     result = await run_llm_call("f", "s", CFG, Recorder())
     assert (result["status"], result["text"]) == ("ok", "[fake:toy-1] ?2+2 si tahW")
 
 
 @pytest.mark.parametrize("options", [{}, {"prompt": ""}, {"template": ""}, {"prompt": "", "template": ""}])
 async def test_no_prompt_is_the_callers_mistake(options: dict[str, Any]) -> None:
-    """Neither prompt nor template is a `ValueError`, before anything is recorded."""
+    """A call without prompt and template raises a `ValueError`, and records nothing."""
     recorder = InMemoryRecorder()
     with pytest.raises(ConfigError, match="requires either 'prompt' or 'template'") as caught:
         await run_llm_call("f", "s", LLMCallConfig("fake", "toy-1", **options), recorder)
@@ -172,7 +172,7 @@ async def test_no_prompt_is_the_callers_mistake(options: dict[str, Any]) -> None
 
 
 async def test_an_unknown_provider_is_the_callers_mistake() -> None:
-    """The message lists the providers there are, and guesses which was meant."""
+    """The error lists the known providers, and suggests the one that was meant."""
     recorder = InMemoryRecorder()
     with pytest.raises(UnknownProviderError, match=r"'opnai'; did you mean 'openai'\? Known are .*fake") as caught:
         await run_llm_call("f", "s", LLMCallConfig("opnai", "m", "p"), recorder)
@@ -199,7 +199,7 @@ async def test_a_registered_provider() -> None:
 
 
 async def test_max_retries_two_means_three_attempts() -> None:
-    """A call that goes on failing is tried three times by default, and each repetition is told beforehand."""
+    """By default a failing call has three attempts, and each retry is reported before it."""
     result, step, client = await run(overloaded())
     assert len(client.requests) == 3
     assert (result["status"], result["retries"], result["error_type"]) == ("error", 2, "503")
@@ -217,7 +217,7 @@ async def test_max_retries_two_means_three_attempts() -> None:
 
 
 async def test_a_call_that_recovers() -> None:
-    """A success after two failures is a success, with its retries counted."""
+    """A call that succeeds after two failures is a success with two retries."""
     result, step, client = await run(overloaded(), overloaded(), OK)
     assert (result["status"], result["retries"], len(client.requests)) == ("ok", 2, 3)
     assert step.end is not None
@@ -226,19 +226,19 @@ async def test_a_call_that_recovers() -> None:
 
 @pytest.mark.parametrize(("max_retries", "attempts"), [(0, 1), (1, 2), (4, 5)])
 async def test_max_retries(max_retries: int, attempts: int) -> None:
-    """As many attempts as asked for, and one."""
+    """There is one attempt more than `max_retries`."""
     _, step, client = await run(overloaded(), max_retries=max_retries)
     assert (len(client.requests), len(step.retries)) == (attempts, max_retries)
 
 
 async def test_each_attempt_sends_the_same() -> None:
-    """A repeated request is the request, and not a changed one."""
+    """Each attempt sends the same request."""
     _, _, client = await run(overloaded(), OK)
     assert client.requests[0] is client.requests[1]
 
 
 async def test_the_retry_is_told_before_the_wait() -> None:
-    """Whoever looks while the step waits already sees why."""
+    """The retry and its reason are recorded before the wait."""
     recorder, waiting = InMemoryRecorder(), asyncio.Event()
 
     class Telling(Recorder):
@@ -272,7 +272,7 @@ async def test_the_retry_is_told_before_the_wait() -> None:
 )
 @pytest.mark.usefixtures("no_waits")
 async def test_exceptions_of_a_foreign_client(error: Exception, error_type: str, reason: str, retries: int) -> None:
-    """A client that knows nothing of our errors is understood: time-outs and connections repeated, the rest not."""
+    """A third-party client's time-outs and broken connections are retried, and other exceptions are not."""
     result, _, client = await run(error, max_retries=1)
     assert (result["status"], result["error_type"], result["reason"]) == ("error", error_type, reason)
     assert (result["retries"], len(client.requests)) == (retries, retries + 1)
@@ -280,7 +280,7 @@ async def test_exceptions_of_a_foreign_client(error: Exception, error_type: str,
 
 @pytest.mark.parametrize("reply", [None, "four", {"text": "four"}, LLMResponse("four", None)])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 async def test_a_client_that_returns_nonsense(reply: Any) -> None:
-    """A client that breaks its contract makes a failed call, not an exception in the flow."""
+    """A client that breaks its contract makes the call fail, and raises nothing in the flow."""
 
     async def nonsense() -> Any:
         return reply
@@ -295,34 +295,34 @@ async def test_a_client_that_returns_nonsense(reply: Any) -> None:
 
 
 async def test_a_timeout_of_an_attempt() -> None:
-    """An attempt that takes too long is a time-out, and is repeated."""
+    """An attempt that takes too long is a time-out, and is retried."""
     result, step, client = await run(never, max_retries=1, timeout_ms=10)
     assert (result["status"], result["error_type"], result["reason"]) == ("error", "timeout", "timeout after 0.01s")
     assert (len(client.requests), [retry.reason for retry in step.retries]) == (2, ["timeout"])
 
 
 async def test_a_clients_own_timeout_is_not_ours() -> None:
-    """A `TimeoutError` that the client raised itself keeps its own words."""
+    """A `TimeoutError` of the client keeps its own message."""
     result, _, _ = await run(TimeoutError("pool is full"), max_retries=0)
     assert result["reason"] == "TimeoutError: pool is full"
 
 
 async def test_the_deadline_ends_an_attempt() -> None:
-    """The whole call ends at its deadline, though the attempt might have gone on, and is not repeated."""
+    """The call ends at its deadline, during an attempt too, and is not retried."""
     result, step, client = await run(never, deadline_ms=20)
     assert (result["reason"], result["error_type"]) == ("deadline of 20 ms exceeded", "timeout")
     assert (len(client.requests), step.retries) == (1, [])
 
 
 async def test_the_deadline_is_for_all_attempts() -> None:
-    """What the first attempts took is gone from the time of the last."""
+    """All attempts share the deadline."""
     result, _, client = await run(overloaded(), never, deadline_ms=30)
     assert (result["reason"], len(client.requests)) == ("deadline of 30 ms exceeded", 2)
 
 
 @pytest.mark.parametrize(("retry_after_s", "options"), [(10.0, {"deadline_ms": 5000}), (60.5, {})])
 async def test_a_wait_that_would_be_too_long_ends_the_call(retry_after_s: float, options: dict[str, Any]) -> None:
-    """A server's delay past the deadline, or over a minute, is not waited for: the caller gets it to decide."""
+    """A delay that a server asks for ends the call if it is over a minute or past the deadline."""
     result, step, client = await run(overloaded(retry_after_s), **options)
     assert (result["status"], result["retry_after_s"], result["retryable"]) == ("error", retry_after_s, True)
     assert (len(client.requests), step.retries) == (1, [])
@@ -347,7 +347,7 @@ def assert_recorded_as_cancelled(recorder: InMemoryRecorder, *, retries: int = 0
 
 
 async def test_cancelled_during_an_attempt() -> None:
-    """Cancellation goes through to the caller, and the call is recorded as cancelled."""
+    """A cancellation reaches the caller, and the call is recorded as cancelled."""
     recorder, attempting = InMemoryRecorder(), asyncio.Event()
 
     async def hang() -> LLMResponse:
@@ -361,7 +361,7 @@ async def test_cancelled_during_an_attempt() -> None:
 
 
 async def test_cancelled_during_a_wait() -> None:
-    """The same between two attempts; the repetition that was announced counts."""
+    """A cancellation between two attempts is recorded, and the announced retry counts."""
     recorder, failed = InMemoryRecorder(), asyncio.Event()
 
     async def fail() -> LLMResponse:
@@ -376,7 +376,7 @@ async def test_cancelled_during_a_wait() -> None:
 
 
 async def test_cancelled_while_it_is_priced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reply that had come already is recorded with its tokens: they were paid for."""
+    """A reply that arrived before the cancellation is recorded with its tokens, which were paid for."""
     loop, pricing_now, may_go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
     def slow(*_: object) -> None:
@@ -396,7 +396,7 @@ async def test_cancelled_while_it_is_priced(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_a_timeout_around_the_step_is_a_cancellation() -> None:
-    """`asyncio.timeout` around the step works as around any coroutine."""
+    """`asyncio.timeout` works around the step as around any coroutine."""
     recorder = InMemoryRecorder()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
@@ -405,11 +405,11 @@ async def test_a_timeout_around_the_step_is_a_cancellation() -> None:
 
 
 class Stop(BaseException):
-    """As Ctrl-C: no `Exception`."""
+    """Like Ctrl-C, not an `Exception`."""
 
 
 async def test_an_interrupt_ends_the_record() -> None:
-    """Ctrl-C is never swallowed and never repeated, and leaves no open span."""
+    """Ctrl-C is neither swallowed nor retried, and leaves no open span."""
     recorder, client = InMemoryRecorder(), Scripted(Stop())
     with pytest.raises(Stop):
         await run_llm_call("f", "s", CFG, recorder, client=client)
@@ -421,7 +421,7 @@ async def test_an_interrupt_ends_the_record() -> None:
 
 
 async def test_a_prompt_in_an_exception_stays_inside(caplog: pytest.LogCaptureFixture, capture: Captured) -> None:
-    """A client whose error repeats the prompt gives it away neither in the result, the span nor the log."""
+    """A client's error that repeats the prompt shows it in no result, span or log."""
     caplog.set_level(logging.DEBUG)
     secret = "my patient is Ada Lovelace, born in 1815"
     for error in (RuntimeError(f"cannot parse {secret!r}"), LLMServerError(f"bad: {secret}", retry_after_s=0.001)):
@@ -435,7 +435,7 @@ async def test_a_prompt_in_an_exception_stays_inside(caplog: pytest.LogCaptureFi
 
 
 class OfTheFirstVersion(Recorder):
-    """Overrides start and end only, as in the published recipe."""
+    """Overrides only start and end, as in the published recipe."""
 
     def __init__(self) -> None:
         self.calls = list[tuple[Any, ...]]()
@@ -449,7 +449,7 @@ class OfTheFirstVersion(Recorder):
 
 @pytest.mark.parametrize(("last", "status"), [(OK, "success"), (RuntimeError("boom"), "error")])
 async def test_a_recorder_of_the_first_version(last: Outcome, status: str) -> None:
-    """It hears one start and one end with plain dicts, the second one being the result."""
+    """A recorder of the first version gets one start and one end, and the end's dict is the result."""
     recorder = OfTheFirstVersion()
     result = await run_llm_call("flow", "step", CFG, recorder, client=Scripted(overloaded(), last))
     start = {"type": "ai.llm_call", "provider": "fake", "model": "toy-1", "attempt": 0}
@@ -458,7 +458,7 @@ async def test_a_recorder_of_the_first_version(last: Outcome, status: str) -> No
 
 
 async def test_changing_what_a_recorder_got_leaves_the_result_alone() -> None:
-    """A recorder that keeps or changes its payload does not reach into the caller's result."""
+    """A recorder that changes its payload does not change the caller's result."""
 
     class Changing(OfTheFirstVersion):
         def record_step_end(
@@ -472,7 +472,7 @@ async def test_changing_what_a_recorder_got_leaves_the_result_alone() -> None:
 
 
 class Broken(Recorder):
-    """Raises wherever it is asked."""
+    """Raises in every method."""
 
     def record_step_start(self, flow_id: str, step_id: str, payload: dict[str, Any] | None = None) -> None:
         raise OSError("no disk")
@@ -499,7 +499,7 @@ class BrokenLater(Recorder):
 
 @pytest.mark.parametrize("recorder", [Broken(), BrokenLater()])
 async def test_a_broken_recorder_breaks_no_call(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
-    """The call goes on as if nothing were, and the log has the trace of each fault once, not once a call."""
+    """The call succeeds, and the log has each fault's traceback once, not once for each call."""
     for _ in range(3):
         result = await run_llm_call("f", "s", CFG, recorder, client=Scripted(overloaded(), OK))
         assert (result["status"], result["text"], result["retries"]) == ("ok", "four", 1)
@@ -509,7 +509,7 @@ async def test_a_broken_recorder_breaks_no_call(recorder: Recorder, caplog: pyte
 
 
 async def test_a_broken_recorder_beside_a_good_one(capture: Captured) -> None:
-    """In a composite, the others get everything, the span included."""
+    """The other recorders of a composite get everything, the span included."""
     memory = InMemoryRecorder()
     recorder = CompositeRecorder(Broken(), BrokenLater(), capture.recorder(), memory)
     await run_llm_call("f", "s", CFG, recorder, client=Scripted(overloaded(), OK))
@@ -519,7 +519,7 @@ async def test_a_broken_recorder_beside_a_good_one(capture: Captured) -> None:
 
 
 class Numbered(AsyncLLMClient):
-    """Answers the prompt `n` with n tokens after n % 3 failures, and marks the span that is current."""
+    """Answers the prompt `n` with n tokens after n % 3 failures, and marks the current span."""
 
     provider_name = "fake"
 
@@ -538,7 +538,7 @@ class Numbered(AsyncLLMClient):
 
 
 async def test_a_thousand_calls_at_once_with_the_same_ids(capture: Captured) -> None:
-    """Ids need not be unique: each call has its own span, with its own tokens, reply and retries."""
+    """Calls with the same ids each have their own span, tokens, reply and retries."""
     client, recorder = Numbered(), capture.recorder()
     results = await asyncio.gather(
         *(
@@ -558,7 +558,7 @@ async def test_a_thousand_calls_at_once_with_the_same_ids(capture: Captured) -> 
 
 
 async def test_several_loops_one_after_the_other() -> None:
-    """A program that calls `asyncio.run` many times gets a fresh client each time."""
+    """Each `asyncio.run` of a program gets a fresh client."""
 
     def in_a_loop_of_its_own() -> object:
         return asyncio.run(run_llm_call("f", "s", CFG, Recorder()))["status"]
@@ -567,7 +567,7 @@ async def test_several_loops_one_after_the_other() -> None:
 
 
 def test_a_client_outside_a_loop_is_the_callers() -> None:
-    """Outside an event loop each `make` gives a client of its own."""
+    """Outside an event loop each `make` gives a new client."""
     assert isinstance(LLMClientFactory.make("fake"), FakeLLMClient)
     assert LLMClientFactory.make("fake") is not LLMClientFactory.make("fake")
     assert {"fake", "local", "openai"} <= set(LLMClientFactory.names())

@@ -1,4 +1,4 @@
-"""The metrics of a call: names, units, boundaries, attributes and sums."""
+"""The metrics of a call: names, units, buckets, attributes and sums."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
 
 
 class Client(AsyncLLMClient):
-    """Gives or raises one thing after the other; the last one again and again."""
+    """A client that returns or raises the given outcomes in turn; the last one repeats."""
 
     provider_name = "openai"
     server_address = "api.example.com"
@@ -111,7 +111,7 @@ def metrics_of(capture: Captured) -> dict[str, Metric]:
 
 
 def point(capture: Captured, metric: str, kind: type[P], **attributes: Any) -> P:
-    """The one data point of a metric that has these attributes among its own."""
+    """The one data point of a metric with these attributes among its own."""
     found = [p for p in capture.points(metric) if attributes.items() <= (p.attributes or {}).items()]
     assert len(found) == 1
     assert isinstance(found[0], kind)
@@ -145,7 +145,7 @@ async def test_names_and_units(
 
 
 async def test_kinds_and_boundaries(capture: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Histograms have boundaries that suit them; everything else is a sum that only grows."""
+    """Histograms have suitable buckets; every other metric is a monotonic sum."""
     monkeypatch.setenv(OPT_IN, "gen_ai_latest_experimental/dup")
     await call(capture, rate_limited(), REPLY)
     metrics = metrics_of(capture)
@@ -163,7 +163,7 @@ async def test_kinds_and_boundaries(capture: Captured, monkeypatch: pytest.Monke
 
 
 async def test_todays_values(capture: Captured) -> None:
-    """Tokens by type, where input includes what was cached and output includes reasoning; duration; cost."""
+    """Tokens by type, where input includes the cached part and output the reasoning; duration; cost."""
     await call(capture, REPLY)
     tokens = {(p.attributes or {})["gen_ai.token.type"]: p for p in capture.points("gen_ai.client.token.usage")}
     assert {kind: p.sum for kind, p in tokens.items() if isinstance(p, HistogramDataPoint)} == {
@@ -176,7 +176,7 @@ async def test_todays_values(capture: Captured) -> None:
 
 
 async def test_the_newest_values(capture: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each count of tokens has a counter of its own; the subsets are not added to the totals."""
+    """Each count of tokens has its own counter, and subsets are not added to the totals."""
     monkeypatch.setenv(OPT_IN, "gen_ai_latest_experimental")
     await call(capture, REPLY)
     prefix = "gen_ai.client.inference."
@@ -192,7 +192,7 @@ async def test_the_newest_values(capture: Captured, monkeypatch: pytest.MonkeyPa
 
 
 async def test_the_duration_is_the_spans(capture: Captured) -> None:
-    """Trace and metric tell the same time."""
+    """The metric and the span have the same duration."""
     await call(capture, rate_limited(), REPLY)
     span = capture.spans[0]
     assert span.end_time is not None
@@ -202,7 +202,7 @@ async def test_the_duration_is_the_spans(capture: Captured) -> None:
 
 
 async def test_sums_equal_the_results(capture: Captured) -> None:
-    """Over many calls of several models the counters add up to what the results said, to a billionth."""
+    """The counters equal the sums of the results over many calls and models, to a billionth."""
     models = ("gpt-4o-mini", "gpt-4o", "gpt-3.5-turbo", "no-such-model")
     replies = [
         (models[n % len(models)], LLMResponse("hi", LLMUsage(37 * n + 1, 11 * n + 1, 48 * n + 2))) for n in range(200)
@@ -230,7 +230,7 @@ async def test_money_falls_into_different_buckets(capture: Captured) -> None:
 
 
 async def test_a_failed_call(capture: Captured) -> None:
-    """A call that fails has a duration with its `error.type`, and neither cost nor tokens, nor is it unpriced."""
+    """A failed call has a duration with its `error.type`, and neither cost nor tokens nor an unpriced count."""
     await call(capture, LLMError("no", code="bad_request"))
     assert set(metrics_of(capture)) == {"gen_ai.client.operation.duration", "tracemind.llm.retries"}
     duration = point(capture, "gen_ai.client.operation.duration", HistogramDataPoint)
@@ -250,7 +250,7 @@ async def test_a_failed_call_by_the_newest_names(capture: Captured, monkeypatch:
 async def test_tokens_that_were_not_reported(
     capture: Captured, monkeypatch: pytest.MonkeyPatch, usage: LLMUsage
 ) -> None:
-    """A histogram of reported tokens gets neither estimates nor zeros for unknown."""
+    """The histogram of reported tokens gets no estimates, and no zeros for unknown counts."""
     monkeypatch.setenv(OPT_IN, "gen_ai_latest_experimental/dup")
     await call(capture, LLMResponse("hi", usage))
     assert not [name for name in metrics_of(capture) if "token" in name]
@@ -260,7 +260,7 @@ async def test_tokens_that_were_not_reported(
 async def test_a_half_that_was_reported_alone(
     capture: Captured, monkeypatch: pytest.MonkeyPatch, usage: LLMUsage, side: str
 ) -> None:
-    """The half that came is measured; the other gets no zero, which would halve an average. The price is unknown."""
+    """A count that was reported alone is measured; the other is not zero, and the price is unknown."""
     monkeypatch.setenv(OPT_IN, "gen_ai_latest_experimental/dup")
     await call(capture, LLMResponse("hi", usage))
     (tokens,) = capture.points("gen_ai.client.token.usage")
@@ -272,13 +272,13 @@ async def test_a_half_that_was_reported_alone(
 
 
 async def test_retries_begin_at_zero(capture: Captured) -> None:
-    """The series exists from the first call on, so `rate()` sees the first retry."""
+    """The series exists from the first call on, so that `rate()` sees the first retry."""
     await call(capture, REPLY)
     assert point(capture, "tracemind.llm.retries", NumberDataPoint).value == 0
 
 
 async def test_priced_calls_are_not_counted_as_unpriced(capture: Captured) -> None:
-    """An alert on unpriced calls stays silent while every price is known."""
+    """An alert on unpriced calls is silent while every price is known."""
     await call(capture, REPLY)
     assert capture.total("tracemind.llm.unpriced_calls") == 0
 
@@ -301,21 +301,21 @@ async def test_priced_calls_are_not_counted_as_unpriced(capture: Captured) -> No
 async def test_attributes(
     capture: Captured, monkeypatch: pytest.MonkeyPatch, metric: str, more: Mapping[str, str]
 ) -> None:
-    """The attributes are exactly these. No id of a flow, a step, a reply or a request is among them."""
+    """The metrics have exactly these attributes, and no id of a flow, step, reply or request."""
     monkeypatch.setenv(OPT_IN, "gen_ai_latest_experimental/dup")
     await call(capture, rate_limited(), REPLY)
     assert [dict(p.attributes or {}) for p in capture.points(metric)] == [{**BASE, **more}]
 
 
 async def test_attributes_of_todays_tokens(capture: Captured) -> None:
-    """The token histogram has input and output, and no third kind."""
+    """The token histogram has input and output, and no other type."""
     await call(capture, REPLY)
     found = [dict(p.attributes or {}) for p in capture.points("gen_ai.client.token.usage")]
     assert found == [{**BASE, "gen_ai.token.type": kind} for kind in ("input", "output")]
 
 
 async def test_an_unpriced_call_is_counted_by_model(capture: Captured) -> None:
-    """The counter says which model it is that has no price."""
+    """The counter names the model that has no price."""
     await call(capture, LLMResponse("hi", LLMUsage(1, 1, 2)), model="no-such-model")
     found = point(capture, "tracemind.llm.unpriced_calls", NumberDataPoint)
     expected = {**BASE, "gen_ai.request.model": "no-such-model"}
@@ -324,7 +324,7 @@ async def test_an_unpriced_call_is_counted_by_model(capture: Captured) -> None:
 
 
 async def test_the_flow_is_an_attribute_by_name(capture: Captured) -> None:
-    """Cost per flow: its name, never its id, goes on every metric of the calls in it."""
+    """The flow's name, never its id, is on every metric of its calls."""
 
     @flow(name="answer")
     async def answer() -> None:
@@ -338,7 +338,7 @@ async def test_the_flow_is_an_attribute_by_name(capture: Captured) -> None:
 
 
 async def test_what_the_user_names(capture: Captured) -> None:
-    """Cost per team: a flow's attribute that was asked for goes on the metrics, from the nearest flow that has it."""
+    """A flow attribute that the user names is on the metrics, from the nearest flow that has it."""
 
     @flow(name="inner", attributes={"tier": "gold", "ticket": "T-1"})
     async def inner() -> None:
@@ -358,13 +358,13 @@ async def test_what_the_user_names(capture: Captured) -> None:
 
 
 async def test_what_the_user_names_outside_a_flow(capture: Captured) -> None:
-    """A call outside any flow simply lacks the flow's attributes."""
+    """Metrics of a call outside any flow lack the flow's attributes."""
     await call(capture, REPLY, metric_attributes=["team"])
     assert dict(point(capture, "tracemind.llm.cost", NumberDataPoint).attributes or {}) == BASE
 
 
 def test_attributes_that_python_takes_for_equal(capture: Captured) -> None:
-    """Flow attributes of 1, True and 1.0 are different values, each with a series of its own."""
+    """The flow attributes 1, True and 1.0 make a series each."""
     recorder = capture.recorder(metric_attributes=["team"])
     cfg = LLMCallConfig("openai", "gpt-4o-mini", "hi")
     teams = [1, True, 1.0]
@@ -376,7 +376,7 @@ def test_attributes_that_python_takes_for_equal(capture: Captured) -> None:
 
 
 def test_the_cache_of_attributes_is_bounded() -> None:
-    """Any number of models takes a bounded amount of memory, and the sets stay right."""
+    """Any number of models needs bounded memory, and the attributes stay right."""
     cache = AttributeCache()
     first = cache.get(("model", "absent"), ("m-0", None))
     for n in range(1, 5_000):
@@ -390,7 +390,7 @@ def test_the_cache_of_attributes_is_bounded() -> None:
 
 @pytest.mark.parametrize("metric", ["gen_ai.client.operation.duration", "tracemind.llm.call.cost"])
 async def test_exemplars_lead_to_the_trace(capture: Captured, metric: str) -> None:
-    """The exemplar of an expensive or a slow call has the ids of its span."""
+    """The exemplar of an expensive or slow call has its span's ids."""
     await call(capture, REPLY)
     exemplars, context = capture.points(metric)[0].exemplars, capture.spans[0].context
     assert context is not None
@@ -398,7 +398,7 @@ async def test_exemplars_lead_to_the_trace(capture: Captured, metric: str) -> No
 
 
 def test_a_recorder_keeps_the_names_it_began_with(capture: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variable is read when a recorder is made, so that one process does not mix two sets of names."""
+    """A recorder keeps the names that were chosen when it was made, so that a process mixes no two sets."""
     recorder = capture.recorder()
     monkeypatch.setenv(OPT_IN, "gen_ai_latest_experimental")
     asyncio.run(run_llm_call("f", "s", LLMCallConfig("openai", "gpt-4o-mini", "hi"), recorder, client=Client(REPLY)))
