@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 from collections.abc import Callable
 
 from ..._base.context import set_here
@@ -78,25 +79,18 @@ class Patience(Wait):
         silent_at = self._last_beat + self._silence_s
         return silent_at if self._ends_at is None else min(silent_at, self._ends_at)
 
-    def _look(self) -> None:
+    def _look(self, *, is_last: bool = False) -> None:
+        """End the wait once it is due. After a blocked loop, bytes may be unread: their reader runs before the last."""
         self._timer = None
         if self._waiting is None:
             return
         if self._loop.time() < self._due:
             self._timer = self._loop.call_at(self._due, self._look)
+        elif is_last:
+            is_deadline = self._ends_at is not None and self._due == self._ends_at
+            self.end(DeadlinePassedError() if is_deadline else ProviderSilentError())
         else:
-            # After a blocked loop, bytes may have come that are not read yet: their reader runs first.
-            self._timer = self._loop.call_soon(self._give_up)
-
-    def _give_up(self) -> None:
-        self._timer = None
-        if self._waiting is None:
-            return
-        if self._loop.time() < self._due:
-            self._look()
-            return
-        is_deadline = self._ends_at is not None and self._due == self._ends_at
-        self.end(DeadlinePassedError() if is_deadline else ProviderSilentError())
+            self._timer = self._loop.call_soon(functools.partial(self._look, is_last=True))
 
 
 _listener: contextvars.ContextVar[Patience | None] = contextvars.ContextVar("tracemind_listener", default=None)

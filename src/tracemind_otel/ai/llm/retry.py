@@ -63,12 +63,10 @@ def parse_retry_after(headers: Mapping[str, str], now: datetime | None = None) -
     `retry-after: 1`). LiteLLM passes the headers of the provider behind it on with a prefix.
     Source: RFC 9110, 10.2.3; LiteLLM, "Response Headers".
     """
-    milliseconds = _positive(_own_or_passed_on(headers, "retry-after-ms"))
-    if milliseconds is not None:
+    if milliseconds := _positive(_own_or_passed_on(headers, "retry-after-ms")):
         return milliseconds / 1000.0
     value = _own_or_passed_on(headers, "retry-after")
-    seconds = _positive(value)
-    return seconds if seconds is not None else _seconds_until(value, now)
+    return _positive(value) or _seconds_until(value, now)
 
 
 def _own_or_passed_on(headers: Mapping[str, str], name: str) -> str | None:
@@ -84,10 +82,8 @@ def _positive(value: str | None) -> float | None:
 
 
 def _seconds_until(value: str | None, now: datetime | None) -> float | None:
-    if value is None:
-        return None
     try:
-        date = parsedate_to_datetime(value)
+        date = parsedate_to_datetime(value or "")
     except (TypeError, ValueError):
         return None
     if date.tzinfo is None:

@@ -80,17 +80,12 @@ def _modalities(details: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 _SERVER_TOOLS = {
-    "web_search_requests": "web_searches",
-    "web_search_calls": "web_searches",
-    "SERVER_SIDE_TOOL_WEB_SEARCH": "web_searches",
-    "x_search_calls": "social_searches",
-    "SERVER_SIDE_TOOL_X_SEARCH": "social_searches",
-    "code_interpreter_calls": "code_executions",
-    "code_execution_requests": "code_executions",
-    "SERVER_SIDE_TOOL_CODE_EXECUTION": "code_executions",
-    "file_search_calls": "storage_searches",
-    "SERVER_SIDE_TOOL_COLLECTIONS_SEARCH": "storage_searches",
+    "web_searches": ("web_search_requests", "web_search_calls", "SERVER_SIDE_TOOL_WEB_SEARCH"),
+    "social_searches": ("x_search_calls", "SERVER_SIDE_TOOL_X_SEARCH"),
+    "code_executions": ("code_interpreter_calls", "code_execution_requests", "SERVER_SIDE_TOOL_CODE_EXECUTION"),
+    "storage_searches": ("file_search_calls", "SERVER_SIDE_TOOL_COLLECTIONS_SEARCH"),
 }
+_SERVER_TOOL_NAMES = frozenset(name for names in _SERVER_TOOLS.values() for name in names)
 _SERVER_TOOL_PLACES = (
     "server_tool_use",
     "server_tool_use_details",
@@ -104,9 +99,9 @@ def server_tools(usage: Mapping[str, Any]) -> dict[str, Any]:
     """Tools that the provider ran itself and charges for, by the names of OpenRouter, xAI, Perplexity and LiteLLM."""
     counts: dict[str, int] = {}
     for place in _SERVER_TOOL_PLACES:
-        if (said := mapped(usage.get(place))) and not _SERVER_TOOLS.keys().isdisjoint(said):
-            for name, field in _SERVER_TOOLS.items():
-                if (count := count_of(said.get(name))) is not None:
+        if (said := mapped(usage.get(place))) and not _SERVER_TOOL_NAMES.isdisjoint(said):
+            for field, names in _SERVER_TOOLS.items():
+                if (count := _first((said, names))) is not None:
                     counts.setdefault(field, count)
     if (queries := count_of(usage.get("num_search_queries"))) is not None:
         counts.setdefault("web_searches", queries)

@@ -6,13 +6,12 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 from ....errors import (
     LLMAuthenticationError,
     LLMQuotaError,
-    LLMResponseError,
     LLMServerError,
     LLMStatusError,
     error_class_for_status,
@@ -71,25 +70,6 @@ _QUOTA_OF_A_DAY = re.compile(r'"quotaId": "\w*PerDay')
 
 _SPENT_AT_MINIMAX = "insufficient balance (1008)"
 """How its messages end in other formats; the status is 500 there, the type `api_error` (MiniMax-AI/MiniMax-M2#62)."""
-
-
-def json_object(reply: HttpReply) -> dict[str, Any]:
-    """The body of a successful reply.
-
-    Raises:
-        LLMResponseError: the body is empty, not JSON, or not an object.
-    """
-    try:
-        document = json.loads(reply.body)
-    except (ValueError, RecursionError):
-        what = "is empty" if not reply.body.strip() else "is not JSON"
-        # Not chained: the decoder's error holds the whole body.
-        raise LLMResponseError(
-            f"the body of the reply {what} (HTTP {reply.status_code})", request_id=reply.request_id
-        ) from None
-    if not isinstance(document, dict):
-        raise LLMResponseError("the body of the reply is not a JSON object", request_id=reply.request_id)
-    return cast("dict[str, Any]", document)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import html
 import json
 import re
 import zlib
-from collections.abc import Iterator
 from itertools import chain
 from typing import Any, cast
 
@@ -40,7 +39,9 @@ def document_in(body: bytes) -> object:
     text = _text_in(body).strip()
     if (found := parsed(text, begins_with=("{", "[", '"'))) is not None or text == "null":
         return found
-    events = [said for said in _events_in(text) if said]
+    decoder = EventDecoder()
+    came = (*decoder.feed(text.encode("utf-8", "replace")), *decoder.end())
+    events = list(filter(None, (event.data.decode("utf-8", "replace").strip() for event in came)))
     wrapped = (*events, *text.splitlines()[:_MAX_ENTRIES], text[text.find("{") :])
     documents = [document for each in wrapped if (document := parsed(each.strip())) is not None]
     speaking = (document for document in documents if words_of(document))
@@ -70,12 +71,6 @@ def parsed(text: str, begins_with: tuple[str, ...] = ("{", "[")) -> object:
         return json.loads(text, strict=False)
     except (ValueError, RecursionError):
         return None
-
-
-def _events_in(text: str) -> Iterator[str]:
-    decoder = EventDecoder()
-    for event in (*decoder.feed(text.encode("utf-8", "replace")), *decoder.end()):
-        yield event.data.decode("utf-8", "replace").strip()
 
 
 def words_of(value: object, depth: int = 0) -> str | None:

@@ -138,19 +138,17 @@ def _tls_error(fault: ssl.SSLError, where: str, *, may_be_billed: bool) -> LLMCo
     """The error for the innermost fault, which is Python's own."""
     if isinstance(fault, ssl.SSLCertVerificationError):
         reason = fault.verify_message or "it does not belong to the host"
-        message = f"the certificate of {where} is not trusted: {reason.rstrip('.')}{trust_hint()}"
-        return LLMConnectionError(message, retryable=False, may_be_billed=False)
+        return _unsent(f"the certificate of {where} is not trusted: {reason.rstrip('.')}{_trust_hint()}")
     if isinstance(fault, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError):
         return LLMConnectionError(f"connection to {where} failed: the server closed it", may_be_billed=may_be_billed)
     reason = (fault.reason or "handshake failure").replace("_", " ").lower()
-    message = f"TLS with {where} failed: {reason}"
-    return LLMConnectionError(message, retryable=False, may_be_billed=may_be_billed)
+    return LLMConnectionError(f"TLS with {where} failed: {reason}", retryable=False, may_be_billed=may_be_billed)
 
 
-def trust_hint(environment: Mapping[str, str] = os.environ) -> str:
+def _trust_hint() -> str:
     """What the environment says about certificates to trust, and whether that file is there."""
     for name, is_there in (("SSL_CERT_FILE", os.path.isfile), ("SSL_CERT_DIR", os.path.isdir)):
-        if path := environment.get(name):
+        if path := os.environ.get(name):
             return f" ({name} is {path}" + (")" if is_there(path) else ", which does not exist)")
     return " (SSL_CERT_FILE can name a file of further certificates to trust)"
 
@@ -158,14 +156,17 @@ def trust_hint(environment: Mapping[str, str] = os.environ) -> str:
 def no_certificates(error: OSError) -> LLMConnectionError:
     """The error where the certificates to trust cannot be loaded."""
     reason = "there is no certificate in it" if isinstance(error, ssl.SSLError) else os.strerror(error.errno or 0)
-    message = f"the certificates to trust cannot be loaded: {reason}{trust_hint()}"
-    return LLMConnectionError(message, retryable=False, may_be_billed=False)
+    return _unsent(f"the certificates to trust cannot be loaded: {reason}{_trust_hint()}")
 
 
 def unusable_proxy(scheme: str) -> LLMConnectionError:
     """The error for a proxy of a kind that the transport does not support."""
-    message = (
+    return _unsent(
         f"the environment names a {scheme}:// proxy, which is not supported: "
         "name an http:// proxy, add the host to NO_PROXY, or pass http_client=httpx.AsyncClient(proxy=...)"
     )
+
+
+def _unsent(message: str) -> LLMConnectionError:
+    """No request was sent, and none would be another time."""
     return LLMConnectionError(message, retryable=False, may_be_billed=False)

@@ -23,7 +23,8 @@ def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
     """
     parts = urlsplit(url)
     proxy = (proxies.get(parts.scheme) or proxies.get("all") or "").strip()
-    if not proxy or is_exempt(parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme), proxies.get("no")):
+    port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    if not proxy or is_exempt(parts.hostname or "", port, proxies.get("no")):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 

@@ -9,16 +9,17 @@ older models, and proxies that translate), and some send no end mark. So the res
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from ....errors import LLMConnectionError, LLMResponseError
 from ..liveness import Beat, DeadlinePassedError, Patience, ProviderSilentError, current_beat, patience_left_s
 from ..types import LLMResponse, ReasoningDelta, StreamEvent, TextDelta
 from ._assembly import call_delta
-from ._error_bodies import is_error, json_object
+from ._error_bodies import is_error
 from ._error_documents import document_in, parsed
 from ._http import HttpReply
 from ._sse import EventDecoder, JsonLinesDecoder, ServerSentEvent
@@ -216,17 +217,24 @@ def _unreadable(reply: HttpReply, length: int, what: str) -> LLMResponseError:
 
 def _from_document(wire: WireFormat, reply: HttpReply) -> LLMResponse:
     try:
-        document = json_object(reply)
-    except LLMResponseError as error:
+        document: Any = json.loads(reply.body)
+        what = "is not a JSON object"
+    except (ValueError, RecursionError):  # not chained: the decoder's error holds the whole body
+        document, what = None, "is not JSON" if reply.body.strip() else "is empty"
+    if not isinstance(document, dict):
         if is_error(body := wire.errors_of(document_in(reply.body))):
-            raise StreamedError(body) from None
-        raise _unreadable(reply, len(reply.body), error.message) from None
+            raise StreamedError(body)
+        raise _unreadable(reply, len(reply.body), f"the body of the reply {what} (HTTP {reply.status_code})")
+    return _from_object(wire, cast("dict[str, Any]", document), reply.request_id)
+
+
+def _from_object(wire: WireFormat, document: dict[str, Any], request_id: str | None) -> LLMResponse:
     if document.get("error") and not document.get("choices"):
         # OpenRouter answers some failures with HTTP 200 and an error body.
         failed = wire.failed_reply
-        raise StreamedError(wire.errors_of(document), failed and failed(document, reply.request_id))
+        raise StreamedError(wire.errors_of(document), failed and failed(document, request_id))
     try:
-        return wire.from_payload(document, reply.request_id)
+        return wire.from_payload(document, request_id)
     except LLMResponseError as error:
         if (body := wire.errors_of(document)).message:
             # Words alone do not say whose fault it is. It came whole, and is not asked for again.
