@@ -125,8 +125,7 @@ class Entries:
 class OwnContext:
     """A copy of the current context, for work that takes turns with other code.
 
-    Args:
-        blocks: make the context managers to enter now, in this order; what they set holds in every turn of the work.
+    The context managers that `blocks` make are entered now; what they set holds in every turn.
     """
 
     def __init__(self, *blocks: Callable[[], AbstractContextManager[object]]) -> None:

@@ -49,11 +49,7 @@ def opened(body: Unread) -> None:
 
 
 def ended(body: Unread) -> bool:
-    """Note that a body has ended.
-
-    Returns:
-        Whether this process must report it: not if it was reported before, or if the parent opened it before a fork.
-    """
+    """Note that a body has ended; returns whether to report it, which this process does once and its forks never."""
     try:
         _open.remove(body)
     except KeyError:
@@ -62,12 +58,7 @@ def ended(body: Unread) -> bool:
 
 
 def drop(body: Unread, loop: asyncio.AbstractEventLoop | None = None) -> None:
-    """Queue the end of an open body and warn; for `__del__`.
-
-    Args:
-        body: what was dropped.
-        loop: the event loop that reads it; the default is the running one.
-    """
+    """Queue the end of an open body for the event loop that reads it, and warn; for `__del__`."""
     if ended(body):
         end_later(partial(body.close, time.time_ns()), loop)
         warnings.warn(f"{body.name} was dropped before its end; close it", ResourceWarning, stacklevel=3)
@@ -94,9 +85,7 @@ def keep_variables() -> None:
 def interrupt(end: Callable[[int], object], cause: BaseException) -> None:
     """End what an exception interrupts: at once, or later if its coroutine is being closed.
 
-    Args:
-        end: ends it as cancelled, at a time in nanoseconds since the epoch.
-        cause: the exception.
+    `end` ends it as cancelled, at a time in nanoseconds since the epoch.
     """
     ending = partial(end, time.time_ns())
     if isinstance(cause, GeneratorExit):

@@ -35,7 +35,7 @@ def report_fault(log: logging.Logger, who: str, what: str, *, is_users: bool = F
         log: the logger.
         who: the class or function that raised it.
         what: the method or field that failed.
-        is_users: whether a user's function raised it; its message may repeat the user's data, so it is left out.
+        is_users: whether a user's function raised it; then its message, which may repeat user data, is left out.
     """
     is_new = FAULTS.is_new(who, what)
     if is_users:

@@ -34,14 +34,11 @@ class CallAccount:
         self.reservation: Reservation | None = None
 
     async def reserve(self, within_s: float | None) -> None:
-        """Hold what the call is expected to use, where there is a budget around it.
-
-        Args:
-            within_s: seconds that looking up the price may last; `None` for no limit.
+        """Hold what the call is expected to use, if there is a budget around it.
 
         Raises:
             BudgetExceededError: the budget has less left; the call must not be sent.
-            TimeoutError: the price was not found in time.
+            TimeoutError: the price was not found within `within_s` seconds.
         """
         if self._budget is not None:
             estimate = await self._estimate(within_s, with_price=needs_price(self._budget))
@@ -88,12 +85,9 @@ class CallAccount:
         return (response.response_model, asked_for) if response.response_model else (asked_for,)
 
     def close(self, end: StepEnd, *, was_sent: bool, assume_billed: bool) -> None:
-        """Add the call to the flow, and settle its reservation.
+        """Add the call to the flow, and settle its reservation; a call that was not sent counts nowhere.
 
-        Args:
-            end: how the call ended.
-            was_sent: whether a request was sent; if not, the call counts nowhere.
-            assume_billed: whether the last attempt may be billed if its usage is unknown.
+        With `assume_billed`, an attempt of unknown usage counts as what was held for it.
         """
         try:
             if self._flow is not None and was_sent:

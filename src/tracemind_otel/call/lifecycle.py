@@ -51,14 +51,7 @@ class Call:
             raise self.attempts.deadline_error() from None
 
     def succeeded(self, response: LLMResponse, usage: LLMUsage, *, also: Result | None = None, **more: Any) -> Result:
-        """End with a reply; returns the step's result.
-
-        Args:
-            response: the reply.
-            usage: its usage, with its cost.
-            also: more fields of the result.
-            more: more fields of the `StepEnd`.
-        """
+        """End with a reply, and return the step's result; `also` goes into the result, `more` into the `StepEnd`."""
         result = ok_result(self.target.cfg, response, usage, self.attempts.retries) | (also or {})
         return self._end("success", result, response=response, usage=usage, **more)
 

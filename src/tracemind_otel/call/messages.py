@@ -42,11 +42,7 @@ _PARTS = (
 
 
 def read_messages(where: str, values: object) -> tuple[Message, ...]:
-    """The messages of a list that holds `Message` objects and role dicts.
-
-    Args:
-        where: the name of the list, for errors.
-        values: the list; `None` for no messages.
+    """The messages of a list of `Message` objects and role dicts, which errors call `where`; `None` has none.
 
     Raises:
         ConfigError: an item is neither; the error names its index, its key and what is allowed.

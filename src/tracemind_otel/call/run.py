@@ -35,15 +35,7 @@ async def make_call(
     *,
     function: str = "run_llm_call",
 ) -> Outcome:
-    """Call a model; `run_llm_call` and `llm_call` say more.
-
-    Args:
-        ids: the flow's id and the step's.
-        cfg: what to call and how.
-        recorder: the recorder of the call.
-        client: the caller's own client.
-        function: the name of the called function, for errors.
-    """
+    """Call a model, as `run_llm_call` and `llm_call` describe; `function` is the one that was called, for errors."""
     running_loop(function)
     request = cfg.request()
     if client is not None and not isinstance(cast("object", client), AsyncLLMClient):

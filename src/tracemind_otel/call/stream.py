@@ -115,11 +115,7 @@ class LLMStream:
         return self._state is _State.OPEN
 
     def _move_to(self, state: _State) -> bool:
-        """End the stream, unless it has ended.
-
-        Returns:
-            Whether its call is to be ended.
-        """
+        """End the stream, unless it has ended; returns whether its call is to be ended."""
         if not self._is_open:
             return False
         self._state = state

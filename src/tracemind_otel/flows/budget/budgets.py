@@ -64,11 +64,7 @@ class Budget:
         return [self, *(self.parent.and_outer() if self.parent is not None else ())]
 
     def hold(self, estimate: Estimate, *, llm_calls: int = 1) -> None:
-        """Set aside what a call is expected to use.
-
-        Args:
-            estimate: what the call is expected to use.
-            llm_calls: 1 for a call, 0 for a request that is sent again for the same call.
+        """Set aside what a call is expected to use; `llm_calls` is 0 for a request that is sent again for a call.
 
         Raises:
             BudgetExceededError: a rule denies the call.
@@ -84,12 +80,12 @@ class Budget:
             self._warn_of_zero(estimate.model)
 
     def release(self, estimate: Estimate, *, llm_calls: int = 1) -> None:
-        """Take back what was held; the arguments are those of `hold`."""
+        """Take back what was held."""
         with self._lock:
             self._spending.release(estimate, llm_calls)
 
     def settle(self, estimate: Estimate, use: Use, *, llm_calls: int = 1) -> None:
-        """Count what was used in place of what was held; the other arguments are those of `hold`."""
+        """Count what was used in place of what was held."""
         with self._lock:
             self._spending.release(estimate, llm_calls)
             self._spending.spend(estimate.model, use, llm_calls)
@@ -171,21 +167,16 @@ class Reservation:
         self._estimate = estimate
 
     def repeat(self) -> bool:
-        """Count a failed attempt that may be billed, if there is room for another one.
-
-        Returns:
-            Whether there is; if not, nothing has changed, and the call must end.
-        """
+        """Count a failed attempt that may be billed, if there is room for another one; returns whether there is."""
         has_room = self.hold_again()
         if has_room:
             self.presume()
         return has_room
 
     def hold_again(self) -> bool:
-        """Hold the same once more, for a request that is sent again while the first may have reached the provider.
+        """Hold the same once more, if there is room, for a request that is sent again; returns whether there is.
 
-        Returns:
-            Whether there is room for it; if not, nothing has changed.
+        The first request may have reached the provider.
         """
         try:
             _hold_all(self._budgets, self._estimate, llm_calls=0)
@@ -194,11 +185,7 @@ class Reservation:
         return True
 
     def release(self, *, llm_calls: int = 0) -> None:
-        """Take back what `hold_again` held, because the first request is not billed.
-
-        Args:
-            llm_calls: 1 for what `reserve` held, where the call was never sent.
-        """
+        """Take back what `hold_again` held; with `llm_calls=1`, what `reserve` held for a call that was never sent."""
         for budget in self._budgets:
             budget.release(self._estimate, llm_calls=llm_calls)
 
@@ -207,12 +194,7 @@ class Reservation:
         self._settle(Use.presumed(self._estimate), llm_calls=0)
 
     def settle(self, usage: LLMUsage | None, *, assume_billed: bool) -> None:
-        """End the call.
-
-        Args:
-            usage: what it used, if that is known.
-            assume_billed: whether its last attempt counts as billed if the usage is unknown.
-        """
+        """End the call with its usage; with `assume_billed`, unknown usage counts as what was held."""
         self._settle(Use.of_call(self._estimate, usage, assume_billed=assume_billed), llm_calls=1)
 
     def _settle(self, use: Use, *, llm_calls: int) -> None:

@@ -78,7 +78,8 @@ def _limit_exceeded(standing: Standing, kind: BudgetKind, limit: float, wanted: 
     spent, held = standing.spending.so_far(), standing.spending.held
     spent_of_it: float = getattr(spent, kind)
     is_spent = spent_of_it >= limit - slack(kind, limit)
-    parts = [f"{number(kind, spent_of_it)} of {amount(kind, limit)} {_in_calls(kind, spent)}{_on_models(kind, spent)}"]
+    in_calls = "" if kind == "llm_calls" else f" in {amount('llm_calls', spent.llm_calls)}"
+    parts = [f"{number(kind, spent_of_it)} of {amount(kind, limit)} spent{in_calls}{_on_models(kind, spent)}"]
     if held.llm_calls:
         parts.append(f"{amount(kind, getattr(held, kind))} held for calls in flight")
     if not is_spent and kind != "llm_calls":
@@ -98,10 +99,6 @@ def _denial(standing: Standing, kind: BudgetKind, limit: float, message: str) ->
         spent=getattr(spent, kind),
         spent_on={model.model: getattr(model, kind) for model in _most_first(kind, spent)},
     )
-
-
-def _in_calls(kind: BudgetKind, spent: BudgetSpent) -> str:
-    return "spent" if kind == "llm_calls" else f"spent in {amount('llm_calls', spent.llm_calls)}"
 
 
 def _on_models(kind: BudgetKind, spent: BudgetSpent) -> str:

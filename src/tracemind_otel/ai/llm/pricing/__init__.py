@@ -100,13 +100,7 @@ def prices_set() -> tuple[Price, ...]:
 async def price_reply(provider: str, models: Sequence[str], response: LLMResponse, *, at: datetime) -> LLMUsage:
     """The usage of a reply with its cost: the reply's own if it is trusted, else by the first price of `models`.
 
-    A model whose replies have no cost is logged once.
-
-    Args:
-        provider: the provider's name.
-        models: the names to try in order: the model that answered, then the requested one.
-        response: the reply.
-        at: when the call was made; prices have dates and times of day.
+    `models` are the model that answered and the requested one. A model whose replies have no cost is logged once.
     """
     unmatched = _table.unmatched(provider, models)
     if unmatched and _needs_table(provider, models, response, at):
