@@ -61,6 +61,7 @@ _SLOW = frozenset(
             "lifecycle",
             "prices_of_every_model",
             "propagation",
+            "pytest_plugin",
             "recipe",
             "secrets",
         ),

@@ -24,8 +24,8 @@ PUBLISHED = {"steps/ai_llm_call.py", "runtime/recorder.py", "recipes/llm_call_ex
 
 LOADED_BY_CONFIGURE = {
     f"otel/setup/{name}.py" for name in ("aggregation", "exporters", "file_flush", "pipeline", "reader")
-}
-"""Modules that need the SDK, which `configure()` imports when it is called; `tests/test_imports.py` watches that."""
+} | {"testing/span_watch.py"}
+"""Modules that need the SDK, which `configure()` or a fixture imports when it is called."""
 
 SDK_USERS = ("otel/setup/", "cli/", "integrations/", "wire/", "testing/")
 """Where the SDK and the exporters may be imported; elsewhere than above inside functions."""

@@ -8,7 +8,7 @@ from typing import Any
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.types import LLMRequest, LLMResponse, LLMUsage
 from ..errors import ConfigError, LLMClientError, LLMError
-from ..recording.port import Recorder, StepEnd, StepStatus, begin_safely
+from ..recording.port import Recorder, StepEnd, StepStatus, begin_safely, listeners
 from .accounting import CallAccount
 from .attempts import Attempts, as_llm_error
 from .config import CallTarget, LLMCallConfig
@@ -32,7 +32,7 @@ class Call:
     ) -> None:
         self.target = CallTarget(cfg, request, client.for_model(request.model))
         self.account = CallAccount(self.target, ids[1])
-        self.handle = begin_safely(self.target.start(*ids, is_stream=is_stream), recorder)
+        self.handle = begin_safely(self.target.start(*ids, is_stream=is_stream), recorder, *listeners())
         self.attempts = Attempts(self.target, self.account, self.handle)
         self.reply: LLMResponse | None = None
         self.result: Result | None = None

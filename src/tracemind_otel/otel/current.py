@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +55,7 @@ _configured = Providers()
 _is_configured = False
 _was_configured = False
 _HINTS = Once()
+_overlay: Callable[[Providers], Providers] | None = None
 
 
 def configured_providers() -> Providers:
@@ -79,11 +82,32 @@ def hint_at_configure() -> None:
         )
 
 
+@contextmanager
+def overlaid(overlay: Callable[[Providers], Providers]) -> Generator[None]:
+    """Let a function see, and add to, the providers in use and any that `configure()` sets meanwhile: for tests."""
+    global _overlay
+    outer, before, latest = _overlay, _configured, _configured
+
+    def remembering(providers: Providers) -> Providers:
+        nonlocal latest
+        latest = providers
+        return overlay(providers)
+
+    _overlay = remembering
+    use_providers(before)
+    try:
+        yield
+    finally:
+        _overlay = None
+        use_providers(latest)
+        _overlay = outer
+
+
 def use_providers(providers: Providers) -> None:
     """Set the providers of the recorder and the decorators."""
     global _configured, _is_configured, _was_configured
     _was_configured = True
-    _configured = providers
+    _configured = providers = providers if _overlay is None else _overlay(providers)
     _is_configured = (providers.tracer_provider, providers.meter_provider) != (None, None)
 
 

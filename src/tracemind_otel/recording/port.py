@@ -12,8 +12,8 @@ A recorder that raises never breaks a call, which reaches it through `begin_safe
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -175,6 +175,25 @@ def begin_safely(start: StepStart, *recorders: Recorder) -> StepHandle:
         except Exception:
             report_fault(log, name, "begin_step")
     return _SafeHandle(handles)
+
+
+_listeners: tuple[Recorder, ...] = ()
+
+
+@contextmanager
+def listening(listener: Recorder) -> Generator[None]:
+    """Let a recorder hear of every call that begins in this process, besides the call's own recorder: for tests."""
+    global _listeners
+    _listeners = (*_listeners, listener)
+    try:
+        yield
+    finally:
+        _listeners = tuple(each for each in _listeners if each is not listener)
+
+
+def listeners() -> tuple[Recorder, ...]:
+    """The recorders that hear of every call."""
+    return _listeners
 
 
 _Named = tuple[str, StepHandle]

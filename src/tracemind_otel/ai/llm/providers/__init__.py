@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import functools
 import inspect
 import logging
 import os
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping
 from dataclasses import dataclass
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
@@ -152,6 +153,25 @@ def _options_taken_by(signature: inspect.Signature) -> frozenset[str]:
         return options
     by_name = (parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.POSITIONAL_ONLY)
     return options.intersection(by_name)
+
+
+@contextlib.contextmanager
+def replaced(make_client: Callable[[str], AsyncLLMClient]) -> Generator[None]:
+    """Let a function of the provider's name make every client, with any key, base URL or option: for tests."""
+    global _entries
+    load_plugins()
+    before = _entries
+
+    def entry(name: str) -> _Entry:
+        return _Entry(lambda **_: make_client(name), options=frozenset(ClientOptions.__annotations__))
+
+    with _adding:
+        _entries = {name: entry(name) for name in before}
+    try:
+        yield
+    finally:
+        with _adding:
+            _entries = before
 
 
 def is_known(name: str) -> bool:

@@ -97,7 +97,7 @@ class WireClient(AsyncLLMClient):
     ) -> None:
         self._wire = wire
         self.provider_name = provider_name
-        self.telemetry_name = _CONVENTIONAL_NAMES.get(provider_name.lower(), provider_name)
+        self.telemetry_name = telemetry_name_of(provider_name)
         self.operation = wire.operation
         self.default_max_tokens = wire.default_max_tokens
         self.reports_cost = wire.reports_cost
@@ -211,3 +211,8 @@ class WireClient(AsyncLLMClient):
     def __del__(self) -> None:
         if self._own_pools is not None and not self._own_pools.is_empty:
             warnings.warn(f"unclosed {type(self).__name__}: call aclose()", ResourceWarning, source=self, stacklevel=1)
+
+
+def telemetry_name_of(provider_name: str) -> str:
+    """The conventions' value for a provider; a name that they do not list is its own."""
+    return _CONVENTIONAL_NAMES.get(provider_name.lower(), provider_name)
