@@ -58,7 +58,7 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     "tool_use": "tool_call",
     "refusal": "content_filter",
 }
-"""`pause_turn` is not among them: the reply did not end, it is to be sent back to go on."""
+"""`pause_turn` is missing on purpose: the reply has not ended, and is sent back to be continued."""
 
 # --- Request
 
@@ -84,10 +84,7 @@ def to_payload(req: LLMRequest, stream: bool = False) -> dict[str, Any]:
 
 
 def _said(req: LLMRequest) -> dict[str, Any]:
-    """The fields `messages` and `system`: system messages at the beginning join the system text.
-
-    A later one stays where it is, as it holds from there on.
-    """
+    """The fields `messages` and `system`. System messages at the beginning join the system text; later ones stay."""
     if not req.messages and req.system is None:
         return {"messages": [{"role": "user", "content": req.prompt}]}
     texts, rest = split_system(req, "anthropic", allows_later=True)
@@ -96,7 +93,7 @@ def _said(req: LLMRequest) -> dict[str, Any]:
 
 
 def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """The results of parallel calls go into one message, since each call must be answered in the next message."""
+    """The messages. Results of parallel calls share one, because the next message must answer every call."""
     said: list[dict[str, Any]] = []
     for is_result, group in itertools.groupby(messages, lambda message: message.role == "tool"):
         if is_result:
@@ -136,7 +133,7 @@ def _text_block(text: str) -> dict[str, Any]:
 
 
 def _image_block(image: Image) -> dict[str, Any]:
-    """A picture; a data URL is taken apart, since the API fetches addresses of http only."""
+    """An image. The API fetches only http URLs, so a data URL is sent as its bytes."""
     given = image_bytes(image, "anthropic")
     if given is None:
         return {"type": "image", "source": {"type": "url", "url": image.url}}
@@ -147,7 +144,7 @@ def _image_block(image: Image) -> dict[str, Any]:
 
 
 def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> LLMResponse:
-    """The reply in the normal form. Many text blocks are one text; tools that the server runs itself are no calls.
+    """The reply as an `LLMResponse`. Text blocks are joined; tools that the server runs itself are not tool calls.
 
     Raises:
         LLMResponseError: there is no list of content blocks; an empty one is a reply.
@@ -175,7 +172,7 @@ def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> 
 
 
 def _of_kind(blocks: Iterable[Mapping[str, Any]], kind: str) -> str:
-    """What the blocks of a kind say; the field is named like the kind."""
+    """The text of all blocks of a kind; the field that holds it has the kind's name."""
     return joined((block for block in blocks if block.get("type") == kind), kind)
 
 
@@ -203,7 +200,7 @@ def usage_of(usage: Mapping[str, Any]) -> LLMUsage:
 
 
 def _with_compaction(usage: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The usage with what compaction took, which is billed and counted in its own iterations alone."""
+    """The usage including compaction, which is billed but counted only in its own iterations."""
     compactions = [each for each in listed(usage.get("iterations")) if each.get("type") == "compaction"]
     for compaction in compactions:
         usage = {**usage, **_added(usage, compaction, _BILLED)}
@@ -217,21 +214,21 @@ _LIFETIMES = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 
 
 def _added(one: Mapping[str, Any], other: Mapping[str, Any], names: Iterable[str]) -> dict[str, int]:
-    """The counts of both; what neither has is left out."""
+    """The sums of both objects' counts; a count that neither has is left out."""
     counts = {name: (count_of(one.get(name)), count_of(other.get(name))) for name in names}
     return {name: (a or 0) + (b or 0) for name, (a, b) in counts.items() if a is not None or b is not None}
 
 
 _GEOS_AT_LIST_PRICE = ("global", "not_available")
-"""Places of inference that cost nothing extra; the second stands in replies of models that cannot be told a place."""
+"""Places of inference without a surcharge; models that cannot be told a place report the second."""
 
 
 def conditions_of(usage: Mapping[str, Any]) -> dict[str, str]:
-    """What the usage says that changes the price, by the keys of `genai-prices`; `standard` changes nothing.
+    """What changes the price, by the keys of `genai-prices`; `standard` changes nothing.
 
-    The table has no key for some of them, so that they mark the cost: the place of inference, which costs 1.1 times as
-    much in the US, an advisor, whose tokens are billed at its own model's prices and are in no count but its own, and
-    a fallback credit, which bills a retry as if the conversation had been on its model all along.
+    The table has no key for three of them, which therefore mark the cost as partial: the place of inference (1.1 times
+    the price in the US), an advisor (its tokens are billed at its own model's prices and counted apart), and a fallback
+    credit (a retry is billed as if the conversation had always been on its model).
     """
     speed, geo = text_of(usage.get("speed")), text_of(usage.get("inference_geo"))
     has_advisor = any(each.get("type") == "advisor_message" for each in listed(usage.get("iterations")))
@@ -247,7 +244,7 @@ def conditions_of(usage: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _written(usage: Mapping[str, Any]) -> int | None:
-    """The sum; where only its parts by time to live came, or add up to more, they are added."""
+    """The tokens written to the cache; the sum by time to live where that is all there is, or is larger."""
     parts = _added(mapped(usage.get("cache_creation")), {}, _LIFETIMES)
     written = count_of(usage.get("cache_creation_input_tokens"))
     return max(sum(parts.values()), written or 0) if parts else written
@@ -274,7 +271,7 @@ _PIECES = {
 
 
 def _whole(block: Block) -> dict[str, Any]:
-    """The block as a whole reply has it."""
+    """The block as it is in a whole reply."""
     # Without a start the pieces say which kind of block it is.
     whole = {"type": next(iter(block.pieces), None), **block.start}
     for name, said in block.joined().items():
@@ -288,10 +285,10 @@ def _whole(block: Block) -> dict[str, Any]:
 
 
 class MessagesReader:
-    """Puts a streamed message together, into the document that a whole reply would have been.
+    """Builds the document of a whole reply from the events of a stream.
 
-    So a stream and a whole reply are read by the same code, and `raw` has the thinking blocks with their
-    signatures, which must go back unchanged in a tool loop.
+    So the same code reads both, and `raw` has the thinking blocks with their signatures, which a tool loop must send
+    back unchanged.
     """
 
     is_complete = has_ended = False
@@ -321,7 +318,7 @@ class MessagesReader:
         return ()
 
     def _note(self, kind: object, document: Mapping[str, Any]) -> None:
-        """What comes apart from the content; kinds that are not known are left alone."""
+        """Note what comes outside the content; unknown kinds are ignored."""
         if kind == "message_start":
             message = mapped(document.get("message"))
             self._head.update({**message, "stop_reason": None})
@@ -334,7 +331,7 @@ class MessagesReader:
             self.is_complete = self.has_ended = True
 
     def _merge_usage(self, document: Mapping[str, Any]) -> None:
-        """Counts are cumulative: none are ever added, and a zero or null takes nothing back."""
+        """Merge counts. They are cumulative, so they are not added up, and a zero or a null takes nothing back."""
         self._usage = cumulated(self._usage, _present(mapped(document.get("usage"))))
 
     def _begin_block(self, document: Mapping[str, Any]) -> Sequence[StreamEvent]:
@@ -346,7 +343,7 @@ class MessagesReader:
         return block.add(kind, start.get(kind))
 
     def _end_block(self, document: Mapping[str, Any]) -> Sequence[StreamEvent]:
-        """Arguments that came whole with the block's start, as some servers send them, are a piece of their own."""
+        """Pass on arguments that came whole with the block's start, as some servers send them."""
         block = self._blocks.at(document.get("index"))
         given = block.start.get("input")
         if block.call_index is None or not given or "arguments" in block.pieces:
@@ -371,7 +368,7 @@ def _piece(block: Block, delta: Mapping[str, Any]) -> Sequence[StreamEvent]:
 
 
 def _without_output(usage: LLMUsage) -> LLMUsage:
-    """The input alone: a stream begins with a small count of output that says nothing about what came after it."""
+    """The input alone: the count of output at the start of a stream says nothing about what follows."""
     return replace(usage, completion_tokens=None, total_tokens=None, reasoning_tokens=None)
 
 

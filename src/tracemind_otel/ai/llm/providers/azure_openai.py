@@ -24,7 +24,7 @@ from .openai_responses import responses_wire
 from .presets import Preset
 
 ENVIRONMENT = ("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "OPENAI_API_VERSION")
-"""All variables that are read."""
+"""The environment variables that are read."""
 
 _V1 = "/openai/v1"
 _FIRST_MODERN_VERSION = "2024-09-01"
@@ -32,14 +32,14 @@ _FIRST_MODERN_VERSION = "2024-09-01"
 
 
 def azure_responses_wire(api_version: str | None = None) -> WireFormat:
-    """The wire format of Responses on the v1 surface, or with an API version that of the older one."""
+    """The wire format of Responses: on the v1 surface, or on the older one of an API version."""
     if api_version is None:
         return responses_wire()
     return responses_wire(path=f"/openai/responses?api-version={quote(api_version, safe='')}")
 
 
 def azure_wire(api_version: str | None = None) -> WireFormat:
-    """The wire format of the v1 surface, or with an API version that of the deployment surface."""
+    """The wire format of Chat Completions: on the v1 surface, or on the deployments of an API version."""
     if api_version is None:
         return chat_wire(Dialect(provider="azure_openai"))
     is_modern = api_version >= _FIRST_MODERN_VERSION
@@ -57,7 +57,7 @@ def azure_wire(api_version: str | None = None) -> WireFormat:
 
 
 _SURFACES = {"azure_openai": azure_wire, "azure_openai_responses": azure_responses_wire}
-"""The APIs of a resource, by the provider's name: each gives its wire format for an API version, or for none."""
+"""The APIs of a resource by provider name: functions from an API version, or none, to a wire format."""
 
 
 def azure_client(
@@ -106,7 +106,7 @@ azure_responses_client = functools.partial(azure_client, surface="azure_openai_r
 
 
 def _endpoint(base_url: str | None) -> tuple[str, bool]:
-    """The resource's endpoint alone, and whether it was given as that of the v1 surface."""
+    """The resource's endpoint without a path, and whether the given one was that of the v1 surface."""
     given = base_url or os.getenv("AZURE_OPENAI_ENDPOINT")
     if not given:
         raise ConfigError(

@@ -71,7 +71,7 @@ def to_payload(req: LLMRequest, _stream: bool = False) -> dict[str, Any]:
 
 
 def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """The roles must alternate, so neighbours of one role, results of tools among them, are one message."""
+    """The messages. Roles must alternate, so consecutive messages of one role are one; a tool's result is a user's."""
     grouped = itertools.groupby(messages, lambda message: "assistant" if message.role == "assistant" else "user")
     return [{"role": role, "content": list(itertools.chain(*map(_blocks, group)))} for role, group in grouped]
 
@@ -121,7 +121,7 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 
 
 def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> LLMResponse:
-    """The reply in the normal form. Many text blocks are one text; tools that the server runs itself are no calls."""
+    """The reply as an `LLMResponse`. Text blocks are joined; tools that the server runs itself are not tool calls."""
     blocks = listed(message_in(mapped(document.get("output")), request_id).get("content"))
     calls = incoming_calls(filter(_is_call, (mapped(block.get("toolUse")) for block in blocks)), "toolUseId", "input")
     latency = text_of(mapped(document.get("performanceConfig")).get("latency"))
@@ -168,7 +168,7 @@ _MARK = "metadata"
 
 
 class FrameDecoder:
-    """Cuts an event stream of AWS into events; exceptions in it become the event `error`, in the shape of a body."""
+    """Cuts an AWS event stream into events; an exception becomes an `error` event in the shape of an error body."""
 
     def __init__(self) -> None:
         self._buffer = _botocore("eventstream").EventStreamBuffer()
@@ -200,7 +200,7 @@ def _event_of(headers: Mapping[str, Any], payload: bytes) -> ServerSentEvent:
 
 
 def _whole(block: Block) -> dict[str, Any]:
-    """The block as a whole reply has it."""
+    """The block as it is in a whole reply."""
     said = block.joined()
     if block.start:
         return {"toolUse": {**block.start, "input": arguments_of(said.get("arguments"))}}
@@ -216,7 +216,7 @@ _THOUGHT = {"thinking": "text", "signature": "signature"}
 
 
 class ConverseReader:
-    """Puts a streamed reply together, into the document that a whole one would have been."""
+    """Builds the document of a whole reply from the events of a stream."""
 
     is_complete = has_ended = False
 
@@ -315,7 +315,7 @@ class BedrockLLMClient(WireClient):
 
     async def _headers_for(self, url: str, body: bytes) -> Headers:
         signed = await asyncio.to_thread(self._signature, url, body)
-        # Whole replies are JSON and streams are frames, whatever is asked for.
+        # Whole replies are JSON and streams are frames, whatever `accept` says.
         return (*(header for header in self._headers if header[0] != b"accept"), *signed)
 
     def _secret(self) -> str | None:

@@ -41,7 +41,7 @@ _PARAMETERS = {
 }
 _EFFORTS = {"none": {"thinking": {"type": "disabled"}}}
 _EFFORT_HINT = '; it has no levels. Use extra to send thinking, like {"type": "enabled", "token_budget": 1000}'
-"""Cohere knows a budget of tokens and no levels; only `none` says the same in both."""
+"""Cohere has a budget of tokens and no levels; only `none` means the same in both."""
 
 
 # --- Request
@@ -72,7 +72,7 @@ def _message(message: Message) -> dict[str, Any]:
 
 
 def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> LLMResponse:
-    """The reply in the normal form; the plan before tool calls counts as reasoning."""
+    """The reply as an `LLMResponse`; the plan before tool calls counts as reasoning."""
     message = message_in(document, request_id)
     text, thought = split_content(message.get("content"))
     return LLMResponse(
@@ -114,10 +114,7 @@ def _first_count(*values: object) -> int | None:
 
 
 class CohereReader:
-    """Puts a streamed reply together, into the document that a whole one would have been.
-
-    What its events add stands under `delta.message`.
-    """
+    """Builds the document of a whole reply from the events of a stream, each of which adds a `delta.message`."""
 
     is_complete = has_ended = False
 
@@ -157,7 +154,7 @@ class CohereReader:
         return [*thought, *self._said.add("text", content.get("text"))]
 
     def _call(self, at: int | None, message: Mapping[str, Any]) -> list[StreamEvent]:
-        """A start carries id and name, the pieces after it arguments; without an index they are of the last call."""
+        """A start has id and name, later pieces the arguments; without an index they belong to the last call."""
         call = mapped(message.get("tool_calls"))
         function = mapped(call.get("function"))
         name, arguments = text_of(function.get("name")), text_of(function.get("arguments")) or ""

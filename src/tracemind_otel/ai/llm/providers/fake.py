@@ -135,7 +135,7 @@ class FakeLLMClient(AsyncLLMClient):
         yield (Finish(replace(reply, text="".join(pieces))),)
 
     async def _next_attempt(self) -> _ScriptedAttempt:
-        """What the next attempt does, after the time that it takes."""
+        """Wait as long as the next attempt takes, and return what it does."""
         with self._lock:
             index = self._attempts
             self._attempts += 1

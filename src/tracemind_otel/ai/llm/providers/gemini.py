@@ -71,7 +71,7 @@ _EFFORTS = {
 }
 _EFFORT_HINT = ". A budget of tokens goes into extra={'generationConfig': {'thinkingConfig': {'thinkingBudget': ...}}}"
 _MADE_UP_ID = "gemini-call-"
-"""The prefix of ids that are made up here. They are never sent, since the server does not know them."""
+"""The prefix of ids that are made up here. They are never sent, because the server does not know them."""
 _MEDIA_TYPES = {kind: f"image/{kind}" for kind in ("gif", "heic", "heif", "jpeg", "png", "webp")} | {
     "jpg": "image/jpeg"
 }
@@ -86,7 +86,7 @@ class SignedToolCall(ToolCall):
 
 
 def path_of(req: LLMRequest, stream: bool) -> str:
-    """The path in AI Studio: the model is in it, and nowhere else."""
+    """The path in AI Studio, the only place that names the model."""
     kind, slash, name = req.model.partition("/")
     if not slash or kind not in ("models", "tunedModels"):
         kind, name = "models", req.model
@@ -94,13 +94,13 @@ def path_of(req: LLMRequest, stream: bool) -> str:
 
 
 def method_of(stream: bool) -> str:
-    """The method of a call, as the path ends in it."""
+    """The method at the end of the path."""
     # Without alt=sse the stream is one JSON array.
     return "streamGenerateContent?alt=sse" if stream else "generateContent"
 
 
 def to_payload(req: LLMRequest, stream: bool = False) -> dict[str, Any]:
-    """The body of the request; `extra` wins, and its `generationConfig` joins ours field by field."""
+    """The body of the request; `extra` wins, and its `generationConfig` is merged with ours."""
     system, conversation = split_system(req, "gemini")
     payload: dict[str, Any] = {"contents": _contents(conversation)}
     if system:
@@ -112,7 +112,7 @@ def to_payload(req: LLMRequest, stream: bool = False) -> dict[str, Any]:
 
 
 def _contents(conversation: Sequence[Message]) -> list[dict[str, Any]]:
-    """The turns; results of tools that follow each other are one turn, as the calls were."""
+    """The turns. Consecutive results of tools are one turn, as their calls were."""
     turns: list[dict[str, Any]] = []
     answers = False
     for message, tool_name in with_tool_names(conversation, "gemini"):
@@ -144,7 +144,7 @@ def _function_call(call: ToolCall) -> dict[str, Any]:
 
 
 def _result(message: Message) -> Mapping[str, Any]:
-    """A tool's result as the object that Gemini requires; any other value stands under `output`."""
+    """A tool's result as the object that Gemini requires; any other value becomes its `output`."""
     text = only_text(message, "gemini")
     parsed = arguments_of(text) if text.strip() else text
     return {"output": text} if isinstance(parsed, str) else parsed
@@ -183,7 +183,7 @@ _COUNTS = ("promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount", "to
 
 
 def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> LLMResponse:
-    """The reply in the normal form: it is read as a stream of one event, so that both always agree.
+    """The reply as an `LLMResponse`. It is read as a stream of one event, so that both always agree.
 
     Raises:
         LLMResponseError: there are no candidates, and the prompt was not blocked either.
@@ -196,7 +196,7 @@ def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> 
 
 
 _MODALITIES = {"TEXT": "text", "AUDIO": "audio", "IMAGE": "image", "DOCUMENT": "image", "VIDEO": "video"}
-"""The modalities on the wire, and what each is priced as: a document is read as its pages' images."""
+"""The modalities on the wire, and what each is priced as: a document is charged as images of its pages."""
 
 _TIERS = {
     "ON_DEMAND": "standard",
@@ -205,15 +205,15 @@ _TIERS = {
     "ON_DEMAND_OFFPEAK": "offpeak",
     "PROVISIONED_THROUGHPUT": "provisioned_throughput",
 }
-"""Vertex's traffic types, in the words of the Gemini API's service tiers where it has one."""
+"""Vertex's traffic types, under the Gemini API's names for service tiers where it has one."""
 
 
 def usage_of(usage: Mapping[str, Any], *, is_silent: bool = False, web_searches: int | None = None) -> LLMUsage:
-    """Tokens as reported. `totalTokenCount` is the sum of all counts, so that it tells one that is left out.
+    """Tokens as reported. `totalTokenCount` is the sum of all counts, so it reveals one that is missing.
 
     Args:
         usage: the reply's `usageMetadata`.
-        is_silent: whether nothing at all was said, so that `candidatesTokenCount` is left out for zero.
+        is_silent: whether the reply is empty, so that a missing `candidatesTokenCount` means zero.
         web_searches: the searches that are billed.
     """
     given, tool = count_of(usage.get("promptTokenCount")), count_of(usage.get("toolUsePromptTokenCount"))
@@ -245,7 +245,7 @@ def usage_of(usage: Mapping[str, Any], *, is_silent: bool = False, web_searches:
 
 
 def _read_by_modality(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """The cache reads; where they add up, none was of a modality that they leave out and that the input has."""
+    """The cache reads. Where they add up to the whole, a modality of the input that they lack was not read: zero."""
     read = _by_modality("cache_{}_read_tokens", usage, "cacheTokensDetails")
     if not read or sum(read.values()) != count_of(usage.get("cachedContentTokenCount")):
         return read
@@ -264,7 +264,7 @@ def _by_modality(name: str, usage: Mapping[str, Any], *places: str) -> dict[str,
 
 
 def _is_zero(value: object) -> bool:
-    """Whether it is details by modality that count nothing."""
+    """Whether a value is a list of details by modality whose counts are all zero."""
     details = listed(value)
     return isinstance(value, list) and not any(count_of(detail.get("tokenCount")) for detail in details)
 
@@ -287,7 +287,7 @@ def _web_searches(candidates: Iterable[Mapping[str, Any]], model: str | None) ->
 
 
 class GeminiReader:
-    """Puts a reply together. Only the first candidate is streamed out; of the others the end is noted."""
+    """Puts a reply together. Only the first candidate is streamed; the others are in `raw`."""
 
     has_ended = False
 
@@ -331,9 +331,9 @@ class GeminiReader:
         return deltas
 
     def _take_usage(self, usage: Mapping[str, Any], document: Mapping[str, Any]) -> None:
-        """Running totals: the last state holds, but nothing said before is lost to a half, a zero or a null.
+        """Merge running totals: the last state counts, but a half, a zero or a null takes nothing back.
 
-        Output that a state with its own count of candidates leaves out is no longer counted: thoughts, at times.
+        A state with a count of candidates replaces all counts of output, thoughts included.
         """
         self._tier = tier_of(usage, document) or self._tier
         if not any(count_of(usage.get(name)) is not None for name in _COUNTS):
@@ -354,7 +354,7 @@ class GeminiReader:
 
     def _candidate(self, index: int, candidate: Mapping[str, Any]) -> list[StreamEvent]:
         reason = text_of(candidate.get("finishReason"))
-        # The unset value of the enum says nothing: some servers send it until there is a reason.
+        # Some servers send the enum's unset value until there is a reason.
         self._reasons[index] = (None if reason == _UNSET_REASON else reason) or self._reasons.get(index)
         if candidate.get("groundingMetadata"):
             self._grounded[index] = candidate
@@ -456,7 +456,7 @@ def errors_of(document: object) -> ErrorBody:
 
 
 def _seconds_of(delay: object) -> float | None:
-    """A duration in JSON, `48s` or `1.5s`; one that is not positive counts as none."""
+    """The seconds in a JSON duration, `48s` or `1.5s`; `None` for one that is not positive."""
     match = _SECONDS.fullmatch(delay) if isinstance(delay, str) else None
     return (float(match[1]) or None) if match else None
 

@@ -23,7 +23,7 @@ from .presets import Preset
 
 _DEFAULT_PORT = 11434
 _UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared with, never bound
-"""Addresses a server listens on and no client can reach, and where that server is reached."""
+"""Addresses that a server listens on but no client can reach, and the address that reaches it."""
 
 _FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "load": "error", "unload": "error"}
 _OPTIONS = {
@@ -43,7 +43,7 @@ _EFFORTS = {effort: {"think": effort != "none" and effort} for effort in ("none"
 
 
 def to_payload(req: LLMRequest, stream: bool) -> dict[str, Any]:
-    """The body of the request; `extra` wins, and its `options` join ours."""
+    """The body of the request; `extra` wins, and its `options` are merged with ours."""
     effort = effort_of(req, "ollama", _EFFORTS, ". Use extra to send think anyway")
     payload = {"model": req.model, "messages": _messages(req), "stream": stream, **effort}
     if options := settings_of(req, "ollama", _OPTIONS, "reasoning_effort"):
@@ -57,7 +57,7 @@ def _messages(req: LLMRequest) -> list[dict[str, Any]]:
 
 
 def _message(message: Message, tool_name: str) -> dict[str, Any]:
-    """A message; a result has no id, so that the tool's name alone says which call it answers."""
+    """A message. A tool's result has no id; the tool's name alone says which call it answers."""
     said: dict[str, Any] = {"role": message.role, "content": message.text}
     parts = () if isinstance(message.content, str) else message.content
     if images := [_image(part) for part in parts if isinstance(part, Image)]:
@@ -84,7 +84,7 @@ def _outgoing_call(call: ToolCall) -> dict[str, Any]:
 
 
 def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> LLMResponse:
-    """The reply in the normal form."""
+    """The reply as an `LLMResponse`."""
     message = message_in(document, request_id)
     return LLMResponse(
         text_of(message.get("content")) or "",
@@ -98,7 +98,7 @@ def from_payload(document: Mapping[str, Any], request_id: str | None = None) -> 
 
 
 def usage_of(document: Mapping[str, Any]) -> LLMUsage:
-    """The counts, which stand in the reply itself; the prompt's is left out where all of it was cached."""
+    """The counts in the reply; that of the prompt is missing where all of it was cached."""
     return usage_of_parts(count_of(document.get("prompt_eval_count")), count_of(document.get("eval_count")))
 
 
@@ -106,7 +106,7 @@ def usage_of(document: Mapping[str, Any]) -> LLMUsage:
 
 
 class OllamaReader:
-    """Puts a streamed reply together, into the document that a whole one would have been; tool calls come whole."""
+    """Builds the document of a whole reply from the lines of a stream, in which tool calls come whole."""
 
     is_complete = has_ended = False
 
@@ -170,7 +170,7 @@ def ollama_client(
     provider_name: str | None = None,
     **sending: Unpack[Sending],
 ) -> WireClient:
-    """A client for Ollama, with the spellings of a host that `OLLAMA_HOST` may have.
+    """A client for Ollama; the base URL may be any spelling of a host that `OLLAMA_HOST` takes.
 
     Raises:
         ConfigError: the host cannot be used.

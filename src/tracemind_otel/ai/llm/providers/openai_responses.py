@@ -84,12 +84,7 @@ def _input(req: LLMRequest) -> str | list[dict[str, Any]]:
 
 
 def _items(message: Message, custom: frozenset[str]) -> list[dict[str, Any]]:
-    """One message is several items here: what was said, and each call of a tool.
-
-    Args:
-        message: the message.
-        custom: the ids of the calls of custom tools, whose results are items of their own kind.
-    """
+    """The items of one message: its text, and each tool call. `custom` has the ids of the calls of custom tools."""
     if message.role == "tool":
         return [_tool_result(message, custom)]
     reject_misplaced(message, "openai_responses")
@@ -130,11 +125,11 @@ def _outgoing_call(call: ToolCall) -> dict[str, Any]:
 
 
 OPENAIS = Dialect(provider="openai_responses")
-"""OpenAI's own server; of a dialect, the format has only the provider and the cost."""
+"""OpenAI's own server. Only the provider and the cost of a dialect apply to this format."""
 
 
 def from_payload(document: Mapping[str, Any], request_id: str | None = None, server: Dialect = OPENAIS) -> LLMResponse:
-    """The reply in the normal form.
+    """The reply as an `LLMResponse`.
 
     Raises:
         LLMServerError: its status is `failed`.
@@ -170,7 +165,7 @@ def _raise_unfinished(document: Mapping[str, Any], reply: LLMResponse | None = N
 def _response_of(
     document: Mapping[str, Any], request_id: str | None, server: Dialect, said: Mapping[str, Any] | None = None
 ) -> LLMResponse:
-    """The reply in the normal form; it says what its output does, unless that is given."""
+    """The reply as an `LLMResponse`; `said` replaces what its output says."""
     output, usage = listed(document.get("output")), mapped(document.get("usage"))
     fields: dict[str, Any] = {"text": "", **(_said(output) if said is None else said)}
     status = text_of(document.get("status"))
@@ -192,10 +187,7 @@ def _response_of(
 
 
 def _said(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the output says, as fields of an `LLMResponse`, of which those that say nothing are left out.
-
-    Items of types that are not known here, the built-in tools for instance, say nothing.
-    """
+    """What the output says, as the fields of an `LLMResponse` that are not empty; other items are ignored."""
     parts = [part for item in items if item.get("type") == "message" for part in listed(item.get("content"))]
     thoughts = [thought for item in items if item.get("type") == "reasoning" for thought in _thoughts(item)]
     fields = {
@@ -217,7 +209,7 @@ def _thoughts(item: Mapping[str, Any]) -> list[str]:
 
 
 _CALL_TYPES = {"function_call": "arguments", "custom_tool_call": "input"}
-"""The items that ask for a tool of the caller's, and where each has its arguments."""
+"""The items that call a tool of the caller's, and the field that has the arguments."""
 
 
 def _call_in(item: Mapping[str, Any]) -> CallPieces:
@@ -237,7 +229,7 @@ _TOOL_ITEMS = {
     "file_search_call": "storage_searches",
     "code_interpreter_call": "code_executions",
 }
-"""The items of tools that the provider ran itself, and what each counts as."""
+"""The items of tools that the provider ran, and the field of `LLMUsage` that counts each."""
 
 
 _AS_CHAT = {
@@ -246,7 +238,7 @@ _AS_CHAT = {
     "input_tokens_details": "prompt_tokens_details",
     "output_tokens_details": "completion_tokens_details",
 }
-"""The counts of this format, and the names of the same ones in Chat Completions."""
+"""The names of counts in this format and in Chat Completions."""
 
 
 def usage_of(usage: Mapping[str, Any], output: Sequence[Mapping[str, Any]] = ()) -> LLMUsage:
@@ -297,8 +289,8 @@ _FAILURES = ("error", "response.failed")
 class ResponsesReader:
     """Puts a streamed response together.
 
-    The last event holds the whole response, and it counts; some gateways leave its output empty, and then the
-    pieces that were streamed count, and where there are none the finished items.
+    The last event holds the whole response, which counts. Where a gateway leaves its output empty, the streamed pieces
+    count, and without these the finished items.
     """
 
     is_complete = has_ended = False
@@ -313,7 +305,7 @@ class ResponsesReader:
 
     def feed(self, event: ServerSentEvent) -> Sequence[StreamEvent]:
         if event.data.rstrip() == DONE:
-            # Not of this format; a gateway that sends it all the same has sent the real end before.
+            # Not part of this format; a gateway that sends it has sent the real end before.
             return ()
         document = document_of(event)
         kind = text_of(document.get("type")) or event.name
@@ -402,7 +394,7 @@ def _items_of(said: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _item_key(document: Mapping[str, Any]) -> object:
-    """Which item an event belongs to: its position, and its id where a gateway leaves the position out."""
+    """The item that an event belongs to: its position, or its id where a gateway leaves the position out."""
     position = count_of(document.get("output_index"))
     if position is not None:
         return position

@@ -1,6 +1,6 @@
-"""Providers as data: where each is, where its key is, which wire format it speaks; and those of Chat Completions.
+"""Providers as data: base URL, key, wire format; and the providers that speak Chat Completions.
 
-Adding a server that speaks Chat Completions takes no code. Base URLs and variables are those that each provider
+Adding one of these takes no code. Base URLs and variables are those that each provider
 documents (read in November 2026).
 """
 
@@ -25,25 +25,25 @@ class Preset:
     name: str
     """The provider's name for `LLMClientFactory.make`."""
     wire: WireFormat
-    """Its format."""
+    """The format that it speaks."""
     base_url: str | None
-    """Where it is; `None` where only the user can say."""
+    """The address of its server; `None` where only the user knows it."""
     key_variables: tuple[str, ...] = ()
-    """Environment variables that may hold the key, the first one that is set wins."""
+    """Environment variables for the key; the first that is set wins."""
     url_variables: tuple[str, ...] = ()
-    """Environment variables that may hold the base URL."""
+    """Environment variables for the base URL."""
     needs_key: bool = True
-    """Whether it answers nobody without a key."""
+    """Whether it rejects requests without a key."""
     key_header: str = "authorization"
     """The header that carries the key."""
     headers: tuple[tuple[bytes, bytes], ...] = ()
-    """More headers of every request."""
+    """Further headers of every request."""
     client_class: type[WireClient] = WireClient
-    """What makes its requests."""
+    """The class of its clients."""
 
     @property
     def environment(self) -> tuple[str, ...]:
-        """All variables that are read."""
+        """The environment variables that are read."""
         return self.key_variables + self.url_variables
 
     def client(
@@ -55,10 +55,10 @@ class Preset:
         cost_unit: str | None = None,
         **sending: Unpack[Sending],
     ) -> WireClient:
-        """A client for the provider; arguments win over variables, these over what is known here.
+        """A client for the provider; arguments win over variables, and these over the preset.
 
-        With a `provider_name` it is another's server that speaks the format: that one's prices hold. Without, a server
-        that only the user can name is known by its host, or is nobody's.
+        With a `provider_name`, the server is that provider's, and its prices apply. Without one, a server whose address
+        only the user knows is recognized by its host, if at all.
 
         Raises:
             ConfigError: there is no base URL, or one that cannot be used.
@@ -83,7 +83,7 @@ class Preset:
         )
 
     def _wire_for(self, server: str, cost_unit: str | None) -> WireFormat:
-        """The format, as that server counts and names its cost."""
+        """The format as that server speaks it: how it counts tokens, and how it reports cost."""
         if self.wire.with_cost is None or (cost_unit is None and server == self.name):
             return self.wire
         return self.wire.with_cost(cost_format(server, cost_unit), server)
@@ -99,7 +99,7 @@ _FAMILY = Dialect(max_tokens="max_tokens", unsupported=frozenset())
 def _compatible(
     name: str, base_url: str | None, *key_variables: str, url_variable: str | None = None, **differences: Any
 ) -> Preset:
-    """A server of the family, and how its dialect differs from the others'; without key variables it needs no key."""
+    """A server of the family, with the fields of its dialect that differ; without key variables it needs no key."""
     dialect = replace(_FAMILY, cost=COST_FORMATS.get(name), **differences)
     return Preset(
         name=name,
@@ -135,4 +135,4 @@ PRESETS: tuple[Preset, ...] = (
     _compatible("lm_studio", "http://localhost:1234/v1", url_variable="LM_STUDIO_BASE_URL"),
     _compatible("ollama_v1", "http://localhost:11434/v1", url_variable="OLLAMA_V1_BASE_URL"),
 )
-"""The compatible family. Providers with a wire format of their own add theirs to the registry."""
+"""The providers that speak Chat Completions."""

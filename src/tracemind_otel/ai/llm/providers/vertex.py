@@ -30,7 +30,7 @@ from .gemini import errors_of as gemini_errors_of
 from .gemini import method_of
 
 ENVIRONMENT = ("GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION")
-"""All variables that are read."""
+"""The environment variables that are read."""
 
 TokenCallback = Callable[[], str | Awaitable[str]]
 """Gives an access token that is still valid. One that is not async runs in a worker thread."""
@@ -154,7 +154,7 @@ def _claude_wire(parent: str) -> WireFormat:
 
 
 def _claude_payload(req: LLMRequest, stream: bool) -> dict[str, Any]:
-    """As at Anthropic's own API, but the path has the model and the body the version."""
+    """The body for Anthropic's own API, with the version in it and without the model, which is in the path."""
     payload = {"anthropic_version": _CLAUDE_VERSION, **claude_payload(req, stream=stream)}
     if "model" not in req.extra:
         del payload["model"]
@@ -162,6 +162,6 @@ def _claude_payload(req: LLMRequest, stream: bool) -> dict[str, Any]:
 
 
 def _claude_errors(document: object) -> ErrorBody:
-    """Errors are the model's, in Anthropic's shape, or Google's about the request."""
+    """Read an error: the model's in Anthropic's shape, or Google's about the request."""
     is_claude = mapped(document).get("type") == "error"
     return claude_errors_of(document) if is_claude else gemini_errors_of(document)
