@@ -126,7 +126,7 @@ async def maybe(result: object) -> object:
     ],
 )
 async def test_every_form(capture: Captured, call: Callable[[], object], returned: object, span: str) -> None:
-    """Bare or with options, on functions and methods, sync and async: the result comes back and a span tells of it."""
+    """Bare or with options, on sync and async functions and methods, a decorator returns the result and makes a span"""
     assert await maybe(call()) == returned
     found = capture.span(span)
     assert (found.kind, found.status.status_code, found.parent) == (SpanKind.INTERNAL, StatusCode.UNSET, None)

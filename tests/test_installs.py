@@ -1,4 +1,4 @@
-"""What the tests install lies in the cache whole or not at all, however many processes install it and end half-way."""
+"""Tools for tests are in the cache completely or not at all, though installs run at once and are killed."""
 
 from __future__ import annotations
 

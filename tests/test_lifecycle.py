@@ -1,4 +1,4 @@
-"""Clients live as long as their event loop, say so when they are forgotten, and can be somebody else's."""
+"""Clients live as long as their event loop, warn when they are forgotten, and may belong to the user."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run_strictly(program: str, server: OpenAIServer, *arguments: object, **envir
 
 
 def assert_clean(done: Finished) -> None:
-    """The program went well, and nothing was complained about."""
+    """The program succeeded and wrote nothing to stderr."""
     assert done.returncode == 0, done.stderr
     assert not any(word in done.stderr for word in ("Warning", "Traceback", "nclosed", "never")), done.stderr
 
@@ -57,7 +57,7 @@ assert unraisable == [], unraisable
 
 
 def test_several_event_loops(openai_server: OpenAIServer) -> None:
-    """Several `asyncio.run` in one process work, and each closes its connections at its end."""
+    """Several `asyncio.run` in a process work, and each closes its connections."""
     done = run_strictly(SEVERAL_LOOPS, openai_server)
 
     assert_clean(done)
@@ -86,7 +86,7 @@ assert unraisable == [], unraisable
 
 @pytest.mark.soak
 def test_loop_that_ends_in_the_middle(openai_server: OpenAIServer) -> None:
-    """A program that stops while calls are running leaves nothing open and nothing to complain about."""
+    """A program that stops during calls leaves nothing open and no warning."""
     model = openai_server.script({"do": "hang"})
 
     done = run_strictly(CANCELLED_LOOP, openai_server, model)
@@ -111,7 +111,7 @@ assert any("ResourceWarning" in each and "unclosed OpenAILLMClient" in each for 
 
 @pytest.mark.soak
 def test_forgotten_client(openai_server: OpenAIServer) -> None:
-    """A client of your own that you drop without closing it says so with a `ResourceWarning`."""
+    """A user's client that is dropped without a close gives a `ResourceWarning`."""
     done = run_strictly(FORGOTTEN, openai_server)
 
     assert done.returncode == 0, done.stderr
@@ -137,14 +137,14 @@ assert unraisable == [], unraisable
 
 
 def test_closed_client(openai_server: OpenAIServer) -> None:
-    """A client that was closed, even twice, and one that was never used leave no warning."""
+    """A client that was closed, even twice, or never used leaves no warning."""
     done = run_strictly(CLOSED, openai_server)
 
     assert_clean(done)
 
 
 async def test_client_works_after_closing(openai_server: OpenAIServer) -> None:
-    """Closing gives the connections back; a call after it opens new ones."""
+    """`aclose` closes the connections, and a later call opens new ones."""
     client = OpenAILLMClient("sk-test", openai_server.base_url)
     request = tm.LLMRequest("openai", openai_server.script({"do": "echo"}), "ping")
     async with client:
@@ -154,7 +154,7 @@ async def test_client_works_after_closing(openai_server: OpenAIServer) -> None:
 
 
 async def test_clients_share_connections(openai_server: OpenAIServer) -> None:
-    """Clients of the factory with different keys share one pool of connections to a server."""
+    """The factory's clients share one connection pool for a server, though their keys differ."""
     model = openai_server.script({"do": "echo"})
     for key in ("sk-of-team-a", "sk-of-team-b"):
         client = tm.LLMClientFactory.make("openai", api_key=key, base_url=openai_server.base_url)
@@ -169,7 +169,7 @@ async def test_clients_share_connections(openai_server: OpenAIServer) -> None:
 
 
 async def test_factory_keeps_clients() -> None:
-    """Within one event loop the factory gives the same client for the same arguments, whatever the name's case."""
+    """Within an event loop the factory returns the same client for the same arguments, whatever the name's case."""
     assert tm.LLMClientFactory.make("openai", api_key="a") is tm.LLMClientFactory.make("OpenAI", api_key="a")
     assert tm.LLMClientFactory.make("openai", api_key="a") is not tm.LLMClientFactory.make("openai", api_key="b")
 
@@ -274,7 +274,7 @@ assert tm.LLMClientFactory.make("fake").provider_name == "fake"
 
 
 def _install_plug_in(directory: Path, *, broken: bool = False) -> None:
-    """What pip leaves of a distribution with two entry points; the second asks for a name that is taken."""
+    """Write the metadata of a distribution with two entry points, one of them for a name that is taken."""
     (directory / "tiny_provider.py").write_text(
         "import tracemind_otel as tm\n"
         "class Tiny(tm.AsyncLLMClient):\n"

@@ -136,7 +136,7 @@ def point(capture: Captured, metric: str, kind: type[P], **attributes: Any) -> P
 async def test_names_and_units(
     capture: Captured, monkeypatch: pytest.MonkeyPatch, opt_in: str | None, expected: Mapping[str, str]
 ) -> None:
-    """Today's names by default, the newest on request, both with `/dup`; ours always."""
+    """Metrics have today's names by default, the newest on request, both with `/dup`, and the package's own always."""
     if opt_in is not None:
         monkeypatch.setenv(OPT_IN, opt_in)
     await call(capture, rate_limited(), REPLY)

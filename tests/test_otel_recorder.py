@@ -1,4 +1,4 @@
-"""The span of a call: what is on it, what is not, and when it ends."""
+"""The span of a call: its attributes and events, and when it ends."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ REPLY = LLMResponse(
 
 
 class Client(AsyncLLMClient):
-    """Gives or raises one thing after the other."""
+    """A client that returns or raises the given outcomes in turn."""
 
     provider_name = "openai"
     server_address: str | None = "api.example.com"
@@ -77,7 +77,7 @@ class Client(AsyncLLMClient):
 
 
 class Serverless(Client):
-    """A client without a server, whose provider the conventions call otherwise."""
+    """A client without a server, whose provider has another name in the conventions."""
 
     server_address = None
     server_port = None
@@ -135,14 +135,14 @@ async def test_a_call_that_succeeds(capture: Captured) -> None:
 
 
 def ended(capture: Captured, response: LLMResponse, usage: LLMUsage, provider: str = "anthropic") -> dict[str, Any]:
-    """The attributes of a call that ended so."""
+    """The attributes of a call with this end."""
     handle = capture.recorder().begin_step(StepStart(flow_id="f", step_id="s", provider=provider, model="m"))
     handle.end(StepEnd(status="success", payload={}, response=response, usage=usage))
     return dict(attributes(capture.spans[-1]))
 
 
 def test_what_a_stored_call_needs_to_be_priced_again(capture: Captured) -> None:
-    """Cache writes by their time to live, tools, modalities and conditions are on the span, under names of ours."""
+    """Cache writes by lifetime, tools, modalities and conditions are on the span, under names of the package."""
     usage = LLMUsage(
         100, 5, 105, cache_write_5m_tokens=40, cache_write_1h_tokens=60, web_searches=2, input_audio_tokens=7
     )
@@ -167,13 +167,13 @@ def test_what_a_stored_call_needs_to_be_priced_again(capture: Captured) -> None:
     ],
 )
 def test_the_served_tier(capture: Captured, provider: str, name: str) -> None:
-    """OpenAI's tier has an attribute in the conventions; that of others is ours."""
+    """OpenAI's service tier has the conventions' attribute, and other providers' the package's."""
     found = ended(capture, LLMResponse("x", LLMUsage(1, 1, 2), service_tier="flex"), LLMUsage(1, 1, 2), provider)
     assert {key: value for key, value in found.items() if "tier" in key} == {name: "flex"}
 
 
 def test_the_parts_of_the_cost(capture: Captured) -> None:
-    """The parts, the table and what had no price of its own are beside the cost; with a total alone there are none."""
+    """The span has the cost's parts, its table and what had no price; a total alone has none of them."""
     parts: dict[str, Any] = {"input_cost_usd": 0.1, "output_cost_usd": 0.2, "fees_usd": 0.03, "cost_table": "1.2.3"}
     priced = LLMUsage(1, 1, 2).with_cost(0.33, "local", **parts, cost_partial=("input_audio_tokens", "speed=fast"))
     total = LLMUsage(1, 1, 2).with_cost(0.33, "provider")
@@ -198,7 +198,7 @@ def test_the_parts_of_the_cost(capture: Captured) -> None:
 
 @pytest.mark.parametrize("opt_in", ["gen_ai_cost", "http, gen_ai_cost ,gen_ai_latest_experimental"])
 def test_the_coming_names_of_the_cost(capture: Captured, monkeypatch: pytest.MonkeyPatch, opt_in: str) -> None:
-    """By opt-in the cost has the names that the conventions are about to adopt, in place of the old one."""
+    """On request the cost has the names that the conventions are about to adopt, instead of the old one."""
     monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", opt_in)
     usage = LLMUsage(1, 1, 2).with_cost(0.5, "override")
     found = ended(capture, LLMResponse("x", usage), usage)
@@ -219,7 +219,7 @@ def test_the_coming_names_of_the_cost(capture: Captured, monkeypatch: pytest.Mon
     ],
 )
 def test_a_count_that_was_not_reported_has_no_attribute(capture: Captured, usage: LLMUsage, names: set[str]) -> None:
-    """One half of the usage is shown alone: the other is not zero, and there is no total."""
+    """A count that was reported alone is on the span; the other is not zero, and there is no total."""
     found = ended(capture, LLMResponse("x", usage), usage)
     assert {name for name in found if "tokens" in name} == names
 
@@ -238,7 +238,7 @@ def test_a_count_that_was_not_reported_has_no_attribute(capture: Captured, usage
 def test_chunk_gaps_are_measured_as_they_come(
     capture: Captured, monkeypatch: pytest.MonkeyPatch, opt_in: str, names: set[str]
 ) -> None:
-    """Each gap of a stream is measured before the stream has ended, by the names asked for, all in one series."""
+    """Each gap is measured before the stream has ended, under the requested names, all in one series."""
     monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", opt_in)
     handle = capture.recorder().begin_step(StepStart(flow_id="f", step_id="s", provider="openai", model="m"))
     handle.first_chunk()
@@ -254,7 +254,7 @@ def test_chunk_gaps_are_measured_as_they_come(
 
 
 async def test_its_name_kind_and_scope(capture: Captured) -> None:
-    """Name and kind follow the GenAI conventions; the scope says who made it, and by which schema."""
+    """Name and kind follow the GenAI conventions, and the scope names the package and the schema."""
     span = await span_of(capture, REPLY)
     assert (span.name, span.kind, span.parent) == ("chat gpt-4o-mini", SpanKind.CLIENT, None)
     assert span.instrumentation_scope is not None
@@ -265,7 +265,7 @@ async def test_its_name_kind_and_scope(capture: Captured) -> None:
 
 
 async def test_what_a_sampler_sees(capture: Captured) -> None:
-    """All that is known beforehand is there when the span starts, so that a sampler can decide by it."""
+    """Everything known at the start is on the span then, so that a sampler can use it."""
     at_start = list[dict[str, Any]]()
 
     class Noting(SpanProcessor):
@@ -278,7 +278,7 @@ async def test_what_a_sampler_sees(capture: Captured) -> None:
 
 
 async def test_a_client_without_a_server(capture: Captured) -> None:
-    """Without a server there are no `server.*`; the conventions' own name for a provider is used where it differs."""
+    """A call without a server has no `server.*`, and the conventions' name of the provider."""
     client = Serverless(REPLY)
     await call(capture.recorder(), client)
     span = capture.span("generate_content gpt-4o-mini")
@@ -304,20 +304,20 @@ async def test_a_client_without_a_server(capture: Captured) -> None:
     ],
 )
 async def test_tokens(capture: Captured, usage: LLMUsage, expected: dict[str, int]) -> None:
-    """What was reported is on the span, a zero included; what was not reported is absent."""
+    """Reported counts are on the span, zeros included; other counts are absent."""
     span = await span_of(capture, LLMResponse("hi", usage), model="no-such-model")
     found = {name: value for name, value in attributes(span).items() if name.startswith("gen_ai.usage.")}
     assert found == {f"gen_ai.usage.{name}": value for name, value in expected.items()}
 
 
 async def test_estimated_usage_is_marked(capture: Captured) -> None:
-    """Counts that were estimated say so; reported ones say nothing."""
+    """Estimated counts are marked; reported ones are not."""
     span = await span_of(capture, LLMResponse("hi", LLMUsage(1, 1, 2, estimated=True)))
     assert attributes(span)["tracemind.usage.estimated"] is True
 
 
 async def test_what_the_provider_does_not_say_is_absent(capture: Captured) -> None:
-    """No empty id, model or list of reasons stands on a span."""
+    """A span has no empty id, model or list of reasons."""
     span = await span_of(capture, LLMResponse("hi", LLMUsage(1, 1, 2)))
     assert not [name for name in attributes(span) if name.startswith("gen_ai.response.")]
 
@@ -343,13 +343,13 @@ async def test_what_the_provider_does_not_say_is_absent(capture: Captured) -> No
     ],
 )
 async def test_the_cost_bucket(capture: Captured, cost: float, bucket: str) -> None:
-    """Jaeger's search, which compares strings, finds dear calls by the bucket; both cost attributes agree."""
+    """Jaeger's search compares strings and finds expensive calls by the bucket; both cost attributes agree."""
     span = await span_of(capture, LLMResponse("hi", LLMUsage(1, 1, 2, cost)))
     assert [attributes(span)[name] for name in COST_ATTRIBUTES] == [cost, cost, "provider", bucket]
 
 
 async def test_an_override_is_named_as_the_source(capture: Captured) -> None:
-    """A price of one's own is told from the table's."""
+    """A cost says whether its price is the user's or the table's."""
     set_prices([{"model": "gpt-4o-mini", "input": 10, "output": 20}])
     span = await span_of(capture, REPLY)
     assert [attributes(span)[name] for name in COST_ATTRIBUTES] == [0.02, 0.02, "override", "lt_0.1"]
@@ -357,7 +357,7 @@ async def test_an_override_is_named_as_the_source(capture: Captured) -> None:
 
 @pytest.mark.parametrize("reply", [REPLY, LLMResponse("hi", LLMUsage())])
 async def test_an_unknown_price_is_absent(capture: Captured, reply: LLMResponse) -> None:
-    """No cost attribute at all, never zero; the counter of unpriced calls goes up instead."""
+    """A call of unknown price has no cost attribute, and adds one to the unpriced calls."""
     reply = LLMResponse("hi", reply.usage)
     span = await span_of(capture, reply, model="no-such-model")
     assert not set(COST_ATTRIBUTES) & set(attributes(span))
@@ -369,7 +369,7 @@ async def test_an_unknown_price_is_absent(capture: Captured, reply: LLMResponse)
 
 
 async def test_a_call_that_recovers(capture: Captured) -> None:
-    """Each repeated attempt is an event; the call itself carries no trace of an error."""
+    """Each failed attempt is an event, and the span has no error."""
     span = await span_of(capture, rate_limited(0.002), LLMServerError("x", status_code=503, retry_after_s=0.001), REPLY)
     assert events(span, "tracemind.retry") == [
         {
@@ -396,13 +396,13 @@ async def test_a_call_that_recovers(capture: Captured) -> None:
 
 
 async def test_a_retry_without_a_status(capture: Captured) -> None:
-    """Where no reply came, the event has no status."""
+    """The event of an attempt without a reply has no status."""
     span = await span_of(capture, LLMError("x", retryable=True, retry_after_s=0.001), REPLY)
     assert "http.response.status_code" not in events(span, "tracemind.retry")[0]
 
 
 async def test_the_event_comes_before_the_wait(capture: Captured) -> None:
-    """The event's time is when the attempt failed, not when the next one began."""
+    """The event has the time of the failure, not that of the next attempt."""
     span = await span_of(capture, rate_limited(0.05), REPLY)
     assert span.start_time is not None
     assert span.end_time is not None
@@ -411,7 +411,7 @@ async def test_the_event_comes_before_the_wait(capture: Captured) -> None:
 
 
 async def test_a_call_that_fails(capture: Captured) -> None:
-    """The final failure sets status, `error.type`, the HTTP status and one exception event."""
+    """The last failure sets the status, `error.type`, the HTTP status and one exception event."""
     span = await span_of(capture, rate_limited(), rate_limited(61.0))
     assert dict(attributes(span)) == {
         **AT_START,
@@ -427,7 +427,7 @@ async def test_a_call_that_fails(capture: Captured) -> None:
 
 
 async def test_error_type_is_the_same_everywhere(capture: Captured) -> None:
-    """Span, event, metric and result agree on `error.type`."""
+    """Span, event, metric and result have the same `error.type`."""
     result = await call(capture.recorder(), Client(rate_limited(), rate_limited(61.0)))
     span = capture.spans[0]
     points = capture.points("gen_ai.client.operation.duration")
@@ -437,7 +437,7 @@ async def test_error_type_is_the_same_everywhere(capture: Captured) -> None:
 
 
 async def test_a_cancelled_call(capture: Captured) -> None:
-    """A cancellation is no error: status unset, no `error.type`, no exception event, only the mark."""
+    """A cancelled call has an unset status, no `error.type`, no exception event, and a mark."""
     client = Client(None)
     task = asyncio.create_task(call(capture.recorder(), client))
     await client.attempting.wait()
@@ -453,7 +453,7 @@ async def test_a_cancelled_call(capture: Captured) -> None:
 
 
 async def test_it_nests_under_the_span_that_is_current(capture: Captured) -> None:
-    """A call made under somebody's span is that span's child."""
+    """A call is a child of the current span."""
     with trace.get_tracer("mine", tracer_provider=capture.tracer_provider).start_as_current_span("outer") as outer:
         await call(capture.recorder(), Client(REPLY))
     parent = capture.span("chat gpt-4o-mini").parent
@@ -462,7 +462,7 @@ async def test_it_nests_under_the_span_that_is_current(capture: Captured) -> Non
 
 
 async def test_it_is_current_for_each_attempt_and_not_after(capture: Captured) -> None:
-    """What the provider's client records nests under the call, on every attempt; the caller's context is untouched."""
+    """Spans of the client are below the call on every attempt, and the caller's context is unchanged."""
     client, before = Client(rate_limited(), REPLY), trace.get_current_span()
     await call(capture.recorder(), client)
     assert {context.span_id for context in client.span_contexts} == {span_id(capture.spans[0])}
@@ -471,7 +471,7 @@ async def test_it_is_current_for_each_attempt_and_not_after(capture: Captured) -
 
 
 async def test_pricing_takes_no_time_of_the_span(capture: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The span ends with the last byte, not after the price was looked up."""
+    """The span ends with the last byte, before the price is looked up."""
     priced_at_ns = list[int]()
 
     async def slow_price(*_: object, **__: object) -> LLMUsage:
@@ -490,7 +490,7 @@ def begin(capture: Captured) -> StepHandle:
 
 
 def test_it_ends_once(capture: Captured) -> None:
-    """Whatever is told after the end changes neither the span nor the metrics."""
+    """Events after the end change neither the span nor the metrics."""
     handle = begin(capture)
     handle.end(StepEnd(status="success", payload={}, usage=LLMUsage(1, 1, 2, 0.5)))
     handle.end(StepEnd(status="error", payload={}, error=LLMError("late"), usage=LLMUsage(9, 9, 18, 9.0)))
@@ -502,7 +502,7 @@ def test_it_ends_once(capture: Captured) -> None:
 
 
 def test_it_ends_where_the_last_attempt_ended(capture: Captured) -> None:
-    """The end that the step names is the span's end, but never one before its start."""
+    """The span ends at the time that the step gives, and never before its start."""
     for ended_ns, is_kept in [(4_000_000_000_000_000_000, True), (5, False)]:
         begin(capture).end(StepEnd(status="success", payload={}, ended_ns=ended_ns))
         span = capture.spans[-1]
@@ -523,7 +523,7 @@ def test_a_span_ends_even_if_its_attributes_cannot_be_set(capture: Captured) -> 
 
 
 async def test_a_call_that_is_not_sampled_is_still_measured(capture: Captured) -> None:
-    """Sampling thins the traces, not the cost; and the call's context still says not to sample below."""
+    """Metrics count calls that are not sampled, and spans below such a call are not sampled either."""
     provider, exporter = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False), InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     recorder = OTelRecorder(tracer_provider=provider, meter_provider=capture.meter_provider)
@@ -539,14 +539,14 @@ async def test_a_call_that_is_not_sampled_is_still_measured(capture: Captured) -
 
 @pytest.mark.parametrize("outcomes", [(REPLY,), (rate_limited(), REPLY), (rate_limited(61.0),)])
 async def test_without_any_provider(outcomes: tuple[LLMResponse | LLMError, ...]) -> None:
-    """Where OpenTelemetry was never set up the call works all the same."""
+    """A call works where OpenTelemetry was never set up."""
     use_providers(Providers())
     result = await call(OTelRecorder(), Client(*outcomes))
     assert result["status"] == ("error" if len(outcomes) == 1 and outcomes[0] is not REPLY else "ok")
 
 
 async def test_without_a_provider_the_callers_span_stays_current(capture: Captured) -> None:
-    """A recorder that makes no spans does not hide the span of somebody who does."""
+    """A recorder without a provider keeps the caller's span current."""
     client = Client(REPLY)
     with trace.get_tracer("mine", tracer_provider=capture.tracer_provider).start_as_current_span("outer") as outer:
         await call(OTelRecorder(tracer_provider=trace.NoOpTracerProvider()), client)
@@ -554,7 +554,7 @@ async def test_without_a_provider_the_callers_span_stays_current(capture: Captur
 
 
 def test_a_recorder_uses_the_configured_providers(capture: Captured) -> None:
-    """Without arguments a recorder writes where `configure()` said."""
+    """Without arguments a recorder uses the providers of `configure()`."""
     OTelRecorder().begin_step(StepStart(flow_id="f", step_id="s", provider="p", model="m")).end(
         StepEnd(status="success", payload={})
     )
@@ -563,7 +563,7 @@ def test_a_recorder_uses_the_configured_providers(capture: Captured) -> None:
 
 @pytest.mark.parametrize("limit", [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0])
 def test_a_bucket_is_named_by_its_upper_limit(limit: float) -> None:
-    """`lt_0.01` holds what is below 0.01 and not 0.01 itself."""
+    """The bucket `lt_0.01` has costs below 0.01, and not 0.01 itself."""
     name = f"lt_{limit:g}"
     assert semconv.cost_bucket(limit * 0.999) == name
     assert semconv.cost_bucket(limit) != name
@@ -571,7 +571,7 @@ def test_a_bucket_is_named_by_its_upper_limit(limit: float) -> None:
 
 @pytest.mark.soak
 def test_a_recorder_follows_configure_in_many_threads_at_once() -> None:
-    """The first calls after `configure()` keep their spans and metrics, however many threads make them at once."""
+    """The first calls after `configure()` have their spans and metrics, though many threads make them at once."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:

@@ -1,4 +1,4 @@
-"""When a failed attempt is repeated, and after how long."""
+"""When a failed attempt is retried, and after how long."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def failed(*, retry_after_s: float | None = None) -> LLMError:
     ("failed_attempts", "longest_s"), [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 4.0), (99, 4.0)]
 )
 def test_waits_double_from_half_a_second_to_four(failed_attempts: int, longest_s: float) -> None:
-    """The waits are 0.5, 1, 2, 4, 4 ... seconds, less the jitter."""
+    """The waits are 0.5, 1, 2, 4, 4 ... seconds, minus the jitter."""
     assert PATIENT.next_delay_s(failed(), failed_attempts=failed_attempts, chance=lambda: 0.0) == longest_s
     assert PATIENT.next_delay_s(failed(), failed_attempts=failed_attempts, chance=lambda: 1.0) == longest_s * 0.75
 
 
 @given(failed_attempts=st.integers(1, 100))
 def test_jitter_only_shortens_a_wait(failed_attempts: int) -> None:
-    """Whatever chance gives, a wait of ours is within its quarter and never over four seconds."""
+    """The jitter takes at most a quarter off a wait, which is never over four seconds."""
     longest_s = min(0.5 * 2 ** (failed_attempts - 1), 4.0)
     delay_s = PATIENT.next_delay_s(failed(), failed_attempts=failed_attempts)
     assert delay_s is not None
@@ -39,19 +39,19 @@ def test_jitter_only_shortens_a_wait(failed_attempts: int) -> None:
 
 
 def test_jitter_differs_from_call_to_call() -> None:
-    """Clients that failed together do not come back together."""
+    """Clients that failed together do not retry together."""
     assert len({PATIENT.next_delay_s(failed(), failed_attempts=1) for _ in range(20)}) > 1
 
 
 @pytest.mark.parametrize("retry_after_s", [0.01, 1.5, 30.0, 60.0])
 def test_a_server_delay_comes_first_and_is_kept_to_the_letter(retry_after_s: float) -> None:
-    """What the server asks for is waited for, without jitter, even over our own four seconds."""
+    """A delay that the server asks for is kept without jitter, though it is over four seconds."""
     delay_s = PATIENT.next_delay_s(failed(retry_after_s=retry_after_s), failed_attempts=1, chance=lambda: 1.0)
     assert delay_s == retry_after_s
 
 
 def test_a_server_delay_over_a_minute_ends_the_call() -> None:
-    """Nobody waits for a server that asks for more than 60 s."""
+    """A server's delay of more than 60 s ends the call."""
     assert PATIENT.next_delay_s(failed(retry_after_s=60.001), failed_attempts=1) is None
 
 
@@ -67,7 +67,7 @@ def test_a_server_delay_over_a_minute_ends_the_call() -> None:
     ],
 )
 def test_a_wait_past_the_deadline_is_not_begun(error: LLMError, remaining_s: float, expected: float | None) -> None:
-    """A wait that would end at or after the deadline ends the call at once."""
+    """A wait that would reach the deadline ends the call at once."""
     assert RetryPolicy().next_delay_s(error, failed_attempts=1, remaining_s=remaining_s, chance=lambda: 0.0) == expected
 
 
@@ -82,13 +82,13 @@ def test_max_retries_are_attempts_after_the_first(max_retries: int, failed_attem
 
 
 def test_what_cannot_be_mended_is_not_repeated() -> None:
-    """A spent quota is not waited for, even if the server names a delay."""
+    """A spent quota is not retried, even if the server names a delay."""
     error = LLMQuotaError("spent", status_code=429, retry_after_s=1.0)
     assert RetryPolicy().next_delay_s(error, failed_attempts=1) is None
 
 
 def test_a_rate_limit_is_repeated() -> None:
-    """A rate limit without a server's delay gets our own."""
+    """A rate limit without a delay is retried after the policy's own wait."""
     assert RetryPolicy().next_delay_s(LLMRateLimitError("slow", status_code=429), failed_attempts=1) is not None
 
 
@@ -129,20 +129,20 @@ RETRY_AFTER: list[tuple[dict[str, str], float | None]] = [
 
 @pytest.mark.parametrize(("headers", "expected"), RETRY_AFTER)
 def test_retry_after_in_all_its_forms(headers: Mapping[str, str], expected: float | None) -> None:
-    """Milliseconds win over seconds, dates are turned into seconds, and nonsense or the past counts as nothing."""
+    """Milliseconds win over seconds, dates become seconds, and nonsense and the past are ignored."""
     assert parse_retry_after(headers, NOW) == expected
 
 
 @given(value=st.text(), milliseconds=st.none() | st.text())
 def test_no_retry_after_ever_raises(value: str, milliseconds: str | None) -> None:
-    """Whatever a server writes there, the answer is a positive number of seconds or none."""
+    """Any value of the header gives a positive number of seconds or none."""
     headers = {"retry-after": value} | ({} if milliseconds is None else {"retry-after-ms": milliseconds})
     seconds = parse_retry_after(headers, NOW)
     assert seconds is None or 0.0 < seconds < float("inf")
 
 
 def test_a_date_is_counted_from_now() -> None:
-    """Without a given time, the clock of the machine is what counts."""
+    """Without a given time, the machine's clock counts."""
     assert parse_retry_after({"retry-after": "Fri, 01 Jan 2100 00:00:00 GMT"}) == pytest.approx(
         (datetime(2100, 1, 1, tzinfo=UTC) - datetime.now(UTC)).total_seconds(), abs=5.0
     )

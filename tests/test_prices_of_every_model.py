@@ -1,4 +1,4 @@
-"""Our cost beside that of `genai-prices`: every model of the table, random usage, every condition."""
+"""The package's cost equals that of `genai-prices`, for every model of the table, random usage and every condition."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MEASURES = ("input_characters", "input_text_messages", "input_document_pages", "
 
 
 def every_model() -> list[tuple[str, str, ModelInfo]]:
-    """Every model of the table with its provider and a name by which it is found there."""
+    """Every model of the table with its provider and a name that finds it."""
     return [
         (provider.id, _found_by(provider, model), model)
         for provider in data_snapshot.get_snapshot().providers
@@ -44,7 +44,7 @@ def every_model() -> list[tuple[str, str, ModelInfo]]:
 
 
 def _found_by(provider: Provider, model: ModelInfo) -> str:
-    """Its id, or where a search by that finds nothing, a word of the rule that finds it."""
+    """The model's id, or a word of its rule where a search by the id finds nothing."""
     words = [model.id, *re.findall(r"(?:equals|starts_with|contains|ends_with)='([^']+)'", repr(model.match))]
     return next((word for word in words if provider.find_model(word) is model), model.id)
 
@@ -78,7 +78,7 @@ def sizes(model: ModelInfo) -> list[int]:
 
 
 def random_usage(draw: random.Random, prompt: int) -> LLMUsage:
-    """Counts that do not contradict each other, over every unit that `LLMUsage` has."""
+    """Consistent counts in every unit that `LLMUsage` has."""
     text, audio, image, video = split(draw, prompt, 4)
     cached = [draw.randint(0, part) for part in (text, audio, image, video)]
     read = sum(cached)
@@ -119,7 +119,7 @@ def random_usage(draw: random.Random, prompt: int) -> LLMUsage:
 
 
 def plain_usage(draw: random.Random, prompt: int) -> LLMUsage:
-    """What most calls use: the fast path."""
+    """The usage of most calls, which takes the fast path."""
     completion, read = draw.choice((1, 777, 54_321)), draw.randint(0, prompt)
     write, reasoning = draw.randint(0, prompt - read), draw.randint(0, completion)
     parts: dict[str, Any] = {"cache_read_tokens": read, "cache_write_tokens": write, "reasoning_tokens": reasoning}
@@ -172,7 +172,7 @@ def random_conditions(draw: random.Random, model: ModelInfo) -> dict[str, str]:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_cost_of_every_model_is_the_librarys(seed: int) -> None:
-    """Plain usage and usage in every unit, dates, hours, tiers and conditions: the same figures to the last bit."""
+    """Plain usage and usage in every unit, date, hour, tier and condition cost the same to the last bit."""
     draw, table, compared, known = random.Random(seed), PriceTable(), 0, 0
     models = every_model()
     for provider, name, model in models:

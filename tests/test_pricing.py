@@ -1,4 +1,4 @@
-"""What a call costs: the table, its boundaries, the user's own prices, and what is unknown."""
+"""What a call costs: the table, its boundaries, the user's own prices, and unknown prices."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def outcome(provider: str, models: list[str], usage: LLMUsage) -> tuple[fl
     ],
 )
 def test_estimate_cost(provider: str, model: str, prompt: int, completion: int, expected: float | None) -> None:
-    """The figures of the price lists, per million tokens; an unknown price is `None` and not zero."""
+    """The price lists' figures per million tokens are right; an unknown price is `None`, not zero."""
     assert estimate_cost(provider, model, prompt, completion) == (None if expected is None else pytest.approx(expected))
 
 
@@ -96,26 +96,26 @@ def test_estimate_cost(provider: str, model: str, prompt: int, completion: int, 
     ],
 )
 async def test_parts_of_the_input(model: str, usage: LLMUsage, expected: float) -> None:
-    """Cached tokens have their own rate and are counted once; a part fits its whole, and no whole is negative."""
+    """Cached tokens have their own rate and count once; a part never exceeds its whole, and no whole is negative."""
     assert await cost_of("openai", model, usage) == pytest.approx(expected)
 
 
 async def test_cache_writes_have_their_own_rate() -> None:
-    """Anthropic's writes cost more than plain input, its reads less."""
+    """Anthropic's cache writes cost more than plain input, and its reads less."""
     usage = usage_of(10_000, 1_000, cache_read_tokens=6_000, cache_write_tokens=3_000)
     expected = (1_000 * 1.0 + 6_000 * 0.10 + 3_000 * 1.25 + 1_000 * 5.0) / MILLION
     assert await cost_of("anthropic", "claude-haiku-4-5", usage) == pytest.approx(expected)
 
 
 async def test_a_rate_that_is_missing_makes_the_cost_unknown() -> None:
-    """An embedding model has no rate for output: tokens of that kind cannot be priced, the others can."""
+    """An embedding model has no rate for output, so output tokens have an unknown cost."""
     assert await cost_of("openai", "text-embedding-3-small", usage_of(MILLION)) == pytest.approx(0.02)
     assert await cost_of("openai", "text-embedding-3-small", usage_of(MILLION, 1)) is None
 
 
 @pytest.mark.parametrize("usage", [LLMUsage(), LLMUsage(cache_read_tokens=5)])
 async def test_no_usage_is_no_cost(usage: LLMUsage) -> None:
-    """A reply without tokens is unknown, not free."""
+    """A reply without tokens has an unknown cost, not a cost of zero."""
     assert await cost_of("openai", "gpt-4o-mini", usage) is None
 
 
@@ -123,7 +123,7 @@ async def test_no_usage_is_no_cost(usage: LLMUsage) -> None:
 
 
 async def test_a_price_by_prompt_size_on_both_sides_of_its_boundary() -> None:
-    """At 200,000 prompt tokens the lower tier holds, one token more and the upper holds for all of them; and back."""
+    """The lower tier ends at 200,000 prompt tokens; with one more, the upper tier holds for all of them."""
     lower = (200_000 * 1.25 + 1_000 * 10) / MILLION
     upper = (200_001 * 2.50 + 1_000 * 15) / MILLION
     for prompt, expected in [(200_000, lower), (200_001, upper), (200_000, lower), (200_001, upper)]:
@@ -131,7 +131,7 @@ async def test_a_price_by_prompt_size_on_both_sides_of_its_boundary() -> None:
 
 
 async def test_a_tier_holds_for_cached_tokens_too() -> None:
-    """The tier is chosen by the whole prompt, its cached part included."""
+    """The whole prompt, its cached part included, chooses the tier."""
     usage = usage_of(200_001, 1_000, cache_read_tokens=200_000)
     expected = (1 * 2.50 + 200_000 * 0.25 + 1_000 * 15) / MILLION
     assert await cost_of("gemini", "gemini-2.5-pro", usage) == pytest.approx(expected)
@@ -141,7 +141,7 @@ async def test_a_tier_holds_for_cached_tokens_too() -> None:
     ("model", "off_peak", "peak"), [("deepseek-chat", 0.685, 1.37), ("deepseek-reasoner", 0.685, 2.74)]
 )
 async def test_a_price_by_time_of_day_on_both_sides_of_its_boundaries(model: str, off_peak: float, peak: float) -> None:
-    """The time of the call decides, in UTC, in one process, one call after the other."""
+    """The UTC time of each call decides its price."""
     clock = [("00:29", off_peak), ("00:30", peak), ("16:29", peak), ("16:30", off_peak), ("00:30", peak)]
     for time, expected in clock:
         at = datetime.fromisoformat(f"2026-11-22T{time}:00+00:00")
@@ -149,14 +149,14 @@ async def test_a_price_by_time_of_day_on_both_sides_of_its_boundaries(model: str
 
 
 async def test_the_time_zone_of_the_caller_does_not_matter() -> None:
-    """00:45 in Berlin is 23:45 UTC, which is off-peak."""
+    """A call at 00:45 in Berlin is at 23:45 UTC, which is off-peak."""
     at = datetime.fromisoformat("2026-11-23T00:45:00+01:00")
     assert await cost_of("deepseek", "deepseek-chat", usage_of(MILLION, MILLION), at=at) == pytest.approx(0.685)
 
 
 @pytest.mark.parametrize("tier", [None, "default", "flex", "priority", "no-such-tier"])
 async def test_a_service_tier_changes_the_price(tier: str | None) -> None:
-    """The tier that served the call is priced as genai-prices does it; an unknown one is the standard price."""
+    """The tier that served the call is priced as in genai-prices; an unknown tier is the standard one."""
     usage = usage_of(10_000, 2_000, cache_read_tokens=4_000)
     theirs = genai_prices.calc_price(
         genai_prices.Usage(input_tokens=10_000, cache_read_tokens=4_000, output_tokens=2_000),
@@ -169,7 +169,7 @@ async def test_a_service_tier_changes_the_price(tier: str | None) -> None:
 
 
 async def test_service_tiers_differ() -> None:
-    """Flex is cheaper than standard, and priority dearer."""
+    """Flex is cheaper than standard, and priority more expensive."""
     costs = [
         await cost_of("openai", "gpt-5-mini", usage_of(MILLION, MILLION), service_tier=tier)
         for tier in ("flex", None, "priority")
@@ -179,7 +179,7 @@ async def test_service_tiers_differ() -> None:
 
 @pytest.mark.parametrize("model", ["sonar", "sonar-pro", "sonar-deep-research"])
 async def test_a_price_with_parts_that_tokens_do_not_show(model: str) -> None:
-    """Perplexity adds a fee for each request and rates reasoning apart: the cost is right or unknown, never too low."""
+    """Perplexity charges for requests and reasoning, so its cost is right or unknown, never too low."""
     theirs = genai_prices.calc_price(
         genai_prices.Usage(input_tokens=1_000, output_tokens=500, output_reasoning_tokens=0),
         model,
@@ -198,7 +198,7 @@ RATES = frozenset({"input_mtok", "output_mtok", "cache_read_mtok", "cache_write_
 
 @cache
 def chat_models() -> list[tuple[Provider, ModelInfo]]:
-    """The models of common providers that are priced by input, output and cache alone."""
+    """Common providers' models that are priced only by input, output and cache."""
     return [
         (provider, model)
         for provider in data_snapshot.get_snapshot().providers
@@ -239,7 +239,7 @@ def calls(draw: st.DrawFn) -> tuple[Provider, ModelInfo, LLMUsage, datetime]:
 
 
 def test_many_models_are_compared() -> None:
-    """The comparison below is over a good part of the table, tiers and times of day included."""
+    """The comparison below covers much of the table, with tiers and times of day."""
     models = chat_models()
     assert len(models) > 100
     assert {provider.id for provider, _ in models} == set(COMMON_PROVIDERS)
@@ -250,7 +250,7 @@ def test_many_models_are_compared() -> None:
 @settings(max_examples=300, deadline=None)
 @given(call=calls())
 def test_our_cost_is_theirs(call: tuple[Provider, ModelInfo, LLMUsage, datetime]) -> None:
-    """For any model and any valid counts, the cost is the one that genai-prices works out itself."""
+    """For any model and valid counts, the cost is the one of genai-prices."""
     provider, model, usage, at = call
     theirs = genai_prices.calc_price(
         genai_prices.Usage(
@@ -277,7 +277,7 @@ counts = st.integers(-10, 3 * MILLION)
     ),
 )
 def test_no_report_of_tokens_breaks_a_cost(model: tuple[Provider, ModelInfo], usage: LLMUsage) -> None:
-    """Whatever counts a server makes up, more cache reads than input included, a cost is never negative."""
+    """Whatever counts a provider reports, a cost is never negative."""
     cost = asyncio.run(cost_of(model[0].id, model[1].id, usage))
     assert cost is None or cost >= 0.0
 
@@ -305,14 +305,14 @@ def row(**values: Any) -> dict[str, Any]:
 
 
 async def test_a_row_wins_over_the_table() -> None:
-    """A price of one's own replaces the table's, and says so."""
+    """A user's price replaces the table's, and the result names it as the source."""
     set_prices([row(model="gpt-4o-mini", input=10, output=20)])
     assert await outcome("openai", ["gpt-4o-mini"], usage_of(MILLION, MILLION)) == (30.0, "override")
     assert estimate_cost("openai", "gpt-4o-mini", MILLION, MILLION) == 30.0
 
 
 async def test_a_toml_file(tmp_path: Path) -> None:
-    """Prices from a file, by path or by its name as text, hold from the next call on."""
+    """Prices from a file, given as a path or a string, hold from the next call on."""
     path = tmp_path / "prices.toml"
     path.write_text(TOML)
     for source in (path, str(path)):
@@ -328,7 +328,7 @@ async def test_a_toml_file(tmp_path: Path) -> None:
     ("day", "expected"), [("2025-12-31", 1.0), ("2026-01-01", 2.0), ("2026-06-30", 2.0), ("2026-07-01", 3.0)]
 )
 async def test_the_price_of_the_day(day: str, expected: float) -> None:
-    """Of several prices for a model, the newest that is in force holds."""
+    """The newest price in force holds."""
     set_prices(
         [
             row(input=2, effective_from="2026-01-01"),
@@ -341,13 +341,13 @@ async def test_the_price_of_the_day(day: str, expected: float) -> None:
 
 
 async def test_a_price_that_is_not_yet_in_force_leaves_the_table() -> None:
-    """An announced price changes nothing before its day."""
+    """A price with a later start changes nothing before."""
     set_prices([row(model="gpt-4o-mini", effective_from="2027-01-01")])
     assert await cost_of("openai", "gpt-4o-mini", usage_of(1_000, 500)) == pytest.approx(0.00045)
 
 
 async def test_a_providers_own_price_wins() -> None:
-    """A price for this provider beats one for any, even an older one; another provider gets the general one."""
+    """A price for this provider wins over a general one, even a newer one; other providers get the general one."""
     set_prices([row(input=5, effective_from="2026-06-01"), row(input=7, provider="mine", effective_from="2020-01-01")])
     assert await cost_of("mine", "m", usage_of(MILLION)) == 7.0
     assert await cost_of("other", "m", usage_of(MILLION)) == 5.0
@@ -355,27 +355,27 @@ async def test_a_providers_own_price_wins() -> None:
 
 @pytest.mark.parametrize("provider", ["openai", "OpenAI", " openai "])
 async def test_the_spelling_of_a_provider_does_not_matter(provider: str) -> None:
-    """A provider's name in one's own prices is read as the factory reads it: case and spaces do not count."""
+    """Case and spaces of a provider's name do not count in a user's prices."""
     set_prices([row(provider=provider)])
     assert await cost_of("openai", "m", usage_of(MILLION, MILLION)) == 3.0
 
 
 async def test_an_override_of_either_name_wins_over_the_table() -> None:
-    """The table knows the model that answered; a price of one's own for the one that was asked for still wins."""
+    """A user's price for the requested model wins over the table's for the model that answered."""
     set_prices([row(model="my-alias")])
     models = ["gpt-4o-mini-2024-07-18", "my-alias"]
     assert await outcome("openai", models, usage_of(MILLION, MILLION)) == (3.0, "override")
 
 
 async def test_the_model_that_answered_comes_first() -> None:
-    """Without prices of one's own the first name with a price decides, the next ones are its fallback."""
+    """Without prices of the user, the first name with a price decides, and later names are fallbacks."""
     usage = usage_of(MILLION, MILLION)
     assert await outcome("openai", ["gpt-4o", "gpt-4o-mini"], usage) == (12.5, "local")
     assert await outcome("openai", ["no-such-model", "gpt-4o-mini"], usage) == (0.75, "local")
 
 
 async def test_a_price_of_zero_is_known() -> None:
-    """A model one runs oneself may be free: zero is a price."""
+    """Zero is a known price, as for a self-hosted model."""
     set_prices([row(model="house", input=0, output=0)])
     assert await outcome("ollama", ["house"], usage_of(5, 5)) == (0.0, "override")
 
@@ -424,7 +424,7 @@ def test_a_mistake_in_a_row_is_named(values: Mapping[str, Any], named: str) -> N
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes, named: str) -> None:
-    """What is wrong with a file is said as a `ConfigError`, whatever is in it."""
+    """A wrong file is rejected with a ConfigError, whatever it contains."""
     path = tmp_path / "prices.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
@@ -433,13 +433,13 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes, nam
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """A wrong path is said with the path."""
+    """The error for a missing file has its path."""
     with pytest.raises(ConfigError, match=r"nowhere\.toml"):
         set_prices(tmp_path / "nowhere.toml")
 
 
 def test_a_mistake_leaves_the_prices_as_they_were() -> None:
-    """A second file that cannot be read does not take the first one's prices away."""
+    """A file that cannot be read leaves the current prices in force."""
     set_prices([row(model="house")])
     with pytest.raises(ConfigError):
         set_prices([{"model": "broken"}])
@@ -456,7 +456,7 @@ async def call(client: FakeLLMClient, model: str = "toy-1", provider: str = "fak
 
 
 def openai_like(usage: LLMUsage) -> FakeLLMClient:
-    """A fake client that is priced as OpenAI."""
+    """A fake client with OpenAI's prices."""
     client = FakeLLMClient(0, usage=usage)
     client.provider_name = "openai"
     return client
@@ -477,7 +477,7 @@ def openai_like(usage: LLMUsage) -> FakeLLMClient:
 async def test_where_a_cost_comes_from(
     usage: LLMUsage, model: str, prices: list[dict[str, Any]], cost: float | None, source: str | None
 ) -> None:
-    """The reply's own cost wins over one's own price, which wins over the table; the result says which it was."""
+    """The reply's cost wins over the user's price, which wins over the table; the result names the source."""
     set_prices(prices)
     result = await call(openai_like(usage), model)
     assert result["usage"]["cost_usd"] == (None if cost is None else pytest.approx(cost))
@@ -487,7 +487,7 @@ async def test_where_a_cost_comes_from(
 async def test_a_broken_table_does_not_lose_the_reply(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capture: Captured
 ) -> None:
-    """A reply that was paid for comes back without a cost if the table raises, and the log has the trace."""
+    """When the table raises, the reply has no cost, and the log has the traceback."""
 
     def fail(*_: object) -> None:
         raise RuntimeError("broken table")
@@ -506,7 +506,7 @@ async def test_a_broken_table_does_not_lose_the_reply(
 
 
 async def test_an_unpriced_model_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """One line for each model whose price is not known, however many calls there are."""
+    """A model of unknown price is logged once, however many calls there are."""
     caplog.set_level(logging.WARNING, logger=pricing.__name__)
     for model in ("new-model", "new-model", "newer-model", "new-model"):
         await call(openai_like(usage_of(1, 1)), model)
@@ -517,7 +517,7 @@ async def test_an_unpriced_model_is_logged_once(caplog: pytest.LogCaptureFixture
 
 
 async def test_a_priced_model_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing is said where nothing is missing."""
+    """A model with a price is not logged."""
     await call(openai_like(usage_of(1, 1)), "gpt-4o-mini")
     assert not [record for record in caplog.records if record.name == pricing.__name__]
 
@@ -525,7 +525,7 @@ async def test_a_priced_model_is_not_logged(caplog: pytest.LogCaptureFixture) ->
 async def test_the_table_is_searched_in_a_worker_thread_once(
     monkeypatch: pytest.MonkeyPatch, use_snapshot: UseSnapshot
 ) -> None:
-    """The first call of a model looks it up while the event loop goes on; the next ones need no look-up."""
+    """A model's first call is looked up off the event loop; later calls need no look-up."""
     searched_in = list[threading.Thread]()
     loop, is_searching, may_go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
     find = data_snapshot.DataSnapshot.find_provider_model
@@ -560,7 +560,7 @@ async def test_a_new_table_is_used_from_the_next_call_on(use_snapshot: UseSnapsh
 
 
 def test_nobody_waits_while_the_table_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The event loop asks which models are to be searched for while a thread imports the table: it gets an answer."""
+    """The event loop never waits for the thread that loads the table."""
     table, loading, may_go_on = PriceTable(), threading.Event(), threading.Event()
     load = data_snapshot.get_snapshot
 

@@ -1,4 +1,4 @@
-"""From one process to another: the trace and its ids go along by W3C headers, and nothing else does."""
+"""W3C headers carry the trace and its ids from one process to another, and nothing else."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def ids_around() -> tm.using_attributes:
 
 
 def hand_over() -> dict[str, str]:
-    """What a flow with everything that must stay at home hands over."""
+    """The headers of a flow that also has a prompt, a key and attributes."""
 
     @tm.flow(name="parent", attributes={"team": "a secret project"}, capture_arguments=True)
     def parent(prompt: str, api_key: str) -> dict[str, str]:
@@ -94,7 +94,7 @@ def found_ids(span: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trace_and_parent(capture: Captured, name: str) -> tuple[str, str]:
-    """The trace of a span, and what is above it."""
+    """The trace id and the parent id of a span."""
     span = capture.span(name)
     assert span.context is not None
     assert span.parent is not None
@@ -116,7 +116,7 @@ def read(path: Path) -> list[FileSpan]:
 
 
 def test_what_is_handed_over(capture: Captured) -> None:
-    """The trace, and the ids; no prompt, no key, no attribute of a flow."""
+    """Headers have the trace and the ids, and no prompt, key or attribute of a flow."""
     headers = hand_over()
     assert set(headers) == {"traceparent", "baggage"}
     assert headers["traceparent"] == "00-{}-{}-01".format(*of_parent(capture)) or headers["traceparent"].endswith("-03")
@@ -126,7 +126,7 @@ def test_what_is_handed_over(capture: Captured) -> None:
 
 
 def test_into_headers_that_exist(capture: Captured) -> None:
-    """They are added to a mapping that is given, and it is returned."""
+    """Headers are added to a given mapping, which is returned."""
     headers = {"content-type": "application/json"}
     with ids_around():
         assert tm.inject_context(headers) is headers
@@ -134,12 +134,12 @@ def test_into_headers_that_exist(capture: Captured) -> None:
 
 
 def test_nothing_around_nothing_handed_over() -> None:
-    """Without a span and without ids there are no headers."""
+    """Without a span and ids there are no headers."""
     assert tm.inject_context() == {}
 
 
 def test_the_applications_own_baggage_goes_along() -> None:
-    """It was put there to travel."""
+    """The application's own baggage is sent too."""
     token = otel_context.attach(baggage.set_baggage("tenant", "t-1"))
     assert tm.inject_context() == {"baggage": "tenant=t-1"}
     otel_context.detach(token)
@@ -149,7 +149,7 @@ def test_the_applications_own_baggage_goes_along() -> None:
 
 
 def test_a_trace_is_continued(capture: Captured) -> None:
-    """Spans below are children of the span that handed over, with its ids; afterwards all is as before."""
+    """Spans in the block are children of the remote span and have its ids; afterwards the context is as before."""
     headers = hand_over()
     with tm.continue_trace(headers):
         tm.step(name="child")(lambda: None)()
@@ -160,14 +160,14 @@ def test_a_trace_is_continued(capture: Captured) -> None:
 
 @pytest.mark.parametrize("name", ["traceparent", "Traceparent", "TRACEPARENT"])
 def test_header_names_in_any_case(capture: Captured, name: str) -> None:
-    """As HTTP has it."""
+    """Header names are read in any case, as in HTTP."""
     with tm.continue_trace({name: TRACEPARENT}):
         tm.step(name="child")(lambda: None)()
     assert trace_and_parent(capture, "child") == (TRACE_ID, SPAN_ID)
 
 
 def test_a_servers_span_stays_the_parent(capture: Captured) -> None:
-    """Where an instrumentation has read the headers already, only the ids are taken from them."""
+    """Where an instrumentation has continued the trace already, only the ids are taken."""
     tracer = capture.tracer_provider.get_tracer("a server's instrumentation")
     with ids_around():
         headers = tm.inject_context({"traceparent": TRACEPARENT})
@@ -181,7 +181,7 @@ def test_a_servers_span_stays_the_parent(capture: Captured) -> None:
 
 
 def test_another_trace_is_left(capture: Captured) -> None:
-    """In the span of a worker's loop, or of another job, the trace is still the one of the headers."""
+    """Inside another trace's span, such as a worker's, the trace is that of the headers."""
     tracer = capture.tracer_provider.get_tracer("a worker's loop")
     with tracer.start_as_current_span("poll"), tm.continue_trace({"traceparent": TRACEPARENT}):
         tm.step(name="child")(lambda: None)()
@@ -189,7 +189,7 @@ def test_another_trace_is_left(capture: Captured) -> None:
 
 
 def test_ids_go_no_further_unless_asked() -> None:
-    """Who continues a trace sends nobody's id to every server it asks something; `baggage=True` does."""
+    """Continuing a trace sends no ids to other servers, unless `baggage=True` is set."""
     with ids_around():
         headers = tm.inject_context()
     with tm.continue_trace(headers):
@@ -202,7 +202,7 @@ def test_ids_go_no_further_unless_asked() -> None:
 
 
 def test_ids_come_before_what_may_not_fit() -> None:
-    """A header that the application filled loses what comes last, and that is no id; of many tags some arrive."""
+    """In a full header the ids stay, some tags are kept, and the rest is left out."""
     token = otel_context.attach(otel_context.Context())
     for number in range(179):
         otel_context.attach(baggage.set_baggage(f"own-{number}", "x" * 40))
@@ -216,7 +216,7 @@ def test_ids_come_before_what_may_not_fit() -> None:
 
 
 async def test_in_a_coroutine(capture: Captured) -> None:
-    """`async with` does the same."""
+    """`async with` continues a trace too."""
     async with tm.continue_trace({"traceparent": TRACEPARENT}):
         tm.step(name="child")(lambda: None)()
     assert trace_and_parent(capture, "child") == (TRACE_ID, SPAN_ID)
@@ -246,7 +246,7 @@ async def test_in_a_coroutine(capture: Captured) -> None:
 def test_headers_that_cannot_be_read(
     capture: Captured, caplog: pytest.LogCaptureFixture, headers: dict[Any, Any]
 ) -> None:
-    """Anybody may send anything: what is no trace and no id is ignored, and its text reaches no log."""
+    """Invalid headers from anybody are ignored, and their content is in no log."""
     caplog.set_level(logging.DEBUG)
     with tm.continue_trace(headers):
         tm.step(name="child")(lambda: None)()
@@ -257,7 +257,7 @@ def test_headers_that_cannot_be_read(
 
 
 def test_one_bad_id_does_not_cost_the_others(capture: Captured) -> None:
-    """Each is taken or left for itself."""
+    """An invalid id is left out alone."""
     with tm.continue_trace({"baggage": "session.id=a%00b,user.id=ada,tenant=t"}):
         tm.step(name="child")(lambda: None)()
         assert tm.inject_context()["baggage"] in ("tenant=t,user.id=ada", "user.id=ada,tenant=t")
@@ -265,7 +265,7 @@ def test_one_bad_id_does_not_cost_the_others(capture: Captured) -> None:
 
 
 def test_headers_of_the_wrong_kind() -> None:
-    """A mistake of the caller is told at once."""
+    """Headers of the wrong type are rejected at once."""
     with pytest.raises(tm.ConfigError, match="headers is str; it must be a mapping"):
         tm.continue_trace("traceparent: 00")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
@@ -274,7 +274,7 @@ def test_headers_of_the_wrong_kind() -> None:
 
 
 def test_a_thread_pool_continues(capture: Captured) -> None:
-    """By headers too, as a queue between threads would hand them over."""
+    """Headers continue a trace in a thread pool."""
 
     def work(headers: dict[str, str]) -> None:
         with tm.continue_trace(headers):
@@ -287,7 +287,7 @@ def test_a_thread_pool_continues(capture: Captured) -> None:
 
 
 def test_a_child_process_continues(capture: Captured, tmp_path: Path) -> None:
-    """A program that is started with the headers in a variable goes on with the trace and its ids."""
+    """A program that gets the headers in a variable continues the trace and its ids."""
     headers = hand_over()
     done = run("-c", CHILD, directory=tmp_path, environment={"JOB_HEADERS": json.dumps(headers)})
     assert (done.returncode, done.stderr) == (0, "")
@@ -305,13 +305,13 @@ def test_a_child_process_continues(capture: Captured, tmp_path: Path) -> None:
 
 
 def job(headers: dict[str, str]) -> tuple[dict[str, str], str | None]:
-    """What a worker of a pool finds around it."""
+    """What is active in a worker of a pool."""
     with tm.continue_trace(headers):
         return tm.inject_context(), current_correlation().session_id
 
 
 def test_a_process_pool_continues(capture: Captured) -> None:
-    """A worker hands the same trace and ids on, in a pool that shares nothing with this process."""
+    """A worker process continues the trace with its ids."""
     headers = hand_over()
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         handed_on, session = pool.submit(job, headers).result(timeout=60)
@@ -321,7 +321,7 @@ def test_a_process_pool_continues(capture: Captured) -> None:
 @pytest.mark.soak
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
 def test_a_forked_worker_is_in_no_flow_but_that_of_its_job(tmp_path: Path) -> None:
-    """It was forked inside the first flow, whose trace, ids, baggage and budget must not be those of later jobs."""
+    """A worker that was forked inside a flow keeps none of its trace, ids, baggage and budget for later jobs."""
     done = run("-W", "ignore::DeprecationWarning", "-c", FORKED, directory=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     for handed_over, (status, handed_on, on_the_way) in json.loads(done.stdout):
@@ -372,7 +372,7 @@ PARENT
 def test_a_forked_worker_sends_its_last_spans(
     tmp_path: Path, initializer: str, parent: str, found: dict[str, list[str]]
 ) -> None:
-    """It ends without `atexit`, and yet nothing of what it did is lost, whoever has configured."""
+    """A worker that ends without `atexit` delivers all its spans, wherever `configure()` was called."""
     program = WORKERS.replace("INITIALIZER", initializer).replace("PARENT", parent)
     done = run("-W", "ignore::DeprecationWarning", "-c", program, directory=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -381,7 +381,7 @@ def test_a_forked_worker_sends_its_last_spans(
 
 
 def test_headers_as_brokers_hand_them_over(capture: Captured) -> None:
-    """As bytes."""
+    """Headers may be bytes, as brokers give them."""
     headers = {name.encode(): value.encode() for name, value in hand_over().items()}
     with tm.continue_trace(headers):
         tm.step(name="child")(lambda: None)()
@@ -390,7 +390,7 @@ def test_headers_as_brokers_hand_them_over(capture: Captured) -> None:
 
 
 def test_an_id_of_somebody_else_in_the_baggage(capture: Captured) -> None:
-    """Others use these names too: what the application has there stays, and is no reason to send ours along."""
+    """The application's own baggage entries of these names stay, and do not send the ids along."""
     token = otel_context.attach(baggage.set_baggage("user.id", "theirs"))
     with tm.using_attributes(session_id="s-1"):
         assert dict(baggage.get_all()) == {"user.id": "theirs"}
@@ -415,25 +415,25 @@ PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
     ids=["starlette", "http.client", "grpc", "kafka", "asgi", "lists"],
 )
 def test_headers_as_frameworks_have_them(headers: Any) -> None:
-    """The headers of a framework's request or a broker's message are taken as they are."""
+    """The headers of a framework's request or a broker's message are accepted as they are."""
     with tm.continue_trace(headers):
         assert f"{trace.get_current_span().get_span_context().trace_id:032x}" == TRACE
 
 
 def test_no_headers_continue_nothing() -> None:
-    """A Celery task that somebody called without headers has `None`."""
+    """`None` continues nothing, as in a Celery task that was called without headers."""
     with tm.continue_trace(None):
         assert trace.get_current_span() is trace.INVALID_SPAN
 
 
 @pytest.mark.parametrize("headers", ["traceparent", 7, [1, 2]])
 def test_what_is_no_headers(headers: Any) -> None:
-    """Anything else is a mistake of the caller, named as such."""
+    """Any other type is rejected, and the message names it."""
     with pytest.raises(ConfigError, match="it must be a mapping of names to values, or pairs of them"):
         tm.continue_trace(headers)
 
 
 def test_a_property_is_no_part_of_a_value() -> None:
-    """What stands behind a semicolon in baggage says something about the entry, and is not the id."""
+    """A baggage property after a semicolon is not part of the id."""
     with tm.continue_trace({"baggage": "session.id=s-1;secure;ttl=3,user.id=ada"}):
         assert (current_correlation().session_id, current_correlation().user_id) == ("s-1", "ada")

@@ -1,4 +1,4 @@
-"""The provider on the page docs/providers.md is small, and a good one."""
+"""The example provider on the page docs/providers.md is short and correct."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def stream_of(capture: Captured, *replies: httpx.Response) -> LLMStream:
 
 
 def test_a_provider_takes_under_sixty_lines() -> None:
-    """The class and its imports, with both ways to answer, is short."""
+    """The class and its imports, with whole replies and streams, take under sixty lines."""
     tree = ast.parse(CODE)
     needed = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef)]
     assert sum((node.end_lineno or 0) - node.lineno + 1 for node in needed) < 60
@@ -78,7 +78,7 @@ def test_a_provider_takes_under_sixty_lines() -> None:
 async def test_its_faults_are_repeated_by_the_rules(
     capture: Captured, no_waits: None, first: httpx.Response | Exception
 ) -> None:
-    """A fault worth repeating is repeated and shown as an event; the call then succeeds."""
+    """A retryable failure is retried and is an event of the span; the call then succeeds."""
     config = LLMCallConfig("acme", "a-1", prompt="Say hello.")
     result = await run_llm_call("f", "s", config, capture.recorder(), client=client_for(first, OK))
     assert (result["status"], result["text"], result["retries"]) == ("ok", "Hello there", 1)
@@ -93,7 +93,7 @@ async def test_its_other_faults_are_not(capture: Captured) -> None:
 
 
 async def test_its_stream_has_one_span(capture: Captured) -> None:
-    """Pieces, tokens and provider arrive in the telemetry."""
+    """A stream's span has its tokens and its provider."""
     stream = stream_of(capture, httpx.Response(200, text='{"piece": "Hello "}\n{"piece": "there"}\n' + DONE))
     assert [event.text async for event in stream if isinstance(event, TextDelta)] == ["Hello ", "there"]
     found = attributes(capture.span("chat a-1"))
@@ -101,7 +101,7 @@ async def test_its_stream_has_one_span(capture: Captured) -> None:
 
 
 async def test_its_cut_stream_is_no_success(capture: Captured) -> None:
-    """A stream without its end is an error of the connection."""
+    """A stream without its end raises a connection error."""
     stream = stream_of(capture, httpx.Response(200, text='{"piece": "Hello "}\n'))
     assert await anext(stream) == TextDelta("Hello ")
     with pytest.raises(LLMConnectionError):
@@ -110,7 +110,7 @@ async def test_its_cut_stream_is_no_success(capture: Captured) -> None:
 
 
 class Body(httpx.AsyncByteStream):
-    """A body that never ends, and notes that it was closed."""
+    """A body that never ends, and records that it was closed."""
 
     is_closed = False
 
@@ -123,7 +123,7 @@ class Body(httpx.AsyncByteStream):
 
 
 async def test_its_connection_is_closed_when_the_reader_stops(capture: Captured) -> None:
-    """What the page promises about `async with` inside the generator."""
+    """A reader that stops closes the connection, as the page promises."""
     body = Body()
     async with stream_of(capture, httpx.Response(200, stream=body)) as stream:
         await anext(stream)
@@ -133,14 +133,14 @@ async def test_its_connection_is_closed_when_the_reader_stops(capture: Captured)
 
 
 def test_the_page_names_what_there_is() -> None:
-    """The entry-point group and the presets on the page are those of the code."""
+    """The entry-point group and the presets on the page exist in the code."""
     assert providers.ENTRY_POINT_GROUP in PAGE
     assert {"groq", "vllm"} <= {preset.name for preset in PRESETS}
     assert "openai_compatible" in LLMClientFactory.names()
 
 
 def test_every_provider_says_what_it_reports() -> None:
-    """The page tells for each provider which parts of the usage it reports, and what changes the price."""
+    """The page says for each provider which parts of the usage it reports."""
     table = PAGE.partition("## What each provider reports")[2]
     named = {
         name

@@ -1,4 +1,4 @@
-"""What is promised: names, paths, signatures, and that the façade is lazy."""
+"""The public names, paths and signatures are as promised, and the façade is lazy."""
 
 from __future__ import annotations
 
@@ -157,19 +157,19 @@ def test_every_name_resolves() -> None:
 
 
 def test_the_names_of_the_design_are_there() -> None:
-    """What the documentation uses as `tm.X` exists."""
+    """Every name that the documentation uses as `tm.X` exists."""
     assert set(tm.__all__) >= FACADE
 
 
 def test_every_error_is_there() -> None:
-    """Whoever catches an error of ours finds its class beside the function that raises it."""
+    """Every error class is on the façade."""
     errors = importlib.import_module("tracemind_otel.errors")
     own = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
     assert own <= set(tm.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    """A typing error is an `AttributeError` as with any module."""
+    """A misspelled name raises an `AttributeError`, as with any module."""
     with pytest.raises(AttributeError, match=r"module 'tracemind_otel' has no attribute 'no_such_name'"):
         _ = tm.no_such_name  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
 
@@ -186,7 +186,7 @@ def test_the_version_is_the_distributions() -> None:
 
 @pytest.mark.parametrize("path", PUBLISHED)
 def test_published_paths(path: str) -> None:
-    """Each published name is found under `tracemind_otel` and, as the same object, under `trace_mind`."""
+    """Each published name is under `tracemind_otel` and, as the same object, under `trace_mind`."""
     ours, published = importlib.import_module(f"tracemind_otel.{path}"), importlib.import_module(f"trace_mind.{path}")
     for name in PUBLISHED[path]:
         assert getattr(ours, name) is getattr(published, name)
@@ -195,20 +195,20 @@ def test_published_paths(path: str) -> None:
 
 @pytest.mark.parametrize(("function", "expected"), SIGNATURES, ids=lambda value: getattr(value, "__qualname__", ""))
 def test_signatures(function: Any, expected: str) -> None:
-    """A call that was right stays right: parameters keep their names, order, kinds and defaults."""
+    """Earlier calls stay valid: parameters keep their names, order, kinds and defaults."""
     assert shape(function) == expected
 
 
 @pytest.mark.parametrize(("data", "expected"), FIELDS, ids=lambda value: getattr(value, "__name__", ""))
 def test_fields(data: type[Any], expected: str) -> None:
-    """The published fields keep names, order and defaults; whatever is newer is keyword-only and has a default."""
+    """Published fields keep names, order and defaults; newer ones are keyword-only and have a default."""
     fields = dataclasses.fields(data)
     assert [field_shape(field) for field in fields if not field.kw_only] == expected.split()
     assert [field.name for field in fields if field.kw_only and "=" not in field_shape(field)] == []
 
 
 def test_the_options_of_configure() -> None:
-    """All options are keyword-only, and those of the design are there."""
+    """All options are keyword-only, and all that the design names exist."""
     parameters = inspect.signature(tm.configure).parameters
     assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
     assert set(parameters) >= {
@@ -218,7 +218,7 @@ def test_the_options_of_configure() -> None:
 
 
 def test_the_published_recipe_runs_unchanged(tmp_path: Path) -> None:
-    """The first version's recipe runs as it was printed; without a key its second call is an error that says so."""
+    """The first version's recipe runs as printed; without a key its second call is an error that says so."""
     recipe = tmp_path / "llm_call_example.py"
     recipe.write_text(RECIPE)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The published recipe, as it was and as it is."""
+"""The published recipe, in its first and its present form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MODULES = ("tracemind_otel.recipes.llm_call_example", "trace_mind.recipes.llm_ca
 
 
 def test_the_recipe_of_the_first_version_runs_unchanged(tmp_path: Path) -> None:
-    """Who copied the recipe years ago upgrades without touching it; with no key the second call says so."""
+    """A user's old copy of the recipe runs unchanged; without a key, its second call says so."""
     program = tmp_path / "llm_call_example.py"
     program.write_text(RECIPE_V1.read_text(encoding="utf-8"), encoding="utf-8")
     done = run(program, directory=tmp_path)
@@ -34,7 +34,7 @@ def test_the_recipe_of_the_first_version_runs_unchanged(tmp_path: Path) -> None:
 @pytest.mark.smoke
 @pytest.mark.parametrize("module", MODULES)
 def test_the_recipe_skips_openai_without_a_key(module: str, tmp_path: Path) -> None:
-    """Under either name the recipe runs with no key, and says what it skipped and why."""
+    """Under either name the recipe runs without a key, and says what it skipped and why."""
     done = run("-m", module, directory=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     start, end, skipped = done.stdout.splitlines()
@@ -44,7 +44,7 @@ def test_the_recipe_skips_openai_without_a_key(module: str, tmp_path: Path) -> N
 
 
 def test_the_recipe_calls_openai_with_a_key(openai_server: OpenAIServer, tmp_path: Path) -> None:
-    """With a key the second call is made, to `OPENAI_BASE_URL` where that is set, and comes back priced."""
+    """With a key the second call goes to `OPENAI_BASE_URL` where that is set, and has a cost."""
     environment = {"OPENAI_API_KEY": "sk-test-key", "OPENAI_BASE_URL": openai_server.base_url, "NO_PROXY": "*"}
     done = run("-m", MODULES[0], directory=tmp_path, environment=environment)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The port between a step and whatever records it: forwarding, in memory, several at once, and faults."""
+"""The port between a step and its recorders: forwarding, in memory, several at once, and faults."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Call = tuple[Any, ...]
 
 
 class ThreeMethods(Recorder):
-    """A recorder in the style of the first version, with the retry beside it."""
+    """A recorder in the style of the first version, with a method for retries."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -45,7 +45,7 @@ class ThreeMethods(Recorder):
 
 
 class Noting(Recorder):
-    """A recorder that notes what its handles hear."""
+    """A recorder that keeps what its handles get."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
@@ -84,7 +84,7 @@ class NotingHandle(StepHandle):
 
 
 class FaultError(Exception):
-    """What the recorders below raise."""
+    """Raised by the recorders below."""
 
 
 class FailsToBegin(Recorder):
@@ -152,13 +152,13 @@ def run_through(handle: StepHandle) -> str:
 
 
 def test_the_base_recorder_does_nothing() -> None:
-    """A `Recorder` as it is records nothing and disturbs nothing."""
+    """A plain `Recorder` records nothing."""
     assert run_through(Recorder().begin_step(START)) == "the call"
     assert run_through(StepHandle()) == "the call"
 
 
 def test_the_default_forwards_to_the_three_methods() -> None:
-    """A recorder of the first version hears start, retry and end, each once, with plain dicts."""
+    """A recorder of the first version gets start, retry and end once each, as plain dicts."""
     recorder = ThreeMethods()
     run_through(recorder.begin_step(START))
     assert recorder.calls == [
@@ -181,7 +181,7 @@ def test_the_default_forwards_to_the_three_methods() -> None:
 
 
 def test_a_forwarded_payload_is_the_recorders_own() -> None:
-    """A recorder may change the dict it gets, without changing the caller's result."""
+    """A recorder may change its dict without changing the caller's result."""
     recorder = ThreeMethods()
     recorder.begin_step(START).end(END)
     recorder.calls[-1][-1]["mine"] = True
@@ -189,7 +189,7 @@ def test_a_forwarded_payload_is_the_recorders_own() -> None:
 
 
 def test_in_memory_keeps_every_call() -> None:
-    """`steps` holds start, retries, gaps between chunks and end of each call, in the order they began."""
+    """`steps` has each call's start, retries, gaps between chunks and end, in the order of the starts."""
     recorder = InMemoryRecorder()
     first, second = recorder.begin_step(START), recorder.begin_step(START)
     second.end(END)
@@ -201,7 +201,7 @@ def test_in_memory_keeps_every_call() -> None:
 
 
 def test_in_memory_keeps_the_first_end() -> None:
-    """Ending twice is harmless."""
+    """A second end is ignored."""
     recorder = InMemoryRecorder()
     handle = recorder.begin_step(START)
     handle.end(END)
@@ -210,14 +210,14 @@ def test_in_memory_keeps_the_first_end() -> None:
 
 
 def test_a_running_call_has_no_end() -> None:
-    """A call that still runs is told by its missing end."""
+    """A running call has no end."""
     recorder = InMemoryRecorder()
     recorder.begin_step(START)
     assert recorder.steps[0].end is None
 
 
 def test_composite_tells_all() -> None:
-    """Each recorder hears everything, and contexts are left in the reverse order."""
+    """Each recorder gets everything, and contexts are left in reverse order."""
     recorders = Noting(), Noting()
     run_through(CompositeRecorder(*recorders).begin_step(START))
     expected = ["begin", "enter", "exit", "retry", "first_chunk", "next_chunk 0.5 m-1", "end", "end"]
@@ -226,7 +226,7 @@ def test_composite_tells_all() -> None:
 
 @pytest.mark.parametrize("faulty", FAULTY)
 def test_composite_goes_on_past_a_fault(faulty: type[Recorder]) -> None:
-    """One recorder that raises keeps no other from hearing."""
+    """A recorder that raises does not keep events from the others."""
     before, after = Noting(), Noting()
     assert run_through(CompositeRecorder(before, faulty(), after).begin_step(START)) == "the call"
     assert (
@@ -237,18 +237,18 @@ def test_composite_goes_on_past_a_fault(faulty: type[Recorder]) -> None:
 
 
 def test_an_empty_composite_does_nothing() -> None:
-    """No recorders at all is allowed."""
+    """A composite without recorders is allowed."""
     assert run_through(CompositeRecorder().begin_step(START)) == "the call"
 
 
 @pytest.mark.parametrize("faulty", FAULTY)
 def test_a_fault_never_passes_the_border(faulty: type[Recorder]) -> None:
-    """Whatever method of a recorder raises, the step does not notice."""
+    """The step is unaffected, whichever method of a recorder raises."""
     assert run_through(begin_safely(START, faulty())) == "the call"
 
 
 def test_a_fault_is_logged_with_its_trace_once(caplog: pytest.LogCaptureFixture) -> None:
-    """The first fault of a method is an error with a trace; its repetitions are debug lines."""
+    """A method's first fault is logged as an error with a traceback, and later ones as debug lines."""
     caplog.set_level(logging.DEBUG, logger=port.__name__)
     for _ in range(3):
         begin_safely(START, FailsToBegin())
@@ -260,7 +260,7 @@ def test_a_fault_is_logged_with_its_trace_once(caplog: pytest.LogCaptureFixture)
 
 
 def test_each_faulty_method_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """A second method that fails is not hidden by the first."""
+    """Each method that fails is logged."""
     run_through(begin_safely(START, FailsAlways()))
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert [message.split()[0] for message in errors] == [
@@ -273,13 +273,13 @@ def test_each_faulty_method_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_fault_of_the_call_passes_through_the_border() -> None:
-    """An exception of the provider is not mistaken for one of the recorder."""
+    """A provider's exception is not taken for a recorder's."""
     with pytest.raises(KeyError), begin_safely(START, FailsToLeave()).active():
         raise KeyError
 
 
 def test_an_interrupt_passes_through_the_border() -> None:
-    """A recorder's fault is swallowed; Ctrl-C while it runs is not."""
+    """Ctrl-C in a recorder is not swallowed."""
 
     class Interrupted(Recorder):
         def begin_step(self, start: StepStart) -> StepHandle:
@@ -290,7 +290,7 @@ def test_an_interrupt_passes_through_the_border() -> None:
 
 
 def test_a_recorder_cannot_swallow_the_calls_exception() -> None:
-    """A context that returns True from `__exit__` does not turn a failed attempt into nothing."""
+    """A recorder's context that returns True from `__exit__` does not hide a failed attempt."""
 
     class Swallowing(StepHandle):
         @contextmanager
