@@ -1,4 +1,4 @@
-"""A decorated function cannot be told from the bare one by whoever calls, reads, sends, throws, closes or drops it."""
+"""A decorated function behaves like the bare one, however it is called, read, closed or dropped."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ operations = st.lists(
 
 
 def source(program: list[Any], *, is_async: bool) -> str:
-    """The body as Python; each statement says in the log what it saw. It may catch a close, and then ends."""
+    """The body as Python; each statement logs what it saw. It may catch a close, and then ends."""
     lines = [f"{'async ' if is_async else ''}def work(log, tracer):", "    log('begin')"]
 
     def write(statements: list[Any], depth: int, *, may_yield: bool = True) -> None:
@@ -122,7 +122,7 @@ def log_into(seen: list[object]) -> Callable[..., None]:
 
 
 def driven(work: Callable[..., Any], script: list[tuple[str, str]], tracer: trace.Tracer) -> list[object]:
-    """What a consumer sees of a generator, and the body of its consumer."""
+    """What the consumer of a generator sees, and the body of that consumer."""
     seen = list[object]()
     running = work(log_into(seen), tracer)
     for operation, error in (*script, ("close", "")):
@@ -141,7 +141,7 @@ def driven(work: Callable[..., Any], script: list[tuple[str, str]], tracer: trac
 
 
 async def driven_async(work: Callable[..., Any], script: list[tuple[str, str]], tracer: trace.Tracer) -> list[object]:
-    """As `driven`."""
+    """Like `driven`, for an async generator."""
     seen = list[object]()
     running = work(log_into(seen), tracer)
     for operation, error in (*script, ("close", "")):
@@ -160,7 +160,7 @@ async def driven_async(work: Callable[..., Any], script: list[tuple[str, str]], 
 
 
 def check_spans(capture: Captured, seen: list[object]) -> None:
-    """One span for a body that has begun, around all that it opened."""
+    """A body that has begun has one span, around everything that it opened."""
     next_call()
     roots = [span.name for span in capture.spans if span.parent is None and span.name != NEXT_CALL]
     assert roots == ["work"] * (("begin",) in seen)
@@ -171,7 +171,7 @@ def check_spans(capture: Captured, seen: list[object]) -> None:
 @settings(max_examples=300, deadline=None)
 @given(programs, operations)
 def test_a_generator_is_what_it_was(program: list[Any], script: list[tuple[str, str]]) -> None:
-    """Items, results, errors with their causes, and what the body saw: all as without the decorator."""
+    """Items, results, errors with their causes, and what the body sees are as without the decorator."""
     work = body_of(source(program, is_async=False))
     with captured() as capture:
         tracer = capture.tracer_provider.get_tracer("the application's")
@@ -183,7 +183,7 @@ def test_a_generator_is_what_it_was(program: list[Any], script: list[tuple[str, 
 @settings(max_examples=300, deadline=None)
 @given(programs, operations)
 def test_an_async_generator_is_what_it_was(program: list[Any], script: list[tuple[str, str]]) -> None:
-    """As a generator."""
+    """An async generator behaves as without the decorator."""
     work = body_of(source(program, is_async=True))
     with captured() as capture:
         tracer = capture.tracer_provider.get_tracer("the application's")
@@ -212,7 +212,7 @@ def parent_name(capture: Captured, name: str) -> str | None:
 
 
 async def test_two_decorators_on_a_context_manager(capture: Captured) -> None:
-    """Both spans are the block, one in the other."""
+    """Two decorators make two nested spans around the block."""
     work = tm.step(name="work")(lambda: None)
     with tm.flow(name="outer")(tm.step(name="inner")(opened))(1) as value:
         work()
@@ -225,14 +225,14 @@ async def test_two_decorators_on_a_context_manager(capture: Captured) -> None:
 
 
 def test_a_partial_context_manager(capture: Captured) -> None:
-    """A `functools.partial` is what it is a part of."""
+    """A `functools.partial` of a context manager is decorated like the manager."""
     with tm.step(name="block")(functools.partial(opened, 1))() as value:
         tm.step(name="work")(lambda: None)()
     assert (value, parent_name(capture, "work")) == (1, "block")
 
 
 def test_a_manager_that_is_misused(capture: Captured) -> None:
-    """Entering twice, leaving twice or leaving first gives the error it always gave; the span ends all the same."""
+    """Entering or leaving twice, or leaving first, raises the usual error, and the span ends."""
     manager = tm.step(name="work")(opened)(1)
     with manager, pytest.raises(AttributeError):
         manager.__enter__()
@@ -245,7 +245,7 @@ def test_a_manager_that_is_misused(capture: Captured) -> None:
 
 @pytest.mark.soak
 def test_a_manager_that_is_dropped_in_its_block(capture: Captured) -> None:
-    """It is warned of, and the next call ends its span, as one whose block nobody left."""
+    """A manager that is dropped inside its block gives a warning, and the next call ends its span."""
 
     def drop() -> None:
         tm.step(name="work")(opened)(1).__enter__()
@@ -274,7 +274,7 @@ async def work() -> int:
 
 @pytest.mark.parametrize("body", [number, number_later, work], ids=lambda body: body.__name__)
 async def test_a_plain_function_that_returns_a_body(capture: Captured, body: Callable[[], Any]) -> None:
-    """Its span is its call, which is over when it returns; the body comes back as it is, and is the caller's."""
+    """A plain function that returns a generator or coroutine has a span of its call, and the body is the caller's."""
     made = body()
     assert tm.step(name="work")(lambda: made)() is made
     assert capture.span("work").status.status_code is trace.StatusCode.UNSET
@@ -294,7 +294,7 @@ def old_style(value: int) -> Generator[Any, Any, int]:
 
 
 async def test_a_generator_that_is_awaited(capture: Captured) -> None:
-    """What `types.coroutine` made stays awaitable, decorated itself or returned."""
+    """A generator of `types.coroutine` stays awaitable, decorated or returned."""
 
     def returns(value: int) -> Awaitable[int]:
         return old_style(value)
@@ -308,7 +308,7 @@ async def test_a_generator_that_is_awaited(capture: Captured) -> None:
 
 
 def test_a_recursive_generator(capture: Captured) -> None:
-    """A recursion of some depth still ends before Python's limit does."""
+    """A deep recursion of decorated generators does not reach Python's limit."""
 
     @tm.step
     def down(n: int) -> Generator[int]:
@@ -320,7 +320,7 @@ def test_a_recursive_generator(capture: Captured) -> None:
 
 
 async def test_nothing_is_left_for_the_garbage_collector(capture: Captured) -> None:
-    """An error that is thrown into an async generator does not keep its frames, and what is in them, alive."""
+    """An error thrown into an async generator does not keep its frames alive."""
 
     class Prompt: ...
 
@@ -349,7 +349,7 @@ async def test_nothing_is_left_for_the_garbage_collector(capture: Captured) -> N
 
 
 async def test_an_item_may_go_while_the_next_is_made(capture: Captured) -> None:
-    """Whoever reads large items holds one of them, not two."""
+    """A reader of large items holds one of them, not two."""
 
     class Item: ...
 

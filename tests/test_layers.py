@@ -1,4 +1,4 @@
-"""The house: imports point one way, and every module has a name of its own."""
+"""Imports point one way, and every module has a name of its own."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def modules() -> list[Path]:
 
 
 def test_imports_point_one_way() -> None:
-    """Who uses a call alone gets no OpenTelemetry, and no package imports one above it."""
+    """A call alone loads no OpenTelemetry, and no package imports one above it."""
     done = lint_imports(ROOT)
     assert done.returncode == 0, done.stdout
 
@@ -76,7 +76,7 @@ def test_imports_point_one_way() -> None:
     ],
 )
 def test_a_planted_import_is_found(tmp_path: Path, module: str, line: str, contract: str) -> None:
-    """The contracts would notice: one wrong import, inside a function too, breaks the contract that forbids it."""
+    """One wrong import, inside a function too, breaks the contract that forbids it."""
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     path = tmp_path / "src" / "tracemind_otel" / module
@@ -87,7 +87,7 @@ def test_a_planted_import_is_found(tmp_path: Path, module: str, line: str, contr
 
 
 def sdk_imports(source: str) -> list[str]:
-    """Every import of the SDK or an exporter, `if TYPE_CHECKING` aside; those outside functions are marked."""
+    """Every import of the SDK or an exporter outside `if TYPE_CHECKING`; those outside functions are marked."""
     found = list[str]()
 
     def visit(node: ast.AST, *, is_lazy: bool) -> None:
@@ -108,33 +108,33 @@ def sdk_imports(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_the_sdk_is_imported_where_it_is_set_up(path: Path) -> None:
-    """The adapter needs OpenTelemetry's API alone; the SDK is loaded by `configure()`, when it is called."""
+    """The adapter needs only OpenTelemetry's API; `configure()` loads the SDK when it is called."""
     found, name = sdk_imports(path.read_text()), str(path.relative_to(PACKAGE))
     assert name in LOADED_BY_CONFIGURE or [each for each in found if each.endswith("at import time")] == []
     assert found == [] or name.startswith(SDK_USERS)
 
 
 def test_a_planted_sdk_import_is_found() -> None:
-    """The test above would notice."""
+    """A wrong import of the SDK fails the test above."""
     assert sdk_imports("import opentelemetry.sdk.trace") == ["opentelemetry.sdk.trace at import time"]
     assert sdk_imports("def f():\n    from opentelemetry import sdk") == ["opentelemetry.sdk"]
 
 
 def test_no_module_name_occurs_twice() -> None:
-    """A module is found by its name alone: no two modules or packages share one."""
+    """No two modules or packages share a name, so that a name is enough to find one."""
     files = [path for path in modules() if str(path.relative_to(PACKAGE)) not in PUBLISHED]
     names = [path.parent.name if path.stem == "__init__" else path.stem for path in files]
     assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
 def test_no_package_hides_a_name_of_the_facade() -> None:
-    """Importing a package of ours binds its name on the façade: none may take the place of a function there."""
+    """Importing a subpackage hides no function of the façade."""
     packages = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir()}
     assert packages & set(tm.__all__) == set()
 
 
 async def test_the_way_of_a_call_is_short() -> None:
-    """Between the caller and HTTP a call passes at most six modules of ours, and climbs back at most once."""
+    """Between the caller and HTTP a call passes at most six modules, and climbs back at most once."""
     way = list[str]()
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""Messages as users of OpenAI, Anthropic and Gemini write them."""
+"""Messages as users of OpenAI, Anthropic and Gemini write them are understood."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ GEMINI = [
 
 
 def test_openais_messages() -> None:
-    """Roles, parts, images by address and by data, tool calls of both kinds and results."""
+    """OpenAI's roles, parts, images, tool calls and results are understood."""
     assert read_messages("messages", OPENAI) == (
         Message(role="system", content="Be brief."),
         Message(role="user", content=(Text("What is it?"), Image(url="https://a.example/b.png"))),
@@ -74,7 +74,7 @@ def test_openais_messages() -> None:
 
 
 def test_anthropics_messages() -> None:
-    """Content blocks; the result of a tool is a message of its own, before the rest of its message."""
+    """Anthropic's content blocks are understood; a tool's result becomes a message before the rest of its message."""
     assert read_messages("messages", ANTHROPIC) == (
         Message(role="user", content=(Image(data=PNG, media_type="image/png"),)),
         Message(role="assistant", content="I add.", tool_calls=(ToolCall("call-1", "add", {"a": 1}),)),
@@ -84,7 +84,7 @@ def test_anthropics_messages() -> None:
 
 
 def test_geminis_messages() -> None:
-    """Parts in the spelling of REST and of Python; a content without a role is the user's."""
+    """Gemini's parts are understood in REST's and Python's spelling; a content without a role is the user's."""
     assert read_messages("messages", GEMINI) == (
         Message(role="user", content=(Text("Hello"), Image(data=PNG, media_type="image/png"))),
         Message(role="assistant", content=(), tool_calls=(ToolCall("call-1", "add", {"a": 1}),)),
@@ -94,7 +94,7 @@ def test_geminis_messages() -> None:
 
 
 def test_a_part_that_says_it_is_no_thought() -> None:
-    """Gemini's SDK dumps every key of a part, the unused ones as `None` and `thought` as it is."""
+    """A part that Gemini's SDK dumped with all its keys is content, with `thought` false and the rest `None`."""
     part = {"text": "Hello", "thought": False, "inline_data": None, "function_call": None}
     assert read_messages("messages", [{"role": "model", "parts": [part]}]) == (
         Message(role="assistant", content="Hello"),
@@ -102,7 +102,7 @@ def test_a_part_that_says_it_is_no_thought() -> None:
 
 
 def test_messages_of_ours_stay() -> None:
-    """Beside dicts, in their order."""
+    """`Message` objects may stand beside dicts, and keep their order."""
     ours = Message(role="user", content="Hello")
     assert read_messages("messages", [ours, {"role": "assistant", "content": "Hi"}])[0] is ours
 
@@ -127,6 +127,6 @@ WRONG: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("messages", "expected"), WRONG)
 def test_a_wrong_item_is_named(messages: Any, expected: str) -> None:
-    """By its index and its key, with what is allowed."""
+    """The error for a wrong item names its index, its key and the allowed values."""
     with pytest.raises(ConfigError, match=expected):
         read_messages("messages", messages)

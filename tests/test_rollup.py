@@ -1,4 +1,4 @@
-"""The sums of a flow, against a ledger that is kept beside it."""
+"""The sums of a flow equal a ledger that is kept beside it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ SUMS = ("cost_usd", "input_tokens", "output_tokens", "llm_calls", "retries")
 
 @dataclass
 class Entry:
-    """What the ledger knows of one flow: counted by the client, not by the flow."""
+    """The ledger's entry of a flow: counted by the client, not by the flow."""
 
     calls: list[tuple[LLMUsage | None, int]] = field(default_factory=list[tuple[LLMUsage | None, int]])
     nested: list[str] = field(default_factory=list[str])
 
 
 class DeliveryStats:
-    """Kept by whoever calls, under its own lock."""
+    """Sums that the caller keeps, under a lock of its own."""
 
     def __init__(self) -> None:
         self.entries: defaultdict[str, Entry] = defaultdict(Entry)
@@ -56,7 +56,7 @@ class DeliveryStats:
 
 
 class SeededClient(tm.AsyncLLMClient):
-    """Answers each call with a usage of its own, after failing so many times first; the prompt says which."""
+    """A client whose prompt decides how often it fails, and which usage it then reports."""
 
     provider_name = "openai"
 
@@ -74,7 +74,7 @@ class SeededClient(tm.AsyncLLMClient):
 
 
 async def call(ledger: DeliveryStats, flow: str, seed: int, recorder: tm.Recorder) -> None:
-    """One call: priced, unpriced, failed or repeated, as its seed has it."""
+    """A call that is priced, unpriced, failed or retried, by its seed."""
     chance = random.Random(seed)
     tokens = chance.randrange(1, 5_000), chance.randrange(1, 2_000)
     cost = None if chance.random() < 0.1 else chance.random() / 7
@@ -87,7 +87,7 @@ async def call(ledger: DeliveryStats, flow: str, seed: int, recorder: tm.Recorde
 
 
 async def run_flow(ledger: DeliveryStats, number: int, recorder: tm.Recorder) -> None:
-    """Twenty calls: in the flow itself, in tasks, in a nested flow, or in a thread with a loop of its own."""
+    """Twenty calls in the flow itself, in tasks, in a nested flow, and in a thread with its own loop."""
     name = f"flow-{number}"
     shape = number % 4
 
@@ -132,7 +132,7 @@ async def run_flow(ledger: DeliveryStats, number: int, recorder: tm.Recorder) ->
 
 
 def expected(calls: list[tuple[LLMUsage | None, int]]) -> dict[str, float]:
-    """The sums, added up here; no cost where none was priced."""
+    """The sums by the ledger; no cost where no call was priced."""
     usages = [usage for usage, _ in calls if usage is not None]
     costs = [usage.cost_usd for usage in usages if usage.cost_usd is not None]
     sums: dict[str, float] = {
@@ -161,7 +161,7 @@ def ancestors(span: ReadableSpan, by_id: dict[int, ReadableSpan]) -> Iterator[Re
 
 
 async def test_two_hundred_flows_at_once(capture: Captured) -> None:
-    """Every flow's sums, own and inclusive, equal a ledger kept beside it to 1e-9; each call is where it was made."""
+    """Every flow's own and inclusive sums equal the ledger to 1e-9, and each call is where it was made."""
     ledger, recorder = DeliveryStats(), tm.OTelRecorder()
     await asyncio.gather(*(run_flow(ledger, number, recorder) for number in range(FLOWS)))
     spans = capture.spans
@@ -179,7 +179,7 @@ async def test_two_hundred_flows_at_once(capture: Captured) -> None:
 
 
 async def test_own_sums_add_up_to_the_whole(capture: Captured) -> None:
-    """A dashboard that adds the own sums of all flows counts every call once, however they nest."""
+    """The own sums of all flows add up to all calls, however the flows nest."""
     ledger, recorder = DeliveryStats(), tm.OTelRecorder()
     await asyncio.gather(*(run_flow(ledger, number, recorder) for number in range(16)))
     flows = [span for span in capture.spans if span.name.startswith("invoke_workflow")]
@@ -208,7 +208,7 @@ async def test_a_late_call(capture: Captured) -> None:
 
 @pytest.mark.soak
 def test_threads_that_add_at_once() -> None:
-    """No addition is lost where many threads end calls of one flow at the same time."""
+    """No call is lost when many threads end calls of one flow at once."""
     outer = FlowRun("outer")
     inner = FlowRun("inner", parent=outer)
     usage = LLMUsage(3, 2, 5, 0.25)
@@ -231,7 +231,7 @@ def test_threads_that_add_at_once() -> None:
 
 
 def test_halves_that_are_known_are_summed() -> None:
-    """A call that reported one half adds that half, and the other stays as it is."""
+    """A call that reported one count adds that count and leaves the other as it is."""
     scope = FlowRun("f")
     for usage in (LLMUsage(10, None, None), LLMUsage(None, 3, None), LLMUsage(5, 2, 7), LLMUsage(None, None, None)):
         scope.add_call(usage, retries=0, step="s", model="fake/m")

@@ -1,4 +1,4 @@
-"""The sampling options are defined once, and reach every place that needs them."""
+"""Sampling options are defined once, and reach every place that needs them."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ VALUES = {
 
 
 def test_every_option_has_a_rule_and_an_attribute() -> None:
-    """An option that is added without a check or without its span attribute is noticed."""
+    """Every option has a check and a span attribute."""
     assert set(SAMPLING_NAMES) == set(SAMPLING_RULES) == set(SAMPLING_ATTRIBUTES) == set(VALUES)
 
 
 def test_options_reach_the_request_and_the_record() -> None:
-    """What a configuration asks for is what the client gets and what the recorder is told."""
+    """The options of a configuration reach the client and the recorder."""
     request = tm.LLMCallConfig("fake", "toy-1", "hi", **VALUES).request()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert request.sampling() == VALUES
 
 
 def test_the_published_order_of_arguments_holds() -> None:
-    """Positional arguments mean what they meant in the first version."""
+    """Positional arguments have the meaning that they had in the first version."""
     request = list(inspect.signature(tm.LLMRequest).parameters)
     assert request[:6] == ["provider", "model", "prompt", "temperature", "top_p", "extra"]
     config = list(inspect.signature(tm.LLMCallConfig).parameters)

@@ -1,4 +1,4 @@
-"""No key and no prompt in an error text."""
+"""No key and no prompt is in an error's message."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ WITHHELD = "(the message is withheld: it repeats the prompt)"
 
 
 def test_an_innocent_message_stays() -> None:
-    """An error text that repeats nothing is shown as it came."""
+    """A message without a secret is shown unchanged."""
     assert scrub("The model is overloaded.", prompt=PROMPT) == "The model is overloaded."
 
 
 def test_secrets_are_replaced_everywhere() -> None:
-    """A key is struck out as often as the server repeats it."""
+    """A key is replaced as often as the server repeats it."""
     text = scrub("bad key sk-123 (sk-123) or tok-9", secrets=("sk-123", "tok-9", ""))
     assert text == "bad key [redacted] ([redacted]) or [redacted]"
 
 
 def test_a_short_secret_is_a_word_of_its_own() -> None:
-    """The key that a local server is given for form's sake does not tear other words."""
+    """A short key, as for a local server, is not replaced inside other words."""
     assert scrub("key ollama is bad: ollamas", secrets=("ollama",)) == "key [redacted] is bad: ollamas"
     assert scrub("a broken token", secrets=("k",)) == "a broken token"
 
@@ -46,7 +46,7 @@ def test_a_short_secret_is_a_word_of_its_own() -> None:
     ],
 )
 def test_a_message_that_repeats_the_prompt_is_withheld(said: str) -> None:
-    """Whole or in part, quoted or not, in whatever case or spacing: the prompt does not come out."""
+    """A message with the prompt or a part of it, in any quoting, case or spacing, is withheld."""
     assert scrub(said, prompt=PROMPT) == WITHHELD
 
 
@@ -56,30 +56,30 @@ def test_a_message_that_repeats_the_prompt_is_withheld(said: str) -> None:
 )
 @pytest.mark.parametrize("quote", [json.dumps, ascii, str])
 def test_a_prompt_in_another_script_is_found_too(prompt: str, quote: Callable[[str], str]) -> None:
-    """A server that quotes with escapes (`\\u041f`), as Python's do by default, gives nothing away either."""
+    """A prompt in escapes such as `\u041f` is withheld too."""
     assert scrub(f"invalid input: {quote(prompt)}", prompt=prompt) == WITHHELD
 
 
 def test_a_short_prompt_is_found_too() -> None:
-    """A prompt of a few words is withheld where it stands whole in the message."""
+    """A prompt of a few words is withheld where the message has all of it."""
     assert scrub("cannot parse 'Ada Lovelace'", prompt="Ada  Lovelace") == WITHHELD
     assert scrub("cannot parse 'Ada'", prompt="Ada Lovelace") == "cannot parse 'Ada'"
 
 
 @pytest.mark.parametrize("prompt", ["", "   ", "\n"])
 def test_an_empty_prompt_withholds_nothing(prompt: str) -> None:
-    """Without a prompt there is nothing to repeat."""
+    """An empty prompt withholds no message."""
     assert scrub("HTTP 500", prompt=prompt) == "HTTP 500"
 
 
 def test_a_long_message_is_cut() -> None:
-    """A server's page of HTML does not flood a span or a log."""
+    """A long message, such as a page of HTML, is cut."""
     assert scrub("x" * 501) == "x" * 500 + "..."
     assert scrub("x" * 500) == "x" * 500
 
 
 def test_a_key_at_the_cut_does_not_half_survive() -> None:
-    """The key is struck out before the text is cut, not after."""
+    """Keys are replaced before the message is cut."""
     assert "sk-1" not in scrub("x" * 497 + "sk-12345", secrets=("sk-12345",))
 
 
@@ -88,13 +88,13 @@ around = st.text(st.characters(exclude_characters="\\", exclude_categories=["Cs"
 
 @given(prompt=st.text(min_size=24, max_size=60), before=around, after=around)
 def test_no_prompt_survives(prompt: str, before: str, after: str) -> None:
-    """Any prompt, put anywhere into a message, is withheld unless it is a few letters among spaces."""
+    """Any prompt anywhere in a message is withheld, unless it is a few letters among spaces."""
     is_short = len("".join(prompt.split()).replace("\\", "")) < 6
     assert (scrub(before + prompt + after, prompt=prompt) == WITHHELD) or is_short
 
 
 def test_a_huge_message_does_not_hold_up_the_event_loop() -> None:
-    """A page of HTML against a book as the prompt takes no time to speak of: other calls are waiting."""
+    """A huge message and a huge prompt are compared quickly, since other calls wait."""
     message, prompt = "<td>0x%05x</td>", "%06d bottles of beer on the wall. "
     page, book = "".join(message % n for n in range(4_000)), "".join(prompt % n for n in range(8_000))
     started = time.thread_time()

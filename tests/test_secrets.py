@@ -1,4 +1,4 @@
-"""Neither the key nor the prompt gets out by any door, whatever a server or a client does with them."""
+"""Neither the key nor the prompt leaves the process by anything but the request, whatever servers and clients do."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ WINDOW = 24
 
 
 def needles(prompt: str) -> set[str]:
-    """What must be nowhere: the key, and the prompt in every spelling that a program would give it."""
+    """The key, and the prompt in every spelling that a program would give it."""
     spellings = {prompt, json.dumps(prompt)[1:-1], json.dumps(json.dumps(prompt))[3:-3], repr(prompt)[1:-1]}
     parts = {spelling[:WINDOW] for spelling in spellings} | {spelling[-WINDOW:] for spelling in spellings}
     return spellings | parts | {KEY, base64.b64encode(KEY.encode()).decode()}
 
 
 def leaks(text: str, prompt: str) -> list[str]:
-    """The needles that a text holds."""
+    """The needles in a string."""
     return [needle for needle in needles(prompt) if needle in text]
 
 
 class Doors:
-    """Everything that leaves the process during a test."""
+    """Everything by which data leaves the process during a test."""
 
     def __init__(self, capture: Captured, caplog: pytest.LogCaptureFixture) -> None:
         self._capture = capture
@@ -50,12 +50,12 @@ class Doors:
             caplog.set_level(level, name)
 
     def tell(self, value: object) -> None:
-        """Something that was returned or raised."""
+        """Add something that was returned or raised."""
         lines = traceback.format_exception(value) if isinstance(value, BaseException) else [repr(value)]
         self._told.extend(lines)
 
     def text(self) -> str:
-        """All of it, as text."""
+        """Everything, as a string."""
         formatter = logging.Formatter()
         logs = [formatter.format(record) + repr(record.args) for record in self._caplog.records]
         metrics = self._capture.reader.get_metrics_data()
@@ -71,7 +71,7 @@ class Doors:
 
 @pytest.fixture
 def doors(capture: Captured, caplog: pytest.LogCaptureFixture) -> Doors:
-    """The doors of one test, all watched."""
+    """Watches everything that leaves the process during a test."""
     return Doors(capture, caplog)
 
 
@@ -117,7 +117,7 @@ ECHOES: dict[str, Callable[[str], Action]] = {
 async def test_server_that_repeats(
     openai_server: OpenAIServer, capture: Captured, doors: Doors, name: str, prompt: str
 ) -> None:
-    """A server that repeats key and prompt in its error gets neither of them into result, telemetry or logs."""
+    """A server's error that repeats key and prompt puts neither into result, telemetry or logs."""
     model = openai_server.script(ECHOES[name](prompt))
     config = tm.LLMCallConfig("openai", model, prompt=prompt, timeout_ms=500, max_retries=0)
 
@@ -132,7 +132,7 @@ async def test_server_that_repeats(
 
 
 async def test_server_that_is_not_there(capture: Captured, doors: Doors) -> None:
-    """A refused connection says where it was refused, not what was to be sent."""
+    """The error for a refused connection names the address, and not the prompt."""
     async with OpenAILLMClient(KEY, f"http://127.0.0.1:{closed_port()}") as client:
         config = tm.LLMCallConfig("openai", "m", prompt=PROMPT, max_retries=0)
         doors.tell(await tm.run_llm_call("f", "s", config, capture.recorder(), client=client))
@@ -141,7 +141,7 @@ async def test_server_that_is_not_there(capture: Captured, doors: Doors) -> None
 
 
 async def test_good_call(openai_server: OpenAIServer, capture: Captured, doors: Doors) -> None:
-    """A good call records its tokens and its cost, and nothing of what was said."""
+    """A successful call records tokens and cost, and nothing of the prompt or the reply."""
     reply = {"id": "chatcmpl-1", "choices": [{"message": {"content": PROMPT}, "finish_reason": "stop"}]}
     model = openai_server.script({"body": json.dumps(reply)})
 
@@ -155,7 +155,7 @@ async def test_good_call(openai_server: OpenAIServer, capture: Captured, doors: 
 
 @pytest.mark.parametrize("name", ["message", "message-of-json", "401", "success-not-json", "html"])
 async def test_error_that_is_raised(openai_server: OpenAIServer, doors: Doors, name: str) -> None:
-    """An error that a client raises, used on its own, holds no key in its text or in its chain."""
+    """A client's error, used on its own, has no key in its message or its chain."""
     model = openai_server.script(ECHOES[name](PROMPT))
 
     async with OpenAILLMClient(KEY, openai_server.base_url) as client:
@@ -168,7 +168,7 @@ async def test_error_that_is_raised(openai_server: OpenAIServer, doors: Doors, n
 
 
 class _TellingClient(tm.AsyncLLMClient):
-    """A client of a third party, which puts what it was asked into its errors."""
+    """A third-party client that puts the request into its errors."""
 
     provider_name = "third-party"
 
@@ -182,7 +182,7 @@ class _TellingClient(tm.AsyncLLMClient):
 @pytest.mark.parametrize("prompt", [PROMPT, SHORT_PROMPT, FOREIGN_PROMPT], ids=["prompt", "short", "foreign"])
 @pytest.mark.parametrize("error", [RuntimeError, TimeoutError, ConnectionError, tm.LLMServerError])
 async def test_client_that_repeats(capture: Captured, doors: Doors, error: type[Exception], prompt: str) -> None:
-    """A client of a third party whose exception holds the prompt does not get it into telemetry."""
+    """A third-party client's exception with the prompt puts it into no telemetry."""
     config = tm.LLMCallConfig("third-party", "m", prompt=prompt, max_retries=0)
 
     result = await tm.run_llm_call("f", "s", config, capture.recorder(), client=_TellingClient(error))
@@ -193,7 +193,7 @@ async def test_client_that_repeats(capture: Captured, doors: Doors, error: type[
 
 
 def test_flow_and_step_that_raise(capture: Captured, doors: Doors) -> None:
-    """An exception that leaves a flow is recorded by type and place, without its text and that of its causes."""
+    """An exception that leaves a flow is recorded by type and place, without its message or its causes'."""
 
     @tm.step
     def ask() -> None:
@@ -215,14 +215,14 @@ def test_flow_and_step_that_raise(capture: Captured, doors: Doors) -> None:
 
 
 class _BrokenRecorder(tm.Recorder):
-    """A recorder of a third party that fails with what it was told."""
+    """A third-party recorder that raises with what it got."""
 
     def record_step_end(self, flow_id: str, step_id: str, status: str, payload: dict[str, Any] | None = None) -> None:
         raise RuntimeError("cannot store this step")
 
 
 async def test_recorder_that_raises(doors: Doors) -> None:
-    """A broken recorder is logged with its trace, and the trace holds no prompt."""
+    """A broken recorder is logged with a traceback that has no prompt."""
     client = tm.LLMClientFactory.make("fake")
     config = tm.LLMCallConfig("fake", "m", prompt=PROMPT)
 
@@ -234,7 +234,7 @@ async def test_recorder_that_raises(doors: Doors) -> None:
 
 @pytest.mark.parametrize("character", ["\n", "\r\nX-Evil: 1", "é", " ", "\x00", "\x7f"])
 def test_key_that_cannot_be_sent(doors: Doors, character: str) -> None:
-    """A key with a character that no header can carry is refused at once, without being shown."""
+    """A key that no header can carry is rejected at once, and not shown."""
     half = len(KEY) // 2
     with pytest.raises(tm.ConfigError, match="api_key") as caught:
         OpenAILLMClient(KEY[:half] + character + KEY[half:])
@@ -249,7 +249,7 @@ def test_key_that_cannot_be_sent(doors: Doors, character: str) -> None:
     [f"https://user:{KEY}@host/v1", f"https://{KEY}@host/v1", f"ftp://{KEY}/v1", f"https://host/v1?key={KEY}"],
 )
 def test_base_url_with_a_key(doors: Doors, base_url: str) -> None:
-    """A key does not belong into the base URL, which is logged by HTTP libraries: it is refused, and not shown."""
+    """A base URL with a key is rejected and not shown, since HTTP libraries log it."""
     with pytest.raises(tm.ConfigError, match="base_url") as caught:
         OpenAILLMClient(None, base_url)
 
@@ -272,7 +272,7 @@ def test_base_url_with_a_key(doors: Doors, base_url: str) -> None:
     ids=["vars", "vars-list", "prompt", "template", "extra", "timeout", "unknown-field", "stream"],
 )
 def test_configuration_that_is_wrong(doors: Doors, wrong: dict[str, Any]) -> None:
-    """A mistake in the configuration names its field, and shows nothing of prompt or variables."""
+    """The error for a wrong configuration names the field, and shows no prompt and no variables."""
     with pytest.raises(tm.ConfigError) as caught:
         tm.LLMCallConfig.from_mapping({"provider": "fake", "model": "m", **wrong})
 
@@ -307,7 +307,7 @@ asyncio.run(main())
 
 
 def test_local_file_and_stderr(openai_server: OpenAIServer, tmp_path: Path) -> None:
-    """The file of a whole process, and all it writes to stderr, hold neither key nor prompt."""
+    """A process's file of spans and its stderr have neither key nor prompt."""
     path = tmp_path / "spans.jsonl"
     repeated = [
         openai_server.script(ECHOES[name](PROMPT)) for name in ("message", "html", "success-not-json", "time-out")

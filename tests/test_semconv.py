@@ -1,4 +1,4 @@
-"""One module owns every name of the telemetry, and each is one that somebody reads."""
+"""One module has every name of the telemetry, and each name is in use."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ NOT_OF_THE_NEWEST = {
 
 
 def names() -> dict[str, str]:
-    """Every constant of the module that is a name."""
+    """The constants of the module that are names."""
     return {
         constant: value
         for constant, value in vars(semconv).items()
@@ -92,7 +92,7 @@ def names() -> dict[str, str]:
 
 
 def literals(path: Path) -> Iterator[str]:
-    """The strings in a module's code: those of f-strings too, documentation not."""
+    """The strings in a module's code, those of f-strings included, and documentation excluded."""
     tree = ast.parse(path.read_text())
     documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
@@ -105,13 +105,13 @@ def sources() -> list[Path]:
 
 
 def test_the_names_stand_in_one_place() -> None:
-    """To rename an attribute, one line is changed: no other module spells one out."""
+    """Renaming an attribute changes one line, since no other module spells it out."""
     found = {str(path.relative_to(SRC)): [text for text in literals(path) if OWNED.search(text)] for path in sources()}
     assert {path: texts for path, texts in found.items() if texts} == {}
 
 
 def test_the_search_finds_what_it_looks_for(tmp_path: Path) -> None:
-    """The test above sees a name in code, in an f-string too, and not in documentation."""
+    """The test above finds a name in code and f-strings, and ignores documentation."""
     path = tmp_path / "module.py"
     path.write_text(
         '"""gen_ai.a"""\nX = "gen_ai.b"\ndef f():\n    """tracemind.flow.c"""\n    return f"{X} gen_ai.d"\n'
@@ -120,20 +120,20 @@ def test_the_search_finds_what_it_looks_for(tmp_path: Path) -> None:
 
 
 def test_names_are_unique() -> None:
-    """No two constants stand for the same attribute, or for the same metric."""
+    """No two constants are the same attribute or the same metric."""
     found = [(constant.startswith("METRIC_"), name) for constant, name in names().items()]
     assert [name for name, count in Counter(found).items() if count > 1] == []
 
 
 @pytest.mark.parametrize("name", sorted(value for value in names().values() if value.startswith("gen_ai.")))
 def test_a_gen_ai_name_is_a_convention(name: str) -> None:
-    """Each `gen_ai.*` is in the newest conventions, or one of the few that dashboards need."""
+    """Each `gen_ai.*` is in the newest conventions, or is one of the few that dashboards need."""
     assert name in ATTRIBUTES | METRICS | set(NOT_OF_THE_NEWEST)
 
 
 @pytest.mark.parametrize(("constant", "name"), sorted(names().items()))
 def test_a_name_belongs_to_somebody(constant: str, name: str) -> None:
-    """Names are the conventions' or ours, lower case with dots, and a constant is called as its name."""
+    """Names are the conventions' or the package's, in lower case with dots, and constants are named after them."""
     if constant.startswith(("METRIC_", "GEN_AI_", "TRACEMIND_")):
         assert re.fullmatch(r"(gen_ai|tracemind)(\.[a-z_0-9]+)+", name)
     if constant.startswith(("GEN_AI_", "TRACEMIND_")):
@@ -141,7 +141,7 @@ def test_a_name_belongs_to_somebody(constant: str, name: str) -> None:
 
 
 def test_each_reported_part_of_usage_has_a_name() -> None:
-    """A stored call can be priced again: no count of `LLMUsage` is left out of the span."""
+    """Every count of `LLMUsage` is on the span, so that a stored call can be priced again."""
     named_elsewhere = {"prompt_tokens", "completion_tokens", "total_tokens", "cache_read_tokens", "cache_write_tokens"}
     figures = {field.name for field in fields(LLMUsage) if "cost" not in field.name and field.name != "fees_usd"}
     assert set(semconv.USAGE_NAMES) == figures - named_elsewhere - {"reasoning_tokens", "estimated"}
@@ -149,7 +149,7 @@ def test_each_reported_part_of_usage_has_a_name() -> None:
 
 @pytest.mark.parametrize(("key", "name"), semconv.USAGE_NAMES.items())
 def test_parts_of_usage_are_named_by_one_rule(key: str, name: str) -> None:
-    """Who knows the price table's key knows the attribute: part, then side, for tokens; the key itself for the rest."""
+    """An attribute follows from the price table's key: part, then side, for tokens; else the key itself."""
     if not key.endswith("_tokens"):
         assert name == f"tracemind.usage.{key}"
         return
@@ -160,7 +160,7 @@ def test_parts_of_usage_are_named_by_one_rule(key: str, name: str) -> None:
 
 
 def test_boundaries_grow() -> None:
-    """The boundaries of every histogram rise strictly."""
+    """The buckets of every histogram rise strictly."""
     for constant, value in vars(semconv).items():
         if "_BOUNDARIES" in constant:
             assert list(value) == sorted(set(value))

@@ -1,4 +1,4 @@
-"""The streamed step: typed events, and exactly one span however the stream ends."""
+"""A streamed call gives typed events, and exactly one span however it ends."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ STREAMING = Path(__file__).parents[1] / "examples" / "streaming.py"
 
 @pytest.fixture(autouse=True)
 def no_noise(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No stream may leave a line of OpenTelemetry's about a context, one of asyncio's, or an unraisable exception."""
+    """No stream leaves a warning of OpenTelemetry or asyncio, or an unraisable exception."""
     unraisable: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
     with caplog.at_level(logging.DEBUG):
@@ -73,7 +73,7 @@ def no_noise(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) 
 
 
 class Scripted(AsyncLLMClient):
-    """A client of a third party: each attempt yields its batches; what is an exception is raised, `None` hangs."""
+    """A third-party client: each attempt yields its batches, raises its exceptions, and hangs at `None`."""
 
     provider_name = "fake"
 
@@ -127,7 +127,7 @@ async def read(stream: LLMStream) -> list[StreamEvent]:
 
 
 def only_span(capture: Captured) -> ReadableSpan:
-    """The span of the call; there is no other."""
+    """The span of the call, which is the only one."""
     assert [span.name for span in capture.spans] == [CALL]
     return capture.spans[0]
 
@@ -162,7 +162,7 @@ def histogram(capture: Captured, name: str) -> HistogramDataPoint | None:
 
 
 async def test_a_stream_read_to_its_end(capture: Captured) -> None:
-    """The events come in order, Finish last and priced; the one span has what a whole reply's has, and the stream's."""
+    """Events come in order, the priced Finish last; the span has a whole reply's attributes, and the stream's."""
     client = Scripted(WHOLE)
     stream = stream_of(capture, client)
     found = await read(stream)
@@ -191,7 +191,7 @@ async def test_the_result_is_that_of_the_whole_call() -> None:
 
 
 async def test_after_its_end_a_stream_gives_nothing_more(capture: Captured) -> None:
-    """Iterating and closing once more is harmless, and ends no second span."""
+    """Reading and closing again is harmless, and ends no second span."""
     stream = stream_of(capture, Scripted(WHOLE))
     await read(stream)
     assert await read(stream) == []
@@ -208,7 +208,7 @@ async def test_nothing_is_sent_before_the_first_event_is_asked_for(capture: Capt
 
 
 async def test_closed_before_the_first_event_it_stays_closed(capture: Captured) -> None:
-    """A stream that was closed unread ends at once."""
+    """A stream that was closed before it was read gives no events."""
     client = Scripted(WHOLE)
     stream = stream_of(capture, client)
     await stream.aclose()
@@ -217,7 +217,7 @@ async def test_closed_before_the_first_event_it_stays_closed(capture: Captured) 
 
 
 async def test_reasoning_and_tool_calls_are_passed_on(capture: Captured) -> None:
-    """Every kind of event reaches the reader, and what nobody counted is estimated from all of them."""
+    """Every kind of event reaches the reader, and unreported tokens are estimated from all of them."""
     deltas: tuple[StreamEvent, ...] = (ReasoningDelta("x" * 40), ToolCallDelta(0, "c1", "look", "y" * 20))
     stream = stream_of(capture, Scripted((deltas, None)))
     async with stream:
@@ -227,7 +227,7 @@ async def test_reasoning_and_tool_calls_are_passed_on(capture: Captured) -> None
 
 @pytest.mark.parametrize("pieces", [("one ", "two"), ()], ids=["deltas", "finish-only"])
 async def test_a_reply_without_usage_is_estimated(capture: Captured, pieces: Sequence[str]) -> None:
-    """A provider that reports no tokens: they are counted here, marked so on span and result, and not in the metric."""
+    """Unreported tokens are estimated and marked on span and result, and are not in the metric."""
     stream = stream_of(capture, Scripted((*map(text, pieces), finish("one two", LLMUsage()))))
     await read(stream)
     assert attributes(only_span(capture))["tracemind.usage.estimated"] is True
@@ -238,7 +238,7 @@ async def test_a_reply_without_usage_is_estimated(capture: Captured, pieces: Seq
 
 
 async def test_a_tokenizer_of_the_users_counts(capture: Captured) -> None:
-    """A given tokenizer is used for the estimate."""
+    """The user's tokenizer makes the estimate."""
 
     class Words:
         def count(self, text: str, model: str) -> int:
@@ -254,7 +254,7 @@ async def test_a_tokenizer_of_the_users_counts(capture: Captured) -> None:
 
 
 async def test_a_tokenizer_that_fails_breaks_nothing(capture: Captured, caplog: pytest.LogCaptureFixture) -> None:
-    """The rule of thumb stands in, the log says so, and the span ends."""
+    """When the tokenizer raises, the default estimate is used, the log says so, and the span ends."""
 
     class Broken:
         def count(self, text: str, model: str) -> int:
@@ -274,7 +274,7 @@ async def test_a_tokenizer_that_fails_breaks_nothing(capture: Captured, caplog: 
 
 
 async def test_break_inside_async_with(capture: Captured) -> None:
-    """Leaving the block closes the connection and ends the span, with what came and its estimated tokens."""
+    """Leaving the block closes the connection and ends the span, with the text so far and its estimated tokens."""
     client = Scripted((text("12345678"), text("never read"), finish()))
     stream = stream_of(capture, client)
     async with stream:
@@ -290,7 +290,7 @@ async def test_break_inside_async_with(capture: Captured) -> None:
 
 @pytest.mark.soak
 async def test_break_without_a_close(capture: Captured) -> None:
-    """A stream that is dropped is warned of; the loop ends its span and closes the connection."""
+    """A dropped stream gives a warning; the loop ends its span and closes the connection."""
     client = Scripted((text("one"), text("two"), finish()))
 
     async def consume() -> None:
@@ -309,7 +309,7 @@ async def test_break_without_a_close(capture: Captured) -> None:
 
 @pytest.mark.soak
 def test_a_stream_that_outlives_its_loop(capture: Captured) -> None:
-    """A stream held until its loop is gone is warned of when it is dropped, and the next call ends its span."""
+    """A stream that is dropped after its loop has ended gives a warning, and the next call ends its span."""
     held: list[LLMStream] = []
 
     async def consume() -> None:
@@ -327,7 +327,7 @@ def test_a_stream_that_outlives_its_loop(capture: Captured) -> None:
 
 @pytest.mark.soak
 async def test_aclose_in_the_middle_and_again(capture: Captured) -> None:
-    """Closing twice is harmless; events that had come but were not read are dropped."""
+    """A second close is harmless, and events that were not read are dropped."""
     client = Scripted(((TextDelta("a"), TextDelta("b"), TextDelta("c")), None))
     stream = stream_of(capture, client)
     assert await anext(stream) == TextDelta("a")
@@ -339,7 +339,7 @@ async def test_aclose_in_the_middle_and_again(capture: Captured) -> None:
 
 
 async def test_stopped_at_the_finish_is_not_early(capture: Captured) -> None:
-    """A reader that breaks at Finish has read the whole reply."""
+    """A reader that stops at Finish has read the whole reply."""
     async with stream_of(capture, Scripted(WHOLE)) as stream:
         async for event in stream:
             if isinstance(event, Finish):
@@ -350,7 +350,7 @@ async def test_stopped_at_the_finish_is_not_early(capture: Captured) -> None:
 
 @pytest.mark.soak
 async def test_an_exception_of_the_readers_closes_the_stream(capture: Captured) -> None:
-    """The reader's own fault is no fault of the call."""
+    """An exception of the reader is no error of the call."""
 
     async def consume() -> None:
         async with stream_of(capture, Scripted((text("one"), None))) as stream:
@@ -367,7 +367,7 @@ async def test_an_exception_of_the_readers_closes_the_stream(capture: Captured) 
 async def test_closed_by_another_task_while_one_waits(
     capture: Captured, before: tuple[tuple[StreamEvent, ...], ...]
 ) -> None:
-    """The task that waits finds the stream ended, is not cancelled itself, and the connection is closed."""
+    """The waiting task sees the stream end, is not cancelled, and the connection is closed."""
     client = Scripted((*before, None))
     stream = stream_of(capture, client)
     reader = asyncio.create_task(read(stream))
@@ -383,7 +383,7 @@ async def test_closed_by_another_task_while_one_waits(
 
 @pytest.mark.soak
 async def test_closed_while_it_waits_for_the_next_attempt(capture: Captured) -> None:
-    """The reader's wait of half a minute ends at once."""
+    """A close ends the wait of half a minute at once."""
     stream = stream_of(capture, FakeLLMClient(0, script=["503 retry-after=30"]), max_retries=1)
     reader = asyncio.create_task(read(stream))
     for _ in range(5):
@@ -395,7 +395,7 @@ async def test_closed_while_it_waits_for_the_next_attempt(capture: Captured) -> 
 
 @pytest.mark.soak
 async def test_closed_and_cancelled_at_once(capture: Captured) -> None:
-    """A cancellation of the reader's is never swallowed, whichever of the two comes first."""
+    """A cancellation of the reader is never swallowed, whether it comes before or after the close."""
     for is_close_first in (True, False):
         client = Scripted((text("one"), None))
         stream = stream_of(capture, client)
@@ -413,7 +413,7 @@ async def test_closed_and_cancelled_at_once(capture: Captured) -> None:
 
 @pytest.mark.soak
 async def test_the_closing_is_cancelled(capture: Captured) -> None:
-    """Who closes may be cancelled: the reader finds the stream ended, and the connection is closed."""
+    """When the closing task is cancelled, the reader sees the stream end, and the connection is closed."""
 
     class SlowToClose(Scripted):
         async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
@@ -441,7 +441,7 @@ async def test_the_closing_is_cancelled(capture: Captured) -> None:
 
 @pytest.mark.soak
 async def test_closed_when_a_time_out_of_the_readers_fires(capture: Captured) -> None:
-    """The reader's own `asyncio.timeout`, here in a task group, tells its own end from a close at the same moment."""
+    """The reader's `asyncio.timeout` works though the stream is closed at the same moment."""
     client = Scripted((text("one"), None))
     stream = stream_of(capture, client)
     ends = list[str]()
@@ -467,7 +467,7 @@ async def test_closed_when_a_time_out_of_the_readers_fires(capture: Captured) ->
 
 @pytest.mark.soak
 async def test_closed_when_the_provider_is_silent_for_too_long(capture: Captured) -> None:
-    """What ended the stream first decides: closed in the turn in which its time runs out, it is closed early."""
+    """A stream that is closed at the moment of its time-out counts as closed early."""
     client = Scripted((text("one"), None))
     stream = stream_of(capture, client, timeout_ms=20)
     reader = asyncio.create_task(read(stream))
@@ -483,7 +483,7 @@ async def test_closed_when_the_provider_is_silent_for_too_long(capture: Captured
 
 @pytest.mark.soak
 async def test_closed_while_a_task_reads_that_has_outlived_a_cancellation(capture: Captured) -> None:
-    """The reader may have caught a cancellation before: the close is no second one."""
+    """A close is no cancellation for a reader that has caught one before."""
     client = Scripted((text("one"), None))
     stream = stream_of(capture, client)
 
@@ -505,7 +505,7 @@ async def test_closed_while_a_task_reads_that_has_outlived_a_cancellation(captur
 
 @pytest.mark.soak
 async def test_two_readers_share_a_stream(capture: Captured) -> None:
-    """Two tasks that read at once get each event once."""
+    """Two tasks that read a stream get each event once."""
     client = FakeLLMClient(1, chunks=["a", "b", "c", "d"], chunk_gap_ms=1)
     stream = stream_of(capture, client)
     found = await asyncio.gather(read(stream), read(stream))
@@ -517,7 +517,7 @@ async def test_two_readers_share_a_stream(capture: Captured) -> None:
 
 @pytest.mark.soak
 async def test_a_client_that_fails_at_its_close(capture: Captured, caplog: pytest.LogCaptureFixture) -> None:
-    """What a client raises when it is closed is logged without its text, and reaches nobody."""
+    """An exception at a client's close is logged without its message, and raised nowhere."""
 
     class Clumsy(Scripted):
         async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
@@ -542,7 +542,7 @@ async def test_a_client_that_fails_at_its_close(capture: Captured, caplog: pytes
 async def test_the_task_is_cancelled_while_it_waits(
     capture: Captured, before: tuple[tuple[StreamEvent, ...], ...]
 ) -> None:
-    """The call is recorded as cancelled, with what came by then, and the cancellation goes on."""
+    """The call is recorded as cancelled with its text so far, and the cancellation reaches the caller."""
     client = Scripted((*before, None))
     stream = stream_of(capture, client)
     reader = asyncio.create_task(read(stream))
@@ -559,7 +559,7 @@ async def test_the_task_is_cancelled_while_it_waits(
 
 @pytest.mark.soak
 async def test_a_timeout_around_the_stream_is_a_cancellation(capture: Captured) -> None:
-    """`asyncio.timeout` of the reader's ends the stream as any cancellation does."""
+    """The reader's `asyncio.timeout` ends the stream like any cancellation."""
     client = Scripted((text("one"), None))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.02):
@@ -569,7 +569,7 @@ async def test_a_timeout_around_the_stream_is_a_cancellation(capture: Captured) 
 
 @pytest.mark.soak
 async def test_cancelled_between_two_attempts(capture: Captured) -> None:
-    """During the wait for the next attempt, too."""
+    """A cancellation ends the stream during the wait for the next attempt."""
     stream = stream_of(capture, FakeLLMClient(0, script=["503 retry-after=30"]), max_retries=1)
     reader = asyncio.create_task(read(stream))
     for _ in range(5):
@@ -583,7 +583,7 @@ async def test_cancelled_between_two_attempts(capture: Captured) -> None:
 
 @pytest.mark.soak
 async def test_cancelled_while_it_is_priced(capture: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole reply had come: its tokens are the reported ones, not an estimate."""
+    """A stream that is cancelled during pricing has its reported tokens, not an estimate."""
     started = asyncio.Event()
 
     async def never(*_: object, **__: object) -> None:
@@ -602,13 +602,13 @@ async def test_cancelled_while_it_is_priced(capture: Captured, monkeypatch: pyte
 
 
 class Interrupt(BaseException):
-    """What a signal handler may raise; `KeyboardInterrupt` itself would end the test run."""
+    """An exception of a signal handler; `KeyboardInterrupt` itself would end the test run."""
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("before", [(), (text("one"),)], ids=["first", "next"])
 async def test_an_interrupt_ends_the_span(capture: Captured, before: tuple[tuple[StreamEvent, ...], ...]) -> None:
-    """An exception that is no `Exception` goes through as it is, and leaves no span open."""
+    """An exception that is no `Exception` reaches the caller, and leaves no open span."""
     client = Scripted((*before, Interrupt()))
     with pytest.raises(Interrupt):
         await read(stream_of(capture, client))
@@ -620,7 +620,7 @@ async def test_an_interrupt_ends_the_span(capture: Captured, before: tuple[tuple
 
 
 async def test_failures_before_the_first_event_are_repeated(capture: Captured) -> None:
-    """The rules of whole replies hold until the first event; the span tells each repeat and carries no error."""
+    """Failures before the first event are retried; the span has each retry as an event, and no error."""
     client = FakeLLMClient(0, script=["503 retry-after=0.001", "429 retry-after=0.001"], chunks=["a", "b"])
     found = await read(stream_of(capture, client, max_retries=2))
     assert found[:-1] == [TextDelta("a"), TextDelta("b")]
@@ -635,7 +635,7 @@ async def test_failures_before_the_first_event_are_repeated(capture: Captured) -
 
 
 async def test_a_failure_for_good_before_the_first_event(capture: Captured) -> None:
-    """When the attempts are used up, the last error is raised; there is no partial text and no usage."""
+    """After the last attempt, its error is raised; there is no partial text and no usage."""
     stream = stream_of(capture, FakeLLMClient(0, script=["503 retry-after=0.001"] * 2), max_retries=1)
     with pytest.raises(LLMServerError):
         await read(stream)
@@ -649,7 +649,7 @@ async def test_a_failure_for_good_before_the_first_event(capture: Captured) -> N
 
 @pytest.mark.parametrize("entry", ["cut after=2", "503 after=2", "connection after=1"])
 async def test_a_failure_after_the_first_event_is_not_repeated(capture: Captured, entry: str) -> None:
-    """What was read cannot be taken back: the error is raised, and `result` has the text and its estimated usage."""
+    """After the first event a failure is raised, and `result` has the text and its estimated usage."""
     after = int(entry[-1])
     client = FakeLLMClient(0, script=[entry], chunks=["abcd", "efgh", "ijkl"])
     stream = stream_of(capture, client, max_retries=2)
@@ -670,7 +670,7 @@ async def test_a_failure_after_the_first_event_is_not_repeated(capture: Captured
 
 @pytest.mark.parametrize("after", [0, 1], ids=["first", "next"])
 async def test_a_timeout_while_waiting(capture: Captured, after: int) -> None:
-    """`timeout_ms` holds for each wait: for the first event, and between two."""
+    """`timeout_ms` limits each wait: for the first event, and between two events."""
     client = FakeLLMClient(0, script=[f"timeout after={after}"], chunks=["a", "b"])
     with pytest.raises(LLMTimeoutError, match=r"timeout after 0\.02s"):
         await read(stream_of(capture, client, timeout_ms=20))
@@ -678,13 +678,13 @@ async def test_a_timeout_while_waiting(capture: Captured, after: int) -> None:
 
 
 async def test_a_long_stream_of_short_waits_is_no_timeout(capture: Captured) -> None:
-    """Twenty waits that are each within the time make a stream that as a whole exceeds it."""
+    """A stream of twenty short waits may take longer than `timeout_ms`."""
     client = FakeLLMClient(0, chunks=["a"] * 20, chunk_gap_ms=10)
     assert len(await read(stream_of(capture, client, timeout_ms=150))) == 21
 
 
 async def test_the_deadline_is_for_the_whole_stream(capture: Captured) -> None:
-    """`deadline_ms` ends a stream however short each wait is."""
+    """`deadline_ms` ends a stream, however short each wait is."""
     client = FakeLLMClient(0, chunks=["a"] * 1000, chunk_gap_ms=2)
     stream = stream_of(capture, client, deadline_ms=30)
     with pytest.raises(LLMTimeoutError, match="deadline of 30 ms exceeded"):
@@ -698,7 +698,7 @@ async def test_the_deadline_is_for_the_whole_stream(capture: Captured) -> None:
 async def test_an_exception_of_a_foreign_client(
     capture: Captured, caplog: pytest.LogCaptureFixture, before: tuple[tuple[StreamEvent, ...], ...]
 ) -> None:
-    """It arrives as one of our errors, and the prompt in its text stays inside."""
+    """A third-party client's exception becomes a typed error without the prompt."""
     client = Scripted((*before, RuntimeError(f"cannot send {PROMPT}")))
     stream = stream_of(capture, client)
     with pytest.raises(LLMClientError) as caught:
@@ -710,14 +710,14 @@ async def test_an_exception_of_a_foreign_client(
 
 
 async def test_a_stream_that_ends_without_finish(capture: Captured) -> None:
-    """A stream without its last event was cut, and is never a success."""
+    """A stream without a Finish was cut, and is never a success."""
     with pytest.raises(LLMConnectionError, match="without its last event"):
         await read(stream_of(capture, Scripted((text("one"),))))
     assert_failed(only_span(capture), "LLMConnectionError")
 
 
 async def test_a_stream_without_any_event_is_repeated(capture: Captured) -> None:
-    """Nothing was read of it, so another attempt may."""
+    """A stream that ends without an event is retried."""
     client = Scripted((), WHOLE)
     config = {"max_retries": 1}
     assert len(await read(stream_of(capture, client, **config))) == 3
@@ -736,7 +736,7 @@ NO_REPLY: Any = "none"
     ids=["event", "number", "str", "strs", "reply"],
 )
 async def test_a_client_that_yields_nonsense(capture: Captured, batch: object) -> None:
-    """What is no batch of events is an error of the call, not one of the reader's."""
+    """A batch of the wrong type is an error of the call."""
     client = Scripted((batch,))
     with pytest.raises(LLMResponseError, match="yielded no sequence of events"):
         await read(stream_of(capture, client, max_retries=2))
@@ -745,7 +745,7 @@ async def test_a_client_that_yields_nonsense(capture: Captured, batch: object) -
 
 
 class Whole(AsyncLLMClient):
-    """A client that knows whole replies only."""
+    """A client that cannot stream."""
 
     provider_name = "whole"
 
@@ -754,7 +754,7 @@ class Whole(AsyncLLMClient):
 
 
 async def test_a_client_that_cannot_stream(capture: Captured) -> None:
-    """That is the caller's mistake, and the span that had begun ends once, with an error."""
+    """A client that cannot stream raises a ConfigError, and the span ends once, with an error."""
     stream = stream_of(capture, Whole())
     with pytest.raises(ConfigError, match="'whole' cannot stream"):
         await read(stream)
@@ -764,7 +764,7 @@ async def test_a_client_that_cannot_stream(capture: Captured) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError(PROMPT), OSError(PROMPT)], ids=lambda error: type(error).__name__)
 async def test_a_client_whose_stream_raises_at_once(capture: Captured, error: Exception) -> None:
-    """A `stream` that is no generator raises when it is called; the call fails as any other."""
+    """A `stream` that is no generator and raises fails the call like any other."""
 
     class Plain(Whole):
         def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
@@ -776,7 +776,7 @@ async def test_a_client_whose_stream_raises_at_once(capture: Captured, error: Ex
 
 
 async def test_an_unknown_provider_is_the_callers_mistake(capture: Captured) -> None:
-    """It is raised from the first event, and nothing begins."""
+    """An unknown provider raises at the first event, and begins no span."""
     stream = stream_llm_call("f", "s", LLMCallConfig("nobody", "m", prompt="p"), capture.recorder())
     with pytest.raises(UnknownProviderError):
         await read(stream)
@@ -785,7 +785,7 @@ async def test_an_unknown_provider_is_the_callers_mistake(capture: Captured) -> 
 
 
 def test_no_prompt_is_the_callers_mistake(capture: Captured) -> None:
-    """It is raised when the stream is made."""
+    """A stream without a prompt raises when it is made."""
     with pytest.raises(ConfigError):
         stream_llm_call("f", "s", LLMCallConfig("fake", "m"), capture.recorder())
 
@@ -794,7 +794,7 @@ def test_no_prompt_is_the_callers_mistake(capture: Captured) -> None:
 
 
 async def test_the_span_is_never_current_between_two_events(capture: Captured) -> None:
-    """In the reader's code the current span is the reader's, and the spans it opens are no children of the call."""
+    """Between two events the reader's span is current, and spans that it opens are no children of the call."""
     tracer = capture.tracer_provider.get_tracer("reader")
     with tracer.start_as_current_span("reader") as mine:
         async with stream_of(capture, FakeLLMClient(0, chunks=["a", "b", "c"])) as stream:
@@ -815,7 +815,7 @@ async def test_the_span_is_never_current_between_two_events(capture: Captured) -
 
 
 async def test_the_span_is_current_while_the_provider_works(capture: Captured) -> None:
-    """What a client opens in its stream nests under the call, for every batch."""
+    """Spans of the client are below the call, for every batch."""
     tracer = capture.tracer_provider.get_tracer("client")
 
     class Traced(Scripted):
@@ -836,7 +836,7 @@ async def test_the_span_is_current_while_the_provider_works(capture: Captured) -
 @pytest.mark.soak
 @pytest.mark.parametrize("close", [True, False], ids=["close", "read"])
 async def test_what_a_client_keeps_open_stays_with_the_client(capture: Captured, *, close: bool) -> None:
-    """A client's span that is open for the whole stream holds every batch, whoever reads it, and no reader sees it."""
+    """A span that the client keeps open holds every batch, whichever task reads, and no reader sees it."""
     tracer = capture.tracer_provider.get_tracer("client")
 
     class Traced(Scripted):
@@ -862,7 +862,7 @@ async def test_what_a_client_keeps_open_stays_with_the_client(capture: Captured,
 
 @pytest.mark.parametrize("ending", [None, RuntimeError("x"), finish()], ids=["closed", "failed", "whole"])
 async def test_a_stream_makes_its_step_active_once(ending: object) -> None:
-    """A recorder's block is entered for the stream and not for each chunk, and left however the stream ends."""
+    """A recorder's block is entered once a stream, and left however the stream ends."""
     told: list[str] = []
 
     class Telling(StepHandle):
@@ -889,7 +889,7 @@ async def test_a_stream_makes_its_step_active_once(ending: object) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("close", [True, False], ids=["close", "read"])
 async def test_opened_in_one_task_and_continued_in_another(capture: Captured, *, close: bool) -> None:
-    """The provider works in a context of the stream's own, so tasks may take turns."""
+    """Tasks may take turns at a stream, since the provider works in the stream's own context."""
     client = FakeLLMClient(0, chunks=["a", "b", "c"])
     stream = stream_of(capture, client)
     assert await asyncio.create_task(_next(stream)) == TextDelta("a")
@@ -908,7 +908,7 @@ async def _next(stream: LLMStream) -> StreamEvent:
 
 @pytest.mark.soak
 async def test_many_streams_interleave(capture: Captured) -> None:
-    """Fifty streams at once end fifty spans, each with its own figures."""
+    """Fifty concurrent streams have fifty spans, each with its own figures."""
     clients = [FakeLLMClient(0, chunks=["a"] * n, usage=LLMUsage(n, n, 2 * n)) for n in range(1, 51)]
     await asyncio.gather(*(read(stream_of(capture, client)) for client in clients))
     assert sorted(attributes(span)["gen_ai.usage.input_tokens"] for span in capture.spans) == list(range(1, 51))
@@ -927,7 +927,7 @@ ENDINGS: Mapping[str, tuple[Callable[[], AsyncLLMClient], bool, int]] = {
 
 @pytest.mark.parametrize("ending", ENDINGS)
 async def test_the_flow_counts_a_stream_once(capture: Captured, ending: str) -> None:
-    """However a stream ends, the sums of the flow around it have it once; one that was never sent is none."""
+    """A flow counts a stream once, however it ends, and not one that was never sent."""
     make, stops, output = ENDINGS[ending]
 
     @flow
@@ -949,7 +949,7 @@ async def test_the_flow_counts_a_stream_once(capture: Captured, ending: str) -> 
 
 @pytest.mark.soak
 async def test_what_a_cancelled_stream_cost_is_in_every_sum(capture: Captured) -> None:
-    """What came before the cancellation is paid for: the span, its flow and the counter say the same."""
+    """Span, flow and counter agree on the cost of what came before a cancellation."""
     set_prices([{"model": "toy-1", "input": 10, "output": 10}])
     client = Scripted((text("12345678"), None))
 
@@ -970,7 +970,7 @@ async def test_what_a_cancelled_stream_cost_is_in_every_sum(capture: Captured) -
 
 
 async def test_stream_metrics(capture: Captured) -> None:
-    """Time to the first chunk once, and one time for each gap after it; the last event is no chunk of its own."""
+    """The time to the first chunk is measured once, and each later gap once; Finish is no chunk of its own."""
     await read(stream_of(capture, FakeLLMClient(2, chunks=["a", "b", "c"], chunk_gap_ms=3)))
     first, gaps = histogram(capture, TTFC), histogram(capture, GAPS)
     assert first is not None
@@ -982,7 +982,7 @@ async def test_stream_metrics(capture: Captured) -> None:
 
 
 async def test_whole_replies_have_no_stream_metrics(capture: Captured) -> None:
-    """A call that does not stream measures no chunks and has no attribute of a stream."""
+    """A whole reply measures no chunks and has no stream attributes."""
     config = LLMCallConfig("fake", "toy-1", prompt=PROMPT)
     await run_llm_call("f", "s", config, capture.recorder(), client=FakeLLMClient(0))
     assert histogram(capture, TTFC) is None
@@ -991,7 +991,7 @@ async def test_whole_replies_have_no_stream_metrics(capture: Captured) -> None:
 
 
 async def test_a_failed_stream_measures_what_came(capture: Captured) -> None:
-    """The chunks before the failure are measured as they come, when nobody knows yet of the failure."""
+    """Chunks before a failure are measured when they come."""
     with pytest.raises(LLMConnectionError):
         await read(stream_of(capture, FakeLLMClient(0, script=["cut after=3"], chunks=["a"] * 5)))
     gaps = histogram(capture, GAPS)
@@ -1001,7 +1001,7 @@ async def test_a_failed_stream_measures_what_came(capture: Captured) -> None:
 
 
 async def test_gaps_are_measured_while_the_stream_runs(capture: Captured) -> None:
-    """A long stream does not keep its measurements for the end: what was read so far is in the histogram."""
+    """The histogram has the gaps so far while the stream runs."""
     stream = stream_of(capture, FakeLLMClient(0, chunks=["a"] * 10_000))
     for _ in range(500):
         await anext(stream)
@@ -1012,7 +1012,7 @@ async def test_gaps_are_measured_while_the_stream_runs(capture: Captured) -> Non
 
 
 async def test_newest_names(capture: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the newest names asked for, the two stream metrics have theirs, and the old ones are gone."""
+    """With the newest names, the two stream metrics have theirs, and the old ones are gone."""
     monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "gen_ai_latest_experimental")
     await read(stream_of(capture, Scripted(WHOLE)))
     newest = histogram(capture, "gen_ai.client.inference.time_to_first_chunk")
@@ -1023,14 +1023,14 @@ async def test_newest_names(capture: Captured, monkeypatch: pytest.MonkeyPatch) 
 
 
 class Broken(Recorder):
-    """A recorder that fails at everything."""
+    """A recorder that raises in every method."""
 
     def begin_step(self, start: object) -> Any:
         raise RuntimeError("broken")
 
 
 async def test_a_broken_recorder_breaks_no_stream() -> None:
-    """The events come, and so does the result."""
+    """A stream gives its events and its result, though the recorder raises."""
     config = LLMCallConfig("fake", "toy-1", prompt=PROMPT)
     stream = stream_llm_call("f", "s", config, Broken(), client=Scripted(WHOLE))
     assert len(await read(stream)) == 3
@@ -1051,7 +1051,7 @@ EVENT_STREAM = {"content-type": "text/event-stream"}
 
 
 async def test_over_http(capture: Captured, openai_server: OpenAIServer) -> None:
-    """A stream of Chat Completions, one packet a chunk, is read and priced, and its span says where it went."""
+    """A stream of Chat Completions, one packet for each chunk, is read and priced, and its span names the server."""
     body = chunk("Hel") + chunk("lo") + chunk(None, "stop") + TAIL
     ends = [len(chunk("Hel")), len(chunk("Hel") + chunk("lo"))]
     model = openai_server.script({"body": body, "headers": EVENT_STREAM, "split_at": ends})
@@ -1066,7 +1066,7 @@ async def test_over_http(capture: Captured, openai_server: OpenAIServer) -> None
 
 
 async def _slow_server(body: str, gone: asyncio.Event) -> asyncio.Server:
-    """Sends the body's beginning, and more of it until the client has gone away."""
+    """Sends the beginning of the body, and more until the client has gone."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -1088,7 +1088,7 @@ async def _slow_server(body: str, gone: asyncio.Event) -> asyncio.Server:
 @pytest.mark.soak
 @pytest.mark.parametrize("how", ["close", "drop", "cancel"])
 async def test_a_reader_that_stops_closes_the_connection(capture: Captured, how: str) -> None:
-    """The server sees at once that nobody reads on, so that it stops generating."""
+    """The server sees at once that the reader has stopped."""
     gone = asyncio.Event()
     server = await _slow_server(chunk("Hel"), gone)
     port = server.sockets[0].getsockname()[1]
@@ -1121,7 +1121,7 @@ async def test_a_reader_that_stops_closes_the_connection(capture: Captured, how:
 
 
 def test_the_example_prints_as_it_comes(tmp_path: Path) -> None:
-    """The example prints the text, then tokens, cost and time to first chunk."""
+    """The example prints the text as it comes, then tokens, cost and time to first chunk."""
     done = run(STREAMING, directory=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     said, figures = done.stdout.strip().splitlines()[:2]
@@ -1131,7 +1131,7 @@ def test_the_example_prints_as_it_comes(tmp_path: Path) -> None:
 
 
 def test_the_example_streams_from_openai(openai_server: OpenAIServer, tmp_path: Path) -> None:
-    """The same program streams from the real provider when asked to and given a key."""
+    """The example streams from the real provider, when asked to and given a key."""
     body = chunk("Hello ") + chunk("there") + chunk(None, "stop") + TAIL
     model = openai_server.script({"body": body, "headers": EVENT_STREAM})
     environment = {"OPENAI_API_KEY": "sk-test-key", "OPENAI_BASE_URL": openai_server.base_url, "NO_PROXY": "*"}
@@ -1141,7 +1141,7 @@ def test_the_example_streams_from_openai(openai_server: OpenAIServer, tmp_path: 
 
 
 def test_the_example_says_what_openai_lacks(tmp_path: Path) -> None:
-    """Without a key there is a reason and an exit code, and no traceback."""
+    """Without a key the example gives a reason and an exit code, and no traceback."""
     done = run(STREAMING, "--provider", "openai", directory=tmp_path)
     assert done.returncode == 1
     assert "failed: OPENAI_API_KEY is not set" in done.stdout

@@ -1,4 +1,4 @@
-"""When a stream ends and when it lives, against a server that writes bytes as it is told."""
+"""When a stream ends and when it stays alive, against a server whose bytes the test decides."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def config(**options: Any) -> LLMCallConfig:
 
 
 async def read(capture: Captured, client: Any, **options: Any) -> list[object]:
-    """What a stream gives: its deltas' texts, and last its usage or its error."""
+    """The texts of a stream's deltas, and last its usage or its error."""
     found: list[object] = []
     async with stream_llm_call("f", "s", config(**options), capture.recorder(), client=client) as stream:
         try:
@@ -150,7 +150,7 @@ async def read(capture: Captured, client: Any, **options: Any) -> list[object]:
 
 @pytest.mark.parametrize("script", [then_open(WHOLE), then_dropped(WHOLE), saying(WHOLE)], ids=["open", "drop", "end"])
 async def test_a_stream_ends_at_its_end_mark(capture: Captured, script: Script) -> None:
-    """What the server does with the connection after `[DONE]` changes nothing, and is not waited for."""
+    """A stream ends at `[DONE]`, whatever the server then does with the connection."""
     server = Server(script)
     async with running(server) as client, asyncio.timeout(30):
         assert await read(capture, client) == ["Hel", "lo", 8]
@@ -162,7 +162,7 @@ async def test_a_stream_ends_at_its_end_mark(capture: Captured, script: Script) 
 
 @pytest.mark.parametrize("ping", [": ping\n\n", "\n", 'data: {"choices": []}\n\n', chunk("")])
 async def test_bytes_are_life_in_a_stream(capture: Captured, ping: str) -> None:
-    """A model that thinks behind keep-alives for longer than `timeout_ms` is asked once and answers."""
+    """A model that sends keep-alives for longer than `timeout_ms` is asked once and answers."""
     server = Server(pinging(ping, WHOLE))
     async with running(server) as client:
         assert await read(capture, client, timeout_ms=200) == ["Hel", "lo", 8]
@@ -170,7 +170,7 @@ async def test_bytes_are_life_in_a_stream(capture: Captured, ping: str) -> None:
 
 
 async def test_bytes_are_life_in_a_whole_reply(capture: Captured) -> None:
-    """Blank lines before the document keep the call alive, and the client's own time-out too."""
+    """Blank lines before the document keep the call alive, and restart the client's own time-out."""
     server = Server(pinging("\n", DOCUMENT), kind="application/json")
     async with running(server, timeout_s=0.2) as client:
         result = await run_llm_call("f", "s", config(timeout_ms=200), capture.recorder(), client=client)
@@ -179,7 +179,7 @@ async def test_bytes_are_life_in_a_whole_reply(capture: Captured) -> None:
 
 @pytest.mark.soak
 async def test_silence_ends_a_stream(capture: Captured) -> None:
-    """After the last byte the wait is `timeout_ms`, however long the bytes came before it."""
+    """After the last byte the wait is `timeout_ms`, however long bytes came before."""
     server = Server(then_open(chunk("Hel")))
     async with running(server) as client, asyncio.timeout(5):
         text, error = await read(capture, client, timeout_ms=100, max_retries=0)
@@ -188,7 +188,7 @@ async def test_silence_ends_a_stream(capture: Captured) -> None:
 
 
 async def test_the_deadline_ends_a_stream_that_lives(capture: Captured) -> None:
-    """Pings do not move the deadline."""
+    """Keep-alives do not move the deadline."""
     server = Server(pinging(": ping\n\n", WHOLE, times=200))
     async with running(server) as client, asyncio.timeout(5):
         (error,) = await read(capture, client, timeout_ms=5000, deadline_ms=200)
@@ -204,7 +204,7 @@ async def test_the_deadline_ends_a_stream_that_lives(capture: Captured) -> None:
     "broken", ["data: {not JSON\n\n", 'data: {"error": {"message": "overloaded", "code": 503}}\n\n']
 )
 async def test_deltas_before_an_error_are_delivered(capture: Captured, broken: str) -> None:
-    """What came in the same read as the error comes first."""
+    """Deltas that arrive together with an error are delivered before it."""
     server = Server(saying(chunk("Hel") + chunk("lo") + broken))
     async with running(server) as client:
         *texts, error = await read(capture, client)
@@ -226,7 +226,7 @@ ANTHROPIC = (
 @pytest.mark.soak
 @pytest.mark.parametrize("how", ["close", "cut", "silent", "cancel"])
 async def test_a_stream_that_ends_early_keeps_what_was_reported(capture: Captured, how: str) -> None:
-    """Id, model and the reported input are on the span and in the result; only the output is estimated."""
+    """Span and result have the reported id, model and input; only the output is estimated."""
     server = Server(saying(ANTHROPIC) if how == "cut" else then_open(ANTHROPIC))
     options: dict[str, Any] = {"timeout_ms": 100} if how == "silent" else {}
     async with running(server), LLMClientFactory.make("anthropic", api_key="k", base_url=server.base_url) as client:
@@ -258,7 +258,7 @@ async def test_a_stream_that_ends_early_keeps_what_was_reported(capture: Capture
 
 @pytest.mark.parametrize("kind", ["application/json", EVENTS, None])
 async def test_a_stream_answered_with_a_document(capture: Captured, kind: str | None) -> None:
-    """The document is read into the usual events, whatever the content type says."""
+    """A document instead of a stream gives the usual events, whatever its content type."""
     server = Server(saying(DOCUMENT), kind=kind)
     async with running(server) as client:
         assert await read(capture, client) == ["Hello", 8]
@@ -266,7 +266,7 @@ async def test_a_stream_answered_with_a_document(capture: Captured, kind: str | 
 
 @pytest.mark.parametrize("kind", ["application/json", EVENTS, None])
 async def test_a_whole_call_answered_with_events(capture: Captured, kind: str | None) -> None:
-    """The events are read into the usual reply."""
+    """Events instead of a document give the usual reply."""
     server = Server(saying(WHOLE), kind=kind)
     async with running(server) as client:
         result = await run_llm_call("f", "s", config(), capture.recorder(), client=client)
@@ -275,7 +275,7 @@ async def test_a_whole_call_answered_with_events(capture: Captured, kind: str | 
 
 @pytest.mark.parametrize("script", [then_open(WHOLE), then_dropped(WHOLE)], ids=["open", "dropped"])
 async def test_a_whole_call_answered_with_events_ends_at_their_mark(capture: Captured, script: Script) -> None:
-    """The end mark ends a whole call too: what the server does afterwards with the connection changes nothing."""
+    """A whole call that is answered with events ends at their end mark."""
     server = Server(script)
     async with running(server) as client, asyncio.timeout(10):
         result = await run_llm_call("f", "s", config(), capture.recorder(), client=client)
@@ -286,7 +286,7 @@ async def test_a_whole_call_answered_with_events_ends_at_their_mark(capture: Cap
 @pytest.mark.soak
 @pytest.mark.parametrize("body", [DOCUMENT, WHOLE.removesuffix("data: [DONE]\n\n")], ids=["document", "no-mark"])
 async def test_what_came_whole_is_no_failure_though_the_connection_broke(capture: Captured, body: str) -> None:
-    """A server that drops the connection behind a whole document, or the last usage, took nothing back."""
+    """A connection that breaks after the whole reply is no failure."""
     server = Server(then_dropped(body))
     async with running(server) as client:
         assert (await read(capture, client))[-1] == 8
@@ -298,13 +298,13 @@ async def test_what_came_whole_is_no_failure_though_the_connection_broke(capture
 @pytest.mark.soak
 @pytest.mark.parametrize("body", [chunk("Hel") + chunk(None, "stop"), DOCUMENT[:-1]], ids=["no-usage", "document"])
 async def test_what_broke_off_before_its_end_is_a_failure(capture: Captured, body: str) -> None:
-    """A finish reason without the usage behind it, and a document without its end, are no whole reply."""
+    """A finish reason without the usage that follows, and a cut document, are failures."""
     async with running(Server(then_dropped(body))) as client:
         assert isinstance((await read(capture, client, max_retries=0))[-1], LLMError)
 
 
 async def test_lines_that_answer_a_whole_call_end_at_their_mark(capture: Captured) -> None:
-    """Ollama's last line ends a whole call that is answered with lines."""
+    """A whole call that Ollama answers with lines ends at the last line."""
     lines = '{"message": {"content": "Hel"}}\n{"message": {"content": "lo"}}\n'
     last = '{"message": {}, "done": true, "done_reason": "stop", "prompt_eval_count": 5, "eval_count": 3}\n'
     server = Server(then_open(lines + last), kind="application/x-ndjson")
@@ -316,13 +316,13 @@ async def test_lines_that_answer_a_whole_call_end_at_their_mark(capture: Capture
 
 @pytest.mark.parametrize("mark", ["data: [DONE] \n\n", "data:[DONE]\n\n"])
 async def test_the_mark_may_be_padded(capture: Captured, mark: str) -> None:
-    """White space around the end mark is none of it."""
+    """White space around the end mark is ignored."""
     async with running(Server(saying(WHOLE.replace("data: [DONE]\n\n", mark)))) as client:
         assert await read(capture, client) == ["Hel", "lo", 8]
 
 
 async def test_an_error_document_in_a_stream(capture: Captured) -> None:
-    """An error inside a 200 is that error."""
+    """An error document with status 200 raises that error."""
     server = Server(saying('{"error": {"message": "no such model", "code": 404}}'), kind="application/json")
     async with running(server) as client:
         (error,) = await read(capture, client)
@@ -333,7 +333,7 @@ async def test_an_error_document_in_a_stream(capture: Captured) -> None:
 
 @pytest.mark.parametrize("body", ["<html>secret</html>", "upstream said no", '{"half": '])
 async def test_what_cannot_be_read_is_asked_for_once(capture: Captured, body: str) -> None:
-    """The error says what came, never the body, and neither a stream nor a whole call is repeated."""
+    """The error for an unreadable reply describes it without the body, and is not retried."""
     server = Server(saying(body), kind="text/html; charset=utf-8")
     async with running(server) as client:
         (error,) = await read(capture, client)
@@ -347,7 +347,7 @@ async def test_what_cannot_be_read_is_asked_for_once(capture: Captured, body: st
 
 @pytest.mark.parametrize("script", [then_dropped('{"error": '), then_open('{"error": ')], ids=["cut", "never-ends"])
 async def test_an_error_whose_body_breaks_off_keeps_its_status(capture: Captured, script: Script) -> None:
-    """A 401 is a 401, and is not repeated."""
+    """A 401 with a cut body is a 401, and is not retried."""
     server = Server(script, status="401 Unauthorized", kind="application/json")
     async with running(server) as client, asyncio.timeout(8):
         (error,) = await read(capture, client, timeout_ms=300)
@@ -405,7 +405,7 @@ async def _lively() -> None:
 
 @pytest.mark.soak
 async def test_a_cancellation_of_the_users_stays_one() -> None:
-    """Only the patience's own cancellation becomes a time-out; a nested time-out of the user's is the user's."""
+    """Only `Patience`'s own cancellation becomes a time-out; the user's time-out stays the user's."""
     patience = Patience(30.0)
     with pytest.raises(TimeoutError) as caught:
         async with asyncio.timeout(0.01):
@@ -422,7 +422,7 @@ async def test_a_cancellation_of_the_users_stays_one() -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize(("whole_s", "error"), [(None, ProviderSilentError), (0.01, DeadlinePassedError)])
 async def test_patience_ends(whole_s: float | None, error: type[TimeoutError]) -> None:
-    """Silence and the deadline are told apart, and the task is left without a cancellation."""
+    """Silence and the deadline end differently, and leave the task without a cancellation."""
     patience = Patience(0.02, whole_s)
     with pytest.raises(error):
         await patience.wait(asyncio.Event().wait)
@@ -432,7 +432,7 @@ async def test_patience_ends(whole_s: float | None, error: type[TimeoutError]) -
 
 
 async def test_the_readers_time_is_not_the_providers() -> None:
-    """Between two waits nobody is silent."""
+    """The reader's time between two waits does not count as silence."""
     patience = Patience(0.05)
     await patience.wait(_lively)
     await asyncio.sleep(0.12)
