@@ -15,7 +15,7 @@ help:  ## List the targets
 .venv-demo/.done: pyproject.toml
 	@echo "making .venv-demo (what a user gets) ..."
 	@$(PYTHON) -m venv .venv-demo
-	@.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	@.venv-demo/bin/python -m pip install --disable-pip-version-check --editable .
 	@touch $@
 
 $(VENV)/.done: pyproject.toml

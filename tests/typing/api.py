@@ -44,6 +44,34 @@ async def step_with_options(a: int, *, b: str = "") -> bytes:
 def no_options() -> None: ...
 
 
+@tm.flow("named", max_cost_usd=0.5)
+def named_flow(a: int) -> float:
+    return float(a)
+
+
+@tm.tool("named")
+async def named_tool(a: int) -> str:
+    return str(a)
+
+
+async def runs() -> None:
+    assert_type(named_flow(1), float)
+    assert_type(await named_tool(1), str)
+    with tm.flow("block", user_id="u-1") as run:
+        assert_type(run, tm.FlowRun)
+    async with tm.flow(name="block") as run:
+        assert_type(run.cost_usd, float | None)
+    assert_type(run.tokens, int)
+    assert_type(run.by_model, dict[str, tm.FlowTotals])
+    assert_type(run.by_step["step"].cost_usd, float | None)
+    assert_type(run.url, str | None)
+    assert_type(tm.current_flow(), tm.FlowRun | None)
+    with tm.step("block") as nothing:
+        assert_type(nothing, None)
+    tm.flow(5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    tm.step("named", user_id="u-1")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
 class Service:
     @tm.flow
     async def method(self, a: int) -> str:
