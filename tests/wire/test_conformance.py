@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from tests.servers.openai_server import Action
 from tests.support import Captured, attributes
 from tests.wire.canned import JSON, Bytes, Canned
 from tests.wire.conforming import CITY, EVERY, KEY, REASONING, TEXT, Conforming, Json
-from tracemind_otel.ai.llm.types import StreamEvent
+from tracemind_otel.ai.llm.types import Image, StreamEvent
 from tracemind_otel.errors import (
     LLMAuthenticationError,
     LLMConnectionError,
@@ -123,6 +124,30 @@ async def test_extra_wins(provider: Conforming, openai_server: OpenAIServer) -> 
     await client_of(provider, root(openai_server)).complete(tm.LLMRequest(provider.name, "m", "hi", extra=extra))
     (sent,) = openai_server.requests(key)
     assert {name: sent.body[name] for name in extra} == extra
+
+
+@every_provider
+@pytest.mark.parametrize(
+    "part", [{"name": "Ada"}, {"tool_call_id": "Ada"}, {"tool_calls": (tm.ToolCall("c0", "Ada", {}),)}], ids=str
+)
+async def test_no_part_of_a_message_is_dropped(
+    provider: Conforming, part: dict[str, Any], openai_server: OpenAIServer
+) -> None:
+    """A part of a user's message is sent, or rejected where the format has no place for it."""
+    key = openai_server.script({"body": json.dumps(provider.whole)})
+    with contextlib.suppress(tm.ConfigError):
+        message = tm.Message(role="user", content="x", **part)
+        await client_of(provider, root(openai_server)).complete(ask(provider, key, messages=(message,)))
+    assert all("Ada" in json.dumps(sent.body) for sent in openai_server.requests(key))
+
+
+@every_provider
+@pytest.mark.parametrize("image", [Image(), Image(url="https://x.test/y.png", data=b"x")], ids=["nowhere", "twice"])
+async def test_an_image_is_in_one_place(provider: Conforming, image: Image) -> None:
+    """An image with neither URL nor data, or with both, is rejected before anything is sent."""
+    message = tm.Message(role="user", content=(image,))
+    with pytest.raises(tm.ConfigError, match="exactly one of url and data"):
+        await client_of(provider, "http://x.test").complete(ask(provider, "m", messages=(message,)))
 
 
 # --- Replies

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.canned import read_whole
-from tracemind_otel import ConfigError, LLMRequest, LLMResponse, LLMResponseError
+from tracemind_otel import LLMRequest, LLMResponse, LLMResponseError
 from tracemind_otel.ai.llm.providers.openai import to_payload
-from tracemind_otel.ai.llm.types import Image, Message
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10**400),
@@ -168,10 +167,3 @@ def test_extra_replaces_messages() -> None:
     payload = to_payload(LLMRequest("openai", "m", "unused", extra={"messages": messages}))
 
     assert payload["messages"] == messages
-
-
-@pytest.mark.parametrize("image", [Image(), Image(url="https://x/y.png", data=b"x")])
-def test_an_image_is_in_one_place(image: Image) -> None:
-    """An image with neither URL nor data, or with both, is rejected before a server sees it."""
-    with pytest.raises(ConfigError, match="exactly one of url and data"):
-        to_payload(LLMRequest("openai", "m", "", messages=(Message(role="user", content=(image,)),)))

@@ -13,7 +13,7 @@ from typing import Any
 from ..types import FinishReason, LLMRequest, LLMResponse, LLMUsage, Message, StreamEvent
 from ._assembly import Block, CallPieces, ending_of, function_calls, message_in, usage_of_parts
 from ._chat_reply import split_content
-from ._conversation import answered_call, effort_of, only_text, settings_of
+from ._conversation import answered_call, effort_of, only_text, reject_misplaced, settings_of
 from ._error_bodies import error_body
 from ._sse import ServerSentEvent
 from ._wire_format import DONE, StreamedError, WireFormat, count_of, document_of, mapped, part_of, text_of
@@ -61,6 +61,7 @@ def _messages(req: LLMRequest) -> list[dict[str, Any]]:
 
 def _message(message: Message) -> dict[str, Any]:
     """A message as in Chat Completions, without the tool's name: the id of the call stands for it."""
+    reject_misplaced(message, "cohere")
     said = {name: value for name, value in outgoing_message(message).items() if name != "name" and value is not None}
     if message.role == "tool":
         only_text(message, "cohere")

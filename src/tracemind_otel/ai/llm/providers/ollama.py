@@ -15,7 +15,15 @@ from ....errors import ConfigError
 from ..types import FinishReason, Image, LLMRequest, LLMResponse, LLMUsage, Message, StreamEvent, ToolCall
 from ._assembly import Block, call_delta, ending_of, function_calls, message_in, usage_of_parts
 from ._client import Sending, WireClient
-from ._conversation import effort_of, image_bytes, merged, object_arguments, settings_of, with_tool_names
+from ._conversation import (
+    effort_of,
+    image_bytes,
+    merged,
+    object_arguments,
+    reject_misplaced,
+    settings_of,
+    with_tool_names,
+)
 from ._error_bodies import error_body
 from ._sse import JsonLinesDecoder, ServerSentEvent
 from ._wire_format import StreamedError, WireFormat, count_of, document_of, mapped, text_of
@@ -58,6 +66,7 @@ def _messages(req: LLMRequest) -> list[dict[str, Any]]:
 
 def _message(message: Message, tool_name: str) -> dict[str, Any]:
     """A message. A tool's result has no id; the tool's name alone says which call it answers."""
+    reject_misplaced(message, "ollama")
     said: dict[str, Any] = {"role": message.role, "content": message.text}
     parts = () if isinstance(message.content, str) else message.content
     if images := [_image(part) for part in parts if isinstance(part, Image)]:
