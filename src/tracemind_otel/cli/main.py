@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return _run(_parser().parse_args(argv))
+        arguments = _parser().parse_args(argv)
+        return int(arguments.run(arguments) or 0)
     except (CommandError, ConfigError) as error:
         _print_error(str(error))
         return _EXIT_FAILED
@@ -57,16 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _EXIT_BROKEN_PIPE
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    if arguments.command == "demo":
-        _demo(arguments.file, arguments.endpoint, arguments.jaeger)
-    elif arguments.command == "doctor":
-        return _doctor(arguments)
-    else:
-        _view(arguments)
-    return 0
 
 
 def _print_error(message: str) -> None:
@@ -79,9 +70,6 @@ def _drop_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-# --- arguments
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
@@ -89,10 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done; 1 failed, with the reason on stderr; 2 wrong usage. NO_COLOR=1 gives plain text.",
     )
     parser.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    _add_demo(
-        commands.add_parser("demo", help="run a small flow on the fake provider, print its trace", description=_DEMO)
-    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_demo(commands.add_parser("demo", help="run a small flow and print its trace", description=_DEMO))
     _add_view(commands.add_parser("view", help="print the traces of an OTLP JSON-lines file", description=_VIEW))
     _add_doctor(commands.add_parser("doctor", help="find what is wrong with the set-up", description=_DOCTOR))
     return parser
@@ -115,11 +101,8 @@ _DOCTOR = (
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--file",
-        metavar="PATH",
-        help="file to append the spans to (default: a new temporary file; its path is printed)",
-    )
+    parser.set_defaults(run=_demo)
+    parser.add_argument("--file", metavar="PATH", help="file to append the spans to (default: a new temporary file)")
     parser.add_argument(
         "--endpoint",
         metavar="URL",
@@ -135,6 +118,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_view(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_view)
     parser.add_argument("files", metavar="FILE", nargs="+", help="paths of files; - for standard input")
     parser.add_argument(
         "--trace", metavar="TRACE_ID", help="show only this trace; the first characters of the id are enough"
@@ -151,6 +135,7 @@ def _add_view(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_doctor)
     parser.add_argument(
         "files", metavar="FILE", nargs="*", help="OTLP JSON-lines files to look at; - for standard input"
     )
@@ -170,9 +155,6 @@ def _endpoint(value: str) -> str:
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return value
-
-
-# --- view
 
 
 def _view(arguments: argparse.Namespace) -> None:
@@ -300,9 +282,6 @@ def _print_traces(console: Console, spans: Iterable[FileSpan], *, is_folded: boo
         console.print(tree)
 
 
-# --- doctor
-
-
 def _doctor(arguments: argparse.Namespace) -> int:
     from .doctor.evidence import SpanSource
     from .doctor.examination import examine, findings_of
@@ -316,22 +295,20 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return exit_code(findings)
 
 
-# --- demo
-
-
-def _demo(file: str | None, endpoint: str | None, jaeger: str) -> None:
+def _demo(arguments: argparse.Namespace) -> None:
     from .demo import run_demo
 
     _silence_libraries()
     console = _console()
     _print_line(console, "Three model calls on the fake provider. Its replies, token counts and prices are scripted.\n")
-    config = export_config(endpoint=endpoint, protocol=None, headers=None, file=file or _new_file())
+    file = arguments.file or _new_file()
+    config = export_config(endpoint=arguments.endpoint, protocol=None, headers=None, file=file)
     path = config.file or ""
-    trace_id, has_arrived = run_demo(file=path, endpoint=endpoint)
+    trace_id, has_arrived = run_demo(file=path, endpoint=arguments.endpoint)
     _print_traces(console, _spans_of_demo(path, trace_id))
     _print_line(console, f"\nSpans written to {path}")
     if "traces" in config.signals:
-        _print_export(console, config, f"{jaeger.rstrip('/')}/trace/{trace_id}", arrived=has_arrived)
+        _print_export(console, config, f"{arguments.jaeger.rstrip('/')}/trace/{trace_id}", arrived=has_arrived)
     _print_next_steps(console, path)
 
 
