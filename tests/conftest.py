@@ -80,7 +80,7 @@ def _mark(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect these, unless the command line names their mark; what they build is no part of a test's time."""
+    """Deselect tests that install or build much, unless the command line names their mark."""
     for item in items:
         _mark(item)
     apart = [(item, mark) for item in items for mark in _APART if item.get_closest_marker(mark)]
@@ -93,7 +93,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def visibly(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[None]]:
-    """Lets the progress of a build through to the terminal."""
+    """Lets a build's progress through to the terminal."""
     capture = cast("Any", request.config.pluginmanager.getplugin("capturemanager"))
 
     @contextmanager
@@ -120,7 +120,7 @@ def use_snapshot() -> Iterator[UseSnapshot]:
 
 @pytest.fixture
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repeats a failed attempt at once where the policy asks for a wait."""
+    """Retries a failed attempt at once, where the policy asks for a wait."""
     chosen = RetryPolicy.next_delay_s
 
     def at_once(self: RetryPolicy, error: LLMError, **situation: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""Programs and servers that make model calls and are ended: what arrived of them."""
+"""Programs and servers that make model calls and are then ended, and what arrived."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CONFIGURED = 'tm.configure(endpoint=os.environ["SINK"])'
 
 
 def assert_arrived(sink: Sink, calls: int) -> None:
-    """Both spans of each call arrived once, and its cost."""
+    """Both spans of each call arrived once, with its cost."""
     assert Counter(span.name for span in sink.spans()) == {"chat toy-1": calls, "invoke_workflow answer": calls}
     assert sink.counter("tracemind.llm.cost") == pytest.approx(0.25 * calls)
 
@@ -59,20 +59,20 @@ class Server:
     url: str
 
     def ask(self) -> int:
-        """Have one flow with one call done; returns the process that did it."""
+        """Run one flow with one call; returns the process that ran it."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(self.url, timeout=30) as reply:
             return int(reply.read())
 
     def stop(self, signum: int) -> tuple[int, str]:
-        """Stop it as an operator does; returns its exit code and the rest of its log."""
+        """Stop the server as an operator does; returns its exit code and the rest of its log."""
         self.process.send_signal(signum)
         _, log = self.process.communicate(timeout=60)
         return self.process.returncode, log
 
 
 def wait_for_port(host: str, port: int) -> None:
-    """Return when somebody listens: with several workers uvicorn names the port before it does."""
+    """Wait until somebody listens: with several workers, uvicorn prints the port before that."""
     for _ in range(600):
         with socket.socket() as client:
             if client.connect_ex((host, port)) == 0:
@@ -89,7 +89,7 @@ _LISTENS = re.compile(r"(?:running on|Listening at:) http://([\d.]+):(\d+)")
 def serving(
     directory: Path, *command: str, python: Sequence[str | Path] = STRICT, **environment: str
 ) -> Generator[Server]:
-    """Run Python with this command, which says where it listens."""
+    """Run Python with this command, which prints its address."""
     with subprocess.Popen(
         [*python, *command],
         cwd=directory,

@@ -139,7 +139,7 @@ async def golden(recorder: tm.Recorder) -> None:
 
 
 def steady(values: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Attributes in order; of a figure that differs from run to run, its type alone."""
+    """Attributes in order; a figure that differs from run to run is replaced by its type."""
     return {
         name: type(value).__name__ if any(part in name for part in VOLATILE) else value
         for name, value in sorted((values or {}).items())

@@ -1,4 +1,4 @@
-"""Programs run as a user runs them: in a process of their own, where any warning is an error."""
+"""Run programs as a user does: in a process of their own, where any warning is an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NOT_OURS = ("OTEL_", "OPENAI_", "TRACEMIND_", "NO_COLOR", "FORCE_COLOR", "COLUM
 
 @dataclass(frozen=True)
 class Finished:
-    """How a program ended."""
+    """The end of a program."""
 
     returncode: int
     stdout: str
@@ -24,7 +24,7 @@ class Finished:
 
 
 def clean_environment(**changes: str) -> dict[str, str]:
-    """This process's variables, without those that would change what a program does."""
+    """This process's variables, without those that would change a program's behaviour."""
     return {name: value for name, value in os.environ.items() if not name.startswith(_NOT_OURS)} | changes
 
 
@@ -56,5 +56,5 @@ def run(
 def run_program(
     source: str, *arguments: object, options: tuple[str, ...] = (), environment: Mapping[str, str] | None = None
 ) -> Finished:
-    """Run Python source, in the root of the repository."""
+    """Run Python source in the root of the repository."""
     return run(*options, "-c", source, *arguments, directory=REPOSITORY, environment=environment)

@@ -1,4 +1,4 @@
-"""What several test modules need."""
+"""Helpers of several test modules."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ NEXT_CALL = "the next call"
 
 
 def next_call() -> None:
-    """A call like any other; what was closed or dropped before has ended when it begins."""
+    """Make a call, before which everything that was closed or dropped has ended."""
     step(name=NEXT_CALL)(lambda: None)()

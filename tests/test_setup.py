@@ -57,7 +57,7 @@ def work(recorder):
 
 @pytest.fixture
 def refused() -> Iterator[str]:
-    """An address where nobody listens, held so that nobody else takes it."""
+    """An address where nobody listens, reserved so that no other process takes it."""
     with socket(AF_INET, SOCK_STREAM) as held:
         held.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{held.getsockname()[1]}"
@@ -74,7 +74,7 @@ class Ended:
 
 
 def python(program: str, *arguments: str, **environment: str) -> Ended:
-    """Run a program in a process of its own, with warnings as errors and none of our own `OTEL_*` variables."""
+    """Run a program in a process of its own, with warnings as errors and without `OTEL_*` variables."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "TRACEMIND_"))}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PRELUDE + textwrap.dedent(program), *arguments],
@@ -88,7 +88,7 @@ def python(program: str, *arguments: str, **environment: str) -> Ended:
 
 
 def passes(program: str, *arguments: str, **environment: str) -> Ended:
-    """Run a program that must succeed without a word on stderr."""
+    """Run a program that must succeed and write nothing to stderr."""
     ended = python(program, *arguments, **environment)
     assert (ended.code, ended.stderr) == (0, ""), ended
     return ended
@@ -98,7 +98,7 @@ def passes(program: str, *arguments: str, **environment: str) -> Ended:
 
 
 def test_it_joins_global_providers() -> None:
-    """Providers that the application set are used, never replaced, and not shut down with ours."""
+    """The application's providers are used, never replaced, and not shut down."""
     passes(
         """
         from opentelemetry import metrics, trace
@@ -131,7 +131,7 @@ def test_it_joins_global_providers() -> None:
 
 @pytest.mark.parametrize(("arguments", "paths"), [("", set[str]()), ("endpoint=sys.argv[1]", {"/v1/metrics"})])
 def test_a_tracer_provider_alone_is_joined(sink: Sink, arguments: str, paths: set[str]) -> None:
-    """Metrics are made beside somebody's tracer provider only when an address was given, never to a guessed one."""
+    """Beside an application's tracer provider, metrics are exported only to an endpoint that was given."""
     passes(
         f"""
         from opentelemetry import metrics, trace
@@ -150,7 +150,7 @@ def test_a_tracer_provider_alone_is_joined(sink: Sink, arguments: str, paths: se
 
 
 def test_a_file_that_is_not_written_is_said(sink: Sink) -> None:
-    """Beside somebody's tracer provider a file gets nothing, and the log says why."""
+    """With an application's tracer provider a file is not written, and the log says why."""
     ended = python(
         """
         from opentelemetry import trace
@@ -165,7 +165,7 @@ def test_a_file_that_is_not_written_is_said(sink: Sink) -> None:
 
 
 def test_durations_arrive_without_any_call(sink: Sink) -> None:
-    """A flow and a tool that called no model are measured all the same."""
+    """Flows and tools without a model call are measured."""
     passes(
         """
         telemetry = tm.configure(endpoint=sys.argv[1])
@@ -180,7 +180,7 @@ def test_durations_arrive_without_any_call(sink: Sink) -> None:
 
 
 def test_passed_providers_are_joined(capture: Captured) -> None:
-    """Providers that are passed are used without becoming global; shutting down leaves them open."""
+    """Given providers are used without becoming global, and shutting down leaves them open."""
     with tm.configure(tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider) as telemetry:
         assert telemetry.tracer_provider is capture.tracer_provider
         assert telemetry.meter_provider is capture.meter_provider
@@ -195,7 +195,7 @@ def test_passed_providers_are_joined(capture: Captured) -> None:
 
 
 def test_it_makes_providers_from_the_environment(sink: Sink) -> None:
-    """Without arguments the standard variables decide: address, headers, service name, resource attributes."""
+    """Without arguments the standard variables set endpoint, headers, service name and resource attributes."""
     passes(
         """
         from opentelemetry import metrics, trace
@@ -215,7 +215,7 @@ def test_it_makes_providers_from_the_environment(sink: Sink) -> None:
 
 
 def test_arguments_win_over_the_environment(sink: Sink) -> None:
-    """Arguments win over the environment; what only one of them has is kept."""
+    """Arguments win over variables, and what only one of them sets is kept."""
     passes(
         """
         tm.configure(
@@ -239,19 +239,19 @@ def test_arguments_win_over_the_environment(sink: Sink) -> None:
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v1/traces", "/v1/metrics", "/v1/traces/"])
 def test_an_endpoint_is_a_base_url(sink: Sink, suffix: str) -> None:
-    """The paths are added for both signals, also where one of them was given with the address."""
+    """Both signals' paths are added, also to an endpoint that already has one of them."""
     passes("tm.configure(endpoint=sys.argv[1]); work(tm.OTelRecorder())", sink.url + suffix)
     assert sink.paths == {"/v1/traces", "/v1/metrics"}
 
 
 def test_a_base_url_may_have_a_path(sink: Sink) -> None:
-    """A receiver behind a gateway keeps its own path before ours."""
+    """The path of a receiver behind a gateway is kept before the signal's path."""
     passes("tm.configure(endpoint=sys.argv[1]); work(tm.OTelRecorder())", f"{sink.url}/otlp")
     assert sink.paths == {"/otlp/v1/traces", "/otlp/v1/metrics"}
 
 
 def test_the_sampler_of_the_environment(sink: Sink) -> None:
-    """`OTEL_TRACES_SAMPLER` thins the traces; the metrics still have every call."""
+    """`OTEL_TRACES_SAMPLER` reduces the traces, and the metrics have every call."""
     passes("tm.configure(endpoint=sys.argv[1]); work(tm.OTelRecorder())", sink.url, OTEL_TRACES_SAMPLER="always_off")
     assert sink.paths == {"/v1/metrics"}
     assert sink.metrics()["tracemind.llm.cost"].sum.data_points[0].as_double == 0.25
@@ -268,7 +268,7 @@ def test_the_sampler_of_the_environment(sink: Sink) -> None:
     ],
 )
 def test_signals_can_be_switched_off(sink: Sink, variable: str, value: str, paths: set[str]) -> None:
-    """The standard variables switch off a signal or everything; the calls go on, and flushing is no failure."""
+    """The standard variables switch off one signal or all; calls succeed, and flushing is no failure."""
     passes(
         """
         telemetry = tm.configure(endpoint=sys.argv[1])
@@ -282,7 +282,7 @@ def test_signals_can_be_switched_off(sink: Sink, variable: str, value: str, path
 
 
 def test_what_arrives(sink: Sink) -> None:
-    """Spans and metrics arrive whole: nested, with the same cost, and with exemplars that lead to the trace."""
+    """Spans and metrics arrive complete: nested, with the same cost, and with exemplars that lead to the trace."""
     passes("tm.configure(endpoint=sys.argv[1]); work(tm.OTelRecorder()); work(tm.OTelRecorder())", sink.url)
     calls = [span for span in sink.spans() if span.name == "chat toy-1"]
     flows = {span.span_id for span in sink.spans() if span.name == "invoke_workflow work"}
@@ -307,7 +307,7 @@ def test_what_arrives(sink: Sink) -> None:
 
 
 def test_metrics_are_exported_at_an_interval(sink: Sink) -> None:
-    """`OTEL_METRIC_EXPORT_INTERVAL` exports the metrics while the program goes on."""
+    """`OTEL_METRIC_EXPORT_INTERVAL` exports metrics while the program runs."""
     arrived = threading.Event()
     sink.hold = lambda post: arrived.set() if post.path == "/v1/metrics" else None
     program = "tm.configure(endpoint=sys.argv[1])\nwork(tm.OTelRecorder())\nsys.stdin.readline()"
@@ -338,7 +338,7 @@ def test_metric_attributes_arrive(sink: Sink) -> None:
 
 
 def test_prices_are_set(capture: Captured, tmp_path: Path) -> None:
-    """`prices=` takes a file or rows; a mistake in them is raised at once."""
+    """`prices=` takes a file or rows, and rejects a mistake in them at once."""
     path = tmp_path / "prices.toml"
     path.write_text('[[price]]\nmodel = "house"\ninput = 1\noutput = 2\n')
     providers: dict[str, Any] = {
@@ -352,7 +352,7 @@ def test_prices_are_set(capture: Captured, tmp_path: Path) -> None:
 
 
 async def test_prices_can_win_over_the_reply(capture: Captured) -> None:
-    """`prices_over_reply=True` lets the user's prices win over a cost in the reply."""
+    """With `prices_over_reply=True` the user's prices win over a reply's cost."""
     providers: dict[str, Any] = {"tracer_provider": capture.tracer_provider, "meter_provider": capture.meter_provider}
     reply = LLMResponse("", LLMUsage(1_000_000, 0, 1_000_000), reported_cost=ReportedCost(usd=0.5))
     with tm.configure(prices=[{"model": "house", "input": 1, "output": 2}], prices_over_reply=True, **providers):
@@ -390,7 +390,7 @@ def spans_in(path: Path) -> set[str]:
 
 
 def test_a_file_alone_opens_no_socket(tmp_path: Path) -> None:
-    """With `file=` and no address, the spans go there and nothing goes to the network."""
+    """With `file=` and no endpoint, spans go to the file and nothing to the network."""
     path = tmp_path / "spans.otlp.jsonl"
     passes(
         """
@@ -422,7 +422,7 @@ def test_a_file_beside_an_address(tmp_path: Path, sink: Sink, by: str) -> None:
 
 
 def test_a_second_configure_shares_the_first(capture: Captured, caplog: pytest.LogCaptureFixture) -> None:
-    """Calling it twice is harmless: its end leaves the first one alone, and the log names what had no effect."""
+    """The end of a second `configure()` leaves the first one running, and the log names what had no effect."""
     providers: dict[str, Any] = {
         "tracer_provider": capture.tracer_provider,
         "meter_provider": capture.meter_provider,
@@ -436,7 +436,7 @@ def test_a_second_configure_shares_the_first(capture: Captured, caplog: pytest.L
 
 
 def test_the_end_of_a_second_configure_sends_and_goes_on(sink: Sink) -> None:
-    """A block of a library that configures too sends what there is; spans after it still arrive."""
+    """The end of a library's own `configure()` delivers what there is, and later spans still arrive."""
     passes(
         """
         telemetry = tm.configure(endpoint=sys.argv[1])
@@ -452,7 +452,7 @@ def test_the_end_of_a_second_configure_sends_and_goes_on(sink: Sink) -> None:
 
 
 def test_a_new_one_after_shutdown(sink: Sink) -> None:
-    """After shutdown a new set-up works, for the recorder and the decorators, at another address."""
+    """After shutdown, recorder and decorators work with a new set-up at another endpoint."""
     with listening() as second:
         passes(
             """
@@ -478,7 +478,7 @@ def test_shutting_down_twice(capture: Captured) -> None:
 
 
 def test_an_old_handle_does_not_forget_the_new_one(capture: Captured) -> None:
-    """Shutting an old handle down again leaves the set-up that came after it alone."""
+    """A second shutdown of an old handle leaves a later set-up running."""
     providers: dict[str, Any] = {
         "tracer_provider": capture.tracer_provider,
         "meter_provider": capture.meter_provider,
@@ -508,7 +508,7 @@ async def test_context_managers(capture: Captured) -> None:
 
 
 def test_async_with_delivers(sink: Sink) -> None:
-    """In a coroutine, flush and shutdown are awaited and the event loop goes on."""
+    """In a coroutine, flush and shutdown are awaited without blocking the event loop."""
     passes(
         """
         async def main():
@@ -526,7 +526,7 @@ def test_async_with_delivers(sink: Sink) -> None:
 
 
 def test_flush_delivers(sink: Sink) -> None:
-    """When `flush` returns True, what was recorded has arrived."""
+    """When `flush` returns True, everything recorded has arrived."""
     ended = passes(
         """
         telemetry = tm.configure(endpoint=sys.argv[1])
@@ -551,7 +551,7 @@ def test_the_end_of_the_process_delivers(sink: Sink, ending: str) -> None:
 
 
 def test_the_end_of_the_process_closes_its_connections() -> None:
-    """The last export goes over the connection that is kept alive, and no socket is left open."""
+    """The last export uses the kept connection, and no socket stays open."""
     program = """
     telemetry = tm.configure(endpoint=sys.argv[1])
     for _ in range(2):
@@ -566,7 +566,7 @@ def test_the_end_of_the_process_closes_its_connections() -> None:
 
 
 def test_a_program_that_crashes_delivers(sink: Sink) -> None:
-    """An uncaught exception ends the program as always, and its spans arrive."""
+    """A program that ends by an uncaught exception delivers its spans."""
     ended = python("tm.configure(endpoint=sys.argv[1])\nwork(tm.OTelRecorder())\nraise KeyError('boom')", sink.url)
     assert ended.code == 1
     assert ended.stderr.rstrip().endswith("KeyError: 'boom'")
@@ -574,7 +574,7 @@ def test_a_program_that_crashes_delivers(sink: Sink) -> None:
 
 
 def test_with_nobody_there(refused: str) -> None:
-    """With the Collector down `flush` says False in its time; the process ends within 5 s and says what was lost."""
+    """With the Collector down `flush` returns False in time, and the process ends within 5 s and says what was lost."""
     ended = python(
         """
         import logging, time
@@ -597,8 +597,8 @@ def test_with_nobody_there(refused: str) -> None:
     assert "secret" not in line
 
 
-def test_a_receiver_that_refuses(sink: Sink) -> None:
-    """An answer that is no success is a loss: flush and shutdown say False."""
+def test_a_receiver_that_answers_with_an_error(sink: Sink) -> None:
+    """After an answer that is no success, flush and shutdown return False."""
     sink.status = 400
     ended = python(
         """
@@ -615,7 +615,7 @@ def test_a_receiver_that_refuses(sink: Sink) -> None:
 
 
 def test_nothing_recorded_is_nothing_lost(refused: str) -> None:
-    """A program that recorded nothing says nothing at its end."""
+    """A program that recorded nothing writes nothing at its end."""
     passes("tm.configure(endpoint=sys.argv[1])", refused)
 
 
@@ -638,7 +638,7 @@ def test_nothing_recorded_is_nothing_lost(refused: str) -> None:
 def test_mistakes_are_named(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, str], environment: dict[str, str], named: tuple[str, ...]
 ) -> None:
-    """A wrong argument or variable is a `ConfigError` that names it, shows it without a password, and helps."""
+    """A wrong argument or variable is rejected with a ConfigError that names it and shows no password."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError) as caught:
@@ -674,7 +674,7 @@ def test_mistakes_are_named(
     ],
 )
 def test_a_mistake_leaves_nothing_behind(sink: Sink, options: str, environment: dict[str, str], named: str) -> None:
-    """After a `ConfigError` nothing is half set up, and a second `configure()` is a fresh one."""
+    """After a ConfigError nothing is half set up, and a second `configure()` starts afresh."""
     ended = passes(
         f"""
         import os, threading
@@ -710,7 +710,7 @@ def test_a_mistake_leaves_nothing_behind(sink: Sink, options: str, environment: 
 def test_the_other_protocols_port_is_warned_of(
     caplog: pytest.LogCaptureFixture, endpoint: str, protocol: str, is_warned: bool
 ) -> None:
-    """4317 is gRPC's and 4318 HTTP's: mixing them up is the most common mistake, and the log says so."""
+    """The log warns of gRPC to port 4318 and HTTP to port 4317."""
     providers: dict[str, Any] = {"tracer_provider": TracerProvider(), "meter_provider": MeterProvider()}
     with tm.configure(endpoint=endpoint, protocol=protocol, **providers):
         assert ("4317 is usually gRPC's port" in caplog.text) is is_warned
@@ -719,7 +719,7 @@ def test_the_other_protocols_port_is_warned_of(
 
 
 def test_a_receiver_that_never_answers_costs_no_span_in_the_file(tmp_path: Path) -> None:
-    """The file is complete when the shut-down returns, however long the receiver would be waited for."""
+    """The file is complete when shutdown returns, though the receiver never answers."""
     with socket(AF_INET, SOCK_STREAM) as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

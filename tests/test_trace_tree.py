@@ -1,4 +1,4 @@
-"""What `view` makes of a file: ours, written by the official exporter, or anybody's."""
+"""`view` shows files of this package, of the official exporter, and of other programs."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def span(span_id: str, parent_id: str = "", **fields: Any) -> FileSpan:
 
 
 def call(**attributes: Scalar) -> FileSpan:
-    """A model call with these attributes besides its model."""
+    """A model call with these attributes and a model."""
     return span(
         "call", attributes={semconv.GEN_AI_REQUEST_MODEL: "m", semconv.GEN_AI_OPERATION_NAME: "chat"} | attributes
     )
 
 
 def otlp_line(*spans: dict[str, Any], service: str | None = None) -> str:
-    """One line as an exporter writes it."""
+    """One line, as an exporter writes it."""
     attributes = [] if service is None else [{"key": "service.name", "value": {"stringValue": service}}]
     return json.dumps(
         {"resourceSpans": [{"resource": {"attributes": attributes}, "scopeSpans": [{"spans": list(spans)}]}]}
@@ -82,14 +82,14 @@ class Recorded:
         )
 
     def spans(self) -> list[FileSpan]:
-        """What the file holds."""
+        """The spans in the file."""
         with self.path.open(encoding="utf-8") as lines:
             return list(read_spans(lines))
 
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Iterator[Recorded]:
-    """A recorder that writes an OTLP JSON-lines file, used by the decorators too."""
+    """A recorder that writes an OTLP JSON-lines file, which the decorators use too."""
     found, before = Recorded(tmp_path / "spans.otlp.jsonl"), configured_providers()
     use_providers(Providers(tracer_provider=found.provider))
     yield found
@@ -98,7 +98,7 @@ def recorded(tmp_path: Path) -> Iterator[Recorded]:
 
 
 async def test_a_call_shows_tokens_their_subsets_and_its_cost(recorded: Recorded) -> None:
-    """Where the tokens went and what they cost stands in the call's own line."""
+    """A call's line has its tokens, their parts and its cost."""
     usage = tm.LLMUsage(
         1000, 500, 1500, 0.00045, cache_read_tokens=200, cache_write_tokens=100, reasoning_tokens=64, estimated=True
     )
@@ -108,7 +108,7 @@ async def test_a_call_shows_tokens_their_subsets_and_its_cost(recorded: Recorded
 
 
 async def test_each_retry_shows_its_number_reason_and_wait(recorded: Recorded) -> None:
-    """Why a call took so long can be read line by line: which attempt, why, and the wait after it."""
+    """Each retry has a line with its number, its reason and the wait after it."""
     await recorded.call(script=("429 retry-after=0.02", "connection", "ok"))
     lines = shown(recorded.spans()).splitlines()
     assert lines[2].strip(" │├└─") == "retry 1/3 rate_limit (429), waited 0.02 s"
@@ -117,7 +117,7 @@ async def test_each_retry_shows_its_number_reason_and_wait(recorded: Recorded) -
 
 
 async def test_a_final_failure_shows_its_type_and_reason(recorded: Recorded) -> None:
-    """A call that failed for good says so with the same `error.type` as everywhere else, and shows no cost."""
+    """A failed call shows the same `error.type` as elsewhere, and no cost."""
     await recorded.call(script=("401",))
     text = shown(recorded.spans())
     assert "ERROR 401: HTTP 401: scripted" in text
@@ -126,7 +126,7 @@ async def test_a_final_failure_shows_its_type_and_reason(recorded: Recorded) -> 
 
 
 async def test_a_cancelled_call_is_marked(recorded: Recorded) -> None:
-    """A call that somebody gave up is neither an error nor a success without a price."""
+    """A cancelled call is shown neither as an error nor as an unpriced success."""
     task = asyncio.create_task(recorded.call(script=("timeout",)))
     for _ in range(5):
         await asyncio.sleep(0)
@@ -139,7 +139,7 @@ async def test_a_cancelled_call_is_marked(recorded: Recorded) -> None:
 
 
 async def test_a_flow_shows_the_sums_of_its_calls(recorded: Recorded) -> None:
-    """The flow's line adds up calls, retries, tokens and cost, so nobody has to."""
+    """A flow's line has the sums of its calls, retries, tokens and cost."""
     set_prices([tm.Price(model="toy", input=Decimal(1), output=Decimal(2))])
 
     @tm.flow(name="digest")
@@ -157,7 +157,7 @@ async def test_a_flow_shows_the_sums_of_its_calls(recorded: Recorded) -> None:
 
 
 def test_children_stand_under_their_parents_by_start() -> None:
-    """The order of the lines is the order of what happened, whatever the order in the file."""
+    """Spans are shown in the order of their start, whatever their order in the file."""
     text = shown([span("late", "root", start_ns=9), span("early", "root", start_ns=5), span("root", start_ns=1)])
     assert [line.strip(" │├└─").split()[0] for line in text.splitlines()[1:]] == ["root", "early", "late"]
 
@@ -171,7 +171,7 @@ def test_children_stand_under_their_parents_by_start() -> None:
     ],
 )
 def test_a_budget_is_told_where_it_ran_low(kind: str, limit: float, spent: float, said: str) -> None:
-    """The flow shows which part of its budget was reached, between the calls before it and after it."""
+    """A threshold of a budget is shown between the calls before and after it."""
     values: dict[str, Scalar] = {
         semconv.TRACEMIND_BUDGET_NAME: "research",
         semconv.TRACEMIND_BUDGET_KIND: kind,
@@ -186,19 +186,19 @@ def test_a_budget_is_told_where_it_ran_low(kind: str, limit: float, spent: float
 
 
 def test_ids_stand_where_they_begin() -> None:
-    """On the span that set them, and not again on everything below."""
+    """Ids are shown on the span that set them, and not on those below."""
     ids: dict[str, Scalar] = {semconv.SESSION_ID: "s-17", semconv.USER_ID: "ada"}
     text = shown([span("flow", attributes=ids), span("step", "flow", attributes=ids)])
     assert text.count("session s-17, user ada") == 1
 
 
 def test_a_generator_that_was_not_read_to_its_end() -> None:
-    """It says so, since a short run is no fault then."""
+    """A generator that was not read to its end is marked, so that its short run looks like no fault."""
     assert "closed early" in shown([span("g", attributes={semconv.TRACEMIND_STREAM_CLOSED_EARLY: True})])
 
 
 def test_a_retry_stands_between_the_attempts_around_it() -> None:
-    """With HTTP spans under a call, the retry is shown where it happened."""
+    """With HTTP spans below a call, a retry is shown between its attempts."""
     retry = FileEvent(name=semconv.RETRY_EVENT, time_ns=5)
     attempts = [span("first", "call", start_ns=3), span("second", "call", start_ns=7)]
     text = shown([*attempts, replace(call(), start_ns=1, events=(retry,))])
@@ -206,39 +206,39 @@ def test_a_retry_stands_between_the_attempts_around_it() -> None:
 
 
 def test_a_span_whose_parent_is_not_in_the_file_stays_visible() -> None:
-    """Half a trace (another service's file holds the rest) is shown, and marked as half."""
+    """A span without its parent, which another service's file has, is shown and marked."""
     assert "lonely  1.00 s  (parent not in this file)" in shown([span("lonely", "elsewhere")])
 
 
 @pytest.mark.parametrize("spans", [[span("a", "a")], [span("a", "b"), span("b", "a")]])
 def test_spans_that_are_their_own_ancestors_are_shown_once(spans: list[FileSpan]) -> None:
-    """A broken file neither hangs the viewer nor loses a span."""
+    """Spans in a cycle are shown once, and do not hang the viewer."""
     lines = shown(spans).splitlines()
     assert len(lines) == 1 + len(spans)
     assert "parents form a circle" in lines[1]
 
 
 def test_a_span_that_was_written_twice_is_shown_once() -> None:
-    """A Collector that sends again does not double what is seen."""
+    """A span that a Collector sent twice is shown once."""
     assert shown([span("a"), span("a")]).count("1.00 s") == 1
 
 
 def test_traces_stand_in_the_order_of_their_start_each_with_its_service() -> None:
-    """A file with many traces reads like a log."""
+    """Traces are shown in the order of their start, each with its service."""
     later = span("x", trace_id="t2", start_ns=5, service="billing")
     text = shown([later, span("y", trace_id="t1", start_ns=1, service="shop")])
     assert text.index("shop  trace t1") < text.index("billing  trace t2")
 
 
 def test_a_span_of_another_service_names_it() -> None:
-    """In a trace across services one sees where each span ran."""
+    """A span of another service in the trace shows that service."""
     text = shown([span("a", service="shop"), span("b", "a", service="billing"), span("c", "a", service="shop")])
     assert [line.split("  ")[-1] for line in text.splitlines() if "[billing]" in line] == ["[billing]"]
     assert "[shop]" not in text
 
 
 def many_calls(count: int) -> list[FileSpan]:
-    """A step with so many equal calls."""
+    """A step with this number of equal calls."""
     figures: dict[str, Scalar] = {
         semconv.GEN_AI_REQUEST_MODEL: "m",
         semconv.GEN_AI_OPERATION_NAME: "chat",
@@ -250,19 +250,19 @@ def many_calls(count: int) -> list[FileSpan]:
 
 
 def test_many_equal_calls_are_one_line_with_their_sums() -> None:
-    """Fifty calls under a step do not push everything else off the screen."""
+    """Fifty equal calls under a step are one line with their sums."""
     text = shown(many_calls(50))
     assert "50 x chat m  50.00 s in all, median 1.00 s  500 in / 100 out  $0.05" in text
     assert text.count("chat m") == 1
 
 
 def test_a_few_equal_calls_are_shown_one_by_one() -> None:
-    """Five lines are read faster than a sum."""
+    """Five equal calls have a line each."""
     assert shown(many_calls(5)).count("chat m") == 5
 
 
 def test_whatever_is_special_keeps_its_line() -> None:
-    """A failed, a retried and a cancelled call, and one of another session, stand apart from their equals."""
+    """A failed, retried or cancelled call, and one of another session, keep their own line."""
     retry = FileEvent(name=semconv.RETRY_EVENT, time_ns=SECOND, attributes={semconv.TRACEMIND_RETRY_REASON: "timeout"})
     spans = many_calls(20)
     spans[3] = replace(spans[3], is_error=True, status_message="boom")
@@ -277,7 +277,7 @@ def test_whatever_is_special_keeps_its_line() -> None:
 
 
 def test_equal_steps_are_folded_with_what_is_below_them() -> None:
-    """Thirty documents, each a step with a call, are two lines; the one with another call below it has its own."""
+    """Thirty equal steps with a call each are two lines; a step with another call has its own."""
     steps = [span(f"s{n}", "flow", name="summarize") for n in range(30)]
     calls = [
         replace(call(), span_id=f"c{n}", parent_id=f"s{n}", name="chat m" if n != 4 else "chat other")
@@ -290,7 +290,7 @@ def test_equal_steps_are_folded_with_what_is_below_them() -> None:
 
 
 def test_unfolded_every_span_has_its_line() -> None:
-    """`view --unfold` shows the calls one by one."""
+    """With `view --unfold` every span has a line."""
     console = Console(file=io.StringIO(), width=200)
     for tree in trace_trees(many_calls(50), fold_from=51):
         console.print(tree)
@@ -299,7 +299,7 @@ def test_unfolded_every_span_has_its_line() -> None:
 
 
 def test_a_deep_trace_loses_nothing_on_a_narrow_terminal() -> None:
-    """Where the indents alone are wider than the terminal, every name can still be read."""
+    """Every name is readable, though the indents are wider than the terminal."""
     spans = [span(f"s{i}", f"s{i - 1}" if i else "", name=f"name-{i}", start_ns=i + 1) for i in range(100)]
     text = shown(spans, width=40)
     assert all(f"name-{i}" in text for i in range(100))
@@ -324,7 +324,7 @@ def test_a_deep_trace_loses_nothing_on_a_narrow_terminal() -> None:
     ],
 )
 def test_a_cost_is_shown_with_the_digits_that_count(usd: float, text: str) -> None:
-    """A small cost never looks like none, and a large one is no row of digits."""
+    """A small cost never looks like zero, and a large one has few digits."""
     assert format_usd(usd) == text
 
 
@@ -333,36 +333,36 @@ def test_a_cost_is_shown_with_the_digits_that_count(usd: float, text: str) -> No
     [(0.00042, "0.42 ms"), (0.1534, "153 ms"), (0.9996, "1.00 s"), (1.534, "1.53 s"), (125, "2 min 5 s")],
 )
 def test_a_duration_is_shown_in_a_unit_that_fits(seconds: float, text: str) -> None:
-    """Milliseconds, seconds and minutes can be told apart at a glance."""
+    """Durations are shown in milliseconds, seconds or minutes."""
     assert format_duration(seconds) == text
 
 
 def test_a_successful_call_without_a_cost_says_that_its_price_is_unknown() -> None:
-    """Unknown is not zero, and not left out either."""
+    """A call of unknown price says so: unknown is neither zero nor left out."""
     assert "call  1.00 s  10 in  price unknown" in shown([call(**{semconv.GEN_AI_USAGE_INPUT_TOKENS: 10})])
 
 
 @pytest.mark.parametrize("operation", ["invoke_agent", "execute_tool"])
 def test_spans_that_only_hold_calls_say_nothing_of_a_price(operation: str) -> None:
-    """An agent's span names a model too, but it is its calls that cost."""
+    """A span that only holds calls, such as an agent's, shows no unknown price."""
     assert "price" not in shown([call(**{semconv.GEN_AI_OPERATION_NAME: operation})])
 
 
 @pytest.mark.parametrize("name", [semconv.GEN_AI_USAGE_COST, semconv.GEN_AI_USAGE_COST_AMOUNT])
 def test_a_cost_under_the_common_names_counts_too(name: str) -> None:
-    """Files of other libraries show their cost, where they have one, by today's name and by the coming one."""
+    """Costs of other libraries are shown under today's name and under the coming one."""
     assert "$0.25" in shown([call(**{name: 0.25})])
 
 
 def test_a_half_that_was_not_reported_is_not_shown_as_zero() -> None:
-    """Output alone stands alone: nobody reads that the prompt was empty."""
+    """A call that reported only output shows only output."""
     text = shown([call(**{semconv.GEN_AI_USAGE_OUTPUT_TOKENS: 7})])
     assert "7 out" in text
     assert " in" not in text
 
 
 def test_figures_that_are_no_figures_are_left_out() -> None:
-    """NaN, infinity, text or a number beyond all bounds in a foreign file spoil one figure, not the view."""
+    """NaN, infinity, strings and huge numbers in a foreign file leave out one figure, not the view."""
     odd: dict[str, Scalar] = {
         semconv.TRACEMIND_COST_USD: float("nan"),
         semconv.GEN_AI_USAGE_INPUT_TOKENS: "many",
@@ -372,7 +372,7 @@ def test_figures_that_are_no_figures_are_left_out() -> None:
 
 
 def test_a_status_that_only_repeats_the_error_type_is_shown_once() -> None:
-    """A decorated function that raised reads `ERROR ValueError`, without an echo."""
+    """The error of a decorated function reads `ERROR ValueError` once."""
     text = shown(
         [span("step", is_error=True, status_message="ValueError", attributes={semconv.ERROR_TYPE: "ValueError"})]
     )
@@ -380,7 +380,7 @@ def test_a_status_that_only_repeats_the_error_type_is_shown_once() -> None:
 
 
 def test_nothing_in_a_file_steers_the_terminal() -> None:
-    """Escape sequences, control characters and markup from a file are shown as text or dropped, never obeyed."""
+    """Escape sequences, control characters and markup in a file are shown as text or dropped."""
     name = "\x1b[31mred\x1b[0m \x9b2J\x07[bold]b[/bold] :smile: \u202eltr \ud800 two\nlines"
     text = shown([span("a", name=name, service="[link=x]\x1b]0;t\x07", is_error=True, status_message=name)])
     assert not any(character in text for character in "\x1b\x9b\x07\u202e\ud800")
@@ -390,7 +390,7 @@ def test_nothing_in_a_file_steers_the_terminal() -> None:
 
 
 def test_a_huge_value_is_shown_in_part() -> None:
-    """A stack dump as a status does not drown the tree."""
+    """A very long status is cut."""
     assert len(shown([span("a", is_error=True, status_message="x" * 100_000)])) < 2_000
 
 
@@ -398,7 +398,7 @@ def test_a_huge_value_is_shown_in_part() -> None:
 
 
 def test_numbers_may_be_text_or_numbers() -> None:
-    """Both ways of writing 64-bit integers, and both of writing a status, are read."""
+    """64-bit integers and statuses are read in both of their JSON forms."""
     for start, end, count, code in (("1000000000", "3000000000", "7", 2), (10**9, 3 * 10**9, 7, "STATUS_CODE_ERROR")):
         attributes = [{"key": semconv.GEN_AI_USAGE_INPUT_TOKENS, "value": {"intValue": count}}]
         line = otlp_line(
@@ -413,26 +413,26 @@ def test_numbers_may_be_text_or_numbers() -> None:
 
 
 def test_lines_without_spans_are_passed_over() -> None:
-    """Metrics and logs beside the traces, as the Collector's file exporter writes them, do no harm."""
+    """Lines of metrics and logs, as a Collector's file exporter writes them, are ignored."""
     lines = ['{"resourceMetrics":[{}]}', "", '{"resourceLogs":[]}', otlp_line({"name": "a"}, service="s"), "42", "[]"]
     assert [(found.name, found.service) for found in read_spans(lines)] == [("a", "s")]
 
 
 def test_a_parent_of_zeros_is_no_parent() -> None:
-    """A root whose writer spells out its missing parent is a root."""
+    """A span with a parent id of zeros is a root."""
     [found] = read_spans([otlp_line({"spanId": "AB", "parentSpanId": "0" * 16})])
     assert (found.span_id, found.parent_id) == ("ab", "")
 
 
 def test_a_line_that_is_not_json_is_named() -> None:
-    """Who has a damaged file learns which line to look at."""
+    """The error for a damaged file names the line."""
     with pytest.raises(OTLPFileError, match=r"line 2 is not JSON: Expecting value at column 1") as raised:
         list(read_spans(["", "oops", "and again"]))
     assert raised.value.line_number == 2
 
 
 def test_a_torn_line_in_the_middle_costs_that_line_only() -> None:
-    """A file to which a program went on appending after a crash is shown, but for the line that broke off."""
+    """A line that a crash cut short costs only itself, though a program wrote on after it."""
     torn: list[int] = []
     line = otlp_line({"name": "a"})
     assert len(list(read_spans([line, line[:30], line], on_torn=torn.append))) == 2
@@ -440,7 +440,7 @@ def test_a_torn_line_in_the_middle_costs_that_line_only() -> None:
 
 
 def test_a_torn_last_line_is_reported_and_the_rest_is_read() -> None:
-    """A crash while writing costs the last line only."""
+    """A torn last line is reported, and all other lines are read."""
     torn: list[int] = []
     line = otlp_line({"name": "a"})
     assert [found.name for found in read_spans([line, line[:30]], on_torn=torn.append)] == ["a"]
@@ -474,7 +474,7 @@ _SPANS = st.lists(st.dictionaries(_KEYS, _ANYTHING, max_size=8), max_size=4)
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(spans=_SPANS)
 def test_whatever_is_json_can_be_viewed(spans: list[dict[str, Any]]) -> None:
-    """No document, however odd, ends the viewer with a traceback, and no span of it is lost."""
+    """No JSON document ends the viewer with a traceback, and every span is shown."""
     found = list(read_spans([otlp_line(*spans)]))
     assert len(found) == len(spans)
     shown(found).encode()
@@ -485,7 +485,7 @@ def test_whatever_is_json_can_be_viewed(spans: list[dict[str, Any]]) -> None:
     values=st.dictionaries(st.sampled_from(_NAMES), st.text() | st.booleans() | st.integers() | st.floats(), max_size=6)
 )
 def test_whatever_an_attribute_holds_can_be_shown(values: dict[str, Scalar]) -> None:
-    """An attribute of ours with a value of any kind is shown or left out, in one line for the span."""
+    """A value of any kind in an attribute is shown or left out, on one line for the span."""
     retry = FileEvent(name=semconv.RETRY_EVENT, attributes=values)
     lines = shown([span("a", attributes=values, events=(retry,))], width=10_000).splitlines()
     assert len(lines) == 3

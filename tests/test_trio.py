@@ -1,4 +1,4 @@
-"""Under trio: what needs asyncio says so, and what does not takes trio's cancellations for what they are."""
+"""Under trio, functions that need asyncio say so, and the others understand trio's cancellations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def read(recorder: tm.Recorder) -> None:
 def test_a_call_says_that_it_needs_asyncio(
     capture: Captured, work: Callable[[tm.Recorder], Awaitable[None]], name: str
 ) -> None:
-    """A `ConfigError` names the function and how to start the program; nothing is recorded."""
+    """A ConfigError names the function and how to start the program, and nothing is recorded."""
     with pytest.raises(tm.ConfigError, match=rf"{name} needs an asyncio event loop.*anyio.*asyncio\.run"):
         trio.run(work, capture.recorder())
     assert capture.spans == []
@@ -64,7 +64,7 @@ async def read_all(work: Callable[[], Any]) -> None:
 def test_a_cancellation_is_no_error(
     capture: Captured, decorate: Any, body: Callable[[], Any], run: Callable[[Callable[[], Any]], Awaitable[None]]
 ) -> None:
-    """A cancel scope that ends a decorated function leaves its status unset, marked as cancelled."""
+    """A function that a cancel scope ends has an unset status, and a mark of the cancellation."""
     work = decorate(name="work")(body)
 
     async def main() -> None:
@@ -78,7 +78,7 @@ def test_a_cancellation_is_no_error(
 
 
 def test_an_error_is_an_error(capture: Captured) -> None:
-    """What a decorated function raises under trio is recorded as under asyncio."""
+    """An error under trio is recorded as under asyncio."""
 
     @tm.step(name="work")
     async def work() -> None:

@@ -1,4 +1,4 @@
-"""What a cost says beside its figure: its parts, its table, what has no rate, and whose word was believed."""
+"""What a cost says beside its figure: its parts, its table, missing rates, and its source."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def usage(prompt: int | None = 1_000, completion: int | None = 100, **counts: An
 
 
 async def test_usage_of_a_reply_is_usage_like_any_other() -> None:
-    """A client may name only what its reply has: equal to the same figures, complete in a result, and priced alike."""
+    """A client may name only the counts that its reply has; they equal and cost the same as full usage."""
     told = LLMUsage.of_reply(1_000, 100, None, cache_read_tokens=400, input_audio_tokens=None, web_searches=0)
     made = usage(cache_read_tokens=400, web_searches=0)
     assert (told, hash(told), repr(told)) == (made, hash(made), repr(made))
@@ -48,7 +48,7 @@ async def test_usage_of_a_reply_is_usage_like_any_other() -> None:
 
 
 async def test_the_parts_of_a_cost_add_up_and_its_table_is_named() -> None:
-    """Input, output and fees are told apart; searches are a fee, and the version of the price data is said."""
+    """A cost has input, output and fees, searches among the fees, and the version of the price data."""
     cost = await priced("anthropic", "claude-sonnet-4-5", usage(web_searches=3))
     assert cost.input_cost_usd == pytest.approx(1_000 * 3 / MILLION)
     assert cost.output_cost_usd == pytest.approx(100 * 15 / MILLION)
@@ -72,7 +72,7 @@ async def test_a_table_that_updated_itself_is_named_by_its_day(use_snapshot: Use
 
 
 async def test_a_one_hour_cache_write_has_its_own_price() -> None:
-    """Anthropic charges twice the input's price for it, not the 1.25 of a write for five minutes."""
+    """Anthropic's one-hour cache write costs twice the input, and not the 1.25 of a five-minute write."""
     hour = usage(1_000, 0, cache_write_tokens=1_000, cache_write_1h_tokens=1_000, cache_write_5m_tokens=0)
     cost = await priced("anthropic", "claude-haiku-4-5", hour)
     assert cost.cost_usd == pytest.approx(1_000 * 2.0 / MILLION)
@@ -96,7 +96,7 @@ async def test_a_one_hour_cache_write_has_its_own_price() -> None:
 async def test_a_split_without_a_rate_is_priced_like_its_whole_and_marked(
     counts: dict[str, int], marked: tuple[str, ...]
 ) -> None:
-    """What the table has no rate for is named; zeros, text, reasoning and tools' tokens miss none."""
+    """A part without a rate is named; zeros, text, reasoning and tool tokens need none."""
     cost = await priced("openai", "gpt-4o-mini", usage(**counts))
     cached = counts.get("cache_read_tokens", 0)
     expected = ((1_000 - cached) * 0.15 + cached * 0.075 + 100 * 0.6) / MILLION
@@ -105,14 +105,14 @@ async def test_a_split_without_a_rate_is_priced_like_its_whole_and_marked(
 
 
 async def test_cached_tokens_without_a_rate_are_marked() -> None:
-    """A model without a price for cached input charges them, as far as the table knows, as input."""
+    """Cached input without a rate is priced as input, and marked."""
     cost = await priced("openai", "gpt-3.5-turbo", usage(cache_read_tokens=500))
     assert cost.cost_usd == pytest.approx(0.00065)
     assert cost.cost_partial == ("cache_read_tokens",)
 
 
 async def test_an_overlap_that_was_not_reported_is_as_small_as_can_be() -> None:
-    """Audio and cached input that together exceed the prompt overlap by the excess; that is assumed, and marked."""
+    """Audio and cached input that exceed the prompt overlap by the excess; the assumption is marked."""
     model = "gpt-realtime"
     counts = {"input_tokens": 1_000, "cache_read_tokens": 700, "input_audio_tokens": 500, "output_tokens": 0}
     expected = genai_prices.calc_price(
@@ -127,7 +127,7 @@ async def test_an_overlap_that_was_not_reported_is_as_small_as_can_be() -> None:
 
 
 def test_counts_that_contradict_each_other_have_a_price_all_the_same() -> None:
-    """Where genai-prices would raise, for any model and any counts, parts are cut to their wholes."""
+    """Parts that exceed their whole, for which genai-prices would raise, are cut to it."""
     draw, table = random.Random(3), PriceTable()
     names = [name for name in vars(LLMUsage()) if name.endswith(("_tokens", "_seconds", "_pages"))]
     for provider in data_snapshot.get_snapshot().providers:
@@ -153,14 +153,14 @@ def test_counts_that_contradict_each_other_have_a_price_all_the_same() -> None:
     ],
 )
 async def test_a_condition_without_a_price_is_marked(reply: dict[str, Any], marked: tuple[str, ...]) -> None:
-    """The standard price is taken and says what it leaves out; standard words leave out nothing."""
+    """A condition without a price leaves the standard price, and is marked; standard conditions are not."""
     cost = await priced("openai", "gpt-4o-mini", usage(), **reply)
     assert cost.cost_usd == pytest.approx(0.00021)
     assert cost.cost_partial == marked
 
 
 async def test_a_condition_with_a_price_is_priced() -> None:
-    """Anthropic's batches cost half, and there is nothing to mark."""
+    """Anthropic's batches cost half, and have no mark."""
     whole = await priced("anthropic", "claude-haiku-4-5", usage())
     half = await priced("anthropic", "claude-haiku-4-5", usage(), price_conditions={"processing": "batch"})
     assert whole.cost_usd is not None
@@ -175,7 +175,7 @@ async def test_a_condition_with_a_price_is_priced() -> None:
 async def test_one_half_of_the_tokens_has_no_price(
     prompt: int | None, completion: int | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A cost that leaves the other half out would be wrong: it is unknown, and the log says why, once."""
+    """The cost is unknown where input or output is, and the log says so once."""
     for _ in range(3):
         cost = await priced("openai", "gpt-4o", usage(prompt, completion))
         assert (cost.cost_usd, cost.cost_source) == (None, None)
@@ -188,7 +188,7 @@ async def test_one_half_of_the_tokens_has_no_price(
 
 
 async def test_speech_is_priced_by_what_it_is_charged_by() -> None:
-    """Groq bills at least ten seconds a request; without seconds the price is not known."""
+    """Groq bills at least ten seconds a request; without seconds the price is unknown."""
     ten_seconds = await priced("groq", "whisper-large-v3", LLMUsage(None, None, None, audio_seconds=10.0))
     one_second = await priced("groq", "whisper-large-v3", LLMUsage(None, None, None, input_audio_seconds=1.0))
     assert ten_seconds.cost_usd is not None
@@ -200,7 +200,7 @@ async def test_speech_is_priced_by_what_it_is_charged_by() -> None:
 
 
 async def test_a_declared_cost_is_believed_with_its_parts() -> None:
-    """The mapping hands it over, and it wins over the table; its zero is a price where the unit is declared."""
+    """A reply's cost in a declared unit wins over the table, with its parts and also when it is zero."""
     said = ReportedCost(usd=0.5, input_usd=0.3, output_usd=0.1, fees_usd=0.1)
     cost = await priced("openai", "gpt-4o-mini", usage(), reported_cost=said)
     assert (cost.cost_usd, cost.cost_source, cost.cost_table) == (0.5, "provider", None)
@@ -210,7 +210,7 @@ async def test_a_declared_cost_is_believed_with_its_parts() -> None:
 
 
 async def test_a_zero_is_believed_only_of_a_model_that_is_free() -> None:
-    """A gateway that says 0 of a model with a price is not believed; of a `:free` one it is."""
+    """A gateway's zero is believed for a `:free` model, and not for one with a price."""
     zero = ReportedCost(usd=0.0)
     paid = await priced("openrouter", "openai/gpt-4o-mini", usage(), reported_cost=zero)
     assert paid.cost_usd == pytest.approx(0.00021)
@@ -231,7 +231,7 @@ async def test_a_fee_alone_is_not_the_cost() -> None:
 
 
 async def test_a_fee_that_is_not_said_is_marked() -> None:
-    """A gateway that keeps its fee to itself is known to have one: what is known is the cost, and the rest is named."""
+    """A gateway's missing fee is marked, and the rest is the cost."""
     upstream = ReportedCost(usd=0.02, partial=("fees_usd",))
     cost = await priced("openrouter", "openai/gpt-4o-mini", usage(), reported_cost=upstream)
     assert (cost.cost_usd, cost.cost_source, cost.cost_partial) == (0.02, "provider", ("fees_usd",))
@@ -244,14 +244,14 @@ async def test_a_fee_that_is_not_said_is_marked() -> None:
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -1.0])
 async def test_a_reported_cost_that_cannot_be_is_not_believed(wrong: float) -> None:
-    """The table's price stands in."""
+    """An impossible reported cost is replaced by the table's price."""
     cost = await priced("openai", "gpt-4o-mini", usage(), reported_cost=ReportedCost(usd=wrong))
     assert cost.cost_usd == pytest.approx(0.00021)
     assert cost.cost_source == "local"
 
 
 async def test_a_call_that_ends_early_is_priced_alike() -> None:
-    """Where nothing can be awaited, tier, conditions and the reply's own cost count too."""
+    """Tier, conditions and the reply's own cost count also where nothing can be awaited."""
     await priced("openai", "gpt-5-mini", usage())
     flex = LLMResponse("", usage(), service_tier="flex")
     now = price_reply_now("openai", ("gpt-5-mini",), flex, at=NOON)
@@ -264,7 +264,7 @@ async def test_a_call_that_ends_early_is_priced_alike() -> None:
 
 
 async def test_own_prices_win_over_the_reply_where_told_so() -> None:
-    """`over_reply=True`, or `configure(prices_over_reply=True)`; else the reply's word stands."""
+    """The user's prices win over the reply with `over_reply=True`, and otherwise the reply's cost does."""
     said = ReportedCost(usd=0.5)
     rows = [{"model": "m", "input": 1, "output": 2}]
     set_prices(rows)
@@ -278,7 +278,7 @@ async def test_own_prices_win_over_the_reply_where_told_so() -> None:
 
 
 async def test_own_prices_for_more_than_tokens() -> None:
-    """One-hour writes, audio, images, searches and requests, each at its rate; what has none is marked."""
+    """A user's prices cover one-hour writes, audio, images, searches and requests; parts without a rate are marked."""
     price = {
         "model": "m",
         "input": 1,
@@ -312,7 +312,7 @@ async def test_own_prices_for_more_than_tokens() -> None:
 
 
 def test_a_mistake_in_a_fee_names_its_unit() -> None:
-    """Fees are per thousand, and the message says so."""
+    """The error for a wrong fee says that fees are per thousand."""
     with pytest.raises(ConfigError, match="USD per thousand"):
         Price.from_mapping({"model": "m", "input": 1, "output": 1, "web_searches": "ten"})
 
@@ -321,7 +321,7 @@ PER_THOUSAND = [{"model": "gpt-4o", "provider": "openai", "input": 0.0025, "outp
 
 
 def test_figures_per_thousand_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    """One line that says what they look like."""
+    """One line warns of prices that look like prices per thousand tokens."""
     set_prices(PER_THOUSAND)
     assert [r.getMessage() for r in caplog.records] == [
         "the prices set for gpt-4o are all under a hundredth of the table's: they look like USD per thousand tokens. "
@@ -339,7 +339,7 @@ def test_figures_per_thousand_are_warned_of(caplog: pytest.LogCaptureFixture) ->
     ],
 )
 def test_prices_that_may_be_meant_are_not_warned_of(row: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
-    """Zero, a single low figure, a discount, and models that the table does not know."""
+    """Zero, a single low figure, a discount and unknown models give no warning."""
     set_prices([row])
     assert not caplog.records
 
@@ -347,7 +347,7 @@ def test_prices_that_may_be_meant_are_not_warned_of(row: dict[str, Any], caplog:
 async def test_on_an_event_loop_the_table_is_read_in_a_thread(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The first import takes up to 0.4 s, and no loop stands still for it; the warning comes all the same."""
+    """The first import of 0.4 s does not block the event loop, and the warning still comes."""
     loop, checked = asyncio.get_running_loop(), asyncio.Event()
     rates = PriceTable.rates
 

@@ -20,7 +20,7 @@ SMOKE = ROOT / "tests" / "smoke"
 
 
 class StepFailedError(Exception):
-    """A command ended badly; its output was shown."""
+    """A command failed; its output was shown."""
 
 
 def main() -> int:
@@ -36,7 +36,7 @@ def main() -> int:
 
 
 def check(folder: Path) -> None:
-    """All steps, in a folder that is thrown away."""
+    """Run all steps in a temporary folder."""
     wheel = build(folder / "dist")
     python = install(folder / "venv", wheel)
     is_in_venv(python, folder)
@@ -44,7 +44,7 @@ def check(folder: Path) -> None:
 
 
 def build(dist: Path) -> Path:
-    """The wheel, built from a source tree as it is."""
+    """Build the wheel from a source tree."""
     run("building the wheel", [sys.executable, "-m", "build", "--wheel", "--outdir", str(dist), str(ROOT)])
     (wheel,) = dist.glob("*.whl")
     print(f"  {wheel.name}, {wheel.stat().st_size / 1024:.0f} KiB")
@@ -52,7 +52,7 @@ def build(dist: Path) -> Path:
 
 
 def install(folder: Path, wheel: Path) -> Path:
-    """A fresh virtual environment with the wheel and pytest; returns its Python."""
+    """Make a fresh virtual environment with the wheel and pytest; returns its Python."""
     venv.create(folder, with_pip=True)
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -61,7 +61,7 @@ def install(folder: Path, wheel: Path) -> Path:
 
 
 def is_in_venv(python: Path, folder: Path) -> None:
-    """Make sure that it is the wheel that gets tested, and not the source tree."""
+    """Check that the wheel is tested, and not the source tree."""
     program = "import tracemind_otel, trace_mind; print(tracemind_otel.__file__); print(trace_mind.__file__)"
     output = run("looking where it is", [str(python), "-c", program], cwd=folder)
     for line in output.splitlines():
@@ -70,7 +70,7 @@ def is_in_venv(python: Path, folder: Path) -> None:
 
 
 def test(python: Path, folder: Path) -> None:
-    """Run the smoke tests from a copy, with nothing of the source tree's configuration."""
+    """Run the smoke tests from a copy, without the source tree's configuration."""
     shutil.copytree(SMOKE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     options = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(folder), "-W", "error"]
     markers = ["-o", "markers=smoke: also run against the installed wheel"]
@@ -79,7 +79,7 @@ def test(python: Path, folder: Path) -> None:
 
 
 def run(what: str, command: Sequence[str], *, cwd: Path | None = None) -> str:
-    """Run a command; its output is shown only if it fails."""
+    """Run a command, and show its output if it fails."""
     print(f"{what} ...", flush=True)
     started = time.monotonic()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST"))}

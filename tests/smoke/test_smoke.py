@@ -1,4 +1,4 @@
-"""What must work for whoever installed the wheel: uses the installed package, the standard library and pytest only."""
+"""What must work after the wheel is installed; uses only the installed package, the standard library and pytest."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ PUBLISHED = {
 
 
 def environment() -> dict[str, str]:
-    """The machine's, without any telemetry set-up."""
+    """The machine's variables, without any of telemetry."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "TRACEMIND_"))}
 
 
 def test_a_fake_call_is_recorded() -> None:
-    """The step runs offline, and a recorder hears of it."""
+    """A call runs offline, and a recorder gets it."""
     recorder = tm.InMemoryRecorder()
     cfg = tm.LLMCallConfig("fake", "toy-1", template="What is {a}+{{ b }}?", vars={"a": 2, "b": 2})
     result = asyncio.run(tm.run_llm_call("flow", "step", cfg, recorder))
@@ -47,7 +47,7 @@ def test_a_fake_call_is_recorded() -> None:
 
 
 def test_a_price_is_known() -> None:
-    """The price table comes with the package's dependencies."""
+    """The dependencies include the price table."""
     cost = tm.estimate_cost("openai", "gpt-4o-mini", 1_000, 500)
     assert cost == pytest.approx(0.00045)
 
@@ -56,7 +56,7 @@ def test_a_price_is_known() -> None:
     "command", [[sys.executable, "-m", "tracemind_otel"], [str(Path(sys.executable).parent / "tracemind-otel")]]
 )
 def test_the_demo_prints_a_priced_tree(command: list[str], tmp_path: Path) -> None:
-    """`demo` needs nothing: it prints the flow, its steps, what was repeated and why, and what it cost."""
+    """`demo` runs without any set-up, and prints the flow, its steps, each retry with its reason, and the cost."""
     done = subprocess.run(
         [*command, "demo", "--file", str(tmp_path / "spans.otlp.jsonl")],
         env=environment() | {"PYTHONIOENCODING": "utf-8"},
@@ -76,17 +76,17 @@ def test_the_demo_prints_a_priced_tree(command: list[str], tmp_path: Path) -> No
 @pytest.mark.parametrize("root", ["tracemind_otel", "trace_mind"])
 @pytest.mark.parametrize("path", PUBLISHED)
 def test_published_paths(root: str, path: str) -> None:
-    """The paths of the first version import, under both roots."""
+    """The paths of the first version can be imported, under both roots."""
     module = importlib.import_module(f"{root}.{path}")
     assert [name for name in PUBLISHED[path] if not hasattr(module, name)] == []
 
 
 @pytest.mark.parametrize("package", ["tracemind_otel", "trace_mind"])
 def test_types_are_shipped(package: str) -> None:
-    """Type checkers read the installed package."""
+    """Type checkers find the installed package's types."""
     assert files(package).joinpath("py.typed").is_file()
 
 
 def test_the_version() -> None:
-    """The package and its distribution agree on the version."""
+    """The package and its distribution have the same version."""
     assert tm.__version__ == version("tracemind-otel")
