@@ -12,7 +12,7 @@ from typing import Any
 
 from ....errors import ConfigError
 from ..types import Image, LLMRequest, Message, ToolCall
-from ._wire_format import arguments_of, reject_unsupported
+from ._wire_format import arguments_of
 
 
 def settings_of(req: LLMRequest, provider: str, names: Mapping[str, str], *elsewhere: str) -> dict[str, Any]:
@@ -34,7 +34,10 @@ def settings_of(req: LLMRequest, provider: str, names: Mapping[str, str], *elsew
         if ours in names:
             given[names[ours]] = list(value) if ours == "stop" else value
         elif ours not in elsewhere:
-            reject_unsupported(req, provider=provider, supported=(*names, *elsewhere))
+            known = ", ".join(sorted((*names, *elsewhere)))
+            raise ConfigError(
+                f"{ours}: {provider} has no such parameter; it takes {known}. Use extra to send it anyway"
+            )
     return given
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-from ....errors import ConfigError, LLMResponseError
-from ..sampling import SAMPLING_NAMES
+from ....errors import LLMResponseError
 from ..types import FinishReason, LLMRequest, LLMResponse, StreamEvent, ToolCall
 from ._error_bodies import ErrorBody, error_body, is_error
 from ._sse import EventDecoder, ServerSentEvent
@@ -97,21 +96,6 @@ class WireFormat:
     """Whether replies name their cost in a form that is understood."""
     default_max_tokens: int | None = None
     """Most output tokens that `to_payload` asks for where the request sets none."""
-
-
-def reject_unsupported(req: LLMRequest, *, provider: str, supported: Iterable[str]) -> None:
-    """Reject the parameters that a provider does not support.
-
-    Raises:
-        ConfigError: one of them is set; the message names it and those that are supported.
-    """
-    allowed = frozenset(supported)
-    for name in SAMPLING_NAMES:
-        if name not in allowed and getattr(req, name) not in (None, ()):
-            known = ", ".join(sorted(allowed))
-            raise ConfigError(
-                f"{name}: {provider} has no such parameter; it takes {known}. Use extra to send it anyway"
-            )
 
 
 def mapped(value: object) -> Mapping[str, Any]:

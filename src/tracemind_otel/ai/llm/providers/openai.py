@@ -7,20 +7,22 @@ dialects, the documentation of each server.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ....errors import LLMRequestError
+from ..sampling import SAMPLING_NAMES
 from ..types import Image, LLMRequest, Message, Text
 from ._chat_reply import ChatReader, from_payload
 from ._chat_usage import cost_format, with_cost_header
 from ._client import WireClient
-from ._conversation import image_url
+from ._conversation import image_url, settings_of
 from ._dialect import COUNT_APART, HIDE_OUTPUT, OPENAI, Dialect, server_at
 from ._loop import PerLoop
 from ._pool import HttpPool
-from ._wire_format import WireFormat, outgoing_call, reject_unsupported
+from ._wire_format import WireFormat, outgoing_call
 
 if TYPE_CHECKING:
     import httpx
@@ -129,25 +131,19 @@ def _dialect_of(base_url: str, provider_name: str | None, cost_unit: str | None)
 # --- Request
 
 
-_PARAMETERS = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "reasoning_effort", "top_k")
-_ALL_PARAMETERS = frozenset({*_PARAMETERS, "max_tokens", "stop", "seed"})
+@lru_cache(maxsize=64)
+def _names_in(dialect: Dialect) -> Mapping[str, str]:
+    """The server's names of the sampling options that it has."""
+    named = {"max_tokens": dialect.max_tokens, "seed": dialect.seed}
+    return {name: named.get(name, name) for name in SAMPLING_NAMES if name not in dialect.unsupported}
 
 
 def to_payload(req: LLMRequest, *, stream: bool = False, dialect: Dialect = OPENAI) -> dict[str, Any]:
     """The body of the request."""
-    if any(getattr(req, name) not in (None, ()) for name in dialect.unsupported):
-        reject_unsupported(req, provider=dialect.provider, supported=_ALL_PARAMETERS - dialect.unsupported)
-    payload: dict[str, Any] = {"model": req.model, "messages": _messages(req)}
-    for name in _PARAMETERS:
-        value = getattr(req, name)
-        if value is not None:
-            payload[name] = value
-    if req.max_tokens is not None and "max_completion_tokens" not in req.extra:
-        payload[dialect.max_tokens] = req.max_tokens
-    if req.stop:
-        payload["stop"] = list(req.stop)
-    if req.seed is not None:
-        payload[dialect.seed] = req.seed
+    settings = settings_of(req, dialect.provider, _names_in(dialect))
+    if "max_completion_tokens" in req.extra:
+        settings.pop("max_tokens", None)
+    payload: dict[str, Any] = {"model": req.model, "messages": _messages(req), **settings}
     if stream:
         payload["stream"] = True
         if dialect.asks_for_usage:
