@@ -13,17 +13,7 @@ from ._chat_usage import reported_cost, usage_of
 from ._dialect import OPENAI, Dialect
 from ._error_bodies import error_body, is_error
 from ._sse import ServerSentEvent
-from ._wire_format import (
-    DONE,
-    StreamedError,
-    count_of,
-    cumulated,
-    document_of,
-    listed,
-    mapped,
-    normal_finish,
-    text_of,
-)
+from ._wire_format import DONE, StreamedError, count_of, cumulated, document_of, listed, mapped, normal_finish, text_of
 
 # --- Whole
 

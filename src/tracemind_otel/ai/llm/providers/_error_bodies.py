@@ -9,13 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from ....errors import (
-    LLMAuthenticationError,
-    LLMQuotaError,
-    LLMServerError,
-    LLMStatusError,
-    error_class_for_status,
-)
+from ....errors import LLMAuthenticationError, LLMQuotaError, LLMServerError, LLMStatusError, error_class_for_status
 from ..retry import parse_retry_after
 from ..scrub import scrub, scrub_token
 from ._error_documents import document_in, fields_of, words_of
