@@ -131,7 +131,7 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_slate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No key of the machine, no prices of another test, nothing that the log said already, and no span left open."""
+    """Start each test without the machine's keys, other tests' prices and log lines; end it without an open span."""
     for name in list(os.environ):
         if name.endswith(_KEYS_AND_ADDRESSES) or name.startswith("OTEL_"):
             monkeypatch.delenv(name)

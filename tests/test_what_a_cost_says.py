@@ -221,7 +221,7 @@ async def test_a_zero_is_believed_only_of_a_model_that_is_free() -> None:
 
 
 async def test_a_fee_alone_is_not_the_cost() -> None:
-    """With the user's own key a gateway names its fee: the table's price is added and marked, or nothing is known."""
+    """With the user's own key a gateway's fee is added to the table's price; without a price the cost is unknown."""
     fee = ReportedCost(usd=None, fees_usd=0.001)
     cost = await priced("openrouter", "openai/gpt-4o-mini", usage(), reported_cost=fee)
     assert cost.cost_usd == pytest.approx(0.00021 + 0.001)

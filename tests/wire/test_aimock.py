@@ -1,4 +1,4 @@
-"""Every provider that aimock speaks: a server whose authors never saw this client."""
+"""Every provider that aimock speaks, against a server whose authors never saw this client."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def client_of(server: aimock.Aimock, provider: str) -> AsyncLLMClient:
 
 
 async def answer(client: AsyncLLMClient, request: LLMRequest, *, streamed: bool) -> LLMResponse:
-    """The reply, by either way."""
+    """The reply, whole or streamed."""
     if not streamed:
         return await client.complete(request)
     last: object = None
@@ -87,7 +87,7 @@ async def answer(client: AsyncLLMClient, request: LLMRequest, *, streamed: bool)
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_text_tools_and_errors(server: aimock.Aimock, provider: str, streamed: bool) -> None:
-    """Text, a tool call and a limit come through as what they are."""
+    """Text, a tool call and a rate limit arrive as such."""
     client = client_of(server, provider)
     said = await answer(client, LLMRequest(provider, "gpt-4o-mini", "number 7 of them"), streamed=streamed)
     asked = LLMRequest(provider, "gpt-4o-mini", "weather in Oslo")
@@ -104,7 +104,7 @@ async def test_text_tools_and_errors(server: aimock.Aimock, provider: str, strea
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("provider", COUNTED)
 async def test_usage_is_what_the_server_says(server: aimock.Aimock, provider: str, streamed: bool) -> None:
-    """The same usage, spelled as each provider does, gives the same counts."""
+    """The same usage, in each provider's spelling, gives the same counts."""
     request = LLMRequest(provider, "gpt-4o-mini", "counted")
     usage = (await answer(client_of(server, provider), request, streamed=streamed)).usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (120, 30, 150)

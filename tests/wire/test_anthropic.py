@@ -84,7 +84,7 @@ PLAIN_USAGE = usage(12, 6)
 
 @dataclass(frozen=True)
 class Case:
-    """One reply, and what has to be seen in it; it is served whole and as a stream."""
+    """A reply, served whole and as a stream, and its expected fields."""
 
     name: str
     content: list[Json]
@@ -156,7 +156,7 @@ def final_usage(whole: Json) -> Json:
 
 
 def block_events(index: int, block: Json) -> Events:
-    """How a block comes: its start, its pieces, its end."""
+    """The events of a block: start, pieces and end."""
     started: Json = block
     pieces: list[Json] = []
     if block["type"] == "text":
@@ -312,7 +312,7 @@ def put_together(deltas: Sequence[StreamEvent]) -> tuple[str, str, dict[int, str
 
 @every_case
 def test_whole_reply(case: Case) -> None:
-    """A whole reply of each shape has exactly the expected normal form, and keeps what came."""
+    """A whole reply of each shape has exactly the expected normal form, and `raw` keeps it."""
     seen = from_payload(case.document, request_id="req_1")
 
     case.check(seen)
@@ -335,7 +335,7 @@ async def test_streamed_reply(case: Case) -> None:
 
 
 async def test_usage_of_the_stream_is_not_added() -> None:
-    """With server tools the end reports other input tokens than the start: the end's win, and nothing is added."""
+    """Where the end reports other input tokens than the start, the end's count, and nothing is added."""
     start = {"usage": usage(100, 1, cache_read_input_tokens=7, output_tokens_details={"thinking_tokens": 1})}
     end: Json = {
         "input_tokens": 10432,
@@ -359,7 +359,7 @@ async def test_usage_of_the_stream_is_not_added() -> None:
 
 
 def test_cache_writes_by_time_to_live_and_server_tools() -> None:
-    """What is written for an hour costs more than for five minutes, and a search has a fee: each has its own count."""
+    """Cache writes for an hour and for five minutes, and searches, have a count each."""
     usage = {
         "input_tokens": 100,
         "cache_creation_input_tokens": 1000,
@@ -397,7 +397,7 @@ def test_cache_writes_by_time_to_live_and_server_tools() -> None:
     ],
 )
 def test_conditions_that_change_the_price(usage: dict[str, str], tier: str | None, conditions: dict[str, str]) -> None:
-    """The served tier, fast mode, batches, a place of inference that costs more and whatever else is billed apart."""
+    """Tier, fast mode, batches, region and whatever else changes the price are reported."""
     reply = from_payload({"content": [], "usage": {"input_tokens": 1, "output_tokens": 1, **usage}})
     assert (reply.service_tier, reply.price_conditions) == (tier, conditions)
 
@@ -425,7 +425,7 @@ COMPACTED: Json = {
 
 @pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
 async def test_compaction_is_counted(is_streamed: bool) -> None:
-    """A conversation that the server shortens first costs what the shortening used as well."""
+    """The tokens of a server's compaction of the conversation are counted."""
     if is_streamed:
         start: Json = {"usage": {"input_tokens": 20000, "output_tokens": 1}}
         end: Json = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": COMPACTED}
@@ -441,13 +441,13 @@ async def test_compaction_is_counted(is_streamed: bool) -> None:
 
 
 def test_what_is_not_reported_is_none() -> None:
-    """One half does not stand for the whole: there is no total, and the other half is not zero."""
+    """Without input there is no total, and the input is not zero."""
     seen = from_payload({"content": [], "usage": {"output_tokens": 5}}).usage
     assert (seen.prompt_tokens, seen.completion_tokens, seen.total_tokens) == (None, 5, None)
 
 
 async def test_a_later_zero_takes_nothing_back() -> None:
-    """Counts of a stream are cumulative: proxies send zeros for what they do not repeat."""
+    """A proxy's later zero does not overwrite an earlier count of the stream."""
     reply, _ = await read(
         sse(
             [
@@ -470,7 +470,7 @@ async def test_a_later_zero_takes_nothing_back() -> None:
 
 
 async def test_a_later_zero_inside_a_part_takes_nothing_back() -> None:
-    """Cache writes by their time to live, and searches, hold like the counts beside them."""
+    """A later zero does not overwrite cache writes by lifetime, or searches."""
     begun = {
         "input_tokens": 9,
         "cache_creation_input_tokens": 600,
@@ -495,7 +495,7 @@ async def test_a_later_zero_inside_a_part_takes_nothing_back() -> None:
 
 
 async def test_the_mark_of_a_translating_proxy_ends_a_stream() -> None:
-    """`[DONE]` after the stop reason ends a stream whose `message_stop` never comes; alone it ends nothing."""
+    """`[DONE]` after the stop reason ends a stream without `message_stop`; alone it is a cut."""
     start = ("message_start", {"type": "message_start", "message": {"usage": {"input_tokens": 9}}})
     stop = ("message_delta", {"type": "message_delta", "delta": {"stop_reason": "end_turn"}})
     ended, _ = await read(sse([start, stop]) + b"data: [DONE]\n\n")
@@ -526,7 +526,7 @@ async def test_start_is_never_the_end() -> None:
 
 
 async def test_any_form_of_error_event() -> None:
-    """An error is one by its event's name, by its type, or by its error field alone."""
+    """An event is an error by its name, its type, or its error field."""
     error = {"type": "api_error", "message": "scripted"}
     forms: Events = [("error", {"message": "x"}), ("message", {"type": "error"}), ("message", {"error": error})]
     for form in forms:
@@ -535,7 +535,7 @@ async def test_any_form_of_error_event() -> None:
 
 
 async def test_end_mark_alone_is_the_end() -> None:
-    """A stream with the end mark but without a stop reason is complete, and has no finish reason."""
+    """A stream with the end mark and without a stop reason is complete, and has no finish reason."""
     events = [event for event in CASES[0].events if event[0] != "message_delta"]
 
     reply, _ = await read(sse(events))
@@ -544,14 +544,14 @@ async def test_end_mark_alone_is_the_end() -> None:
 
 
 async def test_tool_without_arguments() -> None:
-    """A call without arguments sends empty pieces only, which means an empty object."""
+    """A call without arguments, which sends only empty pieces, has an empty object."""
     seen = (await read(CASES[3].stream))[0]
 
     assert seen.tool_calls[1].arguments == {}
 
 
 async def test_tool_arguments_with_the_start() -> None:
-    """Servers that send a call's arguments whole with its start are read too, and give them as a piece."""
+    """A call whose arguments all come with its start is read, and gives them as a piece."""
     block = tool_use("t", "f", {"a": 1})
     stream = sse(
         [
@@ -568,7 +568,7 @@ async def test_tool_arguments_with_the_start() -> None:
 
 
 async def test_cut_tool_arguments() -> None:
-    """Arguments that the token limit cut off stay as their raw text."""
+    """Arguments that the token limit cut off stay a string."""
     events = [
         event if '"unit' not in json.dumps(event[1]) else ("ping", {"type": "ping"})
         for event in CASES[2].events
@@ -582,7 +582,7 @@ async def test_cut_tool_arguments() -> None:
 
 
 async def test_pieces_without_a_start() -> None:
-    """Pieces of a block whose start was lost are text all the same."""
+    """Pieces of a block whose start was lost are read as text."""
     piece = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "hi"}}
 
     reply, deltas = await read(sse([("content_block_delta", piece), ("message_stop", {"type": "message_stop"})]))
@@ -592,7 +592,7 @@ async def test_pieces_without_a_start() -> None:
 
 
 async def test_tools_of_the_server_are_no_calls() -> None:
-    """What the server ran itself is not asked of the user, streamed or whole."""
+    """Tools that the server ran itself are no calls for the user, streamed or whole."""
     case = next(case for case in CASES if case.name == "server tools and citations")
     reply, deltas = await read(case.stream)
 
@@ -602,14 +602,14 @@ async def test_tools_of_the_server_are_no_calls() -> None:
 
 @pytest.mark.parametrize("content", [None, {}, "x", 1])
 def test_no_content(content: Any) -> None:
-    """A reply without a list of blocks cannot be read; an empty list is a reply."""
+    """A reply without a list of blocks cannot be read; one with an empty list can."""
     with pytest.raises(LLMResponseError, match="no content"):
         from_payload({"content": content})
     assert from_payload({"content": []}).text == ""
 
 
 def test_cache_writes_by_age_only() -> None:
-    """Where only the parts by time to live are reported, they are the cache write."""
+    """Where only the parts by lifetime are reported, they add up to the cache write."""
     parts = {"ephemeral_5m_input_tokens": 30, "ephemeral_1h_input_tokens": 12}
 
     seen = from_payload({"content": [], "usage": {"input_tokens": 1, "cache_creation": parts}}).usage
@@ -655,14 +655,14 @@ RETRYABLE = {409, 429, 500, 504, 529}
 
 
 def test_error_of_an_unknown_shape() -> None:
-    """An error of a new type has no status, and a body of any other shape says nothing."""
+    """An error of an unknown type has no status, and a body of another shape no message."""
     assert errors_of(error_document("brand_new_error")).implied_status is None
     assert errors_of([1]).message is None
     assert errors_of({"error": {"type": {}, "details": []}}).code is None
 
 
 def test_spent_spend_limit_has_its_code() -> None:
-    """The code that tells a spent limit from a rate limit is taken from the details."""
+    """The code of a spent limit is read from the details."""
     assert errors_of(SPENT).code == "enforced_spend_limit_reached"
 
 
@@ -674,7 +674,7 @@ def payload_of(prompt: str = "hi", **fields: Any) -> Json:
 
 
 def test_parameters() -> None:
-    """Each parameter has its place, and zero is a value."""
+    """Each parameter has its field, and zero is sent."""
     request = LLMRequest(
         "anthropic", MODEL, "hi", 0.0, 0.5, max_tokens=9, top_k=3, stop=("a", "b"), reasoning_effort="xhigh", system="s"
     )
@@ -706,14 +706,14 @@ def test_parameters() -> None:
         {"reasoning_effort": "low", "extra": {"output_config": {"format": {}}}},
     ],
 )
-def test_refused_parameters(fields: Json) -> None:
-    """What the API has no place for is refused by name; so is an effort that `extra` would replace."""
+def test_unsupported_parameters(fields: Json) -> None:
+    """An unsupported parameter is rejected by name, and so is an effort that `extra` would replace."""
     with pytest.raises(ConfigError, match=next(iter(fields))):
         payload_of(**fields)
 
 
 def test_tool_loop() -> None:
-    """Calls are blocks of the assistant, and the results of parallel calls are blocks of one user message."""
+    """Calls are blocks of the assistant, and results of parallel calls are blocks of one user message."""
     messages = (
         Message(role="system", content="be brief"),
         Message(role="user", content="weather and time?"),
@@ -753,7 +753,7 @@ def test_tool_loop() -> None:
 
 
 def test_later_system_message_stays() -> None:
-    """A system message in the middle holds from there on, so it is not moved to the beginning."""
+    """A system message in the middle keeps its place."""
     messages = (Message(role="user", content="a"), Message(role="system", content="b"))
 
     payload = payload_of("", messages=messages)
@@ -763,7 +763,7 @@ def test_later_system_message_stays() -> None:
 
 
 def test_leading_system_message_is_the_system_text() -> None:
-    """One system message at the beginning is the same as the system text."""
+    """A system message at the beginning equals the system text."""
     assert payload_of(messages=(Message(role="system", content="s"),)) == payload_of(system="s")
 
 
@@ -776,7 +776,7 @@ def test_leading_system_message_is_the_system_text() -> None:
     ],
 )
 def test_images(image: Image, source: Json) -> None:
-    """A picture goes by its address or by its bytes; a data URL is its bytes."""
+    """An image is sent by its URL or its bytes; a data URL is sent as its bytes."""
     message = Message(role="user", content=(Text("what?"), image))
 
     payload = payload_of("", messages=(message,))
@@ -800,8 +800,8 @@ def test_images(image: Image, source: Json) -> None:
         (Message(role="assistant", tool_calls=(ToolCall("t", "f", "{secret"),)), "JSON object"),
     ],
 )
-def test_refused_messages(message: Message, reason: str) -> None:
-    """What a message cannot hold here is refused, and what it says stays out of the error."""
+def test_unsupported_messages(message: Message, reason: str) -> None:
+    """An unsupported message is rejected, and its text is not in the error."""
     with pytest.raises(ConfigError, match=reason) as caught:
         payload_of("", messages=(message,))
 
@@ -840,7 +840,7 @@ async def collect(client: AsyncLLMClient, model: str) -> tuple[list[StreamEvent]
 
 @pytest.mark.parametrize(("kind", "status"), STATUSES.items())
 async def test_errors_over_http(kind: str, status: int, openai_server: OpenAIServer) -> None:
-    """Every status of the API becomes its typed error, by reply and inside a stream, and says whether to repeat."""
+    """Every status of the API has its typed error, as a reply and inside a stream, and says whether to retry."""
     document = error_document(kind)
     inside = sse([*CASES[0].events[:3], ("error", document)]).decode()
     whole = openai_server.script({"status": status, "body": json.dumps(document)})
@@ -860,7 +860,7 @@ async def test_errors_over_http(kind: str, status: int, openai_server: OpenAISer
 
 
 async def test_x_should_retry_wins(openai_server: OpenAIServer) -> None:
-    """Anthropic's own word on whether to repeat wins over the status."""
+    """Anthropic's header on retries wins over the status."""
     body = json.dumps(error_document("overloaded_error"))
     model = openai_server.script({"status": 529, "body": body, "headers": {"x-should-retry": "false"}})
     async with client_of(openai_server) as client:
@@ -871,7 +871,7 @@ async def test_x_should_retry_wins(openai_server: OpenAIServer) -> None:
 
 
 async def test_spent_spend_limit_is_not_repeated(openai_server: OpenAIServer) -> None:
-    """A spent spend limit is a quota, not a rate limit: no waiting mends it."""
+    """A spent spend limit is a quota error, which is not retried, and not a rate limit."""
     spent = openai_server.script({"status": 429, "body": json.dumps(SPENT)})
     busy = openai_server.script({"status": 429, "body": json.dumps(error_document("rate_limit_error"))})
     async with client_of(openai_server) as client:
@@ -895,7 +895,7 @@ async def test_error_body_with_success_status(openai_server: OpenAIServer) -> No
 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without arguments the key and the server come from Anthropic's own variables."""
+    """Without arguments the key and the server come from Anthropic's variables."""
     monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
     monkeypatch.delenv("ANTHROPIC_BASE_URL", raising=False)
     assert PRESET.client().base_url == "https://api.anthropic.com"
@@ -910,7 +910,7 @@ CACHED = next(case for case in CASES if case.name == "cached")
 
 
 def expected_cost(case: Case) -> float:
-    """USD by the table's rates, computed apart from the SDK: fresh, read and written input, then output."""
+    """USD by the table's rates, computed without the package: fresh, read and written input, then output."""
     from genai_prices import data_snapshot
 
     counted, million = case.usage, Decimal(10**6)
@@ -930,7 +930,7 @@ def expected_cost(case: Case) -> float:
 
 
 def assert_recorded(capture: Captured, model: str, case: Case) -> None:
-    """The span says who answered, what it took and what it cost."""
+    """The span has the provider, the tokens and the cost."""
     seen = attributes(capture.span(f"chat {model}"))
     assert seen["gen_ai.provider.name"] == "anthropic"
     assert seen["gen_ai.operation.name"] == "chat"
@@ -943,7 +943,7 @@ def assert_recorded(capture: Captured, model: str, case: Case) -> None:
 
 
 async def test_run_llm_call(openai_server: OpenAIServer, capture: Captured) -> None:
-    """The step returns the text and records one span with tokens and cost; cache writes have their own price."""
+    """The call returns the text and records one span with tokens and cost; cache writes have their own price."""
     model = openai_server.script(served(CACHED))
     async with client_of(openai_server) as client:
         config = LLMCallConfig("anthropic", model, prompt="hi")
@@ -955,7 +955,7 @@ async def test_run_llm_call(openai_server: OpenAIServer, capture: Captured) -> N
 
 
 async def test_stream_llm_call(openai_server: OpenAIServer, capture: Captured) -> None:
-    """The streamed step records the same tokens and the same cost as the whole reply."""
+    """A streamed call records the same tokens and cost as a whole one."""
     model = openai_server.script(streamed(CACHED))
     async with client_of(openai_server) as client:
         config = LLMCallConfig("anthropic", model, prompt="hi")
@@ -969,7 +969,7 @@ async def test_stream_llm_call(openai_server: OpenAIServer, capture: Captured) -
 
 @pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
 async def test_a_dearer_place_is_marked(openai_server: OpenAIServer, capture: Captured, is_streamed: bool) -> None:
-    """Inference in the US costs 1.1 times as much, for which the table has no price: the span says so."""
+    """Inference in the US costs 1.1 times as much, which the table does not know: the span marks it."""
     case = replace(CACHED, usage={**CACHED.usage, "inference_geo": "us"})
     model = openai_server.script(streamed(case) if is_streamed else served(case))
     config = LLMCallConfig("anthropic", model, prompt="hi")
@@ -1010,7 +1010,7 @@ SDK_MESSAGES: list[MessageParam] = [{"role": "user", "content": "hi"}]
 
 @every_case
 async def test_sdk_reads_the_same(case: Case, openai_server: OpenAIServer) -> None:
-    """Anthropic's own SDK reads each body as we do, whole and as a stream."""
+    """Anthropic's SDK reads each body as this client does, whole and streamed."""
     whole, pieces = openai_server.script(served(case)), openai_server.script(streamed(case))
     async with sdk_of(openai_server) as sdk, client_of(openai_server) as client:
         theirs: SdkMessage = await sdk.messages.create(max_tokens=9, model=whole, messages=SDK_MESSAGES)
@@ -1021,7 +1021,7 @@ async def test_sdk_reads_the_same(case: Case, openai_server: OpenAIServer) -> No
 
 
 async def test_sdk_reads_the_same_differing_usage(openai_server: OpenAIServer) -> None:
-    """Where the end of a stream reports other input tokens than its start, the SDK takes the end's too."""
+    """Where a stream's end reports other input tokens than its start, the SDK takes the end's too."""
     case = CASES[0]
     events = case.events
     events[-2] = ("message_delta", {**events[-2][1], "usage": {"input_tokens": 10432, "output_tokens": 510}})
@@ -1036,7 +1036,7 @@ async def test_sdk_reads_the_same_differing_usage(openai_server: OpenAIServer) -
 
 
 async def test_sdk_reads_the_same_error(openai_server: OpenAIServer) -> None:
-    """Anthropic's own SDK gives an error the same status and type."""
+    """Anthropic's SDK gives an error the same status and type."""
     model = openai_server.script({"status": 529, "body": json.dumps(error_document("overloaded_error"))})
     async with sdk_of(openai_server) as sdk, client_of(openai_server) as client:
         with pytest.raises(APIStatusError) as theirs:

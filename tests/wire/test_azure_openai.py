@@ -47,7 +47,7 @@ Json = dict[str, Any]
 
 @pytest.fixture(autouse=True)
 def _no_azure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No resource of the machine."""
+    """Remove the machine's Azure variables."""
     for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
 
@@ -67,7 +67,7 @@ def usage(given_tokens: int = 36, made: int = 12, *, cached: int = 0, thought: i
 
 
 def body(message: Json | None, finish: str = "stop", **fields: Any) -> Json:
-    """A whole reply; without a message where the filter took it."""
+    """A whole reply; without a message where the filter removed it."""
     choice: Json = {"index": 0, "finish_reason": finish, "logprobs": None, "content_filter_results": SAFE}
     if message is not None:
         choice["message"] = {"role": "assistant", "content": None, "refusal": None, "annotations": [], **message}
@@ -94,7 +94,7 @@ def outgoing(number: int, name: str, arguments: str) -> Json:
 
 
 def expected(text: str = "", **fields: Any) -> LLMResponse:
-    """The normal form of `body`, with what differs."""
+    """The normal form of `body`, with these changes."""
     plain = LLMResponse(
         text,
         LLMUsage(36, 12, 48, cache_read_tokens=0, reasoning_tokens=0, **NO_AUDIO),
@@ -108,7 +108,7 @@ def expected(text: str = "", **fields: Any) -> LLMResponse:
 
 @dataclass(frozen=True)
 class Case:
-    """A body and the normal form that it has to give."""
+    """A body and its expected normal form."""
 
     name: str
     body: Json
@@ -189,7 +189,7 @@ def chunks_of(document: Json) -> list[Json]:
 
 
 def halves(whole: str) -> list[str]:
-    """A text in two pieces, without empty ones."""
+    """A string in two pieces, without empty ones."""
     middle = len(whole) // 2
     return [piece for piece in (whole[:middle], whole[middle:]) if piece]
 
@@ -219,7 +219,7 @@ def stream_action(content: bytes, *, gzip: bool = False, split_at: Sequence[int]
 
 
 def without_raw(response: LLMResponse) -> LLMResponse:
-    """A response without what the wire said."""
+    """A response without `raw` and its request's id."""
     return replace(response, raw={}, request_id=None)
 
 
@@ -233,13 +233,13 @@ def request(model: str = "my-deployment", **fields: Any) -> LLMRequest:
 
 @every_case
 def test_whole_reply(case: Case) -> None:
-    """A whole body gives the normal form; the filter's fields change nothing, a missing message is an empty text."""
+    """A whole body gives the normal form; filter fields change nothing, and a missing message is an empty text."""
     assert without_raw(WIRE.from_payload(case.body, "req_1")) == case.normal
 
 
 @every_case
 async def test_streamed_reply(case: Case) -> None:
-    """A stream that begins with a chunk without choices, id and model gives the same normal form."""
+    """A stream whose first chunk has no choices, id and model gives the same normal form."""
     seen = await read(encoded(chunks_of(case.body)))
 
     assert without_raw(seen.response) == case.normal
@@ -247,7 +247,7 @@ async def test_streamed_reply(case: Case) -> None:
 
 
 async def test_annotations_of_an_asynchronous_filter() -> None:
-    """A filter that runs beside the stream sends choices without a delta, empty ids too: they say nothing."""
+    """Chunks of an asynchronous filter, without a delta and with empty ids, change nothing."""
     late: Json = {"index": 0, "finish_reason": None, "content_filter_results": SAFE, "content_filter_offsets": {}}
     chunks = chunks_of(CASES[0].body)
     chunks[3:3] = [chunk(late, id="", model="")]
@@ -278,7 +278,7 @@ def test_payload() -> None:
 
 
 def test_payload_of_an_old_version() -> None:
-    """API versions before 2024-09-01 refuse `max_completion_tokens` and `stream_options`; they are not sent."""
+    """API versions before 2024-09-01 are sent no `max_completion_tokens` and no `stream_options`."""
     old, new = azure_wire("2024-06-01"), azure_wire("2024-09-01-preview")
 
     assert {"max_tokens", "stream"} == set(old.to_payload(request(max_tokens=5), True)) - {"model", "messages"}
@@ -286,8 +286,8 @@ def test_payload_of_an_old_version() -> None:
     assert "stream_options" in new.to_payload(request(), True)
 
 
-def test_top_k_is_refused() -> None:
-    """Azure has no top k: it is refused by name."""
+def test_top_k_is_unsupported() -> None:
+    """`top_k` is rejected by name."""
     with pytest.raises(ConfigError, match="top_k: azure_openai"):
         WIRE.to_payload(request(top_k=5), False)
 
@@ -310,7 +310,7 @@ def sent(model: str = "my deployment/1", **options: Any) -> httpx.Request:
 
 
 def url_of(**options: Any) -> str:
-    """Where a client with these options sends a request."""
+    """The URL to which a client with these options sends a request."""
     return str(sent(**options).url)
 
 
@@ -331,7 +331,7 @@ OLD_URL = f"{HOST}/openai/deployments/my%20deployment%2F1/chat/completions?api-v
     ],
 )
 def test_url(endpoint: str, version: str | None, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The endpoint alone is enough; an API version chooses the deployment surface, with the name quoted."""
+    """The endpoint is enough; an API version selects the deployment surface, with the name quoted."""
     assert url_of(api_key=KEY, base_url=endpoint, api_version=version) == url
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", endpoint)
     monkeypatch.setenv("OPENAI_API_VERSION", version or "")
@@ -339,7 +339,7 @@ def test_url(endpoint: str, version: str | None, url: str, monkeypatch: pytest.M
 
 
 def test_v1_endpoint_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An endpoint that names the v1 surface stays there whatever the environment says; an argument contradicts it."""
+    """An endpoint of the v1 surface ignores the version in the environment, and rejects one as an argument."""
     monkeypatch.setenv("OPENAI_API_VERSION", VERSION)
     assert url_of(api_key=KEY, base_url=f"{HOST}/openai/v1") == V1_URL
     with pytest.raises(ConfigError, match="api_version"):
@@ -357,19 +357,19 @@ def test_v1_endpoint_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_config_errors(options: Json, names: str) -> None:
-    """What cannot be used is refused, and the message names it."""
+    """A wrong option is rejected with a ConfigError that names it."""
     with pytest.raises(ConfigError, match=names):
         azure_client(api_key=KEY, **options)
 
 
 def auth_of(**options: Any) -> dict[str, str]:
-    """The headers that carry a key or a token."""
+    """The headers with a key or a token."""
     headers = sent(base_url=HOST, **options).headers
     return {name: headers[name] for name in ("api-key", "authorization") if name in headers}
 
 
 def test_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key goes into `api-key`, a token is a bearer; arguments win, then the token as in the SDK."""
+    """A key is sent as `api-key` and a token as bearer; arguments win, then the token, as in the SDK."""
     bearer, key = {"authorization": f"Bearer {TOKEN}"}, {"api-key": KEY}
     with pytest.raises(LLMAuthenticationError, match="AZURE_OPENAI_API_KEY or AZURE_OPENAI_AD_TOKEN"):
         auth_of()
@@ -391,7 +391,7 @@ def endpoint_of(server: OpenAIServer) -> str:
 
 
 async def finished(server: OpenAIServer, model: str) -> tuple[LLMResponse, list[StreamEvent]]:
-    """A streamed reply, and the pieces before it."""
+    """A streamed reply, and its pieces."""
     async with azure_client(api_key=KEY, base_url=endpoint_of(server)) as client:
         batches = [batch async for batch in client.stream(request(model))]
     *deltas, last = [event for batch in batches for event in batch]
@@ -407,7 +407,7 @@ async def finished(server: OpenAIServer, model: str) -> tuple[LLMResponse, list[
     ],
 )
 async def test_complete_over_a_server(openai_server: OpenAIServer, version: str | None, path: str) -> None:
-    """Both surfaces answer; the key is in its header, and Azure's request id is found."""
+    """Both surfaces answer; the key is in its header, and the request's id is read."""
     ids = {"x-request-id": "", "apim-request-id": "3f2a-apim"}
     model = openai_server.script(reply_action(CACHED.body, headers=ids, gzip=True))
     async with azure_client(api_key=KEY, base_url=endpoint_of(openai_server), api_version=version) as client:
@@ -444,7 +444,7 @@ ERROR_REPLIES: tuple[tuple[int, Json, type[LLMError], str], ...] = (
 async def test_error_replies(
     openai_server: OpenAIServer, status: int, document: Json, kind: type[LLMError], error_type: str
 ) -> None:
-    """Each error reply is its typed error; a wait of 0 ms counts as none, and the seconds beside it hold."""
+    """Each error reply has its typed error; a wait of 0 ms is ignored, and the seconds beside it count."""
     headers = {"retry-after-ms": "0", "retry-after": "1", "x-request-id": "", "apim-request-id": "3f2a-apim"}
     model = openai_server.script(reply_action(document, status=status, headers=headers))
     with pytest.raises(kind) as caught:
@@ -464,7 +464,7 @@ COST = (Decimal(600) * Decimal("1.75") + Decimal(400) * Decimal("0.175") + Decim
 
 
 async def test_step(openai_server: OpenAIServer, capture: Captured) -> None:
-    """A call through the step is priced by the model that answered: the deployment's name has no price."""
+    """A call is priced by the model that answered, since the deployment's name has no price."""
     model = openai_server.script(reply_action(CACHED.body))
     config = LLMCallConfig("azure_openai", model, prompt="hi")
     async with azure_client(api_key=KEY, base_url=endpoint_of(openai_server)) as client:
@@ -495,7 +495,7 @@ def sdk_of(server: OpenAIServer) -> openai.AsyncAzureOpenAI:
 
 
 def assert_same(ours: LLMResponse, theirs: ChatCompletion) -> None:
-    """Text, calls, finish reasons and tokens are the same in the SDK's eyes."""
+    """The SDK has the same text, calls, finish reasons and tokens."""
     (choice,) = theirs.choices
     assert theirs.model == ours.response_model
     assert (choice.finish_reason,) == ours.finish_reasons
@@ -513,7 +513,7 @@ def assert_same(ours: LLMResponse, theirs: ChatCompletion) -> None:
 
 @every_case
 async def test_sdk_reads_the_same(openai_server: OpenAIServer, case: Case) -> None:
-    """The official SDK asks for the same URL with the same body and key, and sees what we see."""
+    """The official SDK sends the same URL, body and key, and reads the same reply."""
     model = openai_server.script(reply_action(case.body))
     endpoint = endpoint_of(openai_server)
     async with sdk_of(openai_server) as sdk, azure_client(api_key=KEY, base_url=endpoint, api_version=VERSION) as ours:

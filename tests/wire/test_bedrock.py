@@ -1,4 +1,4 @@
-"""Bedrock, against a server that checks each signature by botocore's own code."""
+"""Bedrock, against a server that checks each signature with botocore's code."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def assert_usage(usage: tm.LLMUsage) -> None:
 
 
 async def test_a_signed_stream_says_the_same(url: str, capture: Captured) -> None:
-    """A stream ends with its metadata, whose usage is not lost, and reads as the whole reply does."""
+    """A stream gives the same reply, with the usage in its last event."""
     client = tm.LLMClientFactory.make("bedrock", base_url=url)
     config = config_of("streamed", FRAMES)
     async with tm.stream_llm_call("f", "s", config, capture.recorder(), client=client) as stream:
@@ -167,7 +167,7 @@ async def test_throttling_in_a_stream_is_tried_again(url: str, capture: Captured
 
 
 async def test_a_wrong_request_in_a_stream_is_not(url: str, capture: Captured) -> None:
-    """An exception that says the request is wrong ends the call."""
+    """An exception about a wrong request ends the call."""
     client = tm.LLMClientFactory.make("bedrock", base_url=url)
     with pytest.raises(tm.LLMRequestError, match="Bad field"):
         async with tm.stream_llm_call(
@@ -177,7 +177,7 @@ async def test_a_wrong_request_in_a_stream_is_not(url: str, capture: Captured) -
 
 
 def test_the_body() -> None:
-    """Settings, system text, pictures, calls and results have their places; neighbours of one role are one message."""
+    """Settings, system text, images, calls and results have their fields; messages of one role in a row are one."""
     messages = (
         tm.Message(role="system", content="Be brief."),
         tm.Message(role="user", content=(tm.Text("Look"), tm.Image(data=b"x", media_type="image/png"))),
@@ -203,14 +203,14 @@ def test_the_body() -> None:
 
 
 def test_without_botocore_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The extra is named."""
+    """Without botocore the error names the extra."""
     monkeypatch.setitem(sys.modules, "botocore", None)
     with pytest.raises(tm.ConfigError, match=r"pip install 'tracemind-otel\[bedrock\]'"):
         tm.LLMClientFactory.make("bedrock")
 
 
 def test_without_a_region_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The region has no default."""
+    """Without a region the error asks for one."""
     monkeypatch.delenv("AWS_REGION")
     with pytest.raises(tm.ConfigError, match="AWS_REGION"):
         tm.LLMClientFactory.make("bedrock")
@@ -220,7 +220,7 @@ def test_without_a_region_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("model", [CLAUDE, ARN], ids=["id", "arn"])
 async def test_a_given_client_sends_what_was_signed(url: str, model: str) -> None:
-    """The path goes out as it was signed through httpx's own transport too."""
+    """httpx's own transport sends the path as it was signed."""
     async with httpx.AsyncClient(trust_env=False) as http_client:
         client = tm.LLMClientFactory.make("bedrock", base_url=url, http_client=http_client)
         reply = await client.complete(tm.LLMRequest("bedrock", model, "given", extra={"replies": [WHOLE]}))
@@ -228,7 +228,7 @@ async def test_a_given_client_sends_what_was_signed(url: str, model: str) -> Non
 
 
 def test_a_damaged_frame_is_an_error() -> None:
-    """Bytes split anywhere are put together; a checksum that is wrong is found."""
+    """Frames are read however they are cut, and a wrong checksum is an error."""
     data = frame("event", "messageStop", {"stopReason": "end_turn"})
     decoder = FrameDecoder()
     events = [event for i in range(len(data)) for event in decoder.feed(data[i : i + 1])]

@@ -1,4 +1,4 @@
-"""What a call used, told as each provider documents it, comes back as it was, and costs what a bill would say."""
+"""The usage that each provider documents is read completely, and costs what a bill would say."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """What a call used; no token is in two of these."""
+    """The tokens of a call; each is in one of these."""
 
     plain: int = 0
     read: int = 0
@@ -78,7 +78,7 @@ class Use:
 
 @dataclass(frozen=True)
 class Bill:
-    """How one provider tells what was used."""
+    """How a provider reports usage."""
 
     provider: str
     """Whose prices hold."""
@@ -95,7 +95,7 @@ class Bill:
 
 
 def events(*documents: Json, mark: str = "") -> bytes:
-    """Server-sent events, named by their documents' types."""
+    """Server-sent events, named after their documents' types."""
     named = (f"event: {each['type']}\ndata: {json.dumps(each)}\n\n" if "type" in each else None for each in documents)
     plain = (f"data: {json.dumps(each)}\n\n" for each in documents)
     return ("".join(one or two for one, two in zip(named, plain, strict=True)) + mark).encode()
@@ -115,7 +115,7 @@ def chat_usage(use: Use) -> Json:
 
 
 def xai_usage(use: Use) -> Json:
-    """Reasoning stands beside the completion, and the total has both."""
+    """Reasoning is beside the completion, and both are in the total."""
     return {**chat_usage(use), "completion_tokens": use.said, "num_sources_used": 0}
 
 
@@ -131,7 +131,7 @@ def deepseek_usage(use: Use) -> Json:
 
 
 def litellm_usage(use: Use) -> Json:
-    """Claude behind LiteLLM: the cache's counts are in the prompt, and stand beside the details as well."""
+    """Claude behind LiteLLM: cache counts are in the prompt, and also beside the details."""
     lifetimes = {"ephemeral_5m_input_tokens": use.written_5m, "ephemeral_1h_input_tokens": use.written_1h}
     return {
         "prompt_tokens": use.input,
@@ -148,7 +148,7 @@ def litellm_usage(use: Use) -> Json:
 
 
 def beside_usage(use: Use) -> Json:
-    """A gateway in front of Claude that leaves the cache out of the prompt, and has it in the total."""
+    """A gateway to Claude that leaves the cache out of the prompt, and has it in the total."""
     return {
         "prompt_tokens": use.plain,
         "completion_tokens": use.output,
@@ -172,7 +172,7 @@ def chat(
         return {**head, "choices": [choice], "usage": usage(use)}
 
     def stream(use: Use) -> bytes:
-        """The usage comes last; a chunk before it has the input alone, as some servers send it in every chunk."""
+        """The usage comes last; an earlier chunk has only the input, as some servers send it in every chunk."""
         head = {"id": "c", "model": model}
         delta: Json = {"index": 0, "delta": {"content": "ok"}, "finish_reason": None}
         early = {**usage(Use(plain=1)), "prompt_tokens": 0, "total_tokens": 0}
@@ -232,7 +232,7 @@ def messages_document(use: Use, head: Json) -> Json:
 
 
 def messages_stream(use: Use) -> bytes:
-    """The input comes first, with a small count of output; the end repeats all but the times to live."""
+    """The input comes first, with a small output; the end repeats everything but the lifetimes."""
     usage = messages_usage(use)
     start = {**usage, "output_tokens": 1, "output_tokens_details": None, "server_tool_use": None}
     end = {name: value for name, value in usage.items() if name not in ("cache_creation", "service_tier")}
@@ -245,7 +245,7 @@ def messages_stream(use: Use) -> bytes:
 
 
 def gemini_document(use: Use, head: Json) -> Json:
-    """Zeros are left out of the wire, thoughts are beside the candidates, and the total has all."""
+    """Zeros are left out, thoughts are beside the candidates, and the total has everything."""
     given = {"TEXT": use.plain + use.read, "AUDIO": use.heard, "IMAGE": use.seen}
     counts = {
         "promptTokenCount": use.input,
@@ -265,7 +265,7 @@ def gemini_document(use: Use, head: Json) -> Json:
 
 
 def gemini_stream(use: Use) -> bytes:
-    """The first chunk knows the input and a part of the output."""
+    """The first chunk has the input and a part of the output."""
     head = {"responseId": "g", "modelVersion": "gemini-3-flash-preview"}
     whole = gemini_document(use, head)
     some = {**whole["usageMetadata"], "candidatesTokenCount": 1, "totalTokenCount": use.input + 1}
@@ -275,7 +275,7 @@ def gemini_stream(use: Use) -> bytes:
 
 
 def cohere_document(use: Use, head: Json) -> Json:
-    """The template, which nobody pays for, is in the tokens that were used."""
+    """The used tokens include the template, which is free."""
     usage = {
         "billed_units": {"input_tokens": float(use.input), "output_tokens": float(use.output)},
         "tokens": {"input_tokens": float(use.input), "output_tokens": float(use.output)},
@@ -394,7 +394,7 @@ async def streamed_reply(bill: Bill, use: Use, cuts: Sequence[int]) -> LLMRespon
 
 
 def told(usage: LLMUsage) -> dict[str, int]:
-    """The parts of a use by the counts of a reply; what was not reported is none of it."""
+    """The parts of a use in a reply's counts; what was not reported is zero."""
     heard, seen, spoken = usage.input_audio_tokens, usage.input_image_tokens, usage.output_audio_tokens
     cached = (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
     assert usage.prompt_tokens is not None
@@ -422,7 +422,7 @@ COUNTS = st.integers(0, 60_000)
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 async def test_what_was_used_is_what_is_told_and_billed(name: str, data: st.DataObject) -> None:
-    """Every part of the usage comes back, whole and streamed alike, and the cost is that of the bill."""
+    """Every part of the usage is read, whole and streamed, and the cost is that of the bill."""
     bill = BILLS[name]
     counts = {part: data.draw(st.integers(0, 5) if part == "searched" else COUNTS, part) for part in bill.parts}
     use = Use(**{**counts, "plain": counts["plain"] + 1, "said": counts["said"] + 1})

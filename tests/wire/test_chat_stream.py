@@ -1,4 +1,4 @@
-"""Chat Completions streamed, in the shapes that servers of the family send (provider-wire.md 1.4, 2, 10; 2026-11)."""
+"""Chat Completions streamed, in the shapes of the family's servers (provider-wire.md 1.4, 2, 10; 2026-11)."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def chunk(delta: Mapping[str, Any] | None = None, finish: str | None = None, ind
 
 
 def event(document: Mapping[str, Any]) -> str:
-    """One event of a stream, with the fields that all of them have."""
+    """One event of a stream, with the fields that all events have."""
     head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-mini-2024-07-18"}
     return f"data: {json.dumps({**head, **document}, ensure_ascii=False)}\n\n"
 
 
 def tool(arguments: Any, index: int | None = 0, id: str | None = None, name: str | None = None) -> str:
-    """A piece of a tool call; what is None is left out."""
+    """A piece of a tool call; fields that are None are left out."""
     function = {"name": name, "arguments": arguments} if name is not None else {"arguments": arguments}
     piece: dict[str, Any] = {"function": function}
     piece |= {"index": index} if index is not None else {}
@@ -282,7 +282,7 @@ async def test_stream(name: str) -> None:
 
 
 def assert_deltas_add_up(seen: Streamed) -> None:
-    """What was handed out piece by piece is what the whole says."""
+    """The deltas add up to the reply."""
     text = "".join(delta.text for delta in seen.deltas if isinstance(delta, TextDelta))
     thought = "".join(delta.text for delta in seen.deltas if isinstance(delta, ReasoningDelta))
     pieces = [delta for delta in seen.deltas if isinstance(delta, ToolCallDelta)]
@@ -320,7 +320,7 @@ SPENT: dict[str, tuple[str, str | None, tuple[int | None, ...]]] = {
 
 @pytest.mark.parametrize("name", SPENT)
 async def test_where_usage_stands(name: str) -> None:
-    """Wherever the usage stands, the last one that is not null counts."""
+    """The last usage that is not null counts, wherever it is."""
     body, dialect, tokens = SPENT[name]
 
     assert (await read(body, dialect)).tokens == tokens
@@ -374,7 +374,7 @@ READ_USAGE: list[tuple[str, str, Mapping[str, Any], tuple[int | None, ...]]] = [
     ("dialect", "usage", "tokens"), [case[1:] for case in READ_USAGE], ids=[c[0] for c in READ_USAGE]
 )
 async def test_usage_of_the_family(dialect: str, usage: Mapping[str, Any], tokens: tuple[int | None, ...]) -> None:
-    """Each server's way to count gives input with its cache and output with its reasoning, streamed and whole."""
+    """Each server's way of counting gives input with its cache and output with its reasoning, streamed and whole."""
     streamed = await read(HELLO + chunk({}, "stop", usage=usage) + DONE, dialect)
     whole = await read_whole(dialect, {"choices": [{"message": {"content": "a"}}], "usage": usage})
 
@@ -443,7 +443,7 @@ BYOK = {"cost": 0.001, "is_byok": True}
     ],
 )
 async def test_cost_in_the_reply(dialect: str, usage: Mapping[str, Any], cost: ReportedCost | None) -> None:
-    """A cost is believed only from servers that document its unit, and read as each of them writes it."""
+    """A cost is believed only from servers that document its unit, and is read in each one's spelling."""
     assert (await read(chunk({}, "stop", usage={"prompt_tokens": 1, **usage}), dialect)).response.reported_cost == cost
 
 
@@ -493,7 +493,7 @@ async def test_a_declared_cost(cost: Any, expected: float | None) -> None:
 
 
 async def test_what_litellm_says_in_the_details_of_the_prompt() -> None:
-    """LiteLLM's proxy names cache writes by their time to live, and searches, in the details of the prompt."""
+    """LiteLLM's cache writes by lifetime, and its searches, are read from the prompt's details."""
     written = {"ephemeral_5m_input_tokens": 400, "ephemeral_1h_input_tokens": 600}
     details = {"cached_tokens": 500, "cache_creation_tokens": 1000, "web_search_requests": 2}
     seen = await usage_of(
@@ -510,7 +510,7 @@ async def test_what_litellm_says_in_the_details_of_the_prompt() -> None:
 
 @pytest.mark.parametrize(("speed", "conditions"), [("fast", {"speed": "fast"}), ("standard", {}), (None, {})])
 async def test_the_speed_that_a_proxy_passes_on(speed: str | None, conditions: Mapping[str, str]) -> None:
-    """A speed that is not the usual one changes the price, so that it is never lost, whole or streamed."""
+    """An unusual speed changes the price, so it is reported, whole and streamed."""
     usage = {"prompt_tokens": 5, "completion_tokens": 3, "speed": speed}
     whole = await read_whole("openai", {"choices": [{}], "usage": usage})
     streamed_reply = (await read(chunk({"content": "a"}) + chunk({}, "stop", usage=usage) + DONE)).response
@@ -607,7 +607,7 @@ async def test_the_cost_in_a_header() -> None:
     ],
 )
 async def test_cache_fields_beside_the_details(usage: Mapping[str, Any], tokens: tuple[int | None, ...]) -> None:
-    """Where a proxy leaves the cached part out of the prompt, the total tells; what nobody explains is no output."""
+    """The total shows whether the prompt includes the cached part, and an unexplained rest is no output."""
     seen = await usage_of(usage)
     assert (
         seen.prompt_tokens,
@@ -620,21 +620,21 @@ async def test_cache_fields_beside_the_details(usage: Mapping[str, Any], tokens:
 
 @pytest.mark.parametrize(("model", "output"), [("gemini-2.5-flash", 74), ("google/gemini-3-pro", 74), ("m", 12)])
 async def test_what_the_total_has_beyond(model: str, output: int) -> None:
-    """Gemini's surface leaves thoughts out of the completion; of any other server nobody knows what the rest is."""
+    """The rest of Gemini's total is thoughts; another server's rest is unknown and not counted."""
     usage = {"prompt_tokens": 35, "completion_tokens": 12, "total_tokens": 109}
     seen = await usage_of(usage, model=model)
     assert (seen.prompt_tokens, seen.completion_tokens, seen.total_tokens) == (35, output, 109)
 
 
 async def test_cached_tokens_never_pass_for_hidden_output() -> None:
-    """Where the rest of the total is known to be output, as many cached tokens are a part of the prompt still."""
+    """Cached tokens stay a part of the prompt, where the rest of the total is output."""
     usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 174, "prompt_cache_hit_tokens": 64}
     seen = (await read(chunk({}, "stop", usage=usage), "xai")).response.usage
     assert (seen.prompt_tokens, seen.completion_tokens, seen.cache_read_tokens) == (100, 74, 64)
 
 
 async def test_cache_writes_in_the_details_of_the_prompt() -> None:
-    """Alibaba's explicit cache names its writes, with their time to live, in the details of the prompt."""
+    """Alibaba's cache writes, with their lifetime, are read from the prompt's details."""
     details = {
         "cached_tokens": 0,
         "cache_creation_input_tokens": 1605,
@@ -646,13 +646,13 @@ async def test_cache_writes_in_the_details_of_the_prompt() -> None:
 
 
 async def test_usage_inside_a_choice() -> None:
-    """Moonshot streams its usage inside the choice that ends."""
+    """Moonshot's usage inside the last choice is read."""
     last = {"index": 0, "delta": {}, "finish_reason": "stop", "usage": {"prompt_tokens": 19, "completion_tokens": 2}}
     assert (await read(HELLO + event({"choices": [last]}) + DONE)).tokens[:3] == (19, 2, 21)
 
 
 async def test_usage_by_modality_and_tools() -> None:
-    """Audio, images, searches and seconds that a server reports have fields of their own."""
+    """Audio, images, searches and seconds have fields of their own."""
     seen = await usage_of(
         {
             "prompt_tokens": 300,
@@ -676,7 +676,7 @@ async def test_usage_by_modality_and_tools() -> None:
 
 
 async def test_perplexity_counts_reasoning_and_citations_apart() -> None:
-    """Perplexity's completion leaves out what its deep research thought and cited, and charges for both."""
+    """Perplexity's reasoning and citations, which are billed, are added to its completion."""
     usage = {
         "prompt_tokens": 10,
         "completion_tokens": 100,
@@ -692,7 +692,7 @@ async def test_perplexity_counts_reasoning_and_citations_apart() -> None:
 
 @pytest.mark.parametrize("later", [{"prompt_tokens": 0, "completion_tokens": 9}, {"completion_tokens": 9}])
 async def test_a_later_zero_takes_nothing_back(later: Mapping[str, Any]) -> None:
-    """Counts of a stream are cumulative: a last chunk with zeros, or one half, keeps the other."""
+    """A last chunk with zeros, or with one count, keeps the others."""
     begun = {"prompt_tokens": 50, "completion_tokens": 1, "total_tokens": 51}
     body = chunk({"content": "a"}, usage=begun) + chunk({}, "stop", usage=later) + DONE
     assert (await read(body)).tokens[:3] == (50, 9, 59)
@@ -700,7 +700,7 @@ async def test_a_later_zero_takes_nothing_back(later: Mapping[str, Any]) -> None
 
 @pytest.mark.parametrize("nothing", [0, None])
 async def test_a_later_zero_inside_the_details_takes_nothing_back(nothing: int | None) -> None:
-    """What is said in the details holds as well: a cached prompt stays cached, reasoning stays reasoning."""
+    """A last chunk with zeros in its details keeps the cached and reasoning tokens."""
     begun = {
         "prompt_tokens": 50,
         "completion_tokens": 9,
@@ -724,7 +724,7 @@ def custom(index: int, **fields: Any) -> str:
 
 
 async def test_custom_tool_calls_streamed() -> None:
-    """A custom tool gets free text: its pieces are put together and never read as JSON."""
+    """The input of a custom tool is a string, which is never read as JSON."""
     body = (
         custom(0, id="c1", type="custom", custom={"name": "run", "input": ""})
         + custom(0, custom={"input": '{"a":'})
@@ -740,7 +740,7 @@ async def test_custom_tool_calls_streamed() -> None:
 
 
 async def test_custom_tool_calls_whole() -> None:
-    """The same in a whole reply, beside a function."""
+    """A whole reply's custom tool call and function call are both read."""
     calls = [
         {"id": "c1", "type": "custom", "custom": {"name": "run", "input": "print(1)"}},
         {"id": "c2", "type": "function", "function": {"name": "f", "arguments": "{}"}},
@@ -750,7 +750,7 @@ async def test_custom_tool_calls_whole() -> None:
 
 
 async def test_raw_of_a_stream_has_all_choices() -> None:
-    """`raw` is the document that a whole reply would have been, with every choice."""
+    """`raw` of a stream is the document of a whole reply, with every choice."""
     body = (
         chunk({"content": "a"})
         + chunk({"content": "x"}, index=1)
@@ -766,7 +766,7 @@ async def test_raw_of_a_stream_has_all_choices() -> None:
 
 
 async def test_raw_of_a_stream_has_what_no_field_here_holds() -> None:
-    """Citations, log probabilities, what only the first chunk says, and arguments as they came are in `raw` too."""
+    """`raw` of a stream has citations, log probabilities, first-chunk fields and unchanged arguments."""
     body = (
         event({"choices": [], "prompt_filter_results": [{"prompt_index": 0}]})
         + event({"choices": [{"index": 0, "delta": {"content": "a"}, "logprobs": {"content": [{"token": "a"}]}}]})
@@ -850,7 +850,7 @@ ERRORS: dict[str, tuple[str, type[LLMError], int | None, str | None]] = {
 
 @pytest.mark.parametrize("name", ERRORS)
 async def test_error_inside_a_stream(name: str, openai_server: OpenAIServer) -> None:
-    """An error inside a stream of status 200 is raised with the provider's own words and code, and no status."""
+    """An error inside a stream of status 200 has the provider's message and code, and no status."""
     body, kind, status, code = ERRORS[name]
     model = openai_server.script({"body": HELLO + body, "headers": {"content-type": "text/event-stream"}})
 
@@ -874,7 +874,7 @@ WHOLE_ERRORS: list[tuple[str, int, Any, type[LLMError], int | None, str | None]]
 async def test_error_body(
     case: tuple[str, int, Any, type[LLMError], int | None, str | None], openai_server: OpenAIServer
 ) -> None:
-    """Each server's shape of error gives its typed error, with its words and its status."""
+    """Each server's error body gives its typed error, with its message and status."""
     _, http_status, body, kind, status, code = case
     model = openai_server.script({"status": http_status, "body": json.dumps(body)})
 
@@ -907,7 +907,7 @@ async def streamed(server: OpenAIServer, model: str, dialect: str = "openai_comp
 
 
 async def test_cut_between_choices() -> None:
-    """With several choices a stream that ends before all of them have is cut, unless it says that it is done."""
+    """A stream is complete when all choices have ended, or at its end mark."""
     body = START + chunk({"content": "x"}, index=1) + STOP
 
     with pytest.raises(LLMConnectionError):
@@ -943,7 +943,7 @@ async def test_blank_lines_before_a_body(openai_server: OpenAIServer) -> None:
 
 
 async def test_step(openai_server: OpenAIServer, capture: Captured) -> None:
-    """Streamed through the step: one span with provider, operation, tokens, finish reasons and the exact cost."""
+    """A streamed call has one span with provider, operation, tokens, finish reasons and the exact cost."""
     body = HELLO + STOP + event({"choices": [], "usage": USAGE}) + DONE
     model = openai_server.script({"body": body})
     async with OpenAILLMClient("k", openai_server.base_url) as client:
@@ -963,7 +963,7 @@ async def test_step(openai_server: OpenAIServer, capture: Captured) -> None:
 
 
 async def test_usage_nowhere_is_estimated(openai_server: OpenAIServer, capture: Captured) -> None:
-    """A stream without usage has its tokens estimated by the step, which says so."""
+    """The tokens of a stream without usage are estimated, and marked."""
     model = openai_server.script({"body": HELLO + STOP + DONE})
     async with BY_NAME["vllm"].client(None, openai_server.base_url) as client:
         config = LLMCallConfig("vllm", model, prompt="hi")
@@ -976,7 +976,7 @@ async def test_usage_nowhere_is_estimated(openai_server: OpenAIServer, capture: 
 
 
 async def test_cost_of_the_provider_wins(openai_server: OpenAIServer, capture: Captured) -> None:
-    """OpenRouter's own cost goes before any price table."""
+    """OpenRouter's cost wins over every price table."""
     body = {"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}], "usage": {**USAGE, "cost": 0.5}}
     model = openai_server.script({"body": json.dumps({"model": "gpt-4o-mini", **body})})
     async with BY_NAME["openrouter"].client("k", openai_server.base_url) as client:
@@ -987,15 +987,15 @@ async def test_cost_of_the_provider_wins(openai_server: OpenAIServer, capture: C
     assert attributes(capture.span(f"chat {model}"))["tracemind.cost.source"] == "provider"
 
 
-def refusal(status: int, message: str = "Unrecognized request argument supplied: stream_options") -> Action:
-    """How a server refuses a field."""
+def rejection(status: int, message: str = "Unrecognized request argument supplied: stream_options") -> Action:
+    """A reply of a server that rejects a field."""
     return {"status": status, "body": json.dumps({"error": {"message": message, "type": "invalid_request_error"}})}
 
 
 @pytest.mark.parametrize("status", [400, 422])
 async def test_usage_that_must_not_be_asked_for(status: int, openai_server: OpenAIServer) -> None:
-    """A server that refuses `stream_options` by name is asked once more without, and never again with it."""
-    model = openai_server.script(refusal(status), {"body": HELLO + STOP + DONE})
+    """A server that rejects `stream_options` by name is asked once more without it, and never again with it."""
+    model = openai_server.script(rejection(status), {"body": HELLO + STOP + DONE})
     async with OpenAILLMClient("k", openai_server.base_url) as client:
         for _ in range(2):
             batches = [batch async for batch in client.stream(LLMRequest("openai", model, "hi"))]
@@ -1007,16 +1007,16 @@ async def test_usage_that_must_not_be_asked_for(status: int, openai_server: Open
 @pytest.mark.parametrize(
     ("action", "extra", "count"),
     [
-        (refusal(400, "no such model"), {}, 1),
-        (refusal(404), {}, 1),
-        (refusal(400), {"stream_options": {"include_usage": False}}, 1),
-        (refusal(400), {}, 2),
+        (rejection(400, "no such model"), {}, 1),
+        (rejection(404), {}, 1),
+        (rejection(400), {"stream_options": {"include_usage": False}}, 1),
+        (rejection(400), {}, 2),
     ],
 )
-async def test_other_refusals_stand(
+async def test_other_rejections_stand(
     action: Action, extra: dict[str, Any], count: int, openai_server: OpenAIServer
 ) -> None:
-    """Any other refusal, one of what the user asked for, or a second one, is raised as it is."""
+    """Any other rejection, of the user's own field or a second one, is raised."""
     model = openai_server.script(action)
     async with OpenAILLMClient("k", openai_server.base_url) as client:
         with pytest.raises(LLMStatusError):

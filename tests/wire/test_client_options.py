@@ -1,4 +1,4 @@
-"""The options of `LLMClientFactory.make`: who takes them, what they change, and when a client is reused."""
+"""The options of `LLMClientFactory.make`: which providers have them, what they change, and when a client is reused."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class LocalTransport(httpx.AsyncHTTPTransport):
     "name", ["openai", "openai_responses", "anthropic", "gemini", "cohere", "ollama", "groq", "vllm"]
 )
 def test_another_host(name: str) -> None:
-    """Whoever serves a format is named by the conventions, and its prices hold."""
+    """`provider_name` names another host in telemetry, and its prices hold."""
     client = make(name, api_key="k", base_url="https://host.example", provider_name="mistral")
     assert (client.provider_name, client.telemetry_name) == ("mistral", "mistral_ai")
     unknown = make(name, api_key="k", base_url="https://host.example", provider_name="Acme")
@@ -58,7 +58,7 @@ def test_another_host(name: str) -> None:
 
 @pytest.mark.parametrize("option", ["project", "api_version"])
 def test_option_of_others(option: str) -> None:
-    """An option that a provider does not take is refused, with the provider and those that take it."""
+    """An unsupported option is rejected with the names of the providers that have it."""
     options: dict[str, Any] = {option: "x"}
     takers = "vertex" if option == "project" else "azure_openai, azure_openai_responses"
     with pytest.raises(tm.ConfigError, match=f"{option}: provider 'groq' does not take it; those that do are {takers}"):
@@ -66,7 +66,7 @@ def test_option_of_others(option: str) -> None:
 
 
 def test_unknown_and_empty_options() -> None:
-    """An option that does not exist, and one that is empty, are refused by name."""
+    """Unknown and empty options are rejected by name."""
     options: dict[str, Any] = {"flavour": "x"}
     with pytest.raises(tm.ConfigError, match="flavour: provider 'groq' does not take it; no provider does"):
         make("groq", **options)
@@ -75,7 +75,7 @@ def test_unknown_and_empty_options() -> None:
 
 
 async def test_clients_by_options() -> None:
-    """Within a loop the same options give the same client, others another one."""
+    """Within a loop, equal options give the same client, and other options another one."""
     async with httpx.AsyncClient() as one, httpx.AsyncClient() as two:
         assert make("groq", http_client=one) is make("groq", http_client=one)
         assert make("groq", http_client=one) is not make("groq", http_client=two)
@@ -97,13 +97,13 @@ def test_plain_third_party() -> None:
 
 
 def test_azure_responses() -> None:
-    """Responses at Azure have Azure's name in telemetry, and each surface its path."""
+    """Responses at Azure has Azure's name in telemetry, and each surface its path."""
     client = make("azure_openai_responses", api_key="k", base_url="https://r.example", api_version="2025-04-01-preview")
     assert (client.provider_name, client.telemetry_name) == ("azure_openai_responses", "azure.ai.openai")
 
 
 async def test_azure_responses_request(openai_server: OpenAIServer) -> None:
-    """The key goes in Azure's header, to the v1 surface's path."""
+    """The key is in Azure's header, and the path is the v1 surface's."""
     body: dict[str, Any] = {"id": "r", "status": "completed", "model": "gpt-5.2", "output": []}
     key = openai_server.script({"body": json.dumps(body)})
     base_url = openai_server.base_url.removesuffix("/v1") + "/openai/v1"
@@ -115,7 +115,7 @@ async def test_azure_responses_request(openai_server: OpenAIServer) -> None:
 
 
 async def test_claude_on_vertex(openai_server: OpenAIServer, capture: Captured) -> None:
-    """Claude has its own path, body, operation and price on Vertex; a plain token function runs off the loop."""
+    """Claude has its own path, body, operation and price on Vertex; a sync token function runs off the loop."""
     key = openai_server.script({"body": json.dumps(MESSAGE)})
     threads: list[threading.Thread] = []
 
@@ -137,7 +137,7 @@ async def test_claude_on_vertex(openai_server: OpenAIServer, capture: Captured) 
 
 
 async def test_claude_body_on_vertex(openai_server: OpenAIServer) -> None:
-    """The body has Vertex's version, and no model, which stands in the path."""
+    """The body has Vertex's version and no model, since the path names it."""
     key = openai_server.script({"body": json.dumps(MESSAGE)})
     local = LocalTransport(openai_server.base_url, key)
     async with httpx.AsyncClient(transport=local) as http_client:
@@ -149,13 +149,13 @@ async def test_claude_body_on_vertex(openai_server: OpenAIServer) -> None:
 
 
 def test_vertex_without_token() -> None:
-    """Who has no token is told how to get one."""
+    """The error for a missing token says how to get one."""
     with pytest.raises(tm.ConfigError, match=r"token is not set.*google\.auth\.default"):
         make("vertex", project="p")
 
 
 def test_vertex_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Project and location come from Google's own variables."""
+    """Project and location come from Google's variables."""
     monkeypatch.setenv("GOOGLE_CLOUD_LOCATION", "europe-west4")
     monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
     with pytest.raises(tm.ConfigError, match="GOOGLE_CLOUD_PROJECT"):
@@ -165,7 +165,7 @@ def test_vertex_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_claude_streamed_on_vertex(openai_server: OpenAIServer, capture: Captured) -> None:
-    """A stream of Claude on Vertex goes to its own method, with a token of an async function."""
+    """A stream of Claude on Vertex uses its own method, with a token of an async function."""
     documents: list[dict[str, Any]] = [
         {"type": "message_start", "message": {**MESSAGE, "content": [], "stop_reason": None}},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
@@ -215,7 +215,7 @@ REPLY: dict[str, Any] = {
 async def test_whose_cost_is_believed(
     openai_server: OpenAIServer, name: str, options: dict[str, Any], cost: float | None, source: str | None
 ) -> None:
-    """A number without a unit is no cost; declared in USD it is, and no other currency is taken for dollars."""
+    """A cost is believed in USD where its unit is declared, and ignored in any other currency or without a unit."""
     model = openai_server.script({"body": json.dumps(REPLY)})
     client = make(name, api_key="k", base_url=openai_server.base_url, **options)
     config = tm.LLMCallConfig(name, model, prompt="hi")
@@ -238,7 +238,7 @@ async def test_whose_cost_is_believed(
 async def test_a_server_is_known_by_its_host(
     openai_server: OpenAIServer, name: str, url: str, options: dict[str, Any], cost: float | None, output: int
 ) -> None:
-    """How a server counts and charges is its own, by whatever name it is called; its prices are the name's, if any."""
+    """A known host decides how usage and cost are read, under any name; prices are those of the name."""
     counted = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 100}
     charged = {"cost": 0.5, "cost_in_usd_ticks": 2 * 10**10}
     body: dict[str, Any] = {"model": "m", "choices": [{}], "usage": {**counted, **charged}}
@@ -263,7 +263,7 @@ async def test_a_server_is_known_by_its_host(
     ],
 )
 def test_a_compatible_server_is_named_by_its_host(url: str, options: dict[str, Any], provider: str, shown: str) -> None:
-    """Of a host that is known it is said whose it is; of any other it is not, for it may be anybody's."""
+    """A known host is named in telemetry, and an unknown one is not."""
     client = make("openai_compatible", base_url=url, **options)
     assert (client.provider_name, client.telemetry_name or client.provider_name) == (provider, shown)
 
@@ -271,7 +271,7 @@ def test_a_compatible_server_is_named_by_its_host(url: str, options: dict[str, A
 async def test_a_server_that_nobody_named_has_no_price_of_openais(
     openai_server: OpenAIServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A model called gpt-4o-mini at an unknown host need not cost what OpenAI takes; the log says once what to do."""
+    """A model at an unknown host does not get OpenAI's price, and the log says once what to do."""
     plain = {**REPLY, "usage": {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}}
     model = openai_server.script({"body": json.dumps(plain)}, {"body": json.dumps(plain)}, {"body": json.dumps(plain)})
     config = tm.LLMCallConfig("openai_compatible", model, prompt="hi")
@@ -293,7 +293,7 @@ async def test_a_server_that_nobody_named_has_no_price_of_openais(
 
 
 def test_a_budget_waits_for_no_cost_that_nobody_believes() -> None:
-    """A provider reports costs where they are read and believed: not in another currency, not in another format."""
+    """A client reports costs only where they are believed, not in another currency or format."""
     assert make("openai", api_key="k", base_url="http://h/v1", cost_unit="USD").reports_cost
     assert not make("openrouter", api_key="k", cost_unit="EUR").reports_cost
     assert not make("anthropic", api_key="k", provider_name="openrouter").reports_cost
@@ -304,7 +304,7 @@ def test_a_budget_waits_for_no_cost_that_nobody_believes() -> None:
 async def test_a_gateway_before_azure_may_name_the_cost(
     openai_server: OpenAIServer, name: str, version: str | None
 ) -> None:
-    """With a declared unit the cost is believed, at the path that the surface has."""
+    """With a declared unit the cost of a gateway in front of Azure is believed."""
     reply: dict[str, Any] = {
         **REPLY,
         "status": "completed",
@@ -323,13 +323,13 @@ async def test_a_gateway_before_azure_may_name_the_cost(
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://host:notaport/v1", "host/v1"])
 def test_an_address_that_is_none(url: str) -> None:
-    """An address that cannot be read is a fault of the configuration, and named."""
+    """An invalid address is rejected with a ConfigError that names it."""
     with pytest.raises(tm.ConfigError, match="base_url must be"):
         make("openai_compatible", base_url=url)
 
 
 async def test_the_cost_of_a_proxy_in_its_header(openai_server: OpenAIServer) -> None:
-    """LiteLLM's proxy names cost and request in headers; the cost is believed where its unit is declared."""
+    """LiteLLM's headers give the request's id, and the cost where its unit is declared."""
     headers = {"x-litellm-response-cost": "0.0123", "x-litellm-call-id": "lite-1"}
     plain = {**REPLY, "usage": {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}}
     model = openai_server.script({"body": json.dumps(plain), "headers": headers})
@@ -351,7 +351,7 @@ async def test_the_cost_of_a_proxy_in_its_header(openai_server: OpenAIServer) ->
 async def test_the_limit_that_the_family_knows(
     openai_server: OpenAIServer, options: dict[str, Any], extra: dict[str, Any], sent: dict[str, int]
 ) -> None:
-    """Servers that are not OpenAI's know `max_tokens`; a proxy in front of OpenAI's is told by its provider's name."""
+    """Compatible servers get `max_tokens`, and OpenAI's, also behind a proxy of that name, its own field."""
     model = openai_server.script({"body": json.dumps(REPLY)})
     client = make("openai", api_key="k", base_url=openai_server.base_url, **options)
     config = tm.LLMCallConfig("openai", model, prompt="hi", max_tokens=8, extra=extra)
@@ -361,7 +361,7 @@ async def test_the_limit_that_the_family_knows(
 
 
 async def test_openais_own_hosts(openai_server: OpenAIServer) -> None:
-    """OpenAI's server takes `max_completion_tokens`, in each of its regions."""
+    """OpenAI's server gets `max_completion_tokens`, in each of its regions."""
     model = openai_server.script({"body": json.dumps(REPLY)})
     for url in (None, "https://api.openai.com/v1", "https://eu.api.openai.com/v1"):
         local = LocalTransport(openai_server.base_url, model)

@@ -98,7 +98,7 @@ EXPECTED = (
 
 
 def essence(response: LLMResponse) -> tuple[Any, ...]:
-    """All that a stream and a whole reply have in common."""
+    """The fields that a stream and a whole reply have in common."""
     usage = response.usage
     return (
         response.text,
@@ -119,12 +119,12 @@ def essence(response: LLMResponse) -> tuple[Any, ...]:
 
 
 def test_whole_reply() -> None:
-    """Blocks become text and reasoning, the plan is reasoning, and the reply names no model."""
+    """Blocks become text and reasoning, the plan is reasoning, and the reply has no model."""
     assert essence(from_payload(WHOLE)) == EXPECTED
 
 
 def test_used_where_nothing_is_billed() -> None:
-    """Without billable tokens those that were used count; what is absent is unknown."""
+    """Without billed tokens the used tokens count, and absent counts are unknown."""
     usage = usage_of({"tokens": {"input_tokens": 5.0, "output_tokens": 2.0}, "billed_units": None})
 
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (5, 2, 7)
@@ -133,7 +133,7 @@ def test_used_where_nothing_is_billed() -> None:
 
 
 def test_payload() -> None:
-    """Every parameter has its name in Cohere's words, and extra fields win."""
+    """Every parameter has Cohere's name, and extra fields win."""
     request = LLMRequest(
         "cohere",
         "command-a",
@@ -169,7 +169,7 @@ def test_payload() -> None:
 
 
 def test_messages() -> None:
-    """Calls, results and pictures have their places."""
+    """Calls, results and images have their fields."""
     conversation = (
         Message(role="user", content=(Image(data=b"png"), Image(url="https://x/y.png"))),
         Message(role="assistant", tool_calls=(ToolCall("c1", "add", {"a": 1}),)),
@@ -201,15 +201,15 @@ def test_messages() -> None:
         {"messages": (Message(role="user", content=(Image(),)),)},
     ],
 )
-def test_refused(options: dict[str, Any]) -> None:
-    """What Cohere has no place for is refused, not dropped."""
+def test_unsupported(options: dict[str, Any]) -> None:
+    """An unsupported field is rejected, not dropped."""
     with pytest.raises(ConfigError):
         to_payload(LLMRequest("cohere", "m", "hi", **options), False)
 
 
 @pytest.mark.parametrize("end", [{}, {"delta": {}}, {"delta": {"finish_reason": None}}])
 async def test_message_end_is_the_end_without_a_reason(end: dict[str, Any]) -> None:
-    """Cohere's schema lets a message end without a reason: the mark alone ends the stream, and it was not cut."""
+    """A stream whose `message-end` has no reason is complete, as Cohere's schema allows."""
     reply = await read_reply("cohere", STREAM[:BEFORE_END] + event({"type": "message-end", **end}).encode())
 
     assert (reply.text, reply.finish_reasons) == (EXPECTED[0], ())
@@ -234,7 +234,7 @@ async def test_the_type_in_an_error_body() -> None:
 
 
 async def test_step_prices_by_requested_model(openai_server: OpenAIServer, capture: Captured) -> None:
-    """The reply names no model, so the one that was asked for is priced: by billable tokens, beside those used."""
+    """The requested model is priced, since the reply names none: by billed tokens, beside the used ones."""
     scripted = openai_server.script({"body": json.dumps(WHOLE)})
     config = LLMCallConfig("cohere", "command-a", prompt="hi", extra={"model": scripted})
     async with PRESET.client(api_key="key-of-a-test", base_url=openai_server.base_url) as client:
@@ -271,7 +271,7 @@ async def test_sdk_reads_the_same(openai_server: OpenAIServer) -> None:
 
 
 async def test_sdk_streams_the_same(openai_server: OpenAIServer) -> None:
-    """Cohere's SDK reads the same stream: text, pieces of arguments, reason and counts; U+2028 breaks its lines."""
+    """Cohere's SDK reads the same stream: text, arguments, reason and counts; U+2028 would break its lines."""
     body = STREAM.replace("\u2028".encode(), b"\\u2028").decode()
     model = openai_server.script({"body": body, "headers": {"content-type": "text/event-stream"}})
     sdk: Any = cohere.AsyncClientV2("k", base_url=openai_server.base_url)

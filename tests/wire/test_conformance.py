@@ -47,7 +47,7 @@ def client_of(provider: Conforming, url: str, **options: Any) -> tm.AsyncLLMClie
 
 
 def ask(provider: Conforming, key: str, **fields: Any) -> tm.LLMRequest:
-    """A request that the scripted server knows by `key`, whatever model its path names."""
+    """A request that the scripted server identifies by `key`, whatever model its path names."""
     return tm.LLMRequest(provider.name, provider.model, "And?", extra={"model": key}, **fields)
 
 
@@ -82,7 +82,7 @@ def response_of(events: list[StreamEvent]) -> tm.LLMResponse:
 
 
 def check(provider: Conforming, seen: tm.LLMResponse) -> None:
-    """The reply is the one that the provider's data describe, in every field of the normal form."""
+    """The reply has the provider's data in every field of the normal form."""
     used = seen.usage
     tokens = (used.prompt_tokens, used.completion_tokens, used.total_tokens)
     assert (seen.text, seen.reasoning, seen.refusal) == (TEXT, REASONING, None)
@@ -103,7 +103,7 @@ async def canned(provider: Conforming, *pieces: bytes, is_cut: bool = False) -> 
 
 @every_provider
 async def test_a_request_has_every_part_in_its_place(provider: Conforming, openai_server: OpenAIServer) -> None:
-    """Path, key, system text, a loop of tools and the sampling options go where the provider looks for them."""
+    """Path, key, system text, tool calls, results and sampling options are in the provider's fields."""
     key = openai_server.script({"body": json.dumps(provider.whole)})
     options: dict[str, Any] = {"temperature": 0.5, "top_p": 0.9, "max_tokens": 9, "messages": MESSAGES}
     if "responses" not in provider.name:
@@ -118,7 +118,7 @@ async def test_a_request_has_every_part_in_its_place(provider: Conforming, opena
 
 @every_provider
 async def test_extra_wins(provider: Conforming, openai_server: OpenAIServer) -> None:
-    """A field of `extra` is in the body as it was given."""
+    """A field of `extra` is in the body unchanged."""
     key = openai_server.script({"body": json.dumps(provider.whole)})
     extra = {"model": key, "future": {"a": [1]}, "metadata": None}
     await client_of(provider, root(openai_server)).complete(tm.LLMRequest(provider.name, "m", "hi", extra=extra))
@@ -155,7 +155,7 @@ async def test_an_image_is_in_one_place(provider: Conforming, image: Image) -> N
 
 @every_provider
 async def test_a_whole_reply(provider: Conforming, openai_server: OpenAIServer) -> None:
-    """A whole reply has its normal form, plain and compressed, and keeps what came."""
+    """A whole reply has its normal form, plain and compressed, and `raw` keeps it."""
     for compress in (False, True):
         seen = await complete(provider, openai_server, {"body": json.dumps(provider.whole), "gzip": compress})
         check(provider, seen)
@@ -178,7 +178,7 @@ async def test_a_stream(provider: Conforming, openai_server: OpenAIServer) -> No
 
 @every_provider
 async def test_a_stream_goes_to_its_path(provider: Conforming, openai_server: OpenAIServer) -> None:
-    """The provider is asked for a stream where it offers one, by the path or by a field."""
+    """A stream is requested by the provider's path or field."""
     key = openai_server.script(streamed(provider))
     await collect(client_of(provider, root(openai_server)), ask(provider, key))
     (sent,) = openai_server.requests(key)
@@ -188,7 +188,7 @@ async def test_a_stream_goes_to_its_path(provider: Conforming, openai_server: Op
 
 @every_provider
 async def test_the_raw_reply_of_a_stream_reads_as_the_stream(provider: Conforming, openai_server: OpenAIServer) -> None:
-    """What `raw` keeps of a stream is a whole reply of the provider's, and says the same."""
+    """`raw` of a stream is a whole reply of the provider, and reads as the stream."""
     seen = response_of(await stream(provider, openai_server, streamed(provider)))
     check(provider, await complete(provider, openai_server, {"body": json.dumps(seen.raw)}))
 
@@ -196,7 +196,7 @@ async def test_the_raw_reply_of_a_stream_reads_as_the_stream(provider: Conformin
 @every_provider
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
 async def test_packets_of_any_size(provider: Conforming, size: int) -> None:
-    """However small the packets are, the reply is the same: cut inside a character, a line ending, a frame."""
+    """Packets of any size give the same reply, also when they cut a character, a line ending or a frame."""
     data = provider.stream
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
     check(provider, response_of(await canned(provider, *pieces)))
@@ -206,7 +206,7 @@ async def test_packets_of_any_size(provider: Conforming, size: int) -> None:
 @given(cuts=st.lists(st.integers(0, 10_000), max_size=6))
 @settings(max_examples=20, deadline=None)
 async def test_packets_cut_anywhere(provider: Conforming, cuts: list[int]) -> None:
-    """Wherever the bytes are cut, the reply is the same."""
+    """The same bytes give the same reply, wherever they are cut."""
     data = provider.stream
     ends = sorted({cut % len(data) for cut in cuts})
     pieces = [data[begin:end] for begin, end in zip([0, *ends], [*ends, len(data)], strict=True)]
@@ -226,7 +226,7 @@ async def test_any_line_ending(provider: Conforming) -> None:
 
 @every_provider
 async def test_what_is_not_known_is_passed_over(provider: Conforming, openai_server: OpenAIServer) -> None:
-    """Events of the future and signs of life between the events change nothing."""
+    """Unknown events and keep-alives change nothing."""
     between = provider.keep_alive + provider.frame(*provider.unknown) + provider.keep_alive
     data = between.join(provider.pieces) + provider.mark
     check(provider, response_of(await stream(provider, openai_server, streamed(provider, data))))
@@ -234,7 +234,7 @@ async def test_what_is_not_known_is_passed_over(provider: Conforming, openai_ser
 
 @every_provider
 async def test_finish_reasons(provider: Conforming, openai_server: OpenAIServer) -> None:
-    """Each reason keeps the provider's word and has ours; a word of the future has none of ours."""
+    """Each finish reason is kept in the provider's word and has its normal form; an unknown word has none."""
     for raw, normal in {**provider.reasons, "quantum": None}.items():
         document = provider.with_((provider.place_of_reason, raw), (provider.place_of_call, {}))
         seen = await complete(provider, openai_server, {"body": json.dumps(document)})
@@ -246,7 +246,7 @@ async def test_finish_reasons(provider: Conforming, openai_server: OpenAIServer)
 
 @every_provider
 async def test_usage_that_is_not_reported_is_none(provider: Conforming, openai_server: OpenAIServer) -> None:
-    """Absent is not zero: without usage there is no count."""
+    """Without usage every count is `None`, not zero."""
     document = {name: value for name, value in provider.whole.items() if not name.startswith(("usage", "eval"))}
     document.pop("prompt_eval_count", None)
     used = (await complete(provider, openai_server, {"body": json.dumps(document)})).usage
@@ -259,7 +259,7 @@ USAGE = ("usage", "usageMetadata", "prompt_eval_count", "eval_count")
 
 
 def scrambled(document: object, draw: st.DataObject, *, is_usage: bool = False) -> Any:
-    """The same document with other values wherever usage stands in it."""
+    """The document with random values for its usage."""
     if isinstance(document, list):
         return [scrambled(item, draw, is_usage=is_usage) for item in cast("list[object]", document)]
     if isinstance(document, dict):
@@ -293,14 +293,14 @@ async def test_usage_is_always_sane(provider: Conforming, draw: st.DataObject) -
 
 
 def names_in(value: object) -> set[str]:
-    """The names of all fields, at any depth."""
+    """The names of all fields at any depth."""
     fields = cast("Json", value) if isinstance(value, dict) else {}
     items = cast("list[object]", value) if isinstance(value, list) else list(fields.values())
     return {*fields, *(name for item in items for name in names_in(item))}
 
 
 def anything_of(provider: Conforming) -> st.SearchStrategy[Any]:
-    """JSON of any shape, with the fields that the provider knows in any place."""
+    """JSON of any shape, with the provider's fields in any place."""
     names = sorted(names_in([provider.whole, *(document for _, document in provider.events)]))
     return st.recursive(
         st.none() | st.booleans() | st.integers(-3, 99) | st.floats() | st.text(max_size=4) | st.just(10**400),
@@ -313,7 +313,7 @@ def anything_of(provider: Conforming) -> st.SearchStrategy[Any]:
 @given(draw=st.data())
 @settings(max_examples=40, deadline=None)
 async def test_anything_is_a_reply_or_a_typed_error(provider: Conforming, draw: st.DataObject) -> None:
-    """Documents and events of any kind, the known fields among them, are read or are an `LLMError`."""
+    """Any document and any events are read or raise an `LLMError`."""
     anything = anything_of(provider)
     known = st.fixed_dictionaries({}, optional=dict.fromkeys(provider.whole, anything))
     events: list[tuple[str, Json]] = []
@@ -351,7 +351,7 @@ async def test_anything_is_a_reply_or_a_typed_error(provider: Conforming, draw: 
 async def test_error_bodies(
     provider: Conforming, openai_server: OpenAIServer, status: int, kind: type[LLMStatusError], is_retryable: bool
 ) -> None:
-    """An error is of its status's class, says the provider's words and never the prompt or the key."""
+    """An error has its status's class and the provider's message, and never the prompt or the key."""
     body = json.dumps(provider.error_body).replace("Slow down", f"Slow down, And? {KEY}")
     with pytest.raises(kind) as caught:
         await complete(provider, openai_server, {"status": status, "body": body})
@@ -363,7 +363,7 @@ async def test_error_bodies(
 
 @every_provider
 async def test_a_rate_limit_says_when_to_come_back(provider: Conforming, openai_server: OpenAIServer) -> None:
-    """The time that the provider asks to wait is in the error, whole and for a stream."""
+    """The error has the wait that the provider asks for, whole and streamed."""
     limited: Action = {"status": 429, "body": json.dumps(provider.error_body), "headers": {"retry-after": "3"}}
     with pytest.raises(LLMRateLimitError) as by_whole:
         await complete(provider, openai_server, limited)
@@ -374,7 +374,7 @@ async def test_a_rate_limit_says_when_to_come_back(provider: Conforming, openai_
 
 @every_provider
 async def test_an_odd_error_body(provider: Conforming, openai_server: OpenAIServer) -> None:
-    """A proxy's page, nothing at all or a list is still the error of its status."""
+    """An error body that is HTML, empty or a list leaves the error of its status."""
     for body in ("<html>busy</html>", "", "[]", "null", '{"error": 7}'):
         with pytest.raises(LLMServerError) as caught:
             await complete(provider, openai_server, {"status": 502, "body": body})
@@ -383,7 +383,7 @@ async def test_an_odd_error_body(provider: Conforming, openai_server: OpenAIServ
 
 @every_provider
 async def test_a_fault_inside_a_stream(provider: Conforming, openai_server: OpenAIServer) -> None:
-    """An error in the middle of a stream is a typed error that keeps what was said; it is no success."""
+    """An error in the middle of a stream is raised as a typed error."""
     said, rest = provider.pieces[:4], provider.pieces[4:]
     data = b"".join([*said, provider.frame(*provider.failure), *rest])
     with pytest.raises(LLMServerError) as caught:
@@ -394,7 +394,7 @@ async def test_a_fault_inside_a_stream(provider: Conforming, openai_server: Open
 
 @every_provider
 async def test_what_is_no_reply(provider: Conforming, openai_server: OpenAIServer) -> None:
-    """A success that holds no reply is an error, and is not asked for again."""
+    """A success without a reply is an error, and is not retried."""
     for body in ("{}", '{"future": 1}', "not json", "[1]", ""):
         with pytest.raises(LLMError) as caught:
             await complete(provider, openai_server, {"body": body})
@@ -420,7 +420,7 @@ async def test_a_cut_stream_is_no_success(provider: Conforming) -> None:
 
 @every_provider
 async def test_a_stream_cut_at_any_byte(provider: Conforming) -> None:
-    """Wherever a stream breaks off before its end, it is no success."""
+    """A stream that breaks off at any byte before its end is no success."""
     last = len(b"".join(provider.pieces[: -provider.end]))
     for position in range(1, last, 7):
         with pytest.raises(LLMConnectionError):
@@ -429,7 +429,7 @@ async def test_a_stream_cut_at_any_byte(provider: Conforming) -> None:
 
 @every_provider
 async def test_a_server_that_says_nothing(provider: Conforming, openai_server: OpenAIServer, capture: Captured) -> None:
-    """A call ends within the time that the user allows."""
+    """A call to a silent server ends within the user's time-out."""
     key = openai_server.script({"do": "hang"})
     config = tm.LLMCallConfig(
         provider.name, provider.model, "And?", extra={"model": key}, timeout_ms=200, max_retries=0
@@ -447,7 +447,7 @@ async def test_a_server_that_says_nothing(provider: Conforming, openai_server: O
 async def test_the_span_of_a_call(
     provider: Conforming, openai_server: OpenAIServer, capture: Captured, is_streamed: bool
 ) -> None:
-    """A call has one span with who answered, why it ended and what it used, whole and streamed alike."""
+    """A call has one span with provider, finish reason and usage, the same whole and streamed."""
     key = openai_server.script(streamed(provider) if is_streamed else {"body": json.dumps(provider.whole)})
     config = tm.LLMCallConfig(provider.name, provider.model, "And?", extra={"model": key})
     client = client_of(provider, root(openai_server))

@@ -1,4 +1,4 @@
-"""Streams that have their finish reason, and a server that says nothing more, or not enough, or something else."""
+"""Streams with a finish reason, from servers that then send nothing, too little, or something else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Script = Callable[[Write, asyncio.StreamWriter], Awaitable[None]]
 
 
 def sse(*documents: Any) -> bytes:
-    """Server-sent events, named as their documents' types are."""
+    """Server-sent events, named after their documents' types."""
     return b"".join(
         f"event: {document.get('type', 'message')}\ndata: {json.dumps(document)}\n\n".encode() for document in documents
     )
@@ -65,7 +65,7 @@ UNMARKED: dict[str, tuple[str, bytes, bool]] = {
 
 
 class Scripted:
-    """Answers every request by a script."""
+    """Answers every request with a script."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -117,7 +117,7 @@ def then_open(data: bytes) -> Script:
 
 @pytest.mark.parametrize("name", UNMARKED)
 async def test_a_reply_with_its_finish_reason_is_a_success(capture: Captured, name: str) -> None:
-    """A server that keeps the connection open behind the finish reason costs a short wait, never the reply."""
+    """A server that keeps the connection open after the finish reason costs a short wait, never the reply."""
     provider, data, is_counted = UNMARKED[name]
     async with serving(then_open(data)) as server, client_of(provider, server.base_url) as client:
         config = LLMCallConfig(provider, "m", prompt="Hi", timeout_ms=1000, max_retries=0)
@@ -133,7 +133,7 @@ async def test_a_reply_with_its_finish_reason_is_a_success(capture: Captured, na
 
 @pytest.mark.parametrize("name", ["gemini", "chat"])
 async def test_a_whole_call_answered_with_such_events_is_a_success(capture: Captured, name: str) -> None:
-    """The same holds for a whole call that a server answers with events."""
+    """A whole call that is answered with such events succeeds too."""
     provider, data, _ = UNMARKED[name]
     async with serving(then_open(data)) as server, client_of(provider, server.base_url) as client:
         config = LLMCallConfig(provider, "m", prompt="Hi", timeout_ms=1000, max_retries=0)
@@ -143,7 +143,7 @@ async def test_a_whole_call_answered_with_such_events_is_a_success(capture: Capt
 
 
 async def test_pings_behind_a_finish_reason_are_no_reply(capture: Captured) -> None:
-    """A server that goes on with comments for ever does not keep a call that has its whole reply."""
+    """Endless comments after the whole reply do not keep the call."""
 
     async def script(write: Write, _: asyncio.StreamWriter) -> None:
         await write(UNMARKED["gemini"][1])
@@ -159,7 +159,7 @@ async def test_pings_behind_a_finish_reason_are_no_reply(capture: Captured) -> N
 
 
 async def test_what_follows_a_finish_reason_belongs_to_the_reply(capture: Captured) -> None:
-    """Proxies and older models send a finish reason with every chunk: nothing that comes behind the first is lost."""
+    """What follows a finish reason is kept, since proxies and older models send one with every chunk."""
 
     async def script(write: Write, writer: asyncio.StreamWriter) -> None:
         for text in (None, "Hel", "lo ", "there"):
@@ -175,7 +175,7 @@ async def test_what_follows_a_finish_reason_belongs_to_the_reply(capture: Captur
 
 
 async def test_usage_that_takes_its_time_is_waited_for(capture: Captured) -> None:
-    """The usage comes behind the finish reason, at some servers after a while."""
+    """Usage that comes some time after the finish reason is waited for."""
 
     async def script(write: Write, writer: asyncio.StreamWriter) -> None:
         await write(sse(chat("Hello"), chat(None, "stop")))
@@ -193,7 +193,7 @@ async def test_usage_that_takes_its_time_is_waited_for(capture: Captured) -> Non
 @pytest.mark.parametrize("resets", [True, False], ids=["reset", "closed"])
 @pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
 async def test_a_broken_connection_takes_nothing_that_had_come(transport: str, *, resets: bool) -> None:
-    """A consumer that is busy while the connection breaks still gets every delta that was sent, and then the error."""
+    """A busy reader gets every delta that was sent before the connection broke, and then the error."""
 
     async def script(write: Write, writer: asyncio.StreamWriter) -> None:
         for number in range(5):

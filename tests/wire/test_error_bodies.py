@@ -1,4 +1,4 @@
-"""An error reply tells its reason, whatever wraps it, and its code decides what it is."""
+"""The error for an error reply has the server's reason, in whatever wrapping, and its code decides the class."""
 
 from __future__ import annotations
 
@@ -94,18 +94,18 @@ async def error_of(body: bytes | str | object, status: int = 422, prompt: str = 
     ],
 )  # fmt: skip
 async def test_the_reason_is_told(body: object, said: str) -> None:
-    """Wherever the server put its words, they are in the error; only a server that gave none has no message."""
+    """The server's message is in the error, wherever it is in the body."""
     assert str(await error_of(body)) == f"HTTP 422: {said}"
 
 
 async def test_a_long_reason_is_cut() -> None:
-    """A list of a thousand faults does not flood a span."""
+    """A message for a thousand faults is cut."""
     assert len(str(await error_of({"detail": [{"loc": ["body"], "msg": "m" * 300}] * 1000, "x": "y"}))) < 600
     assert len(str(await error_of("z" * 100_000))) < 600
 
 
 async def test_a_bottomless_body_ends() -> None:
-    """Errors inside errors without end are read so deep and no deeper."""
+    """Errors nested without end are read to a limited depth."""
     assert "no message" in str(await error_of('{"error":' * 500 + "1" + "}" * 500))
 
 
@@ -128,7 +128,7 @@ async def test_a_bottomless_body_ends() -> None:
     ],
 )
 async def test_a_spent_quota_is_known_in_any_wrapping(body: str) -> None:
-    """Behind `data:`, in a list or in a string: the code decides, and no waiting mends a spent quota."""
+    """A spent quota is known by its code behind `data:`, in a list or in a string, and is not retried."""
     error = await error_of(body, 429)
     assert (type(error), error.code, error.retryable) == (LLMQuotaError, "insufficient_quota", False)
     assert str(error) == "HTTP 429: You exceeded your current quota."
@@ -156,13 +156,13 @@ async def test_a_spent_quota_is_known_in_any_wrapping(body: str) -> None:
     ],
 )
 async def test_spent_quotas_by_their_documented_codes(status: int, error: dict[str, Any]) -> None:
-    """Whatever a provider calls it, and whatever status and hint it comes with, it is not sent again."""
+    """Every documented code of a spent quota ends the call, whatever its status and headers."""
     seen = await error_of({"error": error}, status, **{"x-should-retry": "true" if status == 429 else ""})
     assert (type(seen), seen.retryable) == (LLMQuotaError, False)
 
 
 async def test_an_ordinary_limit_is_repeated() -> None:
-    """The word quota alone makes no spent one, nor does Alibaba's `insufficient_quota` for tokens a minute."""
+    """A rate limit is retried though its message says quota, as is Alibaba's `insufficient_quota` a minute."""
     error = await error_of({"error": {"message": "quota per minute", "type": "requests"}}, 429)
     assert (type(error), error.retryable) == (LLMRateLimitError, True)
     for code, message in [
@@ -175,7 +175,7 @@ async def test_an_ordinary_limit_is_repeated() -> None:
 
 @pytest.mark.parametrize(("period", "kind"), [("Day", LLMQuotaError), ("Minute", LLMRateLimitError)])
 async def test_the_quota_of_a_day_is_spent_at_gemini(period: str, kind: type[LLMStatusError]) -> None:
-    """Google asks to wait some seconds in either case; a day's quota comes back the next day."""
+    """Gemini's spent quota of a day is not retried, although Google asks to wait some seconds."""
     details = [
         {"@type": "type.googleapis.com/google.rpc.QuotaFailure",
          "violations": [{"quotaId": f"GenerateRequestsPer{period}PerProjectPerModel-FreeTier"}]},
@@ -212,7 +212,7 @@ async def test_a_redirect_says_where_it_points(location: str, where: str, openai
 
 
 async def test_aws_tells_its_type_in_the_body_or_a_header() -> None:
-    """`__type` loses its namespace, the header its address."""
+    """The type is `__type` without its namespace, or the header without its address."""
     assert (await error_of({"__type": "com.amazon#ValidationException"})).provider_type == "ValidationException"
     denied = await error_of({}, 403, **{"x-amzn-errortype": "AccessDeniedException:http://x"})
     assert denied.provider_type == "AccessDeniedException"
@@ -246,7 +246,7 @@ async def test_aws_tells_its_type_in_the_body_or_a_header() -> None:
 async def test_an_error_inside_a_success_has_no_http_status(
     document: object, error_type: str, kind: str, retryable: bool
 ) -> None:
-    """Its words choose the class and the retry; HTTP's status said success, and no other is made up."""
+    """An error in a success has the class of its code, and no HTTP status."""
     error = await read_error("openai", json.dumps(document).encode(), 200)
     seen = (error.status_code, error.error_type, type(error).__name__, error.retryable)
     assert seen == (None, error_type, kind, retryable)
@@ -254,19 +254,19 @@ async def test_an_error_inside_a_success_has_no_http_status(
 
 @pytest.mark.parametrize("prompt", ["hi", "1", "model", "load", "over", "1" + " " * 30, "hi\n" * 2 + "\n" * 30])
 def test_a_short_prompt_withholds_no_unrelated_message(prompt: str) -> None:
-    """A prompt of a few letters stands in half of all messages by chance."""
+    """A prompt of a few letters, which is in many messages by chance, withholds none."""
     assert scrub("The model is overloaded: 1 of 12 machines hit", prompt=prompt) != WITHHELD
 
 
 def test_a_short_prompt_counts_in_whole_words() -> None:
-    """As words of its own it is a repetition; inside longer words it is chance."""
+    """A short prompt is found as whole words, and not inside longer words."""
     assert scrub("the overloading", prompt="loading") == "the overloading"
     assert scrub("cannot parse: 'Loading'!", prompt="loading") == WITHHELD
     assert scrub("不能解析:我的秘密是", prompt="我的秘密") == WITHHELD
 
 
 async def test_over_http_a_spent_quota_in_an_event_is_sent_once(openai_server: OpenAIServer, capture: Captured) -> None:
-    """A gateway that answers 429 with an event stream is read, and its quota is not asked for again."""
+    """A gateway's 429 with an event stream is read, and a spent quota in it is not retried."""
     body = f"event: error\ndata: {json.dumps(QUOTA)}\n\n"
     model = openai_server.script({"status": 429, "headers": {"content-type": "text/event-stream"}, "body": body})
     config = tm.LLMCallConfig("openai", model, prompt="tell me more", max_retries=2)
@@ -310,7 +310,7 @@ async def test_over_http_the_reason_and_the_repetition(
     sent: int,
     is_streamed: bool,
 ) -> None:
-    """Inside a success, packed, or broken off: the result has the server's words, and what helps is repeated."""
+    """An error in a success, compressed or cut off has the server's message, and is retried where that helps."""
     model = openai_server.script(action)
     config = tm.LLMCallConfig("openai_compatible", model, prompt="tell me more", max_retries=1)
     client = tm.LLMClientFactory.make("openai_compatible", api_key="k", base_url=openai_server.base_url)
@@ -333,7 +333,7 @@ async def test_over_http_the_reason_and_the_repetition(
 async def test_a_reply_in_no_format_says_why(
     openai_server: OpenAIServer, capture: Captured, provider: str, is_streamed: bool
 ) -> None:
-    """A gateway's own fault in a 200, in a list or an event: its words are the reason in every format."""
+    """A gateway's error in a list or an event with status 200 is the reason, in every format."""
     listed = [{"error": {"code": 404, "message": "no such route"}}]
     model = openai_server.script({"body": f"data: {json.dumps(OLD)}\n\n"}, {"body": json.dumps(listed)})
     client = tm.LLMClientFactory.make(provider, api_key="k", base_url=openai_server.base_url)
@@ -354,7 +354,7 @@ async def test_a_reply_in_no_format_says_why(
 async def test_what_was_said_before_an_error_is_delivered(
     openai_server: OpenAIServer, capture: Captured, fault: object
 ) -> None:
-    """An error behind some deltas, in one packet with them: first the deltas, then the error, and no second try."""
+    """Deltas in one packet with an error are delivered before it, and the call is not retried."""
     said = json.dumps({"choices": [{"index": 0, "delta": {"content": "Hel"}}]})
     name = "event: error\n" if isinstance(fault, str) else ""
     body = f"data: {said}\n\n{name}data: {json.dumps(fault)}\n\ndata: [DONE]\n\n"
@@ -387,7 +387,7 @@ bodies = st.recursive(
     cut=st.integers(0, 9),
 )
 async def test_any_body_becomes_an_error(body: object, wrap: str, cut: int) -> None:
-    """Whatever stands in an error reply, whole or broken off, the error has the status and no secret."""
+    """Any error body, whole or cut off, gives the error of its status, without a secret."""
     text = wrap.replace("{}", json.dumps(body))
     error = await error_of(text[: len(text) - cut], 503)
     assert (type(error).__name__, error.status_code) == ("LLMServerError", 503)
