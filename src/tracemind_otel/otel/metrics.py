@@ -70,7 +70,9 @@ class AttributeCache:
         also: tuple[tuple[str, str], ...] = (),
     ) -> AttributeSets:
         """The sets for these values, the labels and these pairs; `None` leaves an attribute out."""
-        key = (values, labels, also, *map(type, labels))  # Python takes 1, True and 1.0 for equal
+        key: tuple[object, ...] = values
+        if labels or also:
+            key = (values, also, labels, *map(type, labels))  # Python takes 1, True and 1.0 for equal
         found = self._sets.get(key)
         if found is None:
             if len(self._sets) >= _MAX_SETS:
