@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.pages import PAGES, ROOT, Block, blocks, write_files
+import tracemind_otel as tm
+import tracemind_otel.errors
+from tests.pages import DOCS, PAGES, ROOT, Block, blocks, write_files
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 METRIC = re.compile(r"\b(?:gen_ai|tracemind)_\w+_(?:total|bucket|count|sum)\b")
@@ -98,11 +100,42 @@ def test_blocks_are_found() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    """A relative link in a page leads to a file that is there."""
+    """A relative link leads to a file that exists, and to a heading that it has."""
     broken = [
-        f"{page.name}: {target}"
+        f"{page.relative_to(ROOT)}: {link}"
         for page in PAGES
-        for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text(encoding="utf-8"))
-        if not (page.parent / target).exists()
+        for link in re.findall(r"\]\((?!https?://)([^)]+)\)", page.read_text(encoding="utf-8"))
+        if not _exists(page, *link.partition("#")[::2])
     ]
     assert not broken
+
+
+def _exists(page: Path, target: str, anchor: str) -> bool:
+    path = page.parent / target if target else page
+    return path.exists() and (not anchor or anchor in _anchors(path))
+
+
+def _anchors(page: Path) -> set[str]:
+    """The headings as GitHub and MkDocs both spell them in links."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """mkdocs.yml lists each page of docs/ once."""
+    listed = re.findall(r"^ +- ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(page.relative_to(DOCS).as_posix() for page in PAGES if DOCS in page.parents)
+
+
+def test_the_api_reference_has_every_public_name() -> None:
+    """docs/api.md shows each name of the package, the errors by their module."""
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"^::: tracemind_otel\.(\w+)$", page, re.MULTILINE))
+    errors = {name for name in tm.__all__ if hasattr(tracemind_otel.errors, name)}
+    assert shown - {"errors", "testing"} == set(tm.__all__) - errors - {"__version__"}
+
+
+def test_no_example_passes_a_recorder_that_records_nothing() -> None:
+    """`tm.Recorder()` stands only on the page about recorders, so that no copied example loses its telemetry."""
+    assert not [path.name for path in (ROOT / "examples").glob("*.*") if "Recorder(" in path.read_text("utf-8")]
+    assert {block.page for block in blocks() if "tm.Recorder()" in block.code} == {"docs/recorders.md"}
