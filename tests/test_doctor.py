@@ -293,6 +293,8 @@ def test_a_value_that_configure_rejects_is_found(tmp_path: Path, sink: Sink, nam
     report = examined(tmp_path, **{"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url, name: value})
     assert errors(report) == ["rejected"]
     assert name in report["findings"][0]["what"]
+    in_app = examined(tmp_path, "--app", write_app(tmp_path, HEALTHY_APP), **{name: value})
+    assert errors(in_app) == ["rejected"]
 
 
 @pytest.mark.parametrize(
@@ -308,6 +310,15 @@ def test_what_configure_warns_of_is_found(tmp_path: Path, sink: Sink, settings: 
     report = examined(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url, **settings)
     assert [finding["check"] for finding in report["findings"]] == ["logged"]
     assert named in report["findings"][0]["what"]
+
+
+def test_a_provider_that_a_variable_names_sends_nothing(tmp_path: Path, sink: Sink) -> None:
+    """The API makes the SDK's bare provider, and `configure()` joins what is there: no span goes anywhere."""
+    settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url, "OTEL_PYTHON_TRACER_PROVIDER": "sdk_tracer_provider"}
+    report = examined(tmp_path, **settings)
+    assert errors(report) == ["no-exporter"]
+    assert "OTEL_PYTHON_TRACER_PROVIDER" in report["findings"][0]["what"]
+    assert "joined" in report["facts"]["traces"]
 
 
 def test_a_key_whose_client_cannot_be_made_is_a_warning(tmp_path: Path, sink: Sink) -> None:
@@ -339,6 +350,7 @@ def test_the_receiver_of_the_application_is_asked(tmp_path: Path, sink: Sink) ->
         ("tm.configure(file='spans'); raise ValueError('secret words')", ["application-failed"]),
         ("tm.configure(file='spans'); raise SystemExit(3)", ["application-failed"]),
         ("tm.configure(file='spans'); raise SystemExit", []),
+        ("tm.configure(file='spans'); import argparse; argparse.ArgumentParser().parse_args()", []),
         ("trace.set_tracer_provider(TracerProvider()); tm.configure()", ["no-exporter"]),
         ("trace.set_tracer_provider(failing()); tm.configure(); tm.step(print, name='s')()", ["export-failed"]),
         ("with tm.configure(file='spans'): pass", []),
@@ -358,6 +370,19 @@ def failing():
     app = write_app(tmp_path, f"{PROVIDER}{failing}\ndef main():\n    {body}\n")
     report = examined(tmp_path, "--app", app)
     assert sorted(set(errors(report))) == found
+    assert found != ["application-failed"] or "service.py:" in report["findings"][0]["what"]
+    assert "secret words" not in json.dumps(report)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [("raise RuntimeError('secret words')", "application-failed"), ("tm.configure(endpoint='here')", "rejected")],
+)
+def test_what_fails_at_import_is_found(tmp_path: Path, line: str, found: str) -> None:
+    """Many programs configure at import: what that raises is a finding too."""
+    app = write_app(tmp_path, f"import tracemind_otel as tm\n{line}\n\ndef main(): ...\n")
+    report = examined(tmp_path, "--app", app)
+    assert errors(report) == [found]
     assert "secret words" not in json.dumps(report)
 
 

@@ -12,11 +12,12 @@ from tests.servers.grpc_sink import grpc_listening
 from tests.servers.otlp_sink import Sink, listening
 from tests.servers.otlp_sink import sink as sink
 from tests.wire.certificates import server_context
-from tracemind_otel.cli.doctor.application import made_provider, run_application
+from tracemind_otel.cli.doctor.application import run_application
 from tracemind_otel.cli.doctor.evidence import Evidence
 from tracemind_otel.cli.doctor.examination import findings_of
 from tracemind_otel.cli.doctor.finding import Finding
 from tracemind_otel.cli.doctor.receiver import ask_receivers
+from tracemind_otel.cli.doctor.watch import made_provider
 from tracemind_otel.errors import ConfigError
 from tracemind_otel.otel.setup.configure import SetUp
 from tracemind_otel.otel.setup.settings import export_config

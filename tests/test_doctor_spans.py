@@ -108,7 +108,7 @@ def test_calls_of_other_libraries_need_no_cost() -> None:
 def own_price(per_thousand_tokens_usd: float, **more: Any) -> FileSpan:
     """A call of 1,000 tokens each way at an own price."""
     halves = dict.fromkeys(("tracemind__cost__input_usd", "tracemind__cost__output_usd"), per_thousand_tokens_usd)
-    attributes = {"tracemind__cost__source": "override", **halves, **more}
+    attributes: dict[str, Any] = {"tracemind__cost__source": "override", **halves, **more}
     return call(2, 1, cost=2 * per_thousand_tokens_usd, **attributes)
 
 

@@ -19,11 +19,12 @@ from ...errors import ConfigError
 from ...otel.setup.configure import SetUp, configure, latest_set_up
 from ...otel.setup.settings import sdk_is_disabled
 from . import receiver_checks, setup_checks, span_checks
-from .application import Ran, made_provider, run_application
-from .evidence import Evidence, SpanSource
+from .application import Ran, UnusableAppError, run_application
+from .evidence import Evidence, MadeProvider, SpanSource
 from .finding import Finding
 from .keys import provider_keys
-from .receiver import ask_receivers
+from .receiver import Reply, ask_receivers
+from .watch import watching
 
 Check = Callable[[Evidence], Iterator[Finding]]
 
@@ -115,7 +116,7 @@ def _price_table() -> str:
     from genai_prices.data_snapshot import get_snapshot
 
     models: list[Any] = [model for provider in get_snapshot().providers for model in provider.models]
-    lists: list[Any] = [model.prices for model in models if isinstance(model.prices, list)]
+    lists: list[Any] = [model.prices for model in models if hasattr(model.prices, "__iter__")]
     days: list[date] = [getattr(price.constraint, "start_date", date.min) for prices in lists for price in prices]
     newest = max((day for day in days if day <= datetime.now(UTC).date()), default=date.min)
     return f"genai-prices {metadata.version('genai-prices')}, its newest dated price from {newest}"
@@ -128,39 +129,34 @@ def _with_configuration(evidence: Evidence, *, has_files: bool) -> Evidence:
     """What `configure()` does here. With files and no endpoint nothing is sent, as by `configure(file=...)`."""
     with tempfile.TemporaryDirectory() as directory, _warnings() as logged:
         try:
-            telemetry = configure(file=os.path.join(directory, "spans") if has_files else None)
+            with watching() as watch:
+                telemetry = configure(file=os.path.join(directory, "spans") if has_files else None)
         except ConfigError as error:
             return replace(evidence, fault=error)
-        except Exception as error:
-            return replace(evidence, fault=_raised_by_api(error))
         set_up = latest_set_up()
-        tracer_provider: Any = telemetry.tracer_provider
-        place = "configure()"
-        providers = [made_provider(tracer_provider, "traces", place, by_configure=_made_traces(set_up))]
-        attributes = getattr(getattr(tracer_provider, "resource", None), "attributes", {})
+        attributes = getattr(getattr(telemetry.tracer_provider, "resource", None), "attributes", {})
         telemetry.shutdown()
     return replace(
         evidence,
         set_up=set_up,
         service=str(attributes.get("service.name", "")),
-        providers=tuple(providers),
+        providers=tuple(replace(provider, place=_place_here(provider)) for provider in watch.providers()),
         replies=_replies(set_up),
         instrumentations=_instrumentations(),
         logged=tuple(logged.of_set_up),
     )
 
 
-def _raised_by_api(error: Exception) -> ConfigError:
-    """The API loads the providers that variables name, and raises what it likes."""
-    names = sorted(name for name in os.environ if name.startswith("OTEL_PYTHON_"))
-    return ConfigError(f"configure() raised {type(error).__name__}: {error}; look at {', '.join(names) or 'OTEL_*'}")
+def _place_here(provider: MadeProvider) -> str:
+    """Without an application the line that calls `configure()` is ours."""
+    return "configure()" if provider.by_configure else provider.place
 
 
 def _made_traces(set_up: SetUp | None) -> bool:
     return set_up is not None and "traces" in set_up.made
 
 
-def _replies(set_up: SetUp | None) -> tuple[Any, ...]:
+def _replies(set_up: SetUp | None) -> tuple[Reply, ...]:
     """What the receivers of our own providers answer; those of others are not known."""
     return () if set_up is None else tuple(ask_receivers(set_up.config, set_up.config.signals & set_up.made))
 
@@ -170,7 +166,12 @@ def _replies(set_up: SetUp | None) -> tuple[Any, ...]:
 
 def _with_application(evidence: Evidence, app: str) -> Evidence:
     with _warnings() as logged:
-        ran = run_application(app)
+        try:
+            ran = run_application(app)
+        except UnusableAppError:
+            raise
+        except ConfigError as error:
+            return replace(evidence, fault=error)
     set_up = latest_set_up()
     return replace(
         evidence,

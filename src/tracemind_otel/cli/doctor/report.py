@@ -10,7 +10,7 @@ from ..._version import __version__
 from ...otel.setup.configure import SetUp
 from ...otel.setup.settings import ExportConfig, Signal
 from ..trace_tree import printable
-from .evidence import Evidence
+from .evidence import Evidence, MadeProvider
 from .finding import Finding
 from .receiver import Reply
 
@@ -58,7 +58,7 @@ def _summary(findings: Sequence[Finding]) -> str:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -68,9 +68,9 @@ def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
     if evidence.set_up is not None:
         for signal in _SIGNALS:
             yield signal, _destination(evidence, evidence.set_up, signal)
-    for provider in evidence.providers:
-        if provider.sampled_share is not None:
-            yield f"sampler of {provider.place}", f"{provider.sampled_share:.0%} of traces kept by {provider.sampler}"
+    samplers = [_sampling(provider) for provider in evidence.providers if provider.sampled_share is not None]
+    if samplers:
+        yield "sampler", "; ".join(samplers)
     for receiver in dict.fromkeys(reply.receiver for reply in evidence.replies if reply.receiver):
         yield receiver, _answers([reply for reply in evidence.replies if reply.receiver == receiver])
     yield "prices", evidence.price_table
@@ -79,7 +79,15 @@ def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
     for server in evidence.servers:
         yield server, f"{_ADVICE[server]} (docs/processes.md)"
     for source in evidence.sources:
-        yield source.name, f"{len(source.spans):,} spans"
+        yield source.name, _count(len(source.spans), "span")
+
+
+def _sampling(provider: MadeProvider) -> str:
+    kept = (
+        "every trace" if provider.sampled_share == 1 else f"about {100 * (provider.sampled_share or 0):.2g}% of traces"
+    )
+    described = "" if provider.sampled_share == 1 else f", by {provider.sampler}"
+    return f"{provider.place} keeps {kept}{described}"
 
 
 def _answers(replies: Sequence[Reply]) -> str:
@@ -99,8 +107,10 @@ def _destination(evidence: Evidence, set_up: SetUp, signal: Signal) -> str:
     if signal in set_up.joined:
         return "to the provider that was there before configure(), which joined it"
     places = _places(set_up.config, signal, is_of_app=evidence.app is not None)
-    if signal in set_up.made:
-        return ", ".join(places) or "nowhere: configure(file=...) alone sends nothing"
+    if signal in set_up.made and places:
+        return ", ".join(places)
+    if set_up.config.file is not None and not set_up.config.has_endpoint:
+        return "nowhere: with a file and no endpoint nothing goes to the network"
     if places:
         return "nowhere: beside a tracer provider that was joined, metrics need an endpoint"
     return f"nowhere: OTEL_{signal.upper()}_EXPORTER leaves them out"
