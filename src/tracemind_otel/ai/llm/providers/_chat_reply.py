@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
@@ -131,10 +132,8 @@ _HEAD = ("id", "model", "service_tier")
 _TELLING_HEAD = 2
 """How much of the head is looked for in plain text too: most streams have an id and a model, and no tier."""
 _HALVES = ("prompt_tokens", "completion_tokens")
-_READ_HERE = frozenset(
-    {"role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls", "function_call", "obfuscation"}
-)
-"""The fields of a delta that have a place of their own here; all others are joined for `raw` alone."""
+_READ_HERE = frozenset({"role", "content", "tool_calls", "function_call", "obfuscation"})
+"""The fields of a delta that have a place of their own here; all others are merged for the whole message."""
 
 
 class ChatReader:
@@ -143,8 +142,6 @@ class ChatReader:
     def __init__(self, dialect: Dialect = OPENAI) -> None:
         self._dialect = dialect
         self._text: list[str] = []
-        self._reasoning: list[str] = []
-        self._refusal: list[str] = []
         self._calls: dict[int, CallPieces] = {}
         self._latest: dict[int | None, int] = {}
         self._begun: set[int] = set()
@@ -156,7 +153,6 @@ class ChatReader:
         self._document: Mapping[str, Any] = {}
         self._more: list[Mapping[str, Any]] = []
         self._logprobs: list[Mapping[str, Any]] = []
-        self._reasoning_name = "reasoning_content"
         self._has_begun = False
         self._is_done = False
 
@@ -227,21 +223,18 @@ class ChatReader:
         return deltas if index == 0 else ()
 
     def _delta(self, delta: Mapping[str, Any]) -> Sequence[StreamEvent]:
-        content = delta.get("content")
         deltas: list[StreamEvent] = []
-        text, thought = split_content(content)
-        if thought := _reasoning_of(delta) or thought:
-            self._reasoning.append(thought)
-            self._reasoning_name = "reasoning" if "reasoning" in delta else "reasoning_content"
+        text, thought = split_content(delta.get("content"))
+        if thought and not _reasoning_of(delta):
+            delta = {**delta, "reasoning_content": thought}
+        if thought := _reasoning_of(delta) or "":
             deltas.append(ReasoningDelta(thought))
         if text:
             self._text.append(text)
             deltas.append(TextDelta(text))
-        if refusal := text_of(delta.get("refusal")):
-            self._refusal.append(refusal)
         deltas.extend(self._call_delta(call) for call in listed(delta.get("tool_calls")) or _old_call(delta))
         if not _READ_HERE.issuperset(delta):
-            self._more.append({name: value for name, value in delta.items() if name not in _READ_HERE})
+            self._more.append(delta)
         return deltas
 
     def _call_delta(self, call: Mapping[str, Any]) -> ToolCallDelta:
@@ -300,11 +293,8 @@ class ChatReader:
         return {**choice, "logprobs": _merged(self._logprobs)} if self._logprobs else choice
 
     def _message(self) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": "".join(self._text) or None, **_merged(self._more)}
-        if self._reasoning:
-            message[self._reasoning_name] = "".join(self._reasoning)
-        if self._refusal:
-            message["refusal"] = "".join(self._refusal)
+        more = {name: value for name, value in _merged(self._more).items() if name not in _READ_HERE}
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(self._text) or None, **more}
         if calls := [pieces.document(index) for index, pieces in sorted(self._calls.items()) if pieces.name]:
             message["tool_calls"] = calls
         return message
@@ -330,19 +320,22 @@ _NAMES = frozenset({"id", "type", "name", "format"})
 
 
 def _merged(pieces: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The pieces of one thing: lists and strings go on, objects are merged by field, anything else is replaced."""
-    whole: dict[str, Any] = {}
+    """The pieces of one thing, put together field by field; a null says nothing."""
+    found: dict[str, list[Any]] = {}
     for piece in pieces:
         for name, value in piece.items():
-            whole[name] = _with_piece(whole.get(name), value, goes_on=name not in _NAMES)
-    return whole
+            found.setdefault(name, []).extend(() if value is None else (value,))
+    return {name: _whole(name, values) for name, values in found.items()}
 
 
-def _with_piece(known: object, piece: object, *, goes_on: bool) -> object:
-    if isinstance(piece, list):
-        return [*(cast("list[object]", known) if isinstance(known, list) else ()), *cast("list[object]", piece)]
-    if isinstance(known, str) and isinstance(piece, str) and goes_on:
-        return known + piece
-    if isinstance(known, dict) and isinstance(piece, dict):
-        return _merged((mapped(known), mapped(piece)))  # pyright: ignore[reportUnknownArgumentType]
-    return known if piece is None else piece  # pyright: ignore[reportUnknownVariableType]
+def _whole(name: str, values: Sequence[Any]) -> object:
+    """Strings and lists go on, objects are merged, and of anything else the last holds."""
+    if not values:
+        return None
+    if name not in _NAMES and all(isinstance(value, str) for value in values):
+        return "".join(values)
+    if all(isinstance(value, list) for value in values):
+        return list(itertools.chain.from_iterable(values))
+    if all(isinstance(value, dict) for value in values):
+        return _merged(values)
+    return values[-1]
