@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any
 
 from ..._base.dropped import end_dropped
@@ -91,22 +92,16 @@ class MetricsDeliveryStats(DeliveryStats):
             self._accepted += count
 
 
-class _OnceAMinute(logging.Filter):
-    """Passes the same message once a minute: an exporter whose receiver is down repeats it at every attempt."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said_at: dict[tuple[str, str], float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        key, now = (record.name, str(record.msg)), time.monotonic()
-        if now - self._said_at.get(key, float("-inf")) < _SELDOM_S:
-            return False
-        self._said_at[key] = now
-        return True
+_logged_at: dict[tuple[str, str], float] = {}
 
 
-_once_a_minute = _OnceAMinute()
+def _once_a_minute(record: logging.LogRecord) -> bool:
+    """A log filter. An exporter whose receiver is down repeats the same message at every attempt."""
+    key, now = (record.name, str(record.msg)), time.monotonic()
+    if now - _logged_at.get(key, -inf) < _SELDOM_S:
+        return False
+    _logged_at[key] = now
+    return True
 
 
 _parents: list[Any] = []
@@ -132,7 +127,6 @@ class WatchedExporter:
     ) -> None:
         self._make = make
         self._exporter = make()
-        self._is_inherited = False
         self.stats = stats
         self._requests = requests
         self._size = size
@@ -152,9 +146,8 @@ class WatchedExporter:
     def _export(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         delivered = False
         try:
-            if self._is_inherited:
-                _parents.append(self._exporter)
-                self._exporter, self._is_inherited = self._make(), False
+            if self._exporter is None:
+                self._exporter = self._make()
             result = self._exporter.export(request, *args, **kwargs)
             delivered = result.name == "SUCCESS"
             return result
@@ -163,15 +156,15 @@ class WatchedExporter:
 
     def begin_anew(self) -> None:
         """In a forked child: the next export gets an exporter of its own. Two processes cannot share a connection."""
-        self._is_inherited = True
+        _parents.append(self._exporter)
+        self._exporter = None
         self.stats.begin_anew()
 
     def shutdown(self, *args: Any, **kwargs: Any) -> None:
         """Shut down once, which also cuts short a wait between the exporter's own retries."""
-        if not self._is_shut_down:
+        if self._exporter is not None and not self._is_shut_down:
             self._is_shut_down = True
-            if not self._is_inherited:
-                self._exporter.shutdown(*args, **kwargs)
+            self._exporter.shutdown(*args, **kwargs)
 
 
 class WatchedProcessor:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from ..._base.fork import in_forked_child
 from .delivery import OneShot
 
 Action = Callable[[], object]
@@ -114,33 +115,27 @@ _HOOKS: dict[str, Callable[[Any, Action], None]] = {
 }
 
 
-class LastWords:
-    """Runs an action before SIGTERM ends the process."""
+def run_before_sigterm(action: Action, timeout_s: float) -> None:
+    """Run an action before SIGTERM ends the process or a forked child; only the main thread can set this up.
 
-    def __init__(self, action: Action, timeout_s: float) -> None:
-        self._action = action
-        self._timeout_s = timeout_s
-        self._shot: OneShot | None = None
+    Where something else handles the signal already, that handler stays.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        return
 
-    def handle_sigterm(self) -> None:
-        """Handle the signal, in the main thread and where nothing else handles it."""
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            self._prepare()
-            signal.signal(signal.SIGTERM, self._end)
+    # A thread of its own: the code that a signal interrupts may hold any lock.
+    shot = OneShot("tracemind-sigterm", action)
 
-    def begin_anew(self) -> None:
-        """In a forked child, which inherits the handler but not the thread."""
-        if self._shot is not None:
-            self._prepare()
+    def begin_anew() -> None:
+        nonlocal shot
+        shot = OneShot("tracemind-sigterm", action)
 
-    def _prepare(self) -> None:
-        # A thread of its own: the code that a signal interrupts may hold any lock.
-        self._shot = OneShot("tracemind-sigterm", self._action)
-
-    def _end(self, signum: int, frame: FrameType | None) -> None:
-        if self._shot is not None:
-            self._shot.tell()
-            self._shot.wait(self._timeout_s)
+    def end(signum: int, frame: FrameType | None) -> None:
+        shot.tell()
+        shot.wait(timeout_s)
         signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)
+
+    in_forked_child(begin_anew)
+    signal.signal(signal.SIGTERM, end)

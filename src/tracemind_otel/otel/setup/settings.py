@@ -10,6 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, cast
 from urllib.parse import unquote, urlsplit
@@ -126,7 +127,7 @@ def export_config(
     return ExportConfig(
         endpoint=None if endpoint is None else _base_url(endpoint),
         protocols={signal: _protocol(protocol, signal, exporters[signal]) for signal in _SIGNALS},
-        headers=_headers(headers),
+        headers={} if headers is None else _headers(headers),
         file=None if file is None else _path(file),
         signals=frozenset(s for s, names in exporters.items() if names & _OTLP_EXPORTERS.keys() and not is_file_alone),
         on_console=frozenset(signal for signal, names in exporters.items() if "console" in names),
@@ -169,13 +170,12 @@ def _protocol(argument: object, signal: Signal, exporters: set[str]) -> Protocol
     return cast("Protocol", value.strip())
 
 
-def _path(file: str | os.PathLike[str]) -> str:
-    try:
-        path = os.fspath(file)
-    except TypeError:
-        path = None
+def _path(file: object) -> str:
+    path: object = None
+    with suppress(TypeError):
+        path = os.fspath(cast("str", file))
     if not isinstance(path, str) or not path:
-        raise ConfigError(f"file is {type(cast('object', file)).__name__}; it must be the path of a file")
+        raise ConfigError(f"file is {type(file).__name__}; it must be the path of a file")
     return path
 
 
@@ -183,8 +183,6 @@ def _path(file: str | os.PathLike[str]) -> str:
 
 
 def _headers(headers: object) -> dict[str, str]:
-    if headers is None:
-        return {}
     if not isinstance(headers, Mapping):
         raise ConfigError(f"headers is {type(headers).__name__}; it must be a mapping of names to values")
     return dict(_header("headers", *item) for item in cast("Mapping[object, object]", headers).items())

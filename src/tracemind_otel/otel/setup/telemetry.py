@@ -22,7 +22,7 @@ from ..current import Providers, use_providers
 from ..instruments import Instruments
 from ..recorder import OTelRecorder
 from .delivery import OneShot, WatchedExporter
-from .exits import LastWords, hook_tools
+from .exits import hook_tools, run_before_sigterm
 from .settings import Signal
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager
     """The provider of spans, joined or made here."""
     meter_provider: metrics.MeterProvider
     """The provider of metrics, joined or made here."""
+    is_inherited: bool
+    """Whether this process was forked from the one that configured it."""
 
     def __init__(self, *, providers: Providers, pipeline: Pipeline) -> None:
         self.tracer_provider = providers.tracer_provider or trace.get_tracer_provider()
@@ -82,6 +84,7 @@ class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager
         self._pipeline = pipeline
         self._made = [*pipeline.providers.values()]
         self._is_shut_down = False
+        self.is_inherited = False
         self._prepare()
         # What is registered last runs first. `weakref` registers its own exit function with the first `finalize`, and
         # that one closes the connections which the last export uses.
@@ -100,6 +103,7 @@ class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager
 
     def begin_anew(self) -> None:
         """In a forked child: it sends its own spans and metrics, as its parent has configured."""
+        self.is_inherited = True
         self._pipeline.begin_anew()
         self._prepare()
 
@@ -202,63 +206,48 @@ def is_placeholder(provider: object) -> bool:
 
 # --- In this process ---
 
-_active: Telemetry | None = None
-_inherited: list[Telemetry] = []
-"""The set-ups of the processes from which this one was forked."""
+_set_ups: list[Telemetry] = []
+"""Those that send in this process: inherited from the processes from which it was forked, then its own."""
 
 
 def active() -> Telemetry | None:
-    """The set-up of this process, if it is not shut down."""
-    return _active
+    """The set-up that this process has configured and not shut down."""
+    return next((telemetry for telemetry in _set_ups if not telemetry.is_inherited), None)
 
 
 def activate(telemetry: Telemetry) -> None:
     """Make this the set-up of the process; it sends what is queued before the process ends, however it ends."""
-    global _active
-    _active = telemetry
+    _set_ups.append(telemetry)
     if telemetry.has_made_something:
         hook_tools(_deliver)
-        _last_words.handle_sigterm()
+        run_before_sigterm(_shut_down, _EXIT_TIMEOUT_S + _INTERRUPTED_WAIT_S)
 
 
 def _forget(telemetry: Telemetry) -> None:
-    global _active
-    if telemetry in _inherited:
-        _inherited.remove(telemetry)
-    if _active in (None, telemetry):
-        _active = None
+    if telemetry in _set_ups:
+        _set_ups.remove(telemetry)
+    if active() is None:
         use_providers(Providers())
-
-
-def _living() -> list[Telemetry]:
-    """The set-ups that may have something to send in this process."""
-    return [*_inherited, *([] if _active is None else [_active])]
 
 
 def _deliver() -> None:
     """Send what is queued before a tool ends this process, and report what was lost."""
-    for telemetry in _living():
+    for telemetry in [*_set_ups]:
         telemetry.flush(_EXIT_TIMEOUT_S)
         telemetry.report_losses()
 
 
 def _shut_down() -> None:
-    for telemetry in _living():
+    for telemetry in [*_set_ups]:
         telemetry.shutdown()
 
 
 def _begin_anew() -> None:
-    """In a forked child: the parent's set-up sends here too, and the child may configure one of its own."""
-    global _active
-    if _active is not None:
-        _inherited.append(_active)
-        _active = None
-    for telemetry in _inherited:
+    """In a forked child: the parent's set-ups send here too, and the child may configure one of its own."""
+    for telemetry in _set_ups:
         telemetry.begin_anew()
-    if _inherited:
-        _last_words.begin_anew()
+    if _set_ups:
         hook_tools(_deliver)
 
 
-_last_words = LastWords(_shut_down, _EXIT_TIMEOUT_S + _INTERRUPTED_WAIT_S)
 in_forked_child(_begin_anew)
