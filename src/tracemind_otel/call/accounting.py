@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 from ..ai.llm.pricing import find_price, price_reply, price_reply_now
 from ..ai.llm.types import LLMResponse, LLMUsage
-from ..errors import LLMError
 from ..flows.budget import Estimate, Reservation, current_budget, needs_price, reserve
 from ..flows.totals import current_flow
 from ..recording.port import StepEnd
@@ -65,10 +64,6 @@ class CallAccount:
         except Exception:
             log.exception("the price table failed for %s; its budgets treat the price as unknown", target.name)
             return None
-
-    def may_repeat(self, error: LLMError) -> bool:
-        """Whether the budgets have room for another attempt beside this one, which may yet be billed."""
-        return self.reservation is None or not error.may_be_billed or self.reservation.repeat()
 
     async def priced(self, response: LLMResponse) -> LLMUsage:
         """The usage with its cost: the reply's own, else by the model that answered, else by the one asked for."""

@@ -69,7 +69,9 @@ class Attempts:
         self.is_running = False
 
     def _may_repeat(self, error: LLMError) -> bool:
-        if self._account.may_repeat(error):
+        """Whether the budgets have room for another attempt beside this one, which may be billed."""
+        reservation = self._account.reservation
+        if reservation is None or not error.may_be_billed or reservation.repeat():
             return True
         log.info("%s: attempt %d failed, and no budget is left for another", self._target.name, self.made)
         return False

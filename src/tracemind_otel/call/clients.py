@@ -45,28 +45,25 @@ async def client_for(provider: str) -> AsyncLLMClient:
         return providers.make(provider)
     except ConfigError:
         raise
-    except Exception as error:
+    except LLMError as error:
         return _UnmadeClient(provider, error)
+    except Exception as error:
+        said = f"the client cannot be made: {type(error).__name__}: {error}"
+        fault = LLMClientError(said, may_be_billed=False)
+        fault.__cause__ = error
+        return _UnmadeClient(provider, fault)
 
 
 class _UnmadeClient(AsyncLLMClient):
     """Raises from each call the error for which a client could not be made."""
 
-    def __init__(self, provider: str, error: Exception) -> None:
+    def __init__(self, provider: str, error: LLMError) -> None:
         self.provider_name = provider
         self._error = error
 
     async def complete(self, req: LLMRequest) -> LLMResponse:
-        raise self._fault()
+        raise self._error
 
     async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
-        raise self._fault()
+        raise self._error
         yield ()
-
-    def _fault(self) -> LLMError:
-        if isinstance(self._error, LLMError):
-            return self._error
-        kind, said = type(self._error).__name__, str(self._error)
-        fault = LLMClientError(f"the client cannot be made: {kind}: {said}", may_be_billed=False)
-        fault.__cause__ = self._error
-        return fault

@@ -141,7 +141,6 @@ _RULES: Mapping[str, Rule] = {
     "messages": Rule(lambda value: is_sequence_of(value, Message), "a sequence of Message"),
     **SAMPLING_RULES,
 }
-"""The rule of each field."""
 
 
 _VARIABLE = re.compile(r"\{\{\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*\}\}|\{([a-zA-Z_][a-zA-Z0-9_]*)\}")

@@ -16,17 +16,13 @@ def ok_result(cfg: LLMCallConfig, response: LLMResponse, usage: LLMUsage, retrie
     """The result of a reply."""
     return {
         "status": "ok",
-        "text": response.text,
-        "usage": usage.as_dict(),
+        **partial_result(response, usage),
         **_call(cfg, retries),
-        "response_id": response.response_id,
-        "response_model": response.response_model,
         "finish_reasons": list(response.finish_reasons),
         "finish_reason": response.finish_reason,
         "reasoning": response.reasoning,
         "refusal": response.refusal,
         "tool_calls": [_plain_call(call) for call in response.tool_calls],
-        "service_tier": response.service_tier,
         "request_id": response.request_id,
     }
 
@@ -49,13 +45,8 @@ def error_result(cfg: LLMCallConfig, error: LLMError, retries: int) -> Result:
 
 def cancelled_result(cfg: LLMCallConfig, response: LLMResponse | None, usage: LLMUsage | None, retries: int) -> Result:
     """The result of a cancelled call, with the part of its reply that came."""
-    return {
-        "status": "error",
-        "reason": "cancelled",
-        "cancelled": True,
-        **_call(cfg, retries),
-        **partial_result(response, usage),
-    }
+    ended = {"status": "error", "reason": "cancelled", "cancelled": True}
+    return {**ended, **_call(cfg, retries), **partial_result(response, usage)}
 
 
 def partial_result(response: LLMResponse | None, usage: LLMUsage | None) -> Result:

@@ -118,11 +118,9 @@ class StepHandle:
         """The first piece of a streamed reply has come."""
 
     def next_chunk(self, gap_s: float, response_model: str | None) -> None:
-        """A later piece of a streamed reply has come.
+        """A later piece of a streamed reply has come, `gap_s` seconds after the one before.
 
-        Args:
-            gap_s: seconds since the piece before.
-            response_model: the model that answers, where the provider has said so.
+        `response_model` is the model that answers, if the provider has named it.
         """
 
     def end(self, end: StepEnd) -> None:
@@ -130,7 +128,7 @@ class StepHandle:
 
 
 class Recorder:
-    """Records steps. This one does nothing; override what you need."""
+    """Records calls. This one does nothing; override what you need."""
 
     def record_step_start(self, flow_id: str, step_id: str, payload: dict[str, Any] | None = None) -> None:
         """A step begins; `payload` has `type`, `provider`, `model` and `attempt` (0)."""

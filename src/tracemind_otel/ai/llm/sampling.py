@@ -43,7 +43,6 @@ class SamplingOptions:
 
 
 SAMPLING_NAMES = tuple(field.name for field in fields(SamplingOptions))
-"""The names of the options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,4 +87,3 @@ SAMPLING_RULES: Mapping[str, Rule] = {
     "presence_penalty": _NUMBER,
     "reasoning_effort": Rule(lambda value: value is None or value in _EFFORTS, f"one of {', '.join(_EFFORTS)}"),
 }
-"""The rule of each option."""

@@ -13,10 +13,19 @@ A denied call is not sent and counts nowhere. The current budget is a context va
 
 from __future__ import annotations
 
-from .budgets import COUNTED_AS_ZERO, Budget, Reservation, current_budget, enter_budget, needs_price, reserve
+from .budgets import (
+    COUNTED_AS_ZERO,
+    THRESHOLDS,
+    Budget,
+    BudgetThreshold,
+    Reservation,
+    current_budget,
+    enter_budget,
+    needs_price,
+    reserve,
+)
 from .limits import BudgetLimits, OnUnknownPrice
 from .spending import BudgetSpent, Estimate, ModelSpending, Use
-from .thresholds import THRESHOLDS, BudgetThreshold
 
 __all__ = [
     "COUNTED_AS_ZERO",

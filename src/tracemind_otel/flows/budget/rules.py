@@ -61,11 +61,8 @@ def limits_leave_room(standing: Standing) -> BudgetExceededError | None:
     return None
 
 
-RULES: tuple[Callable[[Standing], BudgetExceededError | None], ...] = (
-    price_is_known,
-    spending_is_known,
-    limits_leave_room,
-)
+Rule = Callable[[Standing], BudgetExceededError | None]
+RULES: tuple[Rule, ...] = (price_is_known, spending_is_known, limits_leave_room)
 """Every rule, in order; the first denial counts."""
 
 

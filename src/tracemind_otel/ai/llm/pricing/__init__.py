@@ -155,15 +155,14 @@ def _reported(
         if usage.cost_usd is not None and usage.cost_source is None:
             return usage.with_cost(usage.cost_usd, "provider")  # a client set it, so the reply names it
         return None if usage.cost_usd is None else usage
-    if reported.usd is None or (_names_zero(response) and not _is_free(provider, models, at)):
+    if reported.usd is None:
+        return None
+    matched = (model for model in models if _table.is_matched(provider, model))
+    if _names_zero(response) and not any(_table.is_free(provider, model, at) for model in matched):
         return None
     parts = (reported.input_usd, reported.output_usd, reported.fees_usd, reported.partial)
     told = Cost(reported.usd, *parts, cost_source="provider").of(usage).sanitized()
     return None if told.cost_usd is None else told
-
-
-def _is_free(provider: str, models: Sequence[str], at: datetime) -> bool:
-    return any(_table.is_matched(provider, model) and _table.is_free(provider, model, at) for model in models)
 
 
 def _is_used(usage: LLMUsage) -> bool:

@@ -104,9 +104,9 @@ def _rate(model: str, name: str, value: object) -> Decimal | None:
 def _provider(model: str, value: object) -> str | None:
     if value is None:
         return None
-    if isinstance(value, str) and value.strip():
-        return value.strip().lower()
-    raise ConfigError(f"price of {model!r}: 'provider' is {value!r}; it must be a provider's name or absent")
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(f"price of {model!r}: 'provider' is {value!r}; it must be a provider's name or absent")
+    return value.strip().lower()
 
 
 def _day(model: str, value: object) -> date | None:

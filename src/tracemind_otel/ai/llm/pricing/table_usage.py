@@ -125,7 +125,7 @@ def _fit_input(counts: dict[str, Any], prompt: int, usage: LLMUsage) -> tuple[st
 
 
 def _overlap(counts: dict[str, Any], excess: int, read: int, usage: LLMUsage) -> tuple[str, ...]:
-    """Count `excess` tokens, which were counted twice, as cached ones of a modality; cut the rest."""
+    """Count `excess` tokens, which were counted twice, as cached ones of a modality; cut those that do not fit."""
     assumed = list[str]()
     for kind in _MODALITIES:
         whole, both = f"input_{kind}_tokens", f"cache_{kind}_read_tokens"
