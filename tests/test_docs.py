@@ -139,3 +139,35 @@ def test_no_example_passes_a_recorder_that_records_nothing() -> None:
     """`tm.Recorder()` stands only on the page about recorders, so that no copied example loses its telemetry."""
     assert not [path.name for path in (ROOT / "examples").glob("*.*") if "Recorder(" in path.read_text("utf-8")]
     assert {block.page for block in blocks() if "tm.Recorder()" in block.code} == {"docs/recorders.md"}
+
+
+def _source_files() -> list[str]:
+    return [path.relative_to(ROOT).as_posix() for top in ("src", "tests") for path in (ROOT / top).rglob("*.py")]
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_a_page_about_the_source_names_files_that_exist(page: str) -> None:
+    """Whoever looks for a file that the page names finds it."""
+    named = set(re.findall(r"[\w/]+\.py\b", (ROOT / page).read_text(encoding="utf-8")))
+    assert [
+        name for name in sorted(named) if not any(f"/{file}".endswith(f"/{name}") for file in _source_files())
+    ] == []
+
+
+def test_the_picture_of_the_tree_has_every_package() -> None:
+    """docs/architecture.md shows each folder of the package once."""
+    tree = (DOCS / "architecture.md").read_text(encoding="utf-8").partition("## The ranks")[0]
+    shown = re.findall(r"([\w/]+)/(?= )", tree)
+    package = ROOT / "src" / "tracemind_otel"
+    folders = {path.parent.relative_to(package).parts for path in package.rglob("__init__.py")} - {()}
+    known = {parts[-1] for parts in folders}
+    assert sorted(known - {part for name in shown for part in name.split("/")}) == []
+
+
+def test_the_way_of_a_call_names_functions_that_exist() -> None:
+    """Each function in the drawings of docs/architecture.md is defined in the source."""
+    drawings = (DOCS / "architecture.md").read_text(encoding="utf-8").partition("## The way of one call")[2]
+    named = set(re.findall(r"(?:attempts|call|account|cfg|client)\.(\w+)|(\w+)\(", drawings))
+    source = "".join((ROOT / file).read_text(encoding="utf-8") for file in _source_files() if file.startswith("src"))
+    functions = {first or second for first, second in named} - {"py"}
+    assert [name for name in sorted(functions) if not re.search(rf"(?:def|class) {name}\b", source)] == []
