@@ -85,6 +85,7 @@ def test_a_healthy_application_has_no_findings(tmp_path: Path, sink: Sink) -> No
     report = examined(tmp_path, "--app", write_app(tmp_path, HEALTHY_APP), OTEL_EXPORTER_OTLP_ENDPOINT=sink.url)
     assert report["findings"] == []
     assert report["exit_code"] == 0
+    assert report["facts"]["SIGTERM"].startswith("configure() sends what is queued")
     assert {span.name for span in sink.spans()} >= {"invoke_workflow answer"}
 
 
@@ -253,18 +254,24 @@ importlib.util.find_spec = lambda name, *more: None if name == "botocore" else f
 """
 
 
-def test_a_missing_extra_is_found(tmp_path: Path, sink: Sink) -> None:
-    """A key for Bedrock, and no botocore: the fix is the command that installs the extra."""
+@pytest.mark.parametrize(
+    ("key", "severity"), [("AWS_BEARER_TOKEN_BEDROCK", "error"), ("AWS_SECRET_ACCESS_KEY", "warning")]
+)
+def test_a_missing_extra_is_found(tmp_path: Path, sink: Sink, key: str, severity: str) -> None:
+    """A key for Bedrock, and no botocore: the fix installs it. A key for all of AWS may be there for something else."""
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_BOTOCORE, encoding="utf-8")
-    report = examined(
-        tmp_path,
-        OTEL_EXPORTER_OTLP_ENDPOINT=sink.url,
-        PYTHONPATH=str(tmp_path),
-        AWS_BEARER_TOKEN_BEDROCK="not-shown",
-        AWS_REGION="eu-central-1",
-    )
-    assert errors(report) == ["missing-extra"]
-    assert report["findings"][0]["fix"] == "pip install 'tracemind-otel[bedrock]'"
+    settings = {"PYTHONPATH": str(tmp_path), "AWS_REGION": "eu-central-1", key: "not-shown"}
+    [finding] = examined(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url, **settings)["findings"]
+    assert (finding["check"], finding["severity"]) == ("missing-extra", severity)
+    assert finding["fix"] == "pip install 'tracemind-otel[bedrock]'"
+
+
+def test_an_application_that_lacks_an_extra_is_found(tmp_path: Path, sink: Sink) -> None:
+    """The application calls Bedrock, with or without a key: what it raises is the same finding."""
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_BOTOCORE, encoding="utf-8")
+    app = write_app(tmp_path, HEALTHY_APP.replace("fake/any-model", "bedrock/amazon.nova-lite-v1:0"))
+    settings = {"PYTHONPATH": str(tmp_path), "OTEL_EXPORTER_OTLP_ENDPOINT": sink.url}
+    assert errors(examined(tmp_path, "--app", app, **settings)) == ["missing-extra"]
 
 
 # --- More of the environment
@@ -319,6 +326,14 @@ def test_a_provider_that_a_variable_names_sends_nothing(tmp_path: Path, sink: Si
     assert errors(report) == ["no-exporter"]
     assert "OTEL_PYTHON_TRACER_PROVIDER" in report["findings"][0]["what"]
     assert "joined" in report["facts"]["traces"]
+
+
+def test_a_key_for_a_whole_cloud_is_no_finding(tmp_path: Path, sink: Sink) -> None:
+    """AWS keys without a region make no client of Bedrock, and most programs with AWS keys want none."""
+    settings = {"AWS_ACCESS_KEY_ID": "not-shown", "AWS_SECRET_ACCESS_KEY": "not-shown", "AWS_REGION": ""}
+    report = examined(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url, AWS_DEFAULT_REGION="", **settings)
+    assert report["findings"] == []
+    assert "AWS_ACCESS_KEY_ID" in report["facts"]["keys"]
 
 
 def test_a_key_whose_client_cannot_be_made_is_a_warning(tmp_path: Path, sink: Sink) -> None:

@@ -100,6 +100,8 @@ class Evidence:
     """Active instrumentations of model SDKs."""
     servers: tuple[str, ...] = ()
     """The servers and workers that are loaded, or installed where there is no application."""
+    sigterm: str = ""
+    """What happens at SIGTERM; empty without an application."""
     app: AppRun | None = None
     """The application that was run; `None` without one."""
     sources: tuple[SpanSource, ...] = ()

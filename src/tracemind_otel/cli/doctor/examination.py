@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -184,10 +185,21 @@ def _with_application(evidence: Evidence, app: str) -> Evidence:
         wrong_units=tuple(price.model for price in prices_set() if is_in_wrong_unit(price)),
         instrumentations=_instrumentations(),
         servers=_servers(is_loaded=True),
+        sigterm=_at_sigterm(),
         logged=tuple(logged.of_set_up),
         export_faults=() if _made_traces(set_up) else tuple(logged.of_exporters),
         sources=(*evidence.sources, *_recorded(ran)),
     )
+
+
+def _at_sigterm() -> str:
+    """Who handles the signal by which servers and orchestrators end a process."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if getattr(handler, "__module__", "").startswith("tracemind_otel."):
+        return "configure() sends what is queued, then the process ends"
+    if handler == signal.SIG_DFL:
+        return "the process ends, and what is queued is lost, unless a server above sends it"
+    return "the application handles it: end by sys.exit() there, or call flush()"
 
 
 def _recorded(ran: Ran) -> tuple[SpanSource, ...]:

@@ -10,7 +10,7 @@ from ..._version import __version__
 from ...otel.setup.configure import SetUp
 from ...otel.setup.settings import ExportConfig, Signal
 from ..trace_tree import printable
-from .evidence import Evidence, MadeProvider
+from .evidence import Evidence, MadeProvider, ProviderKeys
 from .finding import Finding
 from .receiver import Reply
 
@@ -74,12 +74,18 @@ def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
     for receiver in dict.fromkeys(reply.receiver for reply in evidence.replies if reply.receiver):
         yield receiver, _answers([reply for reply in evidence.replies if reply.receiver == receiver])
     yield "prices", evidence.price_table
-    keys = (f"{keys.provider} ({', '.join(keys.variables)})" for keys in evidence.keys)
-    yield "keys", ", ".join(keys) or "no provider's key is set; fake needs none"
+    yield "keys", ", ".join(map(_key, evidence.keys)) or "no provider's key is set; fake needs none"
     for server in evidence.servers:
         yield server, f"{_ADVICE[server]} (docs/processes.md)"
+    if evidence.sigterm:
+        yield "SIGTERM", f"{evidence.sigterm} (docs/processes.md)"
     for source in evidence.sources:
         yield source.name, _count(len(source.spans), "span")
+
+
+def _key(keys: ProviderKeys) -> str:
+    variables = ", ".join(keys.variables)
+    return f"{keys.provider} ({variables}{'' if keys.fault is None else '; no client can be made'})"
 
 
 def _sampling(provider: MadeProvider) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from .evidence import Evidence, MadeProvider
-from .finding import Finding, Severity
+from .finding import Finding
 
 _EXTRA = re.compile(r"tracemind-otel\[(\w+)\]")
 """How our messages name an extra."""
+_CLOUD_KEYS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})
+"""Keys of a whole cloud."""
 
 
 def sdk_disabled(evidence: Evidence) -> Iterator[Finding]:
@@ -29,20 +32,26 @@ def rejected_configuration(evidence: Evidence) -> Iterator[Finding]:
 
 
 def unusable_keys(evidence: Evidence) -> Iterator[Finding]:
-    """Providers whose key is set, and of which no client can be made."""
+    """Providers whose key is set, and of which no client can be made.
+
+    Keys of a whole cloud do not say that its models are used: there a missing extra is a warning, and the rest a fact.
+    """
     for keys in evidence.keys:
-        if keys.fault is not None:
-            fix = f"set what the message names, or unset {' and '.join(keys.variables)}"
-            what = f"{', '.join(keys.variables)} is set, but no client can be made: {keys.fault}"
-            yield _rejected(what, fix, severity="warning")
+        is_own = not _CLOUD_KEYS.issuperset(keys.variables)
+        if keys.fault is None or not (is_own or _EXTRA.search(keys.fault)):
+            continue
+        what = f"{', '.join(keys.variables)} is set, but no client of {keys.provider} can be made: {keys.fault}"
+        fix = f"set what the message names, or unset {' and '.join(keys.variables)}"
+        found = _rejected(what, fix)
+        yield found if is_own and found.check == "missing-extra" else replace(found, severity="warning")
 
 
-def _rejected(message: str, fix: str, severity: Severity = "error") -> Finding:
+def _rejected(message: str, fix: str) -> Finding:
     extra = _EXTRA.search(message)
     if extra is not None:
         return Finding("missing-extra", "error", message, f"pip install 'tracemind-otel[{extra[1]}]'")
     check = "wrong-header" if "HEADERS" in message else "rejected"
-    return Finding(check, severity, message, fix)
+    return Finding(check, "error", message, fix)
 
 
 def ignored_settings(evidence: Evidence) -> Iterator[Finding]:
