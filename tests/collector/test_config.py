@@ -1,4 +1,4 @@
-"""The stack's files agree with each other; none of this needs Go, Docker or the network."""
+"""The stack's files agree with each other, without Go, Docker or the network."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def services() -> dict[str, Json]:
 
 
 def with_defaults(text: str) -> str:
-    """What a file's text comes to where no environment variable is set."""
+    """A file's text where no environment variable is set."""
     return DEFAULT.sub(lambda found: found["default"], text)
 
 
@@ -77,7 +77,7 @@ def stack_module() -> ModuleType:
     ids=lambda path: path.name,
 )
 def test_every_file_parses(path: Path) -> None:
-    """No file of the stack has a slip of syntax in it."""
+    """Every file of the stack has valid syntax."""
     content: object = json.loads(path.read_text()) if path.suffix == ".json" else read_yaml(path)
 
     assert content
@@ -85,7 +85,7 @@ def test_every_file_parses(path: Path) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_pipelines_use_what_is_defined_and_all_of_it(name: str) -> None:
-    """Every component a pipeline names is defined, and nothing is defined that no pipeline uses."""
+    """Pipelines use exactly the components that are defined."""
     config = read_yaml(COLLECTOR / name)
     pipelines: list[Json] = list(config["service"]["pipelines"].values())
 
@@ -97,7 +97,7 @@ def test_pipelines_use_what_is_defined_and_all_of_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_no_batch_processor_and_no_old_type_name(name: str) -> None:
-    """The files go on working with Collectors that dropped the batch processor and the old names."""
+    """The files work with Collectors that dropped the batch processor and the old names."""
     config = read_yaml(COLLECTOR / name)
     kinds = ("processors", "exporters", "connectors", "extensions")
     types = {component.partition("/")[0] for kind in kinds for component in config.get(kind, {})}
@@ -108,14 +108,14 @@ def test_no_batch_processor_and_no_old_type_name(name: str) -> None:
 
 
 def test_the_memory_limiter_comes_first_everywhere() -> None:
-    """Every pipeline of the Collector refuses data before memory runs out."""
+    """Every pipeline of the Collector rejects data before memory runs out."""
     pipelines = read_yaml(COLLECTOR / "otelcol.yaml")["service"]["pipelines"]
 
     assert all(pipeline["processors"][0] == "memory_limiter" for pipeline in pipelines.values())
 
 
 def test_traces_wait_in_a_queue_that_makes_batches() -> None:
-    """A Jaeger that is away for a while costs no spans, and spans travel in batches."""
+    """Spans wait in a queue while Jaeger is away, and are sent in batches."""
     exporter = read_yaml(COLLECTOR / "otelcol.yaml")["exporters"]["otlp_grpc/jaeger"]
 
     assert exporter["sending_queue"]["batch"]
@@ -124,7 +124,7 @@ def test_traces_wait_in_a_queue_that_makes_batches() -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_address_comes_from_the_environment(name: str) -> None:
-    """The files serve Docker and a native run unedited: no host and no port is written without its variable."""
+    """Docker and a native run use the same files: each host and port has its variable."""
     config = (COLLECTOR / name).read_text()
     addresses = re.findall(r"^ *(?:endpoint|host|port): (.+)$", config, re.MULTILINE)
 
@@ -134,7 +134,7 @@ def test_every_address_comes_from_the_environment(name: str) -> None:
 
 
 def test_default_ports_are_the_same_everywhere(stack_module: ModuleType) -> None:
-    """The ports of the configuration, of docker-compose.yml and of `collector.stack` are the documented ones."""
+    """The configuration, docker-compose.yml and `collector.stack` have the documented ports."""
     in_stack = {port.env: str(port.default) for port in stack_module.PORTS}
     for path in (COMPOSE, *(COLLECTOR / name for name in CONFIGS)):
         in_file = {name: value for name, value in defaults_in(path).items() if name.endswith("_PORT")}
@@ -143,7 +143,7 @@ def test_default_ports_are_the_same_everywhere(stack_module: ModuleType) -> None
 
 
 def test_jaeger_reads_a_ui_file_with_opentelemetry_words() -> None:
-    """Jaeger shows event names, and the attributes of model calls on top."""
+    """Jaeger shows event names, and the attributes of model calls first."""
     ui = json.loads((COLLECTOR / "jaeger-ui.json").read_text())
 
     assert ui["useOpenTelemetryTerms"] is True
@@ -152,7 +152,7 @@ def test_jaeger_reads_a_ui_file_with_opentelemetry_words() -> None:
 
 
 def test_prometheus_keeps_the_applications_labels_and_reads_both_endpoints() -> None:
-    """A metric's job is the application's name, and the Collector's own figures are there too."""
+    """A metric's job is the application's name, and the Collector's own metrics are scraped too."""
     (job,) = read_yaml(COLLECTOR / "prometheus.yml")["scrape_configs"]
     groups: list[Json] = json.loads((COLLECTOR / "prometheus-targets.json").read_text())
 
@@ -167,20 +167,20 @@ def test_prometheus_keeps_the_applications_labels_and_reads_both_endpoints() -> 
 
 
 def test_every_port_is_open_on_this_host_only() -> None:
-    """Prompts and costs are not served to the network of the machine."""
+    """Every port is open on this machine only."""
     for service in services().values():
         assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in published(service))
 
 
 def test_containers_listen_where_the_configuration_says() -> None:
-    """Each published port leads to a port that the program in the container has by default."""
+    """Each published port leads to a default port of the program in the container."""
     for name, file in (("otelcol", "otelcol.yaml"), ("jaeger", "jaeger.yaml")):
         inside = {int(value) for key, value in defaults_in(COLLECTOR / file).items() if key.endswith("_PORT")}
         assert container_ports(services()[name]) <= inside
 
 
 def test_jaeger_is_reached_through_the_collector_only() -> None:
-    """Jaeger's own OTLP port stays inside: whatever the Collector does to spans cannot be passed by."""
+    """Jaeger's OTLP port is not published, so that spans cannot bypass the Collector."""
     port = int(defaults_in(COLLECTOR / "jaeger.yaml")["TRACEMIND_JAEGER_OTLP_PORT"])
 
     assert port not in host_ports()
@@ -188,7 +188,7 @@ def test_jaeger_is_reached_through_the_collector_only() -> None:
 
 
 def test_images_are_pinned_in_one_place() -> None:
-    """Exact versions, each written once: a bump is one line, and no file says otherwise."""
+    """Each image has an exact version, written once."""
     for service in services().values():
         image, tag = image_and_tag(service)
         assert re.fullmatch(r"v?\d+\.\d+\.\d+", tag), service["image"]
@@ -198,14 +198,14 @@ def test_images_are_pinned_in_one_place() -> None:
 
 
 def test_docker_and_the_native_build_run_the_same_collector() -> None:
-    """What the end-to-end tests prove natively holds for the image: both are one version."""
+    """The image and the native build have the same version of the Collector."""
     builder = read_yaml(COLLECTOR / "build" / "otelcol" / "builder.yaml")
 
     assert image_and_tag(services()["otelcol"])[1] == builder["dist"]["version"]
 
 
 def test_mounted_files_exist_and_are_read_only() -> None:
-    """Docker would make an empty folder of a file that is missing."""
+    """Mounted files exist, since Docker would make empty folders of them, and are read-only."""
     mounts = [volume for service in services().values() for volume in service["volumes"]]
     files = [with_defaults(mount) for mount in mounts if with_defaults(mount).startswith(".")]
 
@@ -218,7 +218,7 @@ def test_mounted_files_exist_and_are_read_only() -> None:
 
 
 def test_configuration_is_read_from_where_it_is_mounted() -> None:
-    """Each program is told of a file that its container has."""
+    """Each program reads the file that is mounted in its container."""
     for name in ("otelcol", "jaeger", "prometheus"):
         service = services()[name]
         targets = {with_defaults(volume).split(":")[1] for volume in service["volumes"]}
@@ -229,13 +229,13 @@ def test_configuration_is_read_from_where_it_is_mounted() -> None:
 
 
 def test_health_checks_stand_only_where_the_image_can_run_them() -> None:
-    """The Collector's image is empty but for the Collector: a check in it would call it ill for ever."""
+    """The Collector's image, which has no other program, has no health check."""
     for service in services().values():
         assert (image_and_tag(service)[0] in IMAGES_WITH_WGET) == ("healthcheck" in service)
 
 
 def test_services_come_back_and_have_their_limits() -> None:
-    """The stack survives a restart of Docker, and none of it can eat the machine."""
+    """The services survive a restart of Docker and have resource limits."""
     for service in services().values():
         assert service["restart"] == "unless-stopped"
         assert service["mem_limit"]
@@ -246,14 +246,14 @@ def test_services_come_back_and_have_their_limits() -> None:
 
 
 def requirements(program: str) -> dict[str, str]:
-    """Each module of a go.mod and its version, a replaced one with the version that replaces it."""
+    """Each module of a go.mod and its version, after replacements."""
     text = (COLLECTOR / "build" / program / "go.mod").read_text()
     required = dict(re.findall(r"^\s*(?:require )?(\S+\.\S+/\S+) (v\S+)", text, re.MULTILINE))
     return required | dict(re.findall(r"^replace \S+ => (\S+) (v\S+)$", text, re.MULTILINE))
 
 
 def test_the_builder_and_the_lock_file_name_the_same_versions() -> None:
-    """The Collector that is built is the one that builder.yaml describes."""
+    """The lock file has the versions of builder.yaml."""
     builder = read_yaml(COLLECTOR / "build" / "otelcol" / "builder.yaml")
     locked = requirements("otelcol")
     kinds = ("receivers", "processors", "connectors", "exporters", "extensions", "providers")
@@ -265,14 +265,14 @@ def test_the_builder_and_the_lock_file_name_the_same_versions() -> None:
 
 @pytest.mark.parametrize("program", ["otelcol", "jaeger"])
 def test_every_requirement_is_locked_by_its_hash(program: str) -> None:
-    """A build takes exactly the modules that were tried, by their checksums."""
+    """Every module of a build is locked by its checksum."""
     sums = (COLLECTOR / "build" / program / "go.sum").read_text()
 
     assert not [name for name, version in requirements(program).items() if f"{name} {version}" not in sums]
 
 
 def test_the_collector_that_is_built_has_the_components_in_use() -> None:
-    """otelcol.yaml names nothing that the native build lacks."""
+    """The native build has every component that otelcol.yaml uses."""
     modules = (COLLECTOR / "build" / "otelcol" / "builder.yaml").read_text()
     config = read_yaml(COLLECTOR / "otelcol.yaml")
     suffixes = {
@@ -297,14 +297,14 @@ def run_stack(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProce
 
 
 def bare_environment(tmp_path: Path) -> dict[str, str]:
-    """An environment with an empty cache, and with no program to be found."""
+    """An environment with an empty cache and without any program."""
     programs = tmp_path / "bin"
     programs.mkdir()
     return {"PATH": str(programs), "HOME": str(tmp_path), "TRACEMIND_STACK_CACHE": str(tmp_path / "cache")}
 
 
 def test_without_go_and_docker_one_line_says_what_to_install(tmp_path: Path) -> None:
-    """On a machine with neither, `up` ends at once with exit code 3, and says what would help."""
+    """Without Go and Docker, `up` ends with exit code 3 and one line that says what to install."""
     done = run_stack("up", env=bare_environment(tmp_path))
 
     assert done.returncode == 3
@@ -314,7 +314,7 @@ def test_without_go_and_docker_one_line_says_what_to_install(tmp_path: Path) -> 
 
 
 def test_down_and_status_of_nothing(tmp_path: Path) -> None:
-    """`down` where nothing runs is no mistake; `status` says that nothing does."""
+    """Without a running stack, `down` succeeds and `status` says so."""
     env = bare_environment(tmp_path)
 
     down, status = run_stack("down", env=env), run_stack("status", env=env)
@@ -353,7 +353,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Ready).serve_forever()
 
 @pytest.fixture
 def docker_only(tmp_path: Path) -> dict[str, str]:
-    """An environment whose only program is a stand-in for Docker that notes how it is called."""
+    """An environment whose only program is a stand-in for Docker that records its arguments."""
     env = bare_environment(tmp_path)
     docker = Path(env["PATH"]) / "docker"
     docker.write_text(FAKE_DOCKER.format(python=sys.executable))
@@ -363,7 +363,7 @@ def docker_only(tmp_path: Path) -> dict[str, str]:
 
 
 def test_without_go_the_stack_runs_in_docker(docker_only: dict[str, str], tmp_path: Path) -> None:
-    """Where only Docker is, `up` and `down` drive docker-compose.yml, on free ports and in their own project."""
+    """With Docker alone, `up` and `down` use docker-compose.yml, on free ports and in their own project."""
     state = str(tmp_path / "state")
     up = run_stack("up", "--ports", "auto", "--json", "--state", state, env=docker_only)
     again = run_stack("up", "--ports", "auto", "--json", "--state", state, env=docker_only)
@@ -383,8 +383,8 @@ def test_without_go_the_stack_runs_in_docker(docker_only: dict[str, str], tmp_pa
     assert {group["labels"]["__scrape_interval__"] for group in targets} == {"1s"}
 
 
-def test_a_number_that_is_no_port_is_refused(docker_only: dict[str, str]) -> None:
-    """A mistyped port is called a mistyped port."""
+def test_a_number_that_is_no_port_is_rejected(docker_only: dict[str, str]) -> None:
+    """An invalid port is rejected with a message that says so."""
     done = run_stack("up", env={**docker_only, "TRACEMIND_PROMETHEUS_PORT": "9090x"})
 
     assert done.returncode == 1
@@ -392,7 +392,7 @@ def test_a_number_that_is_no_port_is_refused(docker_only: dict[str, str]) -> Non
 
 
 def test_every_variable_is_explained() -> None:
-    """collector/README.md tells of each variable that the files or the package `collector.stack` read."""
+    """collector/README.md explains each variable that the files or `collector.stack` read."""
     paths = [COMPOSE, *STACK.glob("*.py"), *(COLLECTOR / name for name in CONFIGS)]
     used = {name for path in paths for name in re.findall(r"TRACEMIND_[A-Z_]*[A-Z]", path.read_text())}
     readme = (COLLECTOR / "README.md").read_text()
@@ -401,14 +401,14 @@ def test_every_variable_is_explained() -> None:
 
 
 def test_no_file_depends_on_one_machine() -> None:
-    """Paths of a home folder or of a build machine are in none of the files."""
+    """No file has a path of a home folder or of a build machine."""
     for path in [COMPOSE, *(path for path in COLLECTOR.rglob("*") if path.is_file())]:
         if "__pycache__" not in path.parts:
             assert not re.search(r"(?<![\w.])/(?:root|home|work|Users)/", path.read_text()), path
 
 
 def test_the_stack_imports_the_standard_library_only() -> None:
-    """The stack starts with a bare Python, before anything was installed."""
+    """The stack starts with a bare Python, before any install."""
     sources = [path.read_text() for path in STACK.glob("*.py")]
     names = {name for source in sources for name in re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE)}
 

@@ -111,7 +111,7 @@ def run_stack(*arguments: str, env: Mapping[str, str] | None = None) -> subproce
 
 
 def poll(fetch: Callable[[], T], ready: Callable[[T], bool], timeout_s: float, what: str) -> T:
-    """Fetches again and again until the answer is the one waited for; tells the last one when it never is."""
+    """Fetch until the answer satisfies the test; the error has the last answer."""
     deadline = time.monotonic() + timeout_s
     while not ready(answer := fetch()):
         if time.monotonic() > deadline:
@@ -124,7 +124,7 @@ NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def get_json(base: str, path: str, parameters: Mapping[str, str] | None = None) -> Json | None:
-    """The JSON at an address, or None where there is nothing (404)."""
+    """The JSON at an address, or None where there is none (404)."""
     query = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
     try:
         with NO_PROXY.open(f"{base}{path}{query}", timeout=10.0) as response:
@@ -146,7 +146,7 @@ def wait_for_trace(
     until: Callable[[list[Span]], bool] | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> list[Span]:
-    """The spans of a trace, oldest first, once there are `spans` of them and `until` holds."""
+    """The spans of a trace, oldest first, once there are `spans` of them and `until` is true."""
     hex_id = f"{trace_id:032x}" if isinstance(trace_id, int) else trace_id
 
     def fetch() -> list[Span]:
@@ -167,7 +167,7 @@ def search_traces(
     lookback_s: float = 3600.0,
     limit: int = 100,
 ) -> dict[str, list[Span]]:
-    """Traces by service and the rest, by trace id. Jaeger 2.13 and 2.20 spell the parameters differently."""
+    """Traces by service and other fields, by trace id. Jaeger 2.13 and 2.20 spell the parameters differently."""
     now = datetime.now(UTC)
     wanted = {
         ("serviceName", "service_name"): service,
@@ -270,7 +270,7 @@ def wait_for_metric(
     until: Callable[[list[Sample]], bool] | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> list[Sample]:
-    """The answer to a query once it is not empty and `until` holds."""
+    """The answer to a query, once it is not empty and `until` is true."""
 
     def ready(samples: list[Sample]) -> bool:
         return bool(samples) and (until is None or until(samples))

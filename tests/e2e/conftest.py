@@ -18,7 +18,7 @@ NEITHER_GO_NOR_DOCKER = 3
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test's time does not count the start of the stack, which the first time takes minutes."""
+    """Leave the start of the stack, which takes minutes the first time, out of a test's time."""
     for item in items:
         if item.get_closest_marker("e2e") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(120, func_only=True))
@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack on free ports, with a scrape each second; built first where that was never done."""
+    """The stack on free ports, scraped each second, and built first where necessary."""
     state = tmp_path_factory.mktemp("stack")
     try:
         yield Stack(state=state, **start_stack(request.config, state))
@@ -44,7 +44,7 @@ def start_stack(config: pytest.Config, state: Path) -> dict[str, str]:
 
 
 def up_visibly(config: pytest.Config, state: Path) -> subprocess.CompletedProcess[str]:
-    """Runs `up`; its progress goes to the terminal at once, since a first build takes minutes."""
+    """Run `up`, with its progress on the terminal, since a first build takes minutes."""
     command = [*STACK_COMMAND, "up", "--ports", "auto", "--json", "--state", str(state)]
     capture = cast("Any", config.pluginmanager.getplugin("capturemanager"))
     lines: list[str] = []

@@ -25,7 +25,7 @@ ANSWERED_BY = "gpt-4o-mini-2024-07-18"
 
 @dataclass(frozen=True)
 class SpanScope:
-    """One run of the flow: what the steps returned, and what Jaeger gave back."""
+    """One run of the flow: the results of its steps, and its spans in Jaeger."""
 
     results: dict[str, dict[str, Any]]
     spans: list[Span]
@@ -50,7 +50,7 @@ def server() -> Iterator[OpenAIServer]:
 
 @pytest.fixture(scope="module")
 def run(stack: Stack, server: OpenAIServer) -> SpanScope:
-    """Five calls: fake and OpenAI wire, one with two retries, one that fails."""
+    """Five calls: fake and OpenAI format, one with two retries, one that fails."""
     results, trace_id = asyncio.run(run_flow(stack.otlp_http, server))
     return SpanScope(results, stack.wait_for_trace(trace_id, spans=7), server.port)
 
@@ -117,7 +117,7 @@ class Calls:
 
 
 def test_trace_has_the_shape_of_the_flow(run: SpanScope) -> None:
-    """Jaeger shows one flow span, the step below it, and each call as one CLIENT span below what called it."""
+    """Jaeger shows one flow span, the step below it, and each call as a CLIENT span below its caller."""
     flow, step = run.flow(), run.step()
     assert len(run.spans) == 7
     assert (flow["kind"], flow["parent_id"], flow["status"]) == ("INTERNAL", None, "UNSET")
@@ -134,14 +134,14 @@ def test_trace_has_the_shape_of_the_flow(run: SpanScope) -> None:
 
 
 def test_resource_is_what_was_configured(run: SpanScope) -> None:
-    """Service name and resource attributes given to `configure` are on every span's resource."""
+    """The service name and resource attributes of `configure` are on every span's resource."""
     for span in run.spans:
         assert span["resource"]["service.name"] == SERVICE
         assert span["resource"]["deployment.environment.name"] == "test"
 
 
 def test_call_carries_every_attribute(run: SpanScope) -> None:
-    """A call of the OpenAI wire has all attributes of the design, with the values of its result, and no others."""
+    """A call in OpenAI's format has exactly the attributes of the design, with the values of its result."""
     result, usage = run.results["plain"], run.results["plain"]["usage"]
     assert run.call("plain")["attributes"] == {
         "gen_ai.operation.name": "chat",
@@ -178,7 +178,7 @@ def test_call_carries_every_attribute(run: SpanScope) -> None:
 
 
 def test_fake_call_costs_nothing(run: SpanScope) -> None:
-    """The fake provider's cost is zero, which is not unknown, and it has no server."""
+    """The fake provider's cost is zero, not unknown, and it has no server."""
     attributes = run.call("fake")["attributes"]
     assert attributes["tracemind.cost_usd"] == 0.0
     assert attributes["gen_ai.provider.name"] == "fake"
@@ -186,7 +186,7 @@ def test_fake_call_costs_nothing(run: SpanScope) -> None:
 
 
 def test_recovered_call_tells_its_retries_and_no_error(run: SpanScope) -> None:
-    """Two failed attempts are two events with their delays; the call that recovers carries no error."""
+    """Two failed attempts are two events with their delays, and the recovered call has no error."""
     call = run.call("recovers")
     assert call["status"] == "UNSET"
     assert call["attributes"]["tracemind.retry.count"] == 2
@@ -218,7 +218,7 @@ def test_recovered_call_tells_its_retries_and_no_error(run: SpanScope) -> None:
 
 
 def test_failed_call_carries_its_error(run: SpanScope) -> None:
-    """The call that fails has status ERROR, `error.type`, the HTTP status and one exception event, and no cost."""
+    """A failed call has status ERROR, `error.type`, the HTTP status and one exception event, and no cost."""
     call = run.call("fails")
     assert (call["status"], call["status_message"]) == ("ERROR", "HTTP 404: no such model")
     assert call["attributes"]["error.type"] == run.results["fails"]["error_type"] == "model_not_found"
@@ -228,7 +228,7 @@ def test_failed_call_carries_its_error(run: SpanScope) -> None:
 
 
 def test_flow_carries_the_sums(run: SpanScope) -> None:
-    """The flow's span has the cost, tokens, calls and retries of all five calls, those below the step included."""
+    """The flow's span has the cost, tokens, calls and retries of all five calls."""
     usages = [result["usage"] for result in run.results.values() if result["status"] == "ok"]
     attributes = run.flow()["attributes"]
     assert attributes["tracemind.flow.cost_usd"] == pytest.approx(sum(u["cost_usd"] for u in usages), abs=1e-12)
@@ -246,7 +246,7 @@ def test_trace_is_found_by_search(run: SpanScope, stack: Stack) -> None:
 
 
 def test_prometheus_has_the_cost_to_the_last_digit(run: SpanScope, stack: Stack) -> None:
-    """The cost counter that Prometheus scraped equals the sum of the step results to 1e-9, per team and flow."""
+    """The scraped cost equals the sum of the results to 1e-9, per team and flow."""
     expected = sum(result["usage"]["cost_usd"] for result in run.results.values() if result["status"] == "ok")
     query = 'sum(tracemind_llm_cost_USD_total{team="search",gen_ai_workflow_name="digest"})'
     [sample] = stack.wait_for_metric(query, until=lambda samples: samples[0]["value"] > 0)
@@ -254,7 +254,7 @@ def test_prometheus_has_the_cost_to_the_last_digit(run: SpanScope, stack: Stack)
 
 
 def test_prometheus_has_the_retries_and_the_error(run: SpanScope, stack: Stack) -> None:
-    """Retries are counted, and failed calls can be told by `error_type`."""
+    """Retries are counted, and failed calls are grouped by `error_type`."""
     [retries] = stack.wait_for_metric('sum(tracemind_llm_retries_total{gen_ai_workflow_name="digest"})')
     assert retries["value"] == 2
     query = 'sum(gen_ai_client_operation_duration_seconds_count{error_type="model_not_found"})'

@@ -1,4 +1,4 @@
-"""The stack itself: what is sent to the Collector comes out of Jaeger and Prometheus."""
+"""Everything that is sent to the stack's Collector is in Jaeger and Prometheus."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def metric_exporter(stack: Stack, protocol: str) -> MetricExporter:
 
 
 def send_trace(stack: Stack, protocol: str, service: str) -> str:
-    """Two spans, the inner one with every kind of attribute, an event and an error; gives the trace's id."""
+    """Send two spans, the inner one with every kind of attribute, an event and an error; returns the trace's id."""
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     provider.add_span_processor(BatchSpanProcessor(span_exporter(stack, protocol)))
     tracer = provider.get_tracer("tests.e2e")
@@ -74,7 +74,7 @@ def send_cost(stack: Stack, protocol: str, service: str, costs: list[float]) -> 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_span_sent_to_the_collector_is_in_jaeger_as_it_was_recorded(stack: Stack, protocol: str) -> None:
-    """Whichever OTLP protocol an application speaks, Jaeger shows its spans with nothing lost."""
+    """Jaeger shows an application's spans completely, with either OTLP protocol."""
     service = f"spans-{uuid.uuid4().hex}"
     trace_id = send_trace(stack, protocol, service)
 
@@ -96,7 +96,7 @@ def test_a_span_sent_to_the_collector_is_in_jaeger_as_it_was_recorded(stack: Sta
 
 
 def test_a_trace_is_found_by_its_service(stack: Stack) -> None:
-    """Search by service in Jaeger finds the traces of that service and of no other."""
+    """A search by service in Jaeger finds that service's traces and no others."""
     service = f"search-{uuid.uuid4().hex}"
     trace_id = send_trace(stack, "http", service)
     stack.wait_for_trace(trace_id, spans=2)
@@ -108,7 +108,7 @@ def test_a_trace_is_found_by_its_service(stack: Stack) -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_cost_sent_to_the_collector_sums_up_in_prometheus(stack: Stack, protocol: str) -> None:
-    """The cost counter is in Prometheus under the name that dashboards use, with the application as its job."""
+    """The cost counter has the dashboards' name in Prometheus, and the application as its job."""
     service = f"cost-{uuid.uuid4().hex}"
     send_cost(stack, protocol, service, [0.25, 0.5])
 
@@ -121,7 +121,7 @@ def test_cost_sent_to_the_collector_sums_up_in_prometheus(stack: Stack, protocol
 
 
 def test_the_collector_reports_on_itself(stack: Stack) -> None:
-    """Whether spans were refused or lost can be asked of Prometheus too."""
+    """Prometheus knows whether the Collector rejected or lost spans."""
     stack.wait_for_trace(send_trace(stack, "grpc", "self-report"), spans=2)
 
     samples = stack.wait_for_metric('otelcol_receiver_accepted_spans{receiver="otlp"}')
@@ -130,7 +130,7 @@ def test_the_collector_reports_on_itself(stack: Stack) -> None:
 
 
 def test_the_collector_warns_of_nothing_deprecated(stack: Stack) -> None:
-    """The configuration goes on working with the next Collector: this one calls no part of it deprecated."""
+    """The Collector calls no part of its configuration deprecated."""
     log = stack.run("logs", "otelcol", "--state", str(stack.state)).stdout
 
     assert "Everything is ready" in log
@@ -138,7 +138,7 @@ def test_the_collector_warns_of_nothing_deprecated(stack: Stack) -> None:
 
 
 def test_up_again_says_that_it_runs_and_changes_nothing(stack: Stack) -> None:
-    """A second `up` is harmless: it gives the same addresses and starts nothing."""
+    """A second `up` gives the same addresses and starts nothing."""
     again = stack.run("up", "--ports", "auto", "--json", "--state", str(stack.state))
 
     assert again.returncode == 0
@@ -147,7 +147,7 @@ def test_up_again_says_that_it_runs_and_changes_nothing(stack: Stack) -> None:
 
 
 def test_status_names_what_runs_and_where(stack: Stack) -> None:
-    """`status` tells each program and the addresses, and says by its exit code that all is well."""
+    """`status` lists each program and its addresses, and its exit code says that all is well."""
     status = stack.run("status", "--state", str(stack.state))
 
     assert status.returncode == 0
@@ -157,7 +157,7 @@ def test_status_names_what_runs_and_where(stack: Stack) -> None:
 
 @pytest.fixture
 def native(stack: Stack) -> Stack:
-    """The stack, for tests that look at its processes and binaries."""
+    """The stack, for tests that need its processes and binaries."""
     if stack.mode != "native":
         pytest.skip("the stack runs in Docker")
     return stack
@@ -170,7 +170,7 @@ def listening(address: str) -> bool:
 
 
 def test_down_ends_everything_and_down_again_is_harmless(native: Stack, tmp_path: Path) -> None:
-    """After `down` nothing listens any more; the other stack on this machine is left alone."""
+    """After `down` nothing of this stack listens, and another stack on the machine runs on."""
     state = str(tmp_path / "state")
     up = native.run("up", "--ports", "auto", "--json", "--state", state)
     addresses: dict[str, str] = json.loads(up.stdout)
@@ -187,7 +187,7 @@ def test_down_ends_everything_and_down_again_is_harmless(native: Stack, tmp_path
 
 
 def test_down_leaves_a_process_alone_that_is_not_ours(native: Stack, tmp_path: Path) -> None:
-    """A process number that was given to another program since is not killed."""
+    """`down` does not kill another program that got the process number."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as bystander:
         (tmp_path / "jaeger.pid").write_text(f"{bystander.pid}\n1 /some/where/jaeger\n")
 
@@ -199,7 +199,7 @@ def test_down_leaves_a_process_alone_that_is_not_ours(native: Stack, tmp_path: P
 
 
 def has_ended(pid: int, timeout_s: float = 5.0) -> bool:
-    """Whether a process is gone; it may take init a moment to clear away one that has ended."""
+    """Whether a process has ended; init may take a moment to remove it."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         try:
@@ -212,7 +212,7 @@ def has_ended(pid: int, timeout_s: float = 5.0) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_up_leaves_nothing_running(native: Stack, tmp_path: Path, number: signal.Signals) -> None:
-    """Ctrl-C while the stack starts ends what was started already."""
+    """Ctrl-C during `up` ends everything that was started."""
     command = [*STACK_COMMAND, "up", "--ports", "auto", "--state", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
         deadline = time.monotonic() + 30
@@ -229,7 +229,7 @@ def test_an_interrupted_up_leaves_nothing_running(native: Stack, tmp_path: Path,
 
 
 def test_a_taken_port_is_named_with_the_way_out(native: Stack, tmp_path: Path) -> None:
-    """Where another program has the port, `up` says which port it is and which variable changes it."""
+    """The message for a taken port names it and the variable that changes it."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -243,7 +243,7 @@ def test_a_taken_port_is_named_with_the_way_out(native: Stack, tmp_path: Path) -
 
 
 def test_a_program_that_dies_is_reported_with_its_log(native: Stack, tmp_path: Path) -> None:
-    """A stack that cannot start says why, with the words of the program that failed, and leaves nothing."""
+    """When a program fails, `up` shows its log, and leaves nothing running."""
     broken = {"TRACEMIND_COLLECTOR_MEMORY_MIB": "1"}  # less than the spike limit, which the Collector refuses
 
     up = native.run("up", "--ports", "auto", "--state", str(tmp_path), env=broken)
@@ -265,7 +265,7 @@ COMPOSE_ENVIRONMENT = {"TRACEMIND_LISTEN_HOST": "0.0.0.0", "TRACEMIND_JAEGER_OTL
 @pytest.mark.parametrize("environment", [{}, COMPOSE_ENVIRONMENT], ids=["native", "compose"])
 @pytest.mark.parametrize("program", ["otelcol", "jaeger"])
 def test_the_programs_accept_their_configuration(native: Stack, program: str, environment: dict[str, str]) -> None:
-    """The very files of the repository are valid, by the programs' own judgement, natively and in Docker."""
+    """The programs themselves accept the repository's files, natively and in Docker."""
     command = [binaries(native)[program], "validate", f"--config={ROOT / 'collector' / program}.yaml"]
 
     done = subprocess.run(

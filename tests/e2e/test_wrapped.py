@@ -1,4 +1,4 @@
-"""Functions that somebody already wrote, decorated: as Jaeger and Prometheus have them, across two processes."""
+"""Decorated functions of two processes, in Jaeger and Prometheus."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def support(user: str, telemetry: tm.Telemetry, endpoint: str) -> tuple[li
 
 
 def run_worker(job: str) -> None:
-    """A second process, that knows nothing but what it is handed."""
+    """Run a second process, which gets nothing but the headers."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     subprocess.run([sys.executable, "-c", WORKER], input=job, text=True, check=True, timeout=60, env=environment)
 
@@ -85,7 +85,7 @@ class Wrapped:
 
 @pytest.fixture(scope="module")
 def wrapped(stack: Stack) -> Wrapped:
-    """A flow with a tool, an agent that streams, a budget that is spent, and a worker in a process of its own."""
+    """A flow with a tool, an agent that streams, a budget that is used up, and a worker in its own process."""
     session = f"session-{uuid4().hex}"
 
     async def main() -> tuple[list[str], str]:
@@ -100,7 +100,7 @@ def wrapped(stack: Stack) -> Wrapped:
 
 
 def test_the_tree_across_two_processes(wrapped: Wrapped) -> None:
-    """Each span hangs below what called it, the worker's below the span from which the job was handed over."""
+    """Each span is below its caller, and the worker's below the span that handed the job over."""
     parents = {
         "execute_tool search": "invoke_workflow support",
         "invoke_agent answer": "invoke_workflow support",
@@ -116,7 +116,7 @@ def test_the_tree_across_two_processes(wrapped: Wrapped) -> None:
 
 
 def test_the_ids_are_on_every_span(wrapped: Wrapped) -> None:
-    """Set once, found everywhere below: on the spans of other libraries and of the other process too."""
+    """Ids are on every span below, those of other libraries and of the other process included."""
     for span in wrapped.spans:
         found = span["attributes"]
         assert (found["session.id"], found["user.id"], found["tracemind.flow.id"]) == (wrapped.session, "ada", "run-1")
@@ -124,13 +124,13 @@ def test_the_ids_are_on_every_span(wrapped: Wrapped) -> None:
 
 
 def test_jaeger_finds_a_session(stack: Stack, wrapped: Wrapped) -> None:
-    """A search for the session's id gives its trace and no other."""
+    """A search for the session's id finds its trace and no other."""
     traces = stack.search_traces(SERVICE, attributes={"session.id": wrapped.session})
     assert list(traces) == [wrapped.spans[0]["trace_id"]]
 
 
 def test_the_budget_is_seen(wrapped: Wrapped) -> None:
-    """The call over the limit was refused, and the flow's span tells when its budget ran low and out."""
+    """The call over the limit was denied, and the flow's span has the budget's thresholds."""
     assert wrapped.answers == ["ok", "ok", "ok", "budget_exceeded"]
     flow = wrapped.span("invoke_workflow support")
     events = [event["attributes"] for event in flow["events"] if event["name"] == "tracemind.budget"]
@@ -144,7 +144,7 @@ def test_the_budget_is_seen(wrapped: Wrapped) -> None:
 
 
 def test_nothing_secret_arrives(wrapped: Wrapped) -> None:
-    """Captured arguments come without the key, and no prompt comes at all."""
+    """Captured arguments have no key, and no prompt arrives."""
     assert wrapped.span("execute_tool search")["attributes"]["gen_ai.tool.call.arguments"] == (
         '{"query": "a query", "api_key": "[redacted]"}'
     )
@@ -154,7 +154,7 @@ def test_nothing_secret_arrives(wrapped: Wrapped) -> None:
 
 
 def test_prometheus_has_the_durations(stack: Stack, wrapped: Wrapped) -> None:
-    """The durations of flows, agents and tools are metrics of their own."""
+    """The durations of flows, agents and tools are metrics."""
     for metric, label, name in (
         ("gen_ai_invoke_workflow_duration_seconds_count", "gen_ai_workflow_name", "support"),
         ("gen_ai_invoke_agent_duration_seconds_count", "gen_ai_agent_name", "answer"),

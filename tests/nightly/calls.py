@@ -1,4 +1,4 @@
-"""Calls as the tests here make them."""
+"""Calls of the nightly tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ A_TOOL: dict[str, dict[str, Any]] = {
 
 
 async def answer(client: tm.AsyncLLMClient, request: LLMRequest, *, streamed: bool) -> LLMResponse:
-    """The reply, by either way."""
+    """The reply, whole or streamed."""
     if not streamed:
         return await client.complete(request)
     last: object = None
@@ -48,7 +48,7 @@ async def answer(client: tm.AsyncLLMClient, request: LLMRequest, *, streamed: bo
 async def result_of(
     client: tm.AsyncLLMClient, config: tm.LLMCallConfig, capture: Captured, *, streamed: bool
 ) -> dict[str, Any]:
-    """The result of the step, by either way."""
+    """The result of the step, whole or streamed."""
     if not streamed:
         return await tm.run_llm_call("flow", "step", config, capture.recorder(), client=client)
     async with tm.stream_llm_call("flow", "step", config, capture.recorder(), client=client) as stream:

@@ -1,4 +1,4 @@
-"""Real servers, built the first time, for `make nightly`."""
+"""Real servers for `make nightly`, built the first time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIXTURES: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="session")
 def scripted() -> Iterator[OpenAIServer]:
-    """What stands behind LiteLLM where a test says what comes from there."""
+    """A server behind LiteLLM, whose replies the test decides."""
     with running_server() as server:
         yield server
 
@@ -34,7 +34,7 @@ def litellm(
     visibly: Callable[[], AbstractContextManager[None]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
-    """The root URL of LiteLLM's proxy, with aimock behind it for what its own mock replies cannot do."""
+    """The root URL of LiteLLM's proxy, with aimock behind it."""
     folders: list[Path] = [tmp_path_factory.mktemp(name) for name in ("aimock", "litellm")]
     with visibly():
         litellm_proxy.python()

@@ -1,4 +1,4 @@
-"""Calls through LiteLLM's proxy: its mock replies, and what it makes of the replies of servers behind it."""
+"""Calls through LiteLLM's proxy, to its mock replies and to servers behind it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def client_of(url: str, provider: str, key: str = litellm_proxy.KEY, **options: 
 @BOTH_WAYS
 @pytest.mark.parametrize("provider", sorted(PATHS))
 async def test_text(litellm: str, provider: str, streamed: bool) -> None:
-    """Each format's text and end come through, with LiteLLM's id of the call or that of the server behind it."""
+    """Text and end arrive in each format, with LiteLLM's id of the call or the server's."""
     model = "aimock" if provider == "openai_responses" else "gpt-4o-mini"
     reply = await answer(client_of(litellm, provider), LLMRequest(provider, model, "Say hello"), streamed=streamed)
 
@@ -48,7 +48,7 @@ async def test_text(litellm: str, provider: str, streamed: bool) -> None:
 async def test_the_cost_is_believed_where_its_unit_is_declared(
     litellm: str, scripted: OpenAIServer, capture: Captured, model: str, streamed: bool
 ) -> None:
-    """With `cost_unit="USD"` the cost is LiteLLM's: of a whole call its header, of a stream its last usage."""
+    """With `cost_unit="USD"` the cost is LiteLLM's: its header's for a whole call, its last usage's for a stream."""
     config = tm.LLMCallConfig("openai_compatible", model, prompt="Say hello")
     declared = client_of(litellm, "openai_compatible", cost_unit="USD")
     usage = (await result_of(declared, config, capture, streamed=streamed))["usage"]
@@ -66,7 +66,7 @@ async def test_the_cost_is_believed_where_its_unit_is_declared(
 
 @BOTH_WAYS
 async def test_a_model_that_litellm_cannot_price(litellm: str, streamed: bool) -> None:
-    """It names no cost, and its parts at zero are none."""
+    """LiteLLM names no cost for the model, and zeros of its parts are no cost."""
     client = client_of(litellm, "openai_compatible", cost_unit="USD")
     reply = await answer(client, LLMRequest("openai_compatible", "unpriced", "Say hello"), streamed=streamed)
 
@@ -78,7 +78,7 @@ async def test_a_model_that_litellm_cannot_price(litellm: str, streamed: bool) -
 async def test_cached_tokens(
     litellm: str, scripted: OpenAIServer, capture: Captured, provider: str, streamed: bool
 ) -> None:
-    """What the server behind it read from its cache is counted once, in either format."""
+    """The server's cached tokens are counted once, in either format."""
     model = scripted.script({"body": EVENTS, "headers": {"content-type": "text/event-stream"}} if streamed else {})
     config = tm.LLMCallConfig(provider, model, prompt="Say hello")
     usage = (await result_of(client_of(litellm, provider), config, capture, streamed=streamed))["usage"]
@@ -115,7 +115,7 @@ BREAKS = _delta({"role": "assistant", "content": "Hello"}) + _event(
 @BOTH_WAYS
 @pytest.mark.parametrize("provider", sorted(A_TOOL))
 async def test_tools(litellm: str, provider: str, streamed: bool) -> None:
-    """A tool call of the server behind it arrives whole."""
+    """A tool call of the server arrives whole."""
     model = "aimock-claude" if provider == "anthropic" else "aimock"
     request = LLMRequest(provider, model, "weather in Oslo", extra=A_TOOL[provider])
     reply = await answer(client_of(litellm, provider), request, streamed=streamed)
@@ -125,7 +125,7 @@ async def test_tools(litellm: str, provider: str, streamed: bool) -> None:
 
 
 async def test_a_mocked_tool_call_that_says_stop(litellm: str) -> None:
-    """A call for a tool is one, also where the reason beside it says `stop`."""
+    """A tool call with the reason `stop` is a call."""
     reply = await answer(client_of(litellm, "openai"), LLMRequest("openai", "tools", "weather in Oslo"), streamed=False)
 
     assert [(call.name, call.arguments) for call in reply.tool_calls] == [("look", {"at": "Oslo"})]
@@ -156,7 +156,7 @@ async def test_errors(litellm: str, provider: str, model: str, streamed: bool) -
 @BOTH_WAYS
 @pytest.mark.parametrize("provider", sorted(PATHS))
 async def test_a_bad_key(litellm: str, provider: str, streamed: bool) -> None:
-    """It is an error of the key, which is not tried again and not in the message."""
+    """A bad key is an error that is not retried, and its message does not have the key."""
     client = client_of(litellm, provider, key="sk-not-this-one")
     with pytest.raises(LLMAuthenticationError, match="this key is not known here") as caught:
         await answer(client, LLMRequest(provider, "gpt-4o-mini", "Say hello"), streamed=streamed)
@@ -166,7 +166,7 @@ async def test_a_bad_key(litellm: str, provider: str, streamed: bool) -> None:
 
 
 async def test_the_wait_that_the_server_behind_it_asks_for(litellm: str, scripted: OpenAIServer) -> None:
-    """LiteLLM passes `retry-after` on with a prefix."""
+    """The server's `retry-after`, which LiteLLM passes on with a prefix, is kept."""
     limit = {"error": {"message": "Rate limit reached", "type": "requests", "code": "rate_limit_exceeded"}}
     model = scripted.script({"status": 429, "body": json.dumps(limit), "headers": {"retry-after": "7"}})
     request = LLMRequest("openai_compatible", model, "Say hello")
@@ -177,7 +177,7 @@ async def test_the_wait_that_the_server_behind_it_asks_for(litellm: str, scripte
 
 
 async def test_an_error_in_a_stream(litellm: str, scripted: OpenAIServer, capture: Captured) -> None:
-    """What came before the error stays, and the error is the server's word."""
+    """The deltas before an error are kept, and the error has the server's message."""
     model = scripted.script({"body": BREAKS, "headers": {"content-type": "text/event-stream"}})
     config = tm.LLMCallConfig("openai_compatible", model, prompt="Say hello", max_retries=0)
     client, said = client_of(litellm, "openai_compatible"), list[object]()

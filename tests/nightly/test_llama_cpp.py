@@ -1,4 +1,4 @@
-"""Calls of llama.cpp's server, in each format that it speaks."""
+"""Calls of llama.cpp's server, in each format that it has."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def client_of(url: str, provider: str, key: str = llama_cpp.KEY, **options: Any)
 
 
 def request_of(provider: str, prompt: str = "Say hello", *, max_tokens: int = 4, **options: Any) -> LLMRequest:
-    """A request that says the same each time."""
+    """The same request each time."""
     return LLMRequest(provider, llama_cpp.MODEL, prompt, 0.0, max_tokens=max_tokens, **options)
 
 
 @BOTH_WAYS
 @pytest.mark.parametrize("provider", sorted(PATHS))
 async def test_tokens_of_a_prompt_that_is_in_the_cache(llama: str, provider: str, streamed: bool) -> None:
-    """A prompt asked for twice counts the same, the second time most of it as read from the cache."""
+    """A repeated prompt has the same count, most of it read from the cache."""
     client, request = client_of(llama, provider), request_of(provider, f"{provider} {streamed}: count to three")
     first, second = [await answer(client, request, streamed=streamed) for _ in range(2)]
 
@@ -52,7 +52,7 @@ async def test_tokens_of_a_prompt_that_is_in_the_cache(llama: str, provider: str
 
 @BOTH_WAYS
 async def test_its_timings_are_in_raw(llama: str, streamed: bool) -> None:
-    """What no field holds is in `raw`: here how long prompt and answer took."""
+    """`raw` has llama.cpp's timings, for which there is no field."""
     reply = await answer(client_of(llama, "llama_cpp"), request_of("llama_cpp"), streamed=streamed)
 
     timings = reply.raw["timings"]
@@ -62,7 +62,7 @@ async def test_its_timings_are_in_raw(llama: str, streamed: bool) -> None:
 
 @BOTH_WAYS
 async def test_an_answer_that_ends_by_itself(llama: str, streamed: bool) -> None:
-    """The model's own end is `stop`, and so is a stop string, which is not in the text."""
+    """The model's own end is `stop`, and so is a stop sequence, which is not in the text."""
     client, grammar = client_of(llama, "llama_cpp"), {"grammar": 'root ::= "yes, it is fine"'}
     ended = await answer(client, request_of("llama_cpp", max_tokens=20, extra=grammar), streamed=streamed)
     stopped = await answer(client, request_of("llama_cpp", max_tokens=20, extra=grammar, stop=[","]), streamed=streamed)
@@ -72,7 +72,7 @@ async def test_an_answer_that_ends_by_itself(llama: str, streamed: bool) -> None
 
 
 def retries_of(capture: Captured) -> list[str]:
-    """The names of all events of retries."""
+    """The names of all retry events."""
     return [event.name for span in capture.spans for event in span.events if event.name == semconv.RETRY_EVENT]
 
 
@@ -103,7 +103,7 @@ ERRORS: dict[str, tuple[LLMRequest, str, type[LLMError], str]] = {
 @pytest.mark.parametrize("error", sorted(ERRORS))
 @pytest.mark.parametrize("provider", FORMATS)
 async def test_errors(llama: str, provider: str, error: str, streamed: bool) -> None:
-    """An error keeps its class and its message, and is not tried again."""
+    """An error keeps its class and its message, and is not retried."""
     request, key, kind, message = ERRORS[error]
     with pytest.raises(kind, match=message) as caught:
         await answer(client_of(llama, provider, key), request, streamed=streamed)
@@ -113,13 +113,13 @@ async def test_errors(llama: str, provider: str, error: str, streamed: bool) -> 
 
 @BOTH_WAYS
 async def test_a_format_that_it_does_not_speak(llama: str, streamed: bool) -> None:
-    """A path that it lacks is an address that was not found."""
+    """A missing path gives an error that the address was not found."""
     with pytest.raises(LLMNotFoundError, match="File Not Found"):
         await answer(client_of(llama, "ollama"), request_of("ollama"), streamed=streamed)
 
 
 async def test_kept_connections(llama: str, capture: Captured) -> None:
-    """It closes the connection right after a stream, unannounced: no call fails or is retried for that."""
+    """Streams that end with an unannounced close make no call fail or retry."""
     async with client_of(llama, "llama_cpp") as client:
 
         async def work(worker: int) -> list[dict[str, Any]]:

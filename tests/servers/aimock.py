@@ -1,4 +1,4 @@
-"""aimock, a server that nobody here wrote: installed with npm into the cache of the project."""
+"""aimock, a third-party server, installed with npm into the project's cache."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VERSION = "1.43.0"
 
 
 def npm() -> str | None:
-    """The program npm, where there is one."""
+    """The program npm, if there is one."""
     return shutil.which("npm")
 
 
@@ -41,14 +41,14 @@ class Aimock:
         self.url = f"http://127.0.0.1:{port}"
 
     def journal(self) -> list[dict[str, Any]]:
-        """What it got."""
+        """The requests that it got."""
         with urllib.request.urlopen(f"{self.url}/__aimock/journal", timeout=10) as reply:
             return list(json.load(reply))
 
 
 @contextmanager
 def running(folder: Path, fixtures: list[dict[str, Any]]) -> Generator[Aimock]:
-    """aimock, while it answers with these fixtures."""
+    """Run aimock with these fixtures."""
     (folder / "fixtures.json").write_text(json.dumps({"fixtures": fixtures}), encoding="utf-8")
     port = closed_port()
     options = ["-p", str(port), "-f", str(folder), "--journal-max", "0", "--log-level", "warn", "--strict"]

@@ -1,4 +1,4 @@
-"""Small servers in threads: one behind TLS, one that is a proxy. What they saw is theirs to tell."""
+"""Small servers in threads, one with TLS and one that is a proxy, and the requests that they got."""
 
 from __future__ import annotations
 

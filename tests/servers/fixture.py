@@ -1,4 +1,4 @@
-"""The server of `openai_server.py` in a process of its own, for the length of a test module or a session."""
+"""The server of `openai_server.py` in its own process, for a test module or a session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class ReceivedRequest(dict[str, Any]):
-    """What the server keeps of a request."""
+    """A request that the server received."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -46,7 +46,7 @@ class OpenAIServer:
 
     @property
     def base_url(self) -> str:
-        """What to give to a client as `base_url`."""
+        """The `base_url` for a client."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     def script(self, *actions: Action) -> str:
@@ -60,11 +60,11 @@ class OpenAIServer:
         return [ReceivedRequest(each) for each in self._ask("GET", f"_requests/{model}")]
 
     async def wait_for_request(self, model: str, count: int = 1) -> None:
-        """Return when so many requests have reached the server."""
+        """Wait until this number of requests has reached the server."""
         await asyncio.to_thread(self._ask, "GET", f"_requests/{model}?count={count}")
 
     async def wait_for_abort(self, model: str, count: int = 1) -> None:
-        """Return when the client has closed so many connections on which the server hangs."""
+        """Wait until the client has closed this number of hanging connections."""
         await asyncio.to_thread(self._ask, "GET", f"_aborted/{model}?count={count}")
 
     def _ask(self, method: str, path: str, document: object = None) -> Any:
@@ -78,7 +78,7 @@ class OpenAIServer:
 
 @contextmanager
 def running_server() -> Generator[OpenAIServer]:
-    """Start the server; it ends with the block, and with this process at the latest."""
+    """Start the server; it ends with the block, and at the latest with this process."""
     with subprocess.Popen(
         [sys.executable, "-m", "tests.servers.openai_server"],
         cwd=REPOSITORY,

@@ -1,4 +1,4 @@
-"""An OTLP receiver over gRPC, with gRPC's own limit of 4 MiB, that keeps what it gets."""
+"""An OTLP receiver over gRPC, with gRPC's limit of 4 MiB, that keeps its requests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class GrpcSink:
 
 @contextmanager
 def grpc_listening(code: str | None = None) -> Generator[GrpcSink]:
-    """A receiver on a port of its own; with a status code it takes nothing."""
+    """A receiver on its own port; with a status code it rejects everything."""
     sink = GrpcSink()
 
     def refuse(context: Any) -> None:

@@ -1,4 +1,4 @@
-"""LiteLLM's proxy, a gateway that nobody here wrote: installed with pip into the cache of the project."""
+"""LiteLLM's proxy, a third-party gateway, installed with pip into the project's cache."""
 
 from __future__ import annotations
 

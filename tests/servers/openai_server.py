@@ -63,7 +63,7 @@ class Request:
         return cast("dict[str, Any]", json.loads(self.body))
 
     def report(self) -> dict[str, Any]:
-        """What a test is told."""
+        """The request, as the test gets it."""
         return {
             "path": self.path,
             "headers": self.headers,
@@ -82,7 +82,7 @@ class Scenario:
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def receive(self, request: Request) -> Action:
-        """Note a request; returns what to do with it."""
+        """Keep a request; returns the action for it."""
         async with self.changed:
             self.requests.append(request)
             self.changed.notify_all()
@@ -91,14 +91,14 @@ class Scenario:
         return self.script[min(len(self.requests), len(self.script)) - 1]
 
     async def abort(self) -> None:
-        """Note that the client has gone away."""
+        """Note that the client has closed its connection."""
         async with self.changed:
             self.aborted += 1
             self.changed.notify_all()
 
 
 class Server:
-    """All scenarios, and the two doors to them: the API and the tests' own paths."""
+    """All scenarios, for the API and for the tests' own paths."""
 
     def __init__(self) -> None:
         self._scenarios: defaultdict[str, Scenario] = defaultdict(Scenario)
@@ -158,7 +158,7 @@ async def perform(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
 ) -> None:
-    """Do what a script says."""
+    """Do the scripted action."""
     what = action.get("do", "reply" if "body" in action or "status" in action else "echo")
     await asyncio.sleep(action.get("delay_s", 0.0))
     if what == "hang":

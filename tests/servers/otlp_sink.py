@@ -1,4 +1,4 @@
-"""An OTLP receiver over HTTP that keeps what it gets."""
+"""An OTLP receiver over HTTP that keeps its requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Post:
 
     @property
     def instance(self) -> str:
-        """The `service.instance.id` of the process that sent it."""
+        """The `service.instance.id` of the sending process."""
         if self.path == "/v1/traces":
             resource = ExportTraceServiceRequest.FromString(self.body).resource_spans[0].resource
         else:
@@ -38,7 +38,7 @@ class Post:
 
 @dataclass
 class Sink:
-    """An OTLP receiver over HTTP that keeps what it gets."""
+    """An OTLP receiver over HTTP that keeps its requests."""
 
     status: int = 200
     answer: bytes = b""
@@ -66,7 +66,7 @@ class Sink:
         return plain(self.traces()[0].resource_spans[0].resource.attributes)
 
     def metrics(self) -> dict[str, Metric]:
-        """The metrics of the last batch, which has the sums of all before."""
+        """The metrics of the last batch, which has all earlier sums."""
         posts = [post for post in self.posts if post.path == "/v1/metrics"]
         return {
             metric.name: metric
@@ -76,11 +76,11 @@ class Sink:
         }
 
     def counter(self, name: str) -> float:
-        """The sum of a counter over all processes: of each the last that it sent, since these sums go on."""
+        """The sum of a counter over all processes: the last value of each, since the sums are cumulative."""
         return sum(values[-1] for values in self.counters(name).values())
 
     def counters(self, name: str) -> dict[str, list[float]]:
-        """The values of a counter by process, in the order in which they were sent."""
+        """A counter's values by process, in the order of their arrival."""
         values = dict[str, list[float]]()
         for resource, metric in self._all_metrics():
             if metric.name == name:
@@ -109,7 +109,7 @@ def plain(attributes: Any) -> dict[str, Any]:
 
 @contextmanager
 def listening(status: int = 200, protocol: str = "HTTP/1.0", tls: ssl.SSLContext | None = None) -> Generator[Sink]:
-    """A receiver on a port of its own; one with `tls` is silent about clients that speak none."""
+    """A receiver on its own port; with `tls` it logs no client without TLS."""
     sink = Sink(status)
 
     class Handler(BaseHTTPRequestHandler):

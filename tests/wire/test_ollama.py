@@ -51,7 +51,7 @@ WHOLE = said({"thinking": "Hm\u2028", "content": "Grüße 🙂", "tool_calls": W
 
 
 def essence(response: LLMResponse) -> tuple[Any, ...]:
-    """All that a stream and a whole reply have in common."""
+    """The fields that a stream and a whole reply have in common."""
     usage = (response.usage.prompt_tokens, response.usage.completion_tokens, response.usage.total_tokens)
     reasons = (response.finish_reasons, response.finish_reason)
     return response.text, response.reasoning, response.tool_calls, usage, reasons, response.response_model
@@ -68,7 +68,7 @@ EXPECTED = (
 
 
 def test_whole_reply() -> None:
-    """Thinking is reasoning, calls get ids, the counts stand in the reply, and there is no id."""
+    """Thinking is reasoning, calls get ids, the counts are read, and there is no response id."""
     response = from_payload(WHOLE)
 
     assert essence(response) == EXPECTED
@@ -76,7 +76,7 @@ def test_whole_reply() -> None:
 
 
 def test_prompt_count_missing() -> None:
-    """A wholly cached prompt is not counted by Ollama: the output is known, the input and the total are not."""
+    """Ollama does not count a cached prompt: the output is known, and input and total are not."""
     usage = from_payload(said({"content": "x"}, done=True, eval_count=7)).usage
 
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (None, 7, None)
@@ -124,7 +124,7 @@ def test_payload() -> None:
 
 
 def test_tool_messages() -> None:
-    """Arguments go out as objects, and a result names its tool, found by the call's id where need be."""
+    """Arguments are sent as objects, and a result names its tool, found by the call's id if necessary."""
     call = Message(role="assistant", tool_calls=(ToolCall("c1", "add", '{"a": 1}'),))
     result = Message(role="tool", content="2", tool_call_id="c1")
 
@@ -135,7 +135,7 @@ def test_tool_messages() -> None:
 
 
 def test_a_result_is_of_the_latest_call_with_its_id() -> None:
-    """Ids are made up by counting in each reply, so two rounds share one: the tool is that of the call before."""
+    """Where two rounds share an id, a result belongs to the call before it."""
     rounds = tuple(
         message
         for name in ("add", "subtract")
@@ -151,7 +151,7 @@ def test_a_result_is_of_the_latest_call_with_its_id() -> None:
 
 
 def test_image_by_bytes() -> None:
-    """A picture goes along as plain base64."""
+    """An image is sent as plain base64."""
     message = Message(role="user", content=(Image(data=b"png"),))
 
     payload = to_payload(LLMRequest("ollama", "m", "", messages=(message,)), False)
@@ -167,14 +167,14 @@ def test_image_by_bytes() -> None:
         Message(role="assistant", tool_calls=(ToolCall("c1", "add", "not json"),)),
     ],
 )
-def test_refused_messages(message: Message) -> None:
-    """What Ollama has no place for is refused, not dropped."""
+def test_unsupported_messages(message: Message) -> None:
+    """An unsupported message is rejected, not dropped."""
     with pytest.raises(ConfigError, match="ollama"):
         to_payload(LLMRequest("ollama", "m", "", messages=(message,)), False)
 
 
-def test_refused_effort() -> None:
-    """A level of reasoning that Ollama lacks is refused; none turns thinking off."""
+def test_unsupported_effort() -> None:
+    """An unsupported level of reasoning is rejected, and `none` turns thinking off."""
     with pytest.raises(ConfigError, match="reasoning_effort"):
         to_payload(LLMRequest("ollama", "m", "x", reasoning_effort="xhigh"), False)
     assert to_payload(LLMRequest("ollama", "m", "x", reasoning_effort="none"), False)["think"] is False
@@ -195,7 +195,7 @@ def test_refused_effort() -> None:
     ],
 )
 def test_hosts(host: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every spelling of `OLLAMA_HOST` is reached."""
+    """Every spelling of `OLLAMA_HOST` works."""
     monkeypatch.setenv("OLLAMA_HOST", host)
 
     assert server_url(host) == url
@@ -204,7 +204,7 @@ def test_hosts(host: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("host", ["box:port", "http://user:secret@box", "ftp://box"])
 def test_bad_hosts(host: str) -> None:
-    """A host that cannot be used is a mistake of the caller, told without a secret."""
+    """An invalid host is rejected with a ConfigError without its secret."""
     with pytest.raises(ConfigError) as caught:
         ollama_client(base_url=host)
 
@@ -212,14 +212,14 @@ def test_bad_hosts(host: str) -> None:
 
 
 def test_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without anything said, Ollama is on this machine, and needs no key."""
+    """By default Ollama is on this machine, and needs no key."""
     monkeypatch.delenv("OLLAMA_HOST", raising=False)
 
     assert ollama_client().base_url == "http://localhost:11434"
 
 
 async def test_step(openai_server: OpenAIServer, capture: Captured) -> None:
-    """The step's span carries provider, tokens and finish reasons, and no cost, since nobody charges."""
+    """The call's span has provider, tokens and finish reasons, and no cost, since nobody charges."""
     model = openai_server.script({"body": json.dumps(WHOLE)})
     async with PRESET.client(base_url=openai_server.base_url) as client:
         config = LLMCallConfig("ollama", model, prompt="hi")
@@ -236,7 +236,7 @@ async def test_step(openai_server: OpenAIServer, capture: Captured) -> None:
 
 
 async def test_sdk_reads_the_same(openai_server: OpenAIServer) -> None:
-    """Ollama's SDK finds the same text, thinking, calls, reason and counts; ids it does not know."""
+    """Ollama's SDK finds the same text, thinking, calls, reason and counts; it has no ids."""
     model = openai_server.script({"body": json.dumps(WHOLE)})
     sdk: Any = ollama.AsyncClient(host=openai_server.base_url)
     async with sdk:
@@ -251,7 +251,7 @@ async def test_sdk_reads_the_same(openai_server: OpenAIServer) -> None:
 
 
 async def test_sdk_streams_the_same(openai_server: OpenAIServer) -> None:
-    """Ollama's SDK puts the same stream together; its line iterator would break at U+2028, so that is escaped."""
+    """Ollama's SDK reads the same stream, in which U+2028 is escaped, since its line iterator breaks there."""
     body = "\n".join(json.dumps(line) for line in LINES)
     model = openai_server.script({"body": body})
     sdk: Any = ollama.AsyncClient(host=openai_server.base_url)

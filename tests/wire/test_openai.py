@@ -1,4 +1,4 @@
-"""The OpenAI adapter and the step, against a real HTTP server in another process."""
+"""The OpenAI client and the step, against a real HTTP server in another process."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def call(base_url: str, capture: Captured, model: str, transport: Transpor
 
 
 def duration_point(capture: Captured) -> HistogramDataPoint:
-    """The one measurement of the call's duration."""
+    """The one data point of the call's duration."""
     (point,) = capture.points("gen_ai.client.operation.duration")
     assert isinstance(point, HistogramDataPoint)
     assert point.count == 1
@@ -72,7 +72,7 @@ def duration_point(capture: Captured) -> HistogramDataPoint:
 
 
 def assert_succeeded(capture: Captured, span: ReadableSpan, *, retries: int = 0) -> None:
-    """The span of a good call carries no trace of an error, however many attempts there were."""
+    """The span of a successful call has no error, however many attempts there were."""
     assert span.status.status_code is StatusCode.UNSET
     assert "error.type" not in attributes(span)
     assert events(span, "exception") == []
@@ -84,7 +84,7 @@ def assert_succeeded(capture: Captured, span: ReadableSpan, *, retries: int = 0)
 
 @dataclass(frozen=True)
 class Failure:
-    """A call that fails, and what has to be seen of it."""
+    """A call that fails, and what its result and span must have."""
 
     name: str
     actions: tuple[Action, ...]
@@ -99,7 +99,7 @@ class Failure:
 
 
 def assert_failed(capture: Captured, result: Mapping[str, Any], span: ReadableSpan, expected: Failure) -> None:
-    """Result, span, events and metrics tell the same story, and tell it once."""
+    """Result, span, events and metrics agree on the failure, and have it once."""
     assert len(capture.spans) == 1
     assert result["status"] == "error"
     assert expected.reason in result["reason"]
@@ -122,7 +122,7 @@ def assert_failed(capture: Captured, result: Mapping[str, Any], span: ReadableSp
 
 
 def assert_retry_events(span: ReadableSpan, expected: Failure) -> None:
-    """One event for each failed attempt that was repeated, in order."""
+    """One event for each failed attempt that was retried, in order."""
     seen = [dict(event) for event in events(span, "tracemind.retry")]
     delays = [event.pop("tracemind.retry.delay_s") for event in seen]
     status = {} if expected.status_code is None else {"http.response.status_code": expected.status_code}
@@ -140,7 +140,7 @@ def assert_retry_events(span: ReadableSpan, expected: Failure) -> None:
 
 
 async def test_success(openai_server: OpenAIServer, capture: Captured) -> None:
-    """A good reply gives text, tokens with their subsets, cost and ids, on the result and on one span."""
+    """A good reply gives text, tokens with their parts, cost and ids, on the result and on one span."""
     model = openai_server.script(ECHO)
 
     result, span = await call(openai_server.base_url, capture, model, temperature=0.2, top_p=0.9)
@@ -192,7 +192,7 @@ async def test_success(openai_server: OpenAIServer, capture: Captured) -> None:
 
 
 async def test_request_on_the_wire(openai_server: OpenAIServer, capture: Captured) -> None:
-    """The request is OpenAI's, with the key as bearer, and the user's extra fields win over ours."""
+    """The request is OpenAI's, with the key as bearer, and the user's extra fields win."""
     model = openai_server.script(ECHO)
 
     await call(openai_server.base_url, capture, model, temperature=0.9, extra={"temperature": 0.1, "seed": 7})
@@ -433,7 +433,7 @@ FAILURES = [
 @pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.name)
 async def test_failure(openai_server: OpenAIServer, capture: Captured, failure: Failure, transport: Transport) -> None:
-    """Whatever the server does wrong, the call returns what happened, over either transport, and records it once."""
+    """Each failure of a server is returned and recorded once, over either transport."""
     model = openai_server.script(*failure.actions)
 
     result, span = await call(openai_server.base_url, capture, model, transport, **failure.options)
@@ -444,7 +444,7 @@ async def test_failure(openai_server: OpenAIServer, capture: Captured, failure: 
 
 @pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
 async def test_connection_refused(capture: Captured, transport: Transport) -> None:
-    """A server that is not there is a connection error which says where, not a time-out."""
+    """A missing server gives a connection error that names the address, and no time-out."""
     port = closed_port()
 
     result, span = await call(f"http://127.0.0.1:{port}", capture, "m", transport, max_retries=0)
@@ -456,7 +456,7 @@ async def test_connection_refused(capture: Captured, transport: Transport) -> No
 
 
 async def test_over_long_header(openai_server: OpenAIServer, capture: Captured) -> None:
-    """A reply whose headers are too long cannot be read: it does not break the call, and is not asked for again."""
+    """A reply with too long headers cannot be read, and is not retried."""
     model = openai_server.script({"do": "echo", "headers": {"x-long": "a" * 200_000}})
 
     result, span = await call(openai_server.base_url, capture, model)
@@ -478,7 +478,7 @@ async def test_over_long_header(openai_server: OpenAIServer, capture: Captured) 
 async def test_recovery(
     openai_server: OpenAIServer, capture: Captured, no_waits: None, fault: Action, retry_reason: str
 ) -> None:
-    """A fault that passes is repeated after our own first wait, and the call ends as a good one."""
+    """A temporary failure is retried after the first wait, and the call succeeds."""
     model = openai_server.script(fault, ECHO)
 
     result, span = await call(openai_server.base_url, capture, model, timeout_ms=1000)
@@ -548,7 +548,7 @@ async def test_retry_after(
     shortest_s: float,
     longest_s: float,
 ) -> None:
-    """The wait is what the server asks for, in each form it may ask, and ours where it asks for none."""
+    """The wait is the one that the server asks for, in any form, and otherwise the policy's."""
     if headers.get("retry-after") == "date":
         headers = {"retry-after": _http_date(20)}
     model = openai_server.script(error_reply(429, RATE_LIMITED, headers), ECHO)
@@ -597,7 +597,7 @@ async def test_too_long_a_wait(
     options: dict[str, Any],
     retry_after_s: float,
 ) -> None:
-    """A server that asks for a longer wait than allowed ends the call at once, and the result says how long."""
+    """A server's wait that is too long ends the call at once, and the result has it."""
     model = openai_server.script(error_reply(429, RATE_LIMITED, headers))
 
     async with asyncio.timeout(10):
@@ -610,7 +610,7 @@ async def test_too_long_a_wait(
 
 
 async def test_deadline_over_all_attempts(openai_server: OpenAIServer, capture: Captured) -> None:
-    """The deadline holds for all attempts together, and what had failed before it stays on the span."""
+    """The deadline holds for all attempts together, and earlier failures stay on the span."""
     model = openai_server.script(error_reply(503, {}, SOON), {"do": "hang"})
 
     result, span = await call(openai_server.base_url, capture, model, deadline_ms=1000)
@@ -623,7 +623,7 @@ async def test_deadline_over_all_attempts(openai_server: OpenAIServer, capture: 
 
 
 async def test_slow_reply_within_the_time(openai_server: OpenAIServer, capture: Captured) -> None:
-    """A reply that takes a while is waited for."""
+    """A slow reply within the time-out is waited for."""
     model = openai_server.script({"do": "echo", "delay_s": 0.2})
 
     result, span = await call(openai_server.base_url, capture, model)
@@ -633,7 +633,7 @@ async def test_slow_reply_within_the_time(openai_server: OpenAIServer, capture: 
 
 
 async def test_time_out_closes_the_connection(openai_server: OpenAIServer, capture: Captured) -> None:
-    """An attempt that timed out is given up on the wire too, so the server need not go on."""
+    """A timed-out attempt closes its connection, so that the server can stop."""
     model = openai_server.script({"do": "hang"})
     config = LLMCallConfig("openai", model, prompt="ping", timeout_ms=200, max_retries=0)
 
@@ -644,7 +644,7 @@ async def test_time_out_closes_the_connection(openai_server: OpenAIServer, captu
 
 
 def assert_cancelled(capture: Captured, model: str, *, retries: int) -> None:
-    """One ended span, marked as cancelled and not as failed."""
+    """One ended span, marked as cancelled and without an error."""
     assert len(capture.spans) == 1
     span = capture.span(f"chat {model}")
     assert span.end_time is not None
@@ -658,7 +658,7 @@ def assert_cancelled(capture: Captured, model: str, *, retries: int) -> None:
 
 
 async def test_cancelled_during_the_request(openai_server: OpenAIServer, capture: Captured) -> None:
-    """Cancelling a call stops it on the wire, ends its span as cancelled, and is passed on."""
+    """A cancellation closes the connection, ends the span as cancelled, and reaches the caller."""
     model = openai_server.script({"do": "hang"})
 
     async with client_of(openai_server.base_url) as client:
@@ -685,7 +685,7 @@ class _RetryNoticed(Recorder):
 
 
 async def test_cancelled_during_the_wait(openai_server: OpenAIServer, capture: Captured) -> None:
-    """Cancelling between two attempts keeps the retry on the span, and no further request is made."""
+    """A cancellation between two attempts keeps the retry on the span, and sends no further request."""
     model = openai_server.script(error_reply(429, RATE_LIMITED, {"retry-after": "30"}))
     retried = _RetryNoticed()
     recorder = CompositeRecorder(capture.recorder(), retried)
@@ -703,7 +703,7 @@ async def test_cancelled_during_the_wait(openai_server: OpenAIServer, capture: C
 
 
 async def test_the_callers_own_time_out(openai_server: OpenAIServer, capture: Captured) -> None:
-    """A time-out that the caller puts around the call is a cancellation to us and a `TimeoutError` to the caller."""
+    """The caller's time-out around the call is recorded as a cancellation, and is a `TimeoutError` to the caller."""
     model = openai_server.script({"do": "hang"})
 
     async with client_of(openai_server.base_url) as client:
@@ -716,13 +716,13 @@ async def test_the_callers_own_time_out(openai_server: OpenAIServer, capture: Ca
 
 
 def _reply(**changes: Any) -> Action:
-    """The echo with some fields changed; a change to `None` takes the field away."""
+    """The echo with these fields changed; `None` removes a field."""
     document = {**echo({"messages": [{"content": "ping"}]}), **changes}
     return {"body": json.dumps({name: value for name, value in document.items() if value is not None})}
 
 
 async def test_reply_without_usage(openai_server: OpenAIServer, capture: Captured) -> None:
-    """Without usage the call is good, its tokens and its cost are unknown, and the unpriced call is counted."""
+    """Without usage the call succeeds with unknown tokens and cost, and counts as unpriced."""
     model = openai_server.script(_reply(usage=None))
 
     result, span = await call(openai_server.base_url, capture, model)
@@ -737,7 +737,7 @@ async def test_reply_without_usage(openai_server: OpenAIServer, capture: Capture
 
 
 async def test_reply_with_null_content(openai_server: OpenAIServer, capture: Captured) -> None:
-    """A reply that calls a tool has no text, and is a good reply."""
+    """A reply with a tool call and no text is a good reply."""
     call_of_tool = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     message = {"role": "assistant", "content": None, "tool_calls": [call_of_tool], "refusal": None}
     choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
@@ -751,7 +751,7 @@ async def test_reply_with_null_content(openai_server: OpenAIServer, capture: Cap
 
 
 async def test_cost_in_the_reply(openai_server: OpenAIServer, capture: Captured) -> None:
-    """A number without a documented unit is not believed: the price table holds."""
+    """A cost without a documented unit is ignored, and the price table holds."""
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "cost": 0.25}
     model = openai_server.script(_reply(usage=usage))
 
@@ -778,7 +778,7 @@ async def test_base_url_and_key_of_the_environment(
 
 
 async def test_server_without_a_key(openai_server: OpenAIServer, capture: Captured) -> None:
-    """A server of one's own needs no key, and then gets no `Authorization` header."""
+    """A user's own server needs no key, and gets no `Authorization` header."""
     model = openai_server.script(ECHO)
 
     async with OpenAILLMClient(base_url=openai_server.base_url) as client:
@@ -790,7 +790,7 @@ async def test_server_without_a_key(openai_server: OpenAIServer, capture: Captur
 
 
 async def test_no_key_for_openai(capture: Captured) -> None:
-    """Without a key OpenAI is not asked at all: the result says which variable to set."""
+    """Without a key nothing is sent to OpenAI, and the result names the variable."""
     async with OpenAILLMClient() as client:
         config = LLMCallConfig("openai", "gpt-4o-mini", prompt="ping")
         result = await run_llm_call("f", "s", config, capture.recorder(), client=client)
@@ -802,7 +802,7 @@ async def test_no_key_for_openai(capture: Captured) -> None:
 
 
 async def test_connections_are_kept(openai_server: OpenAIServer, capture: Captured) -> None:
-    """Calls one after the other share a connection, also after an error."""
+    """Consecutive calls share a connection, also after an error."""
     model = openai_server.script(ECHO, error_reply(503, {}, SOON), ECHO)
     config = LLMCallConfig("openai", model, prompt="ping")
 
@@ -814,7 +814,7 @@ async def test_connections_are_kept(openai_server: OpenAIServer, capture: Captur
 
 
 async def test_a_thousand_calls_at_once(openai_server: OpenAIServer, capture: Captured) -> None:
-    """A thousand concurrent calls that share flow id and step id each get their own reply and their own span."""
+    """A thousand concurrent calls with the same flow and step id each get their own reply and span."""
     model = openai_server.script(ECHO)
     recorder = capture.recorder()
 
@@ -850,7 +850,7 @@ async def test_http_spans_nest_under_the_call(openai_server: OpenAIServer, captu
 
 
 async def test_respx_sees_httpx_own_transport(capture: Captured) -> None:
-    """With an httpx client of your own, respx answers in the server's stead."""
+    """With a user's httpx client, respx can answer for the server."""
     with respx.mock(base_url="https://api.openai.com/v1") as router:
         route = router.post("/chat/completions")
         route.side_effect = [
@@ -867,7 +867,7 @@ async def test_respx_sees_httpx_own_transport(capture: Captured) -> None:
 
 
 async def test_time_out_of_ones_own_httpx_client(openai_server: OpenAIServer, capture: Captured) -> None:
-    """A time-out set on one's own httpx client ends the attempt as a time-out."""
+    """A time-out of the user's httpx client ends the attempt as a time-out."""
     model = openai_server.script({"do": "hang"})
 
     async with httpx.AsyncClient(timeout=0.1) as http:
@@ -880,7 +880,7 @@ async def test_time_out_of_ones_own_httpx_client(openai_server: OpenAIServer, ca
 
 
 async def test_time_out_of_the_client(openai_server: OpenAIServer) -> None:
-    """Used on its own, without the step, a client gives up after its `timeout_s`."""
+    """A client that is used without the step ends after its `timeout_s`."""
     model = openai_server.script({"do": "hang"})
     async with OpenAILLMClient(KEY, openai_server.base_url, timeout_s=0.1) as client:
         with pytest.raises(LLMTimeoutError, match=r"no whole answer within 0\.1 s"):

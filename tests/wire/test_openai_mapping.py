@@ -26,7 +26,7 @@ async def reply(message: Any = None, **fields: Any) -> LLMResponse:
 
 
 async def test_usage_of_openai() -> None:
-    """OpenAI's counts are taken as they are: input includes cached, output includes reasoning."""
+    """OpenAI's input includes the cached part, and its output the reasoning."""
     usage = (
         await reply(
             usage={
@@ -44,7 +44,7 @@ async def test_usage_of_openai() -> None:
 
 
 async def test_absent_is_not_zero() -> None:
-    """A part that the server does not report stays unknown; one that it reports as zero is zero."""
+    """A part that was not reported is unknown, and one that was reported as zero is zero."""
     unknown = (await reply(usage={"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": None})).usage
     zero = (await reply(usage={"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 0}})).usage
 
@@ -55,7 +55,7 @@ async def test_absent_is_not_zero() -> None:
 
 
 async def test_more_cached_than_prompt() -> None:
-    """Grok on Azure reports more cached tokens than prompt tokens; cost must not become negative by it."""
+    """Where Grok on Azure reports more cached tokens than prompt tokens, the cost is not negative."""
     usage = (await reply(usage={"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 64}})).usage
 
     assert usage.cache_read_tokens == 10
@@ -63,7 +63,7 @@ async def test_more_cached_than_prompt() -> None:
 
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None}, [], "none"])
 async def test_usage_unknown(usage: Any) -> None:
-    """A reply without usable usage has unknown tokens and an unknown cost."""
+    """A reply without valid usage has unknown tokens and an unknown cost."""
     seen = (await reply(usage=usage)).usage
 
     assert not seen.is_known
@@ -72,7 +72,7 @@ async def test_usage_unknown(usage: Any) -> None:
 
 @pytest.mark.parametrize("absent", ["", None, 5, {}])
 async def test_empty_strings_count_as_absent(absent: Any) -> None:
-    """Some servers send empty strings for null: no id, model or finish reason is recorded then."""
+    """An empty id, model or finish reason, which some servers send for null, is not recorded."""
     response = await read_whole(
         "openai",
         {
@@ -102,12 +102,12 @@ async def test_empty_strings_count_as_absent(absent: Any) -> None:
     ],
 )
 async def test_content(content: Any, text: str) -> None:
-    """The text is the visible text: of a string, or of the text parts of a list."""
+    """The text is the string, or the text parts of the list."""
     assert (await reply({"role": "assistant", "content": content})).text == text
 
 
 async def test_first_choice_is_the_text() -> None:
-    """With several choices the text is the first one's, and every finish reason is kept."""
+    """The text is the first choice's, and the finish reasons are those of all."""
     choices = [
         {"message": {"content": "a"}, "finish_reason": "stop"},
         {"message": {"content": "b"}, "finish_reason": "length"},
@@ -121,7 +121,7 @@ async def test_first_choice_is_the_text() -> None:
 
 @pytest.mark.parametrize("choices", [None, [], {}, "x", 1])
 async def test_no_choices(choices: Any) -> None:
-    """A reply without choices cannot be read, and says its request's id."""
+    """A reply without choices cannot be read, and the error has the request's id."""
     with pytest.raises(LLMResponseError, match="no choices") as caught:
         await read_whole("openai", {"choices": choices}, headers={"x-request-id": "req_1"})
 
@@ -129,7 +129,7 @@ async def test_no_choices(choices: Any) -> None:
 
 
 async def test_choice_without_message() -> None:
-    """Azure leaves the message out where its filter took it: an empty text, and the reason says why."""
+    """A choice without a message, which Azure's filter removed, has an empty text and its reason."""
     response = await read_whole("openai", {"choices": [{"index": 0, "finish_reason": "content_filter"}]})
 
     assert response.text == ""
@@ -137,14 +137,14 @@ async def test_choice_without_message() -> None:
 
 
 def test_smallest_payload() -> None:
-    """What was not asked for is not sent: reasoning models refuse even default values."""
+    """A parameter that is not set is not sent, since reasoning models reject even default values."""
     payload = to_payload(LLMRequest("openai", "gpt-5", "hi"))
 
     assert payload == {"model": "gpt-5", "messages": [{"role": "user", "content": "hi"}]}
 
 
 def test_zero_is_sent() -> None:
-    """A temperature of zero is a value, not an absence."""
+    """A temperature of zero is sent."""
     payload = to_payload(LLMRequest("openai", "m", "hi", temperature=0.0, top_p=0.0))
 
     assert payload["temperature"] == 0.0
@@ -153,7 +153,7 @@ def test_zero_is_sent() -> None:
 
 @given(st.text(), st.dictionaries(st.text(max_size=12), anything, max_size=4))
 def test_extra_fields_win(prompt: str, extra: dict[str, Any]) -> None:
-    """Every extra field is in the payload as it was given, whatever its name."""
+    """Every extra field is in the payload unchanged, whatever its name."""
     payload = to_payload(LLMRequest("openai", "m", prompt, 0.5, extra=extra))
 
     assert {name: payload[name] for name in extra} == extra
@@ -161,7 +161,7 @@ def test_extra_fields_win(prompt: str, extra: dict[str, Any]) -> None:
 
 
 def test_extra_replaces_messages() -> None:
-    """A whole conversation goes in as an extra field, in the place of the prompt."""
+    """Messages in `extra` replace the prompt."""
     messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]
 
     payload = to_payload(LLMRequest("openai", "m", "unused", extra={"messages": messages}))

@@ -1,4 +1,4 @@
-"""OpenAI Responses: requests, whole and streamed replies, errors; pure, over a real server, and beside the SDK.
+"""OpenAI Responses: requests, whole and streamed replies, errors; through the client, over a real server, and beside the SDK.
 
 Bodies in the shapes of the OpenAI API reference, "Responses", as of 2026-11; the SDK is openai 3.54.
 """
@@ -62,7 +62,7 @@ Json = dict[str, Any]
 
 
 def message(*parts: Json) -> Json:
-    """An item that says something."""
+    """An output item with a message."""
     return {"id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": list(parts)}
 
 
@@ -72,13 +72,13 @@ def text(said: str) -> Json:
 
 
 def call(number: int, name: str, arguments: str) -> Json:
-    """An item that asks for a tool."""
+    """An output item with a tool call."""
     ids = {"id": f"fc_{number}", "call_id": f"call_{number}"}
     return {**ids, "type": "function_call", "status": "completed", "name": name, "arguments": arguments}
 
 
 def reasoning(*summary: str) -> Json:
-    """An item of reasoning."""
+    """An output item with reasoning."""
     parts = [{"type": "summary_text", "text": part} for part in summary]
     return {"id": "rs_1", "type": "reasoning", "summary": parts, "encrypted_content": None}
 
@@ -116,7 +116,7 @@ def body(*output: Json, **fields: Any) -> Json:
 
 
 def expected(said: str = "", **fields: Any) -> LLMResponse:
-    """The normal form of `body`, with what differs."""
+    """The normal form of `body`, with these changes."""
     plain = LLMResponse(
         said,
         LLMUsage(36, 12, 48, cache_read_tokens=0, cache_write_tokens=0, reasoning_tokens=0),
@@ -131,7 +131,7 @@ def expected(said: str = "", **fields: Any) -> LLMResponse:
 
 @dataclass(frozen=True)
 class Case:
-    """A body and the normal form that it has to give."""
+    """A body and its expected normal form."""
 
     name: str
     body: Json
@@ -222,7 +222,7 @@ def item_events(index: int, item: Json) -> Iterator[Json]:
 
 
 def halves(whole: str) -> list[str]:
-    """A text in two pieces, without empty ones."""
+    """A string in two pieces, without empty ones."""
     middle = len(whole) // 2
     return [piece for piece in (whole[:middle], whole[middle:]) if piece]
 
@@ -255,7 +255,7 @@ async def read(events: Sequence[Mapping[str, Any]]) -> tuple[LLMResponse, Sequen
 
 
 def without_raw(response: LLMResponse) -> LLMResponse:
-    """A response without what the wire said."""
+    """A response without `raw` and its request's id."""
     return replace(response, raw={}, request_id=None)
 
 
@@ -287,7 +287,7 @@ RICH_STREAM = encoded(events_of(RICH))
 
 @every_case
 def test_whole_reply(case: Case) -> None:
-    """A whole body gives the normal form, and stays at hand as it came."""
+    """A whole body gives the normal form, and `raw` keeps it."""
     response = from_payload(case.body, request_id="req_1")
 
     assert without_raw(response) == case.normal
@@ -309,7 +309,7 @@ async def test_streamed_reply(case: Case) -> None:
 
 @every_case
 async def test_output_left_empty_in_the_last_event(case: Case) -> None:
-    """Some gateways leave `output` empty in the last event: the pieces are kept, with or without finished items."""
+    """Where a gateway leaves `output` empty in the last event, the pieces are the reply."""
     events = events_of(case.body)
     events[-1]["response"] = {**case.body, "output": []}
     bare = [event for event in events if event["type"] != "response.output_item.done"]
@@ -319,7 +319,7 @@ async def test_output_left_empty_in_the_last_event(case: Case) -> None:
 
 
 async def test_unfinished_item_before_an_empty_last_output() -> None:
-    """Where the last event's output is empty, text of an item that was never finished is kept too."""
+    """The text of an unfinished item is kept where the last output is empty."""
     cut = body(message(text("one ")), message(text("two")), status="incomplete")
     events = events_of(cut)
     del events[-2]  # the second item is never reported as done
@@ -329,7 +329,7 @@ async def test_unfinished_item_before_an_empty_last_output() -> None:
 
 
 async def test_items_without_pieces_before_an_empty_last_output() -> None:
-    """Where nothing but finished items came, they are the reply."""
+    """Finished items without pieces are the reply where the last output is empty."""
     document = body(message(text("hi")), call(0, "now", "{}"))
     events = [event for event in events_of(document) if not str(event["type"]).endswith("delta")]
     events[-1]["response"] = {**document, "output": []}
@@ -338,7 +338,7 @@ async def test_items_without_pieces_before_an_empty_last_output() -> None:
 
 
 async def test_pieces_of_parallel_calls_in_turn() -> None:
-    """Pieces of two calls that come in turn stay apart; each call has its index, and names itself once."""
+    """Alternating pieces of two calls stay apart; each call has its index, and its name once."""
     events: list[Json] = [
         {"type": "response.output_item.added", "output_index": 1, "item": call(0, "a", "")},
         {"type": "response.output_item.added", "output_index": 2, "item": call(1, "b", "")},
@@ -362,7 +362,7 @@ async def test_pieces_of_parallel_calls_in_turn() -> None:
 
 
 async def test_call_that_comes_in_one_piece() -> None:
-    """A call that is only told of when it is finished is one piece."""
+    """A call that comes only as a finished item is one piece."""
     done = {"type": "response.output_item.done", "output_index": 0, "item": call(0, "a", '{"x":1}')}
     _, deltas = await read([done, {"type": "response.completed", "response": body()}])
 
@@ -370,7 +370,7 @@ async def test_call_that_comes_in_one_piece() -> None:
 
 
 def test_unknown_status_passes_through() -> None:
-    """A status that is no end known here is kept in the provider's word."""
+    """An unknown status is kept in the provider's word."""
     response = from_payload(body(message(text("x")), status="a_status_of_2031"))
 
     assert (response.finish_reasons, response.finish_reason) == (("a_status_of_2031",), None)
@@ -381,20 +381,20 @@ def test_unknown_status_passes_through() -> None:
     [("queued", "by its id later"), ("in_progress", "by its id later"), ("cancelled", "was cancelled")],
 )
 def test_what_is_not_finished_is_no_success(status: str, hint: str) -> None:
-    """A response that runs in the background, or that was cancelled, says so; asking again would bill it again."""
+    """A background or cancelled response raises an error that is not retried, since a retry would be billed."""
     with pytest.raises(LLMResponseError, match=f"resp_68af is {status}: .*{hint}") as caught:
         from_payload(body(status=status), request_id="req_1")
     assert (caught.value.retryable, caught.value.request_id) == (False, "req_1")
 
 
 async def test_a_cancelled_stream_is_no_success() -> None:
-    """A response that is cancelled while it streams is not the whole reply."""
+    """A response that is cancelled while it streams raises an error."""
     with pytest.raises(LLMResponseError, match="cancelled"):
         await read([{"type": "response.cancelled", "response": body(status="cancelled")}])
 
 
 def test_tools_of_the_provider_are_counted() -> None:
-    """Searches of the web and of files have fees; opening a page that was found has none."""
+    """Searches of the web and of files are counted, and opening a page is not."""
     output: list[Json] = [
         {"type": "web_search_call", "action": {"type": "search", "query": "a"}},
         {"type": "web_search_call", "action": {"type": "open_page"}},
@@ -408,7 +408,7 @@ def test_tools_of_the_provider_are_counted() -> None:
 
 
 def test_modalities_and_other_spellings() -> None:
-    """Audio and images are counted apart, and Perplexity's cache reads and searches are read as well."""
+    """Audio and images have their own counts, and Perplexity's cache reads and searches are read."""
     reported = {
         "input_tokens": 100,
         "output_tokens": 20,
@@ -422,7 +422,7 @@ def test_modalities_and_other_spellings() -> None:
 
 
 def test_cache_fields_beside_the_details() -> None:
-    """A gateway's cache counts beside the details are read here as in Chat Completions; the total tells what is in."""
+    """A gateway's cache counts beside the details are read, and the total says whether the input has them."""
     beside = {"input_tokens": 368, "output_tokens": 19, "total_tokens": 10923, "cache_read_input_tokens": 10536}
     seen = from_payload(body(usage=beside)).usage
     assert (seen.prompt_tokens, seen.cache_read_tokens, seen.completion_tokens) == (10904, 10536, 19)
@@ -433,7 +433,7 @@ def test_cache_fields_beside_the_details() -> None:
 
 @pytest.mark.parametrize("kind", ["failed", "cancelled"])
 async def test_what_an_unfinished_stream_used_is_kept(kind: str) -> None:
-    """A stream that ends without success has used tokens, which are billed: the error keeps the usage."""
+    """The error of a stream that ends without success keeps the usage, which is billed."""
     ended = body(status=kind, error={"code": "server_error", "message": "m"} if kind == "failed" else None)
     with pytest.raises(LLMError) as caught:
         await read([{"type": f"response.{kind}", "response": {**ended, "usage": usage(36, 12)}}])
@@ -443,7 +443,7 @@ async def test_what_an_unfinished_stream_used_is_kept(kind: str) -> None:
 
 
 async def test_a_cost_is_believed_by_its_documented_unit() -> None:
-    """xAI's ticks and OpenRouter's dollars are read here too; a number of any other server is ignored."""
+    """xAI's ticks and OpenRouter's dollars are read, and another server's cost is ignored."""
     ticks = {**usage(36, 12), "cost_in_usd_ticks": 5 * 10**9}
     dollars = {**usage(36, 12), "cost": 0.25}
     for url, reported, cost in (
@@ -457,7 +457,7 @@ async def test_a_cost_is_believed_by_its_documented_unit() -> None:
 
 
 async def test_raw_of_a_stream_is_never_empty() -> None:
-    """Where the last event leaves its output out, `raw` has what was streamed."""
+    """Where the last event has no output, `raw` has the streamed one."""
     events: list[Json] = [
         {"type": "response.created", "response": body(status="in_progress")},
         {"type": "response.output_text.delta", "output_index": 0, "delta": "Hello"},
@@ -474,21 +474,21 @@ async def test_raw_of_a_stream_is_never_empty() -> None:
     [(None, "incomplete", None), ({"reason": ""}, "incomplete", None), ({"reason": "new"}, "new", None)],
 )
 def test_incomplete_without_a_known_reason(details: Any, raw: str, finish: FinishReason | None) -> None:
-    """An incomplete reply is no good one, whatever its reason, and calls in it may be cut."""
+    """An incomplete reply keeps its reason in the provider's word, and its calls may be cut."""
     response = from_payload(body(call(0, "a", "{"), status="incomplete", incomplete_details=details))
 
     assert (response.finish_reasons, response.finish_reason) == ((raw,), finish)
 
 
 def test_items_not_known_here_are_ignored() -> None:
-    """Built-in tools and parts of other types add nothing to the text."""
+    """Built-in tools and unknown parts add nothing to the text."""
     odd = {"type": "web_search_call", "id": "ws_1", "status": "completed"}
 
     assert from_payload(body(odd, message({"type": "hologram", "text": "?"}, text("hi")))).text == "hi"
 
 
 def test_custom_tool_call() -> None:
-    """A custom tool's input is the arguments' text."""
+    """The arguments of a custom tool call are its input, a string."""
     item = {"type": "custom_tool_call", "id": "ct_1", "call_id": "call_9", "name": "sql", "input": "select 1"}
 
     call = ToolCall("call_9", "sql", "select 1", kind="custom")
@@ -503,7 +503,7 @@ def test_custom_tool_call() -> None:
 
 @pytest.mark.parametrize("output", [None, {}, "x"])
 def test_no_output(output: Any) -> None:
-    """A body without output is no reply, and says its request's id."""
+    """A body without output cannot be read, and the error has the request's id."""
     with pytest.raises(LLMResponseError, match="no output") as caught:
         from_payload({**body(), "output": output}, request_id="req_1")
 
@@ -511,7 +511,7 @@ def test_no_output(output: Any) -> None:
 
 
 async def test_failed_without_an_error() -> None:
-    """A response that has failed raises even where it does not say why."""
+    """A failed response raises, also without an error in it."""
     with pytest.raises(LLMServerError):
         from_payload(body(status="failed"))
     with pytest.raises(LLMServerError) as caught:
@@ -525,7 +525,7 @@ async def test_failed_without_an_error() -> None:
 
 
 async def test_unfinished_stream_has_no_finish_reason() -> None:
-    """The error of a cut stream keeps what has arrived, without a reason for an end that has not come."""
+    """The error of a cut stream keeps what arrived, without a finish reason."""
     response = await canned.read_cut_stream("openai_responses", encoded(events_of(RICH)[:-1]))
 
     assert (response.text, response.finish_reasons) == ("Grüezi \u2028 there", ())
@@ -545,7 +545,7 @@ ERROR = {"code": "server_error", "message": "The server had an error"}
     ],
 )
 async def test_error_inside_a_stream(event: Json) -> None:
-    """Each way to report an error inside a stream raises it as a server's fault, with its code and words."""
+    """An error inside a stream, in any of its forms, is a server error with its code and message."""
     named = {"type": "message", **event}
     with pytest.raises(LLMServerError, match=ERROR["message"]) as caught:
         await read([named])
@@ -563,7 +563,7 @@ async def test_error_inside_a_stream(event: Json) -> None:
     ],
 )
 def test_status_of_a_failure(error: Json, status: int) -> None:
-    """Whether a failure inside a success is repeated hangs on its code."""
+    """The code of a failure inside a success decides whether it is retried."""
     assert errors_of({"error": {"message": "x", **error}}).implied_status == status
 
 
@@ -571,12 +571,12 @@ def test_status_of_a_failure(error: Json, status: int) -> None:
 
 
 def request(prompt: str = "hi", **fields: Any) -> LLMRequest:
-    """A request with what a test needs."""
+    """A request with these fields."""
     return LLMRequest("openai_responses", "gpt-5-mini", prompt, **fields)
 
 
 def test_parameters_have_their_names_here() -> None:
-    """Our parameters go out under this format's names, and extra fields win over them."""
+    """Parameters have the format's names, and extra fields win."""
     asked = request(
         system="be brief",
         max_tokens=50,
@@ -601,14 +601,14 @@ def test_parameters_have_their_names_here() -> None:
 @pytest.mark.parametrize(
     "field", [{"stop": ("x",)}, {"seed": 1}, {"top_k": 5}, {"frequency_penalty": 0.1}, {"presence_penalty": 0.1}]
 )
-def test_parameters_without_a_place_are_refused(field: Json) -> None:
-    """Responses has no stop texts, seed, top k or penalties: they are refused by name."""
+def test_unsupported_parameters(field: Json) -> None:
+    """Stop sequences, seed, `top_k` and penalties are rejected by name."""
     with pytest.raises(ConfigError, match=next(iter(field))):
         to_payload(request(**field))
 
 
 def test_conversation() -> None:
-    """Text, pictures, calls and their results each become items."""
+    """Text, images, calls and results become items."""
     conversation = (
         Message(role="system", content="be brief"),
         Message(
@@ -653,8 +653,8 @@ def test_conversation() -> None:
         (Message(role="user", content=(Image(),)), "image"),
     ],
 )
-def test_messages_without_a_place_are_refused(said: Message, names: str) -> None:
-    """What a message cannot hold here is refused and not dropped."""
+def test_unsupported_messages(said: Message, names: str) -> None:
+    """An unsupported message is rejected, not dropped."""
     with pytest.raises(ConfigError, match=names):
         to_payload(request(messages=(said,)))
 
@@ -663,7 +663,7 @@ def test_messages_without_a_place_are_refused(said: Message, names: str) -> None
 
 
 async def finished(server: OpenAIServer, model: str) -> tuple[LLMResponse, list[StreamEvent]]:
-    """A streamed reply, and the pieces before it."""
+    """A streamed reply, and its pieces."""
     async with PRESET.client(KEY, server.base_url) as client:
         batches = [batch async for batch in client.stream(LLMRequest("openai_responses", model, "hi"))]
     *deltas, last = [event for batch in batches for event in batch]
@@ -689,7 +689,7 @@ ERROR_REPLIES = (
 async def test_error_replies(
     openai_server: OpenAIServer, status: int, error: Json, kind: type[LLMError], error_type: str
 ) -> None:
-    """Each error reply is its typed error, and its HTTP status is the reply's own."""
+    """Each error reply has its typed error and its HTTP status."""
     document = {"error": {"message": "scripted", "param": None, **error}}
     model = openai_server.script(reply_action(document, status=status))
     with pytest.raises(kind) as caught:
@@ -700,7 +700,7 @@ async def test_error_replies(
 
 
 async def test_failed_response_over_a_server(openai_server: OpenAIServer) -> None:
-    """A response with status `failed` raises, whole or streamed; a server's fault is worth another try."""
+    """A response with status `failed` raises, whole or streamed, and a server's error is retried."""
     failed = body(status="failed", error=ERROR)
     whole = openai_server.script(reply_action(failed))
     cut_off = openai_server.script(stream_action(encoded(events_of(failed))))
@@ -718,7 +718,7 @@ async def test_failed_response_over_a_server(openai_server: OpenAIServer) -> Non
 async def test_a_response_that_is_no_success_keeps_what_it_said(
     status: str, form: str, openai_server: OpenAIServer, capture: Captured
 ) -> None:
-    """Id, model and the usage that is billed are in the result and on the span, with their price."""
+    """Result and span of a failed response have its id, model, billed usage and cost."""
     said = body(status=status, error=ERROR if status == "failed" else None, usage=usage(1000, 500), model="gpt-5-mini")
     events: list[Json] = [{"type": f"response.{status}", "response": said}]
     is_document = form in ("whole", "streamed-as-document")
@@ -748,7 +748,7 @@ COST = (Decimal(600) * Decimal("0.25") + Decimal(400) * Decimal("0.025") + Decim
 
 
 async def test_step(openai_server: OpenAIServer, capture: Captured) -> None:
-    """A call through the step has one span with provider, tokens, finish reasons and the exact cost."""
+    """A call has one span with provider, tokens, finish reasons and the exact cost."""
     model = openai_server.script(reply_action(RICH))
     config = LLMCallConfig("openai_responses", model, prompt="hi")
     async with PRESET.client(KEY, openai_server.base_url) as client:
@@ -760,7 +760,7 @@ async def test_step(openai_server: OpenAIServer, capture: Captured) -> None:
 
 
 async def test_streamed_step(openai_server: OpenAIServer, capture: Captured) -> None:
-    """A streamed call through the step has the same span."""
+    """A streamed call has the same span."""
     model = openai_server.script(stream_action(RICH_STREAM))
     config = LLMCallConfig("openai_responses", model, prompt="hi")
     async with (
@@ -788,7 +788,7 @@ def assert_span(capture: Captured, model: str) -> None:
 
 
 def in_an_object(arguments: str) -> Json | str:
-    """The object that the arguments of a call are; the string itself where they are none."""
+    """The object in a call's arguments, or the string itself where there is none."""
     try:
         parsed: Any = json.loads(arguments or "{}")
     except ValueError:
@@ -797,7 +797,7 @@ def in_an_object(arguments: str) -> Json | str:
 
 
 def assert_same(ours: LLMResponse, theirs: Response) -> None:
-    """Text, calls, status and tokens are the same in the SDK's eyes."""
+    """The SDK has the same text, calls, status and tokens."""
     assert theirs.output_text == ours.text
     calls = [item for item in theirs.output if item.type == "function_call"]
     assert ours.tool_calls == tuple(ToolCall(it.call_id, it.name, in_an_object(it.arguments)) for it in calls)
@@ -813,7 +813,7 @@ def assert_same(ours: LLMResponse, theirs: Response) -> None:
 
 @every_case
 async def test_sdk_reads_the_same(openai_server: OpenAIServer, case: Case) -> None:
-    """The official SDK, reading the same bodies from the same server, sees what we see."""
+    """The official SDK reads the same from the same bodies."""
     model = openai_server.script(reply_action(case.body))
     async with (
         openai.AsyncOpenAI(api_key=KEY, base_url=openai_server.base_url) as sdk,

@@ -1,4 +1,4 @@
-"""The official SDK (openai 3.54) and our client read the same bytes from the same server, and agree."""
+"""The official SDK (openai 3.54) and this client read the same from the same server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LONG = (
 
 @dataclass(frozen=True)
 class Seen:
-    """What can be compared."""
+    """The fields that can be compared."""
 
     text: str
     calls: tuple[tuple[str, str], ...]
@@ -42,7 +42,7 @@ class Seen:
 
 
 def ours(reply: LLMResponse) -> Seen:
-    """Our normal form, compared."""
+    """The package's response, as comparable fields."""
     usage = reply.usage
     return Seen(
         reply.text,
@@ -54,7 +54,7 @@ def ours(reply: LLMResponse) -> Seen:
 
 
 def theirs(reply: ChatCompletion) -> Seen:
-    """The SDK's objects, compared."""
+    """The SDK's objects, as comparable fields."""
     message, usage = reply.choices[0].message, reply.usage
     calls = [call for call in message.tool_calls or [] if isinstance(call, ChatCompletionMessageFunctionToolCall)]
     prompt, completion = usage and usage.prompt_tokens_details, usage and usage.completion_tokens_details
@@ -125,7 +125,7 @@ STREAMED = {name: STREAMS[name][0] for name in ACCUMULATED} | {
 
 @pytest.mark.parametrize("name", STREAMED)
 async def test_streamed(name: str, openai_server: OpenAIServer) -> None:
-    """A stream means the same to the SDK's accumulator and to ours."""
+    """The SDK's accumulator and this client read the same from a stream."""
     body = STREAMED[name]
     action: Action = {"body": body, "headers": STREAM, "split_at": [3, len(body) // 2]}
     model = openai_server.script(action)
@@ -141,7 +141,7 @@ async def test_streamed(name: str, openai_server: OpenAIServer) -> None:
 
 
 async def accumulated(sdk: AsyncOpenAI, model: str) -> Seen:
-    """The SDK's chunks put together, as its documentation shows; its usage is that of the last chunk that has one."""
+    """The SDK's chunks put together as its documentation shows; the usage is that of the last chunk with one."""
     text, usage = "", None
     reasons: dict[int, str] = {}
     calls: dict[int, list[str]] = {}

@@ -1,4 +1,4 @@
-"""The compatible family: where each server is, where its key is, and what it refuses."""
+"""The compatible family: where each server is, where its key is, and which parameters are unsupported."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asking(model: str, names: set[str]) -> LLMRequest:
-    """A request that sets just these parameters."""
+    """A request with just these parameters."""
     values: dict[str, object] = {name: SET[name] for name in names}
     return LLMRequest("any", model, "hi", **values)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_every_preset_is_in_the_table() -> None:
-    """A preset that is added has to be written down here too."""
+    """The table below has every preset."""
     assert sorted(BY_NAME) == NAMES
 
 
@@ -84,7 +84,7 @@ async def test_where_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if EXPECTED[name][1]])
 async def test_missing_key(name: str, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without its key nothing is sent, and the error names the variable; with the variable set it is the bearer."""
+    """Without a key nothing is sent, and the error names the variable; the variable's key is sent as bearer."""
     variable = EXPECTED[name][1] or ""
     model = openai_server.script({"do": "echo"})
 
@@ -103,7 +103,7 @@ async def test_missing_key(name: str, openai_server: OpenAIServer, monkeypatch: 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not EXPECTED[name][1]])
 async def test_no_key_is_needed(name: str, openai_server: OpenAIServer) -> None:
-    """A server of one's own needs no key, and gets no authorization header."""
+    """A user's own server needs no key, and gets no authorization header."""
     model = openai_server.script({"do": "echo"})
 
     async with BY_NAME[name].client(base_url=openai_server.base_url) as client:
@@ -117,8 +117,8 @@ REFUSED = [(name, parameter) for name in NAMES for parameter in sorted(EXPECTED[
 
 
 @pytest.mark.parametrize(("name", "parameter"), REFUSED)
-async def test_refused_parameter(name: str, parameter: str, openai_server: OpenAIServer) -> None:
-    """A parameter that the server has no place for is refused by name before anything is sent; `extra` sends it."""
+async def test_unsupported_parameter(name: str, parameter: str, openai_server: OpenAIServer) -> None:
+    """An unsupported parameter is rejected by name before anything is sent; `extra` sends it."""
     model = openai_server.script({"do": "echo"})
     request = asking(model, {parameter})
 
@@ -135,7 +135,7 @@ async def test_refused_parameter(name: str, parameter: str, openai_server: OpenA
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_other_parameters_arrive(name: str, openai_server: OpenAIServer) -> None:
-    """Every parameter that is not refused reaches the server, under the server's name for it."""
+    """Every supported parameter reaches the server, under the server's name for it."""
     model = openai_server.script({"do": "echo"})
     allowed = set(SET) - EXPECTED[name][3]
 
@@ -152,7 +152,7 @@ async def test_other_parameters_arrive(name: str, openai_server: OpenAIServer) -
 
 @pytest.mark.parametrize("name", NAMES)
 def test_asking_for_usage(name: str) -> None:
-    """A stream asks for its usage, except where the server sends it unasked and refuses the field."""
+    """A stream asks for its usage, unless the server sends it unasked and rejects the field."""
     payload = BY_NAME[name].wire.to_payload(LLMRequest(name, "m", "hi"), True)
 
     assert payload["stream"] is True
@@ -160,7 +160,7 @@ def test_asking_for_usage(name: str) -> None:
 
 
 def test_turning_it_off() -> None:
-    """With `extra={"stream_options": None}` the field is not sent at all; other values win over ours."""
+    """`extra={"stream_options": None}` removes the field, and other values of the user win."""
     wire = BY_NAME["vllm"].wire
     more = {"include_usage": True, "continuous_usage_stats": True}
 
@@ -169,7 +169,7 @@ def test_turning_it_off() -> None:
 
 
 def test_compatible_without_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`openai_compatible` has no address of its own: it has to be told one, by argument or variable."""
+    """`openai_compatible` needs an address, as argument or variable."""
     preset: Preset = BY_NAME["openai_compatible"]
 
     with pytest.raises(ConfigError, match="base_url or OPENAI_COMPATIBLE_BASE_URL"):
@@ -183,7 +183,7 @@ def test_compatible_without_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not EXPECTED[name][1]])
 def test_address_by_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The address of a server of one's own can stand in a variable."""
+    """The address of a user's own server can be in a variable."""
     monkeypatch.setenv(f"{name.upper()}_BASE_URL", "http://elsewhere:9/v1")
 
     assert BY_NAME[name].client().base_url == "http://elsewhere:9/v1"
@@ -191,7 +191,7 @@ def test_address_by_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("name", ["xai", "mistral", "openrouter"])
 async def test_span(name: str, openai_server: OpenAIServer, capture: Captured) -> None:
-    """The span carries the conventions' name for the provider, its server, and the tokens."""
+    """The span has the conventions' name of the provider, its server, and the tokens."""
     model = openai_server.script({"do": "echo"})
 
     async with BY_NAME[name].client("k", openai_server.base_url) as client:

@@ -1,4 +1,4 @@
-"""What LiteLLM 1.108 and llama.cpp 11434 really sent, byte for byte; `make nightly` meets the programs themselves."""
+"""The recorded bytes of LiteLLM 1.108 and llama.cpp 11434; `make nightly` runs the programs themselves."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def url() -> Iterator[str]:
 
 
 async def reply_of(url: str, provider: str, name: str, **options: Any) -> LLMResponse:
-    """The recorded reply as the provider's client reads it; a recorded stream is read as one."""
+    """The recorded reply as the provider's client reads it, a recorded stream as a stream."""
     async with tm.LLMClientFactory.make(
         provider, api_key="k", base_url=f"{url}/{name}{PATHS[provider]}", **options
     ) as (client):
@@ -62,7 +62,7 @@ TEXTS: list[tuple[str, str, str, tuple[int | None, ...]]] = [
 
 @pytest.mark.parametrize(("provider", "name", "text", "tokens"), TEXTS, ids=[each[1] for each in TEXTS])
 async def test_text_and_tokens(url: str, provider: str, name: str, text: str, tokens: tuple[int | None, ...]) -> None:
-    """Text and tokens are what the server told, however it orders and frames them."""
+    """Text and tokens are the server's, however it orders and frames them."""
     reply = await reply_of(url, provider, name)
     usage = reply.usage
 
@@ -84,14 +84,14 @@ COSTS: list[tuple[str, dict[str, Any], float | None]] = [
 
 @pytest.mark.parametrize(("name", "options", "usd"), COSTS)
 async def test_cost(url: str, name: str, options: dict[str, Any], usd: float | None) -> None:
-    """The total that LiteLLM tells is believed where its unit is declared; zeros of its parts are no cost."""
+    """LiteLLM's total is believed where its unit is declared; zeros of its parts are no cost."""
     reply = await reply_of(url, "openai_compatible", name, **options)
 
     assert (reply.reported_cost and reply.reported_cost.usd) == usd
 
 
 async def test_the_id_of_the_call(url: str) -> None:
-    """LiteLLM's id of the call is the request's, in replies and errors."""
+    """LiteLLM's id of the call is the request's id, in replies and errors."""
     with pytest.raises(LLMRateLimitError) as caught:
         await reply_of(url, "openai_compatible", "litellm_limit")
     reply = await reply_of(url, "openai_compatible", "litellm_chat_whole")
@@ -109,7 +109,7 @@ async def test_the_id_of_the_call(url: str) -> None:
     ],
 )
 async def test_tools(url: str, provider: str, name: str, id: str, reason: str) -> None:
-    """A call beside `stop` is one, and so is one in pieces of a token each."""
+    """A call with the reason `stop` is a call, and so is one in many pieces."""
     reply = await reply_of(url, provider, name)
 
     assert reply.tool_calls == (ToolCall(id=id, name="look", arguments={"at": "Oslo"}),)
@@ -134,7 +134,7 @@ ERRORS: list[tuple[str, str, type[LLMError], str]] = [
 
 @pytest.mark.parametrize(("provider", "name", "kind", "message"), ERRORS, ids=[each[1] for each in ERRORS])
 async def test_errors(url: str, provider: str, name: str, kind: type[LLMError], message: str) -> None:
-    """An error keeps its class and its message, in a stream, as an event behind an error status, and alone."""
+    """An error keeps its class and message: in a stream, as an event with an error status, and alone."""
     with pytest.raises(kind, match=message) as caught:
         await reply_of(url, provider, name)
 
@@ -142,7 +142,7 @@ async def test_errors(url: str, provider: str, name: str, kind: type[LLMError], 
 
 
 async def test_the_connection_that_llama_cpp_closes(url: str, capture: Captured) -> None:
-    """Each stream ends with an unannounced close: no later call fails or is retried for that."""
+    """Streams that end with an unannounced close make no later call fail or retry."""
     config = tm.LLMCallConfig("llama_cpp", "m", prompt="Say hello")
     root = f"{url}/llama_cpp_chat_streamed/v1"
     async with tm.LLMClientFactory.make("llama_cpp", api_key="k", base_url=root) as client:

@@ -10,7 +10,7 @@ from tracemind_otel.ai.llm.providers._sse import EventDecoder, JsonLinesDecoder,
 
 
 def decode(*pieces: bytes) -> list[tuple[str, bytes]]:
-    """The events in the pieces, with what comes at their end."""
+    """The events in the pieces, with those that come at the end."""
     decoder = EventDecoder()
     events = [event for piece in pieces for event in decoder.feed(piece)]
     return [(event.name, event.data) for event in [*events, *decoder.end()]]
@@ -77,14 +77,14 @@ bodies = st.lists(st.tuples(lines, endings), max_size=12).map(lambda parts: b"".
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(bodies | st.binary(max_size=40), st.lists(st.integers(0, 200), max_size=8))
 def test_any_split_gives_the_same_events(body: bytes, positions: list[int]) -> None:
-    """However the bytes are cut, the events are those of the whole."""
+    """However the bytes are cut, the events are the same."""
     assert decode(*cut(body, positions)) == decode(body)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.text(st.characters(exclude_characters="\r\n"), min_size=1), max_size=5), endings)
 def test_what_is_sent_is_read(texts: list[str], ending: bytes) -> None:
-    """Every text without a line ending comes out as it went in."""
+    """Every text without a line ending is read unchanged."""
     clean = [text.encode("utf-8", "surrogatepass") for text in texts]
     body = b"".join(b"data: " + text + ending + ending for text in clean)
 
@@ -92,7 +92,7 @@ def test_what_is_sent_is_read(texts: list[str], ending: bytes) -> None:
 
 
 def test_an_event_comes_with_its_blank_line() -> None:
-    """An event is there as soon as its blank line is, also where that is a CR that may be half of a CRLF."""
+    """An event is complete with its blank line, also where that is a CR that may begin a CRLF."""
     decoder = EventDecoder()
 
     assert decoder.feed(b"data: a\r\n") == []
@@ -102,7 +102,7 @@ def test_an_event_comes_with_its_blank_line() -> None:
 
 
 def test_a_long_line_in_many_pieces() -> None:
-    """A line of megabytes in small pieces is put together once."""
+    """A line of megabytes in small pieces is joined once."""
     lines = JsonLinesDecoder()
 
     assert not any(lines.feed(b"x" * 100) for _ in range(30_000))
@@ -113,7 +113,7 @@ def test_a_long_line_in_many_pieces() -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(0, 60), max_size=8))
 def test_json_lines(positions: list[int]) -> None:
-    """JSON lines are events of one line each; blank ones, a byte order mark and a missing last ending do no harm."""
+    """Each JSON line is an event; blank lines, a byte order mark and a missing last line ending do no harm."""
     body = '\ufeff{"a": "\u2028é"}\r\n\n  \r{"b": 1}'.encode()
     lines = JsonLinesDecoder()
     events = [event for piece in cut(body, positions) for event in lines.feed(piece)] + lines.end()

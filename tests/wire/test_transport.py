@@ -1,4 +1,4 @@
-"""What lies below HTTP: threads and loops, proxies, certificates, cookies, long headers, clients of one's own."""
+"""What is below HTTP: threads and loops, proxies, certificates, cookies, long headers, and the user's own clients."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PROXY = "http://proxy.example:3128"
 
 @pytest.fixture
 async def transports() -> AsyncGenerator[Callable[[str], Any]]:
-    """Makes the `http_client` of a transport, as the environment is then; `None` is our own."""
+    """Makes the `http_client` of a transport in the current environment; `None` is the package's own."""
     made: list[Any] = []
 
     def make(name: str) -> Any:
@@ -56,7 +56,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def call(base_url: str, http_client: Any = None, *, recorder: tm.Recorder | None = None) -> dict[str, Any]:
-    """One call with a client of its own."""
+    """One call with its own client."""
     async with OpenAILLMClient("sk-test", base_url, http_client=http_client) as client:
         cfg = tm.LLMCallConfig("openai", "gpt-4o-mini", prompt="ping")
         return await tm.run_llm_call("flow", "step", cfg, recorder or tm.Recorder(), client=client)
@@ -67,7 +67,7 @@ async def call(base_url: str, http_client: Any = None, *, recorder: tm.Recorder 
 
 @pytest.fixture
 def _eager_switches() -> Generator[None]:
-    """Threads take turns as often as they can."""
+    """Let threads take turns as often as they can."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -75,7 +75,7 @@ def _eager_switches() -> Generator[None]:
 
 
 def in_its_own_loop(work: Any) -> Any:
-    """As programs do that know nothing of `asyncio.run`."""
+    """Run in a new event loop, as programs without `asyncio.run` do."""
     loop = asyncio.new_event_loop()
     try:
         return loop.run_until_complete(work)
@@ -151,7 +151,7 @@ def test_loops_that_are_closed_without_more(openai_server: OpenAIServer, tmp_pat
 
 
 async def test_the_id_of_a_call_through_litellm() -> None:
-    """LiteLLM's header is a request's id, where the provider's own is not there."""
+    """LiteLLM's header gives the request's id where the provider's own is missing."""
     for headers, expected in (
         ({"x-litellm-call-id": "call-1"}, "call-1"),
         ({"x-litellm-call-id": "call-1", "x-request-id": "req-1"}, "req-1"),
@@ -161,7 +161,7 @@ async def test_the_id_of_a_call_through_litellm() -> None:
 
 @pytest.mark.parametrize("name", ["aiohttp", "httpx", "httpx2"])
 async def test_no_cookie_is_sent_back(transports: Callable[[str], Any], name: str) -> None:
-    """What a server sets with a reply is not sent with the next request."""
+    """A cookie of a reply is not sent with the next request."""
     with answering(headers={"set-cookie": "route=abc; Path=/"}) as edge:
         http_client = transports(name)
         # By its name: aiohttp keeps no cookies of addresses.
@@ -174,7 +174,7 @@ async def test_no_cookie_is_sent_back(transports: Callable[[str], Any], name: st
 @pytest.mark.parametrize("name", ["aiohttp", "httpx", "httpx2"])
 @pytest.mark.parametrize("count", [1, 64])
 async def test_long_headers_are_read(transports: Callable[[str], Any], name: str, count: int) -> None:
-    """64 KB of response headers, in one or in many, are no fault."""
+    """64 KB of response headers, in one or in many, are read."""
     headers = {f"x-long-{number}": "a" * (64 * 1024 // count) for number in range(count)}
     with answering(headers=headers) as edge:
         result = await call(f"http://127.0.0.1:{edge.port}/v1", transports(name))
@@ -223,7 +223,7 @@ async def test_long_headers_are_read(transports: Callable[[str], Any], name: str
     ],
 )
 def test_no_proxy(host: str, port: int, no_proxy: str, *, expected: bool) -> None:
-    """Names, domains, ports, addresses and networks of both families are exempt as curl and requests have it."""
+    """`NO_PROXY` has names, domains, ports, addresses and networks of both families, as in curl and requests."""
     assert is_exempt(host, port, no_proxy) is expected
 
 
@@ -243,13 +243,13 @@ def test_no_proxy(host: str, port: int, no_proxy: str, *, expected: bool) -> Non
     ],
 )
 def test_the_proxy_of_an_address(url: str, proxies: dict[str, str], expected: str | None) -> None:
-    """The scheme's proxy comes before the one for all, and an exempt host has none."""
+    """A scheme's proxy wins over the general one, and an exempt host has none."""
     assert proxy_for(url, proxies) == expected
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
 async def test_requests_go_through_the_proxy(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    """The proxy gets the whole address, and the user and password that its URL holds."""
+    """The proxy gets the whole address, and the user and password of its URL."""
     with answering() as proxy:
         monkeypatch.setenv(variable, f"http://me:secret@127.0.0.1:{proxy.port}")
         result = await call("http://model.invalid/v1")
@@ -260,7 +260,7 @@ async def test_requests_go_through_the_proxy(monkeypatch: pytest.MonkeyPatch, va
 
 @pytest.mark.parametrize("no_proxy", ["127.0.0.0/8", "127.0.0.1", "*"])
 async def test_an_exempt_server_is_asked_itself(monkeypatch: pytest.MonkeyPatch, no_proxy: str) -> None:
-    """A server in a network of `NO_PROXY` gets the request, and the proxy none."""
+    """A server in a network of `NO_PROXY` gets the request directly."""
     with answering() as proxy, answering() as server:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
         monkeypatch.setenv("NO_PROXY", no_proxy)
@@ -270,7 +270,7 @@ async def test_an_exempt_server_is_asked_itself(monkeypatch: pytest.MonkeyPatch,
 
 
 async def test_a_server_of_ipv6_is_exempt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same for an address of IPv6."""
+    """An IPv6 server in a network of `NO_PROXY` gets the request directly."""
     with answering() as proxy, answering(host="::1") as server:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
         monkeypatch.setenv("NO_PROXY", "::/64")
@@ -281,7 +281,7 @@ async def test_a_server_of_ipv6_is_exempt(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("scheme", ["http", "socks5"])
 async def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
-    """Of a proxy that does not listen, or of another kind, the reason says that it is the proxy."""
+    """The reason of a call says that its proxy does not listen, or is of an unsupported kind."""
     monkeypatch.setenv("ALL_PROXY", f"{scheme}://127.0.0.1:{closed_port()}")
     result = await call("http://model.invalid/v1")
     assert result["error_type"] == "LLMConnectionError"
@@ -309,7 +309,7 @@ async def test_a_bad_certificate_is_named(
     fault: str,
     said: str,
 ) -> None:
-    """Host and reason are in the result, over each transport alike, and it is not tried again."""
+    """A bad certificate's host and reason are in the result, over each transport, and the call is not retried."""
     host = "10.9.9.9" if fault == "other-host" else "127.0.0.1"
     context, trusted = server_context(tmp_path, host=host, is_expired=fault == "expired")
     if fault != "unknown":
@@ -329,7 +329,7 @@ async def test_a_bad_certificate_is_named(
 async def test_certificates_that_are_missing_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
 ) -> None:
-    """A variable that names nothing is said, by its name; a server without TLS does not care."""
+    """A variable with a missing file of certificates is named, and does not disturb a server without TLS."""
     monkeypatch.setenv(variable, str(tmp_path / "gone"))
     context, _ = server_context(tmp_path)
     with answering(tls=context) as edge, answering() as plain:
@@ -341,7 +341,7 @@ async def test_certificates_that_are_missing_are_named(
 
 
 async def test_a_file_without_certificates_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """So is a file that holds none."""
+    """A variable with a file without certificates is named."""
     empty = tmp_path / "empty.pem"
     empty.touch()
     monkeypatch.setenv("SSL_CERT_FILE", str(empty))
@@ -354,7 +354,7 @@ async def test_a_file_without_certificates_is_named(monkeypatch: pytest.MonkeyPa
 async def test_a_trusted_certificate_is_good(
     transports: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    """What `SSL_CERT_FILE` trusts is trusted."""
+    """A certificate in `SSL_CERT_FILE` is trusted."""
     context, trusted = server_context(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
     with answering(tls=context) as edge:
@@ -364,7 +364,7 @@ async def test_a_trusted_certificate_is_good(
 
 @pytest.mark.parametrize("name", ["aiohttp", "httpx", "httpx2"])
 async def test_tls_with_a_server_that_has_none(transports: Callable[[str], Any], name: str) -> None:
-    """https:// at a port of http:// is said in words, and not tried again."""
+    """The reason says that https:// was sent to a port of http://, and the call is not retried."""
     with answering() as edge:
         result = await call(f"https://127.0.0.1:{edge.port}/v1", transports(name))
     assert result["reason"].startswith(f"TLS with 127.0.0.1:{edge.port} failed: ")
@@ -402,7 +402,7 @@ async def test_every_fault_has_a_reason_in_words(
 
 
 async def test_a_library_that_another_thread_is_loading_changes_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first call may fail while the price table's thread imports httpx2: the fault is a connection's, as ever."""
+    """A first call that fails while a thread imports httpx2 has a connection error."""
     monkeypatch.setitem(sys.modules, "httpx2", ModuleType("httpx2"))
     result = await call(f"http://127.0.0.1:{closed_port()}")
     assert (result["status"], result["error_type"]) == ("error", "LLMConnectionError")
@@ -410,7 +410,7 @@ async def test_a_library_that_another_thread_is_loading_changes_no_error(monkeyp
 
 @pytest.mark.parametrize("kind", ["httpx.Client", "aiohttp.ClientSession", "httpx2.Client", "str"])
 async def test_an_http_client_of_another_kind(kind: str) -> None:
-    """What is no async client of httpx is refused when it is given, with the kind that fits."""
+    """An object that is no async httpx client is rejected, and the message says which one fits."""
     made: dict[str, Callable[[], Any]] = {
         "httpx.Client": httpx.Client,
         "httpx2.Client": httpx2.Client,
@@ -447,19 +447,19 @@ async def _connections_of_two_streams(openai_server: OpenAIServer, headers: dict
 
 
 async def test_a_finished_stream_gives_its_connection_back(openai_server: OpenAIServer) -> None:
-    """The next request uses the connection of a stream whose body ends with its end mark."""
+    """The next request uses the connection of a stream whose body has ended."""
     first, second = await _connections_of_two_streams(openai_server, {})
     assert first == second
 
 
 async def test_a_finished_stream_that_goes_on_is_dropped(openai_server: OpenAIServer) -> None:
-    """A stream ends with its end mark though the server keeps the body open; that connection is not used again."""
+    """A connection whose body stays open after the end mark is not used again."""
     first, second = await _connections_of_two_streams(openai_server, {"content-length": "99999"})
     assert first != second
 
 
 async def test_a_document_that_answers_a_stream_and_is_cut(openai_server: OpenAIServer) -> None:
-    """It is the fault of the connection, so it is retried; what came before the cut is not called unreadable."""
+    """A cut document instead of a stream is a connection error, which is retried."""
     model = openai_server.script({"do": "cut"}, {"do": "echo"})
     request = tm.LLMRequest("openai", model, "ping")
     async with OpenAILLMClient("sk-test", openai_server.base_url) as client:

@@ -1,4 +1,4 @@
-"""The ten traps: replies that somebody's client got wrong, each by its name."""
+"""Ten replies that other clients got wrong."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ async def message(**fields: Any) -> LLMResponse:
 
 
 async def test_azures_empty_first_chunk() -> None:
-    """Azure's first chunk has no choices, an empty id and an empty model: they come from the next one."""
+    """Azure's first chunk has no choices and an empty id and model, which come from the next one."""
     first: dict[str, Any] = {"id": "", "model": "", "choices": [], "prompt_filter_results": []}
     reply = await read_reply("openai", events(first, chunk({"content": "hi"}), chunk({}, "stop")))
     assert (reply.text, reply.response_id, reply.response_model) == ("hi", "c-1", "m-1")
 
 
 async def test_anthropics_cumulative_and_differing_usage() -> None:
-    """`message_delta` repeats the input tokens, and may correct them: its figures win and are never added."""
+    """The input tokens of `message_delta` win over the start's, and are not added."""
     start: dict[str, Any] = {
         "id": "msg-1",
         "model": "claude-x",
@@ -63,7 +63,7 @@ async def test_anthropics_cumulative_and_differing_usage() -> None:
 
 
 async def test_geminis_last_whole_usage() -> None:
-    """Each chunk carries running totals: the last block counts, whole, not merged with those before."""
+    """Each chunk of Gemini has running totals, and the last block counts as it is."""
 
     def part(text: str, reason: str | None, **usage: int) -> dict[str, Any]:
         candidate = {"content": {"parts": [{"text": text}]}, "index": 0}
@@ -80,7 +80,7 @@ async def test_geminis_last_whole_usage() -> None:
 
 
 async def test_groqs_usage_in_x_groq() -> None:
-    """Groq's older streams have their usage only beside the finish reason, under `x_groq`."""
+    """The usage of Groq's older streams, which is only in `x_groq`, is read."""
     reply = await read_reply(
         "openai", events(chunk({"content": "hi"}), chunk({}, "stop", x_groq={"id": "r", "usage": USAGE}))
     )
@@ -88,7 +88,7 @@ async def test_groqs_usage_in_x_groq() -> None:
 
 
 async def test_perplexity_without_done() -> None:
-    """A finish reason is enough: Perplexity never sends `[DONE]`, and its last chunk repeats the whole message."""
+    """A stream of Perplexity ends with its finish reason, without `[DONE]`, and its text is not repeated."""
     last = chunk({"content": ""}, "stop", usage=USAGE)
     last["choices"][0]["message"] = {"role": "assistant", "content": "hi"}
     reply = await read_reply("openai", events(chunk({"content": "hi"}), last, end="\r\n"))
@@ -107,14 +107,14 @@ async def test_content_as_a_list() -> None:
 
 
 async def test_empty_function_call() -> None:
-    """An empty `function_call` object with every reply is no call."""
+    """An empty `function_call` object is no call."""
     assert (await message(content="hi", function_call={})).tool_calls == ()
     streamed = await read_reply("openai", events(chunk({"content": "hi", "function_call": {}}), chunk({}, "stop")))
     assert (streamed.tool_calls, streamed.finish_reason) == ((), "stop")
 
 
 async def test_missing_index() -> None:
-    """A tool call that comes whole and without an index is a call all the same."""
+    """A whole tool call without an index is a call."""
     call = {"id": "a", "function": {"name": "find", "arguments": '{"q": 1}'}}
     reply = await read_reply("openai", events(chunk({"tool_calls": [call]}), chunk({}, "tool_calls")))
     assert reply.tool_calls == (ToolCall("a", "find", {"q": 1}),)
@@ -126,14 +126,14 @@ async def test_missing_index() -> None:
     ids=["object", "null", "broken", "empty", "array"],
 )
 async def test_arguments_as_object_null_or_broken_json(arguments: object, expected: object) -> None:
-    """Arguments are an object where they can be, nothing where there are none, else the text as it came."""
+    """Arguments are an object where possible, empty where there are none, and else a string."""
     reply = await message(content=None, tool_calls=[{"id": "a", "function": {"name": "find", "arguments": arguments}}])
     assert reply.tool_calls[0].arguments == expected
     assert reply.finish_reason == "tool_call"
 
 
 async def test_cohere_without_a_model() -> None:
-    """Cohere names no model in its reply: none is made up."""
+    """A reply of Cohere has no model."""
     document = {
         "id": "c-1",
         "finish_reason": "COMPLETE",
