@@ -163,7 +163,10 @@ def replaced(make_client: Callable[[str], AsyncLLMClient]) -> Generator[None]:
     before = _entries
 
     def entry(name: str) -> _Entry:
-        return _Entry(lambda **_: make_client(name), options=frozenset(ClientOptions.__annotations__))
+        def made(**_: object) -> AsyncLLMClient:
+            return make_client(name)
+
+        return _Entry(made, options=frozenset(ClientOptions.__annotations__))
 
     with _adding:
         _entries = {name: entry(name) for name in before}

@@ -215,12 +215,7 @@ def ignore_cost(provider: str, why: str) -> None:
 
 
 def cost_format(provider: str, cost_unit: str | None) -> CostFormat | None:
-    """How a server names its cost: as the user declares, else as its provider documents.
-
-    Args:
-        provider: whose server it is.
-        cost_unit: the currency that the user declares. A cost in any other than USD is never believed.
-    """
+    """How a server names its cost: as the user declares (believed for USD alone), else as its provider documents."""
     if cost_unit is None:
         return COST_FORMATS.get(provider.lower())
     if cost_unit.strip().upper() == "USD":

@@ -7,7 +7,7 @@ import json
 import warnings
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
 from ....errors import LLMAuthenticationError, LLMError, LLMTimeoutError
 from ..client import AsyncLLMClient
@@ -71,9 +71,7 @@ class WireClient(AsyncLLMClient):
         key_header: the header that carries the key; `authorization` carries it as `Bearer`.
         key_hint: what to do about a missing key; `None` where none is needed.
         headers: more headers of every request.
-        timeout_s: seconds without a byte in one `complete`; `None` leaves the time to the caller, as the step does.
-        http_client: an httpx client to send with; you close it yourself.
-        pools: where pooled connections live; the default is a pool of this client's own, closed by `aclose`.
+        **sending: how it sends.
 
     Raises:
         ConfigError: the key or the base URL cannot be used; the message names the field.
@@ -91,9 +89,7 @@ class WireClient(AsyncLLMClient):
         key_header: str = "authorization",
         key_hint: str | None = None,
         headers: Headers = (),
-        timeout_s: float | None = None,
-        http_client: httpx.AsyncClient | None = None,
-        pools: PerLoop[HttpPool] | None = None,
+        **sending: Unpack[Sending],
     ) -> None:
         self._wire = wire
         self.provider_name = provider_name
@@ -106,17 +102,18 @@ class WireClient(AsyncLLMClient):
         self.base_url, parts = base_url_of("base_url", base_url)
         self.server_address = parts.hostname
         self.server_port = parts.port or _DEFAULT_PORTS[parts.scheme]
-        self._timeout_s = timeout_s
+        self._timeout_s = sending.get("timeout_s")
         scheme = "Bearer " if key_header == "authorization" else ""
         key_headers = () if self._key is None else ((key_header.encode(), f"{scheme}{self._key}".encode()),)
         self._headers = (*JSON_HEADERS, *key_headers, *headers)
-        if http_client is not None:
-            library_of(http_client)
-        self._http_client = http_client
+        self._http_client = sending.get("http_client")
+        if self._http_client is not None:
+            library_of(self._http_client)
         self._given: GivenClientSender | None = None
-        self._pools = pools or new_pools()
+        pools = sending.get("pools")
         if pools is None:
-            self._own_pools = self._pools
+            pools = self._own_pools = new_pools()
+        self._pools = pools
 
     async def complete(self, req: LLMRequest) -> LLMResponse:
         if self._timeout_s is None:

@@ -14,12 +14,7 @@ class PerLoop(Generic[T]):
     """One value per event loop, made on first use and closed when the loop ends. Thread-safe.
 
     `asyncio.run` closes the async generators that were started under it, so one that waits at a `yield` runs our
-    clean-up. A loop that was closed without that leaves a value that can no longer be closed: the next loop drops it.
-
-    Args:
-        make: makes a value.
-        close: closes one, on its loop.
-        abandon: lets go of one whose loop is closed.
+    clean-up. A value whose loop was closed without that can no longer be closed: the next loop abandons it.
     """
 
     def __init__(

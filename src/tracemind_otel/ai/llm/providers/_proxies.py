@@ -15,12 +15,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
-    """The proxy's URL for requests to `url`, or `None` for none.
-
-    Args:
-        url: where the requests go.
-        proxies: as `urllib.request.getproxies` reads them: `http`, `https`, `all` and `no`.
-    """
+    """The URL of the proxy for requests to `url`, among those of `urllib.request.getproxies`; `None` for none."""
     parts = urlsplit(url)
     proxy = (proxies.get(parts.scheme) or proxies.get("all") or "").strip()
     port = parts.port or _DEFAULT_PORTS.get(parts.scheme)

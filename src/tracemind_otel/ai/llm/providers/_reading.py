@@ -143,8 +143,7 @@ class Reading:
     def end(self, cut: LLMConnectionError | None = None) -> list[StreamEvent]:
         """What the end of the bytes adds: the last event without its ending, or the events of a document.
 
-        Args:
-            cut: what broke the connection. `finish` raises it, unless nothing is missing.
+        Where a cut ended them, `finish` raises it unless nothing is missing.
         """
         self._cut = cut
         if self.is_over:

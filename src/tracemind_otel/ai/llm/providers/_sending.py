@@ -67,10 +67,7 @@ class HttpStream:
         return replace(self.head, body=b"".join(parts))
 
     async def finish(self) -> None:
-        """Keep the connection of a reply whose end mark has come if the body ends now or soon. Waits for nothing.
-
-        Most bodies end with the mark, or in a packet of their own right after it.
-        """
+        """Keep the connection of a reply that has ended if its body ends now or in a packet of its own right after."""
         if self._has_all_come():
             await self.aclose()
         elif not self._response.is_closed:

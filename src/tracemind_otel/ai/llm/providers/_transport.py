@@ -36,9 +36,7 @@ _MAX_UNBUFFERED = 0x10000
 
 
 def new_transports(base_url: str) -> tuple[httpx.AsyncBaseTransport, httpx.AsyncBaseTransport]:
-    """The transports to one server: one that keeps its connections, and one that makes a new one for each request.
-
-    They take the proxy that the environment names for the server.
+    """Transports to one server, by the environment's proxy: one keeps its connections, one makes new ones each time.
 
     Raises:
         LLMConnectionError: the environment names certificates that cannot be loaded, or a proxy of another kind.
@@ -159,7 +157,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class _Response(aiohttp.ClientResponse):
-    """A reply whose body gives up what has come before it raises."""
+    """Tells an exchange when its body has come, and has a `_Body`."""
 
     async def start(self, connection: Any) -> aiohttp.ClientResponse:
         await super().start(connection)
@@ -170,10 +168,7 @@ class _Response(aiohttp.ClientResponse):
 
 
 class _Body:
-    """aiohttp's body, iterated so that bytes a slow reader has not read yet come before the error, and not after it.
-
-    Every other attribute is aiohttp's.
-    """
+    """aiohttp's body, but iterating it yields the bytes that came before a fault before it raises."""
 
     def __init__(self, content: aiohttp.StreamReader) -> None:
         self._content = content

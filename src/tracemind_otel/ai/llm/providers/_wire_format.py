@@ -71,10 +71,7 @@ class WireFormat:
     path: Callable[[LLMRequest, bool], str]
     """The path below the base URL, for a request and whether it streams."""
     to_payload: Callable[[LLMRequest, bool], dict[str, Any]]
-    """The body, for a request and whether it streams.
-
-    Raises `ConfigError` for what the format has no place for: nothing is dropped in silence.
-    """
+    """The body, for a request and whether it streams. Raises `ConfigError` for what the format has no place for."""
     from_payload: Callable[[Mapping[str, Any], str | None], LLMResponse]
     """The reply in the normal form, for a body and the request's id. Raises `LLMResponseError` when it is none."""
     new_reader: Callable[[], StreamReader]
@@ -160,10 +157,7 @@ def normal_finish(reasons: Mapping[str, FinishReason], raw: str | None, *, calls
 
 
 def parse_together(events: Sequence[ServerSentEvent]) -> None:
-    """Parse what came in one read at once, in two thirds of the time that it takes one by one.
-
-    Where any of it is not a JSON object, each is left to `document_of`, which raises the error.
-    """
+    """Parse what came in one read at once, in two thirds of the time; faults are left to `document_of`."""
     objects = [event for event in events if event.data.startswith(b"{")]
     joined = b"[" + b",".join([event.data for event in objects]) + b"]"
     try:
