@@ -176,6 +176,7 @@ async def test_success(openai_server: OpenAIServer, capture: Captured) -> None:
         "gen_ai.usage.reasoning.output_tokens": 50,
         "gen_ai.usage.cost": result["usage"]["cost_usd"],
         "tracemind.cost_usd": result["usage"]["cost_usd"],
+        "tracemind.cost.cached_usd": pytest.approx(400 * 0.075 / 1e6),
         "tracemind.cost.source": "local",
         "tracemind.cost.bucket": "lt_0.001",
         "tracemind.cost.input_usd": pytest.approx(0.00012),

@@ -1,4 +1,4 @@
-"""OpenAI Responses: requests, whole and streamed replies, errors; through the client, over a real server, and beside the SDK.
+"""OpenAI Responses: requests, replies, errors; through the client, over a real server, and beside the SDK.
 
 Bodies in the shapes of the OpenAI API reference, "Responses", as of 2026-11; the SDK is openai 3.54.
 """
