@@ -270,8 +270,8 @@ def test_each_flow_says_which_id_it_lacks(caplog: pytest.LogCaptureFixture) -> N
         for name in ("first", "second")
         for line in (
             f"@flow {name}.session_id failed (TypeError); its value is left out",
-            f"@flow {name}: conversation_id is int; it must be a string; it is left out",
             f"@flow {name}.user_id failed (ValueError); its value is left out",
+            f"@flow {name}: conversation_id is int; it must be a string; it is left out",
         )
     ]
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from .._base.context import Setting
 from .budget import Budget, BudgetLimits, current_budget, enter_budget
-from .correlation import NO_CORRELATION, NO_SOURCES, Correlation, CorrelationSources, enter_correlation
+from .correlation import NO_CORRELATION, Correlation, enter_correlation
 from .current_step import enter_step
+from .sources import NO_SOURCES, CorrelationSources
 from .totals import NO_ATTRIBUTES, AttributeValue, FlowRun, current_flow, enter_flow
 
 
@@ -24,7 +25,7 @@ class FlowSpec:
 
     def ids_of(self, flow: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Correlation:
         """The ids of one run with these arguments."""
-        return NO_CORRELATION if self.ids is NO_SOURCES else self.ids.of_call(flow, args, kwargs)
+        return self.ids.of_call(flow, args, kwargs)
 
 
 class NoScope:

@@ -24,10 +24,9 @@ from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, ov
 
 from .._base.context import Block
 from ..errors import ConfigError
-from ..flows.attribute_sources import AttributeSource, AttributeSources
 from ..flows.budget import OnUnknownPrice
-from ..flows.correlation import CorrelationSources, IdSource
 from ..flows.scope import FlowSpec
+from ..flows.sources import AttributeSource, AttributeSources, CorrelationSources, IdSource
 from ..flows.totals import NO_ATTRIBUTES, FlowRun
 from .budget_scope import checked_limits
 from .span_scope import AGENT, FLOW, STEP, TOOL, Kind, SpanSpec, start_flow, start_scope, start_step

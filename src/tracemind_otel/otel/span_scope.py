@@ -18,10 +18,10 @@ from .._base.context import Setting
 from .._base.dropped import end_dropped
 from .._base.once import report_fault
 from .._base.waiting import is_cancellation
-from ..flows.attribute_sources import AttributeSources
 from ..flows.correlation import NO_CORRELATION, Correlation, current_correlation
 from ..flows.current_step import current_step, enter_step
 from ..flows.scope import NO_SCOPE, FlowContext, FlowSpec, StepContext
+from ..flows.sources import AttributeSources
 from ..flows.totals import AttributeValue, FlowRun, FlowTotals, LabelValue, current_flow
 from . import semconv
 from .attributes import attach, correlation_attributes, with_same_baggage
