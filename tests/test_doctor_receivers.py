@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from tracemind_otel.errors import ConfigError
 from tracemind_otel.otel.setup.configure import SetUp
 from tracemind_otel.otel.setup.settings import export_config
 
+ROOT = Path(__file__).parents[1]
 BOTH = pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 
 
@@ -208,6 +211,17 @@ def test_a_sampler_that_keeps_nothing(
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
     provider = made_provider(TracerProvider(shutdown_on_exit=False), "traces", "app.py:1", by_configure=True)
     assert checks(findings_of(Evidence(providers=(provider,)))) == ({"sampler-off"} if is_off else set())
+
+
+def test_the_page_lists_every_check() -> None:
+    """Each name that a finding can have is a row of the page, and each row is a name that a finding can have."""
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "src/tracemind_otel/cli/doctor").glob("*.py")]
+    calls = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    named = [call.args[0] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Finding"]
+    made = {name.value for name in named if isinstance(name, ast.Constant)}
+    rows = re.findall(r"^\| (`[a-z-]+`.*?) \|", (ROOT / "docs/doctor.md").read_text(encoding="utf-8"), re.MULTILINE)
+    listed = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)} - {"doctor"}
+    assert listed == made | {"rejected", "wrong-header"}
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,9 @@ def _rejected(message: str, fix: str) -> Finding:
 def ignored_settings(evidence: Evidence) -> Iterator[Finding]:
     """The warnings that `configure()` and the SDK logged."""
     for message in evidence.logged:
-        yield Finding("logged", "warning", message, "docs/telemetry.md and docs/processes.md describe the settings")
+        yield Finding(
+            "logged", "warning", message, "change what the message names; docs/configuration.md describes each setting"
+        )
 
 
 def sampler_off(evidence: Evidence) -> Iterator[Finding]:
