@@ -104,7 +104,7 @@ def test_links_lead_somewhere() -> None:
     broken = [
         f"{page.relative_to(ROOT)}: {link}"
         for page in PAGES
-        for link in re.findall(r"\]\((?!https?://)([^)]+)\)", page.read_text(encoding="utf-8"))
+        for link in re.findall(r"(?:\]\(|src=\")(?!https?://)([^)\"]+)[)\"]", page.read_text(encoding="utf-8"))
         if not _exists(page, *link.partition("#")[::2])
     ]
     assert not broken
