@@ -9,7 +9,6 @@ import sys
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextlib import AbstractContextManager, ExitStack
-from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from .dropped import keep_variables
@@ -86,18 +85,14 @@ class Block(abc.ABC, Generic[T]):
     def __enter__(self) -> T:
         return self._enter()
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._leave(exc)
+    def __exit__(self, *exc_info: Any) -> None:
+        self._leave(exc_info[1])
 
     async def __aenter__(self) -> T:
         return self._enter()
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._leave(exc)
+    async def __aexit__(self, *exc_info: Any) -> None:
+        self._leave(exc_info[1])
 
 
 class Entries:

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from enum import Enum, auto
-from types import TracebackType
 from typing import Any, Self, TypeGuard, cast
 
 from .._base.dropped import drop, ended, interrupt, opened
@@ -87,9 +86,7 @@ class LLMStream:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:

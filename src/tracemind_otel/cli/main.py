@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import logging
 import os
 import shlex
@@ -12,7 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TextIO, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from .._version import __version__
 from ..errors import ConfigError
@@ -178,16 +179,15 @@ def _write_own_spans() -> None:
 
 
 def _spans_of(paths: Sequence[str], trace_id: str | None) -> list[FileSpan]:
-    names = ["standard input" if path == "-" else path for path in paths]
+    names = ", ".join(map(_name, paths))
     wanted = (trace_id or "").strip().lower()
     seen: dict[str, None] = {}
     kept: list[FileSpan] = []
-    for path, name in zip(paths, names, strict=True):
-        for span in _read(path, name):
-            seen.setdefault(span.trace_id)
-            if span.trace_id.startswith(wanted):
-                kept.append(span)
-    files_have = f"{', '.join(names)} {'has' if len(names) == 1 else 'have'}"
+    for span in itertools.chain.from_iterable(map(_read, paths)):
+        seen.setdefault(span.trace_id)
+        if span.trace_id.startswith(wanted):
+            kept.append(span)
+    files_have = f"{names} {'has' if len(paths) == 1 else 'have'}"
     if not seen:
         raise CommandError(f"{files_have} no spans; pass a file of OTLP JSON lines, such as configure(file=...) writes")
     if not kept:
@@ -229,12 +229,20 @@ def _listed(trace_ids: Sequence[str]) -> str:
     return ", ".join(trace_ids[:_MAX_LISTED]) + more
 
 
-def _read(path: str, name: str) -> Iterable[FileSpan]:
+def _name(path: str) -> str:
+    return "standard input" if path == "-" else path
+
+
+def _read(path: str) -> Iterable[FileSpan]:
+    name = _name(path)
+
     def warn(line_number: int) -> None:
         _print_error(f"warning: line {line_number} of {name} is not JSON and is skipped; the other lines are shown")
 
     try:
-        with _open(path) as lines:
+        # OTLP's encoding is UTF-8; an invalid byte affects one value only.
+        source = 0 if path == "-" else path
+        with open(source, encoding="utf-8-sig", errors="replace", closefd=path != "-") as lines:
             yield from read_spans(lines, on_torn=warn)
     except OTLPFileError as error:
         raise CommandError(
@@ -242,12 +250,6 @@ def _read(path: str, name: str) -> Iterable[FileSpan]:
         ) from error
     except OSError as error:
         raise CommandError(f"cannot read {name}: {error.strerror or error}; check the path") from error
-
-
-def _open(path: str) -> TextIO:
-    """OTLP's encoding is UTF-8; an invalid byte affects one value only."""
-    source = 0 if path == "-" else path
-    return open(source, encoding="utf-8-sig", errors="replace", closefd=path != "-")
 
 
 def _console() -> Console:
@@ -259,14 +261,9 @@ def _console() -> Console:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
-    is_terminal = sys.stdout.isatty()
-    return PipedConsole(
-        highlight=False,
-        markup=False,
-        emoji=False,
-        color_system=None if os.getenv("NO_COLOR") else "auto",
-        width=None if is_terminal else _UNLIMITED,
-    )
+    width = None if sys.stdout.isatty() else _UNLIMITED
+    colors: Literal["auto"] | None = None if os.getenv("NO_COLOR") else "auto"
+    return PipedConsole(highlight=False, markup=False, emoji=False, color_system=colors, width=width)
 
 
 def _print_traces(console: Console, spans: Iterable[FileSpan], *, is_folded: bool = True) -> None:
@@ -287,8 +284,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from .doctor.examination import examine, findings_of
     from .doctor.report import exit_code, report_json, report_text
 
-    names = {path: "standard input" if path == "-" else path for path in arguments.files}
-    sources = [SpanSource(name=name, spans=list(_read(path, name))) for path, name in names.items()]
+    sources = [SpanSource(name=_name(path), spans=list(_read(path))) for path in dict.fromkeys(arguments.files)]
     evidence = examine(arguments.app, sources)
     findings = findings_of(evidence)
     sys.stdout.write((report_json if arguments.json else report_text)(evidence, findings))
@@ -298,7 +294,9 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _demo(arguments: argparse.Namespace) -> None:
     from .demo import run_demo
 
-    _silence_libraries()
+    # The tree shows the failures and a line of its own the losses, so they are not logged as well.
+    for name in ("opentelemetry", "tracemind_otel.call"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
     console = _console()
     _print_line(console, "Three model calls on the fake provider. Its replies, token counts and prices are scripted.\n")
     file = arguments.file or _new_file()
@@ -318,14 +316,8 @@ def _new_file() -> str:
     return path
 
 
-def _silence_libraries() -> None:
-    """The tree shows the failures and a line of its own the losses, so they are not logged as well."""
-    for name in ("opentelemetry", "tracemind_otel.call"):
-        logging.getLogger(name).addHandler(logging.NullHandler())
-
-
 def _spans_of_demo(path: str, trace_id: str) -> list[FileSpan]:
-    spans = [span for span in _read(path, path) if span.trace_id == trace_id]
+    spans = [span for span in _read(path) if span.trace_id == trace_id]
     if not spans:
         raise CommandError(
             "the demo's trace was not recorded; unset OTEL_SDK_DISABLED and OTEL_TRACES_SAMPLER, then try again"
@@ -334,12 +326,11 @@ def _spans_of_demo(path: str, trace_id: str) -> list[FileSpan]:
 
 
 def _print_export(console: Console, config: ExportConfig, link: str, *, arrived: bool) -> None:
+    receiver = config.destination("traces")
     if arrived:
-        _print_line(console, f"Exported to {config.destination('traces')}; see it in Jaeger: {link}")
+        _print_line(console, f"Exported to {receiver}; see it in Jaeger: {link}")
     else:
-        console.print(
-            f"Spans were lost on the way to {config.destination('traces')}; `make stack` starts a Collector and Jaeger"
-        )
+        console.print(f"Spans were lost on the way to {receiver}; `make stack` starts a Collector and Jaeger")
 
 
 def _print_next_steps(console: Console, path: str) -> None:

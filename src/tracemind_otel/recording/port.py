@@ -15,7 +15,6 @@ import logging
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from types import TracebackType
 from typing import Any, Literal
 
 from .._base.dropped import end_dropped
@@ -252,11 +251,9 @@ class _SafeActive(AbstractContextManager[object]):
             else:
                 self._entered.append((name, active))
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: Any) -> None:
         for name, active in reversed(self._entered):
             try:
-                active.__exit__(exc_type, exc, traceback)
+                active.__exit__(*exc_info)
             except Exception:
                 report_fault(log, name, "active")
