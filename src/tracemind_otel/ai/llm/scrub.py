@@ -33,11 +33,9 @@ def scrub(message: str, *, secrets: Iterable[str] = (), prompt: str = "") -> str
     """An error message without the secrets, withheld whole where it repeats a part of the prompt.
 
     Args:
-        message: the text, as a server or a client gave it.
-        secrets: strings that are replaced, keys for instance: wherever they occur, those of fewer than eight
-            characters where they stand as words of their own.
-        prompt: what was sent; any 24 characters of it in a row count as a repetition, and a shorter prompt of six
-            characters or more where it stands whole, as words of its own.
+        message: the message, as a server or a client gave it.
+        secrets: strings to replace, keys for instance; those of fewer than eight characters only as whole words.
+        prompt: what was sent. Any 24 characters of it in a row are a repetition; of a shorter one, the whole in words.
     """
     for secret in filter(None, secrets):
         message = _without(secret, message)

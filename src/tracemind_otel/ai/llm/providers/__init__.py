@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import difflib
 import functools
@@ -248,9 +247,10 @@ def make(
     given: dict[str, Any] = {name: value for name, value in sorted(options.items()) if value is not None}
     for option, value in given.items():
         _check_option(option, value, provider, entry)
-    if not _in_loop():
+    try:
+        clients = _clients.get()
+    except RuntimeError:  # no loop is running
         return entry.factory(api_key=api_key, base_url=base_url, **given)
-    clients = _clients.get()
     environment = tuple(os.environ.get(variable) for variable in entry.environment)
     key = (entry, api_key, base_url, *((name, _key_of(value)) for name, value in given.items()), environment)
     if key not in clients:
@@ -270,14 +270,6 @@ def _check_option(option: str, value: object, provider: str, entry: _Entry) -> N
 def _key_of(value: object) -> Hashable:
     """Strings and bound methods are compared by equality, anything else by identity."""
     return value if isinstance(value, str | MethodType) else id(value)
-
-
-def _in_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _find(name: str) -> _Entry:

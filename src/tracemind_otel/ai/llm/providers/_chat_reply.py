@@ -109,7 +109,7 @@ _UNREPORTED = LLMUsage(None, None, None)
 def _usage_of(usage: Mapping[str, Any], model: str | None, dialect: Dialect) -> LLMUsage:
     if not usage:
         return _UNREPORTED  # of every stream, until its usage comes
-    is_gemini = bool(model) and str(model).rpartition("/")[2].startswith("gemini")
+    is_gemini = (model or "").rpartition("/")[2].startswith("gemini")
     return usage_of(usage, hides_output=dialect.hides_output or is_gemini, counts_apart=dialect.counts_apart)
 
 
@@ -255,26 +255,22 @@ class ChatReader:
         A name begins a new call where the id is another one, or where neither index nor id says which call it is:
         some servers give every call the index 0, or none.
         """
-        if wire_index is None and (known := self._known(call_id)) is not None:
-            return known
+        if wire_index is None and call_id:
+            known = next((index for index, pieces in self._calls.items() if pieces.id == call_id), None)
+            if known is not None:
+                return known
         latest = self._latest.get(wire_index)
         if latest is None or self._is_another(self._calls[latest], wire_index, call_id, name):
-            latest = wire_index if wire_index is not None and wire_index not in self._calls else self._next_index
+            following = max(self._calls, default=-1) + 1
+            latest = following if wire_index is None or wire_index in self._calls else wire_index
         self._latest[wire_index] = self._latest[None] = latest
         return latest
-
-    def _known(self, call_id: str | None) -> int | None:
-        return next((index for index, pieces in self._calls.items() if call_id and pieces.id == call_id), None)
 
     @staticmethod
     def _is_another(pieces: CallPieces, wire_index: int | None, call_id: str | None, name: str | None) -> bool:
         if wire_index is None:
             return bool(call_id) or bool(name and pieces.name)
         return bool(name and pieces.name and call_id and pieces.id and call_id != pieces.id)
-
-    @property
-    def _next_index(self) -> int:
-        return max(self._calls, default=-1) + 1
 
     def response(self, request_id: str | None) -> LLMResponse:
         return from_payload(self._raw(), request_id=request_id, dialect=self._dialect)

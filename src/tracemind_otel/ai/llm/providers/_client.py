@@ -14,7 +14,7 @@ from ..client import AsyncLLMClient
 from ..liveness import Patience, ProviderSilentError, is_heard
 from ..types import Finish, LLMRequest, LLMResponse, StreamEvent, StreamOpened
 from ._error_bodies import error_from_body, status_error
-from ._http import JSON_HEADERS, Headers, HttpReply, base_url_of, key_of, library_of
+from ._http import JSON_HEADERS, Headers, base_url_of, key_of, library_of
 from ._loop import PerLoop
 from ._pool import HttpPool, given_sender, new_pools
 from ._reading import Reading, received
@@ -136,13 +136,11 @@ class WireClient(AsyncLLMClient):
     async def _batches(self, req: LLMRequest, *, is_stream: bool) -> AsyncGenerator[Sequence[StreamEvent]]:
         """Make one attempt; the last event is the `Finish`, and comes with those that came with the end mark."""
         opened = await (self._open_stream(req) if is_stream else self._open(req, is_stream=False))
-        head = opened.head
-        reading = Reading(self._wire, head, is_stream=is_stream)
+        reading = Reading(self._wire, opened.head, is_stream=is_stream)
         batch: Sequence[StreamEvent] = ()
         try:
             if is_stream and is_heard():
-                opening = StreamOpened(lambda: self._with_headers(reading.so_far(), head))
-                yield cast("Sequence[StreamEvent]", (opening,))  # to a step only: others never see it
+                yield cast("Sequence[StreamEvent]", (StreamOpened(reading.so_far),))  # to a step only
             async with aclosing(received(opened, reading)) as batches:
                 async for batch in batches:
                     if reading.has_ended:
@@ -150,7 +148,7 @@ class WireClient(AsyncLLMClient):
                     yield batch
                 else:
                     batch = ()
-            response = self._with_headers(reading.finish(), head)
+            response = reading.finish()
         except BaseException as error:
             await opened.aclose()
             self._raise_typed(error, reading, req)
@@ -166,10 +164,6 @@ class WireClient(AsyncLLMClient):
             raise fault from None
         if isinstance(error, LLMError):
             error.reply = error.reply or reading.events_so_far()
-
-    def _with_headers(self, response: LLMResponse, reply: HttpReply) -> LLMResponse:
-        add = self._wire.with_headers
-        return response if add is None else add(response, reply.headers)
 
     async def _open(self, req: LLMRequest, *, is_stream: bool) -> HttpStream:
         """Send the request and return when its reply begins; raises the error that a status tells."""

@@ -174,9 +174,9 @@ class Reading:
         return list(_events_of(self._response)) if self._is_stream else []
 
     def so_far(self) -> LLMResponse:
-        """The reply as far as it has come."""
-        said = self._response or (self._fault and self._fault.reply)
-        return said or self._reader.response(self.head.request_id)
+        """The reply as far as it has come, with what its headers say."""
+        said = self._response or (self._fault and self._fault.reply) or self._reader.response(self.head.request_id)
+        return said if self._wire.with_headers is None else self._wire.with_headers(said, self.head.headers)
 
     def events_so_far(self) -> LLMResponse | None:
         """The reply as far as its events have come; `None` where it is one document, or nothing."""
