@@ -42,21 +42,19 @@ Parts have the form of the GenAI conventions: `{"type": "tool_call", "name": ...
 
 def call_json(name: str, arguments: object, redact: Redact | None) -> str | None:
     """The arguments of a call as JSON; `None` if `redact` leaves them out."""
-    if redact is None:
-        return as_json(arguments)
-    part = {"type": "tool_call", "name": name, "arguments": _plain(arguments)}
-    return _redacted(redact, part, "assistant", "arguments")
+    return _recorded(arguments, "arguments", redact, "assistant", type="tool_call", name=name)
 
 
 def result_json(result: object, redact: Redact | None) -> str | None:
     """The result of a call as JSON; `None` if `redact` leaves it out."""
+    return _recorded(result, "response", redact, "tool", type="tool_call_response")
+
+
+def _recorded(value: object, field: str, redact: Redact | None, role: str, **part: Any) -> str | None:
+    """A value as JSON, after `redact` saw it as a field of a part. If that fails, the value is not recorded."""
     if redact is None:
-        return as_json(result)
-    return _redacted(redact, {"type": "tool_call_response", "response": _plain(result)}, "tool", "response")
-
-
-def _redacted(redact: Redact, part: dict[str, Any], role: str, field: str) -> str | None:
-    """The part that the function returns, as JSON. If it fails, the value is not recorded."""
+        return as_json(value)
+    part[field] = _plain(value)
     try:
         kept = redact(part, role)
         return None if kept is None else as_json(kept[field])

@@ -19,7 +19,7 @@ from ..capture import Redact
 from ..current import Providers
 from ..labels import DISTINCT_VALUES, DistinctValues, MetricLabels
 from .settings import ExportConfig, Signal, export_config, sdk_is_disabled
-from .telemetry import Pipeline, SharedTelemetry, Telemetry, activate, active, is_placeholder
+from .telemetry import Pipeline, Telemetry, activate, active, is_placeholder
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def configure(
     asked_for = dict(locals())
     if (owner := active()) is not None:
         _warn_of_ignored(asked_for)
-        return SharedTelemetry(owner)
+        return owner.shared()
     # An application that configures will call: better imported here than on the event loop, by the first call.
     importlib.import_module("tracemind_otel.steps.ai_llm_call")
     _check_kinds(resource=resource, metric_attribute_limit=metric_attribute_limit, redact=redact)

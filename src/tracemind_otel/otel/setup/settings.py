@@ -59,7 +59,7 @@ class ExportConfig:
     @property
     def has_endpoint(self) -> bool:
         """Whether an argument or a variable says where telemetry goes."""
-        return self.endpoint is not None or _environment_has_endpoint()
+        return any(map(self.endpoint_source, _SIGNALS))
 
     def signal_endpoint(self, signal: Signal) -> str:
         """The URL for one signal's exporter.
@@ -101,13 +101,14 @@ class ExportConfig:
 
     def port_hint(self, signal: Signal) -> str | None:
         """A hint at a port that usually speaks the other protocol."""
-        port = _PORTS[self.protocols[signal]]
-        other: Protocol = "grpc" if self.protocols[signal] == "http/protobuf" else "http/protobuf"
+        is_grpc = self.protocols[signal] == "grpc"
+        other, spoken = ("http/protobuf", "HTTP") if is_grpc else ("grpc", "gRPC")
         authority = self.signal_endpoint(signal).rpartition("://")[2].partition("/")[0]
         if not authority.endswith(f":{_PORTS[other]}"):
             return None
-        spoken = "gRPC" if other == "grpc" else "HTTP"
-        return f"port {_PORTS[other]} speaks {spoken}: pass protocol={other!r}, or port {port}"
+        return (
+            f"port {_PORTS[other]} speaks {spoken}: pass protocol={other!r}, or port {_PORTS[self.protocols[signal]]}"
+        )
 
 
 def export_config(
@@ -123,7 +124,8 @@ def export_config(
         ConfigError: an argument or a variable has a value that is not allowed; the message names it.
     """
     exporters: dict[Signal, set[str]] = {signal: _exporters(signal) for signal in _SIGNALS}
-    is_file_alone = file is not None and endpoint is None and not _environment_has_endpoint()
+    has_endpoint = endpoint is not None or any(_otlp_variable(signal, "ENDPOINT")[1] for signal in _SIGNALS)
+    is_file_alone = file is not None and not has_endpoint
     return ExportConfig(
         endpoint=None if endpoint is None else _base_url(endpoint),
         protocols={signal: _protocol(protocol, signal, exporters[signal]) for signal in _SIGNALS},
@@ -139,10 +141,6 @@ def _otlp_variable(signal: Signal, option: str) -> tuple[str, str]:
     own, general = f"OTEL_EXPORTER_OTLP_{signal.upper()}_{option}", f"OTEL_EXPORTER_OTLP_{option}"
     value = os.getenv(own)
     return (own, value) if value else (general, os.getenv(general, ""))
-
-
-def _environment_has_endpoint() -> bool:
-    return any(_otlp_variable(signal, "ENDPOINT")[1] for signal in _SIGNALS)
 
 
 def _exporters(signal: Signal) -> set[str]:

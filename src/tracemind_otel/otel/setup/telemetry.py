@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import copy
 import logging
 import sys
 import time
@@ -83,8 +84,7 @@ class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager
         self.recorder = OTelRecorder()
         self._pipeline = pipeline
         self._made = [*pipeline.providers.values()]
-        self._is_shut_down = False
-        self.is_inherited = False
+        self._is_shared = self._is_shut_down = self.is_inherited = False
         self._prepare()
         # What is registered last runs first. `weakref` registers its own exit function with the first `finalize`, and
         # that one closes the connections which the last export uses.
@@ -100,6 +100,12 @@ class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager
     def has_made_something(self) -> bool:
         """Whether a provider was made here, so that there is something to send."""
         return bool(self._made)
+
+    def shared(self) -> Telemetry:
+        """The handle for a second `configure()`: its `shutdown` only flushes."""
+        handle = copy.copy(self)
+        handle._is_shared = True
+        return handle
 
     def begin_anew(self) -> None:
         """In a forked child: it sends its own spans and metrics, as its parent has configured."""
@@ -126,6 +132,8 @@ class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager
         Returns:
             Whether everything arrived.
         """
+        if self._is_shared:
+            return self.flush(timeout_s)
         if not self._is_shut_down:
             self._is_shut_down = True
             atexit.unregister(self._at_exit)
@@ -172,22 +180,6 @@ class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager
 
     async def __aexit__(self, *error: object) -> None:
         await self.ashutdown()
-
-
-class SharedTelemetry(Telemetry):
-    """The handle of a second `configure()`, which does not shut down what the first one made."""
-
-    def __init__(self, owner: Telemetry) -> None:
-        self._owner = owner
-        self.recorder = owner.recorder
-        self.tracer_provider, self.meter_provider = owner.tracer_provider, owner.meter_provider
-
-    def flush(self, timeout_s: float = 5.0) -> bool:
-        return self._owner.flush(timeout_s)
-
-    def shutdown(self, timeout_s: float = _EXIT_TIMEOUT_S) -> bool:
-        """Flush; the first handle shuts down."""
-        return self._owner.flush(timeout_s)
 
 
 def _run_all(calls: Sequence[OneShot], timeout_s: float) -> bool:

@@ -24,23 +24,22 @@ def wrap_generator_function(function: Callable[..., Generator[Any, Any, Any]], s
         generator = function(*args, **kwargs)
         run = start(args, kwargs)
         context, body, is_closing = _context_of(run), Body(run), False
+        step: Callable[[Any], Any] = generator.send
+        given: Any = None
         try:
-            value = context.run(generator.send, None)
             while True:
+                try:
+                    value = context.run(step, given)
+                finally:
+                    del given  # the traceback of an exception refers to this frame
                 run.item(value)
                 try:
-                    sent = yield value
+                    given = yield value
                 except BaseException as exc:
-                    error, is_closing = exc, isinstance(exc, GeneratorExit)
+                    step, given, is_closing = generator.throw, exc, isinstance(exc, GeneratorExit)
                 else:
-                    is_closing = False
-                    del value  # it may go while the next is made
-                    value = context.run(generator.send, sent)
-                    continue
-                try:
-                    value = context.run(generator.throw, error)
-                finally:
-                    del error  # its traceback refers to this frame
+                    step, is_closing = generator.send, False
+                del value  # it may go while the next is made
         except StopIteration as stop:
             body.end(GeneratorExit() if is_closing else None, stop.value)
             return stop.value
