@@ -110,11 +110,8 @@ class Attempts:
 
     async def close(self, stream: AsyncGenerator[object]) -> None:
         """Close what `ask_in_turns` read, in the same context."""
-
-        async def closing() -> None:
-            await stream.aclose()
-
-        await (closing() if self._context is None else self._context.run(closing()))
+        closing = stream.aclose()
+        await (closing if self._context is None else self._context.run(closing))
 
     async def _judged(self, work: Callable[[], Awaitable[T]]) -> T:
         timeout_s = self._target.cfg.timeout_ms / 1000.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import cast
 
 from .._base.dropped import interrupt
@@ -17,16 +16,6 @@ from .lifecycle import Call
 from .result import Result, is_response, partial_result
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a call ended."""
-
-    result: Result
-    """The plain result."""
-    error: LLMError | None = None
-    """The error of a call that failed."""
-
-
 async def make_call(
     ids: tuple[str, str],
     cfg: LLMCallConfig,
@@ -34,15 +23,19 @@ async def make_call(
     client: AsyncLLMClient | None,
     *,
     function: str = "run_llm_call",
-) -> Outcome:
-    """Call a model, as `run_llm_call` and `llm_call` describe; `function` is the one that was called, for errors."""
+) -> tuple[Result, LLMError | None]:
+    """Call a model, as `run_llm_call` and `llm_call` describe; `function` is the one that was called, for messages.
+
+    Returns:
+        The plain result, and the error of a call that failed.
+    """
     running_loop(function)
     request = cfg.request()
     if client is not None and not isinstance(cast("object", client), AsyncLLMClient):
         raise ConfigError(f"client is {type(client).__name__}; it must be an AsyncLLMClient")
     llm = client if client is not None else await client_for(cfg.provider)
     call = Call(ids, cfg, request, llm, recorder)
-    return Outcome(await _result_of(call), call.error)
+    return await _result_of(call), call.error
 
 
 async def _result_of(call: Call) -> Result:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from ..ai.llm.types import StreamEvent, TextDelta
-from ..call.run import Outcome, make_call
+from ..call.run import make_call
 from ..call.stream import LLMStream
 from ..errors import LLMError
 from .background import run_in_background
@@ -41,14 +41,11 @@ async def llm_call(model: str, prompt: str | None = None, **options: Unpack[Call
     """
     plan = CallPlan.of("llm_call", model, prompt, **options)
     recorder = recorder_or_default(plan.recorder)
-    return _result_of(await make_call(("", plan.step_id), plan.cfg, recorder, plan.client, function="llm_call"))
-
-
-def _result_of(outcome: Outcome) -> LLMResult:
-    if outcome.error is not None:
-        outcome.error.result = outcome.result
-        raise outcome.error
-    return LLMResult.of(outcome.result)
+    result, error = await make_call(("", plan.step_id), plan.cfg, recorder, plan.client, function="llm_call")
+    if error is not None:
+        error.result = result
+        raise error
+    return LLMResult.of(result)
 
 
 def llm_stream(model: str, prompt: str | None = None, **options: Unpack[CallOptions]) -> ResultStream:

@@ -42,8 +42,8 @@ async def run_llm_call(
             under trio.
         asyncio.CancelledError: the task was cancelled; the call is recorded as cancelled.
     """
-    outcome = await make_call((flow_id, step_id), cfg, recorder_or_default(recorder), client)
-    return outcome.result
+    result, _ = await make_call((flow_id, step_id), cfg, recorder_or_default(recorder), client)
+    return result
 
 
 def stream_llm_call(

@@ -15,20 +15,10 @@ from ..usage import LLMUsage
 from .price_table import Cost, Rate, Rates, parts, special
 from .table_usage import unpriced_parts, used_parts
 
-TOKEN_RATES = (
-    "input",
-    "output",
-    "cache_read",
-    "cache_write",
-    "cache_write_1h",
-    "input_audio",
-    "output_audio",
-    "input_image",
-    "output_image",
-)
-"""The fields of a price that are USD per million tokens."""
 _FEES = ("web_searches", "requests")
 """The fields of a price that are USD per thousand."""
+_NO_RATES = ("model", "provider", "effective_from")
+"""The fields of a price that are no money."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,27 +61,21 @@ class Price:
         Raises:
             ConfigError: a field is missing, unknown or invalid; the message names it.
         """
-        known = {field.name for field in fields(cls)}
+        known = [field.name for field in fields(cls)]
         if unknown := [name for name in values if name not in known]:
             raise ConfigError(f"price: unknown field {unknown[0]!r}; allowed are {', '.join(sorted(known))}")
         model = values.get("model")
         if not isinstance(model, str) or not model:
             raise ConfigError(f"price: 'model' is {model!r}; it must be the model's name")
-        rates = {name: _rate(model, name, values.get(name)) for name in (*TOKEN_RATES, *_FEES)}
-        needed = {name: rate for name, rate in rates.items() if rate is not None}
-        if "input" not in needed or "output" not in needed:
+        given = {name: values[name] for name in known if name not in _NO_RATES and values.get(name) is not None}
+        rates = {name: _rate(model, name, value) for name, value in given.items()}
+        if "input" not in rates or "output" not in rates:
             raise ConfigError(f"price of {model!r}: 'input' and 'output' are both needed (USD per million tokens)")
-        return cls(
-            model=model,
-            provider=_provider(model, values.get("provider")),
-            **needed,
-            effective_from=_day(model, values.get("effective_from")),
-        )
+        provider, day = _provider(model, values.get("provider")), _day(model, values.get("effective_from"))
+        return cls(model=model, provider=provider, effective_from=day, **rates)
 
 
-def _rate(model: str, name: str, value: object) -> Decimal | None:
-    if value is None:
-        return None
+def _rate(model: str, name: str, value: object) -> Decimal:
     unit = "thousand" if name in _FEES else "million tokens"
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise ConfigError(f"price of {model!r}: {name!r} is {value!r}; it must be a number, USD per {unit}")
