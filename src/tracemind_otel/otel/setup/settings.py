@@ -101,14 +101,13 @@ class ExportConfig:
 
     def port_hint(self, signal: Signal) -> str | None:
         """A hint at a port that usually speaks the other protocol."""
-        is_grpc = self.protocols[signal] == "grpc"
-        other, spoken = ("http/protobuf", "HTTP") if is_grpc else ("grpc", "gRPC")
+        here = self.protocols[signal]
+        other: Protocol = "http/protobuf" if here == "grpc" else "grpc"
         authority = self.signal_endpoint(signal).rpartition("://")[2].partition("/")[0]
         if not authority.endswith(f":{_PORTS[other]}"):
             return None
-        return (
-            f"port {_PORTS[other]} speaks {spoken}: pass protocol={other!r}, or port {_PORTS[self.protocols[signal]]}"
-        )
+        spoken = "gRPC" if other == "grpc" else "HTTP"
+        return f"port {_PORTS[other]} speaks {spoken}: pass protocol={other!r}, or port {_PORTS[here]}"
 
 
 def export_config(
