@@ -140,6 +140,8 @@ def test_the_fake_answers_every_provider(suite: Suite) -> None:
     """Replies go by pattern, model and number; faults come first; requests are kept; nothing waits."""
     done = suite(
         """
+from tracemind_otel.ai.llm import LLMUsage
+
 def test_replies(fake_llm):
     fake_llm.reply("Paris", to="capital of France").reply("once", times=1).reply("other", model="claude-haiku-4-5")
     assert ask("The capital of France?").text == "Paris"
@@ -163,6 +165,15 @@ async def test_streams(fake_llm):
     stream = tm.llm_stream("gemini/gemini-2.5-flash", "Hi")
     assert [piece async for piece in stream.text_deltas()] == ["a", "b", "c"]
 
+async def test_tool_calls(fake_llm):
+    call = tm.ToolCall("c1", "weather", {"city": "Rome"})
+    usage = LLMUsage(10, 5, 15)
+    fake_llm.reply(tm.LLMResponse("", usage, tool_calls=(call,), finish_reason="tool_call"))
+    reply = await tm.llm_call("anthropic/claude-haiku-4-5", "Hi")
+    assert (reply.tool_calls[0].name, reply.input_tokens) == ("weather", 10)
+    delta, end = [event async for event in tm.llm_stream("anthropic/claude-haiku-4-5", "Hi")]
+    assert (delta.name, delta.arguments, end.response.tool_calls) == ("weather", '{"city": "Rome"}', (call,))
+
 def test_mistakes(fake_llm):
     with pytest.raises(tm.ConfigError, match="begins with '42'"):
         fake_llm.fail("42")
@@ -173,9 +184,19 @@ def test_the_providers_are_back():
     with pytest.raises(tm.LLMAuthenticationError):
         ask()
 """,
-        "--durations=0",
     )
-    done.assert_outcomes(passed=5)
+    done.assert_outcomes(passed=6)
+
+
+@pytest.mark.parametrize("variables", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_SAMPLER": "always_off"}])
+def test_spans_are_seen_where_telemetry_is_off(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    """Variables that keep tests from sending do not keep the fixture from recording."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    done = suite("def test_spans(fake_llm, llm_spans):\n    ask()\n    assert len(llm_spans) == 2")
+    done.assert_outcomes(passed=1)
 
 
 # --- The marker ---
@@ -248,6 +269,14 @@ def test_a_wrong_marker_is_a_usage_error(suite: Suite, arguments: str, message: 
     done.stderr.fnmatch_lines([message])
 
 
+def test_a_wrong_marker_is_told_by_a_worker(suite: Suite, pytester: pytest.Pytester) -> None:
+    """Under pytest-xdist the same message fails the test."""
+    suite("@pytest.mark.llm_budget(cost=1)\ndef test_marked(): ...")
+    done = pytester.runpytest_subprocess("-p", PLUGIN, "-n1")
+    done.assert_outcomes(failed=1)
+    done.stdout.fnmatch_lines(["*test_it.py::test_marked: llm_budget has no argument 'cost'; it has usd=*"])
+
+
 # --- The report ---
 
 REPORTED = """
@@ -310,7 +339,11 @@ def test_workers_are_merged(suite: Suite, pytester: pytest.Pytester) -> None:
     )
     done.assert_outcomes(passed=8, failed=1)
     done.stdout.fnmatch_lines(["test_it.py::test_threads *openai/gpt-4o-mini * 1 *", "total *all models * 8 *"])
-    assert (pytester.path / "alone.json").read_text() == (pytester.path / "together.json").read_text()
+    alone, together = ((pytester.path / name).read_text() for name in ("alone.json", "together.json"))
+    assert alone == together
+    (pytester.path / "together.json").write_text(together.replace('"input_tokens": 3', '"input_tokens": 2'))
+    done = pytester.runpytest_subprocess("-p", PLUGIN, "-n2", "--llm-cost-baseline=together.json")
+    done.assert_outcomes(passed=8, failed=1)
 
 
 # --- The baseline ---
@@ -331,7 +364,7 @@ def test_other(fake_llm):
     ask()
 """
 
-BEFORE = {"input": 1000, "output": 50, "cached": 800, "faults": [], "model": "openai/gpt-4o-mini"}
+BEFORE: dict[str, object] = {"input": 1000, "output": 50, "cached": 800, "faults": [], "model": "openai/gpt-4o-mini"}
 
 Settings = Callable[..., None]
 
@@ -386,7 +419,7 @@ def recorded(suite: Suite, settings: Settings) -> Suite:
             ["the cost of openai/no-such-model is unknown; it was $*set_prices()", "  * chat no-such-model: *unknown*"],
         ),
     ],
-    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+    ids=["a retry", "another model", "a longer prompt", "a lost cache hit", "a longer reply", "no price"],
 )
 def test_a_test_over_its_baseline_fails(
     recorded: Suite, settings: Settings, changes: dict[str, object], messages: list[str]
@@ -424,6 +457,32 @@ def test_less_is_no_fault(recorded: Suite, settings: Settings) -> None:
     for changes in ({"model": "openai/gpt-4.1-nano", "input": 1100}, {"input": 900}, {"cached": 1000}):
         settings(**changes)
         recorded("", BASELINE).assert_outcomes(passed=2)
+
+
+def test_tokens_stand_for_an_unknown_cost(suite: Suite, settings: Settings) -> None:
+    """Where a model has no price, a lost cache hit or a longer reply fails the test; a price that is found, not."""
+    model = "openai/no-such-model"
+    settings(model=model)
+    suite(PRICED, BASELINE, "--llm-cost-update")
+    suite("", BASELINE).assert_outcomes(passed=2)
+    for changes, message in (
+        ({"cached": 0}, "1,000 uncached input tokens; the baseline has 200, and 5 % more is allowed"),
+        ({"output": 60}, "60 output tokens; the baseline has 50, and 5 % more is allowed"),
+    ):
+        settings(model=model, **changes)
+        done = suite("", BASELINE)
+        done.assert_outcomes(passed=1, failed=1)
+        done.stdout.fnmatch_lines([message])
+    settings(model=model)
+    price = "tm.set_prices([tm.Price(model='no-such-model', input=Decimal(9), output=Decimal(9))])"
+    suite(f"{PRICED}\nfrom decimal import Decimal\n{price}", BASELINE).assert_outcomes(passed=2)
+
+
+def test_collecting_writes_nothing(recorded: Suite, pytester: pytest.Pytester) -> None:
+    """`--collect-only` leaves the baseline as it is."""
+    before = (pytester.path / "costs.json").read_bytes()
+    recorded("", BASELINE, "--llm-cost-update", "--collect-only")
+    assert (pytester.path / "costs.json").read_bytes() == before
 
 
 def test_an_update_takes_what_passed(recorded: Suite, settings: Settings, pytester: pytest.Pytester) -> None:

@@ -85,8 +85,8 @@ def hint_at_configure() -> None:
 @contextmanager
 def overlaid(overlay: Callable[[Providers], Providers]) -> Generator[None]:
     """Let a function see, and add to, the providers in use and any that `configure()` sets meanwhile: for tests."""
-    global _overlay
-    outer, before, latest = _overlay, _configured, _configured
+    global _overlay, _was_configured
+    outer, before, latest, was_configured = _overlay, _configured, _configured, _was_configured
 
     def remembering(providers: Providers) -> Providers:
         nonlocal latest
@@ -101,6 +101,7 @@ def overlaid(overlay: Callable[[Providers], Providers]) -> Generator[None]:
         _overlay = None
         use_providers(latest)
         _overlay = outer
+        _was_configured = was_configured or latest is not before
 
 
 def use_providers(providers: Providers) -> None:

@@ -12,6 +12,7 @@ No thread, no socket and no test framework is involved.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Captured", "captured"]
 
+_SDK_DISABLED = "OTEL_SDK_DISABLED"
+
 
 class Captured:
     """Spans and metrics in memory."""
@@ -35,12 +38,14 @@ class Captured:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import SimpleSpanProcessor
         from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+        from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
         self.exporter = InMemorySpanExporter()
         self.reader = InMemoryMetricReader()
-        self.tracer_provider = TracerProvider(shutdown_on_exit=False)
+        with _sdk_enabled():
+            self.tracer_provider = TracerProvider(ALWAYS_ON, shutdown_on_exit=False)
+            self.meter_provider = MeterProvider([self.reader], shutdown_on_exit=False)
         self.tracer_provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.meter_provider = MeterProvider([self.reader], shutdown_on_exit=False)
 
     def recorder(self, **options: Any) -> OTelRecorder:
         """A recorder that writes here, whatever `configure()` has set."""
@@ -119,3 +124,14 @@ def captured() -> Generator[Captured]:
     finally:
         use_providers(before)
         capture.close()
+
+
+@contextmanager
+def _sdk_enabled() -> Generator[None]:
+    """Let the SDK make providers that record where `OTEL_SDK_DISABLED` keeps tests from sending."""
+    value = os.environ.pop(_SDK_DISABLED, None)
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ[_SDK_DISABLED] = value

@@ -64,6 +64,7 @@ class _Comparison:
         self._was, self._is = total_of(before), total_of(now)
         self._tolerance = tolerance_percent
         self._factor = 1 + tolerance_percent / 100
+        self._lacks_prices = bool(self._was.unpriced or self._is.unpriced)
 
     def excess(self) -> list[str]:
         reasons = [reason for reason in (self._cost(), self._retries(), self._prompt(), self._tokens()) if reason]
@@ -71,10 +72,10 @@ class _Comparison:
 
     def _cost(self) -> str | None:
         was, now = self._was, self._is
-        if now.unpriced > was.unpriced:
+        if now.unpriced and not was.unpriced:
             unpriced = ", ".join(sorted({row.model for row in self._now if row.unpriced}))
             return f"the cost of {unpriced} is unknown; it was ${was.cost_usd:.6g}. Set a price with tm.set_prices()"
-        if not _is_over(now.cost_usd, was.cost_usd * self._factor):
+        if now.unpriced != was.unpriced or not _is_over(now.cost_usd, was.cost_usd * self._factor):
             return None
         growth = f"{(now.cost_usd / was.cost_usd - 1) * 100:.1f} % over" if was.cost_usd else "over"
         line = f"${now.cost_usd:.6g} is {growth} the baseline of ${was.cost_usd:.6g}; {self._tolerance:g} % is allowed"
@@ -92,7 +93,7 @@ class _Comparison:
 
     def _prompt(self) -> str | None:
         """A prompt that grew: its cost drowns in that of the output until it is long."""
-        if not _is_over(self._is.cost_usd, self._was.cost_usd) and not self._is.unpriced:
+        if not self._lacks_prices and not _is_over(self._is.cost_usd, self._was.cost_usd):
             return None
         before = {(row.span, row.model): row for row in self._before}
         for row in self._now:
@@ -108,10 +109,12 @@ class _Comparison:
 
     def _tokens(self) -> str | None:
         """Where there is no price, the tokens that are billed stand for it."""
-        if not self._is.unpriced:
+        if not self._lacks_prices:
             return None
-        for what, count in (("uncached input", _uncached), ("output", lambda row: row.output_tokens)):
-            was, now = count(self._was), count(self._is)
+        for what, was, now in (
+            ("uncached input", _uncached(self._was), _uncached(self._is)),
+            ("output", self._was.output_tokens, self._is.output_tokens),
+        ):
             if _is_over(now, was * self._factor):
                 return f"{now:,} {what} tokens; the baseline has {was:,}, and {self._tolerance:g} % more is allowed"
         return None

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from ..ai.llm import providers
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.providers._client import telemetry_name_of
 from ..ai.llm.providers.fake import FakeLLMClient
-from ..ai.llm.types import LLMRequest, LLMResponse, LLMUsage, StreamEvent
-from ..errors import ConfigError, LLMConnectionError, LLMError, LLMRequestError, LLMTimeoutError
+from ..ai.llm.types import Finish, LLMRequest, LLMResponse, LLMUsage, StreamEvent, ToolCallDelta
+from ..errors import ConfigError, LLMError, LLMRequestError, LLMTimeoutError
 
-Text = str | Callable[[LLMRequest], str]
-"""A reply, or a function of the request that returns it."""
+Reply = str | LLMResponse | Callable[[LLMRequest], str | LLMResponse]
+"""The text of a reply, a whole reply with tool calls and the like, or a function of the request that returns one."""
 
 
 @dataclass(slots=True)
@@ -31,7 +33,7 @@ class _Rule:
     """How many attempts it has left; `None` for any number."""
     fault: str | None = None
     """An entry of `FakeLLMClient`'s script; `None` for a reply."""
-    text: Text | None = None
+    reply: Reply | None = None
     """The reply; `None` for an echo of the prompt."""
     usage: LLMUsage | None = None
     """What the reply reports; `None` to count words."""
@@ -64,7 +66,7 @@ class FakeLLM:
 
     def reply(
         self,
-        text: Text,
+        reply: Reply,
         *,
         to: str | re.Pattern[str] | None = None,
         model: str | None = None,
@@ -75,10 +77,11 @@ class FakeLLM:
         """Answer requests.
 
         Args:
-            text: the reply, or a function of the request that returns it.
+            reply: the text, a whole `LLMResponse` (for tool calls, a refusal, another model that answers), or a
+                function of the request that returns either.
             to: a regular expression that is searched for in everything the request says; the default is any request.
             model: the model that must be asked for; the default is any model.
-            usage: the tokens, and the cost if any, that the reply reports; the default counts words.
+            usage: the tokens, and the cost if any, that a text reports; the default counts words.
             chunks: the pieces in which a stream delivers the text; the default is its words.
             times: the number of replies, after which the rule no longer holds; the default is any number.
 
@@ -87,7 +90,7 @@ class FakeLLM:
         """
         if times is not None and times < 1:
             raise ConfigError(f"times is {times!r}; it must be 1 or more, or None for any number")
-        return self._add(_Rule(_compiled(to), model, times, text=text, usage=usage, chunks=chunks))
+        return self._add(_Rule(_compiled(to), model, times, reply=reply, usage=usage, chunks=chunks))
 
     def fail(
         self,
@@ -135,14 +138,15 @@ class FakeLLM:
             self._rules.append(rule)
         return self
 
-    def _rule_for(self, request: LLMRequest) -> _Rule:
+    def rule_for(self, request: LLMRequest) -> _Rule:
+        """What an attempt gets; the request is kept."""
         with self._lock:
             self._requests.append(request)
             matching = [rule for rule in self._rules if rule.takes(request)]
             rule = next((rule for rule in matching if rule.fault), matching[0] if matching else None)
             if rule is None and any(rule.fault is None for rule in self._rules):
                 raise LLMRequestError(
-                    f"fake_llm has no reply to this request for {request.model!r}; add one with fake_llm.reply(text), "
+                    f"fake_llm has no reply to this request for {request.model!r}; add one with fake_llm.reply(...), "
                     "without to= for any request",
                     status_code=400,
                     code="fake_llm_no_reply",
@@ -171,39 +175,59 @@ class _RuleClient(AsyncLLMClient):
         self.reports_cost = fake.reports_cost
 
     async def complete(self, req: LLMRequest) -> LLMResponse:
-        rule = self._fake._rule_for(req)
+        attempt = _Attempt(self._fake.rule_for(req), req)
         try:
-            return await _answering(rule, req).complete(req)
+            reply = await attempt.client.complete(req)
         except LLMError as error:
-            raise _at_once(error, rule) from None
+            raise attempt.at_once(error) from None
+        return attempt.whole or reply
 
     async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
-        rule = self._fake._rule_for(req)
+        attempt = _Attempt(self._fake.rule_for(req), req)
         try:
-            async for events in _answering(rule, req).stream(req):
-                yield events
+            async for events in attempt.client.stream(req):
+                yield events if attempt.whole is None else _ending_in(attempt.whole, events)
         except LLMError as error:
-            raise _at_once(error, rule) from None
+            raise attempt.at_once(error) from None
 
 
-def _answering(rule: _Rule, request: LLMRequest) -> FakeLLMClient:
-    text = rule.text(request) if callable(rule.text) else rule.text
-    if text is None:
-        text = f"[{request.provider}:{request.model}] {request.prompt[::-1]}"
-    script = [] if rule.fault is None else [rule.fault.replace("timeout", "connection", 1)]
-    usage = rule.usage or _count_words(request.all_text, text if rule.chunks is None else "".join(rule.chunks))
-    return FakeLLMClient(0, script=script, usage=usage, text=text, chunks=rule.chunks)
+class _Attempt:
+    """One attempt, and the `FakeLLMClient` that makes it."""
+
+    def __init__(self, rule: _Rule, request: LLMRequest) -> None:
+        reply = rule.reply(request) if callable(rule.reply) else rule.reply
+        if reply is None:
+            reply = f"[{request.provider}:{request.model}] {request.prompt[::-1]}"
+        self.whole = reply if isinstance(reply, LLMResponse) else None
+        text = reply.text if isinstance(reply, LLMResponse) else reply
+        usage = rule.usage or _count_words(request.all_text, text if rule.chunks is None else "".join(rule.chunks))
+        self._is_timeout = rule.fault is not None and rule.fault.split()[0] == "timeout"
+        script = [] if rule.fault is None else [rule.fault.replace("timeout", "connection", 1)]
+        self.client = FakeLLMClient(0, script=script, usage=usage, text=text, chunks=rule.chunks)
+
+    def at_once(self, error: LLMError) -> LLMError:
+        """The error of a fault, whose retry waits only where the fault says so."""
+        if self._is_timeout:
+            error = LLMTimeoutError("scripted: no answer in time", retry_after_s=error.retry_after_s)
+        if error.retry_after_s is None:
+            error.retry_after_s = 0.0
+        return error
+
+
+def _ending_in(reply: LLMResponse, events: Sequence[StreamEvent]) -> list[StreamEvent]:
+    """Events of a stream, whose end is this reply."""
+    if not any(isinstance(event, Finish) for event in events):
+        return list(events)
+    calls = [
+        ToolCallDelta(index, call.id, call.name, _json(call.arguments)) for index, call in enumerate(reply.tool_calls)
+    ]
+    return [*calls, Finish(reply)]
+
+
+def _json(arguments: Mapping[str, Any] | str) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(dict(arguments))
 
 
 def _count_words(prompt: str, reply: str) -> LLMUsage:
     prompt_tokens, completion_tokens = max(1, len(prompt.split())), max(1, len(reply.split()))
     return LLMUsage(prompt_tokens, completion_tokens, prompt_tokens + completion_tokens)
-
-
-def _at_once(error: LLMError, rule: _Rule) -> LLMError:
-    """The error of a fault, whose retry waits only where the fault says so."""
-    if isinstance(error, LLMConnectionError) and rule.fault is not None and rule.fault.split()[0] == "timeout":
-        error = LLMTimeoutError("scripted: no answer in time")
-    if error.retry_after_s is None:
-        error.retry_after_s = 0.0
-    return error

@@ -25,14 +25,16 @@ class SpendingPlugin:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._tolerance: float = config.getoption("--llm-cost-tolerance")
-        self._updates: bool = config.getoption("--llm-cost-update")
+        self._is_worker = hasattr(config, "workerinput")
+        self._tolerance = float(config.getoption("--llm-cost-tolerance") or 0)
+        self._updates = bool(config.getoption("--llm-cost-update"))
         self._baseline = _baseline_of(config, may_be_new=self._updates)
         self._log = CallLog()
         self._outside = [self._log.current]
         self._limits: dict[pytest.Item, SpendingLimit] = {}
-        self._running = dict[pytest.Item, Spending]()
-        self._failed = set[str]()
+        self._misused: dict[pytest.Item, str] = {}
+        self._running: dict[pytest.Item, Spending] = {}
+        self._failed: set[str] = set()
         self._spent: dict[str, list[SpanSpending]] = {}
         self._listening = ExitStack()
         self._listening.enter_context(listening(self._log))
@@ -50,7 +52,10 @@ class SpendingPlugin:
             try:
                 self._limits[item] = SpendingLimit.of_markers(markers)
             except ValueError as error:
-                raise pytest.UsageError(f"{item.nodeid}: {error}") from None
+                message = f"{item.nodeid}: {error}"
+                if not self._is_worker:
+                    raise pytest.UsageError(message) from None
+                self._misused[item] = message  # pytest-xdist shows no error of a worker's collection
 
     # --- Which test a call belongs to ---
 
@@ -94,7 +99,7 @@ class SpendingPlugin:
 
     def _problems(self, item: pytest.Item) -> list[str]:
         spending = self._running[item]
-        found: list[str] = []
+        found = [self._misused[item]] if item in self._misused else []
         limit = self._limits.get(item)
         if limit is not None and (excess := limit.excess(spending.calls)):
             found += [f"{MARKER}: the model calls of this test went over its budget:", *excess]
@@ -154,7 +159,8 @@ class SpendingPlugin:
         for each in self._outside:
             self._add(each.name, _plain(each))
             each.calls.clear()
-        if self._updates and self._baseline is not None and not hasattr(self._config, "workerinput"):
+        is_all = not self._is_worker and not self._config.getoption("collectonly")
+        if self._updates and self._baseline is not None and is_all:
             self._baseline.write()
 
     def pytest_unconfigure(self) -> None:
@@ -172,6 +178,8 @@ class SpendingPlugin:
                 terminalreporter.write_line(line)
 
     def _baseline_lines(self, baseline: CostBaseline) -> list[str]:
+        if self._config.getoption("collectonly"):
+            return []
         if self._updates:
             return [
                 f"baseline of LLM costs: {sum(map(bool, baseline.tests.values()))} tests written to {baseline.path}"
@@ -187,6 +195,7 @@ def _baseline_of(config: pytest.Config, *, may_be_new: bool) -> CostBaseline | N
     if name is None:
         return None
     path = Path(config.invocation_params.dir, name)
+    config.option.llm_cost_baseline = str(path)  # for the workers of pytest-xdist
     if may_be_new and not path.exists():
         return CostBaseline(path)
     try:
