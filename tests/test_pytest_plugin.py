@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import tracemind_otel as tm
+from tests.pages import write_files
 from tests.programs import run
 from tracemind_otel.testing import FakeLLM, LLMSpans
 
@@ -197,6 +198,12 @@ def test_spans_are_seen_where_telemetry_is_off(
         monkeypatch.setenv(name, value)
     done = suite("def test_spans(fake_llm, llm_spans):\n    ask()\n    assert len(llm_spans) == 2")
     done.assert_outcomes(passed=1)
+
+
+def test_the_suite_of_the_page_passes(pytester: pytest.Pytester) -> None:
+    """What docs/testing.md shows runs as it is."""
+    write_files("docs/testing.md", pytester.path)
+    pytester.runpytest_inprocess("-p", PLUGIN).assert_outcomes(passed=1)
 
 
 # --- The marker ---

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from importlib.resources import files
 from pathlib import Path
 
@@ -90,3 +90,48 @@ def test_types_are_shipped(package: str) -> None:
 def test_the_version() -> None:
     """The package and its distribution have the same version."""
     assert tm.__version__ == version("tracemind-otel")
+
+
+SUITE = """
+import asyncio
+import sys
+
+import pytest
+
+import tracemind_otel as tm
+
+
+def test_nothing_is_loaded():
+    assert not [name for name in sys.modules if name.startswith("opentelemetry")]
+
+
+@pytest.mark.llm_budget(calls=1)
+def test_the_fixtures(fake_llm, llm_spans):
+    fake_llm.reply("Paris")
+    assert asyncio.run(tm.llm_call("openai/gpt-4o-mini", "Hello")).text == "Paris"
+    assert llm_spans.names == ["chat gpt-4o-mini"]
+"""
+
+
+def _is_from_a_source_tree() -> bool:
+    """Whether the package is run from where it is written, by a path and not by its metadata."""
+    has_entry_point = bool(entry_points(group="pytest11", name="tracemind_otel"))
+    return not has_entry_point and "site-packages" not in Path(tm.__file__).parts
+
+
+@pytest.mark.skipif(_is_from_a_source_tree(), reason="the entry point is not installed")
+def test_pytest_finds_the_plugin(tmp_path: Path) -> None:
+    """Its entry point brings fixtures, marker and options, and loads no OpenTelemetry before one is used."""
+    (tmp_path / "test_it.py").write_text(SUITE)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "--strict-markers"]
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *arguments], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+        )
+
+    done = run("--llm-cost-report", "-k", "fixtures")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "openai/gpt-4o-mini" in done.stdout
+    assert run().returncode == 0
+    assert run("-p", "no:tracemind_otel", "-k", "nothing").returncode != 0

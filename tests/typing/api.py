@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, assert_type
 
+import pytest
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
@@ -16,6 +17,7 @@ import tracemind_otel as tm
 from tracemind_otel.ai.llm import AsyncLLMClient, LLMRequest, LLMResponse, LLMUsage
 from tracemind_otel.ai.llm.providers import FakeLLMClient, OpenAILLMClient
 from tracemind_otel.runtime.recorder import Recorder, StepEnd, StepHandle, StepRetry, StepStart
+from tracemind_otel.testing import Captured, FakeLLM, LLMSpans, MetricDict, SpanDict, captured
 
 # --- Decorators keep what they decorate ---
 
@@ -307,3 +309,29 @@ async def front_door() -> None:
     for piece in tm.llm_stream_sync("fake/toy-1", "Hello").text_deltas():
         assert_type(piece, str)
     await tm.llm_call("fake/toy-1", temperature="hot")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# --- Fixtures ---
+
+
+@pytest.mark.llm_budget(usd=0.01, calls=3, tokens=2000)
+def with_fixtures(fake_llm: FakeLLM, llm_spans: LLMSpans) -> None:
+    assert_type(fake_llm.fail("503", "timeout").reply("hi", to="hello", times=1), FakeLLM)
+    fake_llm.reply(lambda request: request.prompt).reply(LLMResponse("hi", LLMUsage()))
+    assert_type(fake_llm.requests, list[LLMRequest])
+    assert_type(fake_llm.client("openai"), AsyncLLMClient)
+    for span in llm_spans:
+        assert_type(span, SpanDict)
+        assert_type(span["parent"], str | None)
+        assert_type(span["events"][0]["name"], str)
+    assert_type(llm_spans[0], SpanDict)
+    assert_type(llm_spans[1:], list[SpanDict])
+    assert_type(llm_spans.metrics, list[MetricDict])
+    assert_type(llm_spans.metrics[0]["points"][0]["sum"], float)
+    assert_type(llm_spans.total("tracemind.llm.cost"), float)
+    assert_type(llm_spans.captured, Captured)
+    with captured() as telemetry:
+        assert_type(telemetry, Captured)
+    fake_llm.reply(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    fake_llm.reply("hi", pattern="hello")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    llm_spans[0]["no_such_key"]  # type: ignore[typeddict-item]  # pyright: ignore[reportGeneralTypeIssues]
