@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -28,11 +30,17 @@ ROOT = Path(__file__).parents[1]
 BOTH = pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 
 
-def found(endpoint: str | None, protocol: str = "http/protobuf", **headers: str) -> list[Finding]:
+def found(
+    endpoint: str | None,
+    protocol: str = "http/protobuf",
+    *,
+    timeout_s: float = 5.0,
+    headers: Mapping[str, str] | None = None,
+) -> list[Finding]:
     """What is found when these receivers are asked."""
     config = export_config(endpoint=endpoint, protocol=protocol, headers=headers, file=None)
     set_up = SetUp(config=config, made=config.signals, joined=frozenset())
-    replies = tuple(ask_receivers(config, config.signals))
+    replies = tuple(ask_receivers(config, config.signals, timeout_s))
     return findings_of(Evidence(set_up=set_up, replies=replies))
 
 
@@ -108,6 +116,17 @@ def test_an_unknown_authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert found(receiver.url) == []
 
 
+def test_a_grpc_receiver_with_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain to its port, HTTP to its port, an authority that nobody knows, and the cure of that."""
+    _, authority = server_context(tmp_path)
+    with grpc_listening(identity=(tmp_path / "server.pem").read_bytes()) as receiver:
+        assert checks(found(receiver.url.replace("https://", "http://"), "grpc")) == {"tls-mismatch"}
+        assert checks(found(receiver.url, "http/protobuf")) == {"wrong-protocol"}
+        assert checks(found(receiver.url, "grpc")) == {"certificate"}
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(authority))
+        assert found(receiver.url, "grpc") == []
+
+
 def test_a_variable_that_hides_the_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`requests` lets REQUESTS_CA_BUNDLE win over the setting of the exporter; the fix says so."""
     context, authority = server_context(tmp_path)
@@ -125,7 +144,7 @@ def test_a_variable_that_hides_the_certificate(tmp_path: Path, monkeypatch: pyte
 def test_a_header_that_is_rejected(status: int) -> None:
     """The finding names the headers that are sent, never their values."""
     with listening(status) as receiver:
-        [finding] = found(receiver.url, **{"x-key": "not-shown"})
+        [finding] = found(receiver.url, headers={"x-key": "not-shown"})
     assert finding.check == "wrong-header"
     assert "x-key" in finding.what
     assert "not-shown" not in repr(finding)
@@ -170,6 +189,23 @@ def test_a_receiver_that_is_overloaded(sink: Sink) -> None:
     sink.status = 503
     assert checks(found(sink.url)) == {"export-failed"}
     assert len(sink.posts) == 4  # one export a signal, and one question a signal what the port speaks
+
+
+def test_a_web_server_that_takes_no_posts(sink: Sink) -> None:
+    """An answer of 405 or 501 comes from a server of pages."""
+    sink.status = 501
+    assert checks(found(sink.url)) == {"no-receiver"}
+
+
+@BOTH
+def test_a_port_that_never_answers(protocol: str) -> None:
+    """A port that takes connections and is silent: one finding, after seconds and not after the exporter's retries."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        [finding] = found(f"http://127.0.0.1:{listener.getsockname()[1]}", protocol, timeout_s=0.3)
+    assert finding.check == "export-failed"
+    assert "gives no answer within 0.3 s" in finding.what
 
 
 def test_a_proxy_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:

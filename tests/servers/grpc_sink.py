@@ -41,8 +41,8 @@ class GrpcSink:
 
 
 @contextmanager
-def grpc_listening(code: str | None = None) -> Generator[GrpcSink]:
-    """A receiver on its own port; with a status code it rejects everything."""
+def grpc_listening(code: str | None = None, identity: bytes | None = None) -> Generator[GrpcSink]:
+    """A receiver on its own port; a status code makes it reject everything, a key and certificate make it speak TLS."""
     sink = GrpcSink()
 
     def refuse(context: Any) -> None:
@@ -68,7 +68,11 @@ def grpc_listening(code: str | None = None) -> Generator[GrpcSink]:
         method = GRPC.unary_unary_rpc_method_handler(function, request.FromString, response.SerializeToString)
         name = f"opentelemetry.proto.collector.{service}"
         server.add_generic_rpc_handlers((GRPC.method_handlers_generic_handler(name, {"Export": method}),))
-    sink.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    if identity is None:
+        sink.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    else:
+        credentials = GRPC.ssl_server_credentials([(identity, identity)])
+        sink.url = f"https://127.0.0.1:{server.add_secure_port('127.0.0.1:0', credentials)}"
     server.start()
     try:
         yield sink

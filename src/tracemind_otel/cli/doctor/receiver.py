@@ -37,6 +37,8 @@ class Reply:
     """Where to, without user name and query."""
     receiver: str
     """The part of it that names the host and the port."""
+    timeout_s: float = _TIMEOUT_S
+    """Seconds that it had for an answer."""
     header_names: tuple[str, ...] = ()
     """The headers that were sent, by name."""
     taken: bool = False
@@ -63,20 +65,21 @@ class Reply:
     """What the port speaks; asked when the export failed."""
 
 
-def ask_receivers(config: ExportConfig, signals: Iterable[Signal]) -> list[Reply]:
-    """Ask the receiver of each of these signals, all at the same time."""
+def ask_receivers(config: ExportConfig, signals: Iterable[Signal], timeout_s: float = _TIMEOUT_S) -> list[Reply]:
+    """Ask the receiver of each of these signals, all at the same time; each gets `timeout_s` seconds."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes faults to stderr, which are findings here
     with _heard() as listener, ThreadPoolExecutor(2) as threads:
-        return list(threads.map(partial(_ask, config, listener), sorted(signals)))
+        return list(threads.map(partial(_ask, config, listener, timeout_s), sorted(signals)))
 
 
-def _ask(config: ExportConfig, listener: _Listener, signal: Signal) -> Reply:
+def _ask(config: ExportConfig, listener: _Listener, timeout_s: float, signal: Signal) -> Reply:
     try:
         url = config.signal_endpoint(signal)
         reply = Reply(
             signal=signal,
             url=_shown(url),
             receiver=_receiver(url),
+            timeout_s=timeout_s,
             header_names=tuple(sorted(config.signal_headers(signal))),
             wants_tls=_wants_tls(url),
             ca_bundle=_ca_bundle() if config.protocols[signal] == "http/protobuf" else None,
@@ -86,7 +89,7 @@ def _ask(config: ExportConfig, listener: _Listener, signal: Signal) -> Reply:
     reply = _export(config, listener, reply)
     if reply.taken or reply.rejection is not None:
         return reply
-    return replace(reply, spoken=spoken_at(*_address(url)))
+    return replace(reply, spoken=spoken_at(*_address(url), timeout_s=timeout_s / 3))
 
 
 def _receiver(url: str) -> str:
@@ -145,7 +148,7 @@ def _export(config: ExportConfig, listener: _Listener, reply: Reply) -> Reply:
     with listener.listening(observed):
         try:
             adapter = _adapter(observed)
-            exporter: Any = otlp_exporter(config, reply.signal, stats, adapter=adapter, timeout=_TIMEOUT_S)
+            exporter: Any = otlp_exporter(config, reply.signal, stats, adapter=adapter, timeout=reply.timeout_s)
         except Exception as error:
             return replace(reply, rejection=_as_config_error(error))
         observed.exporter = exporter

@@ -14,6 +14,8 @@ from .spoken import Spoken
 _CLOCK_S = 60.0
 """Seconds by which two clocks may differ before traces look wrong."""
 _HEADER_STATUSES = (401, 403)
+_LATER = (408, 429, 500, 502, 503, 504)
+"""Statuses of a receiver that is there and may take an export later."""
 _HEADER_CODES = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 _OTLP_TYPES = ("application/x-protobuf", "application/json")
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT, or the endpoint that is passed to configure()"
@@ -107,12 +109,20 @@ def _by_answer(reply: Reply, protocol: Protocol) -> Iterator[Finding]:
         return  # it speaks OTLP, and objects to an export without anything in it
     elif reply.code == "UNIMPLEMENTED" and reply.spoken is not None and reply.spoken.http1:
         yield _wrong_protocol(reply, protocol)
+    elif reply.status in _LATER:
+        fix = "look into the receiver's log: it is there, and takes nothing now"
+        yield Finding("export-failed", "error", f"{reply.receiver} answers {reply.status}", fix)
     elif reply.status is not None or reply.code == "UNIMPLEMENTED":
         yield _no_receiver(reply)
     else:
-        said = reply.said or "it gives no answer"
         fix = "look into the receiver's log; check what stands between, such as a proxy or a load balancer"
-        yield Finding("export-failed", "error", f"{reply.receiver} takes no export: {reply.code} {said}", fix)
+        yield Finding("export-failed", "error", f"{reply.receiver} {_failure(reply)}", fix)
+
+
+def _failure(reply: Reply) -> str:
+    if reply.code == "DEADLINE_EXCEEDED" or "Timeout" in type(reply.error).__name__:
+        return f"takes the connection and gives no answer within {reply.timeout_s:g} s"
+    return f"takes no export: {reply.code} {reply.said}".rstrip()
 
 
 def _cure_of_trust(reply: Reply) -> str:
@@ -142,8 +152,5 @@ def _no_receiver(reply: Reply) -> Finding:
         answer += " with a page, not with OTLP"
     elif reply.status is not None and reply.status < 400:
         answer += ", a redirect, which exporters do not follow"
-    if reply.status is not None and reply.status >= 429:
-        fix = "look into the receiver's log: it is there, and takes nothing now"
-        return Finding("export-failed", "error", f"{reply.receiver} answers {answer}", fix)
     fix = f"set {_ENDPOINT} to the base URL of an OTLP receiver: /v1/traces and /v1/metrics are added to it"
     return Finding("no-receiver", "error", f"{reply.url} answers {answer}: no OTLP receiver is there", fix)

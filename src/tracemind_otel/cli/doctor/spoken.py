@@ -7,8 +7,6 @@ import ssl
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
-_TIMEOUT_S = 3.0
-"""Seconds for each connection and each answer."""
 _HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 """The connection preface of HTTP/2 with an empty SETTINGS frame (RFC 9113, 3.4)."""
 _ANSWER_BYTES = 4096
@@ -30,54 +28,62 @@ class Spoken:
     """Whether it answers HTTP/2, which gRPC needs."""
 
 
-def spoken_at(host: str, port: int) -> Spoken:
-    """Connect to a port and listen to what it answers."""
+@dataclass(frozen=True, slots=True)
+class _Port:
+    host: str
+    number: int
+    timeout_s: float
+    """Seconds for each connection and for each answer."""
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection((self.host, self.number), timeout=self.timeout_s)
+
+
+def spoken_at(host: str, number: int, *, timeout_s: float) -> Spoken:
+    """Connect to a port and listen to what it answers; each of three questions gets `timeout_s` seconds."""
+    port = _Port(host, number, timeout_s)
     try:
-        _connect(host, port).close()
+        port.connect().close()
     except OSError as error:
-        return Spoken(refusal=_reason(error))
-    is_tls = _speaks_tls(host, port)
-    request = f"POST /v1/traces HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        return Spoken(refusal=_reason(error, timeout_s))
+    is_tls = _speaks_tls(port)
+    request = f"POST /v1/traces HTTP/1.1\r\nHost: {host}:{number}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     return Spoken(
         tls=is_tls,
-        http1=_answer(host, port, request.encode(), "http/1.1" if is_tls else None).startswith(b"HTTP/1."),
-        http2=_begins_http2(_answer(host, port, _HTTP2_GREETING, "h2" if is_tls else None)),
+        http1=_answer(port, request.encode(), "http/1.1" if is_tls else None).startswith(b"HTTP/1."),
+        http2=_begins_http2(_answer(port, _HTTP2_GREETING, "h2" if is_tls else None)),
     )
 
 
-def _connect(host: str, port: int) -> socket.socket:
-    return socket.create_connection((host, port), timeout=_TIMEOUT_S)
-
-
-def _reason(error: OSError) -> str:
+def _reason(error: OSError, timeout_s: float) -> str:
     if isinstance(error, socket.gaierror):
         return "its name cannot be resolved"
     if isinstance(error, TimeoutError):
-        return f"no answer within {_TIMEOUT_S:g} s"
+        return f"no answer within {timeout_s:.2g} s"
     if isinstance(error, ConnectionRefusedError):
         return "nobody listens on that port"
     return error.strerror or type(error).__name__
 
 
-def _speaks_tls(host: str, port: int) -> bool:
-    with suppress(OSError, ValueError), closing(_connect(host, port)) as plain, _wrapped(plain, host, "http/1.1"):
+def _speaks_tls(port: _Port) -> bool:
+    with suppress(OSError, ValueError), closing(port.connect()) as plain, _wrapped(plain, port.host, "h2", "http/1.1"):
         return True
     return False
 
 
-def _wrapped(plain: socket.socket, host: str, protocol: str) -> ssl.SSLSocket:
+def _wrapped(plain: socket.socket, host: str, *protocols: str) -> ssl.SSLSocket:
     """Trusts any certificate: whether it can be trusted is seen by the export itself, and nothing secret is sent."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols([protocol])
+    context.set_alpn_protocols([*protocols])
     return context.wrap_socket(plain, server_hostname=host)
 
 
-def _answer(host: str, port: int, request: bytes, tls_protocol: str | None) -> bytes:
+def _answer(port: _Port, request: bytes, tls_protocol: str | None) -> bytes:
     """The first bytes of an answer; none where there is no answer."""
-    with suppress(OSError, ValueError), closing(_connect(host, port)) as plain:
-        connection = plain if tls_protocol is None else _wrapped(plain, host, tls_protocol)
+    with suppress(OSError, ValueError), closing(port.connect()) as plain:
+        connection = plain if tls_protocol is None else _wrapped(plain, port.host, tls_protocol)
         with closing(connection):
             connection.sendall(request)
             return connection.recv(_ANSWER_BYTES)
