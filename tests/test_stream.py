@@ -1127,7 +1127,7 @@ def test_the_example_prints_as_it_comes(tmp_path: Path) -> None:
     said, figures = done.stdout.strip().splitlines()[:2]
     assert said.endswith("one word at a time.")
     assert "tokens, $0.00" in figures
-    assert "first chunk after " in figures
+    assert "first text after " in figures
 
 
 def test_the_example_streams_from_openai(openai_server: OpenAIServer, tmp_path: Path) -> None:

@@ -362,7 +362,7 @@ async def test_an_error_whose_body_breaks_off_keeps_its_status(capture: Captured
 async def test_a_client_that_cannot_be_made_is_a_failed_call(capture: Captured) -> None:
     """A factory that raises makes the call fail with a result and a span."""
 
-    def broken(**options: Any) -> Any:
+    def broken(*, api_key: str | None = None, base_url: str | None = None) -> Any:
         raise KeyError("no such loop")
 
     LLMClientFactory.register("unmade", broken)

@@ -174,7 +174,7 @@ def _sampled(source: SpanSource) -> Iterator[Finding]:
     share = _share_kept({span.trace_id for span in source.spans})
     if share is not None:
         what = f"{source.name}: a sampler kept about {share:.0%} of the traces: all ids lie in that part of their range"
-        fix = "sums over these spans cover that part only; take the whole from metrics, as tracemind.llm.cost"
+        fix = f"sums over these spans cover that part only; take the whole from metrics, as {semconv.METRIC_LLM_COST}"
         yield Finding("sampled", "warning", what, fix)
 
 
