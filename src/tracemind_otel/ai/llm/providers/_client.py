@@ -17,7 +17,7 @@ from ._error_bodies import error_from_body, status_error
 from ._http import JSON_HEADERS, Headers, base_url_of, key_of, library_of
 from ._loop import PerLoop
 from ._pool import HttpPool, given_sender, new_pools
-from ._reading import Reading, received
+from ._reading import Reading
 from ._wire_format import StreamedError, WireFormat
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class WireClient(AsyncLLMClient):
         try:
             if is_stream and is_heard():
                 yield cast("Sequence[StreamEvent]", (StreamOpened(reading.so_far),))  # to a step only
-            async with aclosing(received(opened, reading)) as batches:
+            async with aclosing(opened.events(reading)) as batches:
                 async for batch in batches:
                     if reading.has_ended:
                         break

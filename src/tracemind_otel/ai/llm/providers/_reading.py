@@ -2,21 +2,17 @@
 
 Servers and proxies may answer a stream with a document, a whole call with events, and give either a wrong content type.
 The first bytes tell them apart: no document begins like an event, and no event like a document.
-
-A finish reason is not the end. In most formats the usage follows it, some servers send one with every chunk (Gemini's
-older models, and proxies that translate), and some send no end mark. So the rest is awaited, but not for long.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from ....errors import LLMConnectionError, LLMResponseError
-from ..liveness import Beat, DeadlinePassedError, Patience, ProviderSilentError, current_beat, patience_left_s
 from ..types import LLMResponse, ReasoningDelta, StreamEvent, TextDelta
 from ._assembly import call_delta
 from ._error_bodies import is_error
@@ -24,9 +20,6 @@ from ._error_documents import document_in, parsed
 from ._http import HttpReply
 from ._sse import EventDecoder, JsonLinesDecoder, ServerSentEvent
 from ._wire_format import StreamDecoder, StreamedError, WireFormat, parse_together
-
-if TYPE_CHECKING:
-    from ._sending import HttpStream
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _FIELDS = (b"data", b"event", b"id", b"retry", b":")
@@ -36,12 +29,6 @@ _TELLING = 6
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,64}/[\w.+-]{1,64}")
 _MAX_UNREADABLE = 65536
 """Bytes after which a body that is neither is given up."""
-_WHOLE_S = 2.0
-"""Seconds of silence that end a reply with its finish reason to which nothing is missing."""
-_UNCOUNTED_S = 4.0
-"""Seconds of silence that end one whose usage may still come."""
-_MOST_SILENCES = 2
-"""Time for comments and pings alone, in multiples of the silence."""
 
 
 class Reading:
@@ -251,54 +238,3 @@ def _events_of(response: LLMResponse) -> Iterator[StreamEvent]:
         yield TextDelta(response.text)
     for index, call in enumerate(response.tool_calls):
         yield call_delta(index, call)
-
-
-async def received(stream: HttpStream, reading: Reading) -> AsyncGenerator[list[StreamEvent]]:
-    """What a reply adds as its bytes come, until its end.
-
-    Raises:
-        LLMTimeoutError, LLMResponseError: the body cannot be had or decompressed. A cut is left to `Reading.finish`.
-    """
-    beat = current_beat()
-    try:
-        async for data in stream.body:
-            beat()
-            batch = reading.feed(data)
-            if batch:
-                yield batch
-            if reading.is_ending:
-                async for more in _tail(stream.body, reading, beat):
-                    yield more
-                return
-        rest = reading.end()
-    except stream.faults as fault:
-        error = stream.typed(fault)
-        if not isinstance(error, LLMConnectionError):
-            raise error from fault
-        rest = reading.end(error)
-    if rest:
-        yield rest
-
-
-async def _tail(body: AsyncIterator[bytes], reading: Reading, beat: Beat) -> AsyncGenerator[list[StreamEvent]]:
-    """What still comes of a reply that has its finish reason, until its end or until the server is silent."""
-    patience = _patience_with(reading)
-    try:
-        while not reading.is_over:
-            data = await patience.wait(lambda: anext(body))
-            beat()
-            if batch := reading.feed(data):
-                yield batch
-                patience.stop()
-                patience = _patience_with(reading)
-    except (StopAsyncIteration, ProviderSilentError, DeadlinePassedError):
-        if batch := reading.end():
-            yield batch
-    finally:
-        patience.stop()
-
-
-def _patience_with(reading: Reading) -> Patience:
-    """At most half of the caller's time-out, so that a complete reply never ends in it."""
-    silence_s = min(_WHOLE_S if reading.is_whole else _UNCOUNTED_S, patience_left_s() / 2)
-    return Patience(silence_s, silence_s * _MOST_SILENCES)

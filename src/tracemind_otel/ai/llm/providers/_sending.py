@@ -1,4 +1,7 @@
-"""One request over HTTP, sent by httpx's API; a kept connection that broke costs no attempt.
+"""One request over HTTP by httpx's API, and its reply; a kept connection that broke costs no attempt.
+
+A finish reason is not the end of a reply. In most formats the usage follows it, some servers send one with every chunk
+(Gemini's older models, and proxies that translate), and some send no end mark. So the rest is awaited, for seconds.
 
 This imports the HTTP libraries: `_pool` loads it in a worker thread.
 """
@@ -7,21 +10,29 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import httpx
 
-from ....errors import LLMError
-from ..liveness import patience_left_s
+from ....errors import LLMConnectionError
+from ..liveness import Beat, DeadlinePassedError, Patience, ProviderSilentError, current_beat, patience_left_s
 from ..resends import current_ledger
+from ..types import StreamEvent
 from ._faults import transport_error, transport_faults
 from ._http import Headers, HttpReply, library_of
 from ._loop import PerLoop
+from ._reading import Reading
 from ._transport import Exchange, current_exchange, new_transports
 
+_WHOLE_S = 2.0
+"""Seconds of silence that end a reply with its finish reason to which nothing is missing."""
+_UNCOUNTED_S = 4.0
+"""Seconds of silence that end one whose usage may still come."""
+_MOST_SILENCES = 2
+"""Time for comments and pings alone, in multiples of the silence."""
 _MAX_REST_S = 0.25
 """Seconds to wait for the end of a body whose reply has ended, before its connection is dropped."""
 _MAX_MORE = 3
@@ -33,32 +44,64 @@ _MAX_ERROR_BYTES = 2**20
 
 
 class HttpStream:
-    """A reply whose body is still coming: read it to its end, `finish` it at the reply's end mark, or close it."""
+    """A reply whose body is still coming: read its `events` and `finish` it, or close it."""
 
     def __init__(self, response: httpx.Response, has_all_come: Callable[[], bool]) -> None:
         self._response = response
         self._has_all_come = has_all_come
         self.head = HttpReply(response.status_code, response.headers, b"")
-        self.body = response.aiter_bytes()
-        """The body as it comes, decompressed; raises one of `faults` where it is cut or cannot be decompressed."""
+        self._body = response.aiter_bytes()
 
-    @property
-    def faults(self) -> tuple[type[Exception], ...]:
-        """What reading the body may raise."""
-        return transport_faults()
+    async def events(self, reading: Reading) -> AsyncGenerator[list[StreamEvent]]:
+        """What the reply adds as its bytes come, until its end.
 
-    def typed(self, fault: Exception) -> LLMError:
-        """Our error for what reading the body raised."""
-        error = transport_error(fault, self._response.request.url)
-        error.__cause__ = fault
-        return error
+        Raises:
+            LLMTimeoutError, LLMResponseError: the body does not come, or cannot be decompressed; a cut is kept instead.
+        """
+        beat = current_beat()
+        try:
+            async for data in self._body:
+                beat()
+                batch = reading.feed(data)
+                if batch:
+                    yield batch
+                if reading.is_ending:
+                    async for more in self._tail(reading, beat):
+                        yield more
+                    return
+            rest = reading.end()
+        except transport_faults() as fault:
+            error = transport_error(fault, self._response.request.url)
+            error.__cause__ = fault
+            if not isinstance(error, LLMConnectionError):
+                raise error from fault
+            rest = reading.end(error)
+        if rest:
+            yield rest
+
+    async def _tail(self, reading: Reading, beat: Beat) -> AsyncGenerator[list[StreamEvent]]:
+        """What still comes of a reply that has its finish reason, until its end or until the server is silent."""
+        patience = _patience_with(reading)
+        try:
+            while not reading.is_over:
+                data = await patience.wait(lambda: anext(self._body))
+                beat()
+                if batch := reading.feed(data):
+                    yield batch
+                    patience.stop()
+                    patience = _patience_with(reading)
+        except (StopAsyncIteration, ProviderSilentError, DeadlinePassedError):
+            if batch := reading.end():
+                yield batch
+        finally:
+            patience.stop()
 
     async def error(self) -> HttpReply:
         """The reply with as much of its body as comes soon; for an error, whose status alone is an answer."""
         parts: list[bytes] = []
         try:
             async with asyncio.timeout(min(_MAX_ERROR_S, patience_left_s() / 2)):
-                async for chunk in self.body:
+                async for chunk in self._body:
                     parts.append(chunk)
                     if sum(map(len, parts)) > _MAX_ERROR_BYTES:
                         break
@@ -81,7 +124,7 @@ class HttpStream:
         """Read to the body's end and discard it; drop the connection if that takes long."""
         try:
             async with asyncio.timeout(_MAX_REST_S):
-                async for _ in self.body:
+                async for _ in self._body:
                     pass
         except transport_faults():  # a TimeoutError among them
             pass  # the reply was whole before, so nothing is lost but the connection
@@ -91,6 +134,12 @@ class HttpStream:
     async def aclose(self) -> None:
         """Let go of the connection."""
         await self._response.aclose()
+
+
+def _patience_with(reading: Reading) -> Patience:
+    """At most half of the caller's time-out, so that a complete reply never ends in it."""
+    silence_s = min(_WHOLE_S if reading.is_whole else _UNCOUNTED_S, patience_left_s() / 2)
+    return Patience(silence_s, silence_s * _MOST_SILENCES)
 
 
 async def _drop(rests: set[asyncio.Task[None]]) -> None:
