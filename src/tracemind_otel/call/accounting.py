@@ -67,13 +67,11 @@ class CallAccount:
 
     async def priced(self, response: LLMResponse) -> LLMUsage:
         """The usage with its cost: the reply's own, else by the model that answered, else by the one asked for."""
-        target = self._target
-        return await price_reply(target.provider_name, self._models(response), response, at=datetime.now(UTC))
+        return await price_reply(self._target.provider_name, self._models(response), response, at=datetime.now(UTC))
 
     def priced_now(self, response: LLMResponse) -> LLMUsage:
         """The same without awaiting, by prices that were found before."""
-        target = self._target
-        return price_reply_now(target.provider_name, self._models(response), response, at=datetime.now(UTC))
+        return price_reply_now(self._target.provider_name, self._models(response), response, at=datetime.now(UTC))
 
     def _models(self, response: LLMResponse) -> tuple[str, ...]:
         asked_for = self._target.cfg.model

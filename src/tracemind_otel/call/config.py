@@ -76,10 +76,7 @@ class LLMCallConfig(SamplingOptions, _ConfigArguments):
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> LLMCallConfig:
-        """A configuration from a plain mapping, a flow's step in YAML for instance.
-
-        Messages are mappings with `role` and `content`, which is a string or a list of `{"text": ...}` and
-        `{"image_url": ...}`.
+        """A configuration from a plain mapping, such as a flow's step in YAML; messages may be role dicts.
 
         Raises:
             ConfigError: a field is unknown, missing, or has a value that is not allowed.
@@ -93,13 +90,13 @@ class LLMCallConfig(SamplingOptions, _ConfigArguments):
         for name in ("provider", "model"):
             if name not in values:
                 raise ConfigError(f"{STEP_TYPE}: field {name!r} is missing; it must be a string")
-        if "messages" not in values:
-            return cls(**values)
-        read: dict[str, Any] = {**values, "messages": read_messages("messages", values["messages"])}
+        read = dict(values)
+        if "messages" in values:
+            read["messages"] = read_messages("messages", values["messages"])
         return cls(**read)
 
     def request(self) -> LLMRequest:
-        """What goes to the provider.
+        """The request for the provider.
 
         Raises:
             ConfigError: there is neither a prompt, nor a template, nor a message.

@@ -95,10 +95,8 @@ class Received:
 
     def _reported(self) -> LLMResponse | None:
         """The reply so far, if the client can give one; a client that raises does no harm."""
-        if self.so_far is None:
-            return None
         try:
-            reply = self.so_far()
+            reply = None if self.so_far is None else self.so_far()
         except Exception as error:
             log.warning("%s: what came before the end is not known: %s", self.call.target.name, type(error).__name__)
             return None

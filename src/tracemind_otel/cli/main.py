@@ -191,7 +191,9 @@ def _spans_of(paths: Sequence[str], trace_id: str | None) -> list[FileSpan]:
     if not seen:
         raise CommandError(f"{files_have} no spans; pass a file of OTLP JSON lines, such as configure(file=...) writes")
     if not kept:
-        raise CommandError(f"{files_have} no trace {trace_id}; choose one of {_listed(list(seen))}")
+        more = f" and {len(seen) - _MAX_LISTED} more" if len(seen) > _MAX_LISTED else ""
+        choices = ", ".join(itertools.islice(seen, _MAX_LISTED)) + more
+        raise CommandError(f"{files_have} no trace {trace_id}; choose one of {choices}")
     return kept
 
 
@@ -222,11 +224,6 @@ def _write_page(spans: Sequence[FileSpan], names: Sequence[str], path: str) -> N
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror or error}; check the path") from error
     sys.stdout.write(f"{path} has {len(spans):,} spans; open it in a browser\n")
-
-
-def _listed(trace_ids: Sequence[str]) -> str:
-    more = f" and {len(trace_ids) - _MAX_LISTED} more" if len(trace_ids) > _MAX_LISTED else ""
-    return ", ".join(trace_ids[:_MAX_LISTED]) + more
 
 
 def _name(path: str) -> str:

@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 COUNTED_AS_ZERO = Once()
 """Models that were logged as counting zero."""
 
-
 THRESHOLDS = (0.5, 0.8, 1.0)
 """The fractions of a limit that are reported."""
 
@@ -78,10 +77,9 @@ class _ThresholdReports:
         if threshold.fraction == THRESHOLDS[-1]:
             limit = amount(threshold.kind, threshold.limit)
             log.warning("budget of %r: the limit of %s is spent", self._budget, limit)
-        if self._listener is None:
-            return
         try:
-            self._listener(threshold)
+            if self._listener is not None:
+                self._listener(threshold)
         except Exception:
             report_fault(log, "Budget", "on_threshold")
 

@@ -84,11 +84,6 @@ class Rate:
             return None if price is None else cls(int(price * _SCALE))
         return cls(int(price.base * _SCALE), tuple((tier.start, int(tier.price * _SCALE)) for tier in price.tiers))
 
-    @property
-    def is_zero(self) -> bool:
-        """Whether nothing is charged, however large the prompt."""
-        return not self.base and not any(rate for _, rate in self.steps)
-
     def at(self, prompt_tokens: int) -> int:
         """The rate for a prompt size in tokens."""
         rate = self.base
@@ -154,8 +149,9 @@ class Rates:
 
     @property
     def is_zero(self) -> bool:
-        """Whether input and output are free."""
-        return all(rate is not None and rate.is_zero for rate in (self.input, self.output))
+        """Whether input and output are free, however large the prompt."""
+        halves = (self.input, self.output)
+        return all(rate is not None and not any((rate.base, *dict(rate.steps).values())) for rate in halves)
 
     def units(self, usage: LLMUsage) -> Units | None:
         """The cost of a call with each token at its own rate; `None` if a needed rate is missing."""
