@@ -193,9 +193,9 @@ def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
 
 
 def _tree_below(parent: type[TraceMindError]) -> Iterator[tuple[str, str]]:
-    """Each subclass that a caller of the package can meet, with its parent; the command line has some of its own."""
+    """Each subclass in the package, with its parent, but for those inside the doctor."""
     for child in parent.__subclasses__():
-        if child.__module__.startswith("tracemind_otel.") and ".cli." not in child.__module__:
+        if child.__module__.startswith("tracemind_otel.") and ".doctor." not in child.__module__:
             yield child.__name__, parent.__name__
             yield from _tree_below(child)
 

@@ -422,16 +422,17 @@ async def test_the_closing_is_cancelled(capture: Captured) -> None:
                 self.waiting.set()
                 await asyncio.Event().wait()
             finally:
-                await asyncio.sleep(0.01)
+                await may_close.wait()
                 self.closed += 1
 
-    client = SlowToClose()
+    client, may_close = SlowToClose(), asyncio.Event()
     stream = stream_of(capture, client)
     reader = asyncio.create_task(read(stream))
     await client.waiting.wait()
     closer = asyncio.create_task(stream.aclose())
     await asyncio.sleep(0)
     closer.cancel()
+    may_close.set()
     with pytest.raises(asyncio.CancelledError):
         await closer
     assert await reader == list(text("one"))
