@@ -21,7 +21,7 @@ from ._loop import PerLoop
 from ._pool import shared_pools
 from .fake import FakeLLMClient
 from .openai import OpenAILLMClient
-from .presets import PRESETS, Preset
+from .presets import PRESETS
 
 if TYPE_CHECKING:
     import httpx
@@ -88,18 +88,11 @@ def _vertex(*, api_key: str | None = None, **options: Any) -> AsyncLLMClient:
     return vertex.VertexLLMClient(**options)
 
 
-_PRESETS = (*PRESETS, openai_responses.PRESET, anthropic.PRESET, gemini.PRESET, cohere.PRESET)
-
-
 def _pooled(
     make_client: Callable[..., AsyncLLMClient], environment: tuple[str, ...], options: frozenset[str]
 ) -> _Entry:
     """A built-in provider; its clients share their connections."""
     return _Entry(functools.partial(make_client, pools=shared_pools), environment, options)
-
-
-def _preset_entry(preset: Preset) -> _Entry:
-    return _pooled(preset.client, preset.environment, _COMMON if preset.wire.with_cost is None else _COSTING)
 
 
 _HTTP = frozenset({"http_client"})
@@ -118,7 +111,10 @@ _entries: dict[str, _Entry] = {
     "ollama": _pooled(ollama.ollama_client, ollama.PRESET.environment, _COMMON),
     "vertex": _pooled(_vertex, vertex.ENVIRONMENT, _HTTP | {"project", "location", "token"}),
     "bedrock": _pooled(bedrock.BedrockLLMClient, bedrock.ENVIRONMENT, _HTTP | {"region"}),
-    **{preset.name: _preset_entry(preset) for preset in _PRESETS},
+    **{
+        preset.name: _pooled(preset.client, preset.environment, _COMMON if preset.wire.with_cost is None else _COSTING)
+        for preset in (*PRESETS, openai_responses.PRESET, anthropic.PRESET, gemini.PRESET, cohere.PRESET)
+    },
 }
 _adding = threading.Lock()
 _plugins_are_loaded = False

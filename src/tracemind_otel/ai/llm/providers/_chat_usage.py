@@ -189,13 +189,11 @@ def reported_cost(usage: Mapping[str, Any], form: CostFormat | None, provider: s
     cost = usage.get("cost")
     if cost is None and not (form == "openrouter" and usage.get("is_byok")):
         return None
-    if form is None:
-        ignore_cost(provider, "its unit is not documented; pass cost_unit='USD' to the factory if it is USD")
-        return None
-    if _is_foreign(usage):
-        ignore_cost(provider, "it is not in USD")
-        return None
-    return _READ[form](usage, cost)
+    if form is not None and not _is_foreign(usage):
+        return _READ[form](usage, cost)
+    unknown = "its unit is not documented; pass cost_unit='USD' to the factory if it is USD"
+    ignore_cost(provider, unknown if form is None else "it is not in USD")
+    return None
 
 
 def _is_foreign(usage: Mapping[str, Any]) -> bool:

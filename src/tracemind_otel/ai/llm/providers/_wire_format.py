@@ -145,9 +145,7 @@ def part_of(value: object, whole: int) -> int | None:
 
 def cost_of(value: object) -> float | None:
     """USD, where a reply names its cost: a number of zero or more."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MAX_COUNT:
-        return None
-    return float(value)
+    return None if count_of(value) is None else float(cast("float", value))
 
 
 def normal_finish(reasons: Mapping[str, FinishReason], raw: str | None, *, calls_tools: bool) -> FinishReason | None:
