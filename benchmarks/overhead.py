@@ -25,7 +25,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import cast
 
 import httpx
 from httpx_aiohttp import HttpxAiohttpClient
@@ -36,7 +35,7 @@ from opentelemetry.sdk.metrics.export import (
     MetricsData,
     PeriodicExportingMetricReader,
 )
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanKind, use_span
 
@@ -86,19 +85,14 @@ def recorder_of_configure() -> OTelRecorder:
     """The pipeline of `configure()`, piece by piece, but for exporters that drop."""
     # Here, since `against.py` reads this module beside trees that have these elsewhere.
     from tracemind_otel.otel.current import Providers, use_providers
-    from tracemind_otel.otel.setup.delivery import (
-        DeliveryStats,
-        MetricsDeliveryStats,
-        WatchedExporter,
-        WatchedProcessor,
-    )
+    from tracemind_otel.otel.setup.delivery import DeliveryStats, MetricsDeliveryStats, WatchedExporter
     from tracemind_otel.otel.setup.exporters import count_points, metric_requests
+    from tracemind_otel.otel.setup.processors import CountingProcessor
     from tracemind_otel.otel.setup.reader import OwnReader
 
     tracer_provider = TracerProvider()
     ledger = DeliveryStats("nowhere")
-    processor = BatchSpanProcessor(cast("SpanExporter", WatchedExporter(DroppingSpans, ledger)))
-    tracer_provider.add_span_processor(cast("SpanProcessor", WatchedProcessor(processor, ledger)))
+    tracer_provider.add_span_processor(CountingProcessor(WatchedExporter(DroppingSpans, ledger), ledger))
     exporter = WatchedExporter(DroppingMetrics, MetricsDeliveryStats("nowhere"), metric_requests, count_points)
     reader = OwnReader(exporter, tracer_provider.resource, interval_s=1.0, timeout_s=10.0)
     meter_provider = MeterProvider([reader])

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import tracemind_otel as tm
 from tests.programs import run
-from tracemind_otel.otel.setup.file_flush import FlushAtFlowEnd
+from tracemind_otel.otel.setup.processors import FlushAtFlowEnd
 
 
 def test_view_in_another_process_sees_the_flow(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ PUBLISHED = {"steps/ai_llm_call.py", "runtime/recorder.py", "recipes/llm_call_ex
 """Published paths, which only export what lives elsewhere."""
 
 LOADED_BY_CONFIGURE = {
-    f"otel/setup/{name}.py" for name in ("aggregation", "exporters", "file_flush", "pipeline", "reader")
+    f"otel/setup/{name}.py" for name in ("aggregation", "exporters", "pipeline", "processors", "reader")
 } | {"testing/span_watch.py"}
 """Modules that need the SDK, which `configure()` or a fixture imports when it is called."""
 

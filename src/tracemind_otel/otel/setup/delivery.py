@@ -1,7 +1,7 @@
 """Counts what is handed to an exporter, what arrives, and what is lost.
 
 The SDK does not: it drops a failed batch, its `force_flush` always returns True, and it does not keep its time-outs.
-So exporters and span processors are watched from outside, and their slow calls run in threads of their own.
+So its exporters are watched from outside, and slow calls run in threads of their own.
 """
 
 from __future__ import annotations
@@ -165,25 +165,6 @@ class WatchedExporter:
         if self._exporter is not None and not self._is_shut_down:
             self._is_shut_down = True
             self._exporter.shutdown(*args, **kwargs)
-
-
-class WatchedProcessor:
-    """A span processor whose sampled spans are counted on their way in."""
-
-    def __init__(self, processor: Any, stats: DeliveryStats) -> None:
-        self._processor = processor
-        self._stats = stats
-        # Looked up once: this is called for every span.
-        self._on_end = processor.on_end
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._processor, name)
-
-    def on_end(self, span: Any) -> None:
-        """Count a span, then pass it on."""
-        if span.context.trace_flags.sampled:
-            self._stats.accept(1)
-        self._on_end(span)
 
 
 class OneShot:

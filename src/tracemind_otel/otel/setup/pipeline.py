@@ -11,27 +11,23 @@ import weakref
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from opentelemetry import metrics, trace
-from opentelemetry.context import Context
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, ConsoleMetricExporter
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import Span, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
 from ...errors import ConfigError
-from ...flows.correlation import NO_CORRELATION, current_correlation
 from ...flows.totals import AttributeValue
-from ..attributes import correlation_attributes
 from ..current import Providers
-from ..instruments import is_ours
 from ..sanitize import sanitized_attributes
-from .delivery import DeliveryStats, MetricsDeliveryStats, WatchedExporter, WatchedProcessor
+from .delivery import DeliveryStats, MetricsDeliveryStats, WatchedExporter
 from .exporters import count_points, file_exporter, metric_requests, otlp_exporter, span_requests
-from .file_flush import FlushAtFlowEnd
+from .processors import CountingProcessor, FlowIds, FlushAtFlowEnd
 from .reader import OwnReader
 from .settings import ExportConfig, seconds_in, variable
 from .telemetry import Pipeline, is_placeholder
@@ -108,20 +104,10 @@ def _warn(pipeline: Pipeline, config: ExportConfig) -> None:
 _enriched: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-class _FlowIds(SpanProcessor):
-    """Puts the ids of a flow on the spans of other libraries: of HTTP clients, databases, queues."""
-
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        ids = current_correlation()
-        if ids is not NO_CORRELATION and not is_ours(span):  # ours have them already
-            own = span.attributes or {}
-            span.set_attributes({name: value for name, value in correlation_attributes(ids).items() if name not in own})
-
-
 def _enrich(provider: Any) -> None:
     if provider not in _enriched and hasattr(provider, "add_span_processor"):
         _enriched.add(provider)
-        provider.add_span_processor(_FlowIds())
+        provider.add_span_processor(FlowIds())
 
 
 def _publish(pipeline: Pipeline) -> None:
@@ -139,11 +125,11 @@ def _add_traces(pipeline: Pipeline, config: ExportConfig, resource: Resource) ->
     with _rejections_by_sdk("OTEL_TRACES_SAMPLER", "OTEL_SPAN_", "OTEL_EVENT_", "OTEL_LINK_", "OTEL_ATTRIBUTE_"):
         pipeline.providers["traces"] = provider = TracerProvider(resource=resource, shutdown_on_exit=False)
 
-    def add(make: Callable[[], Any], stats: DeliveryStats) -> BatchSpanProcessor:
+    def add(make: Callable[[], Any], stats: DeliveryStats) -> CountingProcessor:
         exporter = _watched(pipeline, make, stats, span_requests)
         with _rejections_by_sdk("OTEL_BSP_"):
-            processor = BatchSpanProcessor(cast("Any", exporter))
-        provider.add_span_processor(cast("Any", WatchedProcessor(processor, stats)))
+            processor = CountingProcessor(exporter, stats)
+        provider.add_span_processor(processor)
         return processor
 
     if "traces" in config.on_console:

@@ -47,7 +47,7 @@ class OwnReader(MetricReader):
 
     Args:
         exporter: gets one batch at a time.
-        resource: the resource of the metrics.
+        resource: that of the metrics.
         interval_s: seconds between two exports; `inf` leaves them to `force_flush` and `shutdown`.
         timeout_s: seconds that callbacks of observable instruments may take.
         temporality: the temporality of the SDK's kinds of instruments; cumulative by default.

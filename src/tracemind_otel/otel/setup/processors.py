@@ -1,22 +1,48 @@
-"""Writes the file of `configure(file=...)` at the end of each outermost flow, so that `view` sees the flow at once.
-
-Only `configure()` imports this module, because it needs the SDK.
-"""
+"""The span processors of the pipeline. Only `configure()` imports this module, because it needs the SDK."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import Callable
+from typing import Any
 
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+from ...flows.correlation import NO_CORRELATION, current_correlation
+from ..attributes import correlation_attributes
 from ..instruments import is_ours
 from ..semconv import GEN_AI_OPERATION_NAME, INVOKE_WORKFLOW
+from .delivery import DeliveryStats
+
+
+class CountingProcessor(BatchSpanProcessor):
+    """Counts the sampled spans on their way to an exporter."""
+
+    def __init__(self, exporter: Any, stats: DeliveryStats) -> None:
+        super().__init__(exporter)
+        self._delivery_stats = stats
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if span.context is not None and span.context.trace_flags.sampled:
+            self._delivery_stats.accept(1)
+        super().on_end(span)
+
+
+class FlowIds(SpanProcessor):
+    """Puts the ids of a flow on the spans of other libraries: of HTTP clients, databases, queues."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        ids = current_correlation()
+        if ids is not NO_CORRELATION and not is_ours(span):  # ours have them already
+            own = span.attributes or {}
+            span.set_attributes({name: value for name, value in correlation_attributes(ids).items() if name not in own})
 
 
 class FlushAtFlowEnd(SpanProcessor):
-    """Flushes when a flow ends that no other span of this process contains.
+    """Flushes when a flow ends that no other span of this process contains, so that `view` sees the flow at once.
 
     Args:
         flush: writes what is queued, and blocks until it is written. On an event loop another thread calls it.
@@ -28,7 +54,6 @@ class FlushAtFlowEnd(SpanProcessor):
         self._told = threading.Event()
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Flush if it was such a flow."""
         is_outermost = span.parent is None or span.parent.is_remote
         if is_outermost and is_ours(span) and (span.attributes or {}).get(GEN_AI_OPERATION_NAME) == INVOKE_WORKFLOW:
             if _is_on_event_loop():
