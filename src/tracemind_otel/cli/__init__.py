@@ -1,4 +1,4 @@
-"""The command line: `tracemind-otel demo` and `view`."""
+"""The command line: `tracemind-otel demo`, `view` and `doctor`."""
 
 from __future__ import annotations
 

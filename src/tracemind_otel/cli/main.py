@@ -75,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
         description="See what the model calls in your flows did, why they were retried, and what they cost.",
-        epilog="Exit codes: 0 done; 1 failed, with the reason on stderr; 2 wrong usage. NO_COLOR=1 gives plain text.",
+        epilog="Exit codes: 0 done; 1 failed, with the reason on stderr, or doctor found an error; 2 wrong usage. "
+        "NO_COLOR=1 gives plain text.",
     )
     parser.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -77,6 +77,10 @@ class Watch:
         from opentelemetry.sdk.trace.export import SimpleSpanProcessor
         from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+        from ...otel.setup.pipeline import build
+
+        self._pipeline = build.__module__
+        """The module in which `configure()` makes providers."""
         self._seen = list[_Seen]()
         self._exporter = InMemorySpanExporter()
         self._processor = SimpleSpanProcessor(self._exporter)
@@ -84,7 +88,7 @@ class Watch:
     def note(self, signal: Signal, provider: Any, processors: list[str] | None) -> None:
         """A provider was made."""
         names = [(frame.f_globals.get("__name__", ""), frame, line) for frame, line in traceback.walk_stack(None)]
-        is_ours = any(name == "tracemind_otel.otel.setup.pipeline" for name, _, _ in names)
+        is_ours = any(name == self._pipeline for name, _, _ in names)
         maker = next(((frame, line) for name, frame, line in names if not f"{name}.".startswith(_OTHERS)), None)
         place = "an unknown place" if maker is None else f"{below_here(maker[0].f_code.co_filename)}:{maker[1]}"
         self._seen.append(_Seen(signal, provider, place, is_ours=is_ours, processors=processors))
@@ -111,7 +115,7 @@ class Watch:
 
     def note_processor(self, provider: Any, processor: Any) -> None:
         """A provider got a span processor."""
-        if processor is self._processor or type(processor).__module__ == "tracemind_otel.otel.setup.pipeline":
+        if processor is self._processor or type(processor).__module__ == self._pipeline:
             return
         for seen in self._seen:
             if seen.provider is provider and seen.processors is not None:
