@@ -137,6 +137,57 @@ def test_configured(fake_llm, llm_spans):
     assert (tmp_path / "spans.jsonl").read_text().count('"chat gpt-4o-mini"') == 1
 
 
+def test_captured_works_inside_the_fixture(suite: Suite) -> None:
+    """`captured()` and `llm_spans` see the same calls, each once, and the providers before are put back."""
+    done = suite(
+        """
+from tracemind_otel.testing import captured
+
+def test_both(fake_llm, llm_spans):
+    with captured() as inner:
+        ask()
+    ask()
+    assert inner.total("gen_ai.client.token.usage") == 5
+    assert llm_spans.total("gen_ai.client.token.usage") == 10
+    assert len(llm_spans) == 4
+
+def test_another(fake_llm, llm_spans):
+    ask()
+    assert llm_spans.total("gen_ai.client.token.usage") == 5
+"""
+    )
+    done.assert_outcomes(passed=2)
+
+
+def test_anyio_runs_tests_too(suite: Suite, pytester: pytest.Pytester) -> None:
+    """Fixtures and budgets hold in tests and fixtures that anyio runs."""
+    pytester.makeini("[pytest]\n")
+    done = suite(
+        """
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+@pytest.fixture
+async def greeting(fake_llm, anyio_backend):
+    return await answer()
+
+@pytest.mark.anyio
+@pytest.mark.llm_budget(calls=2)
+async def test_within(greeting, llm_spans):
+    await answer()
+    assert len(llm_spans) == 2
+
+@pytest.mark.anyio
+@pytest.mark.llm_budget(calls=1)
+async def test_over(greeting):
+    await answer()
+""",
+        *("-p", "no:asyncio"),
+    )
+    done.assert_outcomes(passed=1, failed=1)
+
+
 def test_the_fake_answers_every_provider(suite: Suite) -> None:
     """Replies go by pattern, model and number; faults come first; requests are kept; nothing waits."""
     done = suite(
@@ -536,6 +587,14 @@ def test_a_wrong_baseline_is_a_usage_error(
     done = suite("def test_nothing(): ...", BASELINE)
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     done.stderr.fnmatch_lines([message])
+
+
+def test_a_baseline_that_cannot_be_written_is_told(suite: Suite, pytester: pytest.Pytester) -> None:
+    """The run fails at its end and names the file."""
+    (pytester.path / "folder").write_text("")
+    done = suite("def test_cost(fake_llm):\n    ask()", "--llm-cost-baseline=folder/costs.json", "--llm-cost-update")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stdout.fnmatch_lines(["--llm-cost-update: *costs.json cannot be written: *"])
 
 
 def test_an_update_overwrites_no_other_file(suite: Suite, pytester: pytest.Pytester) -> None:

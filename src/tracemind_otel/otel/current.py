@@ -87,11 +87,14 @@ def overlaid(overlay: Callable[[Providers], Providers]) -> Generator[None]:
     """Let a function see, and add to, the providers in use and any that `configure()` sets meanwhile: for tests."""
     global _overlay, _was_configured
     outer, before, latest, was_configured = _overlay, _configured, _configured, _was_configured
+    under: list[tuple[Providers, Providers]] = []
 
     def remembering(providers: Providers) -> Providers:
+        # What is put back may be what the overlay has made.
         nonlocal latest
-        latest = providers
-        return overlay(providers)
+        latest = next((lower for made, lower in under if made is providers), providers)
+        under.append((overlay(latest), latest))
+        return under[-1][0]
 
     _overlay = remembering
     use_providers(before)

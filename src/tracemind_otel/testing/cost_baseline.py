@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -195,12 +196,12 @@ def _row(test: str, row: object) -> SpanSpending:
     for name, value in values.items():
         if name not in _TYPES:
             raise ValueError(f"the entry of {test} has {name!r}, which no row has")
-        if isinstance(value, bool) or not isinstance(value, _TYPES[name]) or (value != value) or _is_negative(value):
+        if isinstance(value, bool) or not isinstance(value, _TYPES[name]) or not _is_sound(value):
             raise ValueError(f"the entry of {test} has {name}: {value!r}")
     if missing := {"span", "model", "cost_usd"} - values.keys():
         raise ValueError(f"the entry of {test} has no {sorted(missing)[0]!r}")
     return SpanSpending(**values)
 
 
-def _is_negative(value: object) -> bool:
-    return isinstance(value, int | float) and value < 0
+def _is_sound(value: str | float) -> bool:
+    return isinstance(value, str) or 0 <= value < math.inf

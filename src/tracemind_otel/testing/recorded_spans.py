@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import Metric
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from .span_watch import SpanRelay
+    from .span_watch import SpanRelay, SpanWatch
 
 PlainValue = str | bool | int | float | list[str] | list[bool] | list[int] | list[float]
 """A value of an attribute."""
@@ -93,7 +93,7 @@ class LLMSpans(Sequence[SpanDict]):
         self.captured = Captured()
         """The same as the SDK's spans and data points, with real ids and times."""
         self._watch = SpanWatch()
-        self._relays: list[SpanRelay] = []
+        self._relays: list[tuple[SpanRelay, SpanWatch | None]] = []
         self._instruments: Instruments = meter(self.captured.meter_provider)
 
     # --- Spans ---
@@ -184,8 +184,8 @@ class LLMSpans(Sequence[SpanDict]):
             with overlaid(self._joined):
                 yield
         finally:
-            for relay in self._relays:
-                relay.watch = None
+            for relay, before in reversed(self._relays):
+                relay.watch = before
             self.captured.close()
 
     def _joined(self, providers: Providers) -> Providers:
@@ -194,8 +194,8 @@ class LLMSpans(Sequence[SpanDict]):
         tracer_provider = providers.tracer_provider or self.captured.tracer_provider
         relay = relay_of(tracer_provider)
         if relay is not None:
+            self._relays.append((relay, relay.watch))
             relay.watch = self._watch
-            self._relays.append(relay)
         return replace(
             providers,
             tracer_provider=tracer_provider,

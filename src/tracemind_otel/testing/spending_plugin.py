@@ -36,6 +36,7 @@ class SpendingPlugin:
         self._running: dict[pytest.Item, Spending] = {}
         self._failed: set[str] = set()
         self._spent: dict[str, list[SpanSpending]] = {}
+        self._write_error: str | None = None
         self._listening = ExitStack()
         self._listening.enter_context(listening(self._log))
 
@@ -154,14 +155,18 @@ class SpendingPlugin:
         if added:
             self._spent[name] = summed([*self._spent.get(name, []), *added])
 
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the baseline, in the process that has all results."""
         for each in self._outside:
             self._add(each.name, _plain(each))
             each.calls.clear()
         is_all = not self._is_worker and not self._config.getoption("collectonly")
         if self._updates and self._baseline is not None and is_all:
-            self._baseline.write()
+            try:
+                self._baseline.write()
+            except OSError as error:
+                self._write_error = f"{self._baseline.path} cannot be written: {error.strerror}"
+                session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
     def pytest_unconfigure(self) -> None:
         """Listen to no more calls."""
@@ -180,10 +185,11 @@ class SpendingPlugin:
     def _baseline_lines(self, baseline: CostBaseline) -> list[str]:
         if self._config.getoption("collectonly"):
             return []
+        if self._write_error is not None:
+            return [f"--llm-cost-update: {self._write_error}"]
         if self._updates:
-            return [
-                f"baseline of LLM costs: {sum(map(bool, baseline.tests.values()))} tests written to {baseline.path}"
-            ]
+            written = sum(map(bool, baseline.tests.values()))
+            return [f"baseline of LLM costs: {written} tests written to {baseline.path}"]
         new = [name for name in self._spent if "::" in name and name not in baseline.tests]
         if not new:
             return []
