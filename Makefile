@@ -89,7 +89,7 @@ bench-against: $(VENV)/.done  ## Compare the cost of a call and a chunk with ano
 
 .PHONY: docs
 docs: .venv-docs/.done  ## Build the documentation into site/; fails on a broken link
-	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
 	@echo "open site/index.html"
 
 .PHONY: docs-serve

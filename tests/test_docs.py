@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import yaml
 import tracemind_otel as tm
 import tracemind_otel.errors
 from tests.pages import DOCS, PAGES, ROOT, Block, blocks, write_files
+from tracemind_otel.otel import semconv
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 METRIC = re.compile(r"\b(?:gen_ai|tracemind)_\w+_(?:total|bucket|count|sum)\b")
@@ -171,3 +173,27 @@ def test_the_way_of_a_call_names_functions_that_exist() -> None:
     source = "".join((ROOT / file).read_text(encoding="utf-8") for file in _source_files() if file.startswith("src"))
     functions = {first or second for first, second in named} - {"py"}
     assert [name for name in sorted(functions) if not re.search(rf"(?:def|class) {name}\b", source)] == []
+
+
+@pytest.mark.parametrize("command", ["demo", "view", "doctor"])
+def test_the_reference_of_the_command_line_has_every_option(command: str) -> None:
+    """docs/cli.md describes the options that `--help` lists, and no others."""
+    section = (DOCS / "cli.md").read_text(encoding="utf-8").partition(f"## {command}\n")[2].partition("\n## ")[0]
+    told = subprocess.run(
+        [sys.executable, "-m", "tracemind_otel", command, "--help"], capture_output=True, text=True, check=True
+    )
+    assert set(re.findall(r"--[a-z]+", section)) == set(re.findall(r"--[a-z]+", told.stdout)) - {"--help"}
+
+
+def test_the_configuration_page_has_every_argument() -> None:
+    """docs/configuration.md has a row for each argument of `configure()`."""
+    page = (DOCS / "configuration.md").read_text(encoding="utf-8")
+    rows = {name for row in re.findall(r"^\| (`\w.*?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert rows == inspect.signature(tm.configure).parameters.keys()
+
+
+def test_the_telemetry_page_has_every_metric() -> None:
+    """docs/telemetry.md names each metric of this package in full."""
+    page = (DOCS / "telemetry.md").read_text(encoding="utf-8")
+    metrics = [value for name, value in vars(semconv).items() if name.startswith("METRIC_")]
+    assert [name for name in metrics if name.startswith("tracemind.") and f"| `{name}` |" not in page] == []
