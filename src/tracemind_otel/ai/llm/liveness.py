@@ -58,7 +58,7 @@ class Patience(Wait):
         self._setting.undo()
 
     def beat(self) -> None:
-        """Bytes came."""
+        """Note that bytes came."""
         self._last_beat = self._loop.time()
         if self._outer is not None:
             self._outer.beat()
@@ -69,7 +69,7 @@ class Patience(Wait):
         return left_s if self._outer is None else min(left_s, self._outer.left_s())
 
     def stop(self) -> None:
-        """Drop the timer: there are no more waits."""
+        """Cancel the timer: there are no more waits."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

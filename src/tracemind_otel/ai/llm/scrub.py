@@ -1,4 +1,4 @@
-"""Keep keys and prompts out of error messages: a server may repeat in its error what it was sent."""
+"""Keep keys and prompts out of error messages: a server may repeat in an error what it was sent."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def scrub(message: str, *, secrets: Iterable[str] = (), prompt: str = "") -> str
 
 
 def scrub_token(token: str | None, *, secrets: Iterable[str] = (), prompt: str = "") -> str | None:
-    """A code, a type or an id of a server's, or `None` where it repeats a secret or the prompt."""
+    """A code, a type or an id from a server; `None` if it repeats a secret or the prompt."""
     return token if token is not None and scrub(token, secrets=secrets, prompt=prompt) == token else None
 
 

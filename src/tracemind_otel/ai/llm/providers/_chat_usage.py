@@ -34,7 +34,7 @@ def usage_of(
     counts_apart: bool = False,
     tools: Mapping[str, Any] | None = None,
 ) -> LLMUsage:
-    """Tokens as reported; a subset never exceeds its whole, whatever the server says.
+    """Tokens as reported; the count of a part is limited to the count of its whole.
 
     Args:
         usage: the reply's `usage`.

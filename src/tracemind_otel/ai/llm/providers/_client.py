@@ -50,7 +50,7 @@ _CONVENTIONAL_NAMES = {
 
 
 class Sending(TypedDict, total=False):
-    """How a client sends, as every client of ours can be told."""
+    """How a client sends: the options that every HTTP client of this package takes."""
 
     timeout_s: float | None
     """Seconds without a byte in one `complete`; `None` leaves the time to the caller, as the step does."""
@@ -157,7 +157,7 @@ class WireClient(AsyncLLMClient):
         yield (*batch, Finish(response))
 
     def _raise_typed(self, error: BaseException, reading: Reading, req: LLMRequest) -> None:
-        """Raise what the provider reports inside a success as a typed error, and note the events that came before."""
+        """Raise an error that came inside a success as a typed one; keep the part of the reply that came before it."""
         if isinstance(error, StreamedError):
             fault = error_from_body(reading.head, error.body, key=self._secret(), prompt=req.all_text)
             fault.reply = error.reply or reading.events_so_far()
@@ -191,7 +191,7 @@ class WireClient(AsyncLLMClient):
         return self._headers
 
     def _secret(self) -> str | None:
-        """What was sent last that no error may repeat."""
+        """The key or token that was sent last, which no error may repeat."""
         return self._key
 
     async def aclose(self) -> None:

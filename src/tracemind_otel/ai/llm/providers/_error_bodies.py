@@ -32,11 +32,7 @@ _SPENT_QUOTA = frozenset(
         "exceeded_current_quota_error",  # Moonshot: MoonshotAI/kimi-code#1857
         # Zhipu, docs.bigmodel.cn/cn/api/api-code: in arrears; the limit of a day, of some hours, of a week or a
         # month is reached; the plan has ended
-        "1113",
-        "1304",
-        "1308",
-        "1309",
-        "1310",
+        *("1113", "1304", "1308", "1309", "1310"),
         # Alibaba, alibabacloud.com/help/en/model-studio/error-code. Not Throttling.AllocationQuota: see _THROTTLED
         "arrearage",
         "allocationquota.freetieronly",
@@ -68,7 +64,7 @@ _SPENT_AT_MINIMAX = "insufficient balance (1008)"
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """What an error body says, in whichever shape."""
+    """An error body in the normal form."""
 
     message: str | None = None
     """The provider's message."""
@@ -79,7 +75,7 @@ class ErrorBody:
     stated_status: int | None = None
     """An HTTP status named in the body (OpenRouter sends one with HTTP 200)."""
     implied_status: int | None = None
-    """The status that the provider sends with such a code or type; 402 for a spent quota that no code or type names.
+    """The status that the provider sends with this code or type; 402 for a spent quota that neither of them names.
 
     Inside a success it decides the class of the error and whether to retry; it is never reported as HTTP's.
     """
@@ -142,7 +138,7 @@ def status_error(
     body = read(document)
     message = body.message or words_of(document)
     if redirection := _redirection(reply):
-        # A page says no more than the status does.
+        # A page adds nothing to the status.
         message = f"{redirection}: {message}" if message and isinstance(document, dict) else redirection
     kind = body.type or reply.headers.get("x-amzn-errortype", "").partition(":")[0] or None
     return error_from_body(reply, replace(body, message=message, type=kind), key=key, prompt=prompt)
@@ -217,7 +213,7 @@ def _error_class(http_status: int | None, body: ErrorBody) -> type[LLMStatusErro
         return LLMAuthenticationError
     status = http_status or body.stated_status or body.implied_status or named_status(body)
     if status is None:
-        # A code we do not know says what is wrong, so another try is a guess; without any it is the server's fault.
+        # An unknown code names a reason, so a retry would be a guess; without a code the server is at fault.
         return LLMStatusError if body.code else LLMServerError
     return error_class_for_status(status)
 

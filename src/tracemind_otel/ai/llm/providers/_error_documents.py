@@ -1,4 +1,4 @@
-"""What the bytes of an error reply hold: JSON in any wrapping, a page of HTML or XML, or plain text."""
+"""Error replies, read from bytes: JSON in any wrapping, a page of HTML or XML, or plain text."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def parsed(text: str, begins_with: tuple[str, ...] = ("{", "[")) -> object:
 
 
 def words_of(value: object, depth: int = 0) -> str | None:
-    """The message of a document, wherever it stands; `None` where it has none."""
+    """The message of a document, searched at any depth; `None` if it has none."""
     if depth > _MAX_DEPTH:
         return None
     if isinstance(value, str):

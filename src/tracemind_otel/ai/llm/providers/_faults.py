@@ -1,4 +1,4 @@
-"""Faults below HTTP as our errors, with a reason in words, whichever library failed."""
+"""Faults below HTTP as typed errors with a reason in words, the same for each HTTP library."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ._http import http_libraries
 
 
 def transport_faults() -> tuple[type[Exception], ...]:
-    """What the HTTP libraries raise when no whole reply came."""
+    """The exceptions that the HTTP libraries raise where no whole reply came."""
     own = [fault for library in http_libraries() for fault in (library.HTTPError, library.StreamError)]
     return (*own, aiohttp.ClientError, OSError, EOFError)
 
 
 def transport_error(error: Exception, url: httpx.URL) -> LLMError:
-    """Our error, by the cause: the aiohttp transport gives one and the same httpx error for many faults."""
+    """The typed error, by the cause: the aiohttp transport raises the same httpx error for many faults."""
     where = url.host if url.port is None else f"{url.host}:{url.port}"
     may_be_billed = not _was_never_sent(error)
     if tls_faults := [each for each in _chain(error) if isinstance(each, ssl.SSLError)]:
         return _tls_error(tls_faults[-1], where, may_be_billed=may_be_billed)
     if (what := _unreadable(error)) is not None:
-        # Another request would bring, and cost, the same again.
+        # Another request would cost as much and bring the same.
         return LLMResponseError(f"the reply of {where} {what}", retryable=False)
     if _is_timeout(error):
         return LLMTimeoutError(f"no answer from {where} in time", may_be_billed=may_be_billed)
@@ -60,7 +60,7 @@ def _unreadable(error: Exception) -> str | None:
 
 
 _BREAKS = ("Server disconnected", "peer closed connection", "<ConnectionTerminated")
-"""httpx has one class for a reply that broke off and for one that is no HTTP; only its message tells."""
+"""httpx has one class for a reply that broke off and for one that is not HTTP; only its message tells them apart."""
 
 
 def _is_timeout(error: Exception) -> bool:

@@ -50,24 +50,24 @@ class HttpReply:
 
     @property
     def request_id(self) -> str | None:
-        """The provider's id of the request, in whichever header it comes."""
+        """The provider's id of the request, from the first of the known headers."""
         return next((value for name in _REQUEST_ID_HEADERS if (value := self.headers.get(name))), None)
 
 
 def http_libraries() -> list[ModuleType]:
-    """httpx and its successor, as far as somebody has loaded them.
+    """Those of httpx and its successor that are loaded.
 
-    While another thread is loading one, nothing of its own has failed yet. Both define `__all__` last.
+    One that another thread is still loading cannot have failed yet; both define `__all__` last.
     """
     loaded = (sys.modules.get(name) for name in ("httpx", "httpx2"))
     return [library for library in loaded if library is not None and hasattr(library, "__all__")]
 
 
 def library_of(client: object) -> Any:
-    """The library of a client, which has been loaded to make it.
+    """The library that a client comes from.
 
     Raises:
-        ConfigError: it is no client of theirs.
+        ConfigError: it comes from neither.
     """
     for library in http_libraries():
         if isinstance(client, library.AsyncClient):

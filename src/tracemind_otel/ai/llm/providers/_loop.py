@@ -1,4 +1,4 @@
-"""Values of which each event loop has its own."""
+"""One value per event loop."""
 
 from __future__ import annotations
 

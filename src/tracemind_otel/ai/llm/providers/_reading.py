@@ -1,4 +1,4 @@
-"""The body of a successful reply, read in whatever form it comes: events, JSON lines or one document.
+"""The body of a successful reply, read in any of its forms: events, JSON lines or one document.
 
 Servers and proxies may answer a stream with a document, a whole call with events, and give either a wrong content type.
 The first bytes tell them apart: no document begins like an event, and no event like a document.
@@ -28,7 +28,7 @@ _TELLING = 6
 """Bytes by which an event is recognized."""
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,64}/[\w.+-]{1,64}")
 _MAX_UNREADABLE = 65536
-"""Bytes after which a body that is neither is given up."""
+"""Bytes after which a body that is neither events nor JSON is given up."""
 
 
 class Reading:
@@ -50,7 +50,7 @@ class Reading:
         self._may_be_lines = not is_stream and isinstance(self._own_decoder, JsonLinesDecoder)
         self._decoder: StreamDecoder | None = None
         self._unread = bytearray()
-        """The bytes that came before they told which decoder they need; all of them where it is a document."""
+        """The bytes that came before the decoder was known; all bytes of a document."""
         self._last: ServerSentEvent | None = None
         self._fault: StreamedError | LLMResponseError | None = None
         self._cut: LLMConnectionError | None = None
@@ -161,12 +161,12 @@ class Reading:
         return list(_events_of(self._response)) if self._is_stream else []
 
     def so_far(self) -> LLMResponse:
-        """The reply as far as it has come, with what its headers say."""
+        """The part of the reply that has come, completed from its headers."""
         said = self._response or (self._fault and self._fault.reply) or self._reader.response(self.head.request_id)
         return said if self._wire.with_headers is None else self._wire.with_headers(said, self.head.headers)
 
     def events_so_far(self) -> LLMResponse | None:
-        """The reply as far as its events have come; `None` where it is one document, or nothing."""
+        """The same for a reply of events; `None` for a document, or where nothing came."""
         return None if self._decoder is None else self.so_far()
 
     def finish(self) -> LLMResponse:

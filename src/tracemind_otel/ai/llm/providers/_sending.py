@@ -53,7 +53,7 @@ class HttpStream:
         self._body = response.aiter_bytes()
 
     async def events(self, reading: Reading) -> AsyncGenerator[list[StreamEvent]]:
-        """What the reply adds as its bytes come, until its end.
+        """The events of the reply as its bytes come, until its end.
 
         Raises:
             LLMTimeoutError, LLMResponseError: the body does not come, or cannot be decompressed; a cut is kept instead.
@@ -80,7 +80,7 @@ class HttpStream:
             yield rest
 
     async def _tail(self, reading: Reading, beat: Beat) -> AsyncGenerator[list[StreamEvent]]:
-        """What still comes of a reply that has its finish reason, until its end or until the server is silent."""
+        """The rest of a reply that has its finish reason, until its end or until the server is silent."""
         patience = _patience_with(reading)
         try:
             while not reading.is_over:
@@ -132,7 +132,7 @@ class HttpStream:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Let go of the connection."""
+        """Close the connection, or return it to the pool if the body has been read."""
         await self._response.aclose()
 
 

@@ -32,7 +32,7 @@ class ServerSentEvent:
 
 
 class _PartDecoder(abc.ABC):
-    """Turns the parts of a stream into events, wherever the bytes are cut."""
+    """Turns the parts of a stream into events. The bytes may be cut at any place."""
 
     _ending: bytes
     """What ends a part, in newlines."""

@@ -35,11 +35,11 @@ class StreamReader(Protocol):
 
     @property
     def has_ended(self) -> bool:
-        """Whether the format's end mark has come: whatever follows it is no part of the reply, nor waited for."""
+        """Whether the format's end mark has come: what follows is not part of the reply and is not awaited."""
         ...
 
     def response(self, request_id: str | None) -> LLMResponse:
-        """The reply as far as it has come, at any time; id, model, tier and usage from when they were said."""
+        """The part of the reply that has come, at any time; id, model, tier and usage once they were reported."""
         ...
 
 
@@ -85,7 +85,7 @@ class WireFormat:
     errors_of: Callable[[object], ErrorBody] = error_body
     """Reads an error body."""
     failed_reply: Callable[[Mapping[str, Any], str | None], LLMResponse] | None = None
-    """The reply in a document that also has an error; `None` where a format has no such documents."""
+    """The reply in a document that also has an error; `None` if the format has no such documents."""
     with_cost: Callable[[Any, str], WireFormat] | None = None
     """The same format for a server whose replies name their cost in a form of `_chat_usage.CostFormat`, and whose
     server it is, which also tells how it counts; `None` where replies of the format name no cost."""
@@ -138,7 +138,7 @@ def count_of(value: object) -> int | None:
 
 
 def part_of(value: object, whole: int) -> int | None:
-    """The count of a part, which never exceeds its whole, whatever the server says."""
+    """The count of a part, limited to the count of its whole."""
     count = count_of(value)
     return None if count is None else min(count, whole)
 
