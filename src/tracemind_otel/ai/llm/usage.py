@@ -122,8 +122,7 @@ class LLMUsage:
         Only reported fields are stored on the instance. The others have the class's defaults, so that a call does
         not set forty fields.
         """
-        if unknown := parts.keys() - _DEFAULTS.keys():
-            raise TypeError(f"LLMUsage has no field {', '.join(sorted(unknown))}")
+        _check_names(parts, _DEFAULTS)
         usage = object.__new__(LLMUsage)
         held = vars(usage)
         held.update(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, total_tokens=total_tokens)
@@ -132,7 +131,8 @@ class LLMUsage:
 
     def with_cost(self, cost_usd: float | None, cost_source: CostSource | None, **parts: Any) -> LLMUsage:
         """The same usage at a price; `parts` are the other fields of a cost, such as `fees_usd`."""
-        return self._changed(**{**_NO_COST, "cost_usd": cost_usd, "cost_source": cost_source, **parts})
+        _check_names(parts, _NO_COST)
+        return self._changed({**_NO_COST, "cost_usd": cost_usd, "cost_source": cost_source, **parts})
 
     @property
     def billable(self) -> LLMUsage:
@@ -158,13 +158,13 @@ class LLMUsage:
         }
         if "cost_usd" in changes and changes["cost_usd"] is None:
             changes["cost_source"] = None
-        return self._changed(**changes) if changes else self
+        return self._changed(changes) if changes else self
 
     def as_dict(self) -> dict[str, Any]:
         """Every field, as plain values that JSON can hold."""
         return {**_DEFAULTS, **vars(self), "cost_partial": list(self.cost_partial)}
 
-    def _changed(self, **changes: Any) -> LLMUsage:
+    def _changed(self, changes: Mapping[str, Any]) -> LLMUsage:
         # `dataclasses.replace` takes ten times as long for this many fields, and every call is priced.
         changed = object.__new__(LLMUsage)
         vars(changed).update(vars(self))
@@ -180,6 +180,11 @@ class LLMUsage:
     def is_whole(self) -> bool:
         """Whether input and output were both counted: the price of one is not the price of the call."""
         return self.is_known and self.prompt_tokens is not None and self.completion_tokens is not None
+
+
+def _check_names(parts: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    if unknown := parts.keys() - known.keys():
+        raise TypeError(f"LLMUsage has no field {', '.join(sorted(unknown))} here; allowed are {', '.join(known)}")
 
 
 def _sound_count(value: object) -> int | None:
