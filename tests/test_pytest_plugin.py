@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ from tracemind_otel.testing import FakeLLM, LLMSpans
 pytest_plugins = ("pytester",)
 
 PLUGIN = "tracemind_otel.testing.plugin"
+IS_INSTALLED = bool(entry_points(group="pytest11", name="tracemind_otel"))
+"""Whether pytest finds the entry point by itself, as it does where the package is installed."""
+ENTRY_POINT = () if IS_INSTALLED else ("-p", "tracemind_otel.testing.entry_point")
 
 APPLICATION = """
 import asyncio
@@ -653,12 +657,11 @@ def test_it_costs_nothing_where_it_is_unused(tmp_path: Path) -> None:
         "    assert ours == {'tracemind_otel', 'tracemind_otel.testing', 'tracemind_otel.testing.entry_point',\n"
         "                    'tracemind_otel.testing.plugin'}\n"
     )
-    plugins = ("-p", "tracemind_otel.testing.entry_point", "-p", "no:asyncio")
-    finished = run("-m", "pytest", "-q", *plugins, "test_it.py", directory=tmp_path)
+    finished = run("-m", "pytest", "-q", *ENTRY_POINT, "-p", "no:asyncio", "test_it.py", directory=tmp_path)
     assert finished.returncode == 0, finished.stdout
 
 
-@pytest.mark.parametrize("twice", [["-p", PLUGIN, "-p", "tracemind_otel.testing.entry_point"], ["-p", PLUGIN]])
+@pytest.mark.parametrize("twice", [["-p", PLUGIN, *ENTRY_POINT], ["-p", PLUGIN], [*ENTRY_POINT]])
 def test_it_may_be_loaded_twice(pytester: pytest.Pytester, twice: list[str]) -> None:
     """The entry point does no harm where `-p` or a conftest has loaded the plugin, and the other way round."""
     pytester.makeconftest(f"pytest_plugins = [{PLUGIN!r}]")
@@ -669,7 +672,7 @@ def test_it_may_be_loaded_twice(pytester: pytest.Pytester, twice: list[str]) -> 
 def test_it_can_be_left_out(pytester: pytest.Pytester) -> None:
     """With `-p no:` neither fixtures nor options are there."""
     pytester.makepyfile("def test_fixture(fake_llm): ...")
-    left_out = ("-p", f"no:{PLUGIN}", "-p", "tracemind_otel.testing.entry_point")
+    left_out = ("-p", f"no:{PLUGIN}", *ENTRY_POINT)
     done = pytester.runpytest_inprocess(*left_out)
     done.assert_outcomes(errors=1)
     assert pytester.runpytest_inprocess(*left_out, "--llm-cost-report").ret == pytest.ExitCode.USAGE_ERROR
