@@ -413,6 +413,13 @@ main = App()
 """
 
 
+def test_exporters_of_both_are_told_apart(tmp_path: Path) -> None:
+    """A joined tracer provider that sends nothing, and metrics of ours to a receiver that is away: one finding each."""
+    body = f"trace.set_tracer_provider(TracerProvider()); tm.configure(endpoint='http://127.0.0.1:{closed_port()}')"
+    app = write_app(tmp_path, f"{PROVIDER}\ndef main():\n    {body}\n    tm.flow(print, name='f')()\n")
+    assert sorted(errors(examined(tmp_path, "--app", app))) == ["no-exporter", "unreachable"]
+
+
 def test_an_application_of_a_server_is_imported_only(tmp_path: Path, sink: Sink) -> None:
     """An ASGI application takes arguments that only a server has; what its import configures is looked at."""
     write_app(tmp_path, ASGI)

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -18,7 +18,7 @@ from typing import Any
 from ...ai.llm.pricing import is_in_wrong_unit, prices_set
 from ...errors import ConfigError
 from ...otel.setup.configure import SetUp, configure, latest_set_up
-from ...otel.setup.settings import sdk_is_disabled
+from ...otel.setup.settings import Signal, sdk_is_disabled
 from . import receiver_checks, setup_checks, span_checks
 from .application import Ran, UnusableAppError, run_application
 from .evidence import Evidence, MadeProvider, SpanSource
@@ -153,10 +153,6 @@ def _place_here(provider: MadeProvider) -> str:
     return "configure()" if provider.by_configure else provider.place
 
 
-def _made_traces(set_up: SetUp | None) -> bool:
-    return set_up is not None and "traces" in set_up.made
-
-
 def _replies(set_up: SetUp | None) -> tuple[Reply, ...]:
     """What the receivers of our own providers answer; those of others are not known."""
     return () if set_up is None else tuple(ask_receivers(set_up.config, set_up.config.signals & set_up.made))
@@ -187,7 +183,7 @@ def _with_application(evidence: Evidence, app: str) -> Evidence:
         servers=_servers(is_loaded=True),
         sigterm=_at_sigterm(),
         logged=tuple(logged.of_set_up),
-        export_faults=() if _made_traces(set_up) else tuple(logged.of_exporters),
+        export_faults=tuple(logged.of_exporters_without(() if set_up is None else set_up.made)),
         sources=(*evidence.sources, *_recorded(ran)),
     )
 
@@ -220,17 +216,31 @@ def _instrumentations() -> tuple[str, ...]:
 # --- What is logged
 
 
+_WORDS: Mapping[Signal, tuple[str, ...]] = {"traces": ("trace_exporter", "traces", "spans"), "metrics": ("metric",)}
+"""By which an exporter's log names its signal."""
+
+
 class _Warnings(logging.Handler):
     """Keeps the warnings of the set-up, and those of exporters. Those of prices are findings of their own."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.of_set_up: dict[str, None] = {}
-        self.of_exporters: dict[str, None] = {}
+        self._of_exporters: dict[tuple[str, str], None] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        kept = self.of_exporters if record.name.startswith("opentelemetry.exporter") else self.of_set_up
-        kept.setdefault(" ".join(record.getMessage().split()))
+        message = " ".join(record.getMessage().split())
+        if record.name.startswith("opentelemetry.exporter"):
+            self._of_exporters.setdefault((record.name, message))
+        else:
+            self.of_set_up.setdefault(message)
+
+    def of_exporters_without(self, signals: Collection[Signal]) -> Iterator[str]:
+        """What exporters logged that send other signals than these."""
+        words = [word for signal in signals for word in _WORDS[signal]]
+        for name, message in self._of_exporters:
+            if not any(word in f"{name} {message}" for word in words):
+                yield message
 
 
 @contextmanager

@@ -25,6 +25,8 @@ _TRIALS = 10_000
 """New traces about which a sampler is asked."""
 _OTHERS = ("opentelemetry.", "tracemind_otel.", "contextlib", "functools")
 """Beginnings of the modules that never are the place that makes a provider."""
+_SET_UP = "tracemind_otel.otel.setup."
+"""The beginning of the modules in which `configure()` makes providers."""
 
 
 class _Seen:
@@ -77,10 +79,6 @@ class Watch:
         from opentelemetry.sdk.trace.export import SimpleSpanProcessor
         from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-        from ...otel.setup.pipeline import build
-
-        self._pipeline = build.__module__
-        """The module in which `configure()` makes providers."""
         self._seen = list[_Seen]()
         self._exporter = InMemorySpanExporter()
         self._processor = SimpleSpanProcessor(self._exporter)
@@ -88,7 +86,7 @@ class Watch:
     def note(self, signal: Signal, provider: Any, processors: list[str] | None) -> None:
         """A provider was made."""
         names = [(frame.f_globals.get("__name__", ""), frame, line) for frame, line in traceback.walk_stack(None)]
-        is_ours = any(name == self._pipeline for name, _, _ in names)
+        is_ours = any(name.startswith(_SET_UP) for name, _, _ in names)
         maker = next(((frame, line) for name, frame, line in names if not f"{name}.".startswith(_OTHERS)), None)
         place = "an unknown place" if maker is None else f"{below_here(maker[0].f_code.co_filename)}:{maker[1]}"
         self._seen.append(_Seen(signal, provider, place, is_ours=is_ours, processors=processors))
@@ -114,8 +112,8 @@ class Watch:
             self._seen.append(_Seen(signal, provider, place, is_ours=False, processors=None))
 
     def note_processor(self, provider: Any, processor: Any) -> None:
-        """A provider got a span processor."""
-        if processor is self._processor or type(processor).__module__ == self._pipeline:
+        """A provider got a span processor; those of ours send nothing."""
+        if processor is self._processor or type(processor).__module__.startswith("tracemind_otel."):
             return
         for seen in self._seen:
             if seen.provider is provider and seen.processors is not None:
