@@ -49,7 +49,7 @@ async def test_usage_of_a_reply_is_usage_like_any_other() -> None:
 
 def test_a_part_that_does_not_exist_is_rejected_by_its_name() -> None:
     """A misspelt part would be missing from every sum, so it is an error where it is made."""
-    with pytest.raises(TypeError, match="no field fee_usd here; allowed are .*fees_usd"):
+    with pytest.raises(TypeError, match=r"no field fee_usd here; allowed are .*fees_usd"):
         LLMUsage(1, 1, 2).with_cost(0.5, "local", fee_usd=0.1)
     with pytest.raises(TypeError, match="no field cached_tokens here"):
         LLMUsage.of_reply(1, 1, 2, cached_tokens=1)

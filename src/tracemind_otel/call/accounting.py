@@ -18,12 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class CallAccount:
-    """The account of one call.
-
-    Args:
-        target: what the call goes to.
-        step_id: the id of its step, for the sums of the flow.
-    """
+    """The account of one call; the sums of its flow are also by `step_id`."""
 
     def __init__(self, target: CallTarget, step_id: str) -> None:
         self._target = target

@@ -12,7 +12,7 @@ from ..ai.llm.types import Finish, LLMResponse, LLMUsage, ReasoningDelta, Stream
 from ..errors import LLMError
 from .estimate import CharacterTokenizer, Tokenizer
 from .lifecycle import Call
-from .result import Result, is_response, partial_result
+from .result import is_response, partial_result
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,7 @@ class Received:
         """End the call without an error, because its reader closed or dropped the stream."""
         partial = self._partial() or LLMResponse("", LLMUsage())
         usage = self.call.account.priced_now(partial)
-        also: Result = {"closed_early": True}
-        self.call.succeeded(partial, usage, also=also, closed_early=True, ended_ns=ended_ns)
+        self.call.succeeded(partial, usage, also={"closed_early": True}, closed_early=True, ended_ns=ended_ns)
 
     def _partial(self) -> LLMResponse | None:
         """The reply as far as it came, its missing counts estimated; `None` where nothing came."""
