@@ -22,9 +22,6 @@ from ..front.model_calls import run_llm_call
 from ..otel.decorators import flow, step
 from ..otel.setup.configure import configure
 
-SERVICE_NAME = "tracemind-demo"
-
-_FLOW_ID = "demo"
 _MODEL = "demo-small"
 _PRICES = (Price(model=_MODEL, provider="fake", input=Decimal("0.15"), output=Decimal("0.60")),)
 """USD per million tokens; the fake provider itself is free and would have no cost to show."""
@@ -39,7 +36,7 @@ def run_demo(*, file: str | os.PathLike[str], endpoint: str | None = None) -> tu
     Raises:
         ConfigError: the file cannot be written, or an argument or variable is wrong.
     """
-    telemetry = configure(service_name=SERVICE_NAME, endpoint=endpoint, file=file, prices=_PRICES)
+    telemetry = configure(service_name="tracemind-demo", endpoint=endpoint, file=file, prices=_PRICES)
     try:
         trace_id = asyncio.run(answer_ticket())
     except BaseException:
@@ -83,4 +80,4 @@ async def _call(
 ) -> dict[str, Any]:
     config = LLMCallConfig("fake", _MODEL, prompt=prompt, timeout_ms=250, max_retries=max_retries)
     client = FakeLLMClient(latency_ms=40, script=script, usage=usage)
-    return await run_llm_call(_FLOW_ID, step_id, config, client=client)
+    return await run_llm_call("demo", step_id, config, client=client)

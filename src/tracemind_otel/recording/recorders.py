@@ -1,4 +1,4 @@
-"""Recorders beside the one of OpenTelemetry: in memory, and several at once."""
+"""Recorders beside the one of OpenTelemetry: one that keeps calls in memory, and one for several at once."""
 
 from __future__ import annotations
 

@@ -191,11 +191,7 @@ in_forked_child(lambda: _current.set(None))
 
 
 def reserve(budget: Budget, estimate: Estimate) -> Reservation:
-    """Hold what a call is expected to use, in this budget and in all around it.
-
-    Raises:
-        BudgetExceededError: one of them denies the call; then none of them holds anything.
-    """
+    """Hold what a call is expected to use, in this budget and in all around it; if one denies it, in none of them."""
     budgets = budget.and_outer()
     _hold_all(budgets, estimate, llm_calls=1)
     return Reservation(budgets, estimate)
