@@ -78,6 +78,11 @@ def test_a_priced_call_in_a_flow_is_fine() -> None:
     assert found(flow(1, calls=5), call(2, 1), call(3, 1), failed, cancelled, free) == []
 
 
+def test_a_file_without_spans_is_found() -> None:
+    """An empty file is what a program leaves that recorded nothing."""
+    assert checks() == ["no-spans"]
+
+
 # --- Prices
 
 

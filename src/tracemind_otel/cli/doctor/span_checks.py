@@ -57,6 +57,12 @@ def _counted(names: Iterable[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
+def _empty(source: SpanSource) -> Iterator[Finding]:
+    if not source.spans:
+        fix = "let the program run to its end after configure(file=...); OTEL_SDK_DISABLED or a sampler may be in force"
+        yield Finding("no-spans", "error", f"{source.name} has no spans", fix)
+
+
 # --- Cost
 
 
@@ -211,4 +217,4 @@ def _estimated(source: SpanSource) -> Iterator[Finding]:
         yield Finding("estimated-cost", "warning", what, "read streams to their end where the exact cost matters")
 
 
-_CHECKS = (_unpriced, _per_thousand, _without_flow, _missing, _doubled, _sampled, _in_future, _estimated)
+_CHECKS = (_empty, _unpriced, _per_thousand, _without_flow, _missing, _doubled, _sampled, _in_future, _estimated)
