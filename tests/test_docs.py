@@ -197,3 +197,13 @@ def test_the_telemetry_page_has_every_metric() -> None:
     page = (DOCS / "telemetry.md").read_text(encoding="utf-8")
     metrics = [value for name, value in vars(semconv).items() if name.startswith("METRIC_")]
     assert [name for name in metrics if name.startswith("tracemind.") and f"| `{name}` |" not in page] == []
+
+
+def test_the_telemetry_page_has_every_attribute() -> None:
+    """docs/telemetry.md names each attribute in full, or by its end after another one of its family."""
+    page = (DOCS / "telemetry.md").read_text(encoding="utf-8")
+    names = [value for name, value in vars(semconv).items() if name.startswith(("TRACEMIND_", "GEN_AI_", "EXCEPTION_"))]
+    ends = {
+        name: [name, *(f"`.{name.split('.', cut)[-1]}`" for cut in range(1, name.count(".") + 1))] for name in names
+    }
+    assert [name for name in names if not any(end in page for end in ends[name])] == []
