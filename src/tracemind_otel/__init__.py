@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from .otel.setup.telemetry import Telemetry
     from .recording.port import Recorder
     from .recording.recorders import CompositeRecorder, InMemoryRecorder
+    from .wire.instrument import instrument, uninstrument
 
 __all__ = [
     "AsyncLLMClient",
@@ -124,6 +125,7 @@ __all__ = [
     "estimate_cost",
     "flow",
     "inject_context",
+    "instrument",
     "llm_call",
     "llm_call_sync",
     "llm_stream",
@@ -133,6 +135,7 @@ __all__ = [
     "step",
     "stream_llm_call",
     "tool",
+    "uninstrument",
     "using_attributes",
 ]
 
@@ -195,6 +198,7 @@ _MODULES = {
     "otel.setup.configure": ("configure",),
     "otel.setup.telemetry": ("Telemetry",),
     "recording.port": ("Recorder",),
+    "wire.instrument": ("instrument", "uninstrument"),
     "recording.recorders": ("CompositeRecorder", "InMemoryRecorder"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -191,7 +191,8 @@ async def _write_in_pieces(whole: bytes, positions: list[int], writer: asyncio.S
 
 
 def _whole_reply(what: str, action: Action, request: Request) -> bytes:
-    body = action.get("body", "") if what == "reply" else json.dumps(echo(request.document))
+    has_body = what == "reply" or "body" in action
+    body = action.get("body", "") if has_body else json.dumps(echo(request.document))
     return reply_bytes(action.get("status", 200), body, action.get("headers", {}), compress=action.get("gzip", False))
 
 

@@ -68,3 +68,12 @@ def is_cancellation(exc: BaseException) -> bool:
     return isinstance(exc, asyncio.CancelledError | GeneratorExit) or (
         trio is not None and isinstance(exc, trio.Cancelled)
     )
+
+
+def is_on_event_loop() -> bool:
+    """Whether an asyncio loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

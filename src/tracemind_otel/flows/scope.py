@@ -11,7 +11,7 @@ from .budget import Budget, BudgetLimits, current_budget, enter_budget
 from .correlation import NO_CORRELATION, Correlation, enter_correlation
 from .current_step import enter_step
 from .sources import NO_SOURCES, CorrelationSources
-from .totals import NO_ATTRIBUTES, AttributeValue, FlowRun, current_flow, enter_flow
+from .totals import NO_ATTRIBUTES, AttributeValue, FlowRun, current_flow, enter_flow, flow_ends
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,3 +103,9 @@ class FlowContext(NoScope):
     def leave(self) -> None:
         for setting in self._settings:
             setting.undo()
+
+    def end(self, exc: BaseException | None, result: object = None, *, ended_ns: int | None = None) -> None:
+        flow_ends(self.run)
+
+    def close(self, ended_ns: int | None = None) -> None:
+        flow_ends(self.run)

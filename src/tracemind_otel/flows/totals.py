@@ -10,13 +10,13 @@ import contextvars
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from .._base.context import Setting, set_here
 from .._base.fork import in_forked_child
-from .._base.once import Once
+from .._base.once import Once, report_fault
 from ..ai.llm.usage import LLMUsage
 
 log = logging.getLogger(__name__)
@@ -252,6 +252,24 @@ def _trace_url(trace_id: str) -> str:
     if "{trace_id}" not in template:
         template = jaeger.rstrip("/") + "/trace/{trace_id}"
     return template.replace("{trace_id}", trace_id)
+
+
+_listeners: tuple[Callable[[FlowRun], object], ...] = ()
+
+
+def before_flow_ends(listener: Callable[[FlowRun], object]) -> None:
+    """Call a function before the sums of any flow are final."""
+    global _listeners
+    _listeners = (*(each for each in _listeners if each is not listener), listener)
+
+
+def flow_ends(run: FlowRun) -> None:
+    """Tell the listeners that a flow ends; a fault of theirs is logged."""
+    for listener in _listeners:
+        try:
+            listener(run)
+        except Exception:
+            report_fault(log, "flow", "end")
 
 
 _current: contextvars.ContextVar[FlowRun | None] = contextvars.ContextVar("tracemind_flow", default=None)

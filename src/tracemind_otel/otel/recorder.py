@@ -207,7 +207,7 @@ class _CallHandle(StepHandle):
 
     def retry(self, retry: StepRetry) -> None:
         if self._span.is_recording():
-            self._span.add_event(semconv.RETRY_EVENT, _retry_attributes(retry))
+            self._span.add_event(semconv.RETRY_EVENT, _retry_attributes(retry), retry.failed_ns)
         self._outlet.metrics.record_retry(self._outlet.attributes_of_retry(self, retry))
 
     def first_chunk(self) -> None:
@@ -280,11 +280,12 @@ def _add_parameters(attributes: dict[str, AttributeValue], start: StepStart) -> 
 def _retry_attributes(retry: StepRetry) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {
         semconv.TRACEMIND_RETRY_ATTEMPT: retry.attempt,
-        semconv.TRACEMIND_RETRY_MAX_ATTEMPTS: retry.max_attempts,
         semconv.TRACEMIND_RETRY_DELAY_S: retry.delay_s,
         semconv.TRACEMIND_RETRY_REASON: retry.reason,
         semconv.ERROR_TYPE: retry.error_type,
     }
+    if retry.max_attempts is not None:
+        attributes[semconv.TRACEMIND_RETRY_MAX_ATTEMPTS] = retry.max_attempts
     if retry.status_code is not None:
         attributes[semconv.HTTP_RESPONSE_STATUS_CODE] = retry.status_code
     return attributes

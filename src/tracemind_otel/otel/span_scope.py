@@ -22,7 +22,7 @@ from ..flows.correlation import NO_CORRELATION, Correlation, current_correlation
 from ..flows.current_step import current_step, enter_step
 from ..flows.scope import NO_SCOPE, FlowContext, FlowSpec, StepContext
 from ..flows.sources import AttributeSources
-from ..flows.totals import AttributeValue, FlowRun, FlowTotals, LabelValue, current_flow
+from ..flows.totals import AttributeValue, FlowRun, FlowTotals, LabelValue, current_flow, flow_ends
 from . import semconv
 from .attributes import attach, correlation_attributes, with_same_baggage
 from .budget_scope import measured_budget
@@ -348,6 +348,18 @@ class FlowSpanRun(SpanRun):
         """Put back what was current."""
         self._flow.leave()
         super().leave()
+
+    def end(
+        self,
+        exc: BaseException | None,
+        result: object = None,
+        *,
+        closed_early: bool = False,
+        ended_ns: int | None = None,
+    ) -> None:
+        """End the span with the sums of the calls that have ended, or end now because the flow does."""
+        flow_ends(self.run)
+        super().end(exc, result, closed_early=closed_early, ended_ns=ended_ns)
 
     def _scope(self) -> FlowRun | None:
         return self.run

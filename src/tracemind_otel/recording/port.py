@@ -63,8 +63,8 @@ class StepRetry:
 
     attempt: int
     """The number of the attempt that failed, from 1."""
-    max_attempts: int
-    """The greatest number of attempts."""
+    max_attempts: int | None
+    """The greatest number of attempts; `None` where only an SDK knows it."""
     delay_s: float
     """Seconds until the next attempt."""
     reason: RetryReason
@@ -73,6 +73,8 @@ class StepRetry:
     """The low-cardinality name of the error (`error.type`)."""
     status_code: int | None = None
     """The HTTP status, where a reply came."""
+    failed_ns: int | None = None
+    """The end of the attempt, in nanoseconds since the epoch; `None` for now."""
 
     def payload(self) -> dict[str, Any]:
         """The dict that `record_step_retry` gets."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+from ..._base.waiting import is_on_event_loop
 from ...flows.correlation import NO_CORRELATION, current_correlation
 from ..attributes import correlation_attributes
 from ..instruments import is_ours
@@ -56,7 +56,7 @@ class FlushAtFlowEnd(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         is_outermost = span.parent is None or span.parent.is_remote
         if is_outermost and is_ours(span) and (span.attributes or {}).get(GEN_AI_OPERATION_NAME) == INVOKE_WORKFLOW:
-            if _is_on_event_loop():
+            if is_on_event_loop():
                 self._tell_thread()
             else:
                 self._flush()
@@ -75,11 +75,3 @@ class FlushAtFlowEnd(SpanProcessor):
         while told.wait():
             told.clear()
             self._flush()
-
-
-def _is_on_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -17,6 +17,7 @@ from typing import TypeVarTuple
 
 from ...._base.fork import in_forked_child
 from ...._base.once import Once
+from ...._base.waiting import is_on_event_loop
 from ..types import LLMResponse
 from ..usage import LLMUsage
 from .own_prices import OwnPrices, Price, PriceSource, load_prices, looks_per_thousand, own_cost, rates_of
@@ -64,12 +65,10 @@ def set_prices(source: PriceSource, *, over_reply: bool = False) -> None:
     _own_prices, _over_reply = OwnPrices(load_prices(source)), over_reply
     if not _own_prices:
         return
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        _check_units(_own_prices)
-    else:
+    if is_on_event_loop():
         _search_soon(_check_units, _own_prices)
+    else:
+        _check_units(_own_prices)
 
 
 def _check_units(prices: OwnPrices) -> None:
@@ -105,7 +104,10 @@ async def price_reply(provider: str, models: Sequence[str], response: LLMRespons
     unmatched = _table.unmatched(provider, models)
     if unmatched and _needs_table(provider, models, response, at):
         await _match(provider, unmatched)
-    usage = price_reply_now(provider, models, response, at=at)
+    return _said_if_unpriced(provider, models, price_reply_now(provider, models, response, at=at))
+
+
+def _said_if_unpriced(provider: str, models: Sequence[str], usage: LLMUsage) -> LLMUsage:
     if usage.cost_usd is None and UNPRICED.is_new(provider, models[-1]):
         log.warning("calls of %s/%s have no cost: %s", provider, models[-1], _why_unpriced(provider, usage.billable))
     return usage
@@ -124,6 +126,33 @@ def price_reply_now(provider: str, models: Sequence[str], response: LLMResponse,
         log.exception("the price table failed for %s/%s; the call stays without a cost", provider, models[-1])
         cost = None
     return usage.with_cost(None, None) if cost is None else cost.of(usage)
+
+
+def price_reply_soon(
+    provider: str,
+    models: Sequence[str],
+    response: LLMResponse,
+    done: Callable[[LLMUsage], None],
+    *,
+    at: datetime,
+) -> None:
+    """The same for code that does not await: `done` gets the usage.
+
+    That is at once where the table was searched before, and where no event loop would wait for the search. Otherwise a
+    worker thread searches and calls it.
+    """
+
+    unmatched = _table.unmatched(provider, models) if _needs_table(provider, models, response, at) else []
+
+    def search_and_price() -> None:
+        for model in unmatched:
+            _match_quietly(provider, model)
+        done(_said_if_unpriced(provider, models, price_reply_now(provider, models, response, at=at)))
+
+    if unmatched and is_on_event_loop():
+        _search_soon(search_and_price)
+    else:
+        search_and_price()
 
 
 def _cost_of_reply(

@@ -1,0 +1,1 @@
+"""Model calls that other SDKs make, read from the wire."""

@@ -1,0 +1,203 @@
+"""The hook of httpx and of its successor httpx2: their clients' `send`."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import AsyncIterator, Iterator
+from types import ModuleType
+from typing import Any, cast
+
+from .._base.once import report_fault
+from ..errors import LLMConnectionError, LLMError, LLMTimeoutError
+from . import observation
+from .observation import Attempt
+from .tap import Tap
+
+log = logging.getLogger(__name__)
+
+
+def patch(library: ModuleType) -> None:
+    """Wrap the `send` of both clients; a class that is wrapped already stays as it is."""
+    sync, own_async = library.Client, library.AsyncClient
+    if not hasattr(sync.send, "__tracemind__"):
+        sync.send = _sync_send(sync.send, library)
+    if not hasattr(own_async.send, "__tracemind__"):
+        own_async.send = _async_send(own_async.send, library)
+
+
+def unpatch(library: ModuleType) -> None:
+    """Put the methods back that are still ours; one that somebody has wrapped since passes every call through."""
+    for client in (library.Client, library.AsyncClient):
+        if hasattr(client.send, "__tracemind__"):
+            client.send = client.send.__wrapped__
+
+
+def _sync_send(send: Any, library: ModuleType) -> Any:
+    @functools.wraps(send)
+    def send_and_see(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        attempt = _attempt(request)
+        if attempt is None:
+            return send(self, request, *args, **kwargs)
+        try:
+            with attempt.active():
+                response = send(self, request, *args, **kwargs)
+        except BaseException as error:
+            attempt.raised(error, _error_of(error, library))
+            raise
+        _answered(attempt, response, is_stream=_is_stream(kwargs), tap=functools.partial(_SyncTap.of, library))
+        return response
+
+    send_and_see.__tracemind__ = True  # type: ignore[attr-defined]
+    return send_and_see
+
+
+def _async_send(send: Any, library: ModuleType) -> Any:
+    @functools.wraps(send)
+    async def send_and_see(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        attempt = _attempt(request)
+        if attempt is None:
+            return await send(self, request, *args, **kwargs)
+        try:
+            with attempt.active():
+                response = await send(self, request, *args, **kwargs)
+        except BaseException as error:
+            attempt.raised(error, _error_of(error, library))
+            raise
+        _answered(attempt, response, is_stream=_is_stream(kwargs), tap=functools.partial(_AsyncTap.of, library))
+        return response
+
+    send_and_see.__tracemind__ = True  # type: ignore[attr-defined]
+    return send_and_see
+
+
+def _is_stream(kwargs: dict[str, Any]) -> bool:
+    return kwargs.get("stream") is True
+
+
+def _attempt(request: Any) -> Attempt | None:
+    try:
+        if request.method != "POST":
+            return None
+        url = request.url
+        path = url.raw_path.partition(b"?")[0].decode("ascii", "replace")
+        if not observation.is_seen(path):
+            return None
+        return observation.begin(url.host, url.port, path, str(url), _body_of(request), request.headers)
+    except Exception:
+        report_fault(log, "httpx", "send")
+        return None
+
+
+def _body_of(request: Any) -> bytes | None:
+    try:
+        return cast("bytes", request.content)
+    except Exception:  # RequestNotRead: an iterator or a multipart body
+        return None
+
+
+def _error_of(error: BaseException, library: ModuleType) -> LLMError | None:
+    """Our error for a fault of the transport, by the class alone; `None` for anything else."""
+    if isinstance(error, library.TimeoutException | TimeoutError):
+        return LLMTimeoutError("no answer in time")
+    if isinstance(error, library.TransportError | OSError):
+        return LLMConnectionError(f"the connection failed ({type(error).__name__})")
+    return None
+
+
+def _answered(attempt: Attempt, response: Any, *, is_stream: bool, tap: Any) -> None:
+    try:
+        if not 200 <= response.status_code < 300:
+            attempt.rejected(response.status_code, response.headers, b"" if is_stream else response.content)
+            return
+        reader = attempt.answered(response.status_code, response.headers, is_decoded=not is_stream)
+        if is_stream:
+            response.stream = tap(response.stream, reader)
+        else:
+            reader.feed(response.content)
+            reader.end()
+    except Exception:
+        report_fault(log, "httpx", "read")
+        attempt.lost()
+
+
+class _Forwarding:
+    """Has whatever the stream has that it stands for."""
+
+    _inner: Any
+    _tap: Tap
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __del__(self) -> None:
+        self._tap.abandon()
+
+
+class _SyncTap(_Forwarding):
+    @classmethod
+    def of(cls, library: ModuleType, inner: Any, tap: Tap) -> Any:
+        """A stream of the library's own type, which it checks."""
+        made = _stream_type(cast("Any", cls), library.SyncByteStream)()
+        made._inner, made._tap, made._library = inner, tap, library
+        return made
+
+    def __iter__(self) -> Iterator[bytes]:
+        tap, library = self._tap, self._library
+        try:
+            for data in self._inner:
+                tap.feed(data)
+                yield data
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            tap.end(_error_of(error, library) or LLMError(f"reading failed ({type(error).__name__})"))
+            raise
+        else:
+            tap.end()
+
+    def close(self) -> None:
+        """Close the stream, and end a call that was not read to its end."""
+        try:
+            self._inner.close()
+        finally:
+            self._tap.close()
+
+
+class _AsyncTap(_Forwarding):
+    @classmethod
+    def of(cls, library: ModuleType, inner: Any, tap: Tap) -> Any:
+        """A stream of the library's own type, which it checks."""
+        made = _stream_type(cast("Any", cls), library.AsyncByteStream)()
+        made._inner, made._tap, made._library = inner, tap, library
+        return made
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        tap, library = self._tap, self._library
+        try:
+            async for data in self._inner:
+                tap.feed(data)
+                yield data
+        except GeneratorExit:
+            raise
+        except asyncio.CancelledError:
+            tap.cancel()
+            raise
+        except BaseException as error:
+            tap.end(_error_of(error, library) or LLMError(f"reading failed ({type(error).__name__})"))
+            raise
+        else:
+            tap.end()
+
+    async def aclose(self) -> None:
+        """Close the stream, and end a call that was not read to its end."""
+        try:
+            await self._inner.aclose()
+        finally:
+            self._tap.close()
+
+
+@functools.lru_cache(maxsize=8)
+def _stream_type(tap: Any, base: Any) -> Any:
+    return type(tap.__name__, (tap, base), {})

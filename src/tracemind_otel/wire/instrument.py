@@ -1,0 +1,105 @@
+"""`instrument()`: see the model calls that other SDKs make."""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import TypeGuard, cast
+
+from .._base.once import report_fault
+from ..errors import ConfigError
+from ..flows.totals import before_flow_ends
+from . import httpx_hook, observation
+
+log = logging.getLogger(__name__)
+
+_HOOKS: Mapping[str, tuple[Callable[[ModuleType], None], Callable[[ModuleType], None]]] = {
+    "httpx": (httpx_hook.patch, httpx_hook.unpatch),
+    "httpx2": (httpx_hook.patch, httpx_hook.unpatch),
+}
+
+
+def instrument(*, hosts: Mapping[str, str] | None = None) -> None:
+    """See the model calls of every SDK that sends them with httpx or httpx2.
+
+    Each is one span by the same contract as our own calls, with its attempts as events; its tokens and cost are in the
+    sums of the flow around it. A library is patched when somebody imports it, and never imported for it. A client that
+    was made before is seen too. Calling it again renews the hosts.
+
+    Args:
+        hosts: the provider of each of your own hosts, as `host` or `host:port`, by whose prices its calls are priced:
+            `{"gateway.acme.example": "openai"}`. Calls to unknown hosts have no price of the table.
+
+    Raises:
+        ConfigError: `hosts` is not a mapping of strings to strings.
+    """
+    known: object = {} if hosts is None else hosts
+    if not _is_of_strings(known):
+        raise ConfigError("hosts must be a mapping of host or host:port to a provider's name")
+    observation.turn_on(known)
+    before_flow_ends(observation.settle_in)
+    for name, (patch, _) in _HOOKS.items():
+        if name in sys.modules:
+            _run(patch, sys.modules[name])
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def _is_of_strings(value: object) -> TypeGuard[Mapping[str, str]]:
+    if not isinstance(value, Mapping):
+        return False
+    items = cast("Mapping[object, object]", value).items()
+    return all(isinstance(name, str) and isinstance(provider, str) for name, provider in items)
+
+
+def uninstrument() -> None:
+    """See them no more. A stream that is being read is still recorded."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+    observation.turn_off()
+    for name, (_, unpatch) in _HOOKS.items():
+        if name in sys.modules:
+            _run(unpatch, sys.modules[name])
+
+
+def _run(change: Callable[[ModuleType], None], library: ModuleType) -> None:
+    try:
+        change(library)
+    except Exception:
+        report_fault(log, library.__name__, change.__name__)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Patches a library as soon as it has been imported."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name not in _HOOKS:
+            return None
+        spec = None
+        for finder in sys.meta_path:
+            if not isinstance(finder, _Finder) and (spec := finder.find_spec(name, path, target)) is not None:
+                break
+        if spec is not None and spec.loader is not None:
+            spec.loader = _PatchingLoader(spec.loader, _HOOKS[name][0])
+        return spec
+
+
+class _PatchingLoader(importlib.abc.Loader):
+    def __init__(self, loader: importlib.abc.Loader, patch: Callable[[ModuleType], None]) -> None:
+        self._loader = loader
+        self._patch = patch
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        _run(self._patch, module)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loader, name)

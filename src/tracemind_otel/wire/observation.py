@@ -1,0 +1,205 @@
+"""What every hook does with a request: recognize it, find its call, and tell the call what became of the attempt."""
+
+from __future__ import annotations
+
+import atexit
+import contextvars
+import json
+import logging
+import threading
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import cast
+
+from .._base.fork import in_forked_child
+from .._base.once import report_fault
+from ..errors import LLMError
+from .grouping import Owner, PendingCalls, current_owner
+from .logical_call import LogicalCall
+from .recognition import may_be_call, recognized
+from .tap import Tap, error_of
+
+log = logging.getLogger(__name__)
+
+_REPEATED = frozenset({408, 409, 425, 429})
+"""The statuses below 500 that SDKs repeat."""
+_MAX_WAIT_S = 70.0
+"""Longer than any SDK waits between two attempts: Google's and Cohere's wait up to 60 s."""
+_OWN_AGENT = "tracemind-otel/"
+
+_pending: PendingCalls[LogicalCall] = PendingCalls()
+_inside: contextvars.ContextVar[bool] = contextvars.ContextVar("tracemind_wire", default=False)
+_hosts: Mapping[str, str] = {}
+_is_on = False
+
+
+def turn_on(hosts: Mapping[str, str]) -> None:
+    """See model calls from now on; `hosts` names the provider of further hosts."""
+    global _is_on, _hosts
+    _is_on, _hosts = True, {name.lower(): provider for name, provider in hosts.items()}
+
+
+def turn_off() -> None:
+    """Let every request pass, also where a hook cannot be removed. Streams that are open are read to their end."""
+    global _is_on
+    _is_on = False
+    settle_all()
+
+
+def is_seen(path: str) -> bool:
+    """Whether a request to that path is looked at."""
+    return _is_on and may_be_call(path) and not _inside.get()
+
+
+def begin(
+    host: str, port: int | None, path: str, url: str, body: bytes | None, headers: Mapping[str, str]
+) -> Attempt | None:
+    """An attempt begins; `None` where the request is no model call, or one of our own clients'."""
+    if headers.get("user-agent", "").startswith(_OWN_AGENT):
+        return None
+    owner = current_owner()
+    is_new = headers.get("x-stainless-retry-count") == "0"
+    call = _pending.continued(owner, url, body, is_new=is_new)
+    if call is None:
+        seen = recognized(host, port, path, body, _hosts)
+        if seen is None:
+            return None
+        call = LogicalCall(seen, host, port)
+    else:
+        call.begin_attempt()
+    return Attempt(call, owner, url, body)
+
+
+class Attempt:
+    """One request of a call."""
+
+    def __init__(self, call: LogicalCall, owner: Owner, url: str, body: bytes | None) -> None:
+        self._call = call
+        self._owner = owner
+        self._url = url
+        self._body = body
+
+    @contextmanager
+    def active(self) -> Generator[None]:
+        """A block in which the request is sent: the span is current, and no other hook looks at it."""
+        token = _inside.set(True)
+        try:
+            with self._call.active():
+                yield
+        finally:
+            _inside.reset(token)
+
+    def raised(self, error: BaseException, ours: LLMError | None) -> None:
+        """No reply came."""
+        try:
+            if ours is not None:
+                self._fail(ours, is_repeated=True)
+            elif isinstance(error, Exception):
+                self._call.end_failed(LLMError(f"the request failed ({type(error).__name__})"))
+            else:
+                self._call.end_cancelled()
+        except Exception:
+            report_fault(log, "Attempt", "raised")
+
+    def rejected(self, status_code: int, headers: Mapping[str, str], body: bytes) -> None:
+        """A reply came that is not a success."""
+        error = error_of(status_code, headers, body, _strings_in(self._body))
+        asked = headers.get("x-should-retry")
+        is_repeated = status_code >= 500 or status_code in _REPEATED if asked is None else asked == "true"
+        self._fail(error, is_repeated=is_repeated)
+
+    def _fail(self, error: LLMError, *, is_repeated: bool) -> None:
+        if not is_repeated:
+            self._call.end_failed(error)
+            return
+        self._call.fail(error)
+        within_s = max(_MAX_WAIT_S, (error.retry_after_s or 0.0) + 10.0)
+        _pending.wait_for_repetition(self._owner, self._call, self._url, self._body, within_s)
+        _sweeper.wake()
+
+    def answered(self, status_code: int, headers: Mapping[str, str], *, is_decoded: bool) -> Tap:
+        """A reply comes; returns what reads it."""
+        return Tap(self._call, status_code, headers, is_decoded=is_decoded)
+
+    def lost(self) -> None:
+        """Our reading failed; the user's reply is as it was."""
+        self._call.end_failed(LLMError("the reply could not be read by tracemind-otel"))
+
+
+def settle_all() -> None:
+    """End every call that waits for a repetition."""
+    _pending.settle_where(lambda call: True)
+
+
+def settle_in(flow: object) -> None:
+    """End the pending calls of a flow that ends."""
+    _pending.settle_where(lambda call: call.flow is flow)
+
+
+def _strings_in(body: bytes | None) -> str:
+    """Every string of a request, to keep it out of messages."""
+    try:
+        document: object = json.loads(body or b"")
+    except (ValueError, RecursionError):
+        return ""
+    found: list[str] = []
+    waiting = [document]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, dict):
+            waiting.extend(cast("dict[str, object]", value).values())
+        elif isinstance(value, list):
+            waiting.extend(cast("list[object]", value))
+    return "\n".join(found)
+
+
+class _Sweeper:
+    """A thread that ends calls whose repetition never came; it runs while there are any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def wake(self) -> None:
+        """Make sure that the thread runs, and that the exit of the process ends what is pending.
+
+        What is registered last runs first: after the first failure a provider that was set up has its own exit already.
+        """
+        global _exits
+        if not _exits:
+            _exits = True
+            atexit.register(settle_all)
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="tracemind-wire", daemon=True)
+                try:
+                    self._thread.start()
+                except RuntimeError:  # the interpreter ends
+                    settle_all()
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while True:
+            wait_s = _pending.settle_overdue()
+            if wait_s is None:
+                with self._lock:
+                    if not len(_pending):
+                        self._thread = None
+                        return
+                continue
+            pause.wait(min(wait_s, 1.0) + 0.01)
+
+
+_exits = False
+_sweeper = _Sweeper()
+
+
+def _begin_anew() -> None:
+    global _sweeper
+    _pending.begin_anew()
+    _sweeper = _Sweeper()
+
+
+in_forked_child(_begin_anew)

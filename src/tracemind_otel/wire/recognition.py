@@ -1,0 +1,238 @@
+"""Which HTTP requests are model calls: by the end of the path, since gateways have hosts of their own. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+from ..ai.llm.providers import anthropic, cohere, gemini, ollama, openai_responses
+from ..ai.llm.providers._chat_usage import cost_format
+from ..ai.llm.providers._wire_format import WireFormat, mapped
+from ..ai.llm.providers.openai import chat_wire
+from ..ai.llm.providers.presets import PRESETS
+from ..ai.llm.sampling import SAMPLING_RULES
+
+UNKNOWN = "openai_compatible"
+"""The provider name of an unknown host: no price of the table applies to it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Endpoint:
+    """A kind of request that calls a model."""
+
+    suffix: str
+    """The end of the path."""
+    wire: WireFormat
+    """The format of its replies."""
+    inventor: str
+    """The provider that invented the format."""
+    options: Mapping[str, tuple[str, ...]]
+    """Where each sampling option stands in the body, as a path of keys."""
+    streams_by: Callable[[str, Mapping[str, Any]], bool] = lambda path, body: body.get("stream") is True
+    """Whether a stream is asked for, by path and body."""
+    model_of: Callable[[str, Mapping[str, Any]], object] = lambda path, body: body.get("model")
+    """The model, by path and body."""
+
+
+def _flat(**renamed: str) -> dict[str, tuple[str, ...]]:
+    """Options at the top of the body, under their own names unless renamed."""
+    return {name: (renamed.get(name, name),) for name in SAMPLING_RULES}
+
+
+def _below(key: str, **names: str) -> dict[str, tuple[str, ...]]:
+    """Options in an object of the body."""
+    return {name: (key, there) for name, there in names.items()}
+
+
+def _model_in_path(path: str, _: Mapping[str, Any]) -> object:
+    return path.rpartition("/")[2].partition(":")[0]
+
+
+_OLLAMA = _below("options", temperature="temperature", top_p="top_p", top_k="top_k", seed="seed", stop="stop") | _below(
+    "options", max_tokens="num_predict"
+)
+_GEMINI = _below(
+    "generationConfig",
+    temperature="temperature",
+    top_p="topP",
+    top_k="topK",
+    max_tokens="maxOutputTokens",
+    stop="stopSequences",
+    seed="seed",
+    frequency_penalty="frequencyPenalty",
+    presence_penalty="presencePenalty",
+)
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint(
+        suffix="/chat/completions",
+        wire=chat_wire(),
+        inventor="openai",
+        options=_flat() | {"max_tokens": ("max_completion_tokens", "max_tokens")},
+    ),
+    Endpoint(
+        suffix="/responses",
+        wire=openai_responses.responses_wire(),
+        inventor="openai",
+        options=_flat(max_tokens="max_output_tokens") | _below("reasoning", reasoning_effort="effort"),
+    ),
+    Endpoint(
+        suffix="/v1/messages",
+        wire=anthropic.MESSAGES,
+        inventor="anthropic",
+        options=_flat(stop="stop_sequences"),
+    ),
+    Endpoint(
+        suffix=":generateContent",
+        wire=gemini.WIRE,
+        inventor="gemini",
+        options=_GEMINI,
+        streams_by=lambda path, body: False,
+        model_of=_model_in_path,
+    ),
+    Endpoint(
+        suffix=":streamGenerateContent",
+        wire=gemini.WIRE,
+        inventor="gemini",
+        options=_GEMINI,
+        streams_by=lambda path, body: True,
+        model_of=_model_in_path,
+    ),
+    Endpoint(
+        suffix="/v2/chat",
+        wire=cohere.PRESET.wire,
+        inventor="cohere",
+        options=_flat(top_p="p", top_k="k", stop="stop_sequences"),
+    ),
+    Endpoint(
+        suffix="/api/chat",
+        wire=ollama.PRESET.wire,
+        inventor="ollama",
+        options=_OLLAMA,
+        streams_by=lambda path, body: body.get("stream") is not False,
+    ),
+)
+
+_SUFFIXES = tuple(endpoint.suffix for endpoint in ENDPOINTS)
+
+_HOSTS = {
+    "api.openai.com": "openai",
+    "api.anthropic.com": "anthropic",
+    "generativelanguage.googleapis.com": "gemini",
+    "api.cohere.com": "cohere",
+    "api.cohere.ai": "cohere",
+    "ollama.com": "ollama",
+    "api.mistral.ai": "mistral",
+    "api.groq.com": "groq",
+    "api.together.xyz": "together",
+    "api.together.ai": "together",
+    "api.deepseek.com": "deepseek",
+    "api.perplexity.ai": "perplexity",
+    "api.x.ai": "xai",
+    "openrouter.ai": "openrouter",
+}
+"""The providers' own hosts."""
+_HOST_ENDS = {".openai.azure.com": "azure_openai", "-aiplatform.googleapis.com": "vertex"}
+"""The ends of hosts that each customer has one of."""
+
+
+def may_be_call(path: str) -> bool:
+    """Whether a path ends as that of a model call does: the one test that every request pays for."""
+    return path.endswith(_SUFFIXES)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelCall:
+    """A request that calls a model."""
+
+    endpoint: Endpoint
+    """The kind of request."""
+    provider: str
+    """The provider whose prices apply; `openai_compatible` for an unknown host."""
+    wire: WireFormat
+    """The format of the reply, as that provider speaks it."""
+    model: str
+    """The model that is asked for; empty where the request does not tell."""
+    is_stream: bool
+    """Whether a stream is asked for."""
+    sampling: Mapping[str, Any]
+    """The sampling options that the request names, by field of `SamplingOptions`."""
+
+
+def recognized(
+    host: str, port: int | None, path: str, body: bytes | None, hosts: Mapping[str, str]
+) -> ModelCall | None:
+    """The model call in a request; `None` where it is none.
+
+    Args:
+        host: the server's name.
+        port: its port; `None` for that of the scheme.
+        path: the path, without the query.
+        body: the body; `None` where it cannot be seen.
+        hosts: the user's own hosts, as `host` or `host:port`, with the provider of each.
+    """
+    endpoint = next((each for each in ENDPOINTS if path.endswith(each.suffix)), None)
+    if endpoint is None:
+        return None
+    document = _object_in(body)
+    provider = provider_at(host, port, hosts)
+    model = endpoint.model_of(path, document)
+    return ModelCall(
+        endpoint=endpoint,
+        provider=provider,
+        wire=_wire_at(endpoint.suffix, provider),
+        model=model if isinstance(model, str) else "",
+        is_stream=endpoint.streams_by(path, document),
+        sampling=_sampling_in(document, endpoint.options),
+    )
+
+
+def provider_at(host: str, port: int | None, hosts: Mapping[str, str]) -> str:
+    """The provider of a host: the user's word first."""
+    host = host.lower()
+    named = hosts.get(f"{host}:{port}") or hosts.get(host) or _HOSTS.get(host)
+    return named or next((name for end, name in _HOST_ENDS.items() if host.endswith(end)), UNKNOWN)
+
+
+@lru_cache(maxsize=64)
+def _wire_at(suffix: str, provider: str) -> WireFormat:
+    """The format as a server speaks it: how it counts tokens, and how it reports cost."""
+    wire = next(each.wire for each in ENDPOINTS if each.suffix == suffix)
+    if wire.with_cost is None or provider == UNKNOWN:
+        return wire
+    if suffix == "/chat/completions":
+        wire = next((preset.wire for preset in PRESETS if preset.name == provider), wire)
+    return wire if wire.with_cost is None else wire.with_cost(cost_format(provider, None), provider)
+
+
+def _object_in(body: bytes | None) -> Mapping[str, Any]:
+    try:
+        return mapped(json.loads(body)) if body else {}
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _sampling_in(body: Mapping[str, Any], options: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """The options whose values are such as the option allows."""
+    found: dict[str, Any] = {}
+    for option, keys in options.items():
+        value = _value_at(body, option, keys)
+        if isinstance(value, list):
+            value = tuple(cast("list[object]", value))
+        elif option == "stop" and isinstance(value, str):
+            value = (value,)
+        if value is not None and SAMPLING_RULES[option].allows(value):
+            found[option] = value
+    return found
+
+
+def _value_at(body: Mapping[str, Any], option: str, keys: tuple[str, ...]) -> object:
+    if option == "max_tokens" and keys == ("max_completion_tokens", "max_tokens"):
+        return next((body[key] for key in keys if body.get(key) is not None), None)
+    value: object = body
+    for key in keys:
+        value = mapped(value).get(key)
+    return value

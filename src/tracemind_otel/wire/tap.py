@@ -1,0 +1,182 @@
+"""Reads the bytes of a reply on their way to their reader, and ends the call with what they say. Never raises."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+import zlib
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+from .._base.dropped import end_later, ended, opened
+from .._base.once import report_fault
+from ..ai.llm.providers._error_bodies import error_from_body, status_error
+from ..ai.llm.providers._http import HttpReply
+from ..ai.llm.providers._reading import Reading
+from ..ai.llm.providers._wire_format import StreamedError
+from ..errors import LLMConnectionError, LLMError
+from .logical_call import LogicalCall
+
+log = logging.getLogger(__name__)
+
+_GZIP_OR_ZLIB = 47
+"""`wbits` for either, told apart by their headers."""
+
+
+class Decoder(Protocol):
+    """Decompresses a body as it comes."""
+
+    def decompress(self, data: bytes, /) -> bytes:
+        """The bytes that are complete now."""
+        ...
+
+
+class _Plain:
+    def decompress(self, data: bytes, /) -> bytes:
+        return data
+
+
+class _Brotli:
+    def __init__(self, library: Any) -> None:
+        self._decoder = library.Decompressor()
+
+    def decompress(self, data: bytes, /) -> bytes:
+        return cast("bytes", getattr(self._decoder, "decompress", None) or self._decoder.process)(data)  # type: ignore[operator,no-any-return]
+
+
+def decoder_for(encoding: str) -> Decoder | None:
+    """The decoder for a content encoding; `None` where its library is not installed."""
+    match encoding.strip().lower():
+        case "" | "identity":
+            return _Plain()
+        case "gzip" | "deflate" | "x-gzip":
+            return zlib.decompressobj(_GZIP_OR_ZLIB)
+        case "br":
+            library = _installed("brotli") or _installed("brotlicffi")
+            return None if library is None else _Brotli(library)
+        case "zstd":
+            library = _installed("zstandard")
+            return None if library is None else cast("Decoder", library.ZstdDecompressor().decompressobj())
+        case _:
+            return None
+
+
+def _installed(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+class Tap:
+    """The reader of one reply.
+
+    Args:
+        call: the call that the reply belongs to.
+        status_code: the HTTP status, a success.
+        headers: the headers.
+        is_decoded: whether the bytes come decompressed.
+    """
+
+    def __init__(self, call: LogicalCall, status_code: int, headers: Mapping[str, str], *, is_decoded: bool) -> None:
+        self._call = call
+        self._decoder = _Plain() if is_decoded else decoder_for(headers.get("content-encoding", ""))
+        self._reading = Reading(call.seen.wire, HttpReply(status_code, headers, b""), is_stream=call.seen.is_stream)
+        self._last_s: float | None = None
+        self._last_ns = 0
+        self._has_ended = False
+        opened(self)
+
+    def feed(self, data: bytes) -> None:
+        """Read some bytes; the call ends with the format's end mark."""
+        if self._has_ended:
+            return
+        try:
+            self._last_ns = time.time_ns()
+            if self._decoder is None:
+                return
+            events = self._reading.feed(self._decoder.decompress(data))
+            if events and self._call.seen.is_stream:
+                self._measure()
+            if self._reading.has_ended:
+                self.end()
+        except Exception:
+            self._give_up()
+
+    def _measure(self) -> None:
+        now_s = time.perf_counter()
+        if self._last_s is None:
+            self._call.first_chunk()
+        else:
+            self._call.next_chunk(now_s - self._last_s)
+        self._last_s = now_s
+
+    def end(self, error: LLMError | None = None) -> None:
+        """The bytes have ended, by themselves or because of an error."""
+        if not self._is_first_end():
+            return
+        try:
+            cut = error if isinstance(error, LLMConnectionError) else None
+            if error is not None and cut is None:
+                self._call.end_failed(error)
+                return
+            self._reading.end(cut)
+            self._call.end_answered(self._reading.finish())
+        except StreamedError as fault:
+            self._call.end_failed(error_from_body(self._reading.head, fault.body, key=None, prompt=""))
+        except LLMError as fault:
+            self._call.end_failed(fault)
+        except Exception:
+            self._give_up()
+
+    def close(self, ended_ns: int | None = None) -> None:
+        """The reader has stopped before the end."""
+        if self._has_ended:
+            return
+        if self._reading.is_ending:
+            self.end()
+            return
+        if not self._is_first_end():
+            return
+        try:
+            at_ns = ended_ns or self._last_ns or None
+            self._call.end_answered(self._reading.so_far(), closed_early=True, ended_ns=at_ns)
+        except Exception:
+            self._give_up()
+
+    def cancel(self) -> None:
+        """The task that reads was cancelled."""
+        if self._is_first_end():
+            self._call.end_cancelled()
+
+    def abandon(self) -> None:
+        """The reader is collected; ends the call later, and at the time of the last bytes, if nobody has ended it."""
+        if not self._has_ended:
+            end_later(self.close)
+
+    def _is_first_end(self) -> bool:
+        if self._has_ended:
+            return False
+        self._has_ended = True
+        ended(self)
+        return True
+
+    @property
+    def name(self) -> str:
+        """What a warning calls it."""
+        return f"the stream of {self._call.seen.model}"
+
+    def _give_up(self) -> None:
+        """A fault of ours ends the call without a reply, and leaves the user's alone."""
+        self._is_first_end()
+        report_fault(log, "Tap", "read")
+        try:
+            self._call.end_failed(LLMError("the reply could not be read by tracemind-otel"))
+        except Exception:
+            report_fault(log, "Tap", "end")
+
+
+def error_of(status_code: int, headers: Mapping[str, str], body: bytes, sent: str) -> LLMError:
+    """The typed error for a status that is not a success, without what the request said."""
+    return status_error(HttpReply(status_code, headers, body), key=None, prompt=sent)
