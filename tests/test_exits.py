@@ -18,6 +18,7 @@ from tests.programs import clean_environment, run
 from tests.servers.fixture import closed_port
 from tests.servers.otlp_sink import Sink, listening
 from tests.servers.otlp_sink import sink as sink
+from tracemind_otel.cli.otlp_file import read_spans
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no such signals")
 
@@ -268,3 +269,24 @@ def test_a_child_with_nobody_there(tmp_path: Path) -> None:
         main="processes(multiprocessing.get_context('fork'))",
     )
     assert errors.count("2 of 2 spans did not reach") == 2
+
+
+def test_a_block_in_which_a_process_forks_has_one_span(tmp_path: Path) -> None:
+    """A forked child leaves the `with` block of its parent as well, and does not send its span a second time."""
+    done = run(
+        "-c",
+        """
+import os
+import tracemind_otel as tm
+telemetry = tm.configure(file="spans.jsonl")
+with tm.flow(name="block"):
+    child = os.fork()
+if child:
+    os.waitpid(child, 0)
+telemetry.shutdown()
+""",
+        directory=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "spans.jsonl").open(encoding="utf-8") as lines:
+        assert [span.name for span in read_spans(lines)] == ["invoke_workflow block"]

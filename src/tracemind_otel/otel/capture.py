@@ -96,11 +96,8 @@ def named_arguments(
         bound = signature.bind(*args, **kwargs)
     except TypeError:
         return None
-    first = next(iter(signature.parameters), None)
-    return {name: value for name, value in bound.arguments.items() if (name, first) not in _RECEIVERS}
-
-
-_RECEIVERS = {("self", "self"), ("cls", "cls")}
+    receiver = {"self", "cls"}.intersection([*signature.parameters][:1])
+    return {name: value for name, value in bound.arguments.items() if name not in receiver}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

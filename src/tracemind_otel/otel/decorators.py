@@ -30,7 +30,7 @@ from ..flows.sources import AttributeSource, AttributeSources, CorrelationSource
 from ..flows.totals import NO_ATTRIBUTES, FlowRun
 from .budget_scope import checked_limits
 from .span_scope import AGENT, FLOW, STEP, TOOL, Kind, SpanSpec, start_flow, start_scope, start_step
-from .wrapping.body import SpanScope, Start, leave_block
+from .wrapping.body import Body, Start
 from .wrapping.functions import wrap
 
 P = ParamSpec("P")
@@ -248,7 +248,7 @@ class _Decorator(Block[T], Generic[T]):
         self._attributes = AttributeSources.of(attributes)
         self._capture_arguments = capture_arguments
         self._capture_result = capture_result
-        self._block: SpanScope | None = None
+        self._block: Body | None = None
 
     def __call__(self, function: Callable[P, R], /) -> Callable[P, R]:
         """Decorate a function."""
@@ -273,7 +273,7 @@ class _Decorator(Block[T], Generic[T]):
     def _leave(self, exc: BaseException | None) -> None:
         block, self._block = self._block, None
         if block is not None:
-            leave_block(block, exc)
+            block.leave(exc)
 
     def _plan_of_block(self) -> SpanSpec:
         if self._name is None:
@@ -290,8 +290,9 @@ class SpanDecorator(_Decorator[None]):
         return functools.partial(start_step if self._kind is STEP else start_scope, plan)
 
     def _enter(self) -> None:
-        self._block = self._starting(self._plan_of_block())((), {})
-        self._block.enter()
+        run = self._starting(self._plan_of_block())((), {})
+        run.enter()
+        self._block = Body(run)
 
 
 class FlowDecorator(_Decorator[FlowRun]):
@@ -308,9 +309,10 @@ class FlowDecorator(_Decorator[FlowRun]):
         return functools.partial(start_flow, plan, flow)
 
     def _enter(self) -> FlowRun:
-        self._block = block = start_flow(self._plan_of_block(), self._flow, (), {})
-        block.enter()
-        return block.run
+        scope = start_flow(self._plan_of_block(), self._flow, (), {})
+        scope.enter()
+        self._block = Body(scope)
+        return scope.run
 
 
 def _check_name(name: object) -> None:

@@ -1,4 +1,4 @@
-"""One run of a decorated function, and of a body that goes on after its call returned."""
+"""One run of a decorated function, and of a body that goes on after the call that began it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Start = Callable[[tuple[Any, ...], dict[str, Any]], SpanScope]
 
 
 class Body:
-    """The run of a body that goes on after its call returned.
+    """The run of a body that goes on after the call that began it: of a generator, or of a `with` block.
 
     Args:
         run: the run.
@@ -53,14 +53,20 @@ class Body:
         opened(run)
 
     def end(self, exc: BaseException | None, result: object = None) -> None:
-        """End the run with what the body raised or returned; the first end counts."""
+        """End the run with what the body raised or returned; the first end counts.
+
+        `GeneratorExit` means that the body was closed, perhaps by a finalizer.
+        """
         run, self._run = self._run, None
         if run is None or not ended(run):
             return
-        if self._is_closed_by_loop and isinstance(exc, GeneratorExit):
+        if not isinstance(exc, GeneratorExit):
+            end_dropped()
+            run.end(exc, result)
+        elif self._is_closed_by_loop:
             run.close()
         else:
-            _end_body(run, exc, result)
+            end_later(functools.partial(run.close, time.time_ns()))
 
     def leave(self, exc: BaseException | None) -> None:
         """Restore the context, then end the run."""
@@ -72,21 +78,6 @@ class Body:
         # No event loop was left to close it.
         if self._run is not None:
             drop(self._run)
-
-
-def _end_body(run: SpanScope, exc: BaseException | None, result: object = None) -> None:
-    """End a run; `GeneratorExit` means that its body was closed, perhaps by a finalizer."""
-    if isinstance(exc, GeneratorExit):
-        end_later(functools.partial(run.close, time.time_ns()))
-    else:
-        end_dropped()
-        run.end(exc, result)
-
-
-def leave_block(run: SpanScope, exc: BaseException | None) -> None:
-    """Leave and end the run of a `with` block."""
-    run.leave()
-    _end_body(run, exc)
 
 
 def abandon(run: SpanScope) -> None:

@@ -38,13 +38,9 @@ def wrap(function: Callable[P, R], start: Start) -> Callable[P, R]:
     """A function of the same kind, name and signature, each call of which is a run."""
     wrap_kind = _wrapper_for(function)
     wrapper = wrap_kind(function, start)
-    if wrap_kind is _wrap_function and not _is_plain(function):
+    if wrap_kind is _wrap_function and not isinstance(cast("object", function), _PLAIN_FUNCTIONS):
         return cast("Callable[P, R]", ForwardingCallable(wrapper, function))
     return functools.wraps(function)(cast("Callable[P, R]", wrapper))
-
-
-def _is_plain(function: object) -> bool:
-    return isinstance(function, _PLAIN_FUNCTIONS)
 
 
 def _wrapper_for(function: Callable[..., Any]) -> Callable[[Callable[..., Any], Start], Callable[..., Any]]:
