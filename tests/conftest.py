@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
@@ -32,43 +34,66 @@ _APART = ("nightly", "tools")
 
 _SLOW = frozenset(
     {
-        *(
-            "aggregation",
-            "aimock",
-            "apply_vars",
-            "asgiref",
-            "cli",
-            "collector_down",
-            "config",
-            "decorator_table",
-            "delivery",
-            "docs",
-        ),
-        *(
-            "dropped",
-            "ends_without_a_mark",
-            "event_loop",
-            "examples",
-            "exits",
-            "golden_telemetry",
-            "imports",
-            "installs",
-        ),
-        *(
-            "kept_connections",
-            "kinds",
-            "layers",
-            "lifecycle",
-            "prices_of_every_model",
-            "propagation",
-            "pytest_plugin",
-            "recipe",
-            "secrets",
-        ),
-        *("setup", "smoke", "transport"),
+        "aggregation",
+        "aimock",
+        "apply_vars",
+        "asgiref",
+        "bedrock",
+        "cli",
+        "collector_down",
+        "config",
+        "decorator_table",
+        "delivery",
+        "docs",
+        "dropped",
+        "ends_without_a_mark",
+        "event_loop",
+        "examples",
+        "exits",
+        "file_flush",
+        "golden_telemetry",
+        "imports",
+        "installs",
+        "kept_connections",
+        "kinds",
+        "layers",
+        "lifecycle",
+        "prices_of_every_model",
+        "propagation",
+        "pytest_plugin",
+        "recipe",
+        "recorded",
+        "secrets",
+        "setup",
+        "smoke",
+        "transport",
+        "view_sums",
     }
 )
 """The modules `test_*.py` whose tests start processes and servers, or try thousands of inputs: not for `make check`."""
+
+
+_STARTS_OF_PROCESSES = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"})
+_quick_test = list[str]()
+"""The running test, if it has no mark `slow`."""
+
+
+def _reject_processes(event: str, _: tuple[object, ...]) -> None:
+    if _quick_test and event in _STARTS_OF_PROCESSES:
+        raise RuntimeError(f"{_quick_test[0]} starts a process: mark it with @pytest.mark.slow")
+
+
+sys.addaudithook(_reject_processes)
+
+
+@pytest.fixture(autouse=True)
+def _no_process_in_a_quick_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """`make check` stays quick: a test that starts a process without the mark `slow` fails."""
+    node = cast("pytest.Item", request.node)
+    if node.get_closest_marker("slow") is None and node.get_closest_marker("e2e") is None:
+        _quick_test.append(node.nodeid)
+    yield
+    _quick_test.clear()
 
 
 def _mark(item: pytest.Item) -> None:
@@ -89,6 +114,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if deselected := [item for item, mark in apart if mark not in config.option.markexpr]:
         items[:] = [item for item in items if item not in deselected]
         config.hook.pytest_deselected(items=deselected)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the modules that are loaded now out of each later collection of garbage, which would take a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -166,6 +166,7 @@ def test_an_address_without_a_place_for_the_id(
     assert caplog.text.count("TRACEMIND_TRACE_URL has no {trace_id}") == 1
 
 
+@pytest.mark.slow
 def test_a_flow_without_telemetry(tmp_path: Path) -> None:
     """Without `configure()` the sums are there and the trace is not. At INFO the log says once what to add."""
     program = """\
@@ -185,6 +186,7 @@ def test_a_flow_without_telemetry(tmp_path: Path) -> None:
     assert done.stderr.count("INFO Flows and model calls are not recorded yet. Add tracemind_otel.configure()") == 1
 
 
+@pytest.mark.slow
 def test_a_call_without_configure_says_so(tmp_path: Path) -> None:
     """A call outside of any flow says the same, once, and nothing where a recorder of one's own was given."""
     program = """\
@@ -201,6 +203,7 @@ def test_a_call_without_configure_says_so(tmp_path: Path) -> None:
     assert done.stderr.count("Add tracemind_otel.configure() where the program starts") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("disabled", ["true", "false"])
 def test_nothing_is_said_after_configure(tmp_path: Path, disabled: str) -> None:
     """Whoever called `configure()` is not told to, not even where OTEL_SDK_DISABLED turns it off."""

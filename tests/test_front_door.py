@@ -260,6 +260,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 def test_an_interrupt_cancels_the_call() -> None:
     """Ctrl-C ends the call as cancelled before the exception is raised."""
     done = run_program(INTERRUPTED)
@@ -281,6 +282,7 @@ print(tm.llm_call_sync("fake/toy-1", "again").text, flush=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_has_a_loop_of_its_own() -> None:
     """The twin works before the fork, in the child and in the parent after it."""

@@ -217,6 +217,7 @@ def test_the_options_of_configure() -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_published_recipe_runs_unchanged(tmp_path: Path) -> None:
     """The first version's recipe runs as printed; without a key its second call is an error that says so."""
     recipe = tmp_path / "llm_call_example.py"

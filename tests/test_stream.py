@@ -1121,6 +1121,7 @@ async def test_a_reader_that_stops_closes_the_connection(capture: Captured, how:
 # --- The example
 
 
+@pytest.mark.slow
 def test_the_example_prints_as_it_comes(tmp_path: Path) -> None:
     """The example prints the text as it comes, then tokens, cost and time to first chunk."""
     done = run(STREAMING, directory=tmp_path)
@@ -1141,6 +1142,7 @@ def test_the_example_streams_from_openai(openai_server: OpenAIServer, tmp_path: 
     assert done.stdout.startswith("Hello there\n8 tokens, ")
 
 
+@pytest.mark.slow
 def test_the_example_says_what_openai_lacks(tmp_path: Path) -> None:
     """Without a key the example gives a reason and an exit code, and no traceback."""
     done = run(STREAMING, "--provider", "openai", directory=tmp_path)

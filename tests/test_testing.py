@@ -48,6 +48,7 @@ async def test_what_is_outside_is_not_captured() -> None:
         inner.span("missing")
 
 
+@pytest.mark.slow
 def test_it_needs_no_test_framework(tmp_path: Path) -> None:
     """Importing it loads neither pytest nor the SDK."""
     source = "import sys, tracemind_otel.testing; print({'pytest', 'opentelemetry.sdk'} & set(sys.modules))"
