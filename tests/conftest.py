@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -114,12 +113,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if deselected := [item for item, mark in apart if mark not in config.option.markexpr]:
         items[:] = [item for item in items if item not in deselected]
         config.hook.pytest_deselected(items=deselected)
-
-
-def pytest_collection_finish() -> None:
-    """Keep the modules that are loaded now out of each later collection of garbage, which would take a second."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")

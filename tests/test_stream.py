@@ -63,9 +63,11 @@ def no_noise(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) 
     """No stream leaves a warning of OpenTelemetry or asyncio, or an unraisable exception."""
     unraisable: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    gc.freeze()  # only what the test itself leaves is to be collected: all else would take a second each time
     with caplog.at_level(logging.DEBUG):
         yield
     gc.collect()
+    gc.unfreeze()
     lines = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.getMessage() for record in lines if record.name.startswith(("asyncio", "opentelemetry"))] == []
     assert "detach" not in caplog.text
