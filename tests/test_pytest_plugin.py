@@ -244,6 +244,33 @@ def test_the_providers_are_back():
     done.assert_outcomes(passed=6)
 
 
+def test_a_provider_may_be_added_meanwhile(suite: Suite, pytester: pytest.Pytester) -> None:
+    """A provider that the application adds during a test is replaced as well, and stays added."""
+    pytester.makepyfile(
+        test_mine="""
+import tracemind_otel as tm
+from application import ask
+from tracemind_otel.ai.llm import LLMUsage
+
+class Mine(tm.AsyncLLMClient):
+    provider_name = "mine"
+
+    def __init__(self, *, api_key=None, base_url=None): ...
+
+    async def complete(self, req):
+        return tm.LLMResponse("my own", LLMUsage(1, 1, 2))
+
+def test_added_meanwhile(fake_llm):
+    tm.LLMClientFactory.register("mine", Mine)
+    assert ask("Hello", "mine/model").text == "[mine:model] olleH"
+
+def test_stays_added():
+    assert ask("Hello", "mine/model").text == "my own"
+"""
+    )
+    pytester.runpytest_subprocess("-p", PLUGIN).assert_outcomes(passed=2)
+
+
 @pytest.mark.parametrize("variables", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_SAMPLER": "always_off"}])
 def test_spans_are_seen_where_telemetry_is_off(
     suite: Suite, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
