@@ -1,7 +1,7 @@
 """Time-outs by silence: how long to wait for a provider that sends nothing.
 
-A client returns whole replies and events, but comments, pings and blank lines before a document show life too. So a
-client calls its beat whenever bytes come, and only silence uses up the time-out.
+A client returns whole replies and events, but comments, pings and blank lines also show that the provider is alive. So
+a client calls its beat whenever bytes come, and only silence uses up the time-out.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class DeadlinePassedError(TimeoutError):
 class Patience(Wait):
     """Bounds the silence in every wait of one call, and the time of the whole, with one timer.
 
-    A beat only leaves a stamp. The timer reads it when it fires, and is set anew if the provider has lived since. Time
-    between two waits is nobody's silence. Waits may be in different tasks, one after the other. A wait ends with a
-    `ProviderSilentError` if no beat came for too long, with a `DeadlinePassedError` if the time for the whole is over.
+    A beat only stores its time. When the timer fires, it reads that time and is set again if a beat came since. The
+    time between two waits does not count as silence. Waits follow one another, in the same task or in several. A wait
+    ends with a `ProviderSilentError` if no beat came for too long, with a `DeadlinePassedError` if the whole is over.
 
     Args:
         silence_s: seconds without a beat that a wait lasts at most.
@@ -87,8 +87,7 @@ class Patience(Wait):
         if self._loop.time() < self._due:
             self._timer = self._loop.call_at(self._due, self._look)
         elif is_last:
-            is_deadline = self._ends_at is not None and self._due == self._ends_at
-            self.end(DeadlinePassedError() if is_deadline else ProviderSilentError())
+            self.end(DeadlinePassedError() if self._due == self._ends_at else ProviderSilentError())
         else:
             self._timer = self._loop.call_soon(functools.partial(self._look, is_last=True))
 

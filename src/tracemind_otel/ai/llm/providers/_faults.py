@@ -29,7 +29,9 @@ def transport_error(error: Exception, url: httpx.URL) -> LLMError:
     if (what := _unreadable(error)) is not None:
         # Another request would cost as much and bring the same.
         return LLMResponseError(f"the reply of {where} {what}", retryable=False)
-    if _is_timeout(error):
+    cause = error.__cause__ or error
+    is_other_fault = isinstance(cause, aiohttp.ClientError) and not isinstance(cause, aiohttp.ServerTimeoutError)
+    if _is_a(error, "TimeoutException") and not is_other_fault:
         return LLMTimeoutError(f"no answer from {where} in time", may_be_billed=may_be_billed)
     return _connection_error(error, where, may_be_billed=may_be_billed)
 
@@ -61,12 +63,6 @@ def _unreadable(error: Exception) -> str | None:
 
 _BREAKS = ("Server disconnected", "peer closed connection", "<ConnectionTerminated")
 """httpx has one class for a reply that broke off and for one that is not HTTP; only its message tells them apart."""
-
-
-def _is_timeout(error: Exception) -> bool:
-    cause = error.__cause__ or error
-    is_other_fault = isinstance(cause, aiohttp.ClientError) and not isinstance(cause, aiohttp.ServerTimeoutError)
-    return _is_a(error, "TimeoutException") and not is_other_fault
 
 
 def _is_a(error: BaseException, name: str) -> bool:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_NEWLINE = ord("\n")
+_NEWLINE, _CARRIAGE_RETURN = b"\n\r"
+"""Numbers, which are found eight times as fast as strings of one byte."""
 _PLAIN_BEGINNING = re.compile(b"\n\ndata: ")
 """Where a block begins with data. Nearly every event of most streams is one line of it and nothing else."""
 
@@ -67,7 +68,7 @@ class _PartDecoder(abc.ABC):
         if self._ignore_newline and data:
             self._ignore_newline = False
             data = data.removeprefix(b"\n")
-        if b"\r" not in data:
+        if _CARRIAGE_RETURN not in data:
             return data
         # A CR at the end may be half of a CRLF: the line ends now, and an LF that follows belongs to it.
         self._ignore_newline = data.endswith(b"\r")

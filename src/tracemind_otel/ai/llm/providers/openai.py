@@ -32,11 +32,9 @@ if TYPE_CHECKING:
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
 
-def _path(req: LLMRequest, stream: bool) -> str:
-    return "/chat/completions"
-
-
-def chat_wire(dialect: Dialect = OPENAI, path: Callable[[LLMRequest, bool], str] = _path) -> WireFormat:
+def chat_wire(
+    dialect: Dialect = OPENAI, path: Callable[[LLMRequest, bool], str] = lambda req, stream: "/chat/completions"
+) -> WireFormat:
     """The wire format of Chat Completions in a dialect, at a path below the base URL."""
     return WireFormat(
         path=path,
