@@ -51,7 +51,8 @@ class HttpReply:
     @property
     def request_id(self) -> str | None:
         """The provider's id of the request, from the first of the known headers."""
-        return next((value for name in _REQUEST_ID_HEADERS if (value := self.headers.get(name))), None)
+        names = self.headers.keys()  # httpx compares each name that it gets with all that came
+        return next((value for name in _REQUEST_ID_HEADERS if name in names and (value := self.headers[name])), None)
 
 
 def http_libraries() -> list[ModuleType]:
