@@ -10,9 +10,13 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 PRIVATE_PATH = re.compile(r"\b(?:tracemind_otel|trace_mind|opentelemetry|genai_prices)(?:\.\w+)*?\.(_[a-z]\w*)")
 ALLOWED: dict[str, set[str]] = {
+    # The log says some things once a process; between two tests they are forgotten.
     "conftest.py": {"_base"},
+    # A value of an event loop that was closed badly is let go without any effect that a user sees.
     "test_findings.py": {"_loop"},
+    # Thousands of cuts of each stream, and lines of megabytes: through a client this would take minutes.
     "wire/test_sse.py": {"_sse"},
+    # The rules of NO_PROXY are for hosts that no test can reach.
     "wire/test_transport.py": {"_proxies"},
 }
 """The private names that a test file may use, because no public way shows the same fact."""

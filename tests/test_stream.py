@@ -1139,7 +1139,7 @@ def test_the_example_streams_from_openai(openai_server: OpenAIServer, tmp_path: 
     body = chunk("Hello ") + chunk("there") + chunk(None, "stop") + TAIL
     model = openai_server.script({"body": body, "headers": EVENT_STREAM})
     environment = {"OPENAI_API_KEY": "sk-test-key", "OPENAI_BASE_URL": openai_server.base_url, "NO_PROXY": "*"}
-    done = run(STREAMING, "--provider", "openai", "--model", model, directory=tmp_path, environment=environment)
+    done = run(STREAMING, "--model", f"openai/{model}", directory=tmp_path, environment=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Hello there\n8 tokens, ")
 

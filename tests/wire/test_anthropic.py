@@ -884,16 +884,6 @@ async def test_spent_spend_limit_is_not_repeated(openai_server: OpenAIServer) ->
     assert not caught.value.retryable
 
 
-async def test_error_body_with_success_status(openai_server: OpenAIServer) -> None:
-    """A proxy's HTTP 200 with an error body is that error."""
-    model = openai_server.script({"body": json.dumps(error_document("overloaded_error"))})
-    async with client_of(openai_server) as client:
-        with pytest.raises(LLMServerError) as caught:
-            await client.complete(LLMRequest("anthropic", model, "hi"))
-
-    assert (caught.value.status_code, caught.value.error_type) == (None, "overloaded_error")
-
-
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without arguments the key and the server come from Anthropic's variables."""
     monkeypatch.setenv("ANTHROPIC_API_KEY", "k")

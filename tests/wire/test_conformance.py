@@ -373,6 +373,14 @@ async def test_a_rate_limit_says_when_to_come_back(provider: Conforming, openai_
 
 
 @every_provider
+async def test_an_error_inside_a_success(provider: Conforming) -> None:
+    """An error body with status 200, as proxies send it, raises a typed error without a status."""
+    with pytest.raises(LLMStatusError, match="Slow down") as caught:
+        await whole(provider, provider.error_body)
+    assert (caught.value.status_code, caught.value.provider_type) == (None, provider.error_type)
+
+
+@every_provider
 async def test_an_odd_error_body(provider: Conforming, openai_server: OpenAIServer) -> None:
     """An error body that is HTML, empty or a list leaves the error of its status."""
     for body in ("<html>busy</html>", "", "[]", "null", '{"error": 7}'):
