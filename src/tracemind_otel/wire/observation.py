@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import cast
 
 from .._base.fork import in_forked_child
@@ -119,7 +120,8 @@ class Attempt:
 
     def answered(self, status_code: int, headers: Mapping[str, str], *, is_decoded: bool) -> Tap:
         """A reply comes; returns what reads it."""
-        return Tap(self._call, status_code, headers, is_decoded=is_decoded)
+        on_cut = partial(self._fail, is_repeated=True)
+        return Tap(self._call, status_code, headers, is_decoded=is_decoded, on_cut=on_cut)
 
     def lost(self) -> None:
         """Our reading failed; the user's reply is as it was."""

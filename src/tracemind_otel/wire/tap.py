@@ -6,7 +6,7 @@ import importlib
 import logging
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
 from .._base.dropped import end_later, ended, opened
@@ -77,10 +77,20 @@ class Tap:
         status_code: the HTTP status, a success.
         headers: the headers.
         is_decoded: whether the bytes come decompressed.
+        on_cut: told of the fault that cut a whole reply, which SDKs repeat, in place of the call's end.
     """
 
-    def __init__(self, call: LogicalCall, status_code: int, headers: Mapping[str, str], *, is_decoded: bool) -> None:
+    def __init__(
+        self,
+        call: LogicalCall,
+        status_code: int,
+        headers: Mapping[str, str],
+        *,
+        is_decoded: bool,
+        on_cut: Callable[[LLMError], None],
+    ) -> None:
         self._call = call
+        self._on_cut = on_cut
         self._decoder = _Plain() if is_decoded else decoder_for(headers.get("content-encoding", ""))
         self._reading = Reading(call.seen.wire, HttpReply(status_code, headers, b""), is_stream=call.seen.is_stream)
         self._last_s: float | None = None
@@ -117,6 +127,9 @@ class Tap:
         if not self._is_first_end():
             return
         try:
+            if error is not None and error.retryable and not self._call.seen.is_stream:
+                self._on_cut(error)
+                return
             cut = error if isinstance(error, LLMConnectionError) else None
             if error is not None and cut is None:
                 self._call.end_failed(error)

@@ -264,6 +264,11 @@ class PriceTable:
         self._models: dict[tuple[str | None, str], _Matched | None] = {}
         self._rates: dict[int, tuple[ModelPrice, Rates]] = {}
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the library and its data are imported, so that a search takes less than a millisecond."""
+        return self._current is not None
+
     def is_matched(self, provider: str, model: str) -> bool:
         """Whether the model was searched before, so that no slow search is needed."""
         return (provider, model) in self._models
