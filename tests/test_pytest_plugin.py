@@ -301,6 +301,10 @@ pytestmark = pytest.mark.llm_budget(calls=2)
 def test_within(fake_llm):
     ask()
 
+@pytest.mark.llm_budget(calls=3)
+def test_the_nearest_marker_wins(fake_llm):
+    ask(), ask(), ask()
+
 @pytest.mark.llm_budget(usd=1e-6)
 def test_dollars(fake_llm):
     ask()
@@ -327,7 +331,7 @@ def test_its_own_fault(fake_llm):
     assert False, "the fault of the test itself"
 """
     )
-    done.assert_outcomes(passed=2, failed=5)
+    done.assert_outcomes(passed=3, failed=5)
     done.stdout.fnmatch_lines(
         [
             "*$2.1e-06; the limit is $1e-06",
