@@ -112,7 +112,7 @@ def _end(end: Callable[[], object]) -> None:
 
 
 def end_dropped_at_exit() -> None:
-    """End at exit whatever is open, before the exit handlers run that are registered by now, such as a provider's."""
+    """End at exit what is open, before the exit handlers that are already registered, such as a provider's."""
     atexit.unregister(_end_everything)
     atexit.register(_end_everything)
 

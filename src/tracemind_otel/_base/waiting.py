@@ -49,7 +49,7 @@ class Wait:
         """End a wait, however it ended."""
 
     def _over(self, task: asyncio.Task[Any], cancelling: int) -> Exception | None:
-        """End the wait; the error is for a cancellation that nobody else asked for."""
+        """End the wait; returns the error that `end` was given, unless other code cancelled the task too."""
         error, self._error, self._waiting = self._error, None, None
         return error if error is not None and task.uncancel() <= cancelling else None
 

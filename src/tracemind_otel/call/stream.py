@@ -133,7 +133,7 @@ class LLMStream:
             self._lock.release()
 
     async def _read(self) -> None:
-        """Read one batch. Whatever goes wrong here ends the call."""
+        """Read one batch. Any error here ends the call."""
         received = self._received or await self._begin()
         call = received.call
         try:

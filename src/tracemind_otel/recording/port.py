@@ -26,7 +26,7 @@ from ..errors import LLMError, RetryReason
 log = logging.getLogger(__name__)
 
 StepStatus = Literal["success", "error"]
-"""How a step ended, as `record_step_end` is told. A cancelled call is an `error` with `cancelled` in its payload."""
+"""The status that `record_step_end` gets. A cancelled call is an `error` with `cancelled` in its payload."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class StepHandle:
         return nullcontext()
 
     def retry(self, retry: StepRetry) -> None:
-        """An attempt failed and will be repeated; told before the wait."""
+        """An attempt failed and will be repeated; called before the wait."""
 
     def first_chunk(self) -> None:
         """The first piece of a streamed reply has come."""
@@ -200,7 +200,7 @@ _Named = tuple[str, StepHandle]
 
 
 class _SafeHandle(StepHandle):
-    """Tells every handle, and logs whatever one raises."""
+    """Calls every handle, and logs what one raises."""
 
     __slots__ = ("_handles",)
 
@@ -235,7 +235,7 @@ class _SafeHandle(StepHandle):
 
 
 class _SafeActive(AbstractContextManager[object]):
-    """Enters the context of every handle, and logs whatever one raises."""
+    """Enters the context of every handle, and logs what one raises."""
 
     __slots__ = ("_entered", "_handles")
 

@@ -257,5 +257,5 @@ class Reservation:
     def _settle(self, use: Use, *, llm_calls: int) -> None:
         for budget in self._budgets:
             budget.settle(self._estimate, use, llm_calls=llm_calls)
-        for budget in self._budgets:  # a listener may fail, so every sum is complete by now
+        for budget in self._budgets:  # listeners run after every sum is complete
             budget.report(self._estimate, use, llm_calls=llm_calls)
