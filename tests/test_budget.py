@@ -558,7 +558,7 @@ async def test_a_call_that_outlives_its_block_does_no_harm(capture: Captured, ca
     assert "ended span" not in caplog.text
 
 
-async def test_an_attempt_that_may_be_billed_counts_too() -> None:
+async def test_an_attempt_that_may_be_billed_counts_too(no_waits: None) -> None:
     """A time-out may be billed as well as its retry, so both count, and the result marks the estimate."""
     client = Provider(LLMTimeoutError("too slow"), LLMRateLimitError("slow down", status_code=429, retry_after_s=0))
     with budget(max_cost_usd=5.0) as spending:
@@ -569,7 +569,7 @@ async def test_an_attempt_that_may_be_billed_counts_too() -> None:
     assert (spent.by_model[0].tokens, spent.by_model[0].llm_calls) == (70, 1)
 
 
-async def test_nothing_is_repeated_beyond_the_limit() -> None:
+async def test_nothing_is_repeated_beyond_the_limit(no_waits: None) -> None:
     """Thirty attempts that may each be billed cannot hide behind one call: it ends when the budget is used up."""
     client = Provider(*(LLMTimeoutError("too slow") for _ in range(30)))
     with budget(max_cost_usd=0.65) as spending:

@@ -174,6 +174,7 @@ def test_the_default_forwards_to_the_three_methods() -> None:
                 "reason": "rate_limit",
                 "error_type": "429",
                 "status_code": 429,
+                "failed_ns": None,
             },
         ),
         ("end", "f", "s", "success", {"status": "ok"}),
