@@ -78,7 +78,7 @@ def _body_in(options: Mapping[str, Any]) -> bytes | None:
     return bytes(data) if isinstance(data, bytes | bytearray) else None
 
 
-def _raised(attempt: Attempt, error: BaseException, library: ModuleType) -> None:
+def _raised(attempt: Attempt, error: Any, library: Any) -> None:
     if isinstance(error, library.ClientResponseError) and error.status >= 400:
         # The session was asked to raise for an error status; the body is gone.
         attempt.rejected(error.status, _lower(error.headers), b"")
@@ -96,7 +96,8 @@ def _error_of(error: BaseException, library: ModuleType) -> LLMError | None:
 
 
 def _lower(headers: Any) -> dict[str, str]:
-    return {str(name).lower(): str(value) for name, value in (headers or {}).items()}
+    named: dict[Any, Any] = dict(headers or {})
+    return {str(name).lower(): str(value) for name, value in named.items()}
 
 
 async def _answered(attempt: Attempt, response: Any, library: ModuleType) -> None:
@@ -132,14 +133,14 @@ class TappedReader:
 
     async def _seen(self, reading: Any) -> Any:
         try:
-            data = await reading
+            data: Any = await reading
         except asyncio.CancelledError:
             self._tap.cancel()
             raise
         except BaseException as error:
             self._tap.end(_error_of(error, self._library) or LLMError(f"reading failed ({type(error).__name__})"))
             raise
-        self._show(data[0] if isinstance(data, tuple) else data)
+        self._show(data[0] if _is_pair(data) else data)
         return data
 
     def _show(self, data: bytes) -> None:
@@ -195,6 +196,10 @@ class TappedReader:
 
     def __del__(self) -> None:
         self._tap.abandon()
+
+
+def _is_pair(data: object) -> bool:
+    return isinstance(data, tuple)
 
 
 class _Pieces:
