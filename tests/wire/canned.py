@@ -20,6 +20,8 @@ JSON = {"content-type": "application/json"}
 EVENTS = "text/event-stream"
 KINDS = {"ollama": "application/x-ndjson", "bedrock": "application/vnd.amazon.eventstream"}
 """The content types of streams that are not server-sent events."""
+CHOICES: list[dict[str, Any]] = [{}]
+"""The choices of the shortest reply of Chat Completions."""
 DELTAS = (TextDelta, ReasoningDelta, ToolCallDelta)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.servers.fixture import OpenAIServer
 from tests.servers.openai_server import Action
 from tests.support import Captured, attributes
-from tests.wire.canned import Streamed, collect, read_stream, read_whole, sent_body
+from tests.wire.canned import CHOICES, Streamed, collect, read_stream, read_whole, sent_body
 from tracemind_otel import LLMCallConfig, LLMRequest, LLMUsage, Message, run_llm_call, stream_llm_call
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 from tracemind_otel.ai.llm.providers.presets import PRESETS
@@ -85,7 +85,7 @@ async def read(body: str | bytes, dialect: str | None = None) -> Streamed:
 
 async def usage_of(usage: Mapping[str, Any], **reply: Any) -> LLMUsage:
     """What OpenAI's client makes of the usage in a whole reply."""
-    return (await read_whole("openai", {"choices": [{}], "usage": usage, **reply})).usage
+    return (await read_whole("openai", {"choices": CHOICES, "usage": usage, **reply})).usage
 
 
 STREAMS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -460,7 +460,7 @@ async def test_an_ignored_cost_is_logged_once(caplog: pytest.LogCaptureFixture) 
 
 async def test_a_server_is_named_once_whatever_is_wrong_with_its_cost(caplog: pytest.LogCaptureFixture) -> None:
     """The log names a server once, though its currency is declared, then in the reply, then unknown."""
-    reply = {"choices": [{}], "usage": {"prompt_tokens": 1, "cost": 1, "currency": "EUR"}}
+    reply = {"choices": CHOICES, "usage": {"prompt_tokens": 1, "cost": 1, "currency": "EUR"}}
     for unit in ("EUR", "USD", None):
         await read_whole("openai_compatible", reply, provider_name="in-euro", cost_unit=unit)
     assert [record.message for record in caplog.records] == [
@@ -485,7 +485,7 @@ DECLARED: dict[str, Any] = {"provider_name": "acme", "cost_unit": "USD"}
 )
 async def test_a_declared_cost(cost: Any, expected: float | None) -> None:
     """With a declared unit, a number, a total and a zero are believed; a currency in the reply must agree."""
-    document = {"choices": [{}], "usage": {"prompt_tokens": 1, "cost": cost}}
+    document = {"choices": CHOICES, "usage": {"prompt_tokens": 1, "cost": cost}}
     found = (await read_whole("openai_compatible", document, **DECLARED)).reported_cost
     assert (None if found is None else (found.usd, found.is_declared)) == (
         None if expected is None else (expected, True)
@@ -512,7 +512,7 @@ async def test_what_litellm_says_in_the_details_of_the_prompt() -> None:
 async def test_the_speed_that_a_proxy_passes_on(speed: str | None, conditions: Mapping[str, str]) -> None:
     """An unusual speed changes the price, so it is reported, whole and streamed."""
     usage = {"prompt_tokens": 5, "completion_tokens": 3, "speed": speed}
-    whole = await read_whole("openai", {"choices": [{}], "usage": usage})
+    whole = await read_whole("openai", {"choices": CHOICES, "usage": usage})
     streamed_reply = (await read(chunk({"content": "a"}) + chunk({}, "stop", usage=usage) + DONE)).response
     assert whole.price_conditions == streamed_reply.price_conditions == conditions
 
@@ -522,7 +522,7 @@ async def test_the_cost_in_a_header() -> None:
 
     async def cost(value: str, **options: Any) -> ReportedCost | None:
         headers = {"x-litellm-response-cost": value}
-        return (await read_whole("openai_compatible", {"choices": [{}]}, headers=headers, **options)).reported_cost
+        return (await read_whole("openai_compatible", {"choices": CHOICES}, headers=headers, **options)).reported_cost
 
     begun = await read_stream(
         "openai_compatible", (HELLO + STOP).encode(), headers={"x-litellm-response-cost": "0.0"}, **DECLARED
@@ -735,7 +735,7 @@ async def test_custom_tool_calls_streamed() -> None:
     (call,) = (await read(body)).response.tool_calls
     assert call == ToolCall("c1", "run", '{"a": 1}', kind="custom")
     messages = (Message(role="assistant", tool_calls=(call,)), Message(role="tool", content="1", tool_call_id="c1"))
-    sent = await sent_body(LLMRequest("openai", "m", "", messages=messages), whole={"choices": [{}]})
+    sent = await sent_body(LLMRequest("openai", "m", "", messages=messages), whole={"choices": CHOICES})
     assert sent["messages"][0]["tool_calls"][0]["custom"] == {"name": "run", "input": '{"a": 1}'}
 
 
@@ -812,7 +812,7 @@ usages = st.fixed_dictionaries(
 @given(usages, st.sampled_from(sorted(BY_NAME)))
 async def test_usage_of_any_dialect_is_sane(usage: Any, dialect: str) -> None:
     """Whatever counts a server of the family reports, no part exceeds its whole and no count is negative."""
-    seen = (await read_whole(dialect, {"choices": [{}], "usage": usage})).usage
+    seen = (await read_whole(dialect, {"choices": CHOICES, "usage": usage})).usage
 
     parts = [seen.cache_read_tokens or 0, seen.cache_write_tokens or 0, seen.reasoning_tokens or 0]
     wholes = (seen.prompt_tokens, seen.completion_tokens, seen.total_tokens)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import openai
 import pytest
@@ -793,7 +793,7 @@ def in_an_object(arguments: str) -> Json | str:
         parsed: Any = json.loads(arguments or "{}")
     except ValueError:
         return arguments
-    return parsed if isinstance(parsed, dict) else arguments
+    return cast("Json", parsed) if isinstance(parsed, dict) else arguments
 
 
 def assert_same(ours: LLMResponse, theirs: Response) -> None:

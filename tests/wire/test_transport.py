@@ -22,7 +22,7 @@ from tests.servers.edge_servers import answering
 from tests.servers.fixture import OpenAIServer, closed_port
 from tests.servers.fixture import openai_server as openai_server
 from tests.support import Captured
-from tests.wire.canned import read_whole
+from tests.wire.canned import CHOICES, read_whole
 from tests.wire.certificates import server_context
 from tracemind_otel.ai.llm.providers._proxies import is_exempt, proxy_for
 from tracemind_otel.ai.llm.providers.openai import OpenAILLMClient
@@ -156,7 +156,7 @@ async def test_the_id_of_a_call_through_litellm() -> None:
         ({"x-litellm-call-id": "call-1"}, "call-1"),
         ({"x-litellm-call-id": "call-1", "x-request-id": "req-1"}, "req-1"),
     ):
-        assert (await read_whole("openai", {"choices": [{}]}, headers=headers)).request_id == expected
+        assert (await read_whole("openai", {"choices": CHOICES}, headers=headers)).request_id == expected
 
 
 @pytest.mark.parametrize("name", ["aiohttp", "httpx", "httpx2"])
