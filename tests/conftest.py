@@ -24,7 +24,7 @@ _KEYS_AND_ADDRESSES = (
     *("_API_KEY", "_BASE_URL", "_API_URL", "_AD_TOKEN", "_API_VERSION"),
     *("AZURE_OPENAI_ENDPOINT", "OLLAMA_HOST"),
 )
-"""How the variables end that providers read."""
+"""The endings of the variables that providers read."""
 
 
 _APART = ("nightly", "tools")

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 MARK = "@pytest.mark.soak"
 HANGS_AFTER_S = 100
-"""How long one test may take, on a machine that does much else; below the time limit of every test."""
+"""The time limit of one test, on a busy machine; below the time limit of every test."""
 
 PYTEST = (
     *(sys.executable, "-m", "pytest", "-q", "-m", "soak", "-p", "no:randomly", "-p", "no:cacheprovider"),

@@ -54,11 +54,11 @@ from tracemind_otel.runtime.recorder import InMemoryRecorder, Recorder
 
 PROMPT = "The secret plan of tomorrow, in short: go"
 ESTIMATED_TOKENS = 11
-"""What the rule of thumb makes of the prompt."""
+"""The estimated tokens of the prompt."""
 ESTIMATED_USD = 0.11
-"""What these cost."""
+"""The cost of these tokens."""
 USAGE = LLMUsage(20, 30, 50)
-"""What a reply reports; 50 tokens cost 0.50 USD."""
+"""The usage of a reply; 50 tokens cost 0.50 USD."""
 FREE = Estimate(model="acme/m", cost_usd=0.0)
 
 
@@ -597,7 +597,7 @@ async def test_attempts_of_unknown_price_are_not_repeated() -> None:
         (LLMRateLimitError("slow down", status_code=429, retry_after_s=60.0), (0.0, 0, 1)),
         (LLMTimeoutError("too slow", retry_after_s=60.0), (0.20, 20, 1)),
     ],
-    ids=["refused", "timed out"],
+    ids=["rejected", "timed out"],
 )
 async def test_cancelled_while_it_waits_to_repeat(
     fault: LLMError, figure: tuple[float, int, int], streams: bool

@@ -721,7 +721,7 @@ def test_one_block_at_a_time(capture: Captured) -> None:
     assert [span.name for span in capture.spans] == ["block"] * 3
 
 
-# --- What is refused ---
+# --- What is rejected ---
 
 
 @pytest.mark.parametrize("decorate", [tm.flow, tm.agent, tm.tool, tm.step])

@@ -81,12 +81,12 @@ def audit(event, args):
     if event == "import" and threading.current_thread() is threading.main_thread():
         imported.append(args[0].partition(".")[0])
 
-def refuse(request):
+def fail(request):
     raise httpx.ConnectError("refused")
 
 async def main():
     config = tm.LLMCallConfig("openai", "gpt-4o-mini", prompt="ping", max_retries=0)
-    async with httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as http_client:
+    async with httpx.AsyncClient(transport=httpx.MockTransport(fail)) as http_client:
         client = tm.LLMClientFactory.make("openai", api_key="k", http_client=http_client)
         sys.addaudithook(audit)
         return await tm.run_llm_call("flow", "step", config, tm.Recorder(), client=client)

@@ -1,4 +1,4 @@
-"""`with tm.flow(...) as run` and `tm.current_flow()`: where the money went, while a flow runs and afterwards."""
+"""`with tm.flow(...) as run` and `tm.current_flow()`: where the money went, during a flow and after it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def priced() -> None:
 
 @pytest.fixture
 def configured(capture: Captured) -> Generator[Captured]:
-    """`configure()` was called for the providers of the test."""
+    """`configure()` for the providers of the test."""
     with tm.configure(tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider):
         yield capture
 
@@ -135,7 +135,7 @@ class NotFound(tm.AsyncLLMClient):
 
 
 def test_steps_named_after_data_do_not_fill_the_memory() -> None:
-    """A thousand steps are told apart; further ones are one, and no figure is lost."""
+    """A thousand steps have their own sums, further steps share one, and no figure is lost."""
     run = tm.FlowRun("many")
     for number in range(1_010):
         run.add_call(None, retries=0, step=f"document {number}", model="fake/cheap")
@@ -145,7 +145,7 @@ def test_steps_named_after_data_do_not_fill_the_memory() -> None:
 
 
 def test_the_trace_can_be_opened(configured: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The id is that of the spans; the address leads to the local Jaeger, or where the variable says."""
+    """The trace id is that of the spans, and the address leads to the local Jaeger or to the variable's server."""
     with tm.flow("work") as run:
         pass
     context = configured.span("invoke_workflow work").context
@@ -159,7 +159,7 @@ def test_the_trace_can_be_opened(configured: Captured, monkeypatch: pytest.Monke
 def test_an_address_without_a_place_for_the_id(
     configured: Captured, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The mistake is named once, and the address is still one of the trace."""
+    """A trace address without a place for the id is logged once, and the address still leads to a trace."""
     monkeypatch.setenv("TRACEMIND_TRACE_URL", "https://traces.example/{id}")
     with tm.flow("work") as run:
         assert run.url == run.url == f"http://localhost:16686/trace/{run.trace_id}"
@@ -168,7 +168,7 @@ def test_an_address_without_a_place_for_the_id(
 
 @pytest.mark.slow
 def test_a_flow_without_telemetry(tmp_path: Path) -> None:
-    """Without `configure()` the sums are there and the trace is not. At INFO the log says once what to add."""
+    """Without `configure()` a flow has its sums and no trace, and an INFO line says once what to add."""
     program = """\
         import asyncio, json, logging
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
@@ -188,7 +188,7 @@ def test_a_flow_without_telemetry(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_call_without_configure_says_so(tmp_path: Path) -> None:
-    """A call outside of any flow says the same, once, and nothing where a recorder of one's own was given."""
+    """A call outside any flow logs once what to add, and nothing where it has a user's own recorder."""
     program = """\
         import logging
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
@@ -206,7 +206,7 @@ def test_a_call_without_configure_says_so(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("disabled", ["true", "false"])
 def test_nothing_is_said_after_configure(tmp_path: Path, disabled: str) -> None:
-    """Whoever called `configure()` is not told to, not even where OTEL_SDK_DISABLED turns it off."""
+    """After `configure()` nothing is logged, not even where OTEL_SDK_DISABLED switches telemetry off."""
     program = """\
         import logging
         logging.basicConfig(level=logging.INFO)
@@ -222,7 +222,7 @@ def test_nothing_is_said_after_configure(tmp_path: Path, disabled: str) -> None:
 
 
 def test_a_name_may_be_given_without_a_keyword(configured: Captured) -> None:
-    """`flow`, `step`, `tool` and `agent` take it first; two names are a mistake."""
+    """`flow`, `step`, `tool` and `agent` take a name first, and reject two names."""
     decorators: tuple[Any, ...] = (tm.flow, tm.step, tm.tool, tm.agent)
     for decorate in decorators:
         with decorate("work"):
@@ -238,7 +238,7 @@ def test_a_name_may_be_given_without_a_keyword(configured: Captured) -> None:
 
 
 def test_the_repr_tells_the_sums(configured: Captured) -> None:
-    """Printed, a run says what it cost."""
+    """The repr of a run has its cost."""
     with tm.flow("work") as run:
         assert repr(run) == "FlowRun('work', llm_calls=0, tokens=0, cost=unknown)"
         tm.llm_call_sync("fake/cheap", PROMPT)

@@ -25,13 +25,13 @@ def priced() -> None:
 
 @pytest.fixture
 def configured(capture: Captured) -> Generator[Captured]:
-    """`configure()` was called for the providers of the test."""
+    """`configure()` for the providers of the test."""
     with tm.configure(tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider):
         yield capture
 
 
 async def test_a_call_needs_a_model_and_a_prompt(configured: Captured) -> None:
-    """The reply has its text, tokens and cost, and the call is one span without a recorder in sight."""
+    """A call with a model and a prompt gives text, tokens and cost, and one span without a recorder."""
     reply = await tm.llm_call("fake/toy-1", "Say hi to {{ name }}", vars={"name": "Ada"})
 
     assert reply.text == "[fake:toy-1] adA ot ih yaS"
@@ -42,7 +42,7 @@ async def test_a_call_needs_a_model_and_a_prompt(configured: Captured) -> None:
 
 
 async def test_the_result_is_that_of_the_step(configured: Captured) -> None:
-    """`as_dict` is what `run_llm_call` returns, and the typed usage holds the same figures."""
+    """`as_dict` is the result of `run_llm_call`, and the typed usage has the same figures."""
     reply = await tm.llm_call("fake/toy-1", "Hello")
     plain = await tm.run_llm_call("", "toy-1", tm.LLMCallConfig("fake", "toy-1", prompt="Hello"))
 
@@ -55,7 +55,7 @@ async def test_the_result_is_that_of_the_step(configured: Captured) -> None:
 
 
 async def test_the_repr_shows_text_tokens_and_cost() -> None:
-    """Short, and without the whole text."""
+    """The repr is short, and cuts the text."""
     reply = await tm.llm_call("fake/toy-1", "word " * 100)
 
     assert "fake/toy-1" in repr(reply)
@@ -65,7 +65,7 @@ async def test_the_repr_shows_text_tokens_and_cost() -> None:
 
 
 async def test_a_failure_is_raised_with_its_result(configured: Captured) -> None:
-    """The typed error has what `run_llm_call` would have returned."""
+    """The typed error has the result of `run_llm_call`."""
     with pytest.raises(tm.LLMRateLimitError) as caught:
         await tm.llm_call("fake/toy-1", "Hello", client=FakeLLMClient(script=["429"]), max_retries=0)
 
@@ -75,7 +75,7 @@ async def test_a_failure_is_raised_with_its_result(configured: Captured) -> None
 
 
 async def test_a_call_over_http(configured: Captured, openai_server: OpenAIServer) -> None:
-    """Role dicts, options and system text reach a real server; the provider comes of the client."""
+    """Role dicts, options and system text reach a real server, and the client decides the provider."""
     model = openai_server.script({})
     async with OpenAILLMClient(api_key="k", base_url=openai_server.base_url) as client:
         reply = await tm.llm_call(
@@ -106,14 +106,14 @@ async def test_a_call_over_http(configured: Captured, openai_server: OpenAIServe
     ],
 )
 async def test_the_model_names_its_provider(model: str, options: Any, expected: tuple[str, str]) -> None:
-    """By its beginning, by `provider=`, or by the client."""
+    """The provider comes from the model's prefix, `provider=` or the client."""
     reply = await tm.llm_call(model, "Hello", **options)
 
     assert (reply.provider, reply.model) == expected
 
 
 async def test_the_step_is_the_one_around(configured: Captured) -> None:
-    """The name of the enclosing `@step`, `step=` where it is given, else the model."""
+    """The step's name is `step=`, else that of the enclosing `@step`, else the model."""
 
     @tm.step(name="summarise")
     async def summarise() -> None:
@@ -128,7 +128,7 @@ async def test_the_step_is_the_one_around(configured: Captured) -> None:
 
 
 async def test_the_step_around_is_known_without_providers() -> None:
-    """A recorder of one's own gets the name of the step too."""
+    """A user's own recorder gets the enclosing step's name too."""
     recorder = tm.InMemoryRecorder()
     with tm.step(name="quiet"):
         await tm.llm_call("fake/toy-1", "Hello", recorder=recorder)
@@ -157,13 +157,13 @@ WRONG: Sequence[tuple[str, dict[str, Any], type[Exception], str]] = [
 
 @pytest.mark.parametrize(("model", "options", "error", "message"), WRONG)
 async def test_a_mistake_is_named(model: str, options: Any, error: type[Exception], message: str) -> None:
-    """By the argument, the index and the key, with what is allowed; nothing is sent."""
+    """The ConfigError names the argument, the index, the key and the allowed values, and nothing is sent."""
     with pytest.raises(error, match=message):
         await tm.llm_call(model, "Hello", **options)
 
 
 async def test_a_stream_gives_text_and_a_result(configured: Captured) -> None:
-    """Events or text alone while it runs, and the whole reply with its cost at its end."""
+    """A stream gives events or text while it runs, and the whole reply with its cost at its end."""
     async with tm.llm_stream("fake/toy-1", "one two three") as stream:
         assert stream.result is None
         text = "".join([piece async for piece in stream.text_deltas()])
@@ -174,7 +174,7 @@ async def test_a_stream_gives_text_and_a_result(configured: Captured) -> None:
 
 
 async def test_a_stream_that_fails_has_its_result() -> None:
-    """The error says what had come; the stream has no `LLMResult`."""
+    """The error of a stream has the text so far, and the stream has no `LLMResult`."""
     stream = tm.llm_stream("fake/toy-1", "Hello", client=FakeLLMClient(script=["400"]))
     with pytest.raises(tm.LLMRequestError) as caught:
         await anext(stream)
@@ -185,7 +185,7 @@ async def test_a_stream_that_fails_has_its_result() -> None:
 
 
 def test_without_await(configured: Captured) -> None:
-    """The twins give the same results, below the flow and the span of their caller."""
+    """The synchronous twins give the same results, below their caller's flow and span."""
     with tm.flow(name="script"):
         reply = tm.llm_call_sync("fake/toy-1", "Hello")
         with tm.llm_stream_sync("fake/toy-1", "a b") as stream:
@@ -201,12 +201,12 @@ def test_without_await(configured: Captured) -> None:
 
 
 async def test_without_await_in_a_running_loop() -> None:
-    """As in a notebook: it blocks the loop and returns."""
+    """In a running loop, as in a notebook, a twin blocks the loop and returns."""
     assert tm.llm_call_sync("fake/toy-1", "Hello").text == "[fake:toy-1] olleH"
 
 
 def test_a_budget_holds_in_the_twin() -> None:
-    """A call that would go over is denied, and the error is raised where the call was made."""
+    """A call of a twin that would exceed the budget is denied, and raises the error."""
     with tm.flow(name="poor", max_llm_calls=1):
         tm.llm_call_sync("fake/toy-1", "Hello")
         with pytest.raises(tm.BudgetExceededError):
@@ -214,7 +214,7 @@ def test_a_budget_holds_in_the_twin() -> None:
 
 
 def test_many_threads_share_the_loop() -> None:
-    """Calls of several threads run side by side."""
+    """Calls of several threads run at the same time."""
     texts: list[str] = []
     threads = [
         threading.Thread(target=lambda: texts.append(tm.llm_call_sync("fake/toy-1", "Hello").text)) for _ in range(20)
@@ -240,7 +240,7 @@ class _Nested(tm.AsyncLLMClient):
 
 
 def test_a_twin_within_a_twin_says_so() -> None:
-    """It would wait for itself for ever."""
+    """A twin inside a twin, which would wait for itself, raises an error."""
     with pytest.raises(tm.LLMClientError, match="would wait for itself"):
         tm.llm_call_sync("m", "Hello", client=_Nested())
 
@@ -285,7 +285,7 @@ print(tm.llm_call_sync("fake/toy-1", "again").text, flush=True)
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_has_a_loop_of_its_own() -> None:
-    """The twin works before the fork, in the child and in the parent after it."""
+    """The twin works before a fork, and after it in child and parent."""
     done = run_program(FORKED)
 
     texts = ["[fake:toy-1] tnerap", "[fake:toy-1] dlihc", "[fake:toy-1] niaga"]
@@ -293,6 +293,6 @@ def test_a_forked_child_has_a_loop_of_its_own() -> None:
 
 
 def test_a_call_that_nobody_awaits_says_so() -> None:
-    """Python warns of it."""
+    """Python warns of a call that is not awaited."""
     with pytest.warns(RuntimeWarning, match="llm_call' was never awaited"):
         tm.llm_call("fake/toy-1", "Hello")  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]

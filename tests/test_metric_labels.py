@@ -1,4 +1,4 @@
-"""What people group by: labels of theirs, retries by reason, denied calls, budgets, kinds of cost and of tokens."""
+"""The labels by which users group: their own, retries by reason, denied calls, budgets, kinds of cost and of tokens."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ COUNTED = (
 
 @pytest.fixture(autouse=True)
 def priced() -> None:
-    """The model has a price, cached input another."""
+    """The model has a price, and another one for cached input."""
     tm.set_prices([MODEL])
 
 
 class Client(tm.AsyncLLMClient):
-    """Raises or returns one thing after the other."""
+    """A client that raises or returns the given outcomes in turn."""
 
     provider_name = "fake"
 
@@ -69,7 +69,7 @@ def values(capture: Captured, metric: str, *names: str) -> dict[tuple[object, ..
 
 
 async def test_ids_and_the_step_are_labels_where_they_are_named(capture: Captured) -> None:
-    """Cost per user, per session and per step, on each metric of a call; of the flow too, which has no step."""
+    """Named ids and the step are labels of each metric of a call, and ids also of the flow's."""
     flow = tm.flow("work", session_id="s-1", attributes={"team": "search"})
     named = ["user.id", "session.id", "step", "team"]
     with configured(capture, metric_attributes=named), tm.using_attributes(user_id="u-1"), flow:
@@ -84,7 +84,7 @@ async def test_ids_and_the_step_are_labels_where_they_are_named(capture: Capture
 
 
 async def test_no_id_is_a_label_unasked(capture: Captured) -> None:
-    """Each would be a time series in the APM."""
+    """By default no id is a label, since each would be a time series."""
     with configured(capture), tm.flow("work", user_id="u-1", session_id="s-1", attributes={"team": "search"}):
         await call(step="summarize")
     for metric in COUNTED:
@@ -115,7 +115,7 @@ async def test_a_recorder_of_its_own_labels(capture: Captured) -> None:
 
 
 async def test_distinct_values_are_bounded(capture: Captured, caplog: pytest.LogCaptureFixture) -> None:
-    """From the limit on, new values are `_other`; known ones stay, no sum is lost, and the log says so once."""
+    """Beyond the limit new values become `_other`; known values stay, no sum is lost, and the log says so once."""
     with configured(capture, metric_attributes=["user.id", "step"], metric_attribute_limit=3):
         for user in (1, 2, 3, 4, 5, 1):
             with tm.using_attributes(user_id=f"u-{user}"):
@@ -128,7 +128,7 @@ async def test_distinct_values_are_bounded(capture: Captured, caplog: pytest.Log
 
 
 def test_a_thousand_values_by_default(capture: Captured) -> None:
-    """The default protects the APM without any setting."""
+    """By default a label has a thousand values at most."""
     with configured(capture, metric_attributes=["user.id"]):
         for user in range(1_002):
             with tm.using_attributes(user_id=f"u-{user}"), tm.flow("work"):
@@ -149,7 +149,7 @@ def test_a_thousand_values_by_default(capture: Captured) -> None:
     ],
 )
 def test_wrong_options_are_named(capture: Captured, options: dict[str, Any], message: str) -> None:
-    """A wrong value is a ConfigError, and nothing is configured."""
+    """A wrong value is rejected with a ConfigError, and nothing is configured."""
     with pytest.raises(tm.ConfigError, match=message):
         configured(capture, **options)
 
@@ -158,7 +158,7 @@ def test_wrong_options_are_named(capture: Captured, options: dict[str, Any], mes
 
 
 async def test_retries_by_reason(capture: Captured) -> None:
-    """Each failed attempt counts under its own reason and error, whatever became of the call."""
+    """Each failed attempt counts under its reason and error, whether the call succeeds or fails."""
     attempts = (
         tm.LLMRateLimitError("slow", status_code=429, retry_after_s=0.001),
         tm.LLMServerError("no", status_code=503, retry_after_s=0.001),
@@ -172,7 +172,7 @@ async def test_retries_by_reason(capture: Captured) -> None:
 
 
 async def test_a_denied_call_is_no_failure_of_the_model(capture: Captured) -> None:
-    """It has a counter of its own with the budget's name, and neither a duration nor a retry."""
+    """A denied call counts under its budget's name, and has neither a duration nor a retry."""
     with configured(capture), tm.flow("work", max_llm_calls=1):
         await call()
         with pytest.raises(tm.BudgetExceededError):
@@ -188,7 +188,7 @@ async def test_a_denied_call_is_no_failure_of_the_model(capture: Captured) -> No
 
 
 async def test_budgets_are_measured(capture: Captured) -> None:
-    """The limit as it is set, and what was spent under each name, for every kind that is limited."""
+    """Each kind of limit is measured, with what was spent under each name."""
     with configured(capture):
         for _ in range(2):
             with tm.flow("work", max_cost_usd=0.5, max_llm_calls=10):
@@ -210,7 +210,7 @@ async def test_budgets_are_measured(capture: Captured) -> None:
 
 
 async def test_budgets_follow_configure(caplog: pytest.LogCaptureFixture) -> None:
-    """A second set-up gets the figures of the budgets that begin under it."""
+    """A second `configure()` gets the figures of the budgets that begin after it."""
     for _ in range(2):
         with captured() as capture, tm.flow("work", max_llm_calls=10):
             await call()
@@ -222,7 +222,7 @@ async def test_budgets_follow_configure(caplog: pytest.LogCaptureFixture) -> Non
 
 
 async def test_cost_by_kind_adds_up(capture: Captured) -> None:
-    """Input, cached input, output and fees are told apart where it is asked for, and their sum is the cost."""
+    """On request, input, cached input, output and fees are separate, and add up to the cost."""
     tm.set_prices([MODEL | {"requests": 10}])
     with configured(capture, cost_by_kind=True):
         await call()
@@ -238,14 +238,14 @@ async def test_cost_by_kind_adds_up(capture: Captured) -> None:
 
 
 async def test_cost_by_kind_of_a_reply_that_names_its_cost(capture: Captured) -> None:
-    """A cost whose parts nobody knows is `whole`, so that the sum is still the cost."""
+    """A cost of unknown parts has the kind `whole`, so that the sum is still the cost."""
     with configured(capture, cost_by_kind=True):
         await call(tm.LLMUsage(1_000, 100, 1_100, cost_usd=0.25))
     assert values(capture, "tracemind.llm.cost", "tracemind.cost.kind") == {("whole",): 0.25}
 
 
 async def test_cost_by_the_table_has_its_cached_part(capture: Captured) -> None:
-    """For a model of the table the span says what the cached tokens cost, and the counter agrees."""
+    """The span of a model in the table has the cost of its cached tokens, and the counter agrees."""
 
     class OpenAI(Client):
         provider_name = "openai"
@@ -263,14 +263,14 @@ async def test_cost_by_the_table_has_its_cached_part(capture: Captured) -> None:
 
 
 async def test_cost_without_kinds(capture: Captured) -> None:
-    """Unasked there is one series, so an existing sum by model stays what it is."""
+    """By default a model's cost is one series, so that existing sums stay right."""
     with configured(capture):
         await call()
     assert labels(capture, "tracemind.llm.cost", "tracemind.cost.kind") == [None]
 
 
 async def test_cached_tokens_are_measured_beside_the_others(capture: Captured) -> None:
-    """Reads and writes have a counter of their own; the token histogram keeps input and output, which include them."""
+    """Cached tokens have their own counter, and the token histogram's input includes them."""
     with configured(capture):
         await call()
     assert values(capture, "tracemind.llm.cache.tokens", "tracemind.cache.operation") == {

@@ -1,4 +1,4 @@
-"""Tests use what users can use. Each exception is listed here with its reason, so that the list cannot grow unseen."""
+"""Tests use public names; each exception is listed with its reason, so that the list cannot grow unseen."""
 
 from __future__ import annotations
 

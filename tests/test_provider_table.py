@@ -15,8 +15,8 @@ from tracemind_otel.errors import ConfigError
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "providers.md").read_text(encoding="utf-8")
 TABLE = PAGE.partition("## Names and keys")[2].partition("\n## ")[0]
 ROWS = {
-    name: (key, refused)
-    for names, key, refused in re.findall(r"^\| (`[^|]*) \| ([^|]*) \| ([^|]*) \|$", TABLE, re.MULTILINE)
+    name: (key, unsupported)
+    for names, key, unsupported in re.findall(r"^\| (`[^|]*) \| ([^|]*) \| ([^|]*) \|$", TABLE, re.MULTILINE)
     for name in re.findall(r"`(\w+)`", names)
 }
 BUILT_IN = frozenset(providers.names())
@@ -37,10 +37,10 @@ def test_a_row_names_the_variables(preset: Preset) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
-def test_a_row_names_what_is_refused(preset: Preset) -> None:
+def test_a_row_names_what_is_unsupported(preset: Preset) -> None:
     """The parameters that the table calls unsupported are rejected, and no others."""
-    _, refused = ROWS[preset.name]
-    told = set(re.findall(r"`(\w+)`", refused))
+    _, unsupported = ROWS[preset.name]
+    told = set(re.findall(r"`(\w+)`", unsupported))
     values: dict[str, object] = {"top_k": 5, "seed": 1, "stop": ("x",), "max_tokens": 10, "temperature": 0.1}
     for name, value in values.items():
         request = tm.LLMRequest(preset.name, "m", "p")

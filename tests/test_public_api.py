@@ -116,7 +116,7 @@ async def main():
 if __name__ == "__main__":
     asyncio.run(main())
 """
-"""The recipe of the first version, letter by letter."""
+"""The recipe of the first version, unchanged."""
 
 
 def shape(function: Any) -> str:

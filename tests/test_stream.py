@@ -924,7 +924,7 @@ ENDINGS: Mapping[str, tuple[Callable[[], AsyncLLMClient], bool, int]] = {
     "whole": (lambda: Scripted(WHOLE), False, 7),
     "closed": (lambda: Scripted((text("12345678"), None)), True, 2),
     "failed": (lambda: Scripted((text("12345678"), RuntimeError("x"))), False, 2),
-    "refused": (Whole, False, 0),
+    "rejected": (Whole, False, 0),
 }
 
 
@@ -946,7 +946,7 @@ async def test_the_flow_counts_a_stream_once(capture: Captured, ending: str) -> 
 
     await reading()
     found = attributes(capture.span("invoke_workflow reading"))
-    assert found["tracemind.flow.llm_calls"] == (ending != "refused")
+    assert found["tracemind.flow.llm_calls"] == (ending != "rejected")
     assert found["tracemind.flow.output_tokens"] == output
 
 

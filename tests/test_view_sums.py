@@ -63,7 +63,7 @@ def write(path: Path, *spans: dict[str, Any]) -> Path:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Two flows, a tool, five calls of which one failed and one has no price."""
+    """Two flows and a tool with five calls, of which one failed and one has no price."""
     return write(
         tmp_path / "spans.jsonl",
         span(1, gen_ai__workflow__name="search", user__id="ada"),
@@ -83,14 +83,14 @@ def view(*arguments: object) -> Finished:
 
 
 def rows(done: Finished) -> dict[str, list[str]]:
-    """The cells of each row of a table, by the first."""
+    """The cells of each row of a table, by the first cell."""
     assert done.returncode == 0, done.stderr
     lines = [re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines() if line.strip()]
     return {cells[0]: cells[1:] for cells in lines}
 
 
 def test_sums_by_step(file: Path) -> None:
-    """Calls, failures, retries, tokens, cost and durations, the most expensive step first, and all calls at the end."""
+    """Each step has its calls, failures, retries, tokens, cost and durations, the most expensive first."""
     table = rows(view(file, "--by", "step"))
 
     assert next(iter(table)) == "step"
@@ -109,7 +109,7 @@ def test_sums_by_step(file: Path) -> None:
     ],
 )
 def test_sums_by_other_things(file: Path, by: str, expected: dict[str, int]) -> None:
-    """What a call does not say itself, the nearest span around it says."""
+    """A call without the attribute is counted under the nearest span that has it."""
     document = json.loads(view(file, "--by", by, "--json").stdout)
 
     assert {row["name"]: row["calls"] for row in document["rows"]} == expected
@@ -117,7 +117,7 @@ def test_sums_by_other_things(file: Path, by: str, expected: dict[str, int]) -> 
 
 
 def test_the_top_rows_alone(file: Path) -> None:
-    """The most expensive ones; the last line counts all calls and says how many rows are left out."""
+    """With a limit the most expensive rows are shown; the last row counts all calls, and says how many are left out."""
     table = rows(view(file, "--by", "flow", "--top", 1))
 
     assert "search" in table
@@ -126,7 +126,7 @@ def test_the_top_rows_alone(file: Path) -> None:
 
 
 def test_several_files_are_one(file: Path, tmp_path: Path) -> None:
-    """Their spans are summed together."""
+    """The spans of several files are summed together."""
     other = write(tmp_path / "other.jsonl", call(20, 0, "plan", cost=1.0))
 
     document = json.loads(view(file, other, "--by", "step", "--json").stdout)
@@ -135,7 +135,7 @@ def test_several_files_are_one(file: Path, tmp_path: Path) -> None:
 
 
 def test_an_unknown_cost_is_not_zero(tmp_path: Path) -> None:
-    """It is `null` in JSON."""
+    """An unknown cost is `null` in JSON."""
     file = write(tmp_path / "unpriced.jsonl", call(1, 0, "plan"))
 
     row = json.loads(view(file, "--by", "step", "--json").stdout)["rows"][0]
@@ -143,7 +143,7 @@ def test_an_unknown_cost_is_not_zero(tmp_path: Path) -> None:
 
 
 def test_a_call_within_a_call_counts_once(tmp_path: Path) -> None:
-    """As two instrumentations make it: the outer one counts."""
+    """Of a call that two instrumentations recorded, the outer span counts."""
     file = write(tmp_path / "double.jsonl", call(1, 0, "plan", cost=1.0), call(2, 1, "plan", cost=1.0))
 
     assert json.loads(view(file, "--by", "step", "--json").stdout)["total"]["calls"] == 1
@@ -151,7 +151,7 @@ def test_a_call_within_a_call_counts_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", [("--top", "3"), ("--json",)])
 def test_options_that_belong_to_a_table(file: Path, option: tuple[str, ...]) -> None:
-    """Without `--by` they are a mistake, and the message says what to add."""
+    """A table's option without `--by` is rejected, and the message says what to add."""
     done = view(file, *option)
 
     assert (done.returncode, done.stdout) == (1, "")
@@ -159,7 +159,7 @@ def test_options_that_belong_to_a_table(file: Path, option: tuple[str, ...]) -> 
 
 
 class Page(HTMLParser):
-    """What a browser would see of a page."""
+    """The parts of a page that a browser would see."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -202,7 +202,7 @@ def test_what_comes_from_strangers_is_text(tmp_path: Path) -> None:
 
 
 def test_the_policy_allows_the_pages_own_content_alone(tmp_path: Path) -> None:
-    """By the hashes of its style sheet and script; nothing is loaded."""
+    """The page allows only its own style sheet and script, by their hashes, and loads nothing."""
     page = page_of(tmp_path, call(1, 0, "plan", cost=0.5))
 
     policy = next(attrs["content"] or "" for _, attrs in page.tags if "http-equiv" in attrs)
@@ -214,7 +214,7 @@ def test_the_policy_allows_the_pages_own_content_alone(tmp_path: Path) -> None:
 
 
 def test_attempts_and_waits_are_bars(tmp_path: Path) -> None:
-    """A call that was repeated shows each attempt, each wait, and why."""
+    """A retried call shows each attempt, each wait, and its reason."""
     retry = {
         "name": "tracemind.retry",
         "timeUnixNano": str(10**18 + 2 * 10**6),
@@ -233,7 +233,7 @@ def test_attempts_and_waits_are_bars(tmp_path: Path) -> None:
 
 
 def test_a_page_that_cannot_be_written(file: Path, tmp_path: Path) -> None:
-    """One line says which file, and why."""
+    """One line names the file and the reason."""
     done = view(file, "--html", tmp_path / "missing" / "page.html")
 
     assert done.returncode == 1

@@ -244,7 +244,7 @@ def test_a_taken_port_is_named_with_the_way_out(native: Stack, tmp_path: Path) -
 
 def test_a_program_that_dies_is_reported_with_its_log(native: Stack, tmp_path: Path) -> None:
     """When a program fails, `up` shows its log, and leaves nothing running."""
-    broken = {"TRACEMIND_COLLECTOR_MEMORY_MIB": "1"}  # less than the spike limit, which the Collector refuses
+    broken = {"TRACEMIND_COLLECTOR_MEMORY_MIB": "1"}  # less than the spike limit, which the Collector rejects
 
     up = native.run("up", "--ports", "auto", "--state", str(tmp_path), env=broken)
 

@@ -59,7 +59,7 @@ def answering(
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            pass  # a client that refuses the certificate
+            pass  # a client that rejects the certificate
 
         def get_request(self) -> tuple[socket.socket, Any]:
             connection, address = super().get_request()

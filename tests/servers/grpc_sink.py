@@ -45,18 +45,18 @@ def grpc_listening(code: str | None = None, identity: bytes | None = None) -> Ge
     """A receiver on its own port; a status code makes it reject everything, a key and certificate make it speak TLS."""
     sink = GrpcSink()
 
-    def refuse(context: Any) -> None:
+    def reject(context: Any) -> None:
         if code is not None:
             context.abort(GRPC.StatusCode[code], "not taken")
 
     def export(request: ExportTraceServiceRequest, context: Any) -> ExportTraceServiceResponse:
-        refuse(context)
+        reject(context)
         sink.requests.append(request)
         sink.metadata.append(dict(context.invocation_metadata()))
         return ExportTraceServiceResponse()
 
     def export_metrics(request: ExportMetricsServiceRequest, context: Any) -> ExportMetricsServiceResponse:
-        refuse(context)
+        reject(context)
         sink.metrics.append(request)
         return ExportMetricsServiceResponse()
 

@@ -1,6 +1,6 @@
-"""What each provider is asked and what it answers, as data for `test_conformance.py`.
+"""The request and the replies of each provider, as data for `test_conformance.py`.
 
-Every provider gets the same request and answers the same: reasoning, a text, one call of a tool. Shapes after the
+Every provider gets the same request and answers the same: reasoning, a text, one tool call. The shapes are those of the
 references that the provider's module names.
 """
 
@@ -31,11 +31,11 @@ class Conforming:
     path: str
     """The path of a whole call."""
     stream_path: str | None = None
-    """The path of a stream, where it is another."""
+    """The path of a stream, where it differs."""
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What its client needs beside the base URL."""
+    """The options that its client needs."""
     base: str = ""
-    """What stands between the server and the path."""
+    """The part between the server's address and the path."""
     headers: Mapping[str, str] = field(default_factory=lambda: _BEARER)
     """Headers of each request; no other holds the key."""
     body: Json
@@ -45,21 +45,21 @@ class Conforming:
     events: list[tuple[str, Json]]
     """The same reply as a stream."""
     end: int = 1
-    """How many events stand behind the one that says why the reply ended, that one included."""
+    """The number of events from the one with the finish reason to the last."""
     frame: Callable[[str, Json], bytes]
     """One event as bytes."""
     keep_alive: bytes = b": keep-alive\n\n"
     content_type: str = "text/event-stream"
     mark: bytes = b""
-    """What follows the last event."""
+    """The bytes after the last event."""
     reason: str
     """The finish reason, in the provider's words."""
     reasons: Mapping[str, str]
-    """The provider's words for a reply without calls, and ours for them."""
+    """The provider's words for a reply without calls, with their normal forms."""
     place_of_reason: tuple[str | int, ...]
-    """Where in the whole reply the finish reason stands."""
+    """The path to the finish reason in the whole reply."""
     place_of_call: tuple[str | int, ...]
-    """Where in the whole reply the call of the tool stands."""
+    """The path to the tool call in the whole reply."""
     place_of_usage: tuple[str | int, ...] = ("usage",)
     usage: tuple[int | None, ...]
     """Input, output, total, cache read and reasoning tokens."""
@@ -67,7 +67,7 @@ class Conforming:
     response_model: str | None = None
     unknown: tuple[str, Json] = ("future.event", {"type": "future.event", "value": 1})
     failure: tuple[str, Json]
-    """An event that says that the server is at fault."""
+    """An event with a server's error."""
     error_type: str | None
     """The type in an error body of `error_body`."""
     error_body: Json
@@ -617,4 +617,4 @@ BEDROCK = Conforming(
 )
 
 EVERY = (OPENAI, MISTRAL, AZURE, RESPONSES, AZURE_RESPONSES, ANTHROPIC, GEMINI, VERTEX, COHERE, OLLAMA, BEDROCK)
-"""All providers of the suite: each wire format, and those that reach one in another way."""
+"""All providers of the suite: each wire format, and other ways to reach it."""

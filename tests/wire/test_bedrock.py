@@ -136,7 +136,9 @@ async def test_its_span_has_a_price(url: str, capture: Captured) -> None:
     assert seen["gen_ai.usage.cost"] > 0
 
 
-async def test_a_wrong_secret_is_refused(url: str, capture: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_wrong_secret_is_an_error_of_the_key(
+    url: str, capture: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The server's refusal is an error of authentication, which is not tried again."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
     result = await run(url, capture, config_of("wrong", WHOLE))

@@ -81,7 +81,7 @@ class Bill:
     """How a provider reports usage."""
 
     provider: str
-    """Whose prices hold."""
+    """The provider whose prices hold."""
     model: str
     """A model that has a price for every part."""
     client: str
@@ -89,7 +89,7 @@ class Bill:
     parts: Sequence[str]
     """The parts of a `Use` that it reports."""
     whole: Callable[[Use, Json], Json]
-    """The document of a reply, by the usage and what stands at its head."""
+    """The document of a reply with this usage and head."""
     stream: Callable[[Use], bytes]
     """The bytes of a stream."""
 

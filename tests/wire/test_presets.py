@@ -113,10 +113,10 @@ async def test_no_key_is_needed(name: str, openai_server: OpenAIServer) -> None:
     assert "authorization" not in openai_server.requests(model)[0].headers
 
 
-REFUSED = [(name, parameter) for name in NAMES for parameter in sorted(EXPECTED[name][3])]
+UNSUPPORTED = [(name, parameter) for name in NAMES for parameter in sorted(EXPECTED[name][3])]
 
 
-@pytest.mark.parametrize(("name", "parameter"), REFUSED)
+@pytest.mark.parametrize(("name", "parameter"), UNSUPPORTED)
 async def test_unsupported_parameter(name: str, parameter: str, openai_server: OpenAIServer) -> None:
     """An unsupported parameter is rejected by name before anything is sent; `extra` sends it."""
     model = openai_server.script({"do": "echo"})
