@@ -25,10 +25,10 @@ from ...errors import ConfigError
 from ...flows.totals import AttributeValue
 from ..current import Providers
 from ..sanitize import sanitized_attributes
+from .aggregation import OwnReader
 from .delivery import DeliveryStats, MetricsDeliveryStats, WatchedExporter
 from .exporters import count_points, file_exporter, metric_requests, otlp_exporter, span_requests
 from .processors import CountingProcessor, FlowIds, FlushAtFlowEnd
-from .reader import OwnReader
 from .settings import ExportConfig, seconds_in, variable
 from .telemetry import Pipeline, is_placeholder
 
