@@ -218,21 +218,15 @@ def test_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ollama_client().base_url == "http://localhost:11434"
 
 
-async def test_step(openai_server: OpenAIServer, capture: Captured) -> None:
-    """The call's span has provider, tokens and finish reasons, and no cost, since nobody charges."""
+async def test_a_call_has_no_cost(openai_server: OpenAIServer, capture: Captured) -> None:
+    """A call has no cost, since nobody charges for it."""
     model = openai_server.script({"body": json.dumps(WHOLE)})
     async with PRESET.client(base_url=openai_server.base_url) as client:
         config = LLMCallConfig("ollama", model, prompt="hi")
         result = await run_llm_call("f", "s", config, capture.recorder(), client=client)
 
-    found = attributes(capture.span(f"chat {model}"))
     assert result["status"] == "ok"
-    assert found["gen_ai.provider.name"] == "ollama"
-    assert found["gen_ai.operation.name"] == "chat"
-    assert found["gen_ai.usage.input_tokens"] == 26
-    assert found["gen_ai.usage.output_tokens"] == 9
-    assert found["gen_ai.response.finish_reasons"] == ("stop",)
-    assert "gen_ai.usage.cost" not in found
+    assert "gen_ai.usage.cost" not in attributes(capture.span(f"chat {model}"))
 
 
 async def test_sdk_reads_the_same(openai_server: OpenAIServer) -> None:
