@@ -87,13 +87,13 @@ def recorder_of_configure() -> OTelRecorder:
     from tracemind_otel.otel.current import Providers, use_providers
     from tracemind_otel.otel.setup.aggregation import OwnReader
     from tracemind_otel.otel.setup.delivery import DeliveryStats, MetricsDeliveryStats, WatchedExporter
-    from tracemind_otel.otel.setup.exporters import count_points, metric_requests
+    from tracemind_otel.otel.setup.exporters import metric_requests
     from tracemind_otel.otel.setup.processors import CountingProcessor
 
     tracer_provider = TracerProvider()
     ledger = DeliveryStats("nowhere")
     tracer_provider.add_span_processor(CountingProcessor(WatchedExporter(DroppingSpans, ledger), ledger))
-    exporter = WatchedExporter(DroppingMetrics, MetricsDeliveryStats("nowhere"), metric_requests, count_points)
+    exporter = WatchedExporter(DroppingMetrics, MetricsDeliveryStats("nowhere"), metric_requests)
     reader = OwnReader(exporter, tracer_provider.resource, interval_s=1.0, timeout_s=10.0)
     meter_provider = MeterProvider([reader])
     reader.start()

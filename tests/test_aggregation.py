@@ -40,7 +40,6 @@ from tracemind_otel.otel.current import meter
 from tracemind_otel.otel.instruments import NO_SPAN, Attributes, Instruments
 from tracemind_otel.otel.setup.aggregation import MAX_SERIES, OwnInstruments, OwnReader
 from tracemind_otel.otel.setup.delivery import MetricsDeliveryStats, WatchedExporter
-from tracemind_otel.otel.setup.exporters import count_points
 
 TEMPORALITIES = pytest.mark.parametrize("is_delta", [False, True], ids=["cumulative", "delta"])
 RESOURCE = Resource({"service.name": "test"})
@@ -159,7 +158,7 @@ class OwnSide(Side):
 
     def __init__(self, *, is_delta: bool) -> None:
         self.exporter = Kept()
-        watched = WatchedExporter(lambda: self.exporter, MetricsDeliveryStats("a test"), size=count_points)
+        watched = WatchedExporter(lambda: self.exporter, MetricsDeliveryStats("a test"), lambda data: [(data, 1)])
         self.reader = OwnReader(watched, RESOURCE, float("inf"), 10.0, preference(is_delta=is_delta))
         provider = MeterProvider([self.reader], RESOURCE, shutdown_on_exit=False)
         self.reader.start()

@@ -114,22 +114,19 @@ class WatchedExporter:
     Args:
         make: makes the exporter; a forked child calls it again.
         stats: counts what arrives.
-        requests: cuts a batch into requests.
-        size: the number of items in a batch or a request.
+        requests: cuts a batch into requests, each with the number of its items.
     """
 
     def __init__(
         self,
         make: Callable[[], Any],
         stats: DeliveryStats,
-        requests: Callable[[Any], Iterable[Any]] = lambda batch: (batch,),
-        size: Callable[[Any], int] = len,
+        requests: Callable[[Any], Iterable[tuple[Any, int]]] = lambda batch: [(batch, len(batch))],
     ) -> None:
         self._make = make
         self._exporter = make()
         self.stats = stats
         self._requests = requests
-        self._size = size
         self._is_shut_down = False
         logging.getLogger(type(self._exporter).__module__).addFilter(_once_a_minute)
 
@@ -139,11 +136,12 @@ class WatchedExporter:
     def export(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         """Export a batch in one or more requests, and count those that arrive."""
         end_dropped()
-        self.stats.begin_export(self._size(batch))
-        results = [self._export(request, *args, **kwargs) for request in self._requests(batch)]
+        requests = [*self._requests(batch)]
+        self.stats.begin_export(sum(size for _, size in requests))
+        results = [self._export(request, size, *args, **kwargs) for request, size in requests]
         return next((result for result in results if result.name != "SUCCESS"), results[-1])
 
-    def _export(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+    def _export(self, request: Any, size: int, *args: Any, **kwargs: Any) -> Any:
         delivered = False
         try:
             if self._exporter is None:
@@ -152,7 +150,7 @@ class WatchedExporter:
             delivered = result.name == "SUCCESS"
             return result
         finally:
-            self.stats.settle(self._size(request), delivered=delivered)
+            self.stats.settle(size, delivered=delivered)
 
     def begin_anew(self) -> None:
         """In a forked child: the next export gets an exporter of its own. Two processes cannot share a connection."""

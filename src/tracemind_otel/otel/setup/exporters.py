@@ -151,24 +151,19 @@ def _count_rejected(signal: Signal, stats: DeliveryStats, secrets: Iterable[str]
 # --- Batches ---
 
 
-def span_requests(spans: Sequence[ReadableSpan]) -> Iterator[list[ReadableSpan]]:
-    """A batch cut into requests, each small enough for a receiver.
+def span_requests(spans: Sequence[ReadableSpan]) -> Iterator[tuple[list[ReadableSpan], int]]:
+    """A batch cut into requests, each small enough for a receiver, with the number of spans in each.
 
     A span that cannot be encoded, which only another library can have made, is mended.
     """
     for part in _cut(spans, _bytes_of_span, _mended_span):
-        yield [*part.values()]
+        yield [*part.values()], len(part)
 
 
-def metric_requests(data: MetricsData) -> Iterator[MetricsData]:
-    """The same for metrics."""
+def metric_requests(data: MetricsData) -> Iterator[tuple[MetricsData, int]]:
+    """The same for metrics, with the number of data points."""
     for part in _cut(_points(data), _bytes_of_point, _mended_point):
-        yield _with_points(data, part)
-
-
-def count_points(data: MetricsData) -> int:
-    """The number of data points."""
-    return len(_points(data))
+        yield _with_points(data, part), len(part)
 
 
 def _cut(items: Sequence[T], bytes_of: Callable[[T], int], mended: Callable[[T], T]) -> Iterator[dict[int, T]]:

@@ -27,7 +27,7 @@ from ..current import Providers
 from ..sanitize import sanitized_attributes
 from .aggregation import OwnReader
 from .delivery import DeliveryStats, MetricsDeliveryStats, WatchedExporter
-from .exporters import count_points, file_exporter, metric_requests, otlp_exporter, span_requests
+from .exporters import file_exporter, metric_requests, otlp_exporter, span_requests
 from .processors import CountingProcessor, FlowIds, FlushAtFlowEnd
 from .settings import ExportConfig, seconds_in, variable
 from .telemetry import Pipeline, is_placeholder
@@ -144,10 +144,10 @@ def _add_traces(pipeline: Pipeline, config: ExportConfig, resource: Resource) ->
         add(partial(otlp_exporter, config, "traces", stats), stats)
 
 
-def _watched(pipeline: Pipeline, *arguments: Any, **options: Any) -> WatchedExporter:
+def _watched(pipeline: Pipeline, *arguments: Any) -> WatchedExporter:
     """An exporter that belongs to the pipeline."""
     with _rejections_by_sdk("OTEL_EXPORTER_OTLP_", "OTEL_PYTHON_EXPORTER_OTLP_"):
-        exporter = WatchedExporter(*arguments, **options)
+        exporter = WatchedExporter(*arguments)
     pipeline.exporters.append(exporter)
     return exporter
 
@@ -157,7 +157,7 @@ def _watched(pipeline: Pipeline, *arguments: Any, **options: Any) -> WatchedExpo
 
 def _add_metrics(pipeline: Pipeline, config: ExportConfig, resource: Resource) -> None:
     def add(make: Callable[[], Any], stats: DeliveryStats, *kinds: Mapping[type, Any] | None) -> None:
-        exporter = _watched(pipeline, make, stats, metric_requests, size=count_points)
+        exporter = _watched(pipeline, make, stats, metric_requests)
         pipeline.readers.append(OwnReader(exporter, resource, interval_s, timeout_s, *kinds))
 
     interval_s = seconds_in("OTEL_METRIC_EXPORT_INTERVAL", 60_000)
