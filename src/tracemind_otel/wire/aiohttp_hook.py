@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from .._base.once import report_fault
-from ..errors import LLMConnectionError, LLMError, LLMTimeoutError
+from ..errors import BudgetExceededError, LLMConnectionError, LLMError, LLMTimeoutError
 from . import observation
 from .observation import Attempt
 from .tap import Tap
@@ -64,6 +64,8 @@ def _attempt(session: Any, method: str, url: Any, options: Mapping[str, Any], li
         headers = {**dict(session.headers), **dict(options.get("headers") or {})}
         named = {str(name).lower(): str(value) for name, value in headers.items()}
         return observation.begin(whole.host, whole.port, whole.raw_path, str(whole), _body_in(options), named)
+    except BudgetExceededError:
+        raise
     except Exception:
         report_fault(log, "aiohttp", "request")
         return None

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from .._base.once import report_fault
-from ..errors import LLMConnectionError, LLMError, LLMTimeoutError
+from ..errors import BudgetExceededError, LLMConnectionError, LLMError, LLMTimeoutError
 from . import observation
 from .observation import Attempt
 from .tap import Tap
@@ -85,6 +85,8 @@ def _attempt(request: Any) -> Attempt | None:
         if not observation.is_seen(path):
             return None
         return observation.begin(url.host, url.port, path, str(url), _body_of(request), request.headers)
+    except BudgetExceededError:
+        raise
     except Exception:
         report_fault(log, "httpx", "send")
         return None

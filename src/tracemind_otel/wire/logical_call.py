@@ -12,13 +12,15 @@ from .._base.once import report_fault
 from ..ai.llm.pricing import price_reply_soon, warm_up
 from ..ai.llm.providers._client import telemetry_name_of
 from ..ai.llm.types import LLMResponse, LLMUsage
-from ..errors import LLMError
+from ..errors import BudgetExceededError, LLMError
+from ..flows.budget import Reservation
 from ..flows.correlation import current_correlation
 from ..flows.current_step import current_step
 from ..flows.totals import FlowRun, current_flow
 from ..otel.recorder import OTelRecorder
 from ..recording.port import Recorder, StepEnd, StepRetry, StepStart, begin_safely, listeners
 from .recognition import UNKNOWN, ModelCall
+from .reserving import reserve_for
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ class LogicalCall:
         self.retries = 0
         self._step_id = current_step() or seen.model or "model call"
         self._handle = begin_safely(self._start(host, port), _recorder(), *listeners())
+        self.denial: BudgetExceededError | None = None
+        self._reservation: Reservation | None = None
         self._failure: LLMError | None = None
         self._failed_ns = 0
         self._has_ended = False
@@ -70,10 +74,27 @@ class LogicalCall:
         """A block in which the call's span is current."""
         return self._handle.active()
 
+    def reserve(self, body: bytes | None) -> None:
+        """Hold what the call is expected to use, or end it as denied."""
+        try:
+            self._reservation = reserve_for(self.seen, body)
+        except BudgetExceededError as error:
+            self._deny(error)
+
+    def _deny(self, error: BudgetExceededError) -> None:
+        self.denial = error
+        self.end_failed(error)
+
     def begin_attempt(self) -> None:
-        """Another attempt begins: the last one failed and is repeated."""
+        """Another attempt begins: the last one failed and is repeated, unless no budget is left for it."""
         if self._failure is None:
             return
+        if self._reservation is not None and self._failure.may_be_billed:
+            try:
+                self._reservation.repeat_or_raise()
+            except BudgetExceededError as error:
+                self._deny(error)
+                return
         self.retries += 1
         failure, self._failure = self._failure, None
         self._handle.retry(
@@ -141,11 +162,14 @@ class LogicalCall:
             return
         self._has_ended = True
         try:
-            if self.flow is not None:
+            if self._reservation is not None:
+                assume_billed = end.error is None or end.error.may_be_billed
+                self._reservation.settle(end.usage, assume_billed=assume_billed)
+            if self.flow is not None and not (self.denial is not None and self._reservation is None):
                 model = f"{self.seen.provider}/{self.seen.model}"
                 self.flow.add_call(end.usage, retries=end.retries, step=self._step_id, model=model)
         except Exception:
-            report_fault(log, "FlowRun", "add_call")
+            report_fault(log, "LogicalCall", "end")
         finally:
             self._handle.end(end)
 

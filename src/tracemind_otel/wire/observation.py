@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import atexit
 import contextvars
-import json
 import logging
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import cast
 
 from .._base.fork import in_forked_child
 from .._base.once import report_fault
@@ -18,6 +16,7 @@ from ..errors import LLMError
 from .grouping import Owner, PendingCalls, current_owner
 from .logical_call import LogicalCall
 from .recognition import may_be_call, recognized
+from .reserving import strings_in
 from .tap import Tap, error_of
 
 log = logging.getLogger(__name__)
@@ -55,7 +54,12 @@ def is_seen(path: str) -> bool:
 def begin(
     host: str, port: int | None, path: str, url: str, body: bytes | None, headers: Mapping[str, str]
 ) -> Attempt | None:
-    """An attempt begins; `None` where the request is no model call, or one of our own clients'."""
+    """An attempt begins; `None` where the request is no model call, or one of our own clients'.
+
+    Raises:
+        BudgetExceededError: a budget denies the call, or has no room for another attempt. The SDK gets it in place of a
+            reply; when it tries again, it gets the same.
+    """
     if headers.get("user-agent", "").startswith(_OWN_AGENT):
         return None
     owner = current_owner()
@@ -66,8 +70,12 @@ def begin(
         if seen is None:
             return None
         call = LogicalCall(seen, host, port)
+        call.reserve(body)
     else:
         call.begin_attempt()
+    if call.denial is not None:
+        _pending.wait_for_repetition(owner, call, url, body, _MAX_WAIT_S)
+        raise call.denial
     return Attempt(call, owner, url, body)
 
 
@@ -104,7 +112,7 @@ class Attempt:
 
     def rejected(self, status_code: int, headers: Mapping[str, str], body: bytes) -> None:
         """A reply came that is not a success."""
-        error = error_of(status_code, headers, body, _strings_in(self._body))
+        error = error_of(status_code, headers, body, strings_in(self._body))
         asked = headers.get("x-should-retry")
         is_repeated = status_code >= 500 or status_code in _REPEATED if asked is None else asked == "true"
         self._fail(error, is_repeated=is_repeated)
@@ -136,25 +144,6 @@ def settle_all() -> None:
 def settle_in(flow: object) -> None:
     """End the pending calls of a flow that ends."""
     _pending.settle_where(lambda call: call.flow is flow)
-
-
-def _strings_in(body: bytes | None) -> str:
-    """Every string of a request, to keep it out of messages."""
-    try:
-        document: object = json.loads(body or b"")
-    except (ValueError, RecursionError):
-        return ""
-    found: list[str] = []
-    waiting = [document]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, str):
-            found.append(value)
-        elif isinstance(value, dict):
-            waiting.extend(cast("dict[str, object]", value).values())
-        elif isinstance(value, list):
-            waiting.extend(cast("list[object]", value))
-    return "\n".join(found)
 
 
 class _Sweeper:

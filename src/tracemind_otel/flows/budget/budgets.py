@@ -230,6 +230,15 @@ class Reservation:
             self.presume()
         return has_room
 
+    def repeat_or_raise(self) -> None:
+        """The same for code that can only raise.
+
+        Raises:
+            BudgetExceededError: there is no room for another one.
+        """
+        _hold_all(self._budgets, self._estimate, llm_calls=0)
+        self.presume()
+
     def hold_again(self) -> bool:
         """Hold the same once more, if there is room, for a request that is sent again; returns whether there is.
 

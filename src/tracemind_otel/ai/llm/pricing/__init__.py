@@ -220,6 +220,14 @@ async def find_price(provider: str, models: Sequence[str], usage: LLMUsage, *, a
     return _cost(provider, models, usage, at, NO_CONDITIONS)
 
 
+def price_now(provider: str, models: Sequence[str], usage: LLMUsage, *, at: datetime) -> Cost | None:
+    """The same without awaiting: the first call of a process may load the table here, unless `load_table` did."""
+    if not _is_priced_without_table(provider, models, at):
+        for model in _table.unmatched(provider, models):
+            _match_quietly(provider, model)
+    return _cost(provider, models, usage, at, NO_CONDITIONS)
+
+
 def _needs_table(provider: str, models: Sequence[str], response: LLMResponse, at: datetime) -> bool:
     """Whether neither the reply nor the user's own prices give the cost."""
     if _names_zero(response):

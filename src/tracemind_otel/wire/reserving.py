@@ -1,0 +1,54 @@
+"""What a call of another SDK holds of the budgets around it. No waiting: it is between the SDK and its request."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import cast
+
+from ..ai.llm.pricing import price_now
+from ..ai.llm.usage import LLMUsage
+from ..call.estimate import CharacterTokenizer
+from ..flows.budget import Estimate, Reservation, current_budget, needs_price, reserve
+from .recognition import ModelCall
+
+
+def reserve_for(seen: ModelCall, body: bytes | None) -> Reservation | None:
+    """Hold what a call is expected to use; `None` where there is no budget.
+
+    Raises:
+        BudgetExceededError: the budget has less left; the call must not be sent.
+    """
+    budget = current_budget()
+    if budget is None:
+        return None
+    prompt = CharacterTokenizer().count(strings_in(body), seen.model)
+    output = seen.sampling.get("max_tokens") or 0
+    usage = LLMUsage(prompt, output, prompt + output, estimated=True)
+    cost = price_now(seen.provider, (seen.model,), usage, at=datetime.now(UTC)) if needs_price(budget) else None
+    estimate = Estimate(
+        model=f"{seen.provider}/{seen.model}",
+        tokens=prompt + output,
+        cost_usd=None if cost is None else cost.cost_usd,
+        reports_cost=seen.wire.reports_cost,
+    )
+    return reserve(budget, estimate)
+
+
+def strings_in(body: bytes | None) -> str:
+    """Every string of a request, for counting its tokens and for keeping it out of messages."""
+    try:
+        document: object = json.loads(body or b"")
+    except (ValueError, RecursionError):
+        return ""
+    found: list[str] = []
+    waiting = [document]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, dict):
+            waiting.extend(cast("dict[str, object]", value).values())
+        elif isinstance(value, list):
+            waiting.extend(cast("list[object]", value))
+    return "\n".join(found)
