@@ -183,7 +183,7 @@ def recognized(
     return ModelCall(
         endpoint=endpoint,
         provider=provider,
-        wire=_wire_at(endpoint.suffix, provider),
+        wire=wire_at(endpoint.suffix, provider),
         model=model if isinstance(model, str) else "",
         is_stream=endpoint.streams_by(path, document),
         sampling=_sampling_in(document, endpoint.options),
@@ -198,7 +198,7 @@ def provider_at(host: str, port: int | None, hosts: Mapping[str, str]) -> str:
 
 
 @lru_cache(maxsize=64)
-def _wire_at(suffix: str, provider: str) -> WireFormat:
+def wire_at(suffix: str, provider: str) -> WireFormat:
     """The format as a server speaks it: how it counts tokens, and how it reports cost."""
     wire = next(each.wire for each in ENDPOINTS if each.suffix == suffix)
     if wire.with_cost is None or provider == UNKNOWN:

@@ -1,0 +1,120 @@
+"""One call of a model that other code makes: recorded, priced and counted once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from functools import lru_cache
+
+from .._base.once import report_fault
+from ..ai.llm.pricing import price_reply_soon, warm_up
+from ..ai.llm.types import LLMResponse, LLMUsage
+from ..errors import BudgetExceededError, LLMError
+from ..flows.budget import Reservation
+from ..flows.totals import FlowRun, current_flow
+from ..otel.recorder import OTelRecorder
+from ..recording.port import Recorder, StepEnd, StepStart, begin_safely, listeners
+
+log = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=1)
+def default_recorder() -> OTelRecorder:
+    """The recorder that follows `configure()`."""
+    return OTelRecorder()
+
+
+class CountedCall:
+    """A call that has begun; the first end counts.
+
+    Args:
+        start: what is known at the start.
+        provider: the provider whose prices apply.
+        recorder: what records the call; the default follows `configure()`.
+    """
+
+    def __init__(self, start: StepStart, provider: str, recorder: Recorder | None = None) -> None:
+        self.flow: FlowRun | None = current_flow()
+        self.retries = 0
+        self.denial: BudgetExceededError | None = None
+        self.reservation: Reservation | None = None
+        self._model = start.model
+        self._provider = provider
+        self._step_id = start.step_id
+        self._handle = begin_safely(start, recorder or default_recorder(), *listeners())
+        self._has_ended = False
+        warm_up(provider, start.model)
+
+    def active(self) -> AbstractContextManager[object]:
+        """A block in which the call's span is current."""
+        return self._handle.active()
+
+    def deny(self, error: BudgetExceededError) -> None:
+        """End a call that a budget denies."""
+        self.denial = error
+        self.end_failed(error)
+
+    def first_chunk(self) -> None:
+        """The first piece of a stream has come."""
+        self._handle.first_chunk()
+
+    def next_chunk(self, gap_s: float) -> None:
+        """A later piece has come."""
+        self._handle.next_chunk(gap_s, None)
+
+    def end_failed(self, error: LLMError, *, ended_ns: int | None = None) -> None:
+        """End in an error."""
+        self._end(StepEnd(status="error", payload=_failed(error), error=error, retries=self.retries, ended_ns=ended_ns))
+
+    def end_cancelled(self, *, ended_ns: int | None = None) -> None:
+        """End as cancelled."""
+        cancelled = {"status": "error"}
+        self._end(StepEnd(status="error", payload=cancelled, cancelled=True, retries=self.retries, ended_ns=ended_ns))
+
+    def end_answered(
+        self, response: LLMResponse | None, *, closed_early: bool = False, ended_ns: int | None = None
+    ) -> None:
+        """End with a reply, as far as it has come; `None` where nothing is known of it."""
+        ended_ns = ended_ns or time.time_ns()
+
+        def end(usage: LLMUsage | None) -> None:
+            self._end(
+                StepEnd(
+                    status="success",
+                    payload={"status": "ok"},
+                    response=response,
+                    usage=usage,
+                    retries=self.retries,
+                    closed_early=closed_early,
+                    ended_ns=ended_ns,
+                )
+            )
+
+        if response is None or (closed_early and not response.usage.is_whole):
+            end(None)  # what was reported so far is no bill
+            return
+        models = tuple(filter(None, (response.response_model, self._model)))
+        price_reply_soon(self._provider, models, response, end, at=datetime.now(UTC))
+
+    def _end(self, end: StepEnd) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
+        try:
+            if self.reservation is not None:
+                assume_billed = end.error is None or end.error.may_be_billed
+                self.reservation.settle(end.usage, assume_billed=assume_billed)
+            was_sent = self.denial is None or self.reservation is not None
+            if self.flow is not None and was_sent:
+                model = f"{self._provider}/{self._model}"
+                self.flow.add_call(end.usage, retries=end.retries, step=self._step_id, model=model)
+        except Exception:
+            report_fault(log, "CountedCall", "end")
+        finally:
+            self._handle.end(end)
+
+
+def _failed(error: LLMError) -> dict[str, str]:
+    return {"status": "error", "reason": error.message, "error_type": error.error_type}
