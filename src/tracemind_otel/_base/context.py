@@ -69,6 +69,21 @@ def set_here(var: contextvars.ContextVar[T], value: T) -> Setting:
     return Setting(var.set(value), value)
 
 
+_surrounding: list[contextvars.ContextVar[Any]] = []
+
+
+def surrounding_variable(name: str, *, default: T) -> contextvars.ContextVar[T]:
+    """A context variable that says what surrounds the code, so that work handed to another task may take it along."""
+    var: contextvars.ContextVar[T] = contextvars.ContextVar(name, default=default)
+    _surrounding.append(var)
+    return var
+
+
+def surrounding_values() -> tuple[tuple[contextvars.ContextVar[Any], Any], ...]:
+    """These variables, each with its value here."""
+    return tuple([(var, var.get()) for var in _surrounding])
+
+
 class Block(abc.ABC, Generic[T]):
     """A context manager for `with` and `async with`; neither waits."""
 

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
-from .._base.context import Setting, set_here
+from .._base.context import Setting, set_here, surrounding_variable
 from .._base.fork import in_forked_child
 from .._base.once import Once
 from ..errors import ConfigError
@@ -63,7 +63,7 @@ class Correlation:
 
 NO_CORRELATION = Correlation()
 
-_current: contextvars.ContextVar[Correlation] = contextvars.ContextVar("tracemind_ids", default=NO_CORRELATION)
+_current: contextvars.ContextVar[Correlation] = surrounding_variable("tracemind_ids", default=NO_CORRELATION)
 
 
 def current_correlation() -> Correlation:
@@ -79,7 +79,7 @@ def enter_correlation(ids: Correlation) -> Setting:
 in_forked_child(lambda: _current.set(NO_CORRELATION))
 
 
-_hide: contextvars.ContextVar[Callable[[], AbstractContextManager[object]]] = contextvars.ContextVar(
+_hide: contextvars.ContextVar[Callable[[], AbstractContextManager[object]]] = surrounding_variable(
     "tracemind_hide", default=nullcontext
 )
 

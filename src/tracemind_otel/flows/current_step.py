@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextvars
 
-from .._base.context import Setting, set_here
+from .._base.context import Setting, set_here, surrounding_variable
 from .._base.fork import in_forked_child
 
-_current: contextvars.ContextVar[str | None] = contextvars.ContextVar("tracemind_step", default=None)
+_current: contextvars.ContextVar[str | None] = surrounding_variable("tracemind_step", default=None)
 
 
 def current_step() -> str | None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from .._base.context import Setting, set_here
+from .._base.context import Setting, set_here, surrounding_variable
 from .._base.fork import in_forked_child
 from .._base.once import Once, report_fault
 from ..ai.llm.usage import LLMUsage
@@ -272,7 +272,7 @@ def flow_ends(run: FlowRun) -> None:
             report_fault(log, "flow", "end")
 
 
-_current: contextvars.ContextVar[FlowRun | None] = contextvars.ContextVar("tracemind_flow", default=None)
+_current: contextvars.ContextVar[FlowRun | None] = surrounding_variable("tracemind_flow", default=None)
 
 
 def current_flow() -> FlowRun | None:

@@ -29,6 +29,7 @@ GEN_AI_REQUEST_STREAM: Final = "gen_ai.request.stream"
 SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
 TRACEMIND_FLOW_ID: Final = "tracemind.flow.id"
+TRACEMIND_FLOW_REVISION: Final = "tracemind.flow.revision"
 TRACEMIND_STEP_ID: Final = "tracemind.step.id"
 TRACEMIND_STEP_TYPE: Final = "tracemind.step.type"
 

@@ -181,7 +181,18 @@ def start_flow(
 class SpanRun:
     """A run that is a span."""
 
-    __slots__ = ("_around", "_context", "_ids", "_items", "_plan", "_setting", "_span", "_started_s", "_tools")
+    __slots__ = (
+        "_around",
+        "_context",
+        "_error_type",
+        "_ids",
+        "_items",
+        "_plan",
+        "_setting",
+        "_span",
+        "_started_s",
+        "_tools",
+    )
 
     def __init__(
         self,
@@ -197,6 +208,7 @@ class SpanRun:
         self._context: Context | None = None
         self._setting: Setting | None = None
         self._items: list[object] | None = None
+        self._error_type: str | None = None
         self._started_s = time.perf_counter()
         self._ids = all_ids = current_correlation() if ids is NO_CORRELATION else ids.below(current_correlation())
         self._span = span = _start_span(tools.tracer, plan, plan.attributes_of(added), all_ids)
@@ -233,6 +245,10 @@ class SpanRun:
         """Keep what a generator yields, where results are captured."""
         if self._items is not None and len(self._items) < _KEPT_ITEMS:
             self._items.append(value)
+
+    def fail(self, error_type: str) -> None:
+        """Note the failure of a body that returns it instead of raising."""
+        self._error_type = sanitized(error_type)
 
     @property
     def name(self) -> str:
@@ -272,6 +288,9 @@ class SpanRun:
             span.set_attribute(semconv.TRACEMIND_STREAM_CLOSED_EARLY, True)
         if exc is not None:
             _record_exception(span, exc)
+        elif self._error_type is not None:
+            span.set_status(Status(StatusCode.ERROR, self._error_type))
+            span.set_attribute(semconv.ERROR_TYPE, self._error_type)
         elif self._items is not None:
             shown = result_json(self._items or result, self._tools.providers.redact)
             if shown is not None:
@@ -284,6 +303,8 @@ class SpanRun:
         also = self._flow_attributes()
         if isinstance(exc, Exception):
             also[semconv.ERROR_TYPE] = type(exc).__qualname__
+        elif exc is None and self._error_type is not None:
+            also[semconv.ERROR_TYPE] = self._error_type
         # The plan's own where there is nothing to add: a series is found fastest by the identity of its attributes.
         attributes = self._plan.metric_attributes | also if also else self._plan.metric_attributes
         try:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..._base.context import Setting, set_here
+from ..._base.context import Setting, set_here, surrounding_variable
 from ..._base.fork import in_forked_child
 from ..._base.once import Once, report_fault
 from ...ai.llm.usage import LLMUsage
@@ -174,7 +174,7 @@ class Budget:
             log.warning("budget of %r: the cost of calls to %s is unknown and counts as zero", self.name, model)
 
 
-_current: contextvars.ContextVar[Budget | None] = contextvars.ContextVar("tracemind_budget", default=None)
+_current: contextvars.ContextVar[Budget | None] = surrounding_variable("tracemind_budget", default=None)
 
 
 def current_budget() -> Budget | None:

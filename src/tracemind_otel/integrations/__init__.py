@@ -1,0 +1,1 @@
+"""Other people's runtimes, traced: each is imported only where it is used."""

@@ -1,0 +1,105 @@
+"""One run of a flow of the runtime: the span of the flow, and that of the step in hand.
+
+The runtime runs a request in a worker task, which has the context of whoever made the first request of all. So a run
+takes along what surrounds the code that asks for the flow's specification, which is that of its own request.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from typing import cast
+
+from ...flows.scope import FlowSpec
+from ...flows.sources import AttributeSources, CorrelationSources
+from ...otel import semconv
+from ...otel.span_scope import FLOW, STEP, SpanSpec, start_flow, start_step
+from ...otel.surroundings import Surroundings
+from ...otel.wrapping.body import SpanScope
+from .shapes import Step, StepContext
+
+_FAILED = frozenset({"error", "failed"})
+"""Values of `status` and `outcome` in what a step returns, which the runtime itself counts as a success."""
+
+
+class RunScope:
+    """The run of one request."""
+
+    def __init__(self) -> None:
+        self._asked_s = time.perf_counter()
+        self._caller = Surroundings()
+        self._flow: SpanScope | None = None
+        self._inside: Surroundings = self._caller
+
+    def begin_step(self, step: Step, ctx: StepContext) -> StepScope:
+        """The runtime begins a step, and with the first one the flow."""
+        if self._flow is None:
+            with self._caller.entered():
+                self._flow = start_flow(_flow_plan(str(ctx["flow"])), _FLOW, (ctx,), {})
+                self._inside = _inside(self._flow)
+        with self._inside.entered():
+            scope = start_step(_step_plan(step.name), (ctx,), {})
+            return StepScope(scope, _inside(scope))
+
+    def end(self, exc: BaseException | None, state: object = None) -> None:
+        """The run is over, with what its last step raised or returned."""
+        flow, self._flow = self._flow, None
+        if flow is not None:
+            _end(flow, exc, state)
+
+
+class StepScope:
+    """A step in hand."""
+
+    def __init__(self, scope: SpanScope, inside: Surroundings) -> None:
+        self._scope = scope
+        self._inside = inside
+
+    def active(self) -> AbstractContextManager[None]:
+        """A block that belongs to the step."""
+        return self._inside.entered()
+
+    def end(self, exc: BaseException | None, state: object = None) -> None:
+        """The step is over."""
+        _end(self._scope, exc, state)
+
+
+def failure_in(state: object) -> str | None:
+    """The error that a step returned instead of raising it, by its code where it has one."""
+    if not isinstance(state, Mapping):
+        return None
+    payload = cast("Mapping[str, object]", state)
+    if payload.get("status") not in _FAILED and payload.get("outcome") not in _FAILED:
+        return None
+    code = payload.get("code") or payload.get("error_code")
+    return code if isinstance(code, str) else "error"
+
+
+def _end(scope: SpanScope, exc: BaseException | None, state: object) -> None:
+    failure = failure_in(state) if exc is None else None
+    if failure is not None:
+        scope.fail(failure)
+    scope.end(exc)
+
+
+def _inside(scope: SpanScope) -> Surroundings:
+    scope.enter()
+    try:
+        return Surroundings()
+    finally:
+        scope.leave()
+
+
+_FLOW = FlowSpec(ids=CorrelationSources.of((), flow_id=lambda ctx: ctx.get("run_id")))
+
+
+@lru_cache(maxsize=1024)
+def _flow_plan(name: str) -> SpanSpec:
+    return SpanSpec.of(FLOW, name, AttributeSources.of({semconv.TRACEMIND_FLOW_REVISION: lambda ctx: ctx["flow_rev"]}))
+
+
+@lru_cache(maxsize=4096)
+def _step_plan(name: str) -> SpanSpec:
+    return SpanSpec.of(STEP, name, AttributeSources.of({}))
