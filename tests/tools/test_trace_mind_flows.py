@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import StatusCode
+from opentelemetry.trace import SpanContext, StatusCode
 
 import tracemind_otel as tm
 from tests.servers import trace_mind as trace_mind_packages
@@ -65,8 +65,13 @@ async def ask(ctx: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     return {**state, ctx["step"]: reply.text}
 
 
+def of(span: ReadableSpan) -> SpanContext:
+    assert span.context is not None
+    return span.context
+
+
 def children(spans: list[ReadableSpan], parent: ReadableSpan) -> list[ReadableSpan]:
-    found = [span for span in spans if span.parent and span.parent.span_id == parent.context.span_id]
+    found = [span for span in spans if span.parent and span.parent.span_id == of(parent).span_id]
     return sorted(found, key=lambda span: span.start_time or 0)
 
 
@@ -88,7 +93,7 @@ async def test_fifty_concurrent_runs_are_fifty_traces(runtime: Any, capture: Cap
     assert {result["status"] for result in results} == {"ok"}
     traces = defaultdict[int, list[ReadableSpan]](list)
     for span in capture.spans:
-        traces[span.context.trace_id].append(span)
+        traces[of(span).trace_id].append(span)
     assert len(traces) == 50
     for spans in traces.values():
         assert Counter(span.name for span in spans) == {

@@ -92,12 +92,20 @@ def _inside(scope: SpanScope) -> Surroundings:
         scope.leave()
 
 
-_FLOW = FlowSpec(ids=CorrelationSources.of((), flow_id=lambda ctx: ctx.get("run_id")))
+def _run_id(ctx: StepContext) -> str:
+    return str(ctx["run_id"])
+
+
+def _revision(ctx: StepContext) -> str:
+    return str(ctx["flow_rev"])
+
+
+_FLOW = FlowSpec(ids=CorrelationSources.of((), flow_id=_run_id))
 
 
 @lru_cache(maxsize=1024)
 def _flow_plan(name: str) -> SpanSpec:
-    return SpanSpec.of(FLOW, name, AttributeSources.of({semconv.TRACEMIND_FLOW_REVISION: lambda ctx: ctx["flow_rev"]}))
+    return SpanSpec.of(FLOW, name, AttributeSources.of({semconv.TRACEMIND_FLOW_REVISION: _revision}))
 
 
 @lru_cache(maxsize=4096)
