@@ -256,10 +256,11 @@ async def main() -> None:
     port = server.sockets[0].getsockname()[1]
     sys.stdout.write(json.dumps({"port": port}) + "\n")
     sys.stdout.flush()
-    await _end_of_input()
+    await end_of_input()
 
 
-async def _end_of_input() -> None:
+async def end_of_input() -> None:
+    """Return when standard input closes, as it does when the tests end."""
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def wait() -> None:
