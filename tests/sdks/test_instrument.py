@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Generator
+from functools import partial
 from typing import Any
 
 import httpx
 import openai
 import pytest
+import trio
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
@@ -187,6 +189,40 @@ async def test_equal_calls_at_once_stay_apart(seen: Captured, openai_server: Ope
         with tm.flow("work") as run:
             await asyncio.gather(*(client.chat.completions.create(model=model, messages=MESSAGES) for _ in range(2)))
     assert (run.llm_calls, run.retries) == (2, 1)
+
+
+async def test_a_task_that_gives_up(seen: Captured, openai_server: OpenAIServer) -> None:
+    """Its failed call ends with the task; the same request of another task is another call."""
+    model = openai_server.script({"status": 503}, {"do": "echo"})
+    async with AsyncOpenAI(api_key="sk-test", base_url=openai_server.base_url, max_retries=0) as client:
+
+        async def call() -> None:
+            await client.chat.completions.create(model=model, messages=MESSAGES)
+
+        with pytest.raises(openai.InternalServerError):
+            await asyncio.create_task(call())
+        await asyncio.sleep(0)  # one turn of the loop, in which the end of a task is told
+        assert attributes(seen.span(f"chat {model}"))["error.type"] == "503"
+        await asyncio.create_task(call())
+    first, second = seen.spans
+    assert [attributes(span)["tracemind.retry.count"] for span in (first, second)] == [0, 0]
+
+
+def test_concurrent_calls_under_trio(seen: Captured, openai_server: OpenAIServer) -> None:
+    """Tasks of trio are told apart as well."""
+    models = [openai_server.script({"status": 429, "headers": {"retry-after": "0.05"}}, {"do": "echo"})] * 3
+
+    async def main() -> None:
+        async with (
+            AsyncOpenAI(api_key="sk-test", base_url=openai_server.base_url) as client,
+            trio.open_nursery() as both,
+        ):
+            for model in models:
+                both.start_soon(partial(client.chat.completions.create, model=model, messages=MESSAGES))
+
+    with tm.flow("work") as run:
+        trio.run(main)
+    assert (run.llm_calls, run.retries) == (3, 1)
 
 
 def test_an_unknown_host_has_no_price(seen: Captured, client: OpenAI) -> None:

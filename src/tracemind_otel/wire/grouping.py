@@ -1,13 +1,15 @@
 """Which requests are attempts of one call: a failed one waits for its repetition. Pure but for a clock.
 
 A failed attempt leaves its call pending. The next request of the same owner to the same URL with the same body is its
-repetition; any other model call of the owner settles it. The owner is the asyncio task, else the thread.
+repetition; any other model call of the owner settles it, and so does the end of a task. The owner is the task of
+asyncio or trio, else the thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import sys
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -51,12 +53,20 @@ class _Pending(Generic[C]):
 
 
 def current_owner() -> Owner:
-    """Who makes the request: the running task, else the thread."""
+    """Who makes the request: the running task of asyncio or trio, else the thread."""
     try:
-        task = asyncio.current_task()
+        task: object = asyncio.current_task()
     except RuntimeError:
-        task = None
-    return threading.get_ident() if task is None else ("task", id(task))
+        task = _trio_task()
+    return threading.current_thread() if task is None else task
+
+
+def _trio_task() -> object:
+    trio = sys.modules.get("trio")
+    try:
+        return None if trio is None else trio.lowlevel.current_task()
+    except RuntimeError:
+        return None
 
 
 class PendingCalls(Generic[C]):
@@ -101,6 +111,13 @@ class PendingCalls(Generic[C]):
             self._pending[owner] = _Pending(call, Key.of(url, body), self._clock() + within_s)
         if before is not None:
             before.call.settle()
+
+    def settle_of(self, owner: Owner) -> None:
+        """End the call of an owner that will send nothing any more."""
+        with self._lock:
+            pending = self._pending.pop(owner, None)
+        if pending is not None:
+            pending.call.settle()
 
     def settle_overdue(self) -> float | None:
         """End the calls that waited long enough; returns the seconds until the next one is due."""
