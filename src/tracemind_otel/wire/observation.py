@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextvars
 import logging
@@ -10,7 +9,6 @@ import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import cast
 
 from .._base.fork import in_forked_child
 from .._base.once import report_fault
@@ -126,8 +124,9 @@ class Attempt:
         self._call.fail(error)
         within_s = max(_MAX_WAIT_S, (error.retry_after_s or 0.0) + 10.0)
         _pending.wait_for_repetition(self._owner, self._call, self._url, self._body, within_s)
-        if isinstance(self._owner, asyncio.Task):
-            cast("asyncio.Task[object]", self._owner).add_done_callback(_pending.settle_of)
+        when_done = getattr(self._owner, "add_done_callback", None)  # a task of asyncio has it
+        if when_done is not None:
+            when_done(_pending.settle_of)
         _sweeper.wake()
 
     def answered(self, status_code: int, headers: Mapping[str, str], *, is_decoded: bool) -> Tap:
