@@ -1,6 +1,6 @@
-"""The ids and tags of what calls are made for: set once, found by everything below.
+"""The ids, tags and step that calls are made for: set once, found by everything below.
 
-A context variable holds them, so they follow `asyncio` tasks and `asyncio.to_thread`, and other threads with
+Context variables hold them, so they follow `asyncio` tasks and `asyncio.to_thread`, and other threads with
 `carry_context`. A forked process begins without them.
 """
 
@@ -93,6 +93,25 @@ def hidden_correlation() -> AbstractContextManager[object]:
     """A block in which no request carries the ids, because a model provider must not see them."""
     return _hide.get()()
 
+
+# --- The step ---
+
+_step: contextvars.ContextVar[str | None] = contextvars.ContextVar("tracemind_step", default=None)
+
+
+def current_step() -> str | None:
+    """The name of the innermost running step, which names the model calls below it; `None` outside of any."""
+    return _step.get()
+
+
+def enter_step(name: str) -> Setting:
+    """Make a step the current one, until the setting is undone."""
+    return set_here(_step, name)
+
+
+in_forked_child(lambda: _step.set(None))
+
+# --- Checks ---
 
 LEFT_OUT = Once()
 """What was logged as left out."""

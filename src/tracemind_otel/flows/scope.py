@@ -8,8 +8,7 @@ from typing import Any
 
 from .._base.context import Setting
 from .budget import Budget, BudgetLimits, current_budget, enter_budget
-from .correlation import NO_CORRELATION, Correlation, enter_correlation
-from .current_step import enter_step
+from .correlation import NO_CORRELATION, Correlation, enter_correlation, enter_step
 from .sources import NO_SOURCES, CorrelationSources
 from .totals import NO_ATTRIBUTES, AttributeValue, FlowRun, current_flow, enter_flow, flow_ends
 

@@ -14,7 +14,7 @@ from ..call.clients import LLMClientFactory
 from ..call.config import LLMCallConfig
 from ..call.messages import read_messages
 from ..errors import ConfigError, UnknownProviderError
-from ..flows.current_step import current_step
+from ..flows.correlation import current_step
 from ..recording.port import Recorder
 
 

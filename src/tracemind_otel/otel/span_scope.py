@@ -18,8 +18,7 @@ from .._base.context import Setting
 from .._base.dropped import end_dropped
 from .._base.once import report_fault
 from .._base.waiting import is_cancellation
-from ..flows.correlation import NO_CORRELATION, Correlation, current_correlation
-from ..flows.current_step import current_step, enter_step
+from ..flows.correlation import NO_CORRELATION, Correlation, current_correlation, current_step, enter_step
 from ..flows.scope import NO_SCOPE, FlowContext, FlowSpec, StepContext
 from ..flows.sources import AttributeSources
 from ..flows.totals import AttributeValue, FlowRun, FlowTotals, LabelValue, current_flow, flow_ends

@@ -6,8 +6,7 @@ import time
 
 from ..ai.llm.providers._client import telemetry_name_of
 from ..errors import BudgetExceededError, LLMError
-from ..flows.correlation import current_correlation
-from ..flows.current_step import current_step
+from ..flows.correlation import current_correlation, current_step
 from ..recording.port import StepRetry, StepStart
 from .counted_call import CountedCall
 from .recognition import UNKNOWN, ModelCall
