@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from .otel.setup.telemetry import Telemetry
     from .recording.port import Recorder
     from .recording.recorders import CompositeRecorder, InMemoryRecorder
+    from .wire.call_span import llm_call_span
     from .wire.instrument import instrument, uninstrument
 
 __all__ = [
@@ -127,6 +128,7 @@ __all__ = [
     "inject_context",
     "instrument",
     "llm_call",
+    "llm_call_span",
     "llm_call_sync",
     "llm_stream",
     "llm_stream_sync",
@@ -198,6 +200,7 @@ _MODULES = {
     "otel.setup.configure": ("configure",),
     "otel.setup.telemetry": ("Telemetry",),
     "recording.port": ("Recorder",),
+    "wire.call_span": ("llm_call_span",),
     "wire.instrument": ("instrument", "uninstrument"),
     "recording.recorders": ("CompositeRecorder", "InMemoryRecorder"),
 }

@@ -19,18 +19,31 @@ def reserve_for(seen: ModelCall, body: bytes | None) -> Reservation | None:
     Raises:
         BudgetExceededError: the budget has less left; the call must not be sent.
     """
-    budget = current_budget()
-    if budget is None:
+    if current_budget() is None:
         return None
     prompt = CharacterTokenizer().count(strings_in(body), seen.model)
     output = seen.sampling.get("max_tokens") or 0
+    return held_for(seen.provider, seen.model, prompt, output, reports_cost=seen.wire.reports_cost)
+
+
+def held_for(
+    provider: str, model: str, prompt: int = 0, output: int = 0, *, reports_cost: bool = False
+) -> Reservation | None:
+    """Hold so many input and output tokens; `None` where there is no budget.
+
+    Raises:
+        BudgetExceededError: the budget has less left; the call must not be sent.
+    """
+    budget = current_budget()
+    if budget is None:
+        return None
     usage = LLMUsage(prompt, output, prompt + output, estimated=True)
-    cost = price_now(seen.provider, (seen.model,), usage, at=datetime.now(UTC)) if needs_price(budget) else None
+    cost = price_now(provider, (model,), usage, at=datetime.now(UTC)) if needs_price(budget) else None
     estimate = Estimate(
-        model=f"{seen.provider}/{seen.model}",
+        model=f"{provider}/{model}",
         tokens=prompt + output,
         cost_usd=None if cost is None else cost.cost_usd,
-        reports_cost=seen.wire.reports_cost,
+        reports_cost=reports_cost,
     )
     return reserve(budget, estimate)
 
