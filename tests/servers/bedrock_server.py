@@ -1,8 +1,9 @@
 """Bedrock's runtime as far as the client needs it: checks each signature by botocore's own code, then answers as told.
 
 Run as a program it prints its port as one line of JSON, and it ends when its standard input closes. The replies to
-give, in turn, are the list `replies` in the body of a request: a document, or the frames of a stream, each
-`[message type, event type, payload]`.
+give, in turn, are the list `replies` in the body of a request, or in its `additionalModelRequestFields`, where AWS's
+own SDK lets it pass: a document, an error as `{"status": 429}`, a document in headers as `{"headers": {}, "body": {}}`,
+or the frames of a stream, each `[message type, event type, payload]`.
 """
 
 from __future__ import annotations
@@ -48,11 +49,18 @@ class Handler(BaseHTTPRequestHandler):
             error = {"message": "The request signature we calculated does not match the signature you provided."}
             self._answer(403, "application/json", json.dumps(error).encode(), "InvalidSignatureException:http://x/")
             return
-        replies = json.loads(body)["replies"]
+        document = json.loads(body)
+        replies = document.get("replies") or document["additionalModelRequestFields"]["replies"]
         key = self.path + body.decode()
         number = min(_asked[key], len(replies) - 1)
         _asked[key] += 1
-        reply = replies[number]
+        reply: Any = replies[number]
+        if "status" in reply:
+            self._answer(reply["status"], "application/json", b'{"message": "Not now"}', "ThrottlingException")
+            return
+        if "headers" in reply:
+            self._answer(200, "application/json", json.dumps(reply["body"]).encode(), **reply["headers"])
+            return
         if isinstance(reply, dict):
             seen = {"path": self.path, "body": json.loads(body), "signed": self.headers.get("x-amz-security-token")}
             self._answer(200, "application/json", json.dumps({**reply, "seen": seen}).encode())
@@ -80,13 +88,15 @@ class Handler(BaseHTTPRequestHandler):
             f"AWS4-HMAC-SHA256 Credential={auth.scope(request)}, SignedHeaders={';'.join(names)}, Signature={signature}"
         )
 
-    def _answer(self, status: int, content_type: str, body: bytes, error: str | None = None) -> None:
+    def _answer(self, status: int, content_type: str, body: bytes, error: str | None = None, **headers: str) -> None:
         self.send_response(status)
         self.send_header("content-type", content_type)
         self.send_header("content-length", str(len(body)))
         self.send_header("x-amzn-RequestId", "amzn-1")
         if error:
             self.send_header("x-amzn-ErrorType", error)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 

@@ -14,7 +14,7 @@ from .._base.once import report_fault
 from ..ai.llm.pricing import load_table
 from ..errors import ConfigError
 from ..flows.totals import before_flow_ends
-from . import aiohttp_hook, httpx_hook, observation
+from . import aiohttp_hook, botocore_hook, httpx_hook, observation
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +22,12 @@ _HOOKS: Mapping[str, tuple[Callable[[ModuleType], None], Callable[[ModuleType], 
     "httpx": (httpx_hook.patch, httpx_hook.unpatch),
     "httpx2": (httpx_hook.patch, httpx_hook.unpatch),
     "aiohttp": (aiohttp_hook.patch, aiohttp_hook.unpatch),
+    "botocore.httpsession": (botocore_hook.patch, botocore_hook.unpatch),
 }
 
 
 def instrument(*, hosts: Mapping[str, str] | None = None) -> None:
-    """See the model calls of every SDK that sends them with httpx, httpx2 or aiohttp.
+    """See the model calls of every SDK that sends them with httpx, httpx2, aiohttp or botocore.
 
     Each is one span by the same contract as our own calls, with its attempts as events; its tokens and cost are in the
     sums of the flow around it. A library is patched when somebody imports it, and never imported for it. A client that

@@ -63,8 +63,9 @@ def begin(
     if headers.get("user-agent", "").startswith(_OWN_AGENT):
         return None
     owner = current_owner()
+    key = url + headers.get("amz-sdk-invocation-id", "")
     is_new = headers.get("x-stainless-retry-count") == "0"
-    call = _pending.continued(owner, url, body, is_new=is_new)
+    call = _pending.continued(owner, key, body, is_new=is_new)
     if call is None:
         seen = recognized(host, port, path, body, _hosts)
         if seen is None:
@@ -74,19 +75,26 @@ def begin(
     else:
         call.begin_attempt()
     if call.denial is not None:
-        _pending.wait_for_repetition(owner, call, url, body, _MAX_WAIT_S)
+        _pending.wait_for_repetition(owner, call, key, body, _MAX_WAIT_S)
         raise call.denial
-    return Attempt(call, owner, url, body)
+    return Attempt(call, owner, key, body, is_last=_is_last(headers.get("amz-sdk-request", "")))
+
+
+def _is_last(told: str) -> bool:
+    """Whether botocore says that it repeats no more: `attempt=4; max=4`."""
+    fields = {name.strip(): value for name, _, value in (part.partition("=") for part in told.split(";"))}
+    return "max" in fields and fields.get("attempt") == fields["max"]
 
 
 class Attempt:
     """One request of a call."""
 
-    def __init__(self, call: LogicalCall, owner: Owner, url: str, body: bytes | None) -> None:
+    def __init__(self, call: LogicalCall, owner: Owner, key: str, body: bytes | None, *, is_last: bool) -> None:
         self._call = call
         self._owner = owner
-        self._url = url
+        self._key = key
         self._body = body
+        self._is_last = is_last
 
     @contextmanager
     def active(self) -> Generator[None]:
@@ -118,20 +126,22 @@ class Attempt:
         self._fail(error, is_repeated=is_repeated)
 
     def _fail(self, error: LLMError, *, is_repeated: bool) -> None:
-        if not is_repeated:
+        if self._is_last or not is_repeated:
             self._call.end_failed(error)
             return
         self._call.fail(error)
         within_s = max(_MAX_WAIT_S, (error.retry_after_s or 0.0) + 10.0)
-        _pending.wait_for_repetition(self._owner, self._call, self._url, self._body, within_s)
+        _pending.wait_for_repetition(self._owner, self._call, self._key, self._body, within_s)
         when_done = getattr(self._owner, "add_done_callback", None)  # a task of asyncio has it
         if when_done is not None:
             when_done(_pending.settle_of)
         _sweeper.wake()
 
-    def answered(self, status_code: int, headers: Mapping[str, str], *, is_decoded: bool) -> Tap:
-        """A reply comes; returns what reads it."""
-        on_cut = partial(self._fail, is_repeated=True)
+    def answered(
+        self, status_code: int, headers: Mapping[str, str], *, is_decoded: bool, is_repeated: bool = True
+    ) -> Tap:
+        """A reply comes; returns what reads it. `is_repeated`: whether SDKs ask again when a whole reply is cut."""
+        on_cut = partial(self._fail, is_repeated=is_repeated)
         return Tap(self._call, status_code, headers, is_decoded=is_decoded, on_cut=on_cut)
 
     def lost(self) -> None:

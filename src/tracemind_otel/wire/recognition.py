@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
+from urllib.parse import unquote
 
-from ..ai.llm.providers import anthropic, cohere, gemini, ollama, openai_responses
+from ..ai.llm.providers import anthropic, bedrock, bedrock_invoke, cohere, embeddings, gemini, ollama, openai_responses
 from ..ai.llm.providers._chat_usage import cost_format
 from ..ai.llm.providers._wire_format import WireFormat, mapped
 from ..ai.llm.providers.openai import chat_wire
@@ -19,7 +21,7 @@ UNKNOWN = "openai_compatible"
 """The provider name of an unknown host: no price of the table applies to it."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Endpoint:
     """A kind of request that calls a model."""
 
@@ -35,6 +37,8 @@ class Endpoint:
     """Whether a stream is asked for, by path and body."""
     model_of: Callable[[str, Mapping[str, Any]], object] = lambda path, body: body.get("model")
     """The model, by path and body."""
+    is_meant: Callable[[str], bool] = lambda path: True
+    """Whether a path with that end is of this kind, where the end alone does not tell."""
 
 
 def _flat(**renamed: str) -> dict[str, tuple[str, ...]]:
@@ -48,7 +52,64 @@ def _below(key: str, **names: str) -> dict[str, tuple[str, ...]]:
 
 
 def _model_in_path(path: str, _: Mapping[str, Any]) -> object:
-    return path.rpartition("/")[2].partition(":")[0]
+    return unquote(path.rpartition("/")[2].rpartition(":")[0])
+
+
+def _bedrock_model(path: str, _: Mapping[str, Any] | None = None) -> str:
+    """The model between `/model/` and the operation; an ARN has a slash, which some clients do not encode."""
+    return unquote(path.rpartition("/")[0].partition("/model/")[2])
+
+
+def _is_bedrock(path: str) -> bool:
+    return "/model/" in path
+
+
+def _is_bedrock_embedding(path: str) -> bool:
+    """Whether the model makes embeddings: by its name, since InvokeModel does not tell."""
+    return _is_bedrock(path) and "embed" in _bedrock_model(path)
+
+
+def _is_bedrock_chat(path: str) -> bool:
+    return _is_bedrock(path) and not _is_bedrock_embedding(path)
+
+
+def _always(path: str, body: Mapping[str, Any]) -> bool:
+    return True
+
+
+def _never(path: str, body: Mapping[str, Any]) -> bool:
+    return False
+
+
+def _embedding(
+    suffix: str,
+    wire: WireFormat,
+    inventor: str,
+    *,
+    model_of: Callable[[str, Mapping[str, Any]], object] = lambda path, body: body.get("model"),
+    is_meant: Callable[[str], bool] = lambda path: True,
+) -> Endpoint:
+    return Endpoint(
+        suffix=suffix,
+        wire=wire,
+        inventor=inventor,
+        options={},
+        streams_by=_never,
+        model_of=model_of,
+        is_meant=is_meant,
+    )
+
+
+def _on_vertex(suffix: str, publisher: str, wire: WireFormat, options: Mapping[str, tuple[str, ...]]) -> Endpoint:
+    """A model of another publisher on Vertex. Counting tokens has the name of a model there."""
+    return Endpoint(
+        suffix=suffix,
+        wire=wire,
+        inventor="vertex",
+        options=options,
+        model_of=_model_in_path,
+        is_meant=lambda path: f"publishers/{publisher}/" in path and "/count-tokens:" not in path,
+    )
 
 
 _OLLAMA = _below("options", temperature="temperature", top_p="top_p", top_k="top_k", seed="seed", stop="stop") | _below(
@@ -66,12 +127,20 @@ _GEMINI = _below(
     presence_penalty="presencePenalty",
 )
 
+_CONVERSE = _below("inferenceConfig", max_tokens="maxTokens", temperature="temperature", top_p="topP") | _below(
+    "inferenceConfig", stop="stopSequences"
+)
+_CLAUDE = _flat(stop="stop_sequences")
+_RAW = (":rawPredict", ":streamRawPredict")
+_GEMINI_EMBEDS = (":embedContent", ":batchEmbedContents")
+_CHAT = _flat() | {"max_tokens": ("max_completion_tokens", "max_tokens")}
+
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         suffix="/chat/completions",
         wire=chat_wire(),
         inventor="openai",
-        options=_flat() | {"max_tokens": ("max_completion_tokens", "max_tokens")},
+        options=_CHAT,
     ),
     Endpoint(
         suffix="/responses",
@@ -83,14 +152,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         suffix="/v1/messages",
         wire=anthropic.MESSAGES,
         inventor="anthropic",
-        options=_flat(stop="stop_sequences"),
+        options=_CLAUDE,
     ),
     Endpoint(
         suffix=":generateContent",
         wire=gemini.WIRE,
         inventor="gemini",
         options=_GEMINI,
-        streams_by=lambda path, body: False,
+        streams_by=_never,
         model_of=_model_in_path,
     ),
     Endpoint(
@@ -98,7 +167,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         wire=gemini.WIRE,
         inventor="gemini",
         options=_GEMINI,
-        streams_by=lambda path, body: True,
+        streams_by=_always,
         model_of=_model_in_path,
     ),
     Endpoint(
@@ -114,6 +183,38 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         options=_OLLAMA,
         streams_by=lambda path, body: body.get("stream") is not False,
     ),
+    *(
+        Endpoint(
+            suffix=suffix,
+            wire=wire,
+            inventor="bedrock",
+            options=options,
+            streams_by=_always if suffix.endswith("-stream") else _never,
+            model_of=_bedrock_model,
+            is_meant=is_meant,
+        )
+        for suffix, wire, options, is_meant in (
+            ("/converse", bedrock.CONVERSE, _CONVERSE, _is_bedrock),
+            ("/converse-stream", bedrock.CONVERSE, _CONVERSE, _is_bedrock),
+            ("/invoke", bedrock_invoke.INVOKE, _CLAUDE, _is_bedrock_chat),
+            ("/invoke-with-response-stream", bedrock_invoke.INVOKE, _CLAUDE, _is_bedrock),
+        )
+    ),
+    _embedding(
+        "/invoke",
+        bedrock_invoke.EMBED,
+        "bedrock",
+        model_of=_bedrock_model,
+        is_meant=_is_bedrock_embedding,
+    ),
+    *(_on_vertex(suffix, "anthropic", anthropic.MESSAGES, _CLAUDE) for suffix in _RAW),
+    *(_on_vertex(suffix, "mistralai", chat_wire(), _CHAT) for suffix in _RAW),
+    _embedding("/api/embeddings", embeddings.OLLAMA, "ollama"),
+    _embedding("/embeddings", embeddings.OPENAI, "openai"),
+    _embedding("/api/embed", embeddings.OLLAMA, "ollama"),
+    _embedding("/v2/embed", embeddings.COHERE, "cohere"),
+    _embedding("/v1/embed", embeddings.COHERE, "cohere"),
+    *(_embedding(suffix, embeddings.GEMINI, "gemini", model_of=_model_in_path) for suffix in _GEMINI_EMBEDS),
 )
 
 _SUFFIXES = tuple(endpoint.suffix for endpoint in ENDPOINTS)
@@ -135,8 +236,14 @@ _HOSTS = {
     "openrouter.ai": "openrouter",
 }
 """The providers' own hosts."""
-_HOST_ENDS = {".openai.azure.com": "azure_openai", "-aiplatform.googleapis.com": "vertex"}
-"""The ends of hosts that each customer has one of."""
+_HOST_ENDS = {
+    ".openai.azure.com": "azure_openai",
+    "aiplatform.googleapis.com": "vertex",
+    ".rep.googleapis.com": "vertex",
+}
+"""The ends of hosts that each customer or region has one of."""
+_BEDROCK_HOST = re.compile(r"(.+\.)?bedrock-(runtime|mantle)(-fips)?\..+(\.amazonaws\.com(\.cn)?|\.api\.aws)")
+"""Bedrock's hosts, of every region, and behind an interface endpoint of a VPC."""
 
 
 def may_be_call(path: str) -> bool:
@@ -174,7 +281,7 @@ def recognized(
         body: the body; `None` where it cannot be seen.
         hosts: the user's own hosts, as `host` or `host:port`, with the provider of each.
     """
-    endpoint = next((each for each in ENDPOINTS if path.endswith(each.suffix)), None)
+    endpoint = next((each for each in ENDPOINTS if path.endswith(each.suffix) and each.is_meant(path)), None)
     if endpoint is None:
         return None
     document = _object_in(body)
@@ -183,7 +290,7 @@ def recognized(
     return ModelCall(
         endpoint=endpoint,
         provider=provider,
-        wire=wire_at(endpoint.suffix, provider),
+        wire=endpoint.wire if endpoint.wire.with_cost is None else _spoken_at(endpoint, provider),
         model=model if isinstance(model, str) else "",
         is_stream=endpoint.streams_by(path, document),
         sampling=_sampling_in(document, endpoint.options),
@@ -194,16 +301,18 @@ def provider_at(host: str, port: int | None, hosts: Mapping[str, str]) -> str:
     """The provider of a host: the user's word first."""
     host = host.lower()
     named = hosts.get(f"{host}:{port}") or hosts.get(host) or _HOSTS.get(host)
+    if named is None and _BEDROCK_HOST.fullmatch(host):
+        return "bedrock"
     return named or next((name for end, name in _HOST_ENDS.items() if host.endswith(end)), UNKNOWN)
 
 
 @lru_cache(maxsize=64)
-def wire_at(suffix: str, provider: str) -> WireFormat:
+def _spoken_at(endpoint: Endpoint, provider: str) -> WireFormat:
     """The format as a server speaks it: how it counts tokens, and how it reports cost."""
-    wire = next(each.wire for each in ENDPOINTS if each.suffix == suffix)
+    wire = endpoint.wire
     if wire.with_cost is None or provider == UNKNOWN:
         return wire
-    if suffix == "/chat/completions":
+    if endpoint.suffix == "/chat/completions":
         wire = next((preset.wire for preset in PRESETS if preset.name == provider), wire)
     return wire if wire.with_cost is None else wire.with_cost(cost_format(provider, None), provider)
 

@@ -99,7 +99,7 @@ class Tap:
         opened(self)
 
     def feed(self, data: bytes) -> None:
-        """Read some bytes; the call ends with the format's end mark."""
+        """Read some bytes; the call ends with the format's end mark, or with an error among them."""
         if self._has_ended:
             return
         try:
@@ -109,7 +109,7 @@ class Tap:
             events = self._reading.feed(self._decoder.decompress(data))
             if events and self._call.seen.is_stream:
                 self._measure()
-            if self._reading.has_ended:
+            if self._reading.is_over:
                 self.end()
         except Exception:
             self._give_up()

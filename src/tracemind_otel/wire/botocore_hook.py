@@ -1,0 +1,196 @@
+"""The hook of botocore, and with it of boto3: `URLLib3Session.send`, which every attempt of every service passes."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+from .._base.once import report_fault
+from ..errors import BudgetExceededError, LLMConnectionError, LLMError, LLMTimeoutError
+from . import observation
+from .observation import Attempt
+from .tap import Tap
+
+log = logging.getLogger(__name__)
+
+
+def patch(library: ModuleType) -> None:
+    """Wrap the `send` of all sessions; one that is wrapped already stays as it is."""
+    session = library.URLLib3Session
+    if not hasattr(session.send, "__tracemind__"):
+        session.send = _send(session.send, library)
+
+
+def unpatch(library: ModuleType) -> None:
+    """Put the method back if it is still ours; one that somebody has wrapped since passes every call through."""
+    session = library.URLLib3Session
+    if hasattr(session.send, "__tracemind__"):
+        session.send = session.send.__wrapped__
+
+
+def _send(send: Any, library: ModuleType) -> Any:
+    @functools.wraps(send)
+    def send_and_see(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        attempt = _attempt(request)
+        if attempt is None:
+            return send(self, request, *args, **kwargs)
+        try:
+            with attempt.active():
+                response = send(self, request, *args, **kwargs)
+        except BaseException as error:
+            attempt.raised(error, _error_of(error, library))
+            raise
+        _answered(attempt, response, library, is_stream=bool(getattr(request, "stream_output", False)))
+        return response
+
+    send_and_see.__tracemind__ = True  # type: ignore[attr-defined]
+    return send_and_see
+
+
+def _attempt(request: Any) -> Attempt | None:
+    try:
+        url = str(request.url)
+        if request.method != "POST" or not observation.is_seen(url.partition("?")[0]):
+            return None
+        parts = urlsplit(url)
+        body = request.body
+        sent = bytes(body) if isinstance(body, bytes | bytearray) else None
+        return observation.begin(parts.hostname or "", parts.port, parts.path, url, sent, _lower(request.headers))
+    except BudgetExceededError:
+        raise
+    except Exception:
+        report_fault(log, "botocore", "send")
+        return None
+
+
+def _lower(headers: Any) -> dict[str, str]:
+    """The headers by lower-case name; botocore has some as bytes."""
+    return {str(name).lower(): value.decode("latin-1") if isinstance(value, bytes) else str(value)
+            for name, value in headers.items()}  # fmt: skip
+
+
+def _error_of(error: BaseException, library: ModuleType) -> LLMError | None:
+    """Our error for a fault of the transport, by the class alone; `None` for anything else."""
+    if isinstance(error, library.ConnectTimeoutError | library.ReadTimeoutError | TimeoutError):
+        return LLMTimeoutError("no answer in time")
+    no_connection = library.EndpointConnectionError | library.ProxyConnectionError | library.SSLError
+    if isinstance(error, no_connection | library.HTTPClientError | OSError):
+        return LLMConnectionError(f"the connection failed ({type(error).__name__})")
+    return None
+
+
+def _answered(attempt: Attempt, response: Any, library: ModuleType, *, is_stream: bool) -> None:
+    try:
+        headers = _lower(response.headers)
+        if not 200 <= response.status_code < 300:
+            attempt.rejected(response.status_code, headers, b"" if is_stream else response.content)
+            return
+        # A body that is handed on is read after botocore's last attempt.
+        tap = attempt.answered(response.status_code, headers, is_decoded=False, is_repeated=not is_stream)
+        if is_stream:
+            response.raw = TappedBody(response.raw, tap)
+        else:
+            tap.feed(response.content)
+            tap.end()
+    except Exception:
+        report_fault(log, "botocore", "read")
+        attempt.lost()
+
+
+class TappedBody:
+    """Stands for the body of one response, and shows the tap what is read, however it is read.
+
+    Args:
+        inner: urllib3's response.
+        tap: reads along.
+    """
+
+    def __init__(self, inner: Any, tap: Tap) -> None:
+        self._inner = inner
+        self._tap = tap
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def _seen(self, read: Any, *args: Any, **options: Any) -> Any:
+        try:
+            return read(*args, **options)
+        except BaseException as error:
+            self._failed(error)
+            raise
+
+    def _failed(self, error: BaseException) -> None:
+        if not isinstance(error, Exception):
+            self._tap.cancel()
+        elif isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
+            self._tap.end(LLMTimeoutError("no answer in time"))
+        else:
+            self._tap.end(LLMConnectionError(f"the connection failed ({type(error).__name__})"))
+
+    def _show(self, data: bytes, *, is_last: bool) -> None:
+        if data:
+            self._tap.feed(data)
+        if is_last:
+            self._tap.end()
+
+    def read(self, amt: int | None = None, *args: Any, **options: Any) -> Any:
+        """As the response's."""
+        data = self._seen(self._inner.read, amt, *args, **options)
+        self._show(data, is_last=amt is None or amt < 0 or (not data and amt > 0) or self._is_at_end())
+        return data
+
+    def readinto(self, buffer: Any) -> Any:
+        """As the response's."""
+        count = self._seen(self._inner.readinto, buffer)
+        self._show(bytes(memoryview(buffer)[:count]), is_last=(not count and len(buffer) > 0) or self._is_at_end())
+        return count
+
+    def readlines(self, *args: Any) -> Any:
+        """As the response's."""
+        lines = self._seen(self._inner.readlines, *args)
+        self._show(b"".join(lines), is_last=not args)
+        return lines
+
+    def _is_at_end(self) -> bool:
+        """Whether nothing is left of a body whose length was announced."""
+        return getattr(self._inner, "length_remaining", None) == 0
+
+    def stream(self, *args: Any, **options: Any) -> Iterator[bytes]:
+        """As the response's."""
+        try:
+            for data in self._inner.stream(*args, **options):
+                self._show(data, is_last=False)
+                yield data
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._failed(error)
+            raise
+        else:
+            self._show(b"", is_last=True)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for data in self._inner:
+            self._show(data, is_last=False)
+            yield data
+        self._show(b"", is_last=True)
+
+    def close(self) -> None:
+        """Close the body, and end a call that was not read to its end."""
+        try:
+            self._inner.close()
+        finally:
+            self._tap.close()
+
+    def __enter__(self) -> TappedBody:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self._tap.abandon()
