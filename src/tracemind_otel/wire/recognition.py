@@ -306,6 +306,11 @@ def provider_at(host: str, port: int | None, hosts: Mapping[str, str]) -> str:
     return named or next((name for end, name in _HOST_ENDS.items() if host.endswith(end)), UNKNOWN)
 
 
+def wire_at(suffix: str, provider: str) -> WireFormat:
+    """The format of a path's end, as a server speaks it."""
+    return _spoken_at(next(each for each in ENDPOINTS if each.suffix == suffix), provider)
+
+
 @lru_cache(maxsize=64)
 def _spoken_at(endpoint: Endpoint, provider: str) -> WireFormat:
     """The format as a server speaks it: how it counts tokens, and how it reports cost."""
