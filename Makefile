@@ -78,10 +78,11 @@ wheel: $(VENV)/.done  ## Build the wheel and run the smoke tests on it, outside 
 	@$(BIN)/python tests/wheel.py
 
 .PHONY: bench
-bench: $(VENV)/.done  ## Measure the overhead of a call, a streamed chunk and a decorated function
+bench: $(VENV)/.done  ## Measure the overhead of a call, a streamed chunk, a decorated function and of `instrument()`
 	@$(BIN)/python benchmarks/overhead.py
 	@$(BIN)/python benchmarks/streaming.py
 	@$(BIN)/python benchmarks/decorators.py
+	@$(BIN)/python benchmarks/wire.py
 
 .PHONY: bench-against
 bench-against: $(VENV)/.done  ## Compare the cost of a call and a chunk with another source tree: make bench-against TREE=...
