@@ -26,12 +26,13 @@ import statistics
 import sys
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2
 from openai import OpenAI
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -97,7 +98,7 @@ CHUNK = _chunk({"content": " word and more"})
 END = [_chunk({}, "stop"), _chunk({}, usage=USAGE), b"data: [DONE]\n\n"]
 
 
-class Chunks(httpx.SyncByteStream, httpx.AsyncByteStream):
+class Chunks(httpx.SyncByteStream, httpx2.SyncByteStream):
     """A stream of so many chunks."""
 
     def __init__(self, count: int) -> None:
@@ -108,21 +109,17 @@ class Chunks(httpx.SyncByteStream, httpx.AsyncByteStream):
             yield CHUNK
         yield from END
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for chunk in self:
-            yield chunk
 
-
-def answered(request: httpx.Request) -> httpx.Response:
+def answered(request: Any, library: Any) -> Any:
     """The reply of the server that is not there; the header `x-chunks` asks for a stream."""
     if count := request.headers.get("x-chunks"):
         headers = {"content-type": "text/event-stream", "x-request-id": "req_benchmark"}
-        return httpx.Response(200, headers=headers, stream=Chunks(int(count)))
+        return library.Response(200, headers=headers, stream=Chunks(int(count)))
     headers = {"content-type": "application/json", "x-request-id": "req_benchmark"}
-    return httpx.Response(200, headers=headers, content=REPLY)
+    return library.Response(200, headers=headers, content=REPLY)
 
 
-TRANSPORT = httpx.MockTransport(answered)
+TRANSPORT = httpx.MockTransport(lambda request: answered(request, httpx))
 
 
 def posting(client: httpx.Client, url: str) -> Call:
@@ -256,7 +253,8 @@ def sdk_figures(rounds: int, calls: int) -> dict[str, object]:
     installed = {package: way for package, way in found.items() if way is not None}
     ways = {"base": NOTHING, "tracemind-otel": OURS, **installed}
     missing: dict[str, object] = {package: "not installed" for package, way in found.items() if way is None}
-    with httpx.Client(transport=TRANSPORT) as http_client:
+    transport = httpx2.MockTransport(lambda request: answered(request, httpx2))
+    with httpx2.Client(transport=transport) as http_client:
         client = OpenAI(api_key="sk-benchmark", http_client=http_client)
 
         def call() -> None:
