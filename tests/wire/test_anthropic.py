@@ -517,6 +517,12 @@ async def test_a_stream_that_has_only_begun_knows_its_input() -> None:
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (9, None)
 
 
+async def test_a_short_start_is_not_an_error() -> None:
+    """A server may leave out the role and the content of a reply that begins; cut there, it is a cut all the same."""
+    stream = sse([("message_start", {"type": "message_start", "message": {"id": "msg_1", "model": "m"}})])
+    assert (await canned.read_cut_stream("anthropic", stream)).response_id == "msg_1"
+
+
 async def test_start_is_never_the_end() -> None:
     """A stream that is cut after its start is no success, though a server copies the stop reason into the start."""
     start = ("message_start", {"type": "message_start", "message": {**STARTED, "stop_reason": "end_turn"}})

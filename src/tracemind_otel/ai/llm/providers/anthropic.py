@@ -255,8 +255,11 @@ def _written(usage: Mapping[str, Any]) -> int | None:
 
 def errors_of(document: object) -> ErrorBody:
     """Read an error body: `{type: "error", error: {type, message, details: {error_code}}, request_id}`."""
+    fields = mapped(document)
+    if fields.get("type") == "message_start":  # its `message` is the beginning of the reply
+        document = fields = {name: value for name, value in fields.items() if name != "message"}
     body = error_body(document)
-    details = mapped(mapped(mapped(document).get("error")).get("details"))
+    details = mapped(mapped(fields.get("error")).get("details"))
     return replace(body, code=text_of(details.get("error_code")) or body.code)
 
 
