@@ -127,17 +127,21 @@ def test_a_grpc_receiver_with_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert found(receiver.url, "grpc") == []
 
 
-def test_a_variable_that_hides_the_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`requests` lets REQUESTS_CA_BUNDLE win over the setting of the exporter; the fix says so."""
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_the_exporters_certificate_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """Authorities of a proxy, which other HTTP clients need, do not replace the one that is named for the exporter."""
     context, authority = server_context(tmp_path)
     (other := tmp_path / "other").mkdir()
     _, wrong = server_context(other)
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(authority))
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(wrong))
+    monkeypatch.setenv(variable, str(wrong))
     with listening(tls=context) as receiver:
-        [finding] = found(receiver.url)
-    assert finding.check == "certificate"
-    assert "REQUESTS_CA_BUNDLE" in finding.fix
+        assert found(receiver.url) == []
+        monkeypatch.delenv("OTEL_EXPORTER_OTLP_CERTIFICATE")
+        assert checks(found(receiver.url)) == {"certificate"}
+        monkeypatch.setenv(variable, str(authority))
+        assert found(receiver.url) == []
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -59,8 +59,6 @@ class Reply:
     """What the HTTP client raised."""
     wants_tls: bool = False
     """Whether the exporter uses TLS."""
-    ca_bundle: str | None = None
-    """The variable by which the HTTP client replaces the exporter's own certificates; `None` without one."""
     spoken: Spoken | None = None
     """What the port speaks; asked when the export failed."""
 
@@ -82,7 +80,6 @@ def _ask(config: ExportConfig, listener: _Listener, timeout_s: float, signal: Si
             timeout_s=timeout_s,
             header_names=tuple(sorted(config.signal_headers(signal))),
             wants_tls=_wants_tls(url),
-            ca_bundle=_ca_bundle() if config.protocols[signal] == "http/protobuf" else None,
         )
     except ConfigError as error:
         return Reply(signal=signal, url="", receiver="", rejection=error)
@@ -107,11 +104,6 @@ def _wants_tls(url: str) -> bool:
     if "://" in url:
         return url.startswith("https://")
     return os.getenv("OTEL_EXPORTER_OTLP_INSECURE", "").lower() != "true"
-
-
-def _ca_bundle() -> str | None:
-    """`requests` prefers these variables to the certificates of a session."""
-    return next((name for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if os.getenv(name)), None)
 
 
 def _address(url: str) -> tuple[str, int]:

@@ -104,7 +104,8 @@ def _by_answer(reply: Reply, protocol: Protocol) -> Iterator[Finding]:
     trust = _untrusted(reply)
     if trust is not None:
         what = f"the certificate of {reply.receiver} is not trusted: {trust}"
-        yield Finding("certificate", "error", what, _cure_of_trust(reply))
+        fix = "set OTEL_EXPORTER_OTLP_CERTIFICATE to the file with the certificate of its authority"
+        yield Finding("certificate", "error", what, fix)
     elif reply.status == 400 and reply.content_type.startswith(_OTLP_TYPES):
         return  # it speaks OTLP, and objects to an export without anything in it
     elif reply.code == "UNIMPLEMENTED" and reply.spoken is not None and reply.spoken.http1:
@@ -123,14 +124,6 @@ def _failure(reply: Reply) -> str:
     if reply.code == "DEADLINE_EXCEEDED" or "Timeout" in type(reply.error).__name__:
         return f"takes the connection and gives no answer within {reply.timeout_s:g} s"
     return f"takes no export: {reply.code} {reply.said}".rstrip()
-
-
-def _cure_of_trust(reply: Reply) -> str:
-    if reply.ca_bundle is not None:
-        return (
-            f"unset {reply.ca_bundle}, which wins over OTEL_EXPORTER_OTLP_CERTIFICATE, or add the authority to its file"
-        )
-    return "set OTEL_EXPORTER_OTLP_CERTIFICATE to the file with the certificate of its authority"
 
 
 def _untrusted(reply: Reply) -> str | None:

@@ -107,9 +107,18 @@ def _session(count_rejected: Callable[[Any], None]) -> Any:
     """A session that reads each answer; `None` where a credential provider has one of its own."""
     if any(map(os.getenv, _CREDENTIALS_VARIABLES)):
         return None
-    session: Any = importlib.import_module("requests").Session()
+    from requests import Session  # an installation for gRPC alone has no `requests`
+
     # Or the first request imports it, and a child that is forked meanwhile waits for that import for ever.
     importlib.import_module("netrc")
+
+    class ExporterSession(Session):
+        """Uses the certificates of the exporter, where it has any, before those of REQUESTS_CA_BUNDLE."""
+
+        def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+            return super().merge_environment_settings(url, proxies, stream, verify or self.verify, cert)
+
+    session = ExporterSession()
 
     def check(response: Any, **_: object) -> None:
         _check_answer(response)
