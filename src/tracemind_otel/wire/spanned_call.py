@@ -12,8 +12,7 @@ from .._base.waiting import is_cancellation
 from ..ai.llm.providers._client import telemetry_name_of
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import BudgetExceededError, LLMClientError, LLMError, error_class_for_status
-from ..flows.correlation import current_correlation
-from ..flows.current_step import current_step
+from ..flows.correlation import current_correlation, current_step
 from ..recording.port import StepStart
 from .counted_call import CountedCall
 from .replies import PiecesOfReply, reply_in
