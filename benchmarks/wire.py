@@ -34,6 +34,7 @@ from typing import Any
 import httpx
 import httpx2
 from openai import OpenAI
+from openai.resources.chat.completions import Completions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -159,18 +160,40 @@ OTHERS = {
 """Instrumentations of others, by package: the module of their `OpenAIInstrumentor`."""
 
 
+PATCHED = (OpenAI, Completions)
+"""The classes of the SDK whose methods they replace."""
+
+
 def way_of(module: str) -> Way | None:
-    """The instrumentation of a module; `None` if it is not installed."""
+    """The instrumentation of a module; `None` if it is not installed.
+
+    It is turned on once. Then its methods come and go, since not every `uninstrument()` restores the SDK's.
+    """
     try:
         instrumentor = importlib.import_module(module).OpenAIInstrumentor()
     except ImportError:
         return None
     tracer_provider, meter_provider = new_providers()
+    before = {kind: dict(vars(kind)) for kind in PATCHED}
+    instrumentor.instrument(tracer_provider=tracer_provider, meter_provider=meter_provider)
+    replaced = [
+        (kind, name, value, before[kind].get(name, getattr(kind.__mro__[1], name, None)))
+        for kind in PATCHED
+        for name, value in vars(kind).items()
+        if before[kind].get(name) is not value and not name.startswith("__")
+    ]
 
     def on() -> None:
-        instrumentor.instrument(tracer_provider=tracer_provider, meter_provider=meter_provider)
+        for kind, name, theirs, _ in replaced:
+            setattr(kind, name, theirs)
 
-    return Way(on, instrumentor.uninstrument)
+    def off() -> None:
+        for kind, name, _, own in replaced:
+            setattr(kind, name, own)
+
+    assert replaced, f"{module} replaces no method of {PATCHED}"
+    off()
+    return Way(on, off)
 
 
 # --- Measuring
