@@ -273,7 +273,7 @@ def test_replies_of_every_provider_are_read(capture: Captured, provider: Conform
 
 def as_object(value: Any) -> Any:
     if isinstance(value, list):
-        return [as_object(item) for item in cast("list[Any]", value)]
+        return list(map(as_object, cast("list[object]", value)))
     if isinstance(value, dict):
         return SimpleNamespace(**{name: as_object(item) for name, item in cast("dict[str, Any]", value).items()})
     return value

@@ -33,7 +33,7 @@ class ReadAlong:
 
     @property  # type: ignore[misc]
     def __class__(self) -> type[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return cast("type[Any]", type(self._stream))
+        return type(cast("object", self._stream))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -85,6 +85,10 @@ class CallRun:
             self._pieces = PiecesOfReply(self._provider)
         self._pieces.feed(value)
 
+    def fail(self, error_type: str) -> None:
+        """End in a failure that the code returned instead of raising it."""
+        self._call.end_failed(LLMError("the call failed", code=error_type))
+
     def end(self, exc: BaseException | None, result: object = None, *, ended_ns: int | None = None) -> None:
         """End the span; never raises."""
         try:
