@@ -89,7 +89,7 @@ sys.addaudithook(_reject_processes)
 def _no_process_in_a_quick_test(request: pytest.FixtureRequest) -> Iterator[None]:
     """`make check` stays quick: a test that starts a process without the mark `slow` fails."""
     node = cast("pytest.Item", request.node)
-    if node.get_closest_marker("slow") is None and node.get_closest_marker("e2e") is None:
+    if not any(node.get_closest_marker(mark) for mark in ("slow", "e2e", *_APART)):
         _quick_test.append(node.nodeid)
     yield
     _quick_test.clear()
