@@ -86,9 +86,6 @@ class CalledSources:
     functions: tuple[tuple[str, ArgumentFunction], ...] = ()
     """The functions that compute them."""
 
-    def __bool__(self) -> bool:
-        return bool(self.functions)
-
     def beside(self, signature: inspect.Signature) -> CalledSources:
         """The same for a decorated function of this signature."""
         return CalledSources(tuple((name, function.beside(signature)) for name, function in self.functions))
@@ -139,7 +136,7 @@ class AttributeSources:
 
     def of_call(self, who: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, AttributeValue]:
         """The attributes of one run; an unusable one is left out and logged once."""
-        if not self.called:
+        if not self.called.functions:
             return self.fixed
         values = dict(self.fixed)
         for name, value in self.called.of_call(who, args, kwargs):
@@ -190,7 +187,7 @@ class CorrelationSources:
 
     def of_call(self, flow: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Correlation:
         """The ids of one run; an unusable one is left out and logged once for each flow."""
-        if not self.called:
+        if not self.called.functions:
             return self.fixed
         who = f"@flow {flow}"
         return usable_correlation(who, dict(self.called.of_call(who, args, kwargs))).below(self.fixed)

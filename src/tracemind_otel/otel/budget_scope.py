@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 
 from opentelemetry.trace import Span, get_current_span
@@ -53,8 +54,7 @@ def measured_budget(span: Span, limits: BudgetLimits, name: str) -> Budget:
     """A budget inside the ones around it: a span gets an event for each threshold, and the metrics what is spent."""
     on_spent = None
     try:
-        on_spent = partial(_meter().spend, name)
-        _meter().limit(name, limits)
+        on_spent = _meter().begin(name, limits)
     except Exception:
         report_fault(log, "budget", "measure")
     on_threshold = partial(_add_event, span)
@@ -75,22 +75,19 @@ class _BudgetMeter:
         )
         self._sets: dict[tuple[str, BudgetKind], Attributes] = {}
 
-    def limit(self, name: str, limits: BudgetLimits) -> None:
-        """Measure the limits of a budget that begins."""
+    def begin(self, name: str, limits: BudgetLimits) -> Callable[[BudgetKind, float], None]:
+        """Measure the limits of a budget that begins; returns what measures its spending."""
+        known = str(self._names.bounded(semconv.TRACEMIND_BUDGET_NAME, sanitized(name)))
+        attributes = {kind: self._attributes(known, kind) for kind in limits.by_kind}
         for kind, limit in limits.by_kind.items():
-            self._limit.set(limit, self._attributes(name, kind), NO_SPAN)
-
-    def spend(self, name: str, kind: BudgetKind, amount: float) -> None:
-        """Measure what is spent; a fault is logged."""
-        try:
-            self._spent.add(amount, self._attributes(name, kind), NO_SPAN)
-        except Exception:
-            report_fault(log, "budget", "measure")
+            self._limit.set(limit, attributes[kind], NO_SPAN)
+        return lambda kind, amount: self._spent.add(amount, attributes[kind], NO_SPAN)
 
     def _attributes(self, name: str, kind: BudgetKind) -> Attributes:
-        key = (str(self._names.bounded(semconv.TRACEMIND_BUDGET_NAME, sanitized(name))), kind)
+        """The same object each time, by which a series is found fastest."""
+        key = (name, kind)
         if key not in self._sets:
-            self._sets[key] = {semconv.TRACEMIND_BUDGET_NAME: key[0], semconv.TRACEMIND_BUDGET_KIND: kind}
+            self._sets[key] = {semconv.TRACEMIND_BUDGET_NAME: name, semconv.TRACEMIND_BUDGET_KIND: kind}
         return self._sets[key]
 
 

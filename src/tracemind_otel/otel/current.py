@@ -75,7 +75,7 @@ def nothing_is_recorded() -> bool:
 
 def hint_at_configure() -> None:
     """Say once that nothing is recorded, where nobody has asked for anything."""
-    if nothing_is_recorded() and not _was_configured and _HINTS.is_new("configure"):
+    if not _was_configured and nothing_is_recorded() and _HINTS.is_new("configure"):
         log.info(
             "Flows and model calls are not recorded yet. Add tracemind_otel.configure() where the program starts; "
             "configure(file='trace.jsonl') needs no server"

@@ -263,7 +263,7 @@ class _Decorator(Block[T], Generic[T]):
         return wrap(function, self._starting(plan, function))
 
     def _attributes_for(self, function: Callable[..., object]) -> AttributeSources:
-        signature = _signature(function) if self._attributes.called else None
+        signature = _signature(function) if self._attributes.called.functions else None
         return self._attributes if signature is None else self._attributes.beside(signature)
 
     @abc.abstractmethod
@@ -304,7 +304,7 @@ class FlowDecorator(_Decorator[FlowRun]):
 
     def _starting(self, plan: SpanSpec, function: Callable[..., object]) -> Start:
         flow = self._flow
-        if flow.ids.called and (signature := _signature(function)) is not None:
+        if flow.ids.called.functions and (signature := _signature(function)) is not None:
             flow = replace(flow, ids=flow.ids.beside(signature))
         return functools.partial(start_flow, plan, flow)
 

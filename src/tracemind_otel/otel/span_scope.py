@@ -27,13 +27,12 @@ from .attributes import attach, correlation_attributes, with_same_baggage
 from .budget_scope import measured_budget
 from .capture import call_json, named_arguments, result_json
 from .current import Providers, configured_providers, hint_at_configure, instruments, nothing_is_recorded, tracer
-from .instruments import Attributes, Histogram
+from .instruments import NO_SPAN, Attributes, Histogram
 from .sanitize import sanitized, sanitized_attributes
 from .wrapping.body import SpanScope
 
 log = logging.getLogger(__name__)
 
-_NO_SPAN = Context()
 _KEPT_ITEMS = 100
 """Items of a generator that are kept for its result, where that is asked for."""
 
@@ -307,7 +306,7 @@ class SpanRun:
         # The plan's own where there is nothing to add: a series is found fastest by the identity of its attributes.
         attributes = self._plan.metric_attributes | also if also else self._plan.metric_attributes
         try:
-            durations.record(duration_s, attributes, self._context or _NO_SPAN)
+            durations.record(duration_s, attributes, self._context or NO_SPAN)
         except Exception:
             report_fault(log, self._plan.kind.decorator, "measure")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from ...errors import BudgetKind, ConfigError
@@ -30,6 +31,8 @@ class BudgetLimits:
     """Model calls, however they end."""
     on_unknown_price: OnUnknownPrice = "refuse"
     """Whether `max_cost_usd` denies a call of unknown price, or counts it as zero and warns."""
+    by_kind: Mapping[BudgetKind, float] = field(init=False, repr=False, compare=False)
+    """The limits that are set."""
 
     def __post_init__(self) -> None:
         _check_number("max_cost_usd", self.max_cost_usd, (int, float), "number")
@@ -37,12 +40,9 @@ class BudgetLimits:
         _check_number("max_llm_calls", self.max_llm_calls, (int,), "whole number")
         if self.on_unknown_price not in get_args(OnUnknownPrice):
             raise ConfigError(f"on_unknown_price is {self.on_unknown_price!r}; it must be 'refuse' or 'zero'")
-
-    @property
-    def by_kind(self) -> dict[BudgetKind, float]:
-        """The limits that are set."""
         limits = {kind: getattr(self, f"max_{kind}") for kind in get_args(BudgetKind)}
-        return {kind: limit for kind, limit in limits.items() if limit is not None}
+        set_ones = {kind: limit for kind, limit in limits.items() if limit is not None}
+        object.__setattr__(self, "by_kind", set_ones)  # every call under a budget reads it
 
     @property
     def needs_known_prices(self) -> bool:
