@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
@@ -36,12 +37,13 @@ def instrument(*, hosts: Mapping[str, str] | None = None) -> None:
 
     Args:
         hosts: the provider of each of your own hosts, as `host` or `host:port`, by whose prices its calls are priced:
-            `{"gateway.acme.example": "openai"}`. Calls to unknown hosts have no price of the table.
+            `{"gateway.acme.example": "openai"}`. Calls to unknown hosts have no price of the table. The default is
+            `TRACEMIND_HOSTS`, as `gateway.acme.example=openai,127.0.0.1:8000=mistral`.
 
     Raises:
-        ConfigError: `hosts` is not a mapping of strings to strings.
+        ConfigError: `hosts` is not a mapping of strings to strings, or `TRACEMIND_HOSTS` is not of that form.
     """
-    known: object = {} if hosts is None else hosts
+    known: object = _hosts_in(os.getenv("TRACEMIND_HOSTS", "")) if hosts is None else hosts
     if not _is_of_strings(known):
         raise ConfigError("hosts must be a mapping of host or host:port to a provider's name")
     observation.turn_on(known)
@@ -52,6 +54,16 @@ def instrument(*, hosts: Mapping[str, str] | None = None) -> None:
             _run(patch, sys.modules[name])
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+
+
+def _hosts_in(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        host, _, provider = (part.strip() for part in entry.partition("="))
+        if not host or not provider:
+            raise ConfigError(f"TRACEMIND_HOSTS must be host=provider entries with commas between; {entry!r} is none")
+        found[host] = provider
+    return found
 
 
 def _is_of_strings(value: object) -> TypeGuard[Mapping[str, str]]:
