@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,45 +12,12 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, StatusCode
 
 import tracemind_otel as tm
-from tests.servers import trace_mind as trace_mind_packages
+from tests.servers.trace_mind import StepsFlow
+from tests.servers.trace_mind import trace_mind as trace_mind
 from tests.support import Captured, attributes
 from tracemind_otel.integrations.trace_mind import instrument_flow
 
 pytestmark = [pytest.mark.tools, pytest.mark.slow]
-
-MODULES = ("flow.runtime", "flow.spec", "flow.operations", "flow.policies", "flow.recipe_loader")
-
-
-@pytest.fixture
-def runtime(
-    visibly: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Any]:
-    """The runtime's public names, imported anew, in a folder of its own: it writes `state.jsonl` where it runs."""
-    with visibly():
-        packages = trace_mind_packages.packages()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path, str(packages)])
-    names: dict[str, Any] = {}
-    for module in MODULES:
-        names |= vars(importlib.import_module(f"tm.{module}"))
-    yield SimpleNamespace(**names)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "tm"]:
-        del sys.modules[name]
-
-
-class StepsFlow:
-    """A flow of steps that run one after another."""
-
-    def __init__(self, runtime: Any, name: str, **steps: Callable[..., Any]) -> None:
-        self.name = name
-        names = [*steps, None]
-        self._spec = runtime.FlowSpec(name=name)
-        for (step, run), following in zip(steps.items(), names[1:], strict=True):
-            next_steps = () if following is None else (following,)
-            self._spec.add_step(runtime.StepDef(step, runtime.Operation.TASK, next_steps, run=run))
-
-    def spec(self) -> Any:
-        return self._spec
 
 
 async def ask(ctx: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
@@ -66,8 +27,9 @@ async def ask(ctx: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
 
 
 def of(span: ReadableSpan) -> SpanContext:
-    assert span.context is not None
-    return span.context
+    context: SpanContext | None = span.context
+    assert context is not None
+    return context
 
 
 def children(spans: list[ReadableSpan], parent: ReadableSpan) -> list[ReadableSpan]:
@@ -75,10 +37,10 @@ def children(spans: list[ReadableSpan], parent: ReadableSpan) -> list[ReadableSp
     return sorted(found, key=lambda span: span.start_time or 0)
 
 
-async def test_fifty_concurrent_runs_are_fifty_traces(runtime: Any, capture: Captured) -> None:
+async def test_fifty_concurrent_runs_are_fifty_traces(trace_mind: Any, capture: Captured) -> None:
     """Each caller's request is the root of one trace with its own flow, three steps and three model calls."""
-    flow = StepsFlow(runtime, "research", plan=ask, search=ask, write=ask)
-    engine = runtime.FlowRuntime({flow.name: instrument_flow(flow)}, max_concurrency=4)
+    flow = StepsFlow(trace_mind, "research", plan=ask, search=ask, write=ask)
+    engine = trace_mind.FlowRuntime({flow.name: instrument_flow(flow)}, max_concurrency=4)
 
     async def request(number: int) -> dict[str, Any]:
         with trace.get_tracer("caller", tracer_provider=capture.tracer_provider).start_as_current_span("request"):

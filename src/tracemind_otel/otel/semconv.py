@@ -33,6 +33,11 @@ TRACEMIND_FLOW_REVISION: Final = "tracemind.flow.revision"
 TRACEMIND_STEP_ID: Final = "tracemind.step.id"
 TRACEMIND_STEP_TYPE: Final = "tracemind.step.type"
 
+# --- A request to the trace-mind runtime ---
+TRACEMIND_REQUEST_STATUS: Final = "tracemind.request.status"
+TRACEMIND_REQUEST_QUEUED_S: Final = "tracemind.request.queued_s"
+TRACEMIND_REQUEST_SHARED: Final = "tracemind.request.shared"
+
 # --- The call: known at its end ---
 GEN_AI_RESPONSE_ID: Final = "gen_ai.response.id"
 GEN_AI_RESPONSE_MODEL: Final = "gen_ai.response.model"
@@ -219,6 +224,8 @@ METRIC_LLM_CACHE_TOKENS: Final = "tracemind.llm.cache.tokens"
 TRACEMIND_CACHE_OPERATION: Final = "tracemind.cache.operation"
 CACHE_READ: Final = "read"
 CACHE_WRITE: Final = "write"
+RUNTIME_METRICS: Final = "tracemind.runtime."
+"""The beginning of the names of the trace-mind runtime's own metrics."""
 METRIC_BUDGET_LIMIT: Final = "tracemind.budget.limit"
 METRIC_BUDGET_SPENT: Final = "tracemind.budget.spent"
 TRACEMIND_COST_KIND: Final = "tracemind.cost.kind"

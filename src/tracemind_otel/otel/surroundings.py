@@ -6,6 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from opentelemetry import context as otel_context
+from opentelemetry.trace import SpanContext, get_current_span
 
 from .._base.context import set_here, surrounding_values
 from .attributes import attach
@@ -22,6 +23,11 @@ class Surroundings:
     def __init__(self) -> None:
         self._context = otel_context.get_current()
         self._values = surrounding_values()
+
+    @property
+    def span_context(self) -> SpanContext:
+        """The span that is current there; invalid where none is."""
+        return get_current_span(self._context).get_span_context()
 
     @contextmanager
     def entered(self) -> Generator[None]:

@@ -51,6 +51,16 @@ def is_seen(path: str) -> bool:
     return _is_on and may_be_call(path) and not _inside.get()
 
 
+@contextmanager
+def recorded_already() -> Generator[None]:
+    """A block whose requests belong to a call that is recorded by other means."""
+    token = _inside.set(True)
+    try:
+        yield
+    finally:
+        _inside.reset(token)
+
+
 def begin(
     host: str, port: int | None, path: str, url: str, body: bytes | None, headers: Mapping[str, str]
 ) -> Attempt | None:

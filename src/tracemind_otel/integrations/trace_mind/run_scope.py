@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import cast
 
+from opentelemetry.trace import SpanContext
+
 from ...flows.scope import FlowSpec
 from ...flows.sources import AttributeSources, CorrelationSources
 from ...otel import semconv
@@ -32,6 +34,10 @@ class RunScope:
         self._caller = Surroundings()
         self._flow: SpanScope | None = None
         self._inside: Surroundings = self._caller
+        self.has_begun = False
+        """Whether the runtime has begun the first step."""
+        self.span_context: SpanContext | None = None
+        """The span of the flow, once it has begun."""
 
     def begin_step(self, step: Step, ctx: StepContext) -> StepScope:
         """The runtime begins a step, and with the first one the flow."""
@@ -39,6 +45,8 @@ class RunScope:
             with self._caller.entered():
                 self._flow = start_flow(_flow_plan(str(ctx["flow"])), _FLOW, (ctx,), {})
                 self._inside = _inside(self._flow)
+            self.has_begun = True
+            self.span_context = self._inside.span_context
         with self._inside.entered():
             scope = start_step(_step_plan(step.name), (ctx,), {})
             return StepScope(scope, _inside(scope))

@@ -66,6 +66,12 @@ def traced_spec(spec: Any) -> Any:
     return made
 
 
+def run_of(spec: object) -> RunScope | None:
+    """The run that a specification was made for."""
+    run: RunScope | None = getattr(spec, _MARK, None)
+    return run
+
+
 def _traced_step(step: Any, run: RunScope) -> Any:
     hooks = _StepHooks(step, run)
     return dataclasses.replace(
