@@ -36,7 +36,8 @@ def _install(folder: Path) -> None:
 
 MODULES = (
     *("flow.runtime", "flow.spec", "flow.operations", "flow.policies", "flow.recipe_loader", "flow.step_registry"),
-    *("ai.llm_client", "ai.providers.base", "ai.recorder_bridge", "governance.config", "governance.hitl", "run_recipe"),
+    *("ai.llm_client", "ai.providers.base", "ai.recorder_bridge", "run_recipe"),
+    *("governance.config", "governance.manager", "governance.hitl"),
 )
 """Where the names are that tests use."""
 

@@ -6,6 +6,7 @@ takes along what surrounds the code that asks for the flow's specification, whic
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -89,7 +90,13 @@ def _end(scope: SpanScope, exc: BaseException | None, state: object) -> None:
     failure = failure_in(state) if exc is None else None
     if failure is not None:
         scope.fail(failure)
-    scope.end(exc)
+    scope.end(None if exc is not None and _awaits_approval(exc) else exc)
+
+
+def _awaits_approval(exc: BaseException) -> bool:
+    """Whether a step stopped until a person approves it, which the runtime says by an exception."""
+    waiting = getattr(sys.modules.get("tm.governance.hitl"), "PendingApproval", None)
+    return isinstance(waiting, type) and isinstance(exc, waiting)
 
 
 def _inside(scope: SpanScope) -> Surroundings:
