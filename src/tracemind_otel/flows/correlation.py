@@ -96,7 +96,7 @@ def hidden_correlation() -> AbstractContextManager[object]:
 
 # --- The step ---
 
-_step: contextvars.ContextVar[str | None] = contextvars.ContextVar("tracemind_step", default=None)
+_step: contextvars.ContextVar[str | None] = surrounding_variable("tracemind_step", default=None)
 
 
 def current_step() -> str | None:

@@ -19,7 +19,7 @@ from .._base.dropped import end_dropped
 from .._base.once import report_fault
 from .._base.waiting import is_cancellation
 from ..flows.correlation import NO_CORRELATION, Correlation, current_correlation, current_step, enter_step
-from ..flows.scope import NO_SCOPE, FlowContext, FlowSpec, StepContext
+from ..flows.scope import NO_SCOPE, FlowContext, FlowSpec, NoScope, StepContext
 from ..flows.sources import AttributeSources
 from ..flows.totals import AttributeValue, FlowRun, FlowTotals, LabelValue, current_flow, flow_ends
 from . import semconv
@@ -29,7 +29,6 @@ from .capture import call_json, named_arguments, result_json
 from .current import Providers, configured_providers, hint_at_configure, instruments, nothing_is_recorded, tracer
 from .instruments import NO_SPAN, Attributes, Histogram
 from .sanitize import sanitized, sanitized_attributes
-from .wrapping.body import SpanScope
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +138,7 @@ class SpanSpec:
         return self.attributes if added is self.sources.fixed else {**sanitized_attributes(added), **self.own}
 
 
-def start_scope(plan: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SpanScope:
+def start_scope(plan: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SpanRun | NoScope:
     """Start a run that is a span; where nothing is recorded, or recording fails, it is nothing."""
     if not nothing_is_recorded():
         end_dropped()
@@ -150,7 +149,7 @@ def start_scope(plan: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return NO_SCOPE
 
 
-def start_step(plan: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SpanScope:
+def start_step(plan: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepRun | StepContext:
     """Start a run that is a step; without a span it still names the model calls below it."""
     if not nothing_is_recorded():
         end_dropped()

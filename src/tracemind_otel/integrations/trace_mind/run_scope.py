@@ -15,14 +15,15 @@ from typing import cast
 
 from opentelemetry.trace import SpanContext
 
-from ...flows.scope import FlowSpec
+from ...flows.scope import FlowSpec, NoScope
 from ...flows.sources import AttributeSources, CorrelationSources
 from ...otel import semconv
-from ...otel.span_scope import FLOW, STEP, SpanSpec, start_flow, start_step
+from ...otel.span_scope import FLOW, STEP, SpanRun, SpanSpec, start_flow, start_step
 from ...otel.surroundings import Surroundings
-from ...otel.wrapping.body import SpanScope
 from .shapes import Step, StepContext
 
+Scope = SpanRun | NoScope
+"""A run of a flow or a step, with a span where anything records spans."""
 _FAILED = frozenset({"error", "failed"})
 """Values of `status` and `outcome` in what a step returns, which the runtime itself counts as a success."""
 
@@ -33,7 +34,7 @@ class RunScope:
     def __init__(self) -> None:
         self._asked_s = time.perf_counter()
         self._caller = Surroundings()
-        self._flow: SpanScope | None = None
+        self._flow: Scope | None = None
         self._inside: Surroundings = self._caller
         self.has_begun = False
         """Whether the runtime has begun the first step."""
@@ -62,7 +63,7 @@ class RunScope:
 class StepScope:
     """A step in hand."""
 
-    def __init__(self, scope: SpanScope, inside: Surroundings) -> None:
+    def __init__(self, scope: Scope, inside: Surroundings) -> None:
         self._scope = scope
         self._inside = inside
 
@@ -86,7 +87,7 @@ def failure_in(state: object) -> str | None:
     return code if isinstance(code, str) else "error"
 
 
-def _end(scope: SpanScope, exc: BaseException | None, state: object) -> None:
+def _end(scope: Scope, exc: BaseException | None, state: object) -> None:
     failure = failure_in(state) if exc is None else None
     if failure is not None:
         scope.fail(failure)
@@ -99,7 +100,7 @@ def _awaits_approval(exc: BaseException) -> bool:
     return isinstance(waiting, type) and isinstance(exc, waiting)
 
 
-def _inside(scope: SpanScope) -> Surroundings:
+def _inside(scope: Scope) -> Surroundings:
     scope.enter()
     try:
         return Surroundings()

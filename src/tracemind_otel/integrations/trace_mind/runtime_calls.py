@@ -17,8 +17,7 @@ from ...ai.llm.providers._chat_reply import from_payload
 from ...ai.llm.types import LLMResponse, LLMUsage
 from ...ai.llm.usage import ReportedCost
 from ...errors import LLMClientError, LLMError, LLMRateLimitError, LLMTimeoutError
-from ...flows.correlation import current_correlation
-from ...flows.current_step import current_step
+from ...flows.correlation import current_correlation, current_step
 from ...recording.port import StepRetry, StepStart
 from ...wire.counted_call import CountedCall
 from ...wire.observation import recorded_already

@@ -22,9 +22,6 @@ class SpanScope(Unread, Protocol):
     def item(self, value: object) -> None:
         """Note a value that the body of a generator yielded."""
 
-    def fail(self, error_type: str) -> None:
-        """Note the failure of a body that returns it instead of raising."""
-
     def end(self, exc: BaseException | None, result: object = None, *, ended_ns: int | None = None) -> None:
         """End the run.
 
