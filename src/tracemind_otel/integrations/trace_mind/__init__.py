@@ -6,8 +6,8 @@ flow of a program. `llm_call_step` is our `ai.llm_call` as a step of its flows a
 
 from __future__ import annotations
 
-from .instrumentor import TraceMindInstrumentor
 from .model_step import llm_call_step, register_llm_call
+from .runtime_instrumentor import TraceMindInstrumentor
 from .traced_flow import TracedFlow, instrument_flow
 
 __all__ = ["TraceMindInstrumentor", "TracedFlow", "instrument_flow", "llm_call_step", "register_llm_call"]
