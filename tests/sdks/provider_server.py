@@ -148,7 +148,7 @@ def compressed(body: bytes, action: Action) -> bytes:
     """The body in the encoding that the action names."""
     match action.get("encoding"):
         case "gzip":
-            return gzip.compress(body)
+            return gzip.compress(body, mtime=0)
         case "deflate":
             return zlib.compress(body)
         case _:

@@ -45,7 +45,10 @@ class CountedCall:
         self._step_id = start.step_id
         self._handle = begin_safely(start, recorder or default_recorder(), *listeners())
         self._has_ended = False
-        warm_up(provider, start.model)
+        try:
+            warm_up(provider, start.model)
+        except Exception:
+            report_fault(log, "CountedCall", "warm_up")
 
     def active(self) -> AbstractContextManager[object]:
         """A block in which the call's span is current."""

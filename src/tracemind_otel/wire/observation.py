@@ -6,8 +6,8 @@ import atexit
 import contextvars
 import logging
 import threading
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 from .._base.fork import in_forked_child
@@ -81,9 +81,9 @@ def begin(
         if seen is None:
             return None
         call = LogicalCall(seen, host, port)
-        call.reserve(body)
+        _guarded(call.reserve, body)
     else:
-        call.begin_attempt()
+        _guarded(call.begin_attempt)
     if call.denial is not None:
         _pending.wait_for_repetition(owner, call, key, body, _MAX_WAIT_S)
         raise call.denial
@@ -96,8 +96,16 @@ def _is_last(told: str) -> bool:
     return "max" in fields and fields.get("attempt") == fields["max"]
 
 
+def _guarded(step: Callable[..., object], *arguments: object) -> None:
+    """Take a step without which the call goes on, and its span with it."""
+    try:
+        step(*arguments)
+    except Exception:
+        report_fault(log, "LogicalCall", step.__name__)
+
+
 class Attempt:
-    """One request of a call."""
+    """One request of a call. No method raises a fault of ours."""
 
     def __init__(self, call: LogicalCall, owner: Owner, key: str, body: bytes | None, *, is_last: bool) -> None:
         self._call = call
@@ -111,41 +119,56 @@ class Attempt:
         """A block in which the request is sent: the span is current, and no other hook looks at it."""
         token = _inside.set(True)
         try:
-            with self._call.active():
+            with self._current():
                 yield
         finally:
             _inside.reset(token)
 
+    def _current(self) -> AbstractContextManager[object]:
+        try:
+            return self._call.active()
+        except Exception:
+            report_fault(log, "LogicalCall", "active")
+            return nullcontext()
+
     def raised(self, error: BaseException, ours: LLMError | None) -> None:
         """No reply came."""
-        try:
-            if ours is not None:
-                self._fail(ours, is_repeated=True)
-            elif isinstance(error, Exception):
-                self._call.end_failed(LLMError(f"the request failed ({type(error).__name__})"))
-            else:
-                self._call.end_cancelled()
-        except Exception:
-            report_fault(log, "Attempt", "raised")
+        if ours is not None:
+            self._fail(ours, is_repeated=True)
+        elif isinstance(error, Exception):
+            self._end(LLMError(f"the request failed ({type(error).__name__})"))
+        else:
+            _guarded(self._call.end_cancelled)
 
     def rejected(self, status_code: int, headers: Mapping[str, str], body: bytes) -> None:
         """A reply came that is not a success."""
-        error = error_of(status_code, headers, body, strings_in(self._body))
+        try:
+            error = error_of(status_code, headers, body, strings_in(self._body))
+        except Exception:
+            report_fault(log, "Attempt", "rejected")
+            error = LLMError(f"the server answered HTTP {status_code}", status_code=status_code)
         asked = headers.get("x-should-retry")
         is_repeated = status_code >= 500 or status_code in _REPEATED if asked is None else asked == "true"
         self._fail(error, is_repeated=is_repeated)
 
     def _fail(self, error: LLMError, *, is_repeated: bool) -> None:
         if self._is_last or not is_repeated:
-            self._call.end_failed(error)
+            self._end(error)
             return
-        self._call.fail(error)
         within_s = max(_MAX_WAIT_S, (error.retry_after_s or 0.0) + 10.0)
-        _pending.wait_for_repetition(self._owner, self._call, self._key, self._body, within_s)
-        when_done = getattr(self._owner, "add_done_callback", None)  # a task of asyncio has it
-        if when_done is not None:
-            when_done(_pending.settle_of)
-        _sweeper.wake()
+        try:
+            self._call.fail(error)
+            _pending.wait_for_repetition(self._owner, self._call, self._key, self._body, within_s)
+            when_done = getattr(self._owner, "add_done_callback", None)  # a task of asyncio has it
+            if when_done is not None:
+                when_done(_pending.settle_of)
+            _sweeper.wake()
+        except Exception:
+            report_fault(log, "Attempt", "fail")
+            self._end(error)
+
+    def _end(self, error: LLMError) -> None:
+        _guarded(self._call.end_failed, error)
 
     def answered(
         self, status_code: int, headers: Mapping[str, str], *, is_decoded: bool, is_repeated: bool = True
@@ -156,7 +179,7 @@ class Attempt:
 
     def lost(self) -> None:
         """Our reading failed; the user's reply is as it was."""
-        self._call.end_failed(LLMError("the reply could not be read by tracemind-otel"))
+        self._end(LLMError("the reply could not be read by tracemind-otel"))
 
 
 def settle_all() -> None:

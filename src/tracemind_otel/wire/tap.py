@@ -127,21 +127,25 @@ class Tap:
         if not self._is_first_end():
             return
         try:
-            if error is not None and error.retryable and not self._call.seen.is_stream:
-                self._on_cut(error)
-                return
-            cut = error if isinstance(error, LLMConnectionError) else None
-            if error is not None and cut is None:
-                self._call.end_failed(error)
-                return
-            self._reading.end(cut)
+            self._end(error)
+        except Exception:
+            self._give_up()
+
+    def _end(self, error: LLMError | None) -> None:
+        if error is not None and error.retryable and not self._call.seen.is_stream:
+            self._on_cut(error)
+            return
+        cut = error if isinstance(error, LLMConnectionError) else None
+        if error is not None and cut is None:
+            self._call.end_failed(error)
+            return
+        self._reading.end(cut)
+        try:
             self._call.end_answered(self._reading.finish())
         except StreamedError as fault:
             self._call.end_failed(error_from_body(self._reading.head, fault.body, key=None, prompt=""))
         except LLMError as fault:
             self._call.end_failed(fault)
-        except Exception:
-            self._give_up()
 
     def close(self, ended_ns: int | None = None) -> None:
         """The reader has stopped before the end."""
@@ -160,8 +164,12 @@ class Tap:
 
     def cancel(self) -> None:
         """The task that reads was cancelled."""
-        if self._is_first_end():
+        if not self._is_first_end():
+            return
+        try:
             self._call.end_cancelled()
+        except Exception:
+            self._give_up()
 
     def abandon(self) -> None:
         """The reader is collected; ends the call later, and at the time of the last bytes, if nobody has ended it."""
