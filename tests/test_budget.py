@@ -388,7 +388,8 @@ async def test_without_a_price_a_call_counts_as_zero_if_so_stated(caplog: pytest
     assert spending.spent.unpriced_attempts == 3
     warned = [record.getMessage() for record in caplog.records if "counts as zero" in record.getMessage()]
     assert warned == [
-        f"budget of 'research': the cost of calls to acme/unknown-{number} is unknown and counts as zero"
+        f"budget of 'research': the cost of calls to acme/unknown-{number} is unknown and counts as zero; "
+        "add a price by set_prices()"
         for number in (1, 2)
     ]
 

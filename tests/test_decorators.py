@@ -729,7 +729,7 @@ def test_what_is_no_function(decorate: Any) -> None:
     """A decorator on something else raises at import, with what to write instead."""
     for wrong, said in (
         (Service, "is a class; decorate its methods"),
-        (5, "int is no function"),
+        (5, "int is not a function"),
         (property(lambda _: 1), "put it below @property, next to the function"),
     ):
         with pytest.raises(TypeError, match=said):

@@ -74,7 +74,7 @@ class Call:
 
     def broke(self, error: Exception) -> Result:
         """End in a fault of this package, whose message may hold the prompt."""
-        log.error("%s: a fault of this package (%s)", self.target.name, type(error).__name__)
+        log.error("%s: a fault of this package (%s); please report it", self.target.name, type(error).__name__)
         return self.failed(self.as_llm_error(error))
 
     def interrupted(self, ended_ns: int) -> None:

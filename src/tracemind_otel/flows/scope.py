@@ -82,7 +82,7 @@ class FlowContext(NoScope):
     def __init__(
         self,
         name: str,
-        plan: FlowSpec,
+        spec: FlowSpec,
         ids: Correlation,
         attributes: Mapping[str, AttributeValue] = NO_ATTRIBUTES,
         make_budget: Callable[[BudgetLimits, str], Budget] = plain_budget,
@@ -90,8 +90,8 @@ class FlowContext(NoScope):
         self.run = FlowRun(name, attributes, current_flow())
         self._ids = ids
         self._budget: Budget | None = None
-        if plan.limits is not None:
-            self._budget = make_budget(plan.limits, name)
+        if spec.limits is not None:
+            self._budget = make_budget(spec.limits, name)
         self._settings: list[Setting] = []
 
     def enter(self) -> None:

@@ -248,7 +248,11 @@ def _trace_url(trace_id: str) -> str:
     jaeger = os.environ.get(JAEGER_VARIABLE, "").strip() or DEFAULT_JAEGER
     template = os.environ.get(_TRACE_URL, "").strip()
     if template and "{trace_id}" not in template and _MISTAKES.is_new(_TRACE_URL):
-        log.warning("%s has no {trace_id}, so it names no trace; %s is used", _TRACE_URL, jaeger)
+        log.warning(
+            "%s has no {trace_id}, so it names no trace; put {trace_id} where the id belongs. %s is used until then",
+            _TRACE_URL,
+            jaeger,
+        )
     if "{trace_id}" not in template:
         template = jaeger.rstrip("/") + "/trace/{trace_id}"
     return template.replace("{trace_id}", trace_id)

@@ -1,4 +1,4 @@
-"""What a call through the front door takes, and the configuration that comes of it."""
+"""The options of `llm_call`, and the configuration made from them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SamplingArguments(TypedDict, total=False):
 
 
 class CallOptions(SamplingArguments, total=False):
-    """What a call may say besides the model and the prompt."""
+    """The options of a call, in addition to the model and the prompt."""
 
     provider: str | None
     """The provider's name, where `model` does not begin with it."""
@@ -57,7 +57,7 @@ class CallOptions(SamplingArguments, total=False):
     extra: Mapping[str, Any] | None
     """Fields that go into the provider's request body as they are."""
     timeout_ms: int
-    """Milliseconds of silence that an attempt lasts at most; 30,000 by default."""
+    """Milliseconds of silence after which an attempt fails; 30,000 by default."""
     deadline_ms: int | None
     """Milliseconds for the whole call, attempts and waits together; no limit by default."""
     max_retries: int
@@ -71,8 +71,8 @@ class CallOptions(SamplingArguments, total=False):
 
 
 _ALLOWED = frozenset(CallOptions.__annotations__)
-_BESIDES = frozenset({"provider", "messages", "step", "client", "recorder"})
-"""The options that are no fields of `LLMCallConfig` as they are given."""
+_NOT_OF_CONFIG = frozenset({"provider", "messages", "step", "client", "recorder"})
+"""The options that do not go into `LLMCallConfig` as they are given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class CallPlan:
         _check_names(function, options)
         client = options.get("client")
         provider, name = _split(function, model, options.get("provider"), client)
-        fields: Mapping[str, Any] = {key: value for key, value in options.items() if key not in _BESIDES}
+        fields: Mapping[str, Any] = {key: value for key, value in options.items() if key not in _NOT_OF_CONFIG}
         messages = read_messages(f"{function}: messages", options.get("messages"))
         cfg = LLMCallConfig(provider, name, prompt, messages=messages, **fields)
         return cls(cfg, options.get("step") or current_step() or name, client, options.get("recorder"))

@@ -134,7 +134,7 @@ def attach_baggage(context: Context) -> tuple[Setting, Setting]:
 in_forked_child(lambda: otel_context.attach(without_ids(otel_context.get_current())))
 
 
-class using_attributes(Block[None]):  # noqa: N801  a function to whoever uses it
+class using_attributes(Block[None]):  # noqa: N801  used like a function
     """Set ids once, for every span and log in a `with` block: those of model calls, of flows and of other libraries.
 
     Inside another one the inner ids win, and tags are added. They go along in tasks and `asyncio.to_thread`, in other
@@ -146,11 +146,11 @@ class using_attributes(Block[None]):  # noqa: N801  a function to whoever uses i
         conversation_id: `gen_ai.conversation.id`.
         user_id: `user.id`.
         tags: `tracemind.tags`, words to search by.
-        baggage: put them into the W3C baggage too, with those that hold already, so that every instrumented HTTP
+        baggage: put them into the W3C baggage too, with those already set, so that every instrumented HTTP
             client sends them along. The requests of model calls never carry them.
 
     An id of `None` is not set. One that is empty, longer than 256 characters or unprintable comes from the data, so it
-    is left out and the log says so: a strange session is no reason to fail.
+    is left out and the log says so, instead of failing the request.
 
     Raises:
         ConfigError: an id is not a string; the message names it.

@@ -118,7 +118,7 @@ def _add_event(span: Span, threshold: BudgetThreshold) -> None:
         )
 
 
-class budget(Block["budget"]):  # noqa: N801  a function to whoever uses it
+class budget(Block["budget"]):  # noqa: N801  used like a function
     """Limit what the model calls in a `with` block may cost, all of them together.
 
     The limits are those of `@flow(max_cost_usd=...)`; the events `tracemind.budget` go to the span that is current

@@ -39,10 +39,10 @@ T = TypeVar("T")
 
 
 class SpanOptions(TypedDict, total=False):
-    """What every decorator takes."""
+    """The options of every decorator."""
 
     name: str | None
-    """The name of the flow, step, tool or agent, of few values; the default is the function's own."""
+    """The low-cardinality name of the flow, step, tool or agent; the default is the function's own."""
     attributes: Mapping[str, AttributeSource]
     """Attributes of the span: values, lists of values of one type, or functions of the call's arguments."""
     capture_arguments: bool
@@ -52,7 +52,7 @@ class SpanOptions(TypedDict, total=False):
 
 
 class FlowOptions(SpanOptions, total=False):
-    """What `@flow` takes besides."""
+    """The options of `@flow`."""
 
     flow_id: IdSource | None
     """`tracemind.flow.id` of every span and log below: a string, or a function of the call's arguments."""
@@ -90,7 +90,7 @@ def flow(
 
     Args:
         function: the function when used bare, else the flow's name, as `name`.
-        name: the flow's name, of few values; the default is the function's own. A block needs one.
+        name: the flow's low-cardinality name; the default is the function's own. A block needs one.
         attributes: attributes of the span, each a value, a list of values of one type, or a function of the call's
             arguments; those named in `configure(metric_attributes=...)` go on metrics too.
         flow_id: `tracemind.flow.id` of every span and log below. Each id is a string, or a function that is called
@@ -175,7 +175,7 @@ def step(
 
     Args:
         function: the function when used bare, else the step's name, as `name`.
-        name: the name, of few values; the default is the function's own. A block needs one.
+        name: the low-cardinality name; the default is the function's own. A block needs one.
         attributes: attributes of the span, each a value, a list of values of one type, or a function of the call's
             arguments.
         capture_arguments: record the arguments as JSON (`tracemind.function.arguments`), without what looks like a
@@ -253,21 +253,21 @@ class _Decorator(Block[T], Generic[T]):
     def __call__(self, function: Callable[P, R], /) -> Callable[P, R]:
         """Decorate a function."""
         _reject_unfit(function, self._kind.decorator)
-        plan = SpanSpec.of(
+        spec = SpanSpec.of(
             self._kind,
             self._name or _name_of(function, self._kind),
             self._attributes_for(function),
             signature=_signature(function) if self._capture_arguments else None,
             captures_result=self._capture_result,
         )
-        return wrap(function, self._starting(plan, function))
+        return wrap(function, self._starting(spec, function))
 
     def _attributes_for(self, function: Callable[..., object]) -> AttributeSources:
         signature = _signature(function) if self._attributes.called.functions else None
         return self._attributes if signature is None else self._attributes.beside(signature)
 
     @abc.abstractmethod
-    def _starting(self, plan: SpanSpec, function: Callable[..., object]) -> Start:
+    def _starting(self, spec: SpanSpec, function: Callable[..., object]) -> Start:
         """What starts a run of a function."""
 
     def _leave(self, exc: BaseException | None) -> None:
@@ -275,7 +275,7 @@ class _Decorator(Block[T], Generic[T]):
         if block is not None:
             block.leave(exc)
 
-    def _plan_of_block(self) -> SpanSpec:
+    def _spec_of_block(self) -> SpanSpec:
         if self._name is None:
             raise ConfigError(f"with {self._kind.decorator}(): a block has no name of its own; pass name=...")
         if self._block is not None:
@@ -286,11 +286,11 @@ class _Decorator(Block[T], Generic[T]):
 class SpanDecorator(_Decorator[None]):
     """What `@step(...)`, `@tool(...)` and `@agent(...)` return: a decorator, and the `with` of one block at a time."""
 
-    def _starting(self, plan: SpanSpec, function: Callable[..., object] | None = None) -> Start:
-        return functools.partial(start_step if self._kind is STEP else start_scope, plan)
+    def _starting(self, spec: SpanSpec, function: Callable[..., object] | None = None) -> Start:
+        return functools.partial(start_step if self._kind is STEP else start_scope, spec)
 
     def _enter(self) -> None:
-        run = self._starting(self._plan_of_block())((), {})
+        run = self._starting(self._spec_of_block())((), {})
         run.enter()
         self._block = Body(run)
 
@@ -302,14 +302,14 @@ class FlowDecorator(_Decorator[FlowRun]):
         super().__init__(FLOW, **options)
         self._flow = flow
 
-    def _starting(self, plan: SpanSpec, function: Callable[..., object]) -> Start:
+    def _starting(self, spec: SpanSpec, function: Callable[..., object]) -> Start:
         flow = self._flow
         if flow.ids.called.functions and (signature := _signature(function)) is not None:
             flow = replace(flow, ids=flow.ids.beside(signature))
-        return functools.partial(start_flow, plan, flow)
+        return functools.partial(start_flow, spec, flow)
 
     def _enter(self) -> FlowRun:
-        scope = start_flow(self._plan_of_block(), self._flow, (), {})
+        scope = start_flow(self._spec_of_block(), self._flow, (), {})
         scope.enter()
         self._block = Body(scope)
         return scope.run
@@ -347,4 +347,4 @@ def _reject_unfit(function: object, decorator: str) -> None:
     if isinstance(function, type):
         raise TypeError(f"@{decorator}: {function.__name__} is a class; decorate its methods")
     if not callable(function):
-        raise TypeError(f"@{decorator}: {type(function).__name__} is no function")
+        raise TypeError(f"@{decorator}: {type(function).__name__} is not a function")

@@ -44,7 +44,7 @@ def inject_context(headers: MutableMapping[str, str] | None = None) -> MutableMa
     """Headers with which another process of yours continues this trace, with the ids that hold here.
 
     They are strings, for a message, a job, a command line or an environment variable (as JSON). They hold all ids, so
-    send them to no one who must not see a user's id.
+    send them only to those who may see a user's id.
 
     Args:
         headers: a mapping to add them to; the default is a new one.
@@ -75,7 +75,7 @@ Headers = HasItems | Iterable[tuple[str | bytes, Any]] | None
 """The headers of a request or a message, in the forms that frameworks use."""
 
 
-class continue_trace(Block[None]):  # noqa: N801  a function to whoever uses it
+class continue_trace(Block[None]):  # noqa: N801  used like a function
     """Continue the trace of another process in a `with` block, with the ids that it sent.
 
     If a server's instrumentation has read the headers already, a span of that trace is current: it stays the parent,

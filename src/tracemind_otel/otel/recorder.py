@@ -59,7 +59,7 @@ class OTelRecorder(Recorder):
     Args:
         tracer_provider: makes the spans; the default is the one `configure()` set, else the global one.
         meter_provider: makes the metrics; the default likewise.
-        metric_attributes: attributes of the metrics besides: names of flow attributes
+        metric_attributes: more attributes of the metrics: names of flow attributes
             (`@flow(attributes={"team": ...})`), ids (`user.id`, `session.id`), or `step`, whose label is
             `tracemind.step.id`; the default is what `configure()` was told. Each value is a time series of its own.
     """

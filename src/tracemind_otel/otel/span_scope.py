@@ -21,7 +21,7 @@ from .._base.waiting import is_cancellation
 from ..flows.correlation import NO_CORRELATION, Correlation, current_correlation, current_step, enter_step
 from ..flows.scope import NO_SCOPE, FlowContext, FlowSpec, NoScope, StepContext
 from ..flows.sources import AttributeSources
-from ..flows.totals import AttributeValue, FlowRun, FlowTotals, LabelValue, current_flow, flow_ends
+from ..flows.totals import AttributeValue, FlowTotals, LabelValue, current_flow, flow_ends
 from . import semconv
 from .attributes import attach, correlation_attributes, with_same_baggage
 from .budget_scope import measured_budget
@@ -86,7 +86,7 @@ STEP = Kind(decorator="step")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpanSpec:
-    """What each run of one decorated function does, worked out once."""
+    """The settings of one decorated function, the same for every run."""
 
     kind: Kind
     """The kind of span."""
@@ -117,7 +117,7 @@ class SpanSpec:
         signature: inspect.Signature | None = None,
         captures_result: bool = False,
     ) -> SpanSpec:
-        """The plan for a name, and the attributes that the user added."""
+        """The settings for a name, and the attributes that the user added."""
         name = sanitized(name)
         identity = dict(kind.fixed) if kind.name_attribute is None else {kind.name_attribute: name, **kind.fixed}
         own = identity if kind.operation is None else {semconv.GEN_AI_OPERATION_NAME: kind.operation, **identity}
@@ -138,93 +138,93 @@ class SpanSpec:
         return self.attributes if added is self.sources.fixed else {**sanitized_attributes(added), **self.own}
 
 
-def start_scope(plan: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SpanRun | NoScope:
-    """Start a run that is a span; where nothing is recorded, or recording fails, it is nothing."""
+def start_scope(spec: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SpanRun | NoScope:
+    """Start a run that is a span; it does nothing where nothing is recorded, or recording fails."""
     if not nothing_is_recorded():
         end_dropped()
         try:
-            return SpanRun(plan, args, kwargs, plan.sources.of_call(plan.span_name, args, kwargs))
+            return SpanRun(spec, args, kwargs, spec.sources.of_call(spec.span_name, args, kwargs))
         except Exception:
-            report_fault(log, plan.kind.decorator, "start")
+            report_fault(log, spec.kind.decorator, "start")
     return NO_SCOPE
 
 
-def start_step(plan: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepRun | StepContext:
+def start_step(spec: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepRun | StepContext:
     """Start a run that is a step; without a span it still names the model calls below it."""
     if not nothing_is_recorded():
         end_dropped()
         try:
-            return StepRun(plan, args, kwargs, plan.sources.of_call(plan.span_name, args, kwargs))
+            return StepRun(spec, args, kwargs, spec.sources.of_call(spec.span_name, args, kwargs))
         except Exception:
-            report_fault(log, plan.kind.decorator, "start")
-    return StepContext(plan.name)
+            report_fault(log, spec.kind.decorator, "start")
+    return StepContext(spec.name)
 
 
 def start_flow(
-    plan: SpanSpec, flow: FlowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]
+    spec: SpanSpec, flow: FlowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> FlowSpanRun | FlowContext:
-    """Start a run that is a flow; without a span it has yet its sums, its ids and its budget."""
-    ids, added = flow.ids_of(plan.name, args, kwargs), plan.sources.of_call(plan.span_name, args, kwargs)
+    """Start a run that is a flow; without a span it still has its sums, ids and budget."""
+    ids, added = flow.ids_of(spec.name, args, kwargs), spec.sources.of_call(spec.span_name, args, kwargs)
     if not nothing_is_recorded():
         end_dropped()
         try:
-            return FlowSpanRun(plan, flow, ids, args, kwargs, added)
+            return FlowSpanRun(spec, flow, ids, args, kwargs, added)
         except Exception:
-            report_fault(log, plan.kind.decorator, "start")
+            report_fault(log, spec.kind.decorator, "start")
     hint_at_configure()
-    return FlowContext(plan.name, flow, ids, added)
+    return FlowContext(spec.name, flow, ids, added)
 
 
 class SpanRun:
     """A run that is a span."""
 
     __slots__ = (
-        "_around",
         "_context",
         "_error_type",
+        "_flow_run",
         "_ids",
         "_items",
-        "_plan",
         "_setting",
         "_span",
+        "_spec",
         "_started_s",
         "_tools",
     )
 
     def __init__(
         self,
-        plan: SpanSpec,
+        spec: SpanSpec,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         added: Mapping[str, AttributeValue],
         ids: Correlation = NO_CORRELATION,
     ) -> None:
-        self._plan = plan
+        self._spec = spec
         self._tools = tools = _tools()
-        self._around = current_flow()
+        self._flow_run = current_flow()
         self._context: Context | None = None
         self._setting: Setting | None = None
         self._items: list[object] | None = None
         self._error_type: str | None = None
         self._started_s = time.perf_counter()
         self._ids = all_ids = current_correlation() if ids is NO_CORRELATION else ids.below(current_correlation())
-        self._span = span = _start_span(tools.tracer, plan, plan.attributes_of(added), all_ids)
+        self._span = span = _start_span(tools.tracer, spec, spec.attributes_of(added), all_ids)
         if span.get_span_context().is_valid:
             context = set_span_in_context(span)
             self._context = context if ids is NO_CORRELATION else with_same_baggage(all_ids, context)
-        if plan.captures_result and span.is_recording():
+        if spec.captures_result and span.is_recording():
             self._items = []
-        if plan.signature is not None and span.is_recording():
-            self._capture_arguments(plan.signature, args, kwargs)
+        if spec.signature is not None and span.is_recording():
+            self._capture_arguments(spec.signature, args, kwargs)
 
     def _capture_arguments(self, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         arguments = named_arguments(signature, args, kwargs)
         if arguments is None:
             return
         try:
-            shown = call_json(self._plan.name, arguments, self._tools.providers.redact)
+            shown = call_json(self._spec.name, arguments, self._tools.providers.redact)
             if shown is not None:
-                self._span.set_attribute(self._plan.kind.arguments, shown)
+                self._span.set_attribute(self._spec.kind.arguments, shown)
         except Exception:
             report_fault(log, type(self._span).__name__, "set_attribute")
 
@@ -250,7 +250,7 @@ class SpanRun:
     @property
     def name(self) -> str:
         """The name of the span."""
-        return self._plan.span_name
+        return self._spec.span_name
 
     def close(self, ended_ns: int | None = None) -> None:
         """End the span of a generator that was not read to its end."""
@@ -264,16 +264,16 @@ class SpanRun:
         closed_early: bool = False,
         ended_ns: int | None = None,
     ) -> None:
-        """End the span; what is no error of the user's code leaves its status alone."""
+        """End the span. Only an error of the user's code sets its status."""
         ago_s = 0.0 if ended_ns is None else (time.time_ns() - ended_ns) / 1e9
         duration_s = max(time.perf_counter() - self._started_s - ago_s, 0.0)
         try:
             self._describe(self._span, exc, result, closed_early=closed_early)
         except Exception:
-            report_fault(log, self._plan.kind.decorator, "end")
+            report_fault(log, self._spec.kind.decorator, "end")
         finally:
             _end_span(self._span, ended_ns)
-        metric = self._plan.kind.metric
+        metric = self._spec.kind.metric
         if metric is not None:
             self._measure(self._tools.durations[metric], duration_s, exc)
 
@@ -291,7 +291,7 @@ class SpanRun:
         elif self._items is not None:
             shown = result_json(self._items or result, self._tools.providers.redact)
             if shown is not None:
-                span.set_attribute(self._plan.kind.result, shown)
+                span.set_attribute(self._spec.kind.result, shown)
 
     def _before_end(self, span: Span) -> None:
         """Set what is known at the end only."""
@@ -302,23 +302,20 @@ class SpanRun:
             also[semconv.ERROR_TYPE] = type(exc).__qualname__
         elif exc is None and self._error_type is not None:
             also[semconv.ERROR_TYPE] = self._error_type
-        # The plan's own where there is nothing to add: a series is found fastest by the identity of its attributes.
-        attributes = self._plan.metric_attributes | also if also else self._plan.metric_attributes
+        # The spec's own where there is nothing to add: a series is found fastest by the identity of its attributes.
+        attributes = self._spec.metric_attributes | also if also else self._spec.metric_attributes
         try:
             durations.record(duration_s, attributes, self._context or NO_SPAN)
         except Exception:
-            report_fault(log, self._plan.kind.decorator, "measure")
+            report_fault(log, self._spec.kind.decorator, "measure")
 
     def _flow_attributes(self) -> Attributes:
-        """Those of the flow and its ids that the user wants on metrics."""
+        """The attributes of the flow and its ids that the user named in `metric_attributes`."""
         labels = self._tools.providers.labels
         if not labels.names:
             return {}
-        values = zip(labels.names, labels.values(self._scope(), self._ids, current_step()), strict=True)
+        values = zip(labels.names, labels.values(self._flow_run, self._ids, current_step()), strict=True)
         return sanitized_attributes({name: value for name, value in values if value is not None})
-
-    def _scope(self) -> FlowRun | None:
-        return self._around
 
 
 class StepRun(SpanRun):
@@ -329,7 +326,7 @@ class StepRun(SpanRun):
     def enter(self) -> None:
         """Make the span and the step current."""
         super().enter()
-        self._step = enter_step(self._plan.name)
+        self._step = enter_step(self._spec.name)
 
     def leave(self) -> None:
         """Put back what was current."""
@@ -344,16 +341,16 @@ class FlowSpanRun(SpanRun):
 
     def __init__(
         self,
-        plan: SpanSpec,
+        spec: SpanSpec,
         flow: FlowSpec,
         ids: Correlation,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         added: Mapping[str, AttributeValue],
     ) -> None:
-        super().__init__(plan, args, kwargs, added, ids)
-        self._flow = FlowContext(plan.name, flow, ids, added, partial(measured_budget, self._span))
-        self.run = self._flow.run
+        super().__init__(spec, args, kwargs, added, ids)
+        self._flow = FlowContext(spec.name, flow, ids, added, partial(measured_budget, self._span))
+        self.run = self._flow_run = self._flow.run
         if self._context is not None:
             self.run.trace_id = format_trace_id(self._span.get_span_context().trace_id)
 
@@ -375,12 +372,9 @@ class FlowSpanRun(SpanRun):
         closed_early: bool = False,
         ended_ns: int | None = None,
     ) -> None:
-        """End the span with the sums of the calls that have ended, or end now because the flow does."""
+        """End the span with the sums of all calls; those still open end now, because their flow does."""
         flow_ends(self.run)
         super().end(exc, result, closed_early=closed_early, ended_ns=ended_ns)
-
-    def _scope(self) -> FlowRun | None:
-        return self.run
 
     def _before_end(self, span: Span) -> None:
         everything = _totals_attributes(_ALL, self.run.totals())
@@ -408,10 +402,10 @@ def _totals_attributes(names: tuple[str, ...], totals: FlowTotals) -> dict[str, 
     return {name: value for name, value in zip(names, values, strict=True) if value is not None}
 
 
-def _start_span(tracer: Tracer, plan: SpanSpec, attributes: Mapping[str, AttributeValue], ids: Correlation) -> Span:
+def _start_span(tracer: Tracer, spec: SpanSpec, attributes: Mapping[str, AttributeValue], ids: Correlation) -> Span:
     if ids is not NO_CORRELATION:
         attributes = {**correlation_attributes(ids), **attributes}
-    return tracer.start_span(plan.span_name, kind=SpanKind.INTERNAL, attributes=attributes)
+    return tracer.start_span(spec.span_name, kind=SpanKind.INTERNAL, attributes=attributes)
 
 
 def _end_span(span: Span, ended_ns: int | None) -> None:
@@ -422,7 +416,7 @@ def _end_span(span: Span, ended_ns: int | None) -> None:
 
 
 def _record_exception(span: Span, exc: BaseException) -> None:
-    """The type and the places, not the message: the text of a user's exception may hold a prompt."""
+    """Record the type and the places, not the message, which may hold a prompt."""
     if not isinstance(exc, Exception):
         if is_cancellation(exc):
             span.set_attribute(semconv.TRACEMIND_CANCELLED, True)

@@ -181,7 +181,7 @@ _listeners: tuple[Recorder, ...] = ()
 
 @contextmanager
 def listening(listener: Recorder) -> Generator[None]:
-    """Let a recorder hear of every call that begins in this process, besides the call's own recorder: for tests."""
+    """Let a second recorder hear of every call that begins in this process: for tests."""
     global _listeners
     _listeners = (*_listeners, listener)
     try:

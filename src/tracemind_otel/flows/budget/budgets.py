@@ -171,7 +171,11 @@ class Budget:
         if self.limits.max_cost_usd is None or self.limits.needs_known_prices:
             return
         if COUNTED_AS_ZERO.is_new(model):
-            log.warning("budget of %r: the cost of calls to %s is unknown and counts as zero", self.name, model)
+            log.warning(
+                "budget of %r: the cost of calls to %s is unknown and counts as zero; add a price by set_prices()",
+                self.name,
+                model,
+            )
 
 
 _current: contextvars.ContextVar[Budget | None] = surrounding_variable("tracemind_budget", default=None)

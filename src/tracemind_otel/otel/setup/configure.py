@@ -79,14 +79,14 @@ def configure(
         resource: attributes of the resource, besides those of `OTEL_RESOURCE_ATTRIBUTES`.
         tracer_provider: a provider to join.
         meter_provider: a provider to join.
-        metric_attributes: attributes of the metrics besides: names of flow attributes (`team`), ids (`user.id`,
+        metric_attributes: more attributes of the metrics: names of flow attributes (`team`), ids (`user.id`,
             `session.id`), or `step`, whose label is `tracemind.step.id`. Each value is a time series in the APM.
         metric_attribute_limit: values of each of them that are told apart; further ones are recorded as `_other`.
         cost_by_kind: give the cost counter the attribute `tracemind.cost.kind` (`input`, `cached`, `output`, `fee`, or
             `whole` where the parts are unknown); its sum stays the same.
         redact: sees captured arguments and results before they are recorded: called with a part in the form of the
             GenAI conventions (`{"type": "tool_call", "name", "arguments"}`, `{"type": "tool_call_response",
-            "response"}`) and its role, it returns the part to record, or `None` for none of it.
+            "response"}`) and its role, it returns the part to record, or `None` to record nothing.
         prices: your own prices, which win over the table: a TOML file or rows (`tracemind_otel.ai.llm.pricing`).
         prices_over_reply: let `prices` win over a cost that the reply itself names.
 

@@ -94,7 +94,9 @@ def _warn(pipeline: Pipeline, config: ExportConfig) -> None:
     """Say what the arguments ask for and do not get, and which port speaks another protocol."""
     if "traces" not in pipeline.providers and config.file is not None:
         log.warning(
-            "file %s is not written: there is a tracer provider already, and spans go where it sends them", config.file
+            "file %s is not written: there is a tracer provider already, and spans go where it sends them. "
+            "Call configure() before that provider is set",
+            config.file,
         )
     used = config.signals if config.endpoint is not None else config.signals & pipeline.providers.keys()
     for hint in sorted({hint for signal in used if (hint := config.port_hint(signal)) is not None}):

@@ -123,7 +123,9 @@ def price_reply_now(provider: str, models: Sequence[str], response: LLMResponse,
         cost = _cost_of_reply(provider, models, usage.billable, at, response)
     except Exception:
         # A paid reply must not be lost because of a fault in the table.
-        log.exception("the price table failed for %s/%s; the call stays without a cost", provider, models[-1])
+        log.exception(
+            "the price table failed for %s/%s; its calls have no cost without set_prices()", provider, models[-1]
+        )
         cost = None
     return usage.with_cost(None, None) if cost is None else cost.of(usage)
 
