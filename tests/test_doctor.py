@@ -284,7 +284,7 @@ def test_the_report_names_what_decides_and_the_receiver(tmp_path: Path, sink: Si
     assert f"{sink.url}/v1/traces, http/protobuf, by OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" in lines["traces"]
     assert "http://localhost:4318/v1/metrics, http/protobuf, the default" in lines["metrics"]
     assert "genai-prices" in lines["prices"]
-    assert done.stdout.endswith(" warnings\n")
+    assert done.stdout.endswith((" warnings\n", "No findings.\n"))  # a receiver may run at the default address
 
 
 @pytest.mark.parametrize(

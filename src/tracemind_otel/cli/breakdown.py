@@ -15,7 +15,7 @@ GroupBy = Literal["step", "model", "flow", "tool", "user"]
 """What the calls are summed by."""
 
 NOT_KNOWN = "(none)"
-"""The group of calls that have no such thing."""
+"""The group of the calls that belong to none, to no step for instance."""
 
 CALL_OPERATIONS = frozenset({"", "chat", "text_completion", "generate_content", "embeddings"})
 """Operations that are model calls: those of flows, agents and tools only hold such calls."""

@@ -38,7 +38,7 @@ async def run_llm_call(
 
     Raises:
         ConfigError: neither prompt nor template nor messages, an unknown provider, or a parameter that the
-            provider has no place for: the caller's mistake, a `ValueError`. Also where no asyncio loop runs, as
+            provider does not support: the caller's mistake, a `ValueError`. Also where no asyncio loop runs, as
             under trio.
         asyncio.CancelledError: the task was cancelled; the call is recorded as cancelled.
     """
@@ -72,8 +72,8 @@ def stream_llm_call(
         tokenizer: counts the tokens of a stream that is not read to its end; the default is a rule of thumb.
 
     Raises:
-        ConfigError: neither prompt nor template nor messages; an unknown provider or a parameter that it has no
-            place for raises it from the first event.
+        ConfigError: neither prompt nor template nor messages; an unknown provider or a parameter that it does
+            not support raises it from the first event.
         LLMError: from the iteration, when the call fails for good; `LLMStream.result` has the text that came.
     """
     return LLMStream((flow_id, step_id), cfg, recorder_or_default(recorder), client, tokenizer)

@@ -15,7 +15,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, Trac
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import BudgetExceededError, LLMError
 from ..flows.correlation import NO_CORRELATION, current_correlation
-from ..flows.totals import current_flow
+from ..flows.totals import AttributeValue, current_flow
 from ..recording.port import Recorder, StepEnd, StepHandle, StepRetry, StepStart
 from . import semconv
 from .attributes import Attached, correlation_attributes, without_ids
@@ -24,8 +24,6 @@ from .instruments import Attributes
 from .labels import MetricLabels
 from .metrics import AttributeCache, AttributeSets, CallMetrics, EndedCall, latest_cost_names, metric_names
 from .sanitize import encodable, sanitized
-
-AttributeValue = str | bool | int | float | Sequence[str]
 
 _METRIC_ATTRIBUTES = (
     semconv.GEN_AI_OPERATION_NAME,

@@ -52,7 +52,7 @@ ERROR_TYPE: Final = "error.type"
 HTTP_RESPONSE_STATUS_CODE: Final = "http.response.status_code"
 TRACEMIND_CANCELLED: Final = "tracemind.cancelled"
 TRACEMIND_STREAM_CLOSED_EARLY: Final = "tracemind.stream.closed_early"
-"""`true` on a stream, or a generator, whose reader stopped before its end: neither an error nor the whole of it."""
+"""`true` on a stream, or a generator, whose reader stopped before its end. It is not an error."""
 TRACEMIND_USAGE_ESTIMATED: Final = "tracemind.usage.estimated"
 
 # --- Cost: none of these when the price is unknown ---
@@ -64,7 +64,7 @@ TRACEMIND_COST_INPUT_USD: Final = "tracemind.cost.input_usd"
 TRACEMIND_COST_OUTPUT_USD: Final = "tracemind.cost.output_usd"
 TRACEMIND_COST_CACHED_USD: Final = "tracemind.cost.cached_usd"
 TRACEMIND_COST_FEES_USD: Final = "tracemind.cost.fees_usd"
-"""The parts of the cost, absent where only the whole is known: they are what a bill lists line by line."""
+"""The parts of the cost, absent where only the whole is known: a bill lists them line by line."""
 TRACEMIND_COST_TABLE: Final = "tracemind.cost.table"
 """The version or date of the prices, so that a stored figure can be traced to them."""
 TRACEMIND_COST_PARTIAL: Final = "tracemind.cost.partial"
@@ -76,7 +76,7 @@ GEN_AI_USAGE_COST_CURRENCY: Final = "gen_ai.usage.cost.currency"
 GEN_AI_USAGE_COST_SOURCE: Final = "gen_ai.usage.cost.source"
 CURRENCY_USD: Final = "USD"
 COST_SOURCES: Final = {"provider": "provider", "local": "local", "override": "local"}
-"""Its two values, by those of `tracemind.cost.source`: one's own prices are computed here too."""
+"""Its two values, by those of `tracemind.cost.source`: a cost by the user's own prices is computed here too."""
 
 # --- What a stored call needs to be priced again, where the conventions have no name ---
 OPENAI_RESPONSE_SERVICE_TIER: Final = "openai.response.service_tier"

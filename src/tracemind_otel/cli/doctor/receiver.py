@@ -29,7 +29,7 @@ _EXPORTERS = "opentelemetry.exporter"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """What came of an empty export of one signal."""
+    """The outcome of an empty export of one signal."""
 
     signal: Signal
     """What was exported."""

@@ -12,7 +12,7 @@ from .finding import Finding
 _EXTRA = re.compile(r"tracemind-otel\[(\w+)\]")
 """How our messages name an extra."""
 _CLOUD_KEYS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})
-"""Keys of a whole cloud."""
+"""The keys of cloud accounts, which give access to more than models."""
 
 
 def sdk_disabled(evidence: Evidence) -> Iterator[Finding]:
@@ -34,7 +34,8 @@ def rejected_configuration(evidence: Evidence) -> Iterator[Finding]:
 def unusable_keys(evidence: Evidence) -> Iterator[Finding]:
     """Providers whose key is set, and of which no client can be made.
 
-    Keys of a whole cloud do not say that its models are used: there a missing extra is a warning, and the rest a fact.
+    A cloud account's key does not show that its models are used: there a missing extra is a warning, and other
+    faults are only shown among the facts.
     """
     for keys in evidence.keys:
         is_own = not _CLOUD_KEYS.issuperset(keys.variables)

@@ -103,7 +103,7 @@ def configure(
         _warn_of_ignored(asked_for)
         return owner.shared()
     # An application that configures will call: better imported here than on the event loop, by the first call.
-    importlib.import_module("tracemind_otel.steps.ai_llm_call")
+    importlib.import_module("tracemind_otel.front.calls")
     _check_kinds(resource=resource, metric_attribute_limit=metric_attribute_limit, redact=redact)
     labels = MetricLabels(metric_attributes, DistinctValues(metric_attribute_limit))
     config = export_config(endpoint=endpoint, protocol=protocol, headers=headers, file=file)

@@ -1,4 +1,4 @@
-"""What the replies of several formats are put together from: texts, ends, calls of tools, blocks of a stream."""
+"""Builds replies in several formats: their text, end, tool calls, and the blocks of a stream."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def usage_beside_cache(
     )
 
 
-# --- Calls of tools
+# --- Tool calls
 
 
 def made_call(call_id: str, name: str, arguments: object, *, is_custom: bool) -> ToolCall:
@@ -95,7 +95,7 @@ def call_delta(index: int, call: ToolCall) -> ToolCallDelta:
 
 @dataclass(slots=True)
 class CallPieces:
-    """A call of a tool in a stream, as far as it came."""
+    """A tool call in a stream, as far as it came."""
 
     id: str | None = None
     name: str | None = None
@@ -129,10 +129,10 @@ class Block:
 
     start: Mapping[str, Any] = field(default_factory=dict[str, Any])
     pieces: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    """What came of each field. `text`, `thinking` and a call's `arguments` are streamed on."""
+    """The pieces of each field so far. `text`, `thinking` and a call's `arguments` are streamed on."""
     citations: list[Any] = field(default_factory=list[Any])
     call_index: int | None = None
-    """Which call of a tool it is; `None` for any other block."""
+    """Which tool call it is; `None` for any other block."""
 
     def add(self, name: str, piece: object) -> Sequence[StreamEvent]:
         """Keep a piece of a field where it is a string; returns the event that it is, if it is one."""
@@ -164,7 +164,7 @@ class Blocks:
         return self._blocks.setdefault(count_of(index) or 0, Block())
 
     def begin_call(self, block: Block, call_id: object, name: object) -> Sequence[ToolCallDelta]:
-        """Note that a block is the next call of a tool."""
+        """Note that a block is the next tool call."""
         block.call_index = self._call_count
         self._call_count += 1
         return (ToolCallDelta(block.call_index, text_of(call_id), text_of(name), ""),)

@@ -1,4 +1,4 @@
-"""What the requests of several formats are made of: settings, system text, pictures, calls of tools and their results.
+"""What the requests of several formats are made of: settings, system text, images, tool calls and their results.
 
 A message that a format cannot express is rejected with a `ConfigError`; nothing is dropped in silence.
 """
@@ -91,7 +91,7 @@ def reject_misplaced(message: Message, provider: str) -> None:
     if message.role != "tool" and message.tool_call_id is not None:
         raise ConfigError(f"tool_call_id {where}: only role 'tool' has one")
     if message.role != "tool" and message.name is not None:
-        raise ConfigError(f"name {where}: {provider} has no place for it")
+        raise ConfigError(f"name {where}: {provider} does not support it")
 
 
 def only_text(message: Message, provider: str) -> str:

@@ -183,7 +183,7 @@ class Reading:
             raise self._fault
         is_cut = self._response is None and not self._reader.is_complete
         if is_cut and self._last is not None:
-            # A stream that ends too early may say why, in a last event that is none of the format's.
+            # A stream that ends too early may say why in a last event of another form.
             body = self._wire.errors_of(parsed(self._last.data.decode("utf-8", "replace").strip()))
             if body.message:
                 raise StreamedError(body)

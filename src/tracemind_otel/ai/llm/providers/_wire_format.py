@@ -71,7 +71,7 @@ class WireFormat:
     path: Callable[[LLMRequest, bool], str]
     """The path below the base URL, for a request and whether it streams."""
     to_payload: Callable[[LLMRequest, bool], dict[str, Any]]
-    """The body, for a request and whether it streams. Raises `ConfigError` for what the format has no place for."""
+    """The body, for a request and whether it streams. Raises `ConfigError` for what the format does not support."""
     from_payload: Callable[[Mapping[str, Any], str | None], LLMResponse]
     """The reply in the normal form, for a body and the request's id. Raises `LLMResponseError` when it is none."""
     new_reader: Callable[[], StreamReader]

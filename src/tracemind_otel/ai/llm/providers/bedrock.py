@@ -341,7 +341,7 @@ class BedrockLLMClient(WireClient):
                 self._found = self._found or _botocore("session").Session().get_credentials()
                 current = self._found and self._found.get_frozen_credentials()
         except _botocore("exceptions").BotoCoreError as error:
-            raise LLMAuthenticationError(f"no AWS credentials could be had: {type(error).__name__}") from error
+            raise LLMAuthenticationError(f"no AWS credentials were found: {type(error).__name__}") from error
         if not current:
             raise LLMAuthenticationError(_NO_CREDENTIALS)
         return current

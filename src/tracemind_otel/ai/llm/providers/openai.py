@@ -82,8 +82,8 @@ class OpenAILLMClient(ChatClient):
         api_key: the key; the default is `OPENAI_API_KEY`. A server with a base URL of its own may need none.
         base_url: the default is `OPENAI_BASE_URL`, else OpenAI's.
         timeout_s: seconds without a byte in one `complete`; `None` leaves the time to the caller, as the step does.
-        provider_name: whose server it is, where it is not OpenAI's: that one's prices hold. `openai` says that a proxy
-            stands in front of OpenAI's own, which takes `max_completion_tokens`.
+        provider_name: whose server it is, where it is not OpenAI's: that provider's prices apply. `openai` says that a
+            proxy stands in front of OpenAI's own, which takes `max_completion_tokens`.
         cost_unit: the currency of the cost in the replies, which is believed only where it is `USD`.
         http_client: an httpx client to send with, httpx's own transport for instance; you close it yourself.
         pools: where pooled connections live; the default is a pool of this client's own, closed by `aclose`.
