@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
@@ -198,6 +198,7 @@ measurements = st.tuples(st.integers(0, 5), amounts, st.integers(0, 4), st.boole
 @TEMPORALITIES
 @example(sets=[{"a": value} for value in ALIKE], rounds=[[(0, 1, number, True, 0) for number in range(len(ALIKE))]])
 @given(sets=attribute_sets, rounds=st.lists(st.lists(measurements, max_size=12), min_size=1, max_size=4))
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine takes its time to make them
 def test_own_instruments_equal_those_of_the_sdk(
     is_delta: bool, sets: list[Attributes], rounds: list[list[tuple[int, float, int, bool, int]]]
 ) -> None:

@@ -166,6 +166,7 @@ def test_call_carries_every_attribute(run: SpanScope) -> None:
         "tracemind.cost.source": "local",
         "tracemind.cost.bucket": "lt_0.001",
         "tracemind.cost.input_usd": usage["input_cost_usd"],
+        "tracemind.cost.cached_usd": usage["cached_cost_usd"],
         "tracemind.cost.output_usd": usage["output_cost_usd"],
         "tracemind.cost.fees_usd": usage["fees_usd"],
         "tracemind.cost.table": usage["cost_table"],
