@@ -12,6 +12,7 @@ from opentelemetry.context import Context
 from ..ai.llm.types import LLMUsage
 from ..flows.totals import LabelValue
 from . import semconv
+from .genai_spans import Measured
 from .instruments import NO_SPAN, Attributes, Counter, Histogram, Instruments
 from .sanitize import sanitized_attributes
 
@@ -100,6 +101,8 @@ class EndedCall:
     """The context of the call's span, for exemplars."""
     first_chunk_s: float | None = None
     """Seconds from start to the first piece of a stream."""
+    measured: Measured = "nothing"
+    """What another instrumentation measures of the same call."""
 
 
 class CallMetrics:
@@ -118,8 +121,9 @@ class CallMetrics:
     def record(self, call: EndedCall) -> None:
         """Measure one ended call."""
         self._ours.record(call)
-        for metric_set in self._conventional:
-            metric_set.record(call)
+        if call.measured != "everything":
+            for metric_set in self._conventional:
+                metric_set.record(call)
 
     def record_gap(self, gap_s: float, attributes: Attributes) -> None:
         """Measure the time between two pieces of a stream, as the second one comes."""
@@ -212,6 +216,8 @@ class _ConventionalMetrics:
         if call.first_chunk_s is not None:
             self._first_chunk.record(call.first_chunk_s, attributes, context)
         usage = call.usage
+        if call.measured == "tokens":
+            return
         if usage is not None and usage.is_known and not usage.estimated:
             self.record_tokens(call.attributes, usage)
         elif call.failed:

@@ -20,6 +20,7 @@ from ..recording.port import Recorder, StepEnd, StepHandle, StepRetry, StepStart
 from . import semconv
 from .attributes import Attached, correlation_attributes, without_ids
 from .current import Providers, configured_providers, hint_at_configure, instruments, tracer
+from .genai_spans import Measured, attributes_of
 from .instruments import Attributes
 from .labels import MetricLabels
 from .metrics import AttributeCache, AttributeSets, CallMetrics, EndedCall, latest_cost_names, metric_names
@@ -75,10 +76,7 @@ class OTelRecorder(Recorder):
 
     def begin_step(self, start: StepStart) -> StepHandle:
         hint_at_configure()
-        outlet = self._outlet
-        if outlet.providers is not configured_providers():
-            # A recorder may be older than the `configure()` that it follows. Calls that began before keep the old one.
-            outlet = self._outlet = self._new_outlet(configured_providers())
+        outlet = self._latest_outlet()
         start_ns = time.time_ns()
         span = outlet.tracer.start_span(
             sanitized(f"{start.operation} {start.model}"),
@@ -87,6 +85,16 @@ class OTelRecorder(Recorder):
             start_time=start_ns,
         )
         return _CallHandle(outlet, start, span, start_ns)
+
+    def join(self, start: StepStart, joined: JoinedSpan) -> StepHandle:
+        """Record a call on a span that somebody else has made and ends."""
+        return _JoinedHandle(self._latest_outlet(), start, joined)
+
+    def _latest_outlet(self) -> _Outlet:
+        if self._outlet.providers is not configured_providers():
+            # A recorder may be older than the `configure()` that it follows. Calls that began before keep the old one.
+            self._outlet = self._new_outlet(configured_providers())
+        return self._outlet
 
     def _new_outlet(self, providers: Providers) -> _Outlet:
         labels = providers.labels if self._labels is None else self._labels
@@ -136,6 +144,7 @@ class _Outlet:
                 self.attribute_sets(call, model, None if error is None else error.error_type),
                 call.context,
                 call.first_chunk_s,
+                call.measured,
             )
         )
 
@@ -186,6 +195,7 @@ class _CallHandle(StepHandle):
         "labels",
         "start",
     )
+    measured: Measured = "nothing"
 
     def __init__(self, outlet: _Outlet, start: StepStart, span: Span, start_ns: int) -> None:
         self._outlet = outlet
@@ -242,6 +252,63 @@ class _CallHandle(StepHandle):
             {semconv.EXCEPTION_TYPE: type(error).__qualname__, semconv.EXCEPTION_MESSAGE: message},
             timestamp=ended_ns,
         )
+
+
+class JoinedSpan(Recorder):
+    """Records one call on a span that another instrumentation has made: cost, retries, and our metrics.
+
+    Args:
+        recorder: has the tracer, the instruments and the labels.
+        span: the span.
+        measured: what its maker measures.
+        started_ns: the start of the call, in nanoseconds since the epoch; the default is now.
+    """
+
+    def __init__(self, recorder: OTelRecorder, span: Span, measured: Measured, started_ns: int | None = None) -> None:
+        self._recorder = recorder
+        self.span = span
+        """The span; another one where each attempt has its own."""
+        self.measured: Measured = measured
+        self.started_ns = started_ns
+
+    def begin_step(self, start: StepStart) -> StepHandle:
+        return self._recorder.join(start, self)
+
+
+class _JoinedHandle(_CallHandle):
+    """A call on somebody else's span, which may end before we are told of the call's end."""
+
+    __slots__ = ("_joined", "measured")
+
+    def __init__(self, outlet: _Outlet, start: StepStart, joined: JoinedSpan) -> None:
+        super().__init__(outlet, start, joined.span, joined.started_ns or time.time_ns())
+        self._joined = joined
+        self.measured = joined.measured
+
+    def active(self) -> AbstractContextManager[object]:
+        return Attached(set_span_in_context(self._joined.span, without_ids(get_current())))
+
+    def retry(self, retry: StepRetry) -> None:
+        self._span = self._joined.span
+        super().retry(retry)
+
+    def next_chunk(self, gap_s: float, response_model: str | None) -> None:
+        if self.measured != "everything":
+            super().next_chunk(gap_s, response_model)
+
+    def end(self, end: StepEnd) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        ended_ns = max(end.ended_ns or time.time_ns(), self._start_ns)
+        span = self._joined.span
+        if span.is_recording():
+            attributes: dict[str, AttributeValue] = {semconv.TRACEMIND_RETRY_COUNT: end.retries}
+            if end.usage is not None:
+                _add_cost_of(attributes, end.usage, has_latest_names=self._outlet.has_latest_cost_names)
+            own = attributes_of(span)  # a figure of its maker stays
+            span.set_attributes(encodable({name: value for name, value in attributes.items() if name not in own}))
+        self._outlet.record(self, end, (ended_ns - self._start_ns) / 1e9)
 
 
 def _start_attributes(start: StepStart) -> dict[str, AttributeValue]:
@@ -340,6 +407,17 @@ _USAGE_ATTRIBUTES = {
     "fees_usd": semconv.TRACEMIND_COST_FEES_USD,
     "cost_table": semconv.TRACEMIND_COST_TABLE,
 }
+
+
+_COST_FIELDS = ("input_cost_usd", "cached_cost_usd", "output_cost_usd", "fees_usd", "cost_usd", "cost_table")
+
+
+def _add_cost_of(attributes: dict[str, AttributeValue], usage: LLMUsage, *, has_latest_names: bool) -> None:
+    """The cost with its parts, without the counts."""
+    if usage.cost_usd is not None:
+        parts = {_USAGE_ATTRIBUTES[field]: getattr(usage, field) for field in _COST_FIELDS}
+        attributes.update({name: value for name, value in parts.items() if value is not None})
+        _add_cost(attributes, usage, usage.cost_usd, has_latest_names=has_latest_names)
 
 
 def _add_usage(attributes: dict[str, AttributeValue], usage: LLMUsage, *, has_latest_cost_names: bool) -> None:

@@ -33,17 +33,22 @@ class CountedCall:
         start: what is known at the start.
         provider: the provider whose prices apply.
         recorder: what records the call; the default follows `configure()`.
+        is_counted: whether it counts for the flow around it; a call inside one that counts does not.
     """
 
-    def __init__(self, start: StepStart, provider: str, recorder: Recorder | None = None) -> None:
-        self.flow: FlowRun | None = current_flow()
+    def __init__(
+        self, start: StepStart, provider: str, recorder: Recorder | None = None, *, is_counted: bool = True
+    ) -> None:
+        self.is_counted = is_counted
+        self.flow: FlowRun | None = current_flow() if is_counted else None
         self.retries = 0
         self.denial: BudgetExceededError | None = None
         self.reservation: Reservation | None = None
         self._model = start.model
         self._provider = provider
         self._step_id = start.step_id
-        self._handle = begin_safely(start, recorder or default_recorder(), *listeners())
+        heard_by = listeners() if is_counted else ()
+        self._handle = begin_safely(start, recorder or default_recorder(), *heard_by)
         self._has_ended = False
         try:
             warm_up(provider, start.model)
@@ -95,8 +100,9 @@ class CountedCall:
                 )
             )
 
-        if response is None or (closed_early and not response.usage.is_whole):
-            end(None)  # what was reported so far is no bill
+        is_bill = response is not None and not (closed_early and not response.usage.is_whole)
+        if response is None or not is_bill or not self.is_counted:
+            end(None)
             return
         models = tuple(filter(None, (response.response_model, self._model)))
         price_reply_soon(self._provider, models, response, end, at=datetime.now(UTC))

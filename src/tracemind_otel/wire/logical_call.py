@@ -7,8 +7,10 @@ import time
 from ..ai.llm.providers._client import telemetry_name_of
 from ..errors import BudgetExceededError, LLMError
 from ..flows.correlation import current_correlation, current_step
+from ..otel.recorder import JoinedSpan
 from ..recording.port import StepRetry, StepStart
-from .counted_call import CountedCall
+from .around import InsideOurs, move_to_current, recorder_around
+from .counted_call import CountedCall, default_recorder
 from .recognition import UNKNOWN, ModelCall
 from .reserving import reserve_for
 
@@ -26,13 +28,18 @@ class LogicalCall(CountedCall):
     """
 
     def __init__(self, seen: ModelCall, host: str, port: int | None) -> None:
-        super().__init__(_start_of(seen, host, port), seen.provider)
+        around = recorder_around(default_recorder())
+        is_counted = not isinstance(around, InsideOurs)
+        super().__init__(_start_of(seen, host, port), seen.provider, around, is_counted=is_counted)
         self.seen = seen
+        self._joined = around if isinstance(around, JoinedSpan) else None
         self._failure: LLMError | None = None
         self._failed_ns = 0
 
     def reserve(self, body: bytes | None) -> None:
         """Hold what the call is expected to use, or end it as denied."""
+        if not self.is_counted:
+            return
         try:
             self.reservation = reserve_for(self.seen, body)
         except BudgetExceededError as error:
@@ -48,6 +55,8 @@ class LogicalCall(CountedCall):
             except BudgetExceededError as error:
                 self.deny(error)
                 return
+        if self._joined is not None:
+            move_to_current(self._joined)
         self.retries += 1
         failure, self._failure = self._failure, None
         self._handle.retry(

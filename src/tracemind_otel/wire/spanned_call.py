@@ -7,6 +7,7 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
+from .._base.context import Setting
 from .._base.once import Once, report_fault
 from .._base.waiting import is_cancellation
 from ..ai.llm.providers._client import telemetry_name_of
@@ -14,6 +15,7 @@ from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import BudgetExceededError, LLMClientError, LLMError, error_class_for_status
 from ..flows.correlation import current_correlation, current_step
 from ..recording.port import StepStart
+from .around import SeenInside, enter_seen_inside
 from .counted_call import CountedCall
 from .replies import PiecesOfReply, reply_in
 from .reserving import held_for
@@ -49,6 +51,8 @@ class CallRun:
         self._pieces: PiecesOfReply | None = None
         self._last_s: float | None = None
         self._active: AbstractContextManager[object] | None = None
+        self._seen = SeenInside()
+        self._seeing: Setting | None = None
         self._call = CountedCall(_start_of(provider, model, operation, name), provider)
         try:
             self._call.reservation = held_for(provider, model)
@@ -60,9 +64,12 @@ class CallRun:
         """Make the span current."""
         self._active = self._call.active()
         self._active.__enter__()
+        self._seeing = enter_seen_inside(self._seen)
 
     def leave(self) -> None:
         """Make the span current that was."""
+        if self._seeing is not None:
+            self._seeing.undo()
         active, self._active = self._active, None
         if active is not None:
             active.__exit__(None, None, None)
@@ -91,6 +98,7 @@ class CallRun:
 
     def end(self, exc: BaseException | None, result: object = None, *, ended_ns: int | None = None) -> None:
         """End the span; never raises."""
+        self._stop_seeing()
         try:
             if exc is None:
                 self._call.end_answered(self._reply(result), ended_ns=ended_ns)
@@ -105,16 +113,30 @@ class CallRun:
 
     def close(self, ended_ns: int | None = None) -> None:
         """End the span of a stream that was not read to its end."""
+        self._stop_seeing()
         try:
             self._call.end_answered(self._reply(None), closed_early=True, ended_ns=ended_ns)
         except Exception:
             report_fault(log, "llm_call_span", "close")
 
+    def _stop_seeing(self) -> None:
+        self._seen.has_ended = True
+        self._call.retries = self._seen.retries
+
     def _reply(self, result: object) -> LLMResponse | None:
-        """What is known of the reply; the user's word on its usage comes first."""
+        """What is known of the reply; a fault of ours costs what is known, and not the span."""
+        try:
+            return self._known_reply(result)
+        except Exception:
+            report_fault(log, type(result).__name__, "usage")
+            return None
+
+    def _known_reply(self, result: object) -> LLMResponse | None:
+        """The user's word on the usage comes first."""
         found = self._response or (None if self._pieces is None else self._pieces.reply())
         if found is None and result is not None:
             found = reply_in(result, self._provider)
+        found = found or self._seen.response()
         if self.usage is not None:
             return (
                 LLMResponse("", self.usage) if found is None else replace(found, usage=self.usage, reported_cost=None)

@@ -1,0 +1,53 @@
+"""Spans of model calls that other instrumentations make: which they are, and what their makers measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+from opentelemetry.trace import Span, get_current_span
+
+from .semconv import GEN_AI_OPERATION_NAME
+
+MODEL_OPERATIONS = frozenset({"chat", "text_completion", "generate_content", "embeddings"})
+"""The values of `gen_ai.operation.name` that call a model once."""
+_OPENINFERENCE_KINDS = frozenset({"LLM", "EMBEDDING"})
+
+Measured = Literal["nothing", "tokens", "everything"]
+"""What the maker of a span measures itself, by the conventions' names: tokens, or duration, tokens and chunks."""
+_MEASURED: tuple[tuple[str, Measured], ...] = (
+    ("opentelemetry.instrumentation.", "everything"),  # the official ones and OpenLLMetry's
+    ("opentelemetry.util.genai", "everything"),
+    ("openlit", "everything"),
+    ("pydantic-ai", "tokens"),
+)
+"""By the beginning of the instrumentation scope's name, as of 2026-11."""
+
+
+def attributes_of(span: object) -> Mapping[str, Any]:
+    """The attributes of a span of the SDK; of any other none can be read."""
+    found: object = getattr(span, "attributes", None)
+    return cast("Mapping[str, Any]", found) if isinstance(found, Mapping) else {}
+
+
+def is_model_call(attributes: Mapping[str, Any]) -> bool:
+    """Whether a span with these attributes is one call of a model, by the names of any instrumentation."""
+    operation = attributes.get(GEN_AI_OPERATION_NAME)
+    if operation is not None:
+        return operation in MODEL_OPERATIONS
+    kind = attributes.get("openinference.span.kind")
+    if kind is not None:
+        return kind in _OPENINFERENCE_KINDS
+    return "gen_ai.system" in attributes or "llm.request.type" in attributes
+
+
+def measured_by_maker(span: object) -> Measured:
+    """What the maker of a span measures itself."""
+    scope = getattr(getattr(span, "instrumentation_scope", None), "name", None) or ""
+    return next((measured for beginning, measured in _MEASURED if scope.startswith(beginning)), "nothing")
+
+
+def current_model_span() -> Span | None:
+    """The current span where it is that of a model call and records; ours or somebody else's."""
+    span = get_current_span()
+    return span if span.is_recording() and is_model_call(attributes_of(span)) else None
