@@ -44,7 +44,10 @@ def is_model_call(attributes: Mapping[str, Any]) -> bool:
 def measured_by_maker(span: object) -> Measured:
     """What the maker of a span measures itself."""
     scope = getattr(getattr(span, "instrumentation_scope", None), "name", None) or ""
-    return next((measured for beginning, measured in _MEASURED if scope.startswith(beginning)), "nothing")
+    for beginning, measured in _MEASURED:
+        if scope.startswith(beginning):
+            return measured
+    return "nothing"
 
 
 def current_model_span() -> Span | None:
