@@ -278,7 +278,7 @@ def sdk_figures(rounds: int, calls: int) -> dict[str, object]:
     missing: dict[str, object] = {package: "not installed" for package, way in found.items() if way is None}
     transport = httpx2.MockTransport(lambda request: answered(request, httpx2))
     with httpx2.Client(transport=transport) as http_client:
-        client = OpenAI(api_key="sk-benchmark", http_client=http_client)
+        client: Any = OpenAI(api_key="sk-benchmark", http_client=http_client)
 
         def call() -> None:
             asked: Any = BODY
