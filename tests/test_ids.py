@@ -372,7 +372,7 @@ def test_on_spans_of_others(capture: Captured) -> None:
 
 
 def test_a_provider_is_enriched_once() -> None:
-    """A second `configure()` adds no second span processor to the same provider."""
+    """A second `configure()` adds no span processor twice to the same provider."""
     added = list[object]()
 
     class Counting(TracerProvider):
@@ -383,7 +383,7 @@ def test_a_provider_is_enriched_once() -> None:
     provider = Counting(shutdown_on_exit=False)
     for _ in range(2):
         with tm.configure(tracer_provider=provider):
-            assert len(added) == 1
+            assert len(added) == len({type(processor) for processor in added}) > 0
 
 
 # --- Logs ---

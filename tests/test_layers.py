@@ -22,9 +22,8 @@ PACKAGE = ROOT / "src" / "tracemind_otel"
 PUBLISHED = {"steps/ai_llm_call.py", "runtime/recorder.py", "recipes/llm_call_example.py"}
 """Published paths, which only export what lives elsewhere."""
 
-LOADED_BY_CONFIGURE = {f"otel/setup/{name}.py" for name in ("aggregation", "exporters", "pipeline", "processors")} | {
-    "testing/span_watch.py"
-}
+_SET_UP = ("aggregation", "exporters", "pipeline", "processors", "span_prices")
+LOADED_BY_CONFIGURE = {f"otel/setup/{name}.py" for name in _SET_UP} | {"testing/span_watch.py"}
 """Modules that need the SDK, which `configure()` or a fixture imports when it is called."""
 
 SDK_USERS = ("otel/setup/", "cli/", "integrations/", "wire/", "testing/")

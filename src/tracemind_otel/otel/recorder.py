@@ -24,6 +24,7 @@ from .genai_spans import Measured, attributes_of
 from .instruments import Attributes
 from .labels import MetricLabels
 from .metrics import AttributeCache, AttributeSets, CallMetrics, EndedCall, latest_cost_names, metric_names
+from .open_spans import count_call_of
 from .sanitize import encodable, sanitized
 
 _METRIC_ATTRIBUTES = (
@@ -282,6 +283,7 @@ class _JoinedHandle(_CallHandle):
 
     def __init__(self, outlet: _Outlet, start: StepStart, joined: JoinedSpan) -> None:
         super().__init__(outlet, start, joined.span, joined.started_ns or time.time_ns())
+        count_call_of(joined.span)
         self._joined = joined
         self.measured = joined.measured
 

@@ -30,6 +30,7 @@ from .delivery import DeliveryStats, MetricsDeliveryStats, WatchedExporter
 from .exporters import file_exporter, metric_requests, otlp_exporter, span_requests
 from .processors import CountingProcessor, FlowIds, FlushAtFlowEnd
 from .settings import ExportConfig, seconds_in, variable
+from .span_prices import SpanPrices
 from .telemetry import Pipeline, is_placeholder
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ def _enrich(provider: Any) -> None:
     if provider not in _enriched and hasattr(provider, "add_span_processor"):
         _enriched.add(provider)
         provider.add_span_processor(FlowIds())
+        provider.add_span_processor(SpanPrices())
 
 
 def _publish(pipeline: Pipeline) -> None:

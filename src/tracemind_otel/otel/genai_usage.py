@@ -1,0 +1,128 @@
+"""What the span of another instrumentation says about its model call, by any of the names in use. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..ai.llm.types import LLMResponse, LLMUsage
+from . import semconv
+
+_INPUT = (semconv.GEN_AI_USAGE_INPUT_TOKENS, "gen_ai.usage.prompt_tokens", "llm.token_count.prompt")
+_OUTPUT = (semconv.GEN_AI_USAGE_OUTPUT_TOKENS, "gen_ai.usage.completion_tokens", "llm.token_count.completion")
+_READ = (
+    semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS,
+    "gen_ai.usage.cache_read_input_tokens",
+    "gen_ai.usage.details.cache_read_tokens",
+    "gen_ai.usage.details.cache_read_input_tokens",
+    "llm.token_count.prompt_details.cache_read",
+)
+_WRITTEN = (
+    semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS,
+    "gen_ai.usage.cache_creation.input_tokens",
+    "gen_ai.usage.cache_creation_input_tokens",
+    "gen_ai.usage.details.cache_write_tokens",
+    "gen_ai.usage.details.cache_creation_input_tokens",
+    "llm.token_count.prompt_details.cache_write",
+)
+_REASONING = (
+    semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS,
+    "gen_ai.usage.reasoning_tokens",
+    "gen_ai.usage.details.reasoning_tokens",
+    "llm.token_count.completion_details.reasoning",
+    "llm.usage.reasoning_tokens",
+)
+"""Official names first, then older ones, OpenLLMetry's, pydantic-ai's and OpenInference's."""
+_PROVIDER = (semconv.GEN_AI_PROVIDER_NAME, "gen_ai.system", "llm.provider", "llm.system")
+_MODEL = (semconv.GEN_AI_REQUEST_MODEL, "llm.model_name", "embedding.model_name", semconv.GEN_AI_RESPONSE_MODEL)
+_PRICED_AS = {
+    "aws": "bedrock",
+    "aws.bedrock": "bedrock",
+    "aws_bedrock": "bedrock",
+    "az.ai.openai": "azure_openai",
+    "azure": "azure_openai",
+    "azure.ai.openai": "azure_openai",
+    "gcp.gemini": "gemini",
+    "gcp.gen_ai": "gemini",
+    "gcp.vertex_ai": "vertex",
+    "google": "gemini",
+    "google-gla": "gemini",
+    "google-vertex": "vertex",
+    "mistral_ai": "mistral",
+    "mistralai": "mistral",
+    "vertex_ai": "vertex",
+    "vertexai": "vertex",
+    "x_ai": "xai",
+}
+"""The provider by whose prices a call is priced, where telemetry names it otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToldCall:
+    """A call as its span tells it."""
+
+    operation: str
+    """The GenAI operation."""
+    provider: str
+    """The provider's name in telemetry."""
+    priced_as: str
+    """The provider by whose prices it is priced."""
+    model: str
+    """The model that was asked for, else the one that answered."""
+    response: LLMResponse | None
+    """The reply; `None` where the span has no counts."""
+
+
+def told_call(attributes: Mapping[str, Any]) -> ToldCall:
+    """The call that a span with these attributes is."""
+    provider = _string(attributes, _PROVIDER)
+    is_embedding = attributes.get("openinference.span.kind") == "EMBEDDING"
+    operation = _string(attributes, (semconv.GEN_AI_OPERATION_NAME,)) or ("embeddings" if is_embedding else "chat")
+    usage = _usage(attributes, is_embedding=operation == "embeddings")
+    return ToldCall(
+        operation=operation,
+        provider=provider,
+        priced_as=_PRICED_AS.get(provider.lower(), provider.lower()),
+        model=_string(attributes, _MODEL),
+        response=None
+        if usage is None
+        else LLMResponse(
+            "",
+            usage,
+            response_id=_string(attributes, (semconv.GEN_AI_RESPONSE_ID,)) or None,
+            response_model=_string(attributes, (semconv.GEN_AI_RESPONSE_MODEL,)) or None,
+            service_tier=_string(attributes, (semconv.OPENAI_RESPONSE_SERVICE_TIER,)) or None,
+        ),
+    )
+
+
+def _usage(attributes: Mapping[str, Any], *, is_embedding: bool) -> LLMUsage | None:
+    prompt, output = _count(attributes, _INPUT), _count(attributes, _OUTPUT)
+    if prompt is None and output is None:
+        return None
+    read, written = _count(attributes, _READ), _count(attributes, _WRITTEN)
+    cached = (read or 0) + (written or 0)
+    if prompt is not None and cached > prompt:  # counted apart: no part is larger than its whole
+        prompt += cached
+    if output is None and is_embedding:
+        output = 0  # an embedding has no output
+    total = None if prompt is None or output is None else prompt + output
+    return LLMUsage.of_reply(
+        prompt,
+        output,
+        total,
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=_count(attributes, _REASONING),
+    )
+
+
+def _count(attributes: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    values = (attributes[name] for name in names if name in attributes)
+    return next((value for value in values if isinstance(value, int) and not isinstance(value, bool)), None)
+
+
+def _string(attributes: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    values = (attributes[name] for name in names if name in attributes)
+    return next((value for value in values if isinstance(value, str) and value), "")

@@ -1,0 +1,174 @@
+"""Prices the model calls that other instrumentations record without passing our wire: over gRPC, or in the process.
+
+An ended span cannot be changed, and the SDK has no public callback before its end: `_on_ending` is private, and the
+concurrent processor of SDK 1.45 never calls it. A wrapping exporter would reach only our own exporters. So the `end` of
+each such span is wrapped on the span itself, which takes nothing but public names and serves every exporter.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+from opentelemetry.trace import SpanKind, StatusCode, get_current_span
+
+from ..._base.once import report_fault
+from ...ai.llm.pricing import price_reply_soon, warm_up
+from ...ai.llm.types import LLMResponse, LLMUsage
+from ...errors import LLMClientError
+from ...flows.correlation import current_correlation, current_step
+from ...flows.totals import FlowRun, current_flow
+from ...recording.port import StepEnd, StepStart, begin_safely, listeners
+from ..genai_spans import attributes_of, is_model_call, measured_by_maker
+from ..genai_usage import ToldCall, told_call
+from ..instruments import is_ours
+from ..open_spans import OpenSpan, close_span, is_new_reply, open_span
+from ..recorder import JoinedSpan, OTelRecorder
+from ..semconv import ERROR_TYPE, GEN_AI_RESPONSE_ID
+
+log = logging.getLogger(__name__)
+
+STEP_TYPE = "span.llm_call"
+"""The kind of step that such a call is."""
+_KINDS = frozenset({SpanKind.CLIENT, SpanKind.INTERNAL})
+_OTHER_CALLS = ("http.", "db.", "rpc.", "messaging.", "url.")
+
+
+@functools.lru_cache(maxsize=1)
+def _recorder() -> OTelRecorder:
+    """The recorder that follows `configure()`; made at the first call, when the providers are set."""
+    return OTelRecorder()
+
+
+class SpanPrices(SpanProcessor):
+    """Adds the cost to the spans of model calls before they end, and counts each call once."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        try:
+            self._begin(span, parent_context)
+        except Exception:
+            report_fault(log, "SpanPrices", "on_start")
+
+    def _begin(self, span: Span, parent_context: Context | None) -> None:
+        if span.kind not in _KINDS:
+            return
+        parent = get_current_span(parent_context).get_span_context()
+        opened = open_span(span.get_span_context(), parent)
+        attributes = attributes_of(span)
+        if is_ours(span):
+            if is_model_call(attributes):
+                opened.count()
+            return
+        if any(name.startswith(_OTHER_CALLS) for name in attributes):
+            return
+        if is_model_call(attributes):
+            opened.is_call = True
+            told = told_call(attributes)
+            warm_up(told.priced_as, told.model)
+        ending = _Ending(span, opened, span.end)
+        span.end = ending.end  # type: ignore[method-assign]
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if span.context is not None:
+            close_span(span.context)
+        reply = attributes_of(span).get(GEN_AI_RESPONSE_ID)
+        if isinstance(reply, str) and is_ours(span):
+            is_new_reply(reply)
+
+
+class _Ending:
+    """The end of a span that may be a model call's.
+
+    Args:
+        span: the span.
+        opened: its place among the open ones.
+        end: the SDK's own end.
+    """
+
+    def __init__(self, span: Span, opened: OpenSpan, end: Callable[..., None]) -> None:
+        self._span, self._opened = span, opened
+        self._end: Callable[..., None] | None = end
+        self._flow: FlowRun | None = current_flow()
+        self._step = current_step()
+
+    def end(self, end_time: int | None = None) -> None:
+        """End the span, with its cost where it has one. A price that is still looked up holds the end back."""
+        end, self._end = self._end, None
+        if end is None:
+            return
+        vars(self._span).pop("end", None)
+        ended_ns = time.time_ns() if end_time is None else end_time
+        finish = functools.partial(end, ended_ns)
+        try:
+            told = self._told() if self._span.is_recording() else None
+            if told is not None:
+                self._opened.count()
+                self._count(told, ended_ns, finish)
+                return
+        except Exception:
+            report_fault(log, "SpanPrices", "end")
+        finish()
+
+    def _told(self) -> ToldCall | None:
+        """The call to count; `None` where it is none, or was counted."""
+        attributes = attributes_of(self._span)
+        if not is_model_call(attributes) or self._opened.is_told:
+            return None
+        told = told_call(attributes)
+        if told.response is None:
+            # A span without counts may be one of several of a call. Only a failure tells that no other will have them.
+            return told if self._has_failed() and not self._opened.is_inside_call else None
+        reply = told.response.response_id
+        return told if reply is None or is_new_reply(reply) else None
+
+    def _has_failed(self) -> bool:
+        return self._span.status.status_code is StatusCode.ERROR or ERROR_TYPE in attributes_of(self._span)
+
+    def _count(self, told: ToldCall, ended_ns: int, finish: Callable[[], None]) -> None:
+        def end(usage: LLMUsage | None) -> None:
+            try:
+                self._record(told, usage, ended_ns)
+            except Exception:
+                report_fault(log, "SpanPrices", "record")
+            finally:
+                finish()
+
+        response = told.response
+        if response is None:
+            end(None)
+            return
+        models = tuple(filter(None, (response.response_model, told.model)))
+        price_reply_soon(told.priced_as, models, response, end, at=datetime.now(UTC))
+
+    def _record(self, told: ToldCall, usage: LLMUsage | None, ended_ns: int) -> None:
+        step = self._step or told.model or "model call"
+        joined = JoinedSpan(_recorder(), self._span, measured_by_maker(self._span), self._span.start_time)
+        handle = begin_safely(_start_of(told, step), joined, *listeners())
+        if self._flow is not None:
+            self._flow.add_call(usage, retries=0, step=step, model=f"{told.priced_as}/{told.model}")
+        handle.end(_end_of(told.response, usage, ended_ns))
+
+
+def _start_of(told: ToldCall, step: str) -> StepStart:
+    return StepStart(
+        flow_id=current_correlation().flow_id or "",
+        step_id=step,
+        step_type=STEP_TYPE,
+        operation=told.operation,
+        provider=told.provider,
+        model=told.model,
+    )
+
+
+def _end_of(response: LLMResponse | None, usage: LLMUsage | None, ended_ns: int) -> StepEnd:
+    if response is None:
+        failed: dict[str, Any] = {"status": "error"}
+        error = LLMClientError("the call failed")
+        return StepEnd(status="error", payload=failed, error=error, ended_ns=ended_ns)
+    return StepEnd(status="success", payload={"status": "ok"}, response=response, usage=usage, ended_ns=ended_ns)
