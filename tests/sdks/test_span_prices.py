@@ -81,6 +81,17 @@ def test_a_span_is_priced_by_any_names(capture: Captured, theirs: Tracer, spelli
     assert capture.total("tracemind.llm.cost") == pytest.approx(COST_USD, rel=1e-9)
 
 
+@pytest.mark.parametrize(("address", "is_priced"), [("api.openai.com", True), ("gateway.acme.example", False)])
+def test_a_span_of_an_unknown_host_has_no_price(
+    capture: Captured, theirs: Tracer, address: str, is_priced: bool
+) -> None:
+    """OpenAI's SDK may talk to any server, and its instrumentation names OpenAI for each of them."""
+    with tm.flow("work") as run:
+        reported(theirs, OFFICIAL | {"server.address": address, "server.port": 443})
+    assert ("tracemind.cost_usd" in attributes(capture.span("theirs"))) is is_priced
+    assert (run.llm_calls, run.tokens, run.cost_usd is not None) == (1, 1_200, is_priced)
+
+
 def test_cache_counts_beside_the_input(capture: Captured, theirs: Tracer) -> None:
     """Some count cached tokens apart from the input: no part can be larger than its whole, so they are added."""
     usage = {"gen_ai.usage.input_tokens": 100, "gen_ai.usage.cache_creation_input_tokens": 300}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..ai.llm.providers._hosts import UNKNOWN, provider_at
 from ..ai.llm.types import LLMResponse, LLMUsage
 from . import semconv
 
@@ -83,7 +84,7 @@ def told_call(attributes: Mapping[str, Any]) -> ToldCall:
     return ToldCall(
         operation=operation,
         provider=provider,
-        priced_as=_PRICED_AS.get(provider.lower(), provider.lower()),
+        priced_as=_priced_as(provider, attributes),
         model=_string(attributes, _MODEL),
         response=None
         if usage is None
@@ -95,6 +96,17 @@ def told_call(attributes: Mapping[str, Any]) -> ToldCall:
             service_tier=_string(attributes, (semconv.OPENAI_RESPONSE_SERVICE_TIER,)) or None,
         ),
     )
+
+
+def _priced_as(provider: str, attributes: Mapping[str, Any]) -> str:
+    """The provider by whose prices a call is priced: nobody's at an unknown host, whatever the span says of it.
+
+    An instrumentation of OpenAI's SDK names OpenAI for every server that the SDK is pointed at.
+    """
+    address, port = attributes.get(semconv.SERVER_ADDRESS), attributes.get(semconv.SERVER_PORT)
+    if isinstance(address, str) and provider_at(address, port if isinstance(port, int) else None, {}) == UNKNOWN:
+        return UNKNOWN
+    return _PRICED_AS.get(provider.lower(), provider.lower())
 
 
 def _usage(attributes: Mapping[str, Any], *, is_embedding: bool) -> LLMUsage | None:

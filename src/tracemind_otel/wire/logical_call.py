@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 
 from ..ai.llm.providers._client import telemetry_name_of
+from ..ai.llm.providers._hosts import UNKNOWN
 from ..errors import BudgetExceededError, LLMError
 from ..flows.correlation import current_correlation, current_step
 from ..otel.recorder import JoinedSpan
 from ..recording.port import StepRetry, StepStart
 from .around import InsideOurs, move_to_current, recorder_around
 from .counted_call import CountedCall, default_recorder
-from .recognition import UNKNOWN, ModelCall
+from .recognition import ModelCall
 from .reserving import reserve_for
 
 STEP_TYPE = "sdk.llm_call"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,13 +11,11 @@ from urllib.parse import unquote
 
 from ..ai.llm.providers import anthropic, bedrock, bedrock_invoke, cohere, embeddings, gemini, ollama, openai_responses
 from ..ai.llm.providers._chat_usage import cost_format
+from ..ai.llm.providers._hosts import UNKNOWN, provider_at
 from ..ai.llm.providers._wire_format import WireFormat, mapped
 from ..ai.llm.providers.openai import chat_wire
 from ..ai.llm.providers.presets import PRESETS
 from ..ai.llm.sampling import SAMPLING_RULES
-
-UNKNOWN = "openai_compatible"
-"""The provider name of an unknown host: no price of the table applies to it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -219,32 +216,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 
 _SUFFIXES = tuple(endpoint.suffix for endpoint in ENDPOINTS)
 
-_HOSTS = {
-    "api.openai.com": "openai",
-    "api.anthropic.com": "anthropic",
-    "generativelanguage.googleapis.com": "gemini",
-    "api.cohere.com": "cohere",
-    "api.cohere.ai": "cohere",
-    "ollama.com": "ollama",
-    "api.mistral.ai": "mistral",
-    "api.groq.com": "groq",
-    "api.together.xyz": "together",
-    "api.together.ai": "together",
-    "api.deepseek.com": "deepseek",
-    "api.perplexity.ai": "perplexity",
-    "api.x.ai": "xai",
-    "openrouter.ai": "openrouter",
-}
-"""The providers' own hosts."""
-_HOST_ENDS = {
-    ".openai.azure.com": "azure_openai",
-    "aiplatform.googleapis.com": "vertex",
-    ".rep.googleapis.com": "vertex",
-}
-"""The ends of hosts that each customer or region has one of."""
-_BEDROCK_HOST = re.compile(r"(.+\.)?bedrock-(runtime|mantle)(-fips)?\..+(\.amazonaws\.com(\.cn)?|\.api\.aws)")
-"""Bedrock's hosts, of every region, and behind an interface endpoint of a VPC."""
-
 
 def may_be_call(path: str) -> bool:
     """Whether a path ends as that of a model call does: the one test that every request pays for."""
@@ -295,15 +266,6 @@ def recognized(
         is_stream=endpoint.streams_by(path, document),
         sampling=_sampling_in(document, endpoint.options),
     )
-
-
-def provider_at(host: str, port: int | None, hosts: Mapping[str, str]) -> str:
-    """The provider of a host: the user's word first."""
-    host = host.lower()
-    named = hosts.get(f"{host}:{port}") or hosts.get(host) or _HOSTS.get(host)
-    if named is None and _BEDROCK_HOST.fullmatch(host):
-        return "bedrock"
-    return named or next((name for end, name in _HOST_ENDS.items() if host.endswith(end)), UNKNOWN)
 
 
 def wire_at(suffix: str, provider: str) -> WireFormat:
