@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 
 from tests.wire import conforming
@@ -20,7 +21,7 @@ def _chat(each: Conforming, model: str) -> Conforming:
         model=model,
         response_model=model,
         whole={**each.whole, **more, "object": "chat.completion"},
-        events=[(name, {**event, **more, "object": "chat.completion.chunk"}) for name, event in each.events],
+        events=[(name, {**deepcopy(event), **more, "object": "chat.completion.chunk"}) for name, event in each.events],
     )
 
 

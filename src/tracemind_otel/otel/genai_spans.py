@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 from opentelemetry.trace import Span, get_current_span
 
-from .semconv import GEN_AI_OPERATION_NAME
+from .semconv import GEN_AI_OPERATION_NAME, TOLD_BY
 
 MODEL_OPERATIONS = frozenset({"chat", "text_completion", "generate_content", "embeddings"})
 """The values of `gen_ai.operation.name` that call a model once."""
@@ -38,7 +38,7 @@ def is_model_call(attributes: Mapping[str, Any]) -> bool:
     kind = attributes.get("openinference.span.kind")
     if kind is not None:
         return kind in _OPENINFERENCE_KINDS
-    return "gen_ai.system" in attributes or "llm.request.type" in attributes
+    return not TOLD_BY.isdisjoint(attributes)
 
 
 def measured_by_maker(span: object) -> Measured:

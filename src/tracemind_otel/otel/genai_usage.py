@@ -10,33 +10,6 @@ from ..ai.llm.providers._hosts import UNKNOWN, provider_at
 from ..ai.llm.types import LLMResponse, LLMUsage
 from . import semconv
 
-_INPUT = (semconv.GEN_AI_USAGE_INPUT_TOKENS, "gen_ai.usage.prompt_tokens", "llm.token_count.prompt")
-_OUTPUT = (semconv.GEN_AI_USAGE_OUTPUT_TOKENS, "gen_ai.usage.completion_tokens", "llm.token_count.completion")
-_READ = (
-    semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS,
-    "gen_ai.usage.cache_read_input_tokens",
-    "gen_ai.usage.details.cache_read_tokens",
-    "gen_ai.usage.details.cache_read_input_tokens",
-    "llm.token_count.prompt_details.cache_read",
-)
-_WRITTEN = (
-    semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS,
-    "gen_ai.usage.cache_creation.input_tokens",
-    "gen_ai.usage.cache_creation_input_tokens",
-    "gen_ai.usage.details.cache_write_tokens",
-    "gen_ai.usage.details.cache_creation_input_tokens",
-    "llm.token_count.prompt_details.cache_write",
-)
-_REASONING = (
-    semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS,
-    "gen_ai.usage.reasoning_tokens",
-    "gen_ai.usage.details.reasoning_tokens",
-    "llm.token_count.completion_details.reasoning",
-    "llm.usage.reasoning_tokens",
-)
-"""Official names first, then older ones, OpenLLMetry's, pydantic-ai's and OpenInference's."""
-_PROVIDER = (semconv.GEN_AI_PROVIDER_NAME, "gen_ai.system", "llm.provider", "llm.system")
-_MODEL = (semconv.GEN_AI_REQUEST_MODEL, "llm.model_name", "embedding.model_name", semconv.GEN_AI_RESPONSE_MODEL)
 _PRICED_AS = {
     "aws": "bedrock",
     "aws.bedrock": "bedrock",
@@ -77,7 +50,7 @@ class ToldCall:
 
 def told_call(attributes: Mapping[str, Any]) -> ToldCall:
     """The call that a span with these attributes is."""
-    provider = _string(attributes, _PROVIDER)
+    provider = _string(attributes, semconv.TOLD_PROVIDER)
     is_embedding = attributes.get("openinference.span.kind") == "EMBEDDING"
     operation = _string(attributes, (semconv.GEN_AI_OPERATION_NAME,)) or ("embeddings" if is_embedding else "chat")
     usage = _usage(attributes, is_embedding=operation == "embeddings")
@@ -85,7 +58,7 @@ def told_call(attributes: Mapping[str, Any]) -> ToldCall:
         operation=operation,
         provider=provider,
         priced_as=_priced_as(provider, attributes),
-        model=_string(attributes, _MODEL),
+        model=_string(attributes, semconv.TOLD_MODEL),
         response=None
         if usage is None
         else LLMResponse(
@@ -110,10 +83,10 @@ def _priced_as(provider: str, attributes: Mapping[str, Any]) -> str:
 
 
 def _usage(attributes: Mapping[str, Any], *, is_embedding: bool) -> LLMUsage | None:
-    prompt, output = _count(attributes, _INPUT), _count(attributes, _OUTPUT)
+    prompt, output = _count(attributes, semconv.TOLD_INPUT_TOKENS), _count(attributes, semconv.TOLD_OUTPUT_TOKENS)
     if prompt is None and output is None:
         return None
-    read, written = _count(attributes, _READ), _count(attributes, _WRITTEN)
+    read, written = _count(attributes, semconv.TOLD_CACHE_READ), _count(attributes, semconv.TOLD_CACHE_WRITTEN)
     cached = (read or 0) + (written or 0)
     if prompt is not None and cached > prompt:  # counted apart: no part is larger than its whole
         prompt += cached
@@ -126,7 +99,7 @@ def _usage(attributes: Mapping[str, Any], *, is_embedding: bool) -> LLMUsage | N
         total,
         cache_read_tokens=read,
         cache_write_tokens=written,
-        reasoning_tokens=_count(attributes, _REASONING),
+        reasoning_tokens=_count(attributes, semconv.TOLD_REASONING),
     )
 
 

@@ -231,6 +231,37 @@ METRIC_BUDGET_SPENT: Final = "tracemind.budget.spent"
 TRACEMIND_COST_KIND: Final = "tracemind.cost.kind"
 """On `tracemind.llm.cost` where it was asked for: `input`, `cached`, `output`, `fee`, or `whole`."""
 
+# --- Names by which other instrumentations tell the same ---
+TOLD_INPUT_TOKENS: Final = (GEN_AI_USAGE_INPUT_TOKENS, "gen_ai.usage.prompt_tokens", "llm.token_count.prompt")
+TOLD_OUTPUT_TOKENS: Final = (GEN_AI_USAGE_OUTPUT_TOKENS, "gen_ai.usage.completion_tokens", "llm.token_count.completion")
+TOLD_CACHE_READ: Final = (
+    GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS,
+    "gen_ai.usage.cache_read_input_tokens",
+    "gen_ai.usage.details.cache_read_tokens",
+    "gen_ai.usage.details.cache_read_input_tokens",
+    "llm.token_count.prompt_details.cache_read",
+)
+TOLD_CACHE_WRITTEN: Final = (
+    GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS,
+    "gen_ai.usage.cache_creation.input_tokens",
+    "gen_ai.usage.cache_creation_input_tokens",
+    "gen_ai.usage.details.cache_write_tokens",
+    "gen_ai.usage.details.cache_creation_input_tokens",
+    "llm.token_count.prompt_details.cache_write",
+)
+TOLD_REASONING: Final = (
+    GEN_AI_USAGE_REASONING_OUTPUT_TOKENS,
+    "gen_ai.usage.reasoning_tokens",
+    "gen_ai.usage.details.reasoning_tokens",
+    "llm.token_count.completion_details.reasoning",
+    "llm.usage.reasoning_tokens",
+)
+"""Official names first, then older ones, OpenLLMetry's, pydantic-ai's and OpenInference's."""
+TOLD_PROVIDER: Final = (GEN_AI_PROVIDER_NAME, "gen_ai.system", "llm.provider", "llm.system")
+TOLD_MODEL: Final = (GEN_AI_REQUEST_MODEL, "llm.model_name", "embedding.model_name", GEN_AI_RESPONSE_MODEL)
+TOLD_BY: Final = frozenset({"gen_ai.system", "llm.request.type"})
+"""Older attributes that only the span of a model call has."""
+
 # --- Histogram boundaries ---
 DURATION_BOUNDARIES_S: Final = tuple(0.01 * 2**power for power in range(14))
 """Seconds, 0.01 to 81.92 (conventions, `gen_ai.client.operation.duration`)."""
