@@ -111,7 +111,7 @@ WRONG: list[tuple[Any, str]] = [
     ("Hello", r"messages is str; it must be a list"),
     ({"role": "user"}, r"messages is dict; it must be a list"),
     (["Hello"], r"messages\[0\] is str; it must be a dict"),
-    ([{"role": "user", "content": 5}], r"messages\[0\]\['content'\] is int; it must be a list"),
+    ([{"role": "user", "content": 5}], r"messages\[0\]\['content'\] is int; it must be a string or a list of parts"),
     ([{"role": "user", "content": [{}]}], r"messages\[0\]\['content'\]\[0\] has the keys none; it must have text"),
     (
         [{"role": "user", "content": [{"text": 5}]}],

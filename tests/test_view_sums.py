@@ -239,3 +239,22 @@ def test_a_page_that_cannot_be_written(file: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "cannot write" in done.stderr
     assert "No such file or directory; check the path" in done.stderr
+
+
+def test_a_page_never_replaces_what_was_recorded(file: Path) -> None:
+    """A page with the name of a file that is read, by whatever path, is not written."""
+    recorded = file.read_bytes()
+    done = view(file, "--html", file.parent / "." / ".." / file.parent.name / file.name)
+
+    assert done.returncode == 1
+    assert "is a file to read, and the page would replace it; name another file" in done.stderr
+    assert file.read_bytes() == recorded
+
+
+def test_a_table_or_a_page(file: Path, tmp_path: Path) -> None:
+    """Both at once are rejected, so that no page is missing in silence."""
+    done = view(file, "--by", "step", "--html", tmp_path / "page.html")
+
+    assert done.returncode == 1
+    assert "leave one out" in done.stderr
+    assert not (tmp_path / "page.html").exists()

@@ -102,7 +102,10 @@ def _parts_of(where: str, value: object) -> str | list[Item]:
         return value or ""
     if isinstance(value, Mapping):
         return [_item(where, cast("object", value))]
-    return [_item(f"{where}[{index}]", part) for index, part in enumerate(_list(where, value))]
+    return [
+        _item(f"{where}[{index}]", part)
+        for index, part in enumerate(_list(where, value, "a string or a list of parts"))
+    ]
 
 
 def _shortest(content: str | list[Item]) -> str | tuple[Text | Image, ...]:
@@ -243,9 +246,9 @@ def _mapping(where: str, value: object) -> Mapping[str, Any]:
     return {_PYTHON_KEYS.get(key, key): item for key, item in cast("Mapping[str, Any]", value).items()}
 
 
-def _list(where: str, value: object) -> Sequence[object]:
+def _list(where: str, value: object, allowed: str = "a list") -> Sequence[object]:
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise ConfigError(f"{where} is {type(value).__name__}; it must be a list")
+        raise ConfigError(f"{where} is {type(value).__name__}; it must be {allowed}")
     return cast("Sequence[object]", value)
 
 

@@ -162,6 +162,10 @@ def _endpoint(value: str) -> str:
 def _view(arguments: argparse.Namespace) -> None:
     if (arguments.top or arguments.json) and arguments.by is None:
         raise CommandError("--top and --json belong to --by; add --by step, for instance")
+    if arguments.by is not None and arguments.html is not None:
+        raise CommandError("--by prints a table and --html writes a page, which has the table by step; leave one out")
+    if arguments.html is not None:
+        _check_page(arguments.html, arguments.files)
     _write_own_spans()
     spans = _spans_of(arguments.files, arguments.trace)
     if arguments.by is not None:
@@ -216,6 +220,13 @@ def _print_sums(spans: Sequence[FileSpan], by: GroupBy, top: int | None, *, as_j
         console.print(table)
 
 
+def _check_page(page: str, paths: Sequence[str]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):  # `_read` reports a path that cannot be read
+            if path != "-" and os.path.samefile(path, page):
+                raise CommandError(f"--html {page} is a file to read, and the page would replace it; name another file")
+
+
 def _write_page(spans: Sequence[FileSpan], names: Sequence[str], path: str) -> None:
     from .html_page import html_page
 
@@ -224,7 +235,8 @@ def _write_page(spans: Sequence[FileSpan], names: Sequence[str], path: str) -> N
             page.writelines(html_page(spans, title=", ".join(names)))
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror or error}; check the path") from error
-    sys.stdout.write(f"{path} has {len(spans):,} spans; open it in a browser\n")
+    plural = "" if len(spans) == 1 else "s"
+    sys.stdout.write(f"{path} has {len(spans):,} span{plural}; open it in a browser\n")
 
 
 def _name(path: str) -> str:

@@ -103,12 +103,13 @@ class CallPlan:
             TypeError: there is no such option.
         """
         _check_names(function, options)
-        client = options.get("client")
+        client, step = options.get("client"), options.get("step")
+        _check_kinds(function, client, step)
         provider, name = _split(function, model, options.get("provider"), client)
         fields: Mapping[str, Any] = {key: value for key, value in options.items() if key not in _NOT_OF_CONFIG}
         messages = read_messages(f"{function}: messages", options.get("messages"))
         cfg = LLMCallConfig(provider, name, prompt, messages=messages, **fields)
-        return cls(cfg, options.get("step") or current_step() or name, client, options.get("recorder"))
+        return cls(cfg, step or current_step() or name, client, options.get("recorder"))
 
 
 def _split(function: str, model: object, provider: str | None, client: AsyncLLMClient | None) -> tuple[str, str]:
@@ -127,8 +128,28 @@ def _split(function: str, model: object, provider: str | None, client: AsyncLLMC
 
 def _no_provider(function: str, model: str) -> ConfigError:
     known = ", ".join(LLMClientFactory.names())
-    wanted = f"write 'provider/model', 'openai/{model or 'gpt-4o-mini'}' for instance, or pass provider=..."
+    provider, name = _meant(model)
+    wanted = f"write 'provider/model', '{provider}/{name}' for instance, or pass provider=..."
     return UnknownProviderError(f"{function}: model {model!r} names no provider; {wanted} Known providers: {known}")
+
+
+def _meant(model: str) -> tuple[str, str]:
+    """The provider and the model to show as an example."""
+    prefix, _, name = model.replace(":", "/", 1).partition("/")
+    prefix, name = prefix.strip(), name.strip(" /")
+    if prefix.lower() in LLMClientFactory.names():
+        return prefix, name or "MODEL"
+    return "openai", model.strip(" /") or "gpt-4o-mini"
+
+
+def _check_kinds(function: str, client: object, step: object) -> None:
+    """Check the options that `LLMCallConfig` does not have."""
+    if not (client is None or isinstance(getattr(client, "provider_name", None), str)):
+        kind = type(client).__name__
+        allowed = "an AsyncLLMClient, such as LLMClientFactory.make('openai') returns"
+        raise ConfigError(f"{function}: client is {kind}; it must be {allowed}")
+    if not (step is None or isinstance(step, str)):
+        raise ConfigError(f"{function}: step is {type(step).__name__}; it must be a string")
 
 
 def _check_names(function: str, options: Mapping[str, object]) -> None:

@@ -145,5 +145,5 @@ def _no_receiver(reply: Reply) -> Finding:
         answer += " with a page, not with OTLP"
     elif reply.status is not None and reply.status < 400:
         answer += ", a redirect, which exporters do not follow"
-    fix = f"set {_ENDPOINT} to the base URL of an OTLP receiver: /v1/traces and /v1/metrics are added to it"
+    fix = f"set {_ENDPOINT}, to the base URL of an OTLP receiver: /v1/traces and /v1/metrics are added to it"
     return Finding("no-receiver", "error", f"{reply.url} answers {answer}: no OTLP receiver is there", fix)

@@ -15,6 +15,8 @@ from .finding import Finding
 from .receiver import Reply
 
 _SIGNALS: tuple[Signal, ...] = ("traces", "metrics")
+_CLOCK_STEPS_S = 2.0
+"""Seconds below which no difference is seen: a receiver says the time in whole seconds, after a delay."""
 _ADVICE = {
     "uvicorn": "spans are sent when the server shuts down",
     "gunicorn": "each worker sends for itself when it ends, also with --preload",
@@ -102,8 +104,15 @@ def _answers(replies: Sequence[Reply]) -> str:
         return "takes no exports"
     signals = " and ".join(sorted(reply.signal for reply in taken))
     ahead_s = taken[0].clock_ahead_s
-    clock = "" if ahead_s is None else f"; its clock differs from this one by {abs(ahead_s):,.0f} s"
-    return f"takes exports of {signals}{clock}"
+    return f"takes exports of {signals}{_clock(ahead_s)}"
+
+
+def _clock(ahead_s: float | None) -> str:
+    if ahead_s is None:
+        return ""
+    if abs(ahead_s) < _CLOCK_STEPS_S:
+        return "; its clock agrees with this one"
+    return f"; its clock differs from this one by {abs(ahead_s):,.0f} s"
 
 
 def _destination(evidence: Evidence, set_up: SetUp, signal: Signal) -> str:
