@@ -28,8 +28,13 @@ FAILING: list[Action] = [{"status": 429}, {"status": 500}, {}]
 
 
 @pytest.fixture
-def configured(capture: Captured) -> Generator[Captured]:
-    """Spans and metrics go into memory; what a test has instrumented is put back."""
+def configured(capture: Captured, monkeypatch: pytest.MonkeyPatch) -> Generator[Captured]:
+    """Spans and metrics go into memory; what a test has instrumented is put back.
+
+    Anthropic's SDK makes a span of its own where a global provider exists, as another test may have made one; ours then
+    adds to it. Here it makes none.
+    """
+    monkeypatch.setenv("ANTHROPIC_OPEN_TELEMETRY", "false")
     with tm.configure(tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider):
         yield capture
         tm.uninstrument()
