@@ -16,6 +16,7 @@ from ..ai.llm.providers._http import HttpReply
 from ..ai.llm.providers._reading import Reading
 from ..ai.llm.providers._wire_format import StreamedError
 from ..errors import LLMConnectionError, LLMError
+from .lean import lean_decoder
 from .logical_call import LogicalCall
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,10 @@ class Tap:
         self._call = call
         self._on_cut = on_cut
         self._decoder = _Plain() if is_decoded else decoder_for(headers.get("content-encoding", ""))
-        self._reading = Reading(call.seen.wire, HttpReply(status_code, headers, b""), is_stream=call.seen.is_stream)
+        wire, self._is_stream = call.seen.wire, call.seen.is_stream
+        self._lean = lean_decoder(wire) if self._is_stream else None
+        head = HttpReply(status_code, headers, b"")
+        self._reading = Reading(wire, head, is_stream=self._is_stream, decoder=self._lean)
         self._last_s: float | None = None
         self._last_ns = 0
         self._has_ended = False
@@ -106,8 +110,12 @@ class Tap:
             self._last_ns = time.time_ns()
             if self._decoder is None:
                 return
-            events = self._reading.feed(self._decoder.decompress(data))
-            if events and self._call.seen.is_stream:
+            data = self._decoder.decompress(data)
+            if self._lean is not None and self._lean.drops(data):
+                self._measure()
+                return
+            events = self._reading.feed(data)
+            if self._is_stream and (events or (self._lean is not None and self._lean.sieve.has_output)):
                 self._measure()
             if self._reading.is_over:
                 self.end()
@@ -116,8 +124,12 @@ class Tap:
 
     def _measure(self) -> None:
         now_s = time.perf_counter()
+        if self._lean is not None:
+            self._lean.sieve.has_output = False
         if self._last_s is None:
             self._call.first_chunk()
+            if self._lean is not None:
+                self._lean.sieve.is_open = False  # id and model have come
         else:
             self._call.next_chunk(now_s - self._last_s)
         self._last_s = now_s
@@ -158,6 +170,8 @@ class Tap:
             return
         try:
             at_ns = ended_ns or self._last_ns or None
+            if self._lean is not None:
+                self._reading.end()  # what was held back
             self._call.end_answered(self._reading.so_far(), closed_early=True, ended_ns=at_ns)
         except Exception:
             self._give_up()

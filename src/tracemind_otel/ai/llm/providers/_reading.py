@@ -39,14 +39,17 @@ class Reading:
         head: the status and the headers; its body is not looked at.
         is_stream: whether a stream was asked for. A reply that was not comes in the format's own framing only where
             its first line is a document of its own.
+        decoder: cuts the stream into events, in place of the format's own decoder.
     """
 
-    def __init__(self, wire: WireFormat, head: HttpReply, *, is_stream: bool = True) -> None:
+    def __init__(
+        self, wire: WireFormat, head: HttpReply, *, is_stream: bool = True, decoder: StreamDecoder | None = None
+    ) -> None:
         self._wire = wire
         self.head = head
         self._is_stream = is_stream
         self._reader = wire.new_reader()
-        self._own_decoder = wire.new_decoder()
+        self._own_decoder = decoder or wire.new_decoder()
         self._may_be_lines = not is_stream and isinstance(self._own_decoder, JsonLinesDecoder)
         self._decoder: StreamDecoder | None = None
         self._unread = bytearray()
