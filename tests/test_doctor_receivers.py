@@ -23,7 +23,7 @@ from tracemind_otel.cli.doctor.finding import Finding
 from tracemind_otel.cli.doctor.receiver import ask_receivers
 from tracemind_otel.cli.doctor.watch import made_provider
 from tracemind_otel.errors import ConfigError
-from tracemind_otel.otel.setup.configure import SetUp
+from tracemind_otel.front.configure import SetUp
 from tracemind_otel.otel.setup.settings import export_config
 
 ROOT = Path(__file__).parents[1]

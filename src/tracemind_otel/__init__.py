@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         llm_stream,
         llm_stream_sync,
     )
+    from .front.configure import configure
     from .front.llm_result import LLMResult
     from .front.model_calls import run_llm_call, stream_llm_call
     from .otel.attributes import using_attributes
@@ -64,7 +65,6 @@ if TYPE_CHECKING:
     from .otel.logs import LogContextFilter
     from .otel.propagation import continue_trace, inject_context
     from .otel.recorder import OTelRecorder
-    from .otel.setup.configure import configure
     from .otel.setup.telemetry import Telemetry
     from .recording.port import Recorder
     from .recording.recorders import CompositeRecorder, InMemoryRecorder
@@ -188,6 +188,7 @@ _MODULES = {
         "llm_stream",
         "llm_stream_sync",
     ),
+    "front.configure": ("configure",),
     "front.llm_result": ("LLMResult",),
     "front.model_calls": ("run_llm_call", "stream_llm_call"),
     "flows.totals": ("FlowRun", "FlowTotals", "current_flow"),
@@ -197,7 +198,6 @@ _MODULES = {
     "otel.logs": ("LogContextFilter",),
     "otel.propagation": ("continue_trace", "inject_context"),
     "otel.recorder": ("OTelRecorder",),
-    "otel.setup.configure": ("configure",),
     "otel.setup.telemetry": ("Telemetry",),
     "recording.port": ("Recorder",),
     "wire.call_span": ("llm_call_span",),

@@ -18,9 +18,9 @@ from ..ai.llm.pricing import Price
 from ..ai.llm.providers.fake import FakeLLMClient
 from ..ai.llm.usage import LLMUsage
 from ..call.config import LLMCallConfig
+from ..front.configure import configure
 from ..front.model_calls import run_llm_call
 from ..otel.decorators import flow, step
-from ..otel.setup.configure import configure
 
 _MODEL = "demo-small"
 _PRICES = (Price(model=_MODEL, provider="fake", input=Decimal("0.15"), output=Decimal("0.60")),)

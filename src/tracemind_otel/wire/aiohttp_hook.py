@@ -36,12 +36,15 @@ def unpatch(library: ModuleType) -> None:
 def _request(request: Any, library: ModuleType) -> Any:
     @functools.wraps(request)
     async def request_and_see(self: Any, method: str, url: Any, **options: Any) -> Any:
+        if observation.needs_prices_first():
+            await observation.until_priceable()
         attempt = _attempt(self, method, url, options, library)
         if attempt is None:
             return await request(self, method, url, **options)
         try:
             with attempt.active():
                 response = await request(self, method, url, **options)
+                await _until_priceable(response)
         except BaseException as error:
             _raised(attempt, error, library)
             raise
@@ -50,6 +53,14 @@ def _request(request: Any, library: ModuleType) -> Any:
 
     request_and_see.__tracemind__ = True  # type: ignore[attr-defined]
     return request_and_see
+
+
+async def _until_priceable(response: Any) -> None:
+    try:
+        await observation.until_priceable()
+    except BaseException:  # cancelled meanwhile, so that nobody gets the response
+        response.close()
+        raise
 
 
 def _attempt(session: Any, method: str, url: Any, options: Mapping[str, Any], library: ModuleType) -> Attempt | None:

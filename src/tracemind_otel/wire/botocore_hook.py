@@ -41,6 +41,7 @@ def _send(send: Any, library: ModuleType) -> Any:
         try:
             with attempt.active():
                 response = send(self, request, *args, **kwargs)
+                observation.make_priceable()
         except BaseException as error:
             attempt.raised(error, _error_of(error, library))
             raise

@@ -43,6 +43,7 @@ def _sync_send(send: Any, library: ModuleType) -> Any:
         try:
             with attempt.active():
                 response = send(self, request, *args, **kwargs)
+                observation.make_priceable()
         except BaseException as error:
             attempt.raised(error, _error_of(error, library))
             raise
@@ -56,12 +57,15 @@ def _sync_send(send: Any, library: ModuleType) -> Any:
 def _async_send(send: Any, library: ModuleType) -> Any:
     @functools.wraps(send)
     async def send_and_see(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        if observation.needs_prices_first():
+            await observation.until_priceable()
         attempt = _attempt(request)
         if attempt is None:
             return await send(self, request, *args, **kwargs)
         try:
             with attempt.active():
                 response = await send(self, request, *args, **kwargs)
+                await _until_priceable(response)
         except BaseException as error:
             attempt.raised(error, _error_of(error, library))
             raise
@@ -70,6 +74,14 @@ def _async_send(send: Any, library: ModuleType) -> Any:
 
     send_and_see.__tracemind__ = True  # type: ignore[attr-defined]
     return send_and_see
+
+
+async def _until_priceable(response: Any) -> None:
+    try:
+        await observation.until_priceable()
+    except BaseException:  # cancelled meanwhile, so that nobody gets the response
+        await response.aclose()
+        raise
 
 
 def _is_stream(kwargs: dict[str, Any]) -> bool:

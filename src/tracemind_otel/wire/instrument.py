@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import TypeGuard, cast
 
 from .._base.once import report_fault
-from ..ai.llm.pricing import load_table
 from ..errors import ConfigError
 from ..flows.totals import before_flow_ends
 from . import aiohttp_hook, botocore_hook, httpx_hook, observation
@@ -32,8 +31,7 @@ def instrument(*, hosts: Mapping[str, str] | None = None) -> None:
 
     Each is one span by the same contract as our own calls, with its attempts as events; its tokens and cost are in the
     sums of the flow around it. A library is patched when somebody imports it, and never imported for it. A client that
-    was made before is seen too. Calling it again renews the hosts. The first call loads the price table, which takes
-    0.1 to 0.4 s: call it at the start of the program.
+    was made before is seen too. `configure()` calls this; calling it again with `hosts` renews them.
 
     Args:
         hosts: the provider of each of your own hosts, as `host` or `host:port`, by whose prices its calls are priced:
@@ -43,17 +41,37 @@ def instrument(*, hosts: Mapping[str, str] | None = None) -> None:
     Raises:
         ConfigError: `hosts` is not a mapping of strings to strings, or `TRACEMIND_HOSTS` is not of that form.
     """
-    known: object = _hosts_in(os.getenv("TRACEMIND_HOSTS", "")) if hosts is None else hosts
-    if not _is_of_strings(known):
-        raise ConfigError("hosts must be a mapping of host or host:port to a provider's name")
-    observation.turn_on(known)
+    known = named_hosts(hosts)
+    if hosts is not None or not is_instrumented():
+        observation.turn_on(known)
     before_flow_ends(observation.settle_in)
-    load_table()
     for name, (patch, _) in _HOOKS.items():
         if name in sys.modules:
             _run(patch, sys.modules[name])
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+
+
+def is_instrumented() -> bool:
+    """Whether the calls of SDKs are seen."""
+    return observation.is_on()
+
+
+def settle_calls() -> None:
+    """End the calls that wait for a repetition."""
+    observation.settle_all()
+
+
+def named_hosts(hosts: Mapping[str, str] | None) -> Mapping[str, str]:
+    """The provider of each host, by the argument, else by `TRACEMIND_HOSTS`.
+
+    Raises:
+        ConfigError: `hosts` is not a mapping of strings to strings, or `TRACEMIND_HOSTS` is not of that form.
+    """
+    known: object = _hosts_in(os.getenv("TRACEMIND_HOSTS", "")) if hosts is None else hosts
+    if not _is_of_strings(known):
+        raise ConfigError("hosts must be a mapping of host or host:port to a provider's name")
+    return known
 
 
 def _hosts_in(text: str) -> dict[str, str]:

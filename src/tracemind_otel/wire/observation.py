@@ -12,7 +12,10 @@ from functools import partial
 
 from .._base.fork import in_forked_child
 from .._base.once import report_fault
+from .._base.waiting import is_on_event_loop
+from ..ai.llm.pricing import load_table, table_is_loaded, until_table_is_loaded
 from ..errors import LLMError
+from ..flows.budget import current_budget, needs_price
 from .grouping import Owner, PendingCalls, current_owner
 from .logical_call import LogicalCall
 from .recognition import may_be_call, recognized
@@ -39,6 +42,11 @@ def turn_on(hosts: Mapping[str, str]) -> None:
     _is_on, _hosts = True, {name.lower(): provider for name, provider in hosts.items()}
 
 
+def is_on() -> bool:
+    """Whether model calls are seen."""
+    return _is_on
+
+
 def turn_off() -> None:
     """Let every request pass, also where a hook cannot be removed. Streams that are open are read to their end."""
     global _is_on
@@ -59,6 +67,32 @@ def recorded_already() -> Generator[None]:
         yield
     finally:
         _inside.reset(token)
+
+
+def needs_prices_first() -> bool:
+    """Whether a budget in USD must know a price before a call is sent, and the table is not loaded yet."""
+    if not _is_on or table_is_loaded():
+        return False
+    budget = current_budget()
+    return budget is not None and needs_price(budget)
+
+
+async def until_priceable() -> None:
+    """Wait for the price table, so that a call is counted when its caller goes on: only in the first call of a process.
+
+    It loads while the first request is under way. Never blocks an event loop of asyncio; trio has no such wait.
+    """
+    try:
+        if not table_is_loaded() and is_on_event_loop():
+            await until_table_is_loaded()
+    except Exception:
+        report_fault(log, "observation", "until_priceable")
+
+
+def make_priceable() -> None:
+    """The same for a call that blocks its thread anyway, and the event loop where one runs there."""
+    if not table_is_loaded() and is_on_event_loop():
+        load_table()
 
 
 def begin(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...errors import ConfigError
-from ...otel.setup.configure import SetUp
+from ...front.configure import SetUp
 from ...otel.setup.settings import Signal
 from ..otlp_file import FileSpan
 from .receiver import Reply

@@ -17,7 +17,7 @@ from typing import Any
 
 from ...ai.llm.pricing import is_in_wrong_unit, prices_set
 from ...errors import ConfigError
-from ...otel.setup.configure import SetUp, configure, latest_set_up
+from ...front.configure import SetUp, configure, latest_set_up
 from ...otel.setup.settings import Signal, sdk_is_disabled
 from . import receiver_checks, setup_checks, span_checks
 from .application import Ran, UnusableAppError, run_application

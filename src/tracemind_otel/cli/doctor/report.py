@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from ..._version import __version__
-from ...otel.setup.configure import SetUp
+from ...front.configure import SetUp
 from ...otel.setup.settings import ExportConfig, Signal
 from ..trace_tree import printable
 from .evidence import Evidence, MadeProvider, ProviderKeys

@@ -253,6 +253,18 @@ def sdk_is_disabled() -> bool:
     return variable("OTEL_SDK_DISABLED") == "true"
 
 
+def sees_sdk_calls() -> bool:
+    """Whether `configure()` may record the model calls of other SDKs, by `TRACEMIND_INSTRUMENT`.
+
+    Raises:
+        ConfigError: the variable is neither `true` nor `false`.
+    """
+    value = variable("TRACEMIND_INSTRUMENT")
+    if value not in ("", "true", "false"):
+        raise ConfigError(f"TRACEMIND_INSTRUMENT is {value!r}; it must be true or false")
+    return value != "false"
+
+
 def seconds_in(variable: str, default_ms: float) -> float:
     """The seconds that a variable gives in milliseconds; `inf` is allowed.
 

@@ -9,7 +9,7 @@ import logging
 import sys
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -77,12 +77,20 @@ class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager
     is_inherited: bool
     """Whether this process was forked from the one that configured it."""
 
-    def __init__(self, *, providers: Providers, pipeline: Pipeline) -> None:
+    def __init__(
+        self,
+        *,
+        providers: Providers,
+        pipeline: Pipeline,
+        settle: Callable[[], object] | None = None,
+        before_shutdown: Callable[[], object] | None = None,
+    ) -> None:
         self.tracer_provider = providers.tracer_provider or trace.get_tracer_provider()
         self.meter_provider = providers.meter_provider or metrics.get_meter_provider()
         use_providers(providers)
         self.recorder = OTelRecorder()
         self._pipeline = pipeline
+        self._settle, self._before_shutdown = settle, before_shutdown
         self._made = [*pipeline.providers.values()]
         self._is_shared = self._is_shut_down = self.is_inherited = False
         self._prepare()
@@ -106,6 +114,11 @@ class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager
         handle = copy.copy(self)
         handle._is_shared = True
         return handle
+
+    def settle(self) -> None:
+        """End the calls that wait for a repetition: the process is about to end."""
+        if self._settle is not None:
+            self._settle()
 
     def begin_anew(self) -> None:
         """In a forked child: it sends its own spans and metrics, as its parent has configured."""
@@ -137,6 +150,8 @@ class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager
         if not self._is_shut_down:
             self._is_shut_down = True
             atexit.unregister(self._at_exit)
+            if self._before_shutdown is not None:
+                self._before_shutdown()
             _forget(self)
         finished = _run_all(self._shutdowns, timeout_s) or self._interrupt()
         self.report_losses()
@@ -225,6 +240,7 @@ def _forget(telemetry: Telemetry) -> None:
 def _deliver() -> None:
     """Send what is queued before a tool ends this process, and report what was lost."""
     for telemetry in [*_set_ups]:
+        telemetry.settle()
         telemetry.flush(_EXIT_TIMEOUT_S)
         telemetry.report_losses()
 

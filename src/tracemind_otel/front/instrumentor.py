@@ -9,14 +9,14 @@ from typing import Any
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
 from ..errors import ConfigError
-from ..otel.setup.configure import configure
-from .instrument import instrument, uninstrument
+from ..wire.instrument import uninstrument
+from .configure import configure
 
 log = logging.getLogger(__name__)
 
 
 class TracemindInstrumentor(BaseInstrumentor):  # type: ignore[misc]
-    """`configure()` and `instrument()`, as an instrumentation of OpenTelemetry.
+    """`configure()`, as an instrumentation of OpenTelemetry.
 
     Configured by the `OTEL_*` variables and `TRACEMIND_HOSTS`. Providers that the OpenTelemetry distribution has made
     are used as they are.
@@ -32,8 +32,11 @@ class TracemindInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         A variable with a value that is not allowed leaves the application as it is, and the other instrumentations.
         """
         try:
-            configure(tracer_provider=kwargs.get("tracer_provider"), meter_provider=kwargs.get("meter_provider"))
-            instrument(hosts=kwargs.get("hosts"))
+            configure(
+                tracer_provider=kwargs.get("tracer_provider"),
+                meter_provider=kwargs.get("meter_provider"),
+                hosts=kwargs.get("hosts"),
+            )
         except ConfigError as error:
             log.error("tracemind-otel is off, no model call is recorded: %s", error)
 

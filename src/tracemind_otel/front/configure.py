@@ -1,8 +1,8 @@
-"""`configure()`: join the OpenTelemetry that is there, or set it up."""
+"""`configure()`: join the OpenTelemetry that is there, or set it up, and see the model calls of SDKs."""
 
 from __future__ import annotations
 
-import importlib
+import inspect
 import logging
 import os
 import weakref
@@ -12,14 +12,18 @@ from typing import Any
 
 from opentelemetry import metrics, trace
 
-from ...ai.llm.pricing import PriceSource, load_prices, set_prices
-from ...errors import ConfigError
-from ...flows.totals import AttributeValue
-from ..capture import Redact
-from ..current import Providers
-from ..labels import DISTINCT_VALUES, DistinctValues, MetricLabels
-from .settings import ExportConfig, Signal, export_config, sdk_is_disabled
-from .telemetry import Pipeline, Telemetry, activate, active, is_placeholder
+from ..ai.llm.pricing import PriceSource, load_prices, set_prices
+from ..errors import ConfigError
+from ..flows.totals import AttributeValue
+from ..otel.capture import Redact
+from ..otel.current import Providers
+from ..otel.labels import DISTINCT_VALUES, DistinctValues, MetricLabels
+from ..otel.setup.settings import ExportConfig, Signal, export_config, sdk_is_disabled, sees_sdk_calls
+from ..otel.setup.telemetry import Pipeline, Telemetry, activate, active, is_placeholder
+from ..wire import instrument as sdk_calls
+
+# An application that configures will call: better imported here than on the event loop, by the first call.
+from . import calls as calls
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +66,14 @@ def configure(
     redact: Redact | None = None,
     prices: PriceSource | None = None,
     prices_over_reply: bool = False,
+    instrument: bool = True,
+    hosts: Mapping[str, str] | None = None,
 ) -> Telemetry:
     """Join the OpenTelemetry set-up of this process, or make one from the arguments and the `OTEL_*` variables.
 
     A provider that is passed, or that is the global one already, is used as it is and never replaced. Otherwise
     one is made, and made the global one. Importing the SDK takes 0.2 to 0.3 s: call this once, at the start.
+    From then on the model calls that other SDKs make are recorded too, as `instrument()` describes.
 
     Args:
         service_name: `service.name`; the default is `OTEL_SERVICE_NAME`.
@@ -89,6 +96,9 @@ def configure(
             "response"}`) and its role, it returns the part to record, or `None` to record nothing.
         prices: your own prices, which win over the table: a TOML file or rows (`tracemind_otel.ai.llm.pricing`).
         prices_over_reply: let `prices` win over a cost that the reply itself names.
+        instrument: record the model calls of other SDKs. `TRACEMIND_INSTRUMENT=false` turns that off without code.
+        hosts: the provider of each of your own hosts, as `host` or `host:port`, by whose prices the calls of SDKs are
+            priced: `{"gateway.acme.example": "openai"}`; the default is `TRACEMIND_HOSTS`.
 
     Returns:
         A handle with `recorder`, `flush`, `shutdown`. It is shut down at exit by itself. A second call before
@@ -102,9 +112,9 @@ def configure(
     if (owner := active()) is not None:
         _warn_of_ignored(asked_for)
         return owner.shared()
-    # An application that configures will call: better imported here than on the event loop, by the first call.
-    importlib.import_module("tracemind_otel.front.calls")
-    _check_kinds(resource=resource, metric_attribute_limit=metric_attribute_limit, redact=redact)
+    _check_kinds(resource=resource, metric_attribute_limit=metric_attribute_limit, redact=redact, instrument=instrument)
+    sees_calls = sees_sdk_calls() and instrument
+    sdk_calls.named_hosts(hosts)
     labels = MetricLabels(metric_attributes, DistinctValues(metric_attribute_limit))
     config = export_config(endpoint=endpoint, protocol=protocol, headers=headers, file=file)
     own_prices = None if prices is None else load_prices(prices)
@@ -115,7 +125,7 @@ def configure(
     if sdk_is_disabled():
         pipeline = Pipeline()
     else:
-        from .pipeline import build
+        from ..otel.setup.pipeline import build
 
         pipeline = build(joined, config, service_name, resource)
     _made_here.update(pipeline.providers.values())
@@ -130,20 +140,26 @@ def configure(
         has_cost_by_kind=cost_by_kind,
         redact=redact,
     )
-    telemetry = Telemetry(providers=providers, pipeline=pipeline)
+    undo = sdk_calls.uninstrument if sees_calls and not sdk_calls.is_instrumented() else None
+    telemetry = Telemetry(providers=providers, pipeline=pipeline, settle=sdk_calls.settle_calls, before_shutdown=undo)
     activate(telemetry)
+    if sees_calls:
+        sdk_calls.instrument(hosts=hosts)
     _latest = SetUp(config=config, made=frozenset(pipeline.providers), joined=_signals_of(joined))
     return telemetry
 
 
 def _warn_of_ignored(asked_for: Mapping[str, object]) -> None:
     """By name: a value may be a secret."""
-    options = [name for name, value in asked_for.items() if value not in (None, (), False, DISTINCT_VALUES)]
+    usual = inspect.signature(configure).parameters
+    options = [name for name, value in asked_for.items() if value != usual[name].default]
     ignored = f"{', '.join(options)} of this call had no effect" if options else "this call changed nothing"
     log.warning("configure() was called before: %s. Shut the first one down to configure anew", ignored)
 
 
-def _check_kinds(*, resource: object, metric_attribute_limit: object, redact: object) -> None:
+def _check_kinds(*, resource: object, metric_attribute_limit: object, redact: object, instrument: object) -> None:
+    if not isinstance(instrument, bool):
+        raise ConfigError(f"instrument is {type(instrument).__name__}; it must be True or False")
     if redact is not None and not callable(redact):
         raise ConfigError(f"redact is {type(redact).__name__}; it must be a function of a part and its role")
     if resource is not None and not isinstance(resource, Mapping):
