@@ -35,9 +35,7 @@ def configured(capture: Captured, monkeypatch: pytest.MonkeyPatch) -> Generator[
     adds to it. Here it makes none.
     """
     monkeypatch.setenv("ANTHROPIC_OPEN_TELEMETRY", "false")
-    with tm.configure(
-        tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider, instrument=False
-    ):
+    with tm.configure(tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider, instrument=False):
         yield capture
         tm.uninstrument()
 
