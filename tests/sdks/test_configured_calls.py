@@ -260,3 +260,33 @@ def test_a_call_that_is_cancelled_while_the_prices_load(provider_server: Provide
     ran = run_program(CANCELLED_CALL, f"{base}/v1", file)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "True True 1\n", "")
     assert "tracemind.cancelled" in file.read_text()
+
+
+CALL_IN_A_CHILD = """
+import multiprocessing, sys
+from openai import InternalServerError, OpenAI
+import tracemind_otel as tm
+
+def ask():
+    with OpenAI(api_key="k", base_url=sys.argv[1]) as client:
+        try:
+            client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "hi"}])
+        except InternalServerError:
+            print("gave up", flush=True)
+
+tm.configure(file=sys.argv[2])
+child = multiprocessing.get_context("fork").Process(target=ask)
+child.start()
+child.join()
+"""
+
+
+@pytest.mark.slow
+def test_a_call_that_failed_for_good_just_before_its_process_ends(
+    provider_server: ProviderServer, tmp_path: Path
+) -> None:
+    """A pool's child ends without `atexit`; the call that still waits for a repetition is recorded all the same."""
+    base, file = provider_server.case("openai", {"status": 500}), tmp_path / "spans.jsonl"
+    ran = run_program(CALL_IN_A_CHILD, f"{base}/v1", file, environment={"NO_PROXY": "127.0.0.1"})
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "gave up\n", "")
+    assert "chat gpt-4o" in file.read_text()
