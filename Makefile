@@ -51,7 +51,7 @@ quick: $(VENV)/.done  ## Run the tests that start no processes and no servers
 
 .PHONY: test-all
 test-all: $(VENV)/.done  ## Run the tests with other tools: gunicorn, Celery, RQ, Django, Jupyter, a browser
-	@$(BIN)/python -m pytest -m tools --durations=5 tests/tools
+	@$(BIN)/python -m pytest -m tools --durations=5 tests/tools tests/e2e
 
 .PHONY: nightly
 nightly: $(VENV)/.done  ## Run the tests with llama.cpp and LiteLLM, which are built the first time (half an hour)

@@ -18,7 +18,7 @@ _PACKAGES = (
     "langchain-openai==1.7.4",
     "openai==3.51.0",
     "opentelemetry-configuration==0.66b2",
-    "opentelemetry-distro==0.66b1",
+    "opentelemetry-distro==0.66b2",
     "uvicorn==0.54.0",
 )
 

@@ -99,6 +99,11 @@ def _warn(pipeline: Pipeline, config: ExportConfig) -> None:
             "Call configure() before that provider is set",
             config.file,
         )
+    if "traces" in pipeline.providers and os.getenv("OTEL_CONFIG_FILE"):
+        log.warning(
+            "OTEL_CONFIG_FILE is set, but nothing has applied it, and configure() does not read it. Install "
+            "opentelemetry-distro and opentelemetry-configuration, and run the program by opentelemetry-instrument"
+        )
     used = config.signals if config.endpoint is not None else config.signals & pipeline.providers.keys()
     for hint in sorted({hint for signal in used if (hint := config.port_hint(signal)) is not None}):
         log.warning("4317 is usually gRPC's port and 4318 HTTP's: %s", hint)
