@@ -18,6 +18,7 @@ from ..ai.llm.providers._wire_format import StreamedError
 from ..errors import LLMConnectionError, LLMError
 from .lean import lean_decoder
 from .logical_call import LogicalCall
+from .whole_reply import WholeReading
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class Tap:
         wire, self._is_stream = call.seen.wire, call.seen.is_stream
         self._lean = lean_decoder(wire) if self._is_stream else None
         head = HttpReply(status_code, headers, b"")
-        self._reading = Reading(wire, head, is_stream=self._is_stream, decoder=self._lean)
+        self._reading = Reading(wire, head, decoder=self._lean) if self._is_stream else WholeReading(wire, head)
         self._last_s: float | None = None
         self._last_ns = 0
         self._has_ended = False

@@ -214,10 +214,16 @@ def _from_document(wire: WireFormat, reply: HttpReply) -> LLMResponse:
         if is_error(body := wire.errors_of(document_in(reply.body))):
             raise StreamedError(body)
         raise _unreadable(reply, len(reply.body), f"the body of the reply {what} (HTTP {reply.status_code})")
-    return _from_object(wire, cast("dict[str, Any]", document), reply.request_id)
+    return reply_in_document(wire, cast("dict[str, Any]", document), reply.request_id)
 
 
-def _from_object(wire: WireFormat, document: dict[str, Any], request_id: str | None) -> LLMResponse:
+def reply_in_document(wire: WireFormat, document: dict[str, Any], request_id: str | None) -> LLMResponse:
+    """The reply that a whole document is.
+
+    Raises:
+        StreamedError: it is an error.
+        LLMResponseError: it is no reply.
+    """
     if document.get("error") and not document.get("choices"):
         # OpenRouter answers some failures with HTTP 200 and an error body.
         failed = wire.failed_reply
