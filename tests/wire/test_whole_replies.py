@@ -11,7 +11,6 @@ import pytest
 
 from tests.wire.conforming import ANTHROPIC, COHERE, GEMINI, OLLAMA, OPENAI, RESPONSES, Conforming
 from tracemind_otel.ai.llm.providers import anthropic, cohere, embeddings, gemini, ollama, openai_responses
-from tracemind_otel.ai.llm.providers._http import HttpReply
 from tracemind_otel.ai.llm.providers.openai import chat_wire
 from tracemind_otel.ai.llm.types import LLMResponse
 from tracemind_otel.errors import LLMResponseError
@@ -19,7 +18,8 @@ from tracemind_otel.wire.whole_reply import reply_in_body, without_long_arrays
 
 Wire = Any
 """A wire format."""
-HEAD = HttpReply(200, {}, b"")
+HEAD: tuple[int, Mapping[str, str]] = (200, {})
+"""Status and headers."""
 NUMBERS = [number / 1_000 for number in range(-1_000, 1_000)]
 TEXTS = ["plain", 'brackets [1, 2] and "quotes" ][', f"a long list in a text: {NUMBERS}", "\\", '\\"[', "[" * 600 + "]"]
 
@@ -87,7 +87,7 @@ def test_large_embeddings(name: str, dumps: str) -> None:
     wire, document = EMBEDDINGS[name]
     body = DUMPS[dumps](document).encode()
     assert len(without_long_arrays(body)) < len(body) / 20
-    reply = reply_in_body(wire, HEAD, body)
+    reply = reply_in_body(wire, *HEAD, body)
     assert said(reply) == said(wire.from_payload(document, None))
     assert reply.usage.prompt_tokens == 70
 
@@ -97,7 +97,7 @@ def test_large_chats(name: str) -> None:
     """A reply of half a megabyte, with lists of numbers in it and in its texts, has the figures of the small one."""
     case, wire = CHATS[name]
     document = {"first": NUMBERS, "texts": TEXTS * 20, **case.whole, "last": [[NUMBERS, TEXTS], NUMBERS]}
-    reply = reply_in_body(wire, HEAD, json.dumps(document).encode())
+    reply = reply_in_body(wire, *HEAD, json.dumps(document).encode())
     assert said(reply) == said(wire.from_payload(case.whole, None))
 
 
@@ -117,7 +117,7 @@ def test_a_body_that_is_cut() -> None:
     body = json.dumps(document).encode()
     for end in (len(body) - 1, len(body) // 2, 300_000):
         with pytest.raises(LLMResponseError):
-            reply_in_body(wire, HEAD, body[:end])
+            reply_in_body(wire, *HEAD, body[:end])
 
 
 def test_embeddings_never_hold_up_a_loop() -> None:
@@ -128,5 +128,5 @@ def test_embeddings_never_hold_up_a_loop() -> None:
     started_s = time.perf_counter()
     json.loads(body)
     decoded_s = time.perf_counter()
-    assert reply_in_body(embeddings.OPENAI, HEAD, body).usage.prompt_tokens == 7
+    assert reply_in_body(embeddings.OPENAI, *HEAD, body).usage.prompt_tokens == 7
     assert time.perf_counter() - decoded_s < (decoded_s - started_s) / 4

@@ -7,6 +7,7 @@ So long arrays of numbers are cut out before a large body is decoded, which chan
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, cast
 
 from ..ai.llm.providers._http import HttpReply
@@ -25,12 +26,13 @@ _PATIENCE = 64
 _decoder = json.JSONDecoder()
 
 
-def reply_in_body(wire: WireFormat, head: HttpReply, body: bytes) -> LLMResponse:
+def reply_in_body(wire: WireFormat, status_code: int, headers: Mapping[str, str], body: bytes) -> LLMResponse:
     """The reply in a body that has come to its end.
 
     Args:
         wire: the format.
-        head: the status and the headers; its body is not looked at.
+        status_code: the HTTP status, a success.
+        headers: the headers.
         body: the body, decompressed.
 
     Raises:
@@ -40,12 +42,12 @@ def reply_in_body(wire: WireFormat, head: HttpReply, body: bytes) -> LLMResponse
     """
     document = _object_in(body)
     if document is None:  # events, lines, or an error in another form
-        reading = Reading(wire, head, is_stream=False)
+        reading = Reading(wire, HttpReply(status_code, headers, b""), is_stream=False)
         reading.feed(body)
         reading.end()
         return reading.finish()
     reply = reply_in_document(wire, document, None)
-    return reply if wire.with_headers is None else wire.with_headers(reply, head.headers)
+    return reply if wire.with_headers is None else wire.with_headers(reply, headers)
 
 
 def _object_in(body: bytes) -> dict[str, Any] | None:
@@ -133,7 +135,7 @@ class WholeReading:
         body = b"".join(self._pieces)
         if self._cut is not None and _object_in(body) is None:
             raise self._cut
-        return reply_in_body(self._wire, self.head, body)
+        return reply_in_body(self._wire, self.head.status_code, self.head.headers, body)
 
     def so_far(self) -> LLMResponse:
         """What is known before the end of the body: next to nothing."""
