@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import importlib
 import json
 import sys
 import zlib
@@ -32,7 +33,10 @@ class Action(TypedDict, total=False):
 
     status: int
     """An error status, with the provider's error body."""
-    encoding: Literal["gzip", "deflate"]
+    encoding: Literal["gzip", "gzip members", "deflate", "raw deflate", "gzip, deflate", "br", "zstd", "compress"]
+    """How the body is compressed; `compress` is a name that nobody knows, and compresses nothing."""
+    size: int
+    """Bytes of the pieces of a compressed stream; 100 by default."""
     pieces: int
     """Break off after so many pieces of the stream."""
     waits: bool
@@ -132,7 +136,8 @@ async def _stream(
         pieces[at:at] = [pieces[at]] * times
     if "encoding" in action:
         body = compressed(b"".join(pieces), action)
-        pieces = [body[start : start + 100] for start in range(0, len(body), 100)]
+        size = action.get("size", 100)
+        pieces = [body[start : start + size] for start in range(0, len(body), size)]
     for piece in filter(None, pieces[: action.get("pieces")]):
         writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         await writer.drain()
@@ -149,14 +154,29 @@ def compressed(body: bytes, action: Action) -> bytes:
     match action.get("encoding"):
         case "gzip":
             return gzip.compress(body, mtime=0)
+        case "gzip members":
+            half = len(body) // 2
+            return gzip.compress(body[:half], mtime=0) + gzip.compress(body[half:], mtime=0)
         case "deflate":
             return zlib.compress(body)
+        case "raw deflate":
+            return zlib.compress(body, wbits=-15)
+        case "gzip, deflate":
+            return zlib.compress(gzip.compress(body, mtime=0))
+        case "br":
+            return bytes(importlib.import_module("brotli").compress(body))
+        case "zstd":
+            return bytes(importlib.import_module("zstandard").compress(body))
         case _:
             return body
 
 
 def _encoding(action: Action) -> dict[str, str]:
-    return {"content-encoding": action["encoding"]} if "encoding" in action else {}
+    return (
+        {"content-encoding": action["encoding"].removeprefix("raw ").removesuffix(" members")}
+        if "encoding" in action
+        else {}
+    )
 
 
 def _head(status: int, headers: dict[str, Any]) -> bytes:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import time
-import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, cast
 
 from .._base.dropped import end_later, ended, opened
 from .._base.once import report_fault
@@ -16,59 +13,12 @@ from ..ai.llm.providers._http import HttpReply
 from ..ai.llm.providers._reading import Reading
 from ..ai.llm.providers._wire_format import StreamedError
 from ..errors import LLMConnectionError, LLMError
+from .compression import decoder_for
 from .lean import lean_decoder
 from .logical_call import LogicalCall
 from .whole_reply import WholeReading
 
 log = logging.getLogger(__name__)
-
-_GZIP_OR_ZLIB = 47
-"""`wbits` for either, told apart by their headers."""
-
-
-class Decoder(Protocol):
-    """Decompresses a body as it comes."""
-
-    def decompress(self, data: bytes, /) -> bytes:
-        """The bytes that are complete now."""
-        ...
-
-
-class _Plain:
-    def decompress(self, data: bytes, /) -> bytes:
-        return data
-
-
-class _Brotli:
-    def __init__(self, library: Any) -> None:
-        self._decoder = library.Decompressor()
-
-    def decompress(self, data: bytes, /) -> bytes:
-        return cast("bytes", getattr(self._decoder, "decompress", None) or self._decoder.process)(data)  # type: ignore[operator,no-any-return]
-
-
-def decoder_for(encoding: str) -> Decoder | None:
-    """The decoder for a content encoding; `None` where its library is not installed."""
-    match encoding.strip().lower():
-        case "" | "identity":
-            return _Plain()
-        case "gzip" | "deflate" | "x-gzip":
-            return zlib.decompressobj(_GZIP_OR_ZLIB)
-        case "br":
-            library = _installed("brotli") or _installed("brotlicffi")
-            return None if library is None else _Brotli(library)
-        case "zstd":
-            library = _installed("zstandard")
-            return None if library is None else cast("Decoder", library.ZstdDecompressor().decompressobj())
-        case _:
-            return None
-
-
-def _installed(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        return None
 
 
 class Tap:
@@ -93,7 +43,8 @@ class Tap:
     ) -> None:
         self._call = call
         self._on_cut = on_cut
-        self._decoder = _Plain() if is_decoded else decoder_for(headers.get("content-encoding", ""))
+        self._decoder = decoder_for("" if is_decoded else headers.get("content-encoding", ""))
+        """What decompresses the bytes; without one they are not read."""
         wire, self._is_stream = call.seen.wire, call.seen.is_stream
         self._lean = lean_decoder(wire) if self._is_stream else None
         head = HttpReply(status_code, headers, b"")
@@ -110,6 +61,7 @@ class Tap:
         try:
             self._last_ns = time.time_ns()
             if self._decoder is None:
+                self._measure()
                 return
             data = self._decoder.decompress(data)
             if self._lean is not None and self._lean.drops(data):
@@ -151,6 +103,9 @@ class Tap:
         cut = error if isinstance(error, LLMConnectionError) else None
         if error is not None and cut is None:
             self._call.end_failed(error)
+            return
+        if self._decoder is None and cut is None:
+            self._call.end_answered(None)
             return
         self._reading.end(cut)
         try:
