@@ -1,7 +1,10 @@
-"""An existing FastAPI service that shows its cost per endpoint. The lines that were added end with `# +`.
+"""An existing FastAPI service that calls OpenAI's SDK, and its cost per endpoint in three more lines: `# +`.
 
-Without arguments the program starts the server, sends requests to both endpoints, prints the cost of each endpoint and
-stops. It needs `pip install fastapi uvicorn`, but no key.
+Two of them are enough: FastAPI's own span of each request names the endpoint. The third makes each request to one
+endpoint a flow, with a limit on what it may cost.
+
+Without arguments the program starts the server, sends requests to both endpoints and stops. It needs
+`pip install fastapi openai uvicorn`, but no key: without `OPENAI_API_KEY` a local server answers.
 """
 
 from __future__ import annotations
@@ -13,39 +16,46 @@ import threading
 from collections.abc import Generator
 
 import httpx
+from local_model import stand_in
 
 import tracemind_otel as tm  # +
 
 try:
     import uvicorn
     from fastapi import FastAPI
+    from openai import AsyncOpenAI
+    from openai.types.chat import ChatCompletionUserMessageParam
     from pydantic import BaseModel
 except ImportError as error:
-    raise SystemExit(f"{error.name} is not installed: pip install fastapi uvicorn") from error
+    raise SystemExit(f"{error.name} is not installed: pip install fastapi openai uvicorn") from error
 
-TOY_PRICE = tm.Price.from_mapping({"model": "toy-1", "input": 0.15, "output": 0.60})  # USD per million tokens
+stand_in("openai")
 FILE = "fastapi_costs.otlp.jsonl"
-
+tm.configure(service_name="texts", file=FILE)  # +
 app = FastAPI()
+client = AsyncOpenAI()
 
 
 class Text(BaseModel):
     text: str
 
 
+async def ask(question: str) -> str:
+    asked: ChatCompletionUserMessageParam = {"role": "user", "content": question}
+    reply = await client.chat.completions.create(model="gpt-4o-mini", messages=[asked])
+    return reply.choices[0].message.content or ""
+
+
 @app.post("/summaries")
-@tm.flow("POST /summaries")  # +
 async def summarize(asked: Text) -> str:
-    reply = await tm.llm_call("fake/toy-1", f"Summarize in one line: {asked.text}")  # +
-    return reply.text
+    return await ask(f"Summarize in one line: {asked.text}")
 
 
-@app.post("/answers")
-@tm.flow("POST /answers")  # +
-async def answer(asked: Text) -> str:
-    draft = await tm.llm_call("fake/toy-1", asked.text, step="draft")  # +
-    reply = await tm.llm_call("fake/toy-1", f"Check this answer: {draft.text}", step="check")  # +
-    return reply.text
+@app.post("/answers/{topic}")
+@tm.flow(max_cost_usd=0.05)  # +
+async def answer(topic: str, asked: Text) -> str:
+    draft = await ask(f"About {topic}: {asked.text}")
+    return await ask(f"Check this answer: {draft}")
 
 
 @contextlib.contextmanager
@@ -67,17 +77,16 @@ def main() -> int:
     parser.add_argument("--serve", action="store_true", help="serve until interrupted")
     parser.add_argument("--port", type=int, default=0, help="the port; the default is a free one")
     arguments = parser.parse_args()
-    tm.configure(service_name="texts", file=FILE, prices=[TOY_PRICE])  # +
     with serving(arguments.port) as url:
         if arguments.serve:
             print(f"""curl {url}/summaries --json '{{"text": "A long story."}}'""", flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()
         else:
-            for path in ("summaries", "answers", "answers"):
+            for path in ("summaries", "answers/lamps", "answers/rain"):
                 reply = httpx.post(f"{url}/{path}", json={"text": "A long story of ten words."}, trust_env=False)
                 reply.raise_for_status()
-    print(f"See the cost of each endpoint: python -m tracemind_otel view {FILE} --by flow")
+    print(f"See the cost of each endpoint: python -m tracemind_otel view {FILE} --by endpoint")
     return 0
 
 

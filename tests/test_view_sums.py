@@ -66,7 +66,7 @@ def file(tmp_path: Path) -> Path:
     """Two flows and a tool with five calls, of which one failed and one has no price."""
     return write(
         tmp_path / "spans.jsonl",
-        span(1, gen_ai__workflow__name="search", user__id="ada"),
+        span(1, gen_ai__workflow__name="search", user__id="ada", http__request__method="POST", http__route="/search"),
         call(2, 1, "plan", cost=0.25, ms=10),
         call(3, 1, "plan", cost=0.5, ms=30, gen_ai__usage__cache_read__input_tokens=40, tracemind__retry__count=2),
         span(4, 1, gen_ai__tool__name="look_up"),
@@ -103,6 +103,7 @@ def test_sums_by_step(file: Path) -> None:
     ("by", "expected"),
     [
         ("flow", {"search": 4, "index": 1}),
+        ("endpoint", {"POST /search": 4, "(none)": 1}),
         ("tool", {"look_up": 2, "(none)": 3}),
         ("user", {"ada": 4, "(none)": 1}),
         ("model", {"m-1": 5}),

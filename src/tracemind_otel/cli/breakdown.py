@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ..otel import semconv
 from .otlp_file import FileSpan, Scalar
 
-GroupBy = Literal["step", "model", "flow", "tool", "user"]
+GroupBy = Literal["step", "model", "flow", "endpoint", "tool", "user"]
 """What the calls are summed by."""
 
 NOT_KNOWN = "(none)"
@@ -176,6 +176,12 @@ def _model(span: FileSpan) -> str:
     return "" if not model else str(model) if not provider else f"{provider}/{model}"
 
 
+def _endpoint(span: FileSpan) -> str:
+    """The method and the route of a request that a web framework's span names."""
+    route = span.attributes.get(semconv.HTTP_ROUTE)
+    return f"{span.attributes.get(semconv.HTTP_REQUEST_METHOD, '')} {route}".strip() if route else ""
+
+
 def _attribute(name: str) -> Callable[[FileSpan], str]:
     return lambda span: str(span.attributes.get(name, ""))
 
@@ -184,6 +190,7 @@ _OWN_NAMES: Mapping[GroupBy, Callable[[FileSpan], str]] = {
     "step": _attribute(semconv.TRACEMIND_STEP_ID),
     "model": _model,
     "flow": _attribute(semconv.GEN_AI_WORKFLOW_NAME),
+    "endpoint": _endpoint,
     "tool": _attribute(semconv.GEN_AI_TOOL_NAME),
     "user": _attribute(semconv.USER_ID),
 }

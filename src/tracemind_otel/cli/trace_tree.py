@@ -257,15 +257,16 @@ def _error(span: FileSpan) -> str:
 
 
 def _retry_parts(attributes: Mapping[str, Scalar]) -> list[_Part]:
-    """`retry 1/3 rate_limit (429), waited 0.2 s`."""
+    """`retry 1/3 rate_limit (429), waited 0.2 s`; `retry 1 ...` where the limit is not known, as with other SDKs."""
     attempt = _count(attributes, semconv.TRACEMIND_RETRY_ATTEMPT) or "?"
-    attempts = _count(attributes, semconv.TRACEMIND_RETRY_MAX_ATTEMPTS) or "?"
+    attempts = _count(attributes, semconv.TRACEMIND_RETRY_MAX_ATTEMPTS)
+    which = f"{attempt}/{attempts}" if attempts else attempt
     reason = str(attributes.get(semconv.TRACEMIND_RETRY_REASON, "unknown reason"))
     detail = str(attributes.get(semconv.HTTP_RESPONSE_STATUS_CODE, attributes.get(semconv.ERROR_TYPE, reason)))
     delay_s = number(attributes, semconv.TRACEMIND_RETRY_DELAY_S)
     why = reason if detail == reason else f"{reason} ({detail})"
     waited = "" if delay_s is None else f", waited {delay_s:.3g} s"
-    return [(f"retry {attempt}/{attempts} {why}{waited}", "yellow")]
+    return [(f"retry {which} {why}{waited}", "yellow")]
 
 
 def _budget_parts(attributes: Mapping[str, Scalar]) -> list[_Part]:
