@@ -47,6 +47,7 @@ class Call:
     """What a tap tells its call."""
 
     seen: Seen
+    estimate: None = None
     chunks: int = 0
     ends: list[object] = field(default_factory=list[object])
 

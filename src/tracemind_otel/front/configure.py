@@ -68,6 +68,7 @@ def configure(
     prices_over_reply: bool = False,
     instrument: bool = True,
     hosts: Mapping[str, str] | None = None,
+    estimate_missing_usage: bool | None = None,
 ) -> Telemetry:
     """Join the OpenTelemetry set-up of this process, or make one from the arguments and the `OTEL_*` variables.
 
@@ -99,6 +100,8 @@ def configure(
         instrument: record the model calls of other SDKs. `TRACEMIND_INSTRUMENT=false` turns that off without code.
         hosts: the provider of each of your own hosts, as `host` or `host:port`, by whose prices the calls of SDKs are
             priced: `{"gateway.acme.example": "openai"}`; the default is `TRACEMIND_HOSTS`.
+        estimate_missing_usage: estimate the tokens of other SDKs' streams that report none, and mark them as
+            estimated; the default is `TRACEMIND_ESTIMATE_MISSING_USAGE`, else `False`.
 
     Returns:
         A handle with `recorder`, `flush`, `shutdown`. It is shut down at exit by itself. A second call before
@@ -115,6 +118,7 @@ def configure(
     _check_kinds(resource=resource, metric_attribute_limit=metric_attribute_limit, redact=redact, instrument=instrument)
     sees_calls = sees_sdk_calls() and instrument
     sdk_calls.named_hosts(hosts)
+    sdk_calls.is_estimate_asked(estimate_missing_usage)
     labels = MetricLabels(metric_attributes, DistinctValues(metric_attribute_limit))
     config = export_config(endpoint=endpoint, protocol=protocol, headers=headers, file=file)
     own_prices = None if prices is None else load_prices(prices)
@@ -144,7 +148,7 @@ def configure(
     telemetry = Telemetry(providers=providers, pipeline=pipeline, settle=sdk_calls.settle_calls, before_shutdown=undo)
     activate(telemetry)
     if sees_calls:
-        sdk_calls.instrument(hosts=hosts)
+        sdk_calls.instrument(hosts=hosts, estimate_missing_usage=estimate_missing_usage)
     _latest = SetUp(config=config, made=frozenset(pipeline.providers), joined=_signals_of(joined))
     return telemetry
 

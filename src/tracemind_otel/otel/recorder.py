@@ -419,6 +419,8 @@ def _add_cost_of(attributes: dict[str, AttributeValue], usage: LLMUsage, *, has_
     if usage.cost_usd is not None:
         parts = {_USAGE_ATTRIBUTES[field]: getattr(usage, field) for field in _COST_FIELDS}
         attributes.update({name: value for name, value in parts.items() if value is not None})
+        if usage.estimated:
+            attributes[semconv.TRACEMIND_USAGE_ESTIMATED] = True
         _add_cost(attributes, usage, usage.cost_usd, has_latest_names=has_latest_names)
 
 

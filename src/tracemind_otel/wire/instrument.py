@@ -26,24 +26,30 @@ _HOOKS: Mapping[str, tuple[Callable[[ModuleType], None], Callable[[ModuleType], 
 }
 
 
-def instrument(*, hosts: Mapping[str, str] | None = None) -> None:
+def instrument(*, hosts: Mapping[str, str] | None = None, estimate_missing_usage: bool | None = None) -> None:
     """See the model calls of every SDK that sends them with httpx, httpx2, aiohttp or botocore.
 
     Each is one span by the same contract as our own calls, with its attempts as events; its tokens and cost are in the
     sums of the flow around it. A library is patched when somebody imports it, and never imported for it. A client that
-    was made before is seen too. `configure()` calls this; calling it again with `hosts` renews them.
+    was made before is seen too. `configure()` calls this; calling it again renews what is passed.
 
     Args:
         hosts: the provider of each of your own hosts, as `host` or `host:port`, by whose prices its calls are priced:
             `{"gateway.acme.example": "openai"}`. Calls to unknown hosts have no price of the table. The default is
             `TRACEMIND_HOSTS`, as `gateway.acme.example=openai,127.0.0.1:8000=mistral`.
+        estimate_missing_usage: estimate the tokens of streams that report none, four characters a token, and mark
+            them with `tracemind.usage.estimated`. The text of such a stream is kept until its end. The default is
+            `TRACEMIND_ESTIMATE_MISSING_USAGE` (`true` or `false`), else `False`: no tokens and no cost.
 
     Raises:
-        ConfigError: `hosts` is not a mapping of strings to strings, or `TRACEMIND_HOSTS` is not of that form.
+        ConfigError: an argument or its variable has a value that is not allowed.
     """
-    known = named_hosts(hosts)
+    known, is_asked = named_hosts(hosts), is_estimate_asked(estimate_missing_usage)
     if hosts is not None or not is_instrumented():
-        observation.turn_on(known)
+        observation.name_hosts(known)
+    if estimate_missing_usage is not None or not is_instrumented():
+        observation.estimate_usage(is_asked=is_asked)
+    observation.turn_on()
     before_flow_ends(observation.settle_in)
     for name, (patch, _) in _HOOKS.items():
         if name in sys.modules:
@@ -72,6 +78,23 @@ def named_hosts(hosts: Mapping[str, str] | None) -> Mapping[str, str]:
     if not _is_of_strings(known):
         raise ConfigError("hosts must be a mapping of host or host:port to a provider's name")
     return known
+
+
+def is_estimate_asked(argument: bool | None) -> bool:
+    """Whether missing usage is estimated, by the argument, else by `TRACEMIND_ESTIMATE_MISSING_USAGE`.
+
+    Raises:
+        ConfigError: the argument is no bool, or the variable neither `true` nor `false`.
+    """
+    given: object = argument
+    if given is None:
+        value = os.getenv("TRACEMIND_ESTIMATE_MISSING_USAGE", "").strip().lower()
+        if value not in ("", "true", "false"):
+            raise ConfigError(f"TRACEMIND_ESTIMATE_MISSING_USAGE is {value!r}; it must be true or false")
+        return value == "true"
+    if not isinstance(given, bool):
+        raise ConfigError(f"estimate_missing_usage is {type(given).__name__}; it must be True or False")
+    return given
 
 
 def _hosts_in(text: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from .around import InsideOurs, move_to_current, recorder_around
 from .counted_call import CountedCall, default_recorder
 from .recognition import ModelCall
 from .reserving import reserve_for
+from .usage_estimate import UsageEstimate
 
 STEP_TYPE = "sdk.llm_call"
 """The kind of step that such a call is."""
@@ -33,9 +34,14 @@ class LogicalCall(CountedCall):
         is_counted = not isinstance(around, InsideOurs)
         super().__init__(_start_of(seen, host, port), seen.provider, around, is_counted=is_counted)
         self.seen = seen
+        self.estimate: UsageEstimate | None = None
         self._joined = around if isinstance(around, JoinedSpan) else None
         self._failure: LLMError | None = None
         self._failed_ns = 0
+
+    def estimate_usage(self, body: bytes | None) -> None:
+        """Estimate the tokens that the reply does not report."""
+        self.estimate = UsageEstimate.of_request(self.seen.model, body)
 
     def reserve(self, body: bytes | None) -> None:
         """Hold what the call is expected to use, or end it as denied."""

@@ -34,12 +34,25 @@ _pending: PendingCalls[LogicalCall] = PendingCalls()
 _inside: contextvars.ContextVar[bool] = contextvars.ContextVar("tracemind_wire", default=False)
 _hosts: Mapping[str, str] = {}
 _is_on = False
+_estimates_usage = False
 
 
-def turn_on(hosts: Mapping[str, str]) -> None:
-    """See model calls from now on; `hosts` names the provider of further hosts."""
-    global _is_on, _hosts
-    _is_on, _hosts = True, {name.lower(): provider for name, provider in hosts.items()}
+def turn_on() -> None:
+    """See model calls from now on."""
+    global _is_on
+    _is_on = True
+
+
+def name_hosts(hosts: Mapping[str, str]) -> None:
+    """Name the provider of further hosts."""
+    global _hosts
+    _hosts = {name.lower(): provider for name, provider in hosts.items()}
+
+
+def estimate_usage(*, is_asked: bool) -> None:
+    """Set whether the tokens of streams without usage are estimated."""
+    global _estimates_usage
+    _estimates_usage = is_asked
 
 
 def is_on() -> bool:
@@ -115,6 +128,8 @@ def begin(
         if seen is None:
             return None
         call = LogicalCall(seen, host, port)
+        if _estimates_usage and seen.is_stream:
+            _guarded(call.estimate_usage, body)
         _guarded(call.reserve, body)
     else:
         _guarded(call.begin_attempt)

@@ -12,6 +12,7 @@ from ..ai.llm.providers._error_bodies import error_from_body, status_error
 from ..ai.llm.providers._http import HttpReply
 from ..ai.llm.providers._reading import Reading
 from ..ai.llm.providers._wire_format import StreamedError
+from ..ai.llm.types import LLMResponse
 from ..errors import LLMConnectionError, LLMError
 from .compression import decoder_for
 from .lean import lean_decoder
@@ -46,7 +47,8 @@ class Tap:
         self._decoder = decoder_for("" if is_decoded else headers.get("content-encoding", ""))
         """What decompresses the bytes; without one they are not read."""
         wire, self._is_stream = call.seen.wire, call.seen.is_stream
-        self._lean = lean_decoder(wire) if self._is_stream else None
+        # An estimate needs the text, which lean reading drops.
+        self._lean = lean_decoder(wire) if self._is_stream and call.estimate is None else None
         head = HttpReply(status_code, headers, b"")
         self._reading = Reading(wire, head, decoder=self._lean) if self._is_stream else WholeReading(wire, head)
         self._last_s: float | None = None
@@ -109,11 +111,15 @@ class Tap:
             return
         self._reading.end(cut)
         try:
-            self._call.end_answered(self._reading.finish())
+            self._call.end_answered(self._completed(self._reading.finish()))
         except StreamedError as fault:
             self._call.end_failed(error_from_body(self._reading.head, fault.body, key=None, prompt=""))
         except LLMError as fault:
             self._call.end_failed(fault)
+
+    def _completed(self, reply: LLMResponse) -> LLMResponse:
+        """The reply with an estimate of what it does not report, where the user asked for that."""
+        return reply if self._call.estimate is None else self._call.estimate.completed(reply)
 
     def close(self, ended_ns: int | None = None) -> None:
         """The reader has stopped before the end."""
@@ -128,7 +134,8 @@ class Tap:
             at_ns = ended_ns or self._last_ns or None
             if self._lean is not None:
                 self._reading.end()  # what was held back
-            self._call.end_answered(self._reading.so_far(), closed_early=True, ended_ns=at_ns)
+            reply = self._completed(self._reading.so_far())
+            self._call.end_answered(reply, closed_early=True, ended_ns=at_ns)
         except Exception:
             self._give_up()
 
