@@ -428,6 +428,14 @@ def test_an_application_of_a_server_is_imported_only(tmp_path: Path, sink: Sink)
     assert "uvicorn" in report["facts"]
 
 
+def test_a_second_exporter_is_found(tmp_path: Path, sink: Sink) -> None:
+    """FastAPI's own exporter, which a variable turns on, sends every span a second time."""
+    settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url, "FASTAPI_OTEL_AUTO_CONFIGURE": "True"}
+    (finding,) = examined(tmp_path, **settings)["findings"]
+    assert (finding["check"], finding["severity"]) == ("doubled-exports", "warning")
+    assert "FASTAPI_OTEL_AUTO_CONFIGURE" in finding["fix"]
+
+
 INSTRUMENTOR = """
 from opentelemetry import trace
 

@@ -44,6 +44,7 @@ CHECKS: tuple[Check, ...] = (
     setup_checks.unusable_keys,
     setup_checks.wrong_unit,
     setup_checks.doubling_instrumentations,
+    setup_checks.second_exporter,
     setup_checks.ignored_settings,
     span_checks.spans_of_sources,
 )
@@ -63,6 +64,8 @@ _SHOWN = frozenset(
         "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
         "OTEL_METRIC_EXPORT_INTERVAL",
         "OTEL_SEMCONV_STABILITY_OPT_IN",
+        "FASTAPI_OTEL_AUTO_CONFIGURE",
+        "TRACEMIND_INSTRUMENT",
     ]
 )
 """The variables whose values are shown; another may hold a key."""
@@ -104,7 +107,7 @@ def examine(app: str | None, sources: Sequence[SpanSource]) -> Evidence:
 
 
 def _variables() -> tuple[str, ...]:
-    names = sorted(name for name in os.environ if name.startswith(("OTEL_", "TRACEMIND_")))
+    names = sorted(name for name in os.environ if name.startswith(("OTEL_", "TRACEMIND_", "FASTAPI_OTEL_")))
     return tuple(f"{name}={os.environ[name]}" if name in _SHOWN else name for name in names)
 
 

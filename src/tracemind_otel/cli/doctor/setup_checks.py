@@ -133,6 +133,13 @@ def doubling_instrumentations(evidence: Evidence) -> Iterator[Finding]:
         yield Finding("doubled-spans", "warning", what, f"call {name}().uninstrument(), or leave it out")
 
 
+def second_exporter(evidence: Evidence) -> Iterator[Finding]:
+    """FastAPI adds an exporter of its own to the provider that it finds, where a variable asks for it."""
+    if "fastapi_otel_auto_configure=true" in map(str.lower, evidence.variables):
+        what = "FASTAPI_OTEL_AUTO_CONFIGURE is true: FastAPI adds an exporter of its own, and every span is sent twice"
+        yield Finding("doubled-exports", "warning", what, "unset FASTAPI_OTEL_AUTO_CONFIGURE; configure() exports")
+
+
 def wrong_unit(evidence: Evidence) -> Iterator[Finding]:
     """Own prices that look like USD per thousand tokens."""
     for model in evidence.wrong_units:
