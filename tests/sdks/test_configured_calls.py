@@ -168,6 +168,12 @@ tm.configure(file=file, hosts={base.split("/")[2]: "openai"})
 assert "genai_prices" not in sys.modules, "configure() loaded the prices"
 async def ask():
     asked = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
+    if kind == "by other means":
+        @tm.llm_call_span(provider="openai", model="gpt-4o")
+        async def other():
+            return tm.LLMUsage(100, 10, 110)
+        await other()
+        return
     if kind == "sync":
         with OpenAI(api_key="k", base_url=base) as client:
             client.chat.completions.create(**asked)
@@ -201,6 +207,14 @@ def test_the_first_call_of_a_process_is_in_the_sums(kind: str, provider_server: 
     ran = run_program(FIRST_CALL, kind, f"{base}/v1", tmp_path / "spans.jsonl", environment={"NO_PROXY": "127.0.0.1"})
     assert (ran.returncode, ran.stderr) == (0, "")
     assert float(ran.stdout) == pytest.approx(usd(provider_server.ledger(base)), rel=1e-9)
+
+
+@pytest.mark.slow
+def test_the_first_call_by_other_means_is_in_the_sums(tmp_path: Path) -> None:
+    """A coroutine in `llm_call_span` is priced as soon as it is over, too."""
+    ran = run_program(FIRST_CALL, "by other means", "http://127.0.0.1:9/v1", tmp_path / "spans.jsonl")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert float(ran.stdout) == pytest.approx(100 * 2.5e-6 + 10 * 10e-6, rel=1e-9)
 
 
 CANCELLED_CALL = """

@@ -27,7 +27,7 @@ class TracemindInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         return ()
 
     def _instrument(self, **kwargs: Any) -> None:
-        """See model calls; takes `tracer_provider`, `meter_provider` and `hosts`.
+        """See model calls; takes `tracer_provider`, `meter_provider`, `hosts` and `estimate_missing_usage`.
 
         A variable with a value that is not allowed leaves the application as it is, and the other instrumentations.
         """
@@ -36,6 +36,7 @@ class TracemindInstrumentor(BaseInstrumentor):  # type: ignore[misc]
                 tracer_provider=kwargs.get("tracer_provider"),
                 meter_provider=kwargs.get("meter_provider"),
                 hosts=kwargs.get("hosts"),
+                estimate_missing_usage=kwargs.get("estimate_missing_usage"),
             )
         except ConfigError as error:
             log.error("tracemind-otel is off, no model call is recorded: %s", error)

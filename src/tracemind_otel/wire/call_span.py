@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..otel.wrapping.body import Body, abandon, code_of, end_call
 from ..otel.wrapping.functions import wrap
 from ..otel.wrapping.managers import ASYNC_MANAGER_CODES, MANAGER_CODES
+from .observation import until_priceable
 from .read_along import ReadAlong, comes_later
 from .spanned_call import CallRun
 
@@ -121,6 +122,7 @@ async def _awaited(run: CallRun, make: Callable[[], Awaitable[object]]) -> objec
     run.enter()
     try:
         result = await make()
+        await until_priceable()
     except GeneratorExit:
         abandon(run)
         raise
