@@ -46,6 +46,7 @@ ATTRIBUTES = {
     "gen_ai.workflow.name",
     "gen_ai.agent.name",
     "gen_ai.conversation.id",
+    "gen_ai.output.type",
     "gen_ai.request.stream",
     "gen_ai.tool.call.arguments",
     "gen_ai.tool.call.result",

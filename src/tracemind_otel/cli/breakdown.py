@@ -97,7 +97,7 @@ def model_calls(spans: Iterable[FileSpan]) -> Iterator[FileSpan]:
 
 def is_call(span: FileSpan) -> bool:
     """Whether a span is a model call."""
-    has_model = semconv.GEN_AI_REQUEST_MODEL in span.attributes
+    has_model = not span.attributes.keys().isdisjoint((semconv.GEN_AI_REQUEST_MODEL, semconv.GEN_AI_RESPONSE_MODEL))
     return has_model and span.attributes.get(semconv.GEN_AI_OPERATION_NAME, "") in CALL_OPERATIONS
 
 

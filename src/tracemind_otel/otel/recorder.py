@@ -80,7 +80,7 @@ class OTelRecorder(Recorder):
         outlet = self._latest_outlet()
         start_ns = time.time_ns()
         span = outlet.tracer.start_span(
-            sanitized(f"{start.operation} {start.model}"),
+            sanitized(f"{start.operation} {start.model}" if start.model else start.operation),
             kind=SpanKind.CLIENT,
             attributes=encodable(_start_attributes(start)),
             start_time=start_ns,
@@ -171,7 +171,7 @@ class _Outlet:
         values = (
             start.operation,
             start.provider,
-            start.model,
+            start.model or None,
             start.server_address,
             start.server_port,
             response_model,
@@ -317,10 +317,13 @@ def _start_attributes(start: StepStart) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {
         semconv.GEN_AI_OPERATION_NAME: start.operation,
         semconv.GEN_AI_PROVIDER_NAME: start.provider,
-        semconv.GEN_AI_REQUEST_MODEL: start.model,
         semconv.TRACEMIND_STEP_ID: start.step_id,
         semconv.TRACEMIND_STEP_TYPE: start.step_type,
     }
+    if start.model:
+        attributes[semconv.GEN_AI_REQUEST_MODEL] = start.model
+    if start.output_type is not None:
+        attributes[semconv.GEN_AI_OUTPUT_TYPE] = start.output_type
     ids = current_correlation()
     if ids is not NO_CORRELATION:
         attributes.update(correlation_attributes(ids))

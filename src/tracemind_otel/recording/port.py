@@ -40,7 +40,7 @@ class StepStart(SamplingOptions):
     provider: str
     """The provider's name in telemetry (`gen_ai.provider.name`)."""
     model: str
-    """The model that is asked for."""
+    """The model that is asked for; empty where the request does not tell."""
     step_type: str = "ai.llm_call"
     """The kind of step."""
     operation: str = "chat"
@@ -51,6 +51,8 @@ class StepStart(SamplingOptions):
     """Port of the provider's server, where there is one."""
     is_stream: bool = False
     """Whether the reply is streamed."""
+    output_type: str | None = None
+    """What the model is asked to make (`gen_ai.output.type`), where that is no text."""
 
     def payload(self) -> dict[str, Any]:
         """The dict that `record_step_start` gets."""

@@ -117,7 +117,8 @@ class CountedCall:
                 self.reservation.settle(end.usage, assume_billed=assume_billed)
             was_sent = self.denial is None or self.reservation is not None
             if self.flow is not None and was_sent:
-                model = f"{self._provider}/{self._model}"
+                answered_by = None if end.response is None else end.response.response_model
+                model = f"{self._provider}/{self._model or answered_by or 'unknown'}"
                 self.flow.add_call(end.usage, retries=end.retries, step=self._step_id, model=model)
         except Exception:
             report_fault(log, "CountedCall", "end")

@@ -9,7 +9,7 @@ costs time only, so a word that is looked for may also stand in a text.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..ai.llm.providers._chat_reply import ChatReader
 from ..ai.llm.providers._sse import EventDecoder, JsonLinesDecoder, ServerSentEvent
@@ -19,6 +19,7 @@ from ..ai.llm.providers.cohere import CohereReader
 from ..ai.llm.providers.gemini import GeminiReader
 from ..ai.llm.providers.ollama import OllamaReader
 from ..ai.llm.providers.openai_responses import ResponsesReader
+from ..ai.llm.providers.text_completions import CompletionReader, GenerateReader
 
 _ERROR = b'"error"'
 _PADDING = b'"obfuscation":"'
@@ -45,15 +46,19 @@ class Rules:
 _OTHER_CHOICES = (b'"index":1', b'"index": 1')
 """A reply of several choices is over when each has its finish reason."""
 
+_CHAT = Rules(
+    piece=b'"choices"',
+    output=(b'"delta"',),
+    telling=(*_OTHER_CHOICES, b"chat.completion.done", b'"base_resp"'),
+    unless_null=(b'"finish_reason"', _ERROR),
+    usage=b'"usage"',
+    text=(b'"content":', b'"reasoning_content":', b'"reasoning":', b'"arguments":'),
+)
+_OLLAMA = Rules(piece=b'"done"', output=(b'"message"',), telling=(b'"done":true', b'"done": true'))
+
 _RULES: dict[type, Rules] = {
-    ChatReader: Rules(
-        piece=b'"choices"',
-        output=(b'"delta"',),
-        telling=(*_OTHER_CHOICES, b"chat.completion.done", b'"base_resp"'),
-        unless_null=(b'"finish_reason"', _ERROR),
-        usage=b'"usage"',
-        text=(b'"content":', b'"reasoning_content":', b'"reasoning":', b'"arguments":'),
-    ),
+    ChatReader: _CHAT,
+    CompletionReader: replace(_CHAT, output=(b'"text"', b'"delta"'), text=(b'"text":', b'"content":')),
     MessagesReader: Rules(
         piece=b"content_block_delta",
         output=(b'"text_delta"', b'"thinking_delta"', b'"input_json_delta"'),
@@ -73,7 +78,8 @@ _RULES: dict[type, Rules] = {
         telling=(b"message-", b"-start"),
         text=(b'"text":',),
     ),
-    OllamaReader: Rules(piece=b'"done"', output=(b'"message"',), telling=(b'"done":true', b'"done": true')),
+    OllamaReader: _OLLAMA,
+    GenerateReader: replace(_OLLAMA, output=(b'"response"',)),
 }
 
 

@@ -99,5 +99,6 @@ def _start_of(seen: ModelCall, host: str, port: int | None) -> StepStart:
         server_address=host,
         server_port=port,
         is_stream=seen.is_stream,
+        output_type=seen.endpoint.output_type,
         **seen.sampling,
     )

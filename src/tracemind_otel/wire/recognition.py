@@ -9,7 +9,18 @@ from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import unquote
 
-from ..ai.llm.providers import anthropic, bedrock, bedrock_invoke, cohere, embeddings, gemini, ollama, openai_responses
+from ..ai.llm.providers import (
+    anthropic,
+    bedrock,
+    bedrock_invoke,
+    cohere,
+    embeddings,
+    gemini,
+    images,
+    ollama,
+    openai_responses,
+    text_completions,
+)
 from ..ai.llm.providers._chat_usage import cost_format
 from ..ai.llm.providers._hosts import UNKNOWN, provider_at
 from ..ai.llm.providers._wire_format import WireFormat, mapped
@@ -32,10 +43,15 @@ class Endpoint:
     """Where each sampling option stands in the body, as a path of keys."""
     streams_by: Callable[[str, Mapping[str, Any]], bool] = lambda path, body: body.get("stream") is True
     """Whether a stream is asked for, by path and body."""
-    model_of: Callable[[str, Mapping[str, Any]], object] = lambda path, body: body.get("model")
+    model_of: Callable[[str, Mapping[str, Any]], object] = lambda path, body: _model_or_deployment(path, body)
     """The model, by path and body."""
     is_meant: Callable[[str], bool] = lambda path: True
     """Whether a path with that end is of this kind, where the end alone does not tell."""
+    asks: tuple[tuple[str, ...], ...] = ()
+    """Fields of the body, of each of these one or another. An unknown host has model calls only at such requests,
+    since other services have paths with that end too; empty where the end tells enough."""
+    output_type: str | None = None
+    """What the model is asked to make, where that is no text (`gen_ai.output.type`)."""
 
 
 def _flat(**renamed: str) -> dict[str, tuple[str, ...]]:
@@ -50,6 +66,11 @@ def _below(key: str, **names: str) -> dict[str, tuple[str, ...]]:
 
 def _model_in_path(path: str, _: Mapping[str, Any]) -> object:
     return unquote(path.rpartition("/")[2].rpartition(":")[0])
+
+
+def _model_or_deployment(path: str, body: Mapping[str, Any]) -> object:
+    """The model in the body, else Azure's deployment in the path."""
+    return body.get("model") or unquote(path.partition("/deployments/")[2].partition("/")[0])
 
 
 def _bedrock_model(path: str, _: Mapping[str, Any] | None = None) -> str:
@@ -70,6 +91,16 @@ def _is_bedrock_chat(path: str) -> bool:
     return _is_bedrock(path) and not _is_bedrock_embedding(path)
 
 
+def _is_vertex_embedding(path: str) -> bool:
+    """Whether it is an embedding: Vertex predicts anything under that verb, images and the user's models too."""
+    return "publishers/google/models/" in path and "embedding" in path.rpartition("/")[2]
+
+
+def _unless_declined(path: str, body: Mapping[str, Any]) -> bool:
+    """Ollama streams unless it is asked not to."""
+    return body.get("stream") is not False
+
+
 def _always(path: str, body: Mapping[str, Any]) -> bool:
     return True
 
@@ -78,23 +109,9 @@ def _never(path: str, body: Mapping[str, Any]) -> bool:
     return False
 
 
-def _embedding(
-    suffix: str,
-    wire: WireFormat,
-    inventor: str,
-    *,
-    model_of: Callable[[str, Mapping[str, Any]], object] = lambda path, body: body.get("model"),
-    is_meant: Callable[[str], bool] = lambda path: True,
-) -> Endpoint:
-    return Endpoint(
-        suffix=suffix,
-        wire=wire,
-        inventor=inventor,
-        options={},
-        streams_by=_never,
-        model_of=model_of,
-        is_meant=is_meant,
-    )
+def _embedding(suffix: str, wire: WireFormat, inventor: str, **more: Any) -> Endpoint:
+    """An endpoint without sampling options and without streams."""
+    return Endpoint(suffix=suffix, wire=wire, inventor=inventor, options={}, streams_by=_never, **more)
 
 
 def _on_vertex(suffix: str, publisher: str, wire: WireFormat, options: Mapping[str, tuple[str, ...]]) -> Endpoint:
@@ -128,7 +145,9 @@ _CONVERSE = _below("inferenceConfig", max_tokens="maxTokens", temperature="tempe
     "inferenceConfig", stop="stopSequences"
 )
 _CLAUDE = _flat(stop="stop_sequences")
+_CONVERSATION = (("model",), ("messages",))
 _RAW = (":rawPredict", ":streamRawPredict")
+_COHERE_EMBEDS = (("texts", "images", "inputs"),)
 _GEMINI_EMBEDS = (":embedContent", ":batchEmbedContents")
 _CHAT = _flat() | {"max_tokens": ("max_completion_tokens", "max_tokens")}
 
@@ -141,15 +160,17 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         suffix="/responses",
-        wire=openai_responses.responses_wire(),
+        wire=openai_responses.responses_wire(runs_on=True),
         inventor="openai",
         options=_flat(max_tokens="max_output_tokens") | _below("reasoning", reasoning_effort="effort"),
+        asks=(("model", "prompt"),),
     ),
     Endpoint(
         suffix="/v1/messages",
         wire=anthropic.MESSAGES,
         inventor="anthropic",
         options=_CLAUDE,
+        asks=_CONVERSATION,
     ),
     Endpoint(
         suffix=":generateContent",
@@ -172,13 +193,45 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         wire=cohere.PRESET.wire,
         inventor="cohere",
         options=_flat(top_p="p", top_k="k", stop="stop_sequences"),
+        asks=_CONVERSATION,
     ),
     Endpoint(
         suffix="/api/chat",
         wire=ollama.PRESET.wire,
         inventor="ollama",
         options=_OLLAMA,
-        streams_by=lambda path, body: body.get("stream") is not False,
+        streams_by=_unless_declined,
+        asks=_CONVERSATION,
+    ),
+    Endpoint(
+        suffix="/api/generate",
+        wire=text_completions.GENERATE,
+        inventor="ollama",
+        options=_OLLAMA,
+        streams_by=_unless_declined,
+        asks=(("model",), ("prompt",)),
+    ),
+    Endpoint(
+        suffix="/agents/completions",
+        wire=chat_wire(),
+        inventor="mistral",
+        options=_CHAT,
+        asks=(("agent_id",), ("messages",)),
+    ),
+    Endpoint(
+        suffix="/completions",
+        wire=text_completions.COMPLETIONS,
+        inventor="openai",
+        options=_CHAT,
+        asks=(("prompt",),),
+    ),
+    Endpoint(
+        suffix="/images/generations",
+        wire=images.IMAGES,
+        inventor="openai",
+        options={},
+        asks=(("prompt",),),
+        output_type="image",
     ),
     *(
         Endpoint(
@@ -206,12 +259,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     *(_on_vertex(suffix, "anthropic", anthropic.MESSAGES, _CLAUDE) for suffix in _RAW),
     *(_on_vertex(suffix, "mistralai", chat_wire(), _CHAT) for suffix in _RAW),
-    _embedding("/api/embeddings", embeddings.OLLAMA, "ollama"),
-    _embedding("/embeddings", embeddings.OPENAI, "openai"),
-    _embedding("/api/embed", embeddings.OLLAMA, "ollama"),
-    _embedding("/v2/embed", embeddings.COHERE, "cohere"),
-    _embedding("/v1/embed", embeddings.COHERE, "cohere"),
+    _embedding("/api/embeddings", embeddings.OLLAMA, "ollama", asks=(("model",), ("prompt",))),
+    _embedding("/embeddings", embeddings.OPENAI, "openai", asks=(("input",),)),
+    _embedding("/api/embed", embeddings.OLLAMA, "ollama", asks=(("model",), ("input",))),
+    _embedding("/v2/embed", embeddings.COHERE, "cohere", asks=_COHERE_EMBEDS),
+    _embedding("/v1/embed", embeddings.COHERE, "cohere", asks=_COHERE_EMBEDS),
     *(_embedding(suffix, embeddings.GEMINI, "gemini", model_of=_model_in_path) for suffix in _GEMINI_EMBEDS),
+    _embedding(":predict", embeddings.VERTEX, "vertex", model_of=_model_in_path, is_meant=_is_vertex_embedding),
 )
 
 _SUFFIXES = tuple(endpoint.suffix for endpoint in ENDPOINTS)
@@ -252,11 +306,11 @@ def recognized(
         body: the body; `None` where it cannot be seen.
         hosts: the user's own hosts, as `host` or `host:port`, with the provider of each.
     """
-    endpoint = next((each for each in ENDPOINTS if path.endswith(each.suffix) and each.is_meant(path)), None)
-    if endpoint is None:
-        return None
     document = _object_in(body)
     provider = provider_at(host, port, hosts)
+    endpoint = _endpoint_of(path, document, is_known=provider != UNKNOWN)
+    if endpoint is None:
+        return None
     model = endpoint.model_of(path, document)
     return ModelCall(
         endpoint=endpoint,
@@ -266,6 +320,15 @@ def recognized(
         is_stream=endpoint.streams_by(path, document),
         sampling=_sampling_in(document, endpoint.options),
     )
+
+
+def _endpoint_of(path: str, body: Mapping[str, Any], *, is_known: bool) -> Endpoint | None:
+    """The kind of a request; of two with one end, that which asks as the body does."""
+    meant = [each for each in ENDPOINTS if path.endswith(each.suffix) and each.is_meant(path)]
+    for endpoint in meant:
+        if all(any(field in body for field in either) for either in endpoint.asks):
+            return endpoint
+    return meant[0] if meant and is_known else None
 
 
 def wire_at(suffix: str, provider: str) -> WireFormat:
@@ -279,7 +342,7 @@ def _spoken_at(endpoint: Endpoint, provider: str) -> WireFormat:
     wire = endpoint.wire
     if wire.with_cost is None or provider == UNKNOWN:
         return wire
-    if endpoint.suffix == "/chat/completions":
+    if endpoint.suffix in ("/chat/completions", "/agents/completions"):
         wire = next((preset.wire for preset in PRESETS if preset.name == provider), wire)
     return wire if wire.with_cost is None else wire.with_cost(cost_format(provider, None), provider)
 

@@ -238,10 +238,15 @@ def usage_of(usage: Mapping[str, Any], *, is_silent: bool = False, web_searches:
         reasoning_tokens=thoughts,
         input_tool_tokens=tool,
         web_searches=web_searches,
-        **_by_modality("input_{}_tokens", usage, "promptTokensDetails", "toolUsePromptTokensDetails"),
+        **input_by_modality(usage),
         **_by_modality("output_{}_tokens", usage, "candidatesTokensDetails"),
         **_read_by_modality(usage),
     )
+
+
+def input_by_modality(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """The input by modality, as fields of `LLMUsage`."""
+    return _by_modality("input_{}_tokens", usage, "promptTokensDetails", "toolUsePromptTokensDetails")
 
 
 def _read_by_modality(usage: Mapping[str, Any]) -> dict[str, Any]:

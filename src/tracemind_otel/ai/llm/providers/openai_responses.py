@@ -153,6 +153,9 @@ _UNFINISHED = {
 """The statuses of a response without a result, and what to do."""
 
 
+_RUNNING = ("queued", "in_progress")
+
+
 def _raise_unfinished(document: Mapping[str, Any], reply: LLMResponse | None = None) -> None:
     status = text_of(document.get("status"))
     if status in _UNFINISHED:
@@ -401,17 +404,27 @@ def _item_key(document: Mapping[str, Any]) -> object:
     return text_of(document.get("item_id")) or text_of(mapped(document.get("item")).get("id"))
 
 
-def responses_wire(server: Dialect = OPENAIS, path: str = "/responses") -> WireFormat:
-    """The wire format of Responses, as one server speaks it at a path below the base URL."""
+def responses_wire(server: Dialect = OPENAIS, path: str = "/responses", *, runs_on: bool = False) -> WireFormat:
+    """The wire format of Responses, as one server speaks it at a path below the base URL.
+
+    Args:
+        server: the server.
+        path: the path.
+        runs_on: whether a response that runs on in the background is a reply, which has no usage yet, and no failure.
+    """
     return WireFormat(
         path=lambda req, stream: path,
         to_payload=to_payload,
-        from_payload=lambda document, request_id: from_payload(document, request_id, server),
+        from_payload=lambda document, request_id: (
+            _response_of({**document, "status": None}, request_id, server)
+            if runs_on and document.get("status") in _RUNNING
+            else from_payload(document, request_id, server)
+        ),
         new_reader=lambda: ResponsesReader(server),
         errors_of=errors_of,
         failed_reply=lambda document, request_id: _response_of(document, request_id, server),
         with_headers=with_cost_header if server.cost == "declared" else None,
-        with_cost=lambda cost, provider: responses_wire(Dialect(provider=provider, cost=cost), path),
+        with_cost=lambda cost, provider: responses_wire(Dialect(provider=provider, cost=cost), path, runs_on=runs_on),
         reports_cost=server.cost is not None,
     )
 
