@@ -217,7 +217,7 @@ def test_the_first_call_by_other_means_is_in_the_sums(tmp_path: Path) -> None:
     assert float(ran.stdout) == pytest.approx(100 * 2.5e-6 + 10 * 10e-6, rel=1e-9)
 
 
-CANCELLED_CALL = """
+SLOW_PRICES = """
 import asyncio, importlib.abc, importlib.machinery, sys, threading
 import httpx
 from openai import AsyncOpenAI
@@ -228,7 +228,7 @@ is_loading, may_load = threading.Event(), threading.Event()
 def slowly(run):
     def run_later(module):
         is_loading.set()
-        may_load.wait(30)
+        assert may_load.wait(20)
         run(module)
     return run_later
 
@@ -240,8 +240,11 @@ class SlowImport(importlib.abc.MetaPathFinder):
         spec.loader.exec_module = slowly(spec.loader.exec_module)
         return spec
 
+sys.meta_path.insert(0, SlowImport())
+"""
+"""Imports the prices when another thread lets it."""
+CANCELLED_CALL = """
 async def main():
-    sys.meta_path.insert(0, SlowImport())
     replies, has_come = [], asyncio.Event()
     async def came(reply):
         replies.append(reply)
@@ -271,9 +274,55 @@ asyncio.run(main())
 def test_a_call_that_is_cancelled_while_the_prices_load(provider_server: ProviderServer, tmp_path: Path) -> None:
     """The reply that nobody gets is closed, and the call is counted as one that was cancelled."""
     base, file = provider_server.case("openai"), tmp_path / "spans.jsonl"
-    ran = run_program(CANCELLED_CALL, f"{base}/v1", file)
+    ran = run_program(SLOW_PRICES + CANCELLED_CALL, f"{base}/v1", file)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "True True 1\n", "")
     assert "tracemind.cancelled" in file.read_text()
+
+
+LOOP_DURING_THE_FIRST_CALL = """
+import trio
+
+kind, base, file = sys.argv[1:]
+tm.configure(file=file, hosts={base.split("/")[2]: "openai"})
+sleep = trio.sleep if kind == "trio" else asyncio.sleep
+
+replies = []
+async def came(reply):
+    replies.append(reply)
+
+async def let_it_load():
+    while not replies or not is_loading.is_set():
+        await sleep(0.001)
+    await sleep(0.05)
+    may_load.set()
+
+async def ask():
+    with tm.flow("work") as run:
+        http_client = httpx.AsyncClient(event_hooks={"response": [came]}, trust_env=False)
+        async with AsyncOpenAI(api_key="k", base_url=base, http_client=http_client) as client:
+            await client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "hi"}])
+        print(run.cost_usd)
+
+async def on_asyncio():
+    await asyncio.gather(let_it_load(), ask())
+
+async def on_trio():
+    async with trio.open_nursery() as both:
+        both.start_soon(let_it_load)
+        both.start_soon(ask)
+
+asyncio.run(on_asyncio()) if kind == "asyncio" else trio.run(on_trio)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["asyncio", "trio"])
+def test_the_loop_goes_on_while_the_prices_load(kind: str, provider_server: ProviderServer, tmp_path: Path) -> None:
+    """Here another task of the loop lets them load, after the reply has come; the call is priced nevertheless."""
+    base = provider_server.case("openai")
+    ran = run_program(SLOW_PRICES + LOOP_DURING_THE_FIRST_CALL, kind, f"{base}/v1", tmp_path / "spans.jsonl")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert float(ran.stdout) == pytest.approx(usd(provider_server.ledger(base)), rel=1e-9)
 
 
 CALL_IN_A_CHILD = """

@@ -70,6 +70,12 @@ def is_cancellation(exc: BaseException) -> bool:
     )
 
 
+def is_on_trio() -> bool:
+    """Whether this is a task of trio."""
+    trio: Any = sys.modules.get("trio")
+    return trio is not None and trio.lowlevel.in_trio_task()
+
+
 def is_on_event_loop() -> bool:
     """Whether an asyncio loop runs in this thread."""
     try:

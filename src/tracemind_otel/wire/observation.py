@@ -12,7 +12,7 @@ from functools import partial
 
 from .._base.fork import in_forked_child
 from .._base.once import report_fault
-from .._base.waiting import is_on_event_loop
+from .._base.waiting import is_on_event_loop, is_on_trio
 from ..ai.llm.pricing import load_table, table_is_loaded, until_table_is_loaded
 from ..errors import LLMError
 from ..flows.budget import current_budget, needs_price
@@ -93,10 +93,10 @@ def needs_prices_first() -> bool:
 async def until_priceable() -> None:
     """Wait for the price table, so that a call is counted when its caller goes on: only in the first call of a process.
 
-    It loads while the first request is under way. Never blocks an event loop of asyncio; trio has no such wait.
+    It loads while the first request is under way. Never blocks the event loop.
     """
     try:
-        if not table_is_loaded() and is_on_event_loop():
+        if not table_is_loaded() and (is_on_event_loop() or is_on_trio()):
             await until_table_is_loaded()
     except Exception:
         report_fault(log, "observation", "until_priceable")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from typing import TypeVarTuple
 
 from ...._base.fork import in_forked_child
 from ...._base.once import Once
-from ...._base.waiting import is_on_event_loop
+from ...._base.waiting import is_on_event_loop, is_on_trio
 from ..types import LLMResponse
 from ..usage import LLMUsage
 from .own_prices import OwnPrices, Price, PriceSource, load_prices, looks_per_thousand, own_cost, rates_of
@@ -257,7 +258,11 @@ def load_table() -> None:
 
 async def until_table_is_loaded() -> None:
     """Load the table in a worker thread, and wait for it without blocking the event loop."""
-    if not _table.is_loaded:
+    if _table.is_loaded:
+        return
+    if is_on_trio():
+        await sys.modules["trio"].to_thread.run_sync(load_table)
+    else:
         await _match("openai", ("",))
 
 
