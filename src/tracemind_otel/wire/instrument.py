@@ -86,7 +86,7 @@ def is_estimate_asked(argument: bool | None) -> bool:
     Raises:
         ConfigError: the argument is no bool, or the variable neither `true` nor `false`.
     """
-    given: object = argument
+    given = cast("object", argument)
     if given is None:
         value = os.getenv("TRACEMIND_ESTIMATE_MISSING_USAGE", "").strip().lower()
         if value not in ("", "true", "false"):
