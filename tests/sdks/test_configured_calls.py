@@ -325,6 +325,31 @@ def test_the_loop_goes_on_while_the_prices_load(kind: str, provider_server: Prov
     assert float(ran.stdout) == pytest.approx(usd(provider_server.ledger(base)), rel=1e-9)
 
 
+FORK_DURING_THE_FIRST_CALL = """
+import multiprocessing
+pricing = threading.Thread(target=tm.estimate_cost, args=("openai", "gpt-4o", 1_000_000, 0))
+pricing.start()
+is_loading.wait(20)
+threading.Timer(0.2, may_load.set).start()
+child = multiprocessing.get_context("fork").Process(
+    target=lambda: print(tm.estimate_cost("openai", "gpt-4o", 1_000_000, 0))
+)
+child.start()
+child.join(20)
+if child.exitcode is None:
+    child.kill()
+    child.join()
+pricing.join()
+"""
+
+
+@pytest.mark.slow
+def test_a_fork_while_the_prices_load() -> None:
+    """The child can load them too; it does not inherit the lock of a thread that it has not."""
+    ran = run_program(SLOW_PRICES + FORK_DURING_THE_FIRST_CALL)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "2.5\n", "")
+
+
 CALL_IN_A_CHILD = """
 import multiprocessing, sys
 from openai import InternalServerError, OpenAI

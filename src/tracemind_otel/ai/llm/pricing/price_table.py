@@ -6,6 +6,7 @@ exact and each cost is rounded once. `genai-prices` itself computes everything e
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,12 +14,17 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ...._base.fork import hold_over_fork
 from ..usage import CostSource, LLMUsage, ReportedCost
 from .table_usage import FIELD_OF_USAGE_KEY, USAGE_FIELDS, is_charged_otherwise, table_usage, unpriced_parts, used_parts
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
     from genai_prices.types import ModelInfo, ModelPrice, PriceVariant, Provider, TieredPrices
+
+# Held by a thread that forks: a child that inherits the lock of a half-done import could never import the table.
+_loading = threading.RLock()
+hold_over_fork(_loading, timeout_s=5.0)
 
 _SCALE = 10**18
 """The unit of a rate is 1e-18 USD, finer than any published price."""
@@ -280,13 +286,17 @@ class PriceTable:
 
     def match(self, provider: str | None, model: str) -> _Matched | None:
         """Find a model. The first call imports the table, which takes 0.1 to 0.4 s: keep it off the event loop."""
-        snapshot = self._load() if self._current is None else self._current()
+        snapshot = self._loaded() if self._current is None else self._current()
         if snapshot is not self._snapshot or len(self._models) >= _MAX_MATCHED_MODELS:
             self._snapshot, self._models, self._rates = snapshot, {}, {}
         key = (provider, model)
         if key not in self._models:
             self._models[key] = _search(snapshot, provider, model)
         return self._models[key]
+
+    def _loaded(self) -> DataSnapshot:
+        with _loading:
+            return self._load()
 
     def _load(self) -> DataSnapshot:
         import genai_prices
