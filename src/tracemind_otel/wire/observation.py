@@ -14,7 +14,7 @@ from .._base.fork import in_forked_child
 from .._base.once import report_fault
 from .._base.waiting import is_on_event_loop, is_on_trio
 from ..ai.llm.pricing import load_table, table_is_loaded, until_table_is_loaded
-from ..errors import LLMError
+from ..errors import LLMConnectionError, LLMError
 from ..flows.budget import current_budget, needs_price
 from .grouping import Owner, PendingCalls, current_owner
 from .logical_call import LogicalCall
@@ -136,7 +136,14 @@ def begin(
     if call.denial is not None:
         _pending.wait_for_repetition(owner, call, key, body, _MAX_WAIT_S)
         raise call.denial
-    return Attempt(call, owner, key, body, is_last=_is_last(headers.get("amz-sdk-request", "")))
+    return Attempt(
+        call,
+        owner,
+        key,
+        body,
+        is_last=_is_last(headers.get("amz-sdk-request", "")),
+        repeats_any_error="x-stainless-retry-count" in headers,
+    )
 
 
 def _is_last(told: str) -> bool:
@@ -154,14 +161,27 @@ def _guarded(step: Callable[..., object], *arguments: object) -> None:
 
 
 class Attempt:
-    """One request of a call. No method raises a fault of ours."""
+    """One request of a call. No method raises a fault of ours.
 
-    def __init__(self, call: LogicalCall, owner: Owner, key: str, body: bytes | None, *, is_last: bool) -> None:
+    Args:
+        call: the call.
+        owner: who makes it.
+        key: what its attempts have in common.
+        body: the body.
+        is_last: whether the SDK says that it repeats no more.
+        repeats_any_error: whether the SDK repeats a request after an exception of any type, also one that is no
+            failure of the connection, such as that of an event loop which was closed.
+    """
+
+    def __init__(
+        self, call: LogicalCall, owner: Owner, key: str, body: bytes | None, *, is_last: bool, repeats_any_error: bool
+    ) -> None:
         self._call = call
         self._owner = owner
         self._key = key
         self._body = body
         self._is_last = is_last
+        self._repeats_any_error = repeats_any_error
 
     @contextmanager
     def active(self) -> Generator[None]:
@@ -185,7 +205,9 @@ class Attempt:
         if ours is not None:
             self._fail(ours, is_repeated=True)
         elif isinstance(error, Exception):
-            self._end(LLMError(f"the request failed ({type(error).__name__})"))
+            self._fail(
+                LLMConnectionError(f"the request failed ({type(error).__name__})"), is_repeated=self._repeats_any_error
+            )
         else:
             _guarded(self._call.end_cancelled)
 
