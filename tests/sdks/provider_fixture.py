@@ -18,7 +18,7 @@ from tests.sdks.provider_server import Action, Ledger
 from tests.sdks.replies import EVERY
 from tests.servers.fixture import REPOSITORY
 
-_PRICES_OF = {"openai_responses": "openai", "azure_openai": "azure", "gemini": "google"}
+_PRICES_OF = {"openai_responses": "openai", "azure_openai": "azure", "gemini": "google", "bedrock": "aws"}
 """The providers whose names in the library of prices are others."""
 
 

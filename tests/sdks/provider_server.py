@@ -27,6 +27,8 @@ from tests.wire.conforming import Conforming
 BACKOFF = {"retry-after-ms": "2", "retry-after": "0.002"}
 """What asks an SDK to come back soon."""
 
+_BEDROCK_ERRORS = {429: "ThrottlingException", 500: "InternalServerException"}
+
 
 class Action(TypedDict, total=False):
     """What the server does with one request. Without anything it sends the whole reply, or the whole stream."""
@@ -100,7 +102,8 @@ async def _perform(
     provider = EVERY[case.provider]
     if status != 200:
         body = json.dumps(provider.error_body).encode()
-        writer.write(_head(status, {"content-length": str(len(body)), **BACKOFF}) + body)
+        name = {"x-amzn-errortype": _BEDROCK_ERRORS[status]} if provider.name == "bedrock" else {}
+        writer.write(_head(status, {"content-length": str(len(body)), **BACKOFF, **name}) + body)
     elif is_stream(provider, path, request):
         await _stream(case, provider, action, reader, writer)
     else:

@@ -28,6 +28,10 @@ def _chat(each: Conforming, model: str) -> Conforming:
 OPENAI = _chat(conforming.OPENAI, "gpt-4o")
 AZURE = replace(OPENAI, name="azure_openai", path="/openai/deployments/gpt-4o/chat/completions")
 MISTRAL = _chat(conforming.MISTRAL, _MISTRAL_MODEL)
+GROQ = _chat(replace(conforming.OPENAI, name="groq"), "llama-3.3-70b-versatile")
+GROQ.events[-2][1]["x_groq"] = {"id": "req-1", "usage": GROQ.events.pop()[1]["usage"]}
+"""Groq reports the usage of a stream beside the finish reason, without being asked."""
+TOGETHER = _chat(replace(conforming.OPENAI, name="together"), "meta-llama/Llama-3.3-70B-Instruct-Turbo")
 _WHOLE_CALL = {"tool_calls": [{"index": 0, **conforming.MISTRAL.whole["choices"][0]["message"]["tool_calls"][0]}]}
 """Mistral streams a call in one piece, and its SDK rejects parts of one."""
 MISTRAL.events[4][1]["choices"][0]["delta"] = _WHOLE_CALL
@@ -66,14 +70,63 @@ ANTHROPIC = replace(
     events=[(name, _claude(event)) for name, event in conforming.ANTHROPIC.events],
 )
 
+# --- Replies that call no tool, for agents: a call would be answered, and the model asked again
+
+
+def _chat_text(each: Conforming) -> Conforming:
+    whole, events = deepcopy(each.whole), deepcopy(each.events)
+    (choice,) = whole["choices"]
+    choice["finish_reason"] = "stop"
+    del choice["message"]["tool_calls"]
+    said = [(name, event) for name, event in events if "tool_calls" not in str(event["choices"]) or _ends(event)]
+    for _, event in filter(lambda named: _ends(named[1]), said):
+        event["choices"][0]["finish_reason"] = "stop"
+    return replace(each, whole=whole, events=said)
+
+
+def _ends(event: Json) -> bool:
+    return any(choice["finish_reason"] for choice in event["choices"])
+
+
+def _responses_text(each: Conforming) -> Conforming:
+    def without_call(reply: Json) -> Json:
+        messages = deepcopy([item for item in reply["output"] if item["type"] == "message"])
+        for message in messages:
+            message["content"][0]["annotations"] = []
+        return {**reply, "output": messages}
+
+    shown = ("response.created", "response.output_text.delta", "response.completed")
+    events = [
+        (name, {**event, "response": without_call(event["response"])} if "response" in event else event)
+        for name, event in each.events
+        if name in shown
+    ]
+    return replace(each, whole=without_call(each.whole), events=events)
+
+
+def _anthropic_text(each: Conforming) -> Conforming:
+    whole, events = deepcopy(each.whole), deepcopy(each.events)
+    whole["content"] = [block for block in whole["content"] if block["type"] == "text"]
+    whole["stop_reason"] = "end_turn"
+    events = [(name, event) for name, event in events if event.get("index", 1) == 1]
+    next(event for name, event in events if name == "message_delta")["delta"]["stop_reason"] = "end_turn"
+    return replace(each, whole=whole, events=events)
+
+
 EVERY: Mapping[str, Conforming] = {
     "openai": OPENAI,
     "azure_openai": AZURE,
     "mistral": MISTRAL,
+    "groq": GROQ,
+    "together": TOGETHER,
     "openai_responses": RESPONSES,
     "anthropic": ANTHROPIC,
     "gemini": conforming.GEMINI,
     "cohere": conforming.COHERE,
     "ollama": conforming.OLLAMA,
+    "bedrock": conforming.BEDROCK,
+    "openai_text": _chat_text(OPENAI),
+    "openai_responses_text": _responses_text(RESPONSES),
+    "anthropic_text": _anthropic_text(ANTHROPIC),
 }
 """The replies, by the name of the format."""

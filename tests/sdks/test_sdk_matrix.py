@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
+import os
 from collections.abc import Generator
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from opentelemetry.sdk.metrics.export import HistogramDataPoint
 
 import tracemind_otel as tm
-from tests.sdks.calls import CELLS, Cell
+from tests.sdks.cell import Cell
 from tests.sdks.provider_fixture import ProviderServer, usd
 from tests.sdks.provider_fixture import provider_server as provider_server
 from tests.sdks.provider_server import Action, Ledger
@@ -24,6 +26,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
+SDKS = os.getenv("TRACEMIND_TEST_SDKS", "openai anthropic google mistral cohere ollama").split()
+"""The SDKs of this environment; `tests/tools/test_sdk_environments.py` runs this file in others."""
+CELLS: list[Cell] = [cell for sdk in SDKS for cell in importlib.import_module(f"tests.sdks.calls_{sdk}").cell]
 FAILING: list[Action] = [{"status": 429}, {"status": 500}, {}]
 
 
@@ -66,10 +71,42 @@ def test_every_way_to_ask(cell: Cell, configured: Captured, provider_server: Pro
     assert run.cost_usd == (None if usd(ledger) is None else pytest.approx(usd(ledger), rel=1e-9))
 
 
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if not cell.repeats], ids=lambda cell: cell.id)
+def test_a_failure_that_is_not_repeated(cell: Cell, configured: Captured, provider_server: ProviderServer) -> None:
+    """A call that fails for good is one call with the provider's status; the caller gets the SDK's exception."""
+    plain_base, base = (provider_server.case(cell.format, {"status": 429}) for _ in range(2))
+    with pytest.raises(Exception) as without_us:
+        made(cell, plain_base)
+    tm.instrument(hosts={f"127.0.0.1:{provider_server.port}": cell.provider})
+    with tm.flow("work") as run, tm.step("ask"), pytest.raises(without_us.type):
+        made(cell, base)
+    assert provider_server.ledger(base).statuses == [429]
+    operation = "generate_content" if cell.format == "gemini" else "chat"
+    found = attributes(configured.span(f"{operation} {EVERY[cell.format].model}"))
+    assert found["http.response.status_code"] == 429
+    assert found["error.type"] in ("429", "rate_limit_exceeded")  # the latter where the SDK reads the body in one
+    assert "tracemind.cost_usd" not in found
+    assert (run.llm_calls, run.retries, run.input_tokens) == (1, 0, 0)
+
+
+DRAWN = {
+    "host",
+    "traceparent",
+    "x-amzn-trace-id",
+    "amz-sdk-invocation-id",
+    "amz-sdk-request",
+    "x-amz-date",
+    "authorization",
+}
+"""Headers with an id, the time or a signature: the SDK makes them anew for each call."""
+
+
 def requests_of(ledger: Ledger) -> Any:
-    """The requests without what is drawn at random or differs by the case."""
-    drawn = ("host", "traceparent")  # Anthropic's SDK sends the current span
-    headers = [{k: v for k, v in each.items() if k not in drawn} for each in ledger.headers]
+    """The requests without what is drawn at random or differs by the case. boto3's user agent is in any order."""
+    headers = [
+        {name: sorted(value) if name == "user-agent" else value for name, value in each.items() if name not in DRAWN}
+        for each in ledger.headers
+    ]
     return ledger.paths, ledger.bodies, headers
 
 
