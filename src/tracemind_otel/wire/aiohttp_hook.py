@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import logging
@@ -147,11 +146,11 @@ class TappedReader:
     async def _seen(self, reading: Any) -> Any:
         try:
             data: Any = await reading
-        except asyncio.CancelledError:
-            self._tap.cancel()
-            raise
-        except BaseException as error:
+        except Exception as error:
             self._tap.end(_error_of(error, self._library) or LLMError(f"reading failed ({type(error).__name__})"))
+            raise
+        except BaseException:
+            self._tap.cancel()
             raise
         self._show(data[0] if _is_pair(data) else data)
         return data

@@ -7,6 +7,7 @@ import time
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 
 from .._base.once import report_fault
 from ..ai.llm.pricing import price_reply_soon, warm_up
@@ -72,37 +73,34 @@ class CountedCall:
         """A later piece has come."""
         self._handle.next_chunk(gap_s, None)
 
-    def end_failed(self, error: LLMError, *, ended_ns: int | None = None) -> None:
-        """End in an error."""
-        self._end(StepEnd(status="error", payload=_failed(error), error=error, retries=self.retries, ended_ns=ended_ns))
+    def end_failed(self, error: LLMError, *, response: LLMResponse | None = None, ended_ns: int | None = None) -> None:
+        """End in an error, with the part of the reply that had come."""
+        self._end_with(response, ended_ns, status="error", payload=_failed(error), error=error)
 
-    def end_cancelled(self, *, ended_ns: int | None = None) -> None:
-        """End as cancelled."""
-        cancelled = {"status": "error"}
-        self._end(StepEnd(status="error", payload=cancelled, cancelled=True, retries=self.retries, ended_ns=ended_ns))
+    def end_cancelled(self, *, response: LLMResponse | None = None, ended_ns: int | None = None) -> None:
+        """End as cancelled, with the part of the reply that had come."""
+        self._end_with(response, ended_ns, status="error", payload={"status": "error"}, cancelled=True)
 
     def end_answered(
         self, response: LLMResponse | None, *, closed_early: bool = False, ended_ns: int | None = None
     ) -> None:
         """End with a reply, as far as it has come; `None` where nothing is known of it."""
+        self._end_with(response, ended_ns, status="success", payload={"status": "ok"}, closed_early=closed_early)
+
+    def _end_with(self, response: LLMResponse | None, ended_ns: int | None, **how: Any) -> None:
+        """End with the price of a reply. A part of one is priced only where its counts are those of the whole."""
         ended_ns = ended_ns or time.time_ns()
 
         def end(usage: LLMUsage | None) -> None:
-            self._end(
-                StepEnd(
-                    status="success",
-                    payload={"status": "ok"},
-                    response=response,
-                    usage=usage,
-                    retries=self.retries,
-                    closed_early=closed_early,
-                    ended_ns=ended_ns,
-                )
-            )
+            self._end(StepEnd(response=response, usage=usage, retries=self.retries, ended_ns=ended_ns, **how))
 
-        is_bill = response is not None and not (closed_early and not response.usage.is_whole)
-        if response is None or not is_bill or not self.is_counted:
+        if response is None or not self.is_counted:
             end(None)
+            return
+        is_whole = how["status"] == "success" and not how["closed_early"]
+        if not is_whole and not response.usage.is_whole:
+            counted = response.usage.sanitized()
+            end(counted if counted.is_known else None)
             return
         models = tuple(filter(None, (response.response_model, self._model)))
         price_reply_soon(self._provider, models, response, end, at=datetime.now(UTC))

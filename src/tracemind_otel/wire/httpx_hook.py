@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -136,6 +135,14 @@ def _answered(attempt: Attempt, response: Any, *, is_stream: bool, tap: Any) -> 
         attempt.lost()
 
 
+def _cut(tap: Tap, error: BaseException, library: ModuleType) -> None:
+    """Reading ended in an error; what is no `Exception` is a cancellation by asyncio, trio or the user."""
+    if isinstance(error, Exception):
+        tap.end(_error_of(error, library) or LLMError(f"reading failed ({type(error).__name__})"))
+    else:
+        tap.cancel()
+
+
 class _Forwarding:
     """Has whatever the stream has that it stands for."""
 
@@ -166,7 +173,7 @@ class _SyncTap(_Forwarding):
         except GeneratorExit:
             raise
         except BaseException as error:
-            tap.end(_error_of(error, library) or LLMError(f"reading failed ({type(error).__name__})"))
+            _cut(tap, error, library)
             raise
         else:
             tap.end()
@@ -195,11 +202,8 @@ class _AsyncTap(_Forwarding):
                 yield data
         except GeneratorExit:
             raise
-        except asyncio.CancelledError:
-            tap.cancel()
-            raise
         except BaseException as error:
-            tap.end(_error_of(error, library) or LLMError(f"reading failed ({type(error).__name__})"))
+            _cut(tap, error, library)
             raise
         else:
             tap.end()

@@ -89,62 +89,71 @@ class Tap:
             self._call.next_chunk(now_s - self._last_s)
         self._last_s = now_s
 
-    def end(self, error: LLMError | None = None) -> None:
+    def end(self, error: LLMError | None = None, *, ended_ns: int | None = None) -> None:
         """The bytes have ended, by themselves or because of an error."""
         if not self._is_first_end():
             return
         try:
-            self._end(error)
+            self._end(error, ended_ns)
         except Exception:
             self._give_up()
 
-    def _end(self, error: LLMError | None) -> None:
-        if error is not None and error.retryable and not self._call.seen.is_stream:
+    def _end(self, error: LLMError | None, ended_ns: int | None) -> None:
+        if error is not None and error.retryable and not self._is_stream:
             self._on_cut(error)
             return
         cut = error if isinstance(error, LLMConnectionError) else None
         if error is not None and cut is None:
-            self._call.end_failed(error)
+            self._call.end_failed(error, response=self._part())
             return
         if self._decoder is None and cut is None:
-            self._call.end_answered(None)
+            self._call.end_answered(None, ended_ns=ended_ns)
             return
         self._reading.end(cut)
         try:
-            self._call.end_answered(self._completed(self._reading.finish()))
+            reply = self._completed(self._reading.finish())
         except StreamedError as fault:
-            self._call.end_failed(error_from_body(self._reading.head, fault.body, key=None, prompt=""))
+            error = error_from_body(self._reading.head, fault.body, key=None, prompt="")
+            self._call.end_failed(error, response=self._part())
         except LLMError as fault:
-            self._call.end_failed(fault)
+            self._call.end_failed(fault, response=self._part())
+        else:
+            self._call.end_answered(reply, ended_ns=ended_ns)
+
+    def _part(self) -> LLMResponse | None:
+        """The part of a stream that has come; `None` where nothing has."""
+        if not self._is_stream or not self._last_ns or self._decoder is None:
+            return None
+        if self._lean is not None:
+            self._reading.end()  # what was held back
+        reply = self._reading.so_far()
+        return reply if self._last_s is None else self._completed(reply)
 
     def _completed(self, reply: LLMResponse) -> LLMResponse:
         """The reply with an estimate of what it does not report, where the user asked for that."""
         return reply if self._call.estimate is None else self._call.estimate.completed(reply)
 
     def close(self, ended_ns: int | None = None) -> None:
-        """The reader has stopped before the end."""
+        """The reader has stopped before the end, which counts from the last bytes."""
         if self._has_ended:
             return
+        ended_ns = self._last_ns or ended_ns
         if self._reading.is_ending:
-            self.end()
+            self.end(ended_ns=ended_ns)
             return
         if not self._is_first_end():
             return
         try:
-            at_ns = ended_ns or self._last_ns or None
-            if self._lean is not None:
-                self._reading.end()  # what was held back
-            reply = self._completed(self._reading.so_far())
-            self._call.end_answered(reply, closed_early=True, ended_ns=at_ns)
+            self._call.end_answered(self._part(), closed_early=True, ended_ns=ended_ns)
         except Exception:
             self._give_up()
 
     def cancel(self) -> None:
-        """The task that reads was cancelled."""
+        """The task that reads was cancelled, or the program was interrupted."""
         if not self._is_first_end():
             return
         try:
-            self._call.end_cancelled()
+            self._call.end_cancelled(response=self._part())
         except Exception:
             self._give_up()
 
