@@ -36,6 +36,7 @@ def _install(folder: Path) -> None:
 
 MODULES = (
     *("flow.runtime", "flow.spec", "flow.operations", "flow.policies", "flow.recipe_loader", "flow.step_registry"),
+    "flow.trace_store",
     *("ai.llm_client", "ai.providers.base", "ai.recorder_bridge", "run_recipe"),
     *("governance.config", "governance.manager", "governance.hitl"),
 )

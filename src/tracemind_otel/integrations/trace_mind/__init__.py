@@ -8,6 +8,14 @@ from __future__ import annotations
 
 from .model_step import llm_call_step, register_llm_call
 from .runtime_instrumentor import TraceMindInstrumentor
+from .stored_runs import import_runs
 from .traced_flow import TracedFlow, instrument_flow
 
-__all__ = ["TraceMindInstrumentor", "TracedFlow", "instrument_flow", "llm_call_step", "register_llm_call"]
+__all__ = [
+    "TraceMindInstrumentor",
+    "TracedFlow",
+    "import_runs",
+    "instrument_flow",
+    "llm_call_step",
+    "register_llm_call",
+]
