@@ -28,7 +28,7 @@ class Request:
     """A request, which begins a run unless it gets the result of another one."""
 
     def __init__(self, flow: str) -> None:
-        self._scope = start_scope(_plan(flow), (), {})
+        self._scope = start_scope(_spec(flow), (), {})
         self._scope.enter()
         self._inside = Surroundings()
         self._span = trace.get_current_span()
@@ -101,5 +101,5 @@ def current_request() -> Request | None:
 
 
 @lru_cache(maxsize=1024)
-def _plan(flow: str) -> SpanSpec:
+def _spec(flow: str) -> SpanSpec:
     return SpanSpec.of(REQUEST, f"request {flow}", AttributeSources.of({}))

@@ -45,12 +45,12 @@ class RunScope:
         """The runtime begins a step, and with the first one the flow."""
         if self._flow is None:
             with self._caller.entered():
-                self._flow = start_flow(_flow_plan(str(ctx["flow"])), _FLOW, (ctx,), {})
+                self._flow = start_flow(_flow_spec(str(ctx["flow"])), _FLOW, (ctx,), {})
                 self._inside = _inside(self._flow)
             self.has_begun = True
             self.span_context = self._inside.span_context
         with self._inside.entered():
-            scope = start_step(_step_plan(step.name), (ctx,), {})
+            scope = start_step(_step_spec(step.name), (ctx,), {})
             return StepScope(scope, _inside(scope))
 
     def end(self, exc: BaseException | None, state: object = None) -> None:
@@ -120,10 +120,10 @@ _FLOW = FlowSpec(ids=CorrelationSources.of((), flow_id=_run_id))
 
 
 @lru_cache(maxsize=1024)
-def _flow_plan(name: str) -> SpanSpec:
+def _flow_spec(name: str) -> SpanSpec:
     return SpanSpec.of(FLOW, name, AttributeSources.of({semconv.TRACEMIND_FLOW_REVISION: _revision}))
 
 
 @lru_cache(maxsize=4096)
-def _step_plan(name: str) -> SpanSpec:
+def _step_spec(name: str) -> SpanSpec:
     return SpanSpec.of(STEP, name, AttributeSources.of({}))
