@@ -50,6 +50,17 @@ STEPS = (
     f"{WIRE}.tap.Reading.end",
     f"{WIRE}.tap.Reading.finish",
     f"{WIRE}.tap.Reading.so_far",
+    f"{WIRE}.tap.lean_decoder",
+    f"{WIRE}.lean.Sieve.kept",
+    f"{WIRE}.lean.LeanEvents.drops",
+    f"{WIRE}.lean.LeanEvents.end",
+    f"{WIRE}.whole_reply.WholeReading.feed",
+    f"{WIRE}.whole_reply.WholeReading.finish",
+    f"{WIRE}.observation.reply_in_body",
+    f"{WIRE}.observation.Sent",
+    f"{WIRE}.compression._Members.decompress",
+    f"{WIRE}.logical_call.LogicalCall.estimate_usage",
+    f"{WIRE}.usage_estimate.UsageEstimate.completed",
     "tracemind_otel.flows.totals.FlowRun.add_call",
     "tracemind_otel.otel.recorder.OTelRecorder.begin_step",
     "opentelemetry.sdk.trace.Tracer.start_span",
@@ -118,6 +129,7 @@ def test_a_fault_at_any_step(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Each library gives its caller what it gives without us; the log names the fault; what has begun ends."""
+    tm.instrument(estimate_missing_usage="estimate" in step)
     balance = Balance()
     seen.tracer_provider.add_span_processor(balance)
     with monkeypatch.context() as patched:

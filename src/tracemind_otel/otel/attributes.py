@@ -121,7 +121,7 @@ def without_baggage(context: Context) -> Context:
 
 def without_ids(context: Context) -> Context:
     """The context with no id in its baggage, and none that is set in it added later."""
-    if not otel_baggage.get_all(context) and not ids_go_along(context):
+    if not context or (not otel_baggage.get_all(context) and not ids_go_along(context)):
         return context
     return otel_context.set_value(_GO_ALONG, False, without_baggage(context))
 

@@ -84,6 +84,10 @@ class PendingCalls(Generic[C]):
     def __len__(self) -> int:
         return len(self._pending)
 
+    def has(self, owner: Owner) -> bool:
+        """Whether a call of this owner waits for its repetition."""
+        return owner in self._pending
+
     def continued(self, owner: Owner, url: str, body: bytes | None, *, is_new: bool) -> C | None:
         """The call that a request repeats. Any other call of this owner that is pending ends.
 

@@ -95,7 +95,7 @@ def _attempt(request: Any) -> Attempt | None:
         path = url.raw_path.partition(b"?")[0].decode("ascii", "replace")
         if not observation.is_seen(path):
             return None
-        return observation.begin(url.host, url.port, path, str(url), _body_of(request), request.headers)
+        return observation.begin(url.host, url.port, path, url, _body_of(request), request.headers)
     except BudgetExceededError:
         raise
     except Exception:
@@ -124,12 +124,11 @@ def _answered(attempt: Attempt, response: Any, *, is_stream: bool, tap: Any) -> 
         if not 200 <= response.status_code < 300:
             attempt.rejected(response.status_code, response.headers, b"" if is_stream else response.content)
             return
-        reader = attempt.answered(response.status_code, response.headers, is_decoded=not is_stream)
         if is_stream:
+            reader = attempt.answered(response.status_code, response.headers, is_decoded=False)
             response.stream = tap(response.stream, reader)
         else:
-            reader.feed(response.content)
-            reader.end()
+            attempt.answered_whole(response.status_code, response.headers, response.content)
     except Exception:
         report_fault(log, "httpx", "read")
         attempt.lost()

@@ -7,13 +7,18 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from .._base.fork import in_forked_child
 from .._base.once import report_fault
 from .._base.waiting import is_on_event_loop, is_on_trio
 from ..ai.llm.pricing import load_table, table_is_loaded, until_table_is_loaded
+from ..ai.llm.providers._error_bodies import error_from_body
+from ..ai.llm.providers._http import HttpReply
+from ..ai.llm.providers._wire_format import StreamedError
 from ..errors import LLMConnectionError, LLMError
 from ..flows.budget import current_budget, needs_price
 from .grouping import Owner, PendingCalls, current_owner
@@ -21,6 +26,7 @@ from .logical_call import LogicalCall
 from .recognition import may_be_call, recognized
 from .reserving import strings_in
 from .tap import Tap, error_of
+from .whole_reply import reply_in_body
 
 log = logging.getLogger(__name__)
 
@@ -109,9 +115,17 @@ def make_priceable() -> None:
 
 
 def begin(
-    host: str, port: int | None, path: str, url: str, body: bytes | None, headers: Mapping[str, str]
+    host: str, port: int | None, path: str, url: object, body: bytes | None, headers: Mapping[str, str]
 ) -> Attempt | None:
     """An attempt begins; `None` where the request is no model call, or one of our own clients'.
+
+    Args:
+        host: the server's name.
+        port: its port; `None` for that of the scheme.
+        path: the path, without the query.
+        url: the URL; made a string only where attempts are compared.
+        body: the body; `None` where it cannot be seen.
+        headers: the headers; looked at as little as may be, since httpx reads all of them for one.
 
     Raises:
         BudgetExceededError: a budget denies the call, or has no room for another attempt. The SDK gets it in place of a
@@ -119,37 +133,66 @@ def begin(
     """
     if headers.get("user-agent", "").startswith(_OWN_AGENT):
         return None
-    owner = current_owner()
-    key = url + headers.get("amz-sdk-invocation-id", "")
-    is_new = headers.get("x-stainless-retry-count") == "0"
-    call = _pending.continued(owner, key, body, is_new=is_new)
-    if call is None:
-        seen = recognized(host, port, path, body, _hosts)
-        if seen is None:
-            return None
+    sent = Sent(current_owner(), url, body, headers)
+    call = _continued(sent) if _pending.has(sent.owner) else None
+    if call is not None:
+        _guarded(call.begin_attempt)
+    elif (seen := recognized(host, port, path, body, _hosts)) is None:
+        return None
+    else:
         call = LogicalCall(seen, host, port)
         if _estimates_usage and seen.is_stream:
             _guarded(call.estimate_usage, body)
         _guarded(call.reserve, body)
-    else:
-        _guarded(call.begin_attempt)
     if call.denial is not None:
-        _pending.wait_for_repetition(owner, call, key, body, _MAX_WAIT_S)
+        _pending.wait_for_repetition(sent.owner, call, sent.key, body, _MAX_WAIT_S)
         raise call.denial
-    return Attempt(
-        call,
-        owner,
-        key,
-        body,
-        is_last=_is_last(headers.get("amz-sdk-request", "")),
-        repeats_any_error="x-stainless-retry-count" in headers,
-    )
+    return Attempt(call, sent)
 
 
-def _is_last(told: str) -> bool:
-    """Whether botocore says that it repeats no more: `attempt=4; max=4`."""
-    fields = {name.strip(): value for name, _, value in (part.partition("=") for part in told.split(";"))}
-    return "max" in fields and fields.get("attempt") == fields["max"]
+def _continued(sent: Sent) -> LogicalCall | None:
+    """The call that a request repeats; any other of the same owner has ended."""
+    try:
+        is_new = sent.headers.get("x-stainless-retry-count") == "0"
+        return _pending.continued(sent.owner, sent.key, sent.body, is_new=is_new)
+    except Exception:
+        report_fault(log, "PendingCalls", "continued")
+        _guarded(_pending.settle_of, sent.owner)
+        return None
+
+
+@dataclass(slots=True)  # not frozen: one is made for each attempt, and frozen ones take three times as long
+class Sent:
+    """What was sent; what attempts of one call have in common is only worked out after one has failed."""
+
+    owner: Owner
+    """Who makes the request."""
+    url: object
+    """The URL."""
+    body: bytes | None
+    """The body, where it can be seen."""
+    headers: Mapping[str, str]
+    """The headers."""
+
+    @property
+    def key(self) -> str:
+        """The URL, and the id that AWS's SDK gives to all attempts of a call."""
+        return f"{self.url}{self.headers.get('amz-sdk-invocation-id', '')}"
+
+    @property
+    def is_last(self) -> bool:
+        """Whether botocore says that it repeats no more: `attempt=4; max=4`."""
+        told = self.headers.get("amz-sdk-request", "")
+        fields = {name.strip(): value for name, _, value in (part.partition("=") for part in told.split(";"))}
+        return "max" in fields and fields.get("attempt") == fields["max"]
+
+    @property
+    def repeats_any_error(self) -> bool:
+        """Whether the SDK repeats a request after an exception of any type.
+
+        Also after one that is no failure of the connection, such as that of an event loop which was closed.
+        """
+        return "x-stainless-retry-count" in self.headers
 
 
 def _guarded(step: Callable[..., object], *arguments: object) -> None:
@@ -165,56 +208,31 @@ class Attempt:
 
     Args:
         call: the call.
-        owner: who makes it.
-        key: what its attempts have in common.
-        body: the body.
-        is_last: whether the SDK says that it repeats no more.
-        repeats_any_error: whether the SDK repeats a request after an exception of any type, also one that is no
-            failure of the connection, such as that of an event loop which was closed.
+        sent: the request.
     """
 
-    def __init__(
-        self, call: LogicalCall, owner: Owner, key: str, body: bytes | None, *, is_last: bool, repeats_any_error: bool
-    ) -> None:
+    def __init__(self, call: LogicalCall, sent: Sent) -> None:
         self._call = call
-        self._owner = owner
-        self._key = key
-        self._body = body
-        self._is_last = is_last
-        self._repeats_any_error = repeats_any_error
+        self._sent = sent
 
-    @contextmanager
-    def active(self) -> Generator[None]:
+    def active(self) -> AbstractContextManager[object]:
         """A block in which the request is sent: the span is current, and no other hook looks at it."""
-        token = _inside.set(True)
-        try:
-            with self._current():
-                yield
-        finally:
-            _inside.reset(token)
-
-    def _current(self) -> AbstractContextManager[object]:
-        try:
-            return self._call.active()
-        except Exception:
-            report_fault(log, "LogicalCall", "active")
-            return nullcontext()
+        return _Active(self._call)
 
     def raised(self, error: BaseException, ours: LLMError | None) -> None:
         """No reply came."""
         if ours is not None:
             self._fail(ours, is_repeated=True)
         elif isinstance(error, Exception):
-            self._fail(
-                LLMConnectionError(f"the request failed ({type(error).__name__})"), is_repeated=self._repeats_any_error
-            )
+            failure = LLMConnectionError(f"the request failed ({type(error).__name__})")
+            self._fail(failure, is_repeated=self._sent.repeats_any_error)
         else:
             _guarded(self._call.end_cancelled)
 
     def rejected(self, status_code: int, headers: Mapping[str, str], body: bytes) -> None:
         """A reply came that is not a success."""
         try:
-            error = error_of(status_code, headers, body, strings_in(self._body))
+            error = error_of(status_code, headers, body, strings_in(self._sent.body))
         except Exception:
             report_fault(log, "Attempt", "rejected")
             error = LLMError(f"the server answered HTTP {status_code}", status_code=status_code)
@@ -223,14 +241,15 @@ class Attempt:
         self._fail(error, is_repeated=is_repeated)
 
     def _fail(self, error: LLMError, *, is_repeated: bool) -> None:
-        if self._is_last or not is_repeated:
+        sent = self._sent
+        if not is_repeated or sent.is_last:
             self._end(error)
             return
         within_s = max(_MAX_WAIT_S, (error.retry_after_s or 0.0) + 10.0)
         try:
             self._call.fail(error)
-            _pending.wait_for_repetition(self._owner, self._call, self._key, self._body, within_s)
-            when_done = getattr(self._owner, "add_done_callback", None)  # a task of asyncio has it
+            _pending.wait_for_repetition(sent.owner, self._call, sent.key, sent.body, within_s)
+            when_done = getattr(sent.owner, "add_done_callback", None)  # a task of asyncio has it
             if when_done is not None:
                 when_done(_pending.settle_of)
             _sweeper.wake()
@@ -248,9 +267,51 @@ class Attempt:
         on_cut = partial(self._fail, is_repeated=is_repeated)
         return Tap(self._call, status_code, headers, is_decoded=is_decoded, on_cut=on_cut)
 
+    def answered_whole(self, status_code: int, headers: Mapping[str, str], body: bytes) -> None:
+        """A reply came whole, and decompressed."""
+        if self._call.seen.is_stream:
+            tap = self.answered(status_code, headers, is_decoded=True)
+            tap.feed(body)
+            tap.end()
+            return
+        try:
+            self._call.end_answered(reply_in_body(self._call.seen.wire, status_code, headers, body))
+        except StreamedError as fault:
+            self._end(error_from_body(HttpReply(status_code, headers, b""), fault.body, key=None, prompt=""))
+        except LLMError as fault:
+            self._end(fault)
+
     def lost(self) -> None:
         """Our reading failed; the user's reply is as it was."""
         self._end(LLMError("the reply could not be read by tracemind-otel"))
+
+
+class _Active(AbstractContextManager[object]):
+    """Makes the span of a call current, as far as that can be done, and lets other hooks pass requests through."""
+
+    __slots__ = ("_call", "_current", "_token")
+
+    def __init__(self, call: LogicalCall) -> None:
+        self._call = call
+        self._current: AbstractContextManager[object] | None = None
+
+    def __enter__(self) -> None:
+        self._token = _inside.set(True)
+        try:
+            current = self._call.active()
+            current.__enter__()
+            self._current = current
+        except Exception:
+            report_fault(log, "LogicalCall", "active")
+
+    def __exit__(self, *exc_info: Any) -> None:
+        try:
+            if self._current is not None:
+                self._current.__exit__(*exc_info)
+        except Exception:
+            report_fault(log, "LogicalCall", "active")
+        finally:
+            _inside.reset(self._token)
 
 
 def settle_all() -> None:

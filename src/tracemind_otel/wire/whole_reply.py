@@ -46,7 +46,7 @@ def reply_in_body(wire: WireFormat, status_code: int, headers: Mapping[str, str]
         reading.feed(body)
         reading.end()
         return reading.finish()
-    reply = reply_in_document(wire, document, None)
+    reply = reply_in_document(wire, document, None, is_for_telemetry=True)
     return reply if wire.with_headers is None else wire.with_headers(reply, headers)
 
 
@@ -54,7 +54,10 @@ def _object_in(body: bytes) -> dict[str, Any] | None:
     """The JSON object that a body is, without long arrays where it is large; `None` where it is none."""
     lean = without_long_arrays(body) if len(body) > _LARGE else body
     try:
-        document: object = _decoder.decode(lean.decode())
+        text = lean.decode()
+        document, end = _decoder.raw_decode(text)  # without the search for white space, which most bodies have none of
+        if end != len(text):
+            document = _decoder.decode(text)
     except (ValueError, RecursionError):
         return None
     return cast("dict[str, Any]", document) if isinstance(document, dict) else None

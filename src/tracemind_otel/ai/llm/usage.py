@@ -151,11 +151,12 @@ class LLMUsage:
 
         Clients of third parties report usage too, and one such value would spoil every sum it is added to.
         """
-        changes = {
-            name: sound
-            for name, value in vars(self).items()
-            if value is not None and name in _SOUND and (sound := _SOUND[name](value)) is not value
-        }
+        changes: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if value is None or (type(value) is int and 0 <= value < _MAX_COUNT and name not in _AMOUNTS):
+                continue  # nearly every figure, without a call for it
+            if name in _SOUND and (sound := _SOUND[name](value)) is not value:
+                changes[name] = sound
         if "cost_usd" in changes and changes["cost_usd"] is None:
             changes["cost_source"] = None
         return self._changed(changes) if changes else self
@@ -187,8 +188,12 @@ def _check_names(parts: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         raise TypeError(f"LLMUsage has no field {', '.join(sorted(unknown))} here; allowed are {', '.join(known)}")
 
 
+_MAX_COUNT = 2**53
+"""No count is as large."""
+
+
 def _sound_count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value < 2**53 else None
+    return value if type(value) is int and 0 <= value < _MAX_COUNT else None
 
 
 def _sound_amount(value: object) -> float | None:
@@ -203,9 +208,9 @@ def _sound_amount(value: object) -> float | None:
 
 _DEFAULTS = vars(LLMUsage())
 _NO_FIGURES = frozenset({"cost_source", "cost_table", "cost_partial", "estimated"})
+_AMOUNTS = frozenset(name for name in _DEFAULTS.keys() - _NO_FIGURES if name.endswith(("_usd", "_seconds")))
 _SOUND: Mapping[str, Callable[[object], Any]] = {
-    name: _sound_amount if name.endswith(("_usd", "_seconds")) else _sound_count
-    for name in _DEFAULTS.keys() - _NO_FIGURES
+    name: _sound_amount if name in _AMOUNTS else _sound_count for name in _DEFAULTS.keys() - _NO_FIGURES
 }
 """The check for each field that holds a figure: amounts need not be whole, counts must be."""
 _NO_COST = {

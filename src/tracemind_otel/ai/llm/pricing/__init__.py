@@ -145,7 +145,12 @@ def price_reply_soon(
     it, prices the reply and calls `done`.
     """
 
-    unmatched = _table.unmatched(provider, models) if _needs_table(provider, models, response, at) else []
+    unmatched = _table.unmatched(provider, models)
+    if not unmatched:
+        done(_said_if_unpriced(provider, models, price_reply_now(provider, models, response, at=at)))
+        return
+    if not _needs_table(provider, models, response, at):
+        unmatched = []
 
     def search_and_price() -> None:
         for model in unmatched:
@@ -268,7 +273,7 @@ async def until_table_is_loaded() -> None:
 
 def warm_up(provider: str, model: str) -> None:
     """Search the table in a worker thread, for a call that may end without awaiting."""
-    if _is_priced_without_table(provider, (model,), datetime.now(UTC)) or _table.is_matched(provider, model):
+    if _table.is_matched(provider, model) or _is_priced_without_table(provider, (model,), datetime.now(UTC)):
         return
     _search_soon(_match_quietly, provider, model)
 

@@ -71,7 +71,8 @@ class Cost(NamedTuple):
 
     def of(self, usage: LLMUsage) -> LLMUsage:
         """The usage at this cost."""
-        return usage.with_cost(**self._asdict())
+        fields: dict[str, Any] = dict(zip(self._fields, self, strict=True))
+        return usage.with_cost(**fields)
 
 
 @dataclass(frozen=True, slots=True)

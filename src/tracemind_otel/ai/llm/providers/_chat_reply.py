@@ -67,6 +67,30 @@ def from_payload(
     )
 
 
+def figures_of(document: Mapping[str, Any], *, request_id: str | None = None, dialect: Dialect = OPENAI) -> LLMResponse:
+    """The same without texts, calls and the document: what telemetry records, in half the time.
+
+    Raises:
+        LLMResponseError: there are no choices.
+    """
+    choices = document.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise LLMResponseError("the reply has no choices", request_id=request_id)
+    usage, model = mapped(document.get("usage")), text_of(document.get("model"))
+    reasons = [text_of(mapped(choice).get("finish_reason")) for choice in cast("list[object]", choices)]
+    return LLMResponse(
+        "",
+        _usage_of(usage, model, dialect),
+        finish_reasons=tuple(filter(None, reasons)),
+        response_id=text_of(document.get("id")),
+        response_model=model,
+        service_tier=text_of(document.get("service_tier")),
+        price_conditions=_conditions_of(usage),
+        request_id=request_id,
+        reported_cost=reported_cost(usage, dialect.cost, dialect.provider),
+    )
+
+
 def split_content(content: object) -> tuple[str, str]:
     """Text and reasoning: content is a string, null beside tool calls, or a list of parts (Mistral's thinking)."""
     if isinstance(content, str):
@@ -115,8 +139,11 @@ def _usage_of(usage: Mapping[str, Any], model: str | None, dialect: Dialect) -> 
 
 def _conditions_of(usage: Mapping[str, Any]) -> dict[str, str]:
     """What changes the price: Perplexity's search, and the speed that a proxy passes on from Anthropic."""
-    found = {name: text_of(usage.get(name)) for name in ("search_type", "speed")}
-    return {name: value for name, value in found.items() if value is not None and value != "standard"}
+    return {
+        name: value
+        for name in ("search_type", "speed")
+        if name in usage and (value := text_of(usage[name])) is not None and value != "standard"
+    }
 
 
 def _old_call(delta: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -21,7 +21,16 @@ log = logging.getLogger(__name__)
 
 _REASONING = ("reasoning_tokens",)
 _XAI_TICKS_PER_USD = 10**10
-_MODALITIES = {kind: f"{kind}_tokens" for kind in ("text", "audio", "image", "video")}
+
+
+def _modalities_as(field: str) -> tuple[tuple[str, str], ...]:
+    """The count of each modality in the details of a whole, and the field of `LLMUsage` for it."""
+    return tuple((f"{kind}_tokens", field.format(kind)) for kind in ("text", "audio", "image", "video"))
+
+
+_INPUT_MODALITIES = _modalities_as("input_{}_tokens")
+_OUTPUT_MODALITIES = _modalities_as("output_{}_tokens")
+_CACHE_MODALITIES = _modalities_as("cache_{}_read_tokens")
 
 
 # --- Tokens
@@ -42,6 +51,8 @@ def usage_of(
         counts_apart: whether reasoning and citations are known to be counted beside the completion.
         tools: the calls of the provider's own tools, where the reply has more about them than its `usage`.
     """
+    if tools is None and not counts_apart and (usual := _usual(usage)) is not None:
+        return usual
     given, made = mapped(usage.get("prompt_tokens_details")), mapped(usage.get("completion_tokens_details"))
     lifetimes = _lifetimes(usage, given)
     read = _first((usage, _CACHE_READ), (given, _CACHE_READ_DETAILS))
@@ -57,26 +68,69 @@ def usage_of(
         completion,
         _total(usage, prompt, completion),
         cache_read_tokens=read,
-        cache_write_tokens=part_of(written, max((prompt or 0) - (read or 0), 0)),
-        cache_write_5m_tokens=part_of(lifetimes.get("ephemeral_5m_input_tokens"), written or 0),
-        cache_write_1h_tokens=part_of(lifetimes.get("ephemeral_1h_input_tokens"), written or 0),
-        reasoning_tokens=part_of(reasoning, completion or 0),
+        cache_write_tokens=None if written is None else min(written, max((prompt or 0) - (read or 0), 0)),
+        reasoning_tokens=None if reasoning is None else min(reasoning, completion or 0),
         input_audio_seconds=cost_of(usage.get("prompt_audio_seconds")),
         output_citation_tokens=part_of(usage.get("citation_tokens"), completion or 0) if counts_apart else None,
-        **_modalities(given, "input_{}_tokens"),
-        **_modalities(made, "output_{}_tokens"),
-        **_modalities(mapped(given.get("cached_tokens_details")), "cache_{}_read_tokens"),
+        **(_by_lifetime(lifetimes, written or 0) if lifetimes else {}),
+        **_modalities(given, _INPUT_MODALITIES),
+        **_modalities(made, _OUTPUT_MODALITIES),
+        **_modalities(mapped(given.get("cached_tokens_details")), _CACHE_MODALITIES),
         **(server_tools(usage) if tools is None else tools),
     )
 
 
-def _modalities(details: Mapping[str, Any], name: str) -> dict[str, Any]:
+_USUAL = frozenset(
+    {"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details"}
+)
+_USUAL_GIVEN = frozenset({"cached_tokens", "audio_tokens"})
+_USUAL_MADE = frozenset(
+    {"reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens"}
+)
+
+
+def _usual(usage: Mapping[str, Any]) -> LLMUsage | None:
+    """The usage as OpenAI reports it, whose counts fit together: in a third of the time. `None` for any other."""
+    if not usage.keys() <= _USUAL:
+        return None
+    prompt, completion, total = usage.get("prompt_tokens"), usage.get("completion_tokens"), usage.get("total_tokens")
+    if not (type(prompt) is type(completion) is type(total) is int) or prompt + completion != total:
+        return None
+    given, made = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
+    if type(given) is not dict or type(made) is not dict:
+        return None
+    if not (given.keys() <= _USUAL_GIVEN and made.keys() <= _USUAL_MADE):
+        return None
+    read, heard = given.get("cached_tokens"), given.get("audio_tokens")
+    reasoning, spoken = made.get("reasoning_tokens"), made.get("audio_tokens")
+    for count, whole in ((prompt, _MANY), (completion, _MANY), (read, prompt), (heard, prompt)):
+        if count is not None and not (type(count) is int and 0 <= count <= whole):
+            return None
+    for count in (reasoning, spoken):
+        if count is not None and not (type(count) is int and 0 <= count <= completion):
+            return None
+    return LLMUsage.of_reply(
+        prompt,
+        completion,
+        total,
+        cache_read_tokens=read,
+        reasoning_tokens=reasoning,
+        input_audio_tokens=heard,
+        output_audio_tokens=spoken,
+    )
+
+
+_MANY = 2**50
+
+
+def _modalities(details: Mapping[str, Any], fields: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     """The counts by modality in the details of a whole; a modality that is not reported is left out."""
-    return {
-        name.format(modality): count
-        for modality, spelled in _MODALITIES.items()
-        if spelled in details and (count := count_of(details[spelled])) is not None
-    }
+    found: dict[str, Any] = {}
+    if details:
+        for spelled, field in fields:
+            if spelled in details and (count := count_of(details[spelled])) is not None:
+                found[field] = count
+    return found
 
 
 _SERVER_TOOLS = {
@@ -99,7 +153,7 @@ def server_tools(usage: Mapping[str, Any]) -> dict[str, Any]:
     """Tools that the provider ran itself and charges for, by the names of OpenRouter, xAI, Perplexity and LiteLLM."""
     counts: dict[str, int] = {}
     for place in _SERVER_TOOL_PLACES:
-        if (said := mapped(usage.get(place))) and not _SERVER_TOOL_NAMES.isdisjoint(said):
+        if place in usage and (said := mapped(usage.get(place))) and not _SERVER_TOOL_NAMES.isdisjoint(said):
             for field, names in _SERVER_TOOLS.items():
                 if (count := _first((said, names))) is not None:
                     counts.setdefault(field, count)
@@ -130,11 +184,16 @@ def _first(*places: tuple[Mapping[str, Any], Iterable[str]]) -> int | None:
 
 def _lifetimes(usage: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Cache writes by their time to live: as Anthropic spells them, or in the details as LiteLLM and Alibaba do."""
-    return (
-        mapped(usage.get("cache_creation"))
-        or mapped(given.get("cache_creation_token_details"))
-        or mapped(given.get("cache_creation"))
-    )
+    if "cache_creation" in usage and (found := mapped(usage["cache_creation"])):
+        return found
+    return mapped(given.get("cache_creation_token_details")) or mapped(given.get("cache_creation")) if given else {}
+
+
+def _by_lifetime(lifetimes: Mapping[str, Any], written: int) -> dict[str, Any]:
+    return {
+        "cache_write_5m_tokens": part_of(lifetimes.get("ephemeral_5m_input_tokens"), written),
+        "cache_write_1h_tokens": part_of(lifetimes.get("ephemeral_1h_input_tokens"), written),
+    }
 
 
 def _total(usage: Mapping[str, Any], prompt: int | None, completion: int | None) -> int | None:

@@ -217,8 +217,10 @@ def _from_document(wire: WireFormat, reply: HttpReply) -> LLMResponse:
     return reply_in_document(wire, cast("dict[str, Any]", document), reply.request_id)
 
 
-def reply_in_document(wire: WireFormat, document: dict[str, Any], request_id: str | None) -> LLMResponse:
-    """The reply that a whole document is.
+def reply_in_document(
+    wire: WireFormat, document: dict[str, Any], request_id: str | None, *, is_for_telemetry: bool = False
+) -> LLMResponse:
+    """The reply that a whole document is; what telemetry does not record may be left out if it is for that alone.
 
     Raises:
         StreamedError: it is an error.
@@ -229,7 +231,8 @@ def reply_in_document(wire: WireFormat, document: dict[str, Any], request_id: st
         failed = wire.failed_reply
         raise StreamedError(wire.errors_of(document), failed and failed(document, request_id))
     try:
-        return wire.from_payload(document, request_id)
+        read = (wire.figures_of if is_for_telemetry else None) or wire.from_payload
+        return read(document, request_id)
     except LLMResponseError as error:
         if (body := wire.errors_of(document)).message:
             # Words alone do not say whose fault it is. It came whole, and is not asked for again.

@@ -74,6 +74,8 @@ class WireFormat:
     """The body, for a request and whether it streams. Raises `ConfigError` for what the format does not support."""
     from_payload: Callable[[Mapping[str, Any], str | None], LLMResponse]
     """The reply in the normal form, for a body and the request's id. Raises `LLMResponseError` when it is none."""
+    figures_of: Callable[[Mapping[str, Any], str | None], LLMResponse] | None = None
+    """The same without texts and tool calls, for telemetry alone, where that takes less time; else `None`."""
     new_reader: Callable[[], StreamReader]
     """A reader for one stream."""
     new_decoder: Callable[[], StreamDecoder] = EventDecoder
@@ -97,7 +99,7 @@ class WireFormat:
 
 def mapped(value: object) -> Mapping[str, Any]:
     """A JSON object, or an empty one for anything else: details may be null or missing."""
-    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
+    return value if isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType]  # no cast: it is a call
 
 
 def listed(value: object) -> list[Mapping[str, Any]]:
@@ -132,7 +134,9 @@ _MAX_COUNT = 2**53
 
 def count_of(value: object) -> int | None:
     """A token count, or `None` where there is none; absent is not zero, and nothing is negative."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MAX_COUNT:
+    if type(value) is int:
+        return value if 0 <= value < _MAX_COUNT else None
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MAX_COUNT:
         return None
     return int(value)
 

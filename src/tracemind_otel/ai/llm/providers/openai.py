@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ....errors import LLMRequestError
 from ..sampling import SAMPLING_NAMES
 from ..types import Image, LLMRequest, Message, Text
-from ._chat_reply import ChatReader, from_payload
+from ._chat_reply import ChatReader, figures_of, from_payload
 from ._chat_usage import cost_format, with_cost_header
 from ._client import WireClient
 from ._conversation import image_url, settings_of
@@ -40,6 +40,7 @@ def chat_wire(
         path=path,
         to_payload=lambda req, stream: to_payload(req, stream=stream, dialect=dialect),
         from_payload=lambda document, request_id: from_payload(document, request_id=request_id, dialect=dialect),
+        figures_of=lambda document, request_id: figures_of(document, request_id=request_id, dialect=dialect),
         new_reader=lambda: ChatReader(dialect),
         with_headers=with_cost_header if dialect.cost == "declared" else None,
         with_cost=lambda cost, server: chat_wire(as_spoken_by(server, replace(dialect, cost=cost)), path),
