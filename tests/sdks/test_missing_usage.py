@@ -48,7 +48,11 @@ WITH_USAGE = stream_of(chunk(choices=[], usage={"prompt_tokens": 7, "completion_
 
 @pytest.fixture
 def prepared(capture: Captured, monkeypatch: pytest.MonkeyPatch) -> Generator[Captured]:
-    """Spans are captured; each test turns the instrumentation on as it likes."""
+    """Spans are captured; each test turns the instrumentation on as it likes.
+
+    Anthropic's SDK makes a span of its own where a global provider exists, as another test may have made one.
+    """
+    monkeypatch.setenv("ANTHROPIC_OPEN_TELEMETRY", "false")
     monkeypatch.delenv("TRACEMIND_ESTIMATE_MISSING_USAGE", raising=False)
     with tm.configure(tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider, instrument=False):
         try:
