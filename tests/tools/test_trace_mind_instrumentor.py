@@ -337,6 +337,17 @@ async def test_limits_and_breakers_are_instruments(trace_mind: Any, capture: Cap
     assert breakers == {"global": 0.0, "flow:limited": 0.0}
 
 
+async def test_metrics_of_a_provider_that_is_configured_later(trace_mind: Any, capture: Captured) -> None:
+    """`instrument()` may come before the provider of metrics; its instruments are there all the same, and once."""
+    flow = StepsFlow(trace_mind, "late", one=nothing)
+    await run(trace_mind, flow)
+    later = Captured()
+    TraceMindInstrumentor().instrument(meter_provider=later.meter_provider)
+    await run(trace_mind, flow)
+    assert figures(later, "tracemind.runtime.flows_finished", "status") == {"ok": 2}
+    later.close()
+
+
 async def test_uninstrument_restores_everything(trace_mind: Any, capture: Captured) -> None:
     """After it the runtime is as it was: the same functions, no hook, no span."""
     wrapped = trace_mind.FlowRuntime.execute

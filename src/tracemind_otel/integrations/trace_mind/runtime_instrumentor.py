@@ -11,18 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Final, cast
-from weakref import WeakSet
 
-from opentelemetry import metrics
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from ..._base.importing import ImportHooks
 from ..._base.once import report_fault
-from ...otel.current import Providers, configured_providers, meter, use_providers
+from ...otel.current import Providers, configured_providers, use_providers
 from .requests import Request, SharedRuns, current_request
 from .runtime_calls import record_usage, traced_call, traced_retry
-from .runtime_metrics import observe
+from .runtime_metrics import RuntimeMetrics
 from .traced_flow import run_of, traced_spec
 
 log = logging.getLogger(__name__)
@@ -94,7 +92,7 @@ class _State:
         self.shared = SharedRuns()
         self._patches: list[_Patch] = []
         self._providers: tuple[Providers, Providers] | None = None
-        self._observed: WeakSet[MeterProvider] = WeakSet()
+        self.metrics = RuntimeMetrics(lambda: self.is_on)
 
     def use(self, tracer_provider: TracerProvider | None, meter_provider: MeterProvider | None) -> None:
         """Use these providers, where they are given."""
@@ -127,13 +125,6 @@ class _State:
         """Replace an attribute."""
         self._patches.append(_Patch(owner, name, getattr(owner, name), replacement))
         setattr(owner, name, replacement)
-
-    def observe(self, snapshot: Function) -> None:
-        """Make the instruments for the runtime's metrics, once for each provider."""
-        provider = configured_providers().meter_provider or metrics.get_meter_provider()
-        if provider not in self._observed:
-            self._observed.add(provider)
-            observe(meter(), snapshot, lambda: self.is_on)
 
     def restore(self) -> None:
         """Put back what was replaced; what somebody else wrapped since stays, and lets every call through."""
@@ -177,7 +168,7 @@ def _patch_bridge(module: ModuleType) -> None:
 
 
 def _patch_counters(module: ModuleType) -> None:
-    _state.observe(module.metrics.snapshot)
+    _state.metrics.read_from(module.metrics.snapshot)
 
 
 _USAGE_HOOK: Final = "_real_record_llm_usage"
@@ -210,6 +201,7 @@ def _executing(execute: Function) -> Function:
     async def traced(runtime: Any, name: str, *args: Any, **kwargs: Any) -> Any:
         if not _state.is_on:
             return await execute(runtime, name, *args, **kwargs)
+        _state.metrics.observe()
         request = Request(name)
         try:
             with request.active(), request.current():

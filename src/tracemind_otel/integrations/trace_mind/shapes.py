@@ -1,9 +1,17 @@
-"""What we use of the runtime's objects, by their public names."""
+"""What we use of the runtime's objects, by their public names, and the name under which we record."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
+
+from ...otel.instruments import SCOPE_NAME
+
+SCOPE: Final = f"{SCOPE_NAME}.integrations.trace_mind"
+"""The instrumentation scope of what is not recorded as it happens: the runtime's metrics, and stored runs.
+
+An export has our other metrics under the scope of the package, and OTLP's encoder keeps one group for each scope.
+"""
 
 Hook: TypeAlias = Callable[..., Any]
 """A function of a step, plain or asynchronous."""

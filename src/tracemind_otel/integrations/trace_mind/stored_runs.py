@@ -25,6 +25,7 @@ from ...otel import semconv
 from ...otel.current import configured_providers
 from ...otel.sanitize import sanitized
 from ...otel.span_scope import FLOW, STEP, SpanSpec
+from .shapes import SCOPE
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +195,7 @@ def _number(size: int) -> int:
 
 def _tracer(provider: TracerProvider) -> Tracer:
     """A tracer for imported runs alone: the ids of an SDK's are ours, those of any other are random."""
-    made = trace.get_tracer(__name__, __version__, tracer_provider=provider, schema_url=semconv.SCHEMA_URL)
+    made = trace.get_tracer(SCOPE, __version__, tracer_provider=provider, schema_url=semconv.SCHEMA_URL)
     if hasattr(made, "id_generator"):
         cast("Any", made).id_generator = _IdsOfRuns()
     return made
