@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -348,20 +349,57 @@ async def test_metrics_of_a_provider_that_is_configured_later(trace_mind: Any, c
     later.close()
 
 
+async def test_an_open_breaker_is_seen(trace_mind: Any, capture: Captured) -> None:
+    """A breaker that a failing flow has opened is at 1, and counts the requests that it turns away."""
+
+    def one(ctx: Mapping[str, Any], state: object) -> None:
+        raise LookupError
+
+    breaker = trace_mind.BreakerSettings(failure_threshold=1)
+    config = trace_mind.GovernanceConfig(
+        enabled=True, breaker=trace_mind.BreakerConfig(enabled=True, per_flow={"broken": breaker})
+    )
+    flow = StepsFlow(trace_mind, "broken", one=one)
+    engine = trace_mind.FlowRuntime({flow.name: flow}, governance=trace_mind.GovernanceManager(config))
+    statuses = [(await engine.run("broken"))["status"] for _ in range(2)]
+    await engine.aclose()
+    assert statuses == ["error", "rejected"]
+    assert figures(capture, "tracemind.runtime.breaker_state", "target")["flow:broken"] == 1.0
+    assert figures(capture, "tracemind.runtime.breaker_trips", "target") == {"flow:broken": 1}
+
+
 async def test_uninstrument_restores_everything(trace_mind: Any, capture: Captured) -> None:
-    """After it the runtime is as it was: the same functions, no hook, no span."""
-    wrapped = trace_mind.FlowRuntime.execute
+    """Each attribute of what is changed is the object that it was, and no span or hook is left."""
     TraceMindInstrumentor().uninstrument()
-    assert trace_mind.FlowRuntime.execute is wrapped.__wrapped__
-    for function in (trace_mind.FlowRuntime.build_dag, trace_mind.AsyncLLMClient.call):
-        assert not hasattr(function, "__wrapped__")
+    changed: list[Any] = [trace_mind.FlowRuntime, trace_mind.AsyncLLMClient]
+    changed += [sys.modules[f"tm.{name}"] for name in ("ai.llm_client", "ai.recorder_bridge", "obs.counters")]
+    before = [dict[str, Any](vars(each)) for each in changed]
+    finders = list(sys.meta_path)
+
+    TraceMindInstrumentor().instrument(tracer_provider=capture.tracer_provider)
+    during = [dict[str, Any](vars(each)) for each in changed]
+    replaced = [name for old, new in zip(before, during, strict=True) for name in old if old[name] is not new[name]]
+    assert replaced == ["build_dag", "execute", "call", "with_retry", "_real_record_llm_usage"]
+
+    TraceMindInstrumentor().uninstrument()
+    for each, attributes_before in zip(changed, before, strict=True):
+        assert vars(each).keys() == attributes_before.keys()
+        assert all(vars(each)[name] is value for name, value in attributes_before.items())
+    assert sys.meta_path == finders
     await run(trace_mind, StepsFlow(trace_mind, "plain", one=asking(trace_mind)))
     trace_mind.record_llm_usage(provider="acme", model="m-2", usage=trace_mind.LlmUsage(3, 4, 7))
     assert capture.spans == []
+
+
+async def test_instrumented_twice_is_traced_once(trace_mind: Any, capture: Captured) -> None:
+    """A second call changes nothing more, and one `uninstrument()` undoes both."""
     TraceMindInstrumentor().instrument()
-    TraceMindInstrumentor().instrument()
-    await run(trace_mind, StepsFlow(trace_mind, "again", one=asking(trace_mind)))
+    flow = StepsFlow(trace_mind, "again", one=asking(trace_mind))
+    await run(trace_mind, flow)
     assert names_below(capture, None) == {"request again": {"invoke_workflow again": {"one": {"chat m-1": {}}}}}
+    TraceMindInstrumentor().uninstrument()
+    await run(trace_mind, flow)
+    assert len(capture.spans) == 4
 
 
 async def test_what_others_wrapped_since_stays(trace_mind: Any, capture: Captured) -> None:
@@ -414,6 +452,6 @@ async def test_a_missing_method_is_named(
     TraceMindInstrumentor().uninstrument()
     monkeypatch.delattr(trace_mind.AsyncLLMClient, "call")
     TraceMindInstrumentor().instrument()
-    assert "has no AsyncLLMClient.call" in caplog.text
+    assert "has no tm.ai.llm_client.AsyncLLMClient.call" in caplog.text
     await run(trace_mind, StepsFlow(trace_mind, "rest", one=nothing))
     assert names_below(capture, None) == {"request rest": {"invoke_workflow rest": {"one": {}}}}

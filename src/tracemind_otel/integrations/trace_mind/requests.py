@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -13,11 +14,15 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanContext
 
 from ..._base.context import set_here
+from ..._base.once import report_fault
 from ...flows.sources import AttributeSources
 from ...otel import semconv
+from ...otel.sanitize import sanitized
 from ...otel.span_scope import Kind, SpanSpec, start_scope
 from ...otel.surroundings import Surroundings
 from .run_scope import RunScope, failure_in
+
+log = logging.getLogger(__name__)
 
 REQUEST: Final = Kind(decorator="request")
 _KEPT = 1024
@@ -49,19 +54,30 @@ class Request:
 
     def answered(self, result: Mapping[str, Any], shared: SharedRuns, *, is_keyed: bool) -> None:
         """End with the runtime's result, whose status may hide that the flow failed."""
+        try:
+            self._describe(result, shared, is_keyed=is_keyed)
+        except Exception:
+            report_fault(log, "TraceMindInstrumentor", "execute")
+        finally:
+            self._scope.end(None)
+
+    def _describe(self, result: Mapping[str, Any], shared: SharedRuns, *, is_keyed: bool) -> None:
         run_id, status = str(result.get("run_id")), str(result.get("status"))
-        self._span.set_attributes({semconv.TRACEMIND_FLOW_ID: run_id, semconv.TRACEMIND_REQUEST_STATUS: status})
+        self._span.set_attributes(
+            {semconv.TRACEMIND_FLOW_ID: sanitized(run_id), semconv.TRACEMIND_REQUEST_STATUS: sanitized(status)}
+        )
+        failure = _failure_of(result, status)
+        if failure is not None:
+            self._scope.fail(failure)
         if self.run is not None and self.run.has_begun:
+            # The flow has ended by now, unless the runtime failed between two of its steps.
+            self.run.end_failed(failure or "error")
             self._span.set_attribute(semconv.TRACEMIND_REQUEST_QUEUED_S, float(result.get("queued_ms") or 0) / 1000)
             if is_keyed:
                 shared.remember(run_id, self.run.span_context)
         elif is_keyed and (context := shared.find(run_id)) is not None:
             self._span.set_attribute(semconv.TRACEMIND_REQUEST_SHARED, True)
             self._span.add_link(context)
-        failure = _failure_of(result, status)
-        if failure is not None:
-            self._scope.fail(failure)
-        self._scope.end(None)
 
 
 def _failure_of(result: Mapping[str, Any], status: str) -> str | None:

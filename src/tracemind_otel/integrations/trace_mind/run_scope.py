@@ -7,7 +7,6 @@ takes along what surrounds the code that asks for the flow's specification, whic
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import lru_cache
@@ -32,7 +31,6 @@ class RunScope:
     """The run of one request."""
 
     def __init__(self) -> None:
-        self._asked_s = time.perf_counter()
         self._caller = Surroundings()
         self._flow: Scope | None = None
         self._inside: Surroundings = self._caller
@@ -58,6 +56,13 @@ class RunScope:
         flow, self._flow = self._flow, None
         if flow is not None:
             _end(flow, exc, state)
+
+    def end_failed(self, error_type: str) -> None:
+        """The run is over, and no step of it has told of the end."""
+        flow, self._flow = self._flow, None
+        if flow is not None:
+            flow.fail(error_type)
+            flow.end(None)
 
 
 class StepScope:

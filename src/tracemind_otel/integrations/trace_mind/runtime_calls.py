@@ -16,11 +16,14 @@ from ..._base.once import report_fault
 from ...ai.llm.providers._chat_reply import from_payload
 from ...ai.llm.types import LLMResponse, LLMUsage
 from ...ai.llm.usage import ReportedCost
-from ...errors import LLMClientError, LLMError, LLMRateLimitError, LLMTimeoutError
+from ...call.estimate import CharacterTokenizer
+from ...errors import BudgetExceededError, LLMClientError, LLMError, LLMRateLimitError, LLMTimeoutError
+from ...flows.budget import current_budget, needs_price
 from ...flows.correlation import current_correlation, current_step
 from ...recording.port import StepRetry, StepStart
 from ...wire.counted_call import CountedCall
-from ...wire.observation import recorded_already
+from ...wire.observation import recorded_already, until_priceable
+from ...wire.reserving import held_for
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +63,18 @@ async def traced_call(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    """Await `AsyncLLMClient.call` under a span of its own."""
+    """Await `AsyncLLMClient.call` under a span of its own.
+
+    Raises:
+        BudgetExceededError: a budget around the call denies it; it was not made.
+    """
     provider = _provider_of(client)
     try:
         made = RuntimeCall(_start(provider, kwargs), _name_of(provider))
     except Exception:
         report_fault(log, "TraceMindInstrumentor", "call")
         return await call(client, *args, **kwargs)
+    await _reserve(made, provider, kwargs)
     try:
         with set_here(_current, made), made.active(), recorded_already():
             result = await call(client, *args, **kwargs)
@@ -80,7 +88,30 @@ async def traced_call(
         made.end_cancelled()
         raise
     _end_answered(made, provider, str(kwargs.get("model")), result)
+    await until_priceable()
     return result
+
+
+async def _reserve(made: RuntimeCall, provider: object, kwargs: Mapping[str, Any]) -> None:
+    """Hold what the call is expected to use of the budget around it."""
+    budget = current_budget()
+    if budget is None:
+        return
+    name = _name_of(provider)
+    try:
+        if needs_price(budget):
+            await until_priceable()
+        prompt = CharacterTokenizer().count(str(kwargs.get("prompt")), str(kwargs.get("model")))
+        is_own = name in _PROVIDERS.values()
+        made.reservation = held_for(name, str(kwargs.get("model")), prompt, reports_cost=not is_own)
+    except BudgetExceededError as error:
+        made.deny(error)
+        raise
+    except asyncio.CancelledError:
+        made.end_cancelled()
+        raise
+    except Exception:
+        report_fault(log, "TraceMindInstrumentor", "reserve")
 
 
 async def traced_retry(retry: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

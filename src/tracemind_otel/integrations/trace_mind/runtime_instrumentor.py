@@ -63,7 +63,7 @@ class TraceMindInstrumentor:
             _hooks.install()
 
     def uninstrument(self, **options: object) -> None:
-        """Put everything back as it was. Runs in progress are traced to their end."""
+        """Put everything back as it was. Runs in progress are traced to their end, but for calls that begin later."""
         with _lock:
             _hooks.remove()
             _state.is_on = False
@@ -106,13 +106,17 @@ class _State:
         use_providers(now)
         self._providers = (before if self._providers is None else self._providers[0], configured_providers())
 
-    def wrap(self, owner: Any, name: str, wrapper: Callable[[Function], Function]) -> None:
-        """Replace a function, once; one that is missing in this version is named in the log."""
+    def wrap(self, module: ModuleType, path: str, wrapper: Callable[[Function], Function]) -> None:
+        """Replace a function of a module, once; one that is missing in this version is named in the log."""
+        *owners, name = path.split(".")
+        owner: Any = module
+        for each in owners:
+            owner = getattr(owner, each, None)
         original = getattr(owner, name, None)
         if not callable(original):
             log.warning(
                 "trace-mind %s has no %s.%s, so what it does is not traced; wrap your flows with instrument_flow()",
-                _version(), owner.__name__, name,
+                _version(), module.__name__, path,
             )  # fmt: skip
         elif not self.has_replaced(owner, name):
             self.replace(owner, name, functools.wraps(original)(wrapper(original)))
@@ -145,12 +149,12 @@ _state = _State()
 
 
 def _patch_runtime(module: ModuleType) -> None:
-    _state.wrap(module.FlowRuntime, "build_dag", _building)
-    _state.wrap(module.FlowRuntime, "execute", _executing)
+    _state.wrap(module, "FlowRuntime.build_dag", _building)
+    _state.wrap(module, "FlowRuntime.execute", _executing)
 
 
 def _patch_client(module: ModuleType) -> None:
-    _state.wrap(module.AsyncLLMClient, "call", _calling)
+    _state.wrap(module, "AsyncLLMClient.call", _calling)
     _state.wrap(module, "with_retry", _retrying)
 
 
@@ -158,8 +162,11 @@ def _patch_bridge(module: ModuleType) -> None:
     before: Function | None = getattr(module, _USAGE_HOOK, None)
 
     def record(**usage: Any) -> None:
-        if _state.is_on:
-            record_usage(**usage)
+        try:
+            if _state.is_on:
+                record_usage(**usage)
+        except Exception:
+            report_fault(log, "TraceMindInstrumentor", "record_llm_usage")
         if before is not None:
             before(**usage)
 
@@ -188,8 +195,8 @@ def _building(build: Function) -> Function:
     def build_dag(*args: Any, **kwargs: Any) -> Any:
         spec = build(*args, **kwargs)
         request = current_request()
-        if request is None:
-            return spec
+        if request is None or request.run is not None:
+            return spec  # not asked for a run: a worker's tasks inherit the request that started the worker
         traced = traced_spec(spec)
         request.run = run_of(traced)
         return traced
@@ -209,10 +216,7 @@ def _executing(execute: Function) -> Function:
         except BaseException as exc:
             request.failed(exc)
             raise
-        try:
-            request.answered(result, _state.shared, is_keyed=_has_key(kwargs.get("ctx")))
-        except Exception:
-            report_fault(log, "TraceMindInstrumentor", "execute")
+        request.answered(result, _state.shared, is_keyed=_has_key(kwargs.get("ctx")))
         return result
 
     return traced

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import inspect
 import logging
+from collections.abc import Set
 from typing import Any
 
 from ..._base.once import report_fault
@@ -58,7 +59,7 @@ def traced_spec(spec: Any) -> Any:
     try:
         run = RunScope()
         made: Spec = copy.copy(spec)
-        made.steps = {name: _traced_step(step, run) for name, step in spec.steps.items()}
+        made.steps = {name: _traced_step(step, run, spec.steps.keys()) for name, step in spec.steps.items()}
         setattr(made, _MARK, run)
     except Exception:
         report_fault(log, "TracedFlow", "spec")
@@ -72,8 +73,8 @@ def run_of(spec: object) -> RunScope | None:
     return run
 
 
-def _traced_step(step: Any, run: RunScope) -> Any:
-    hooks = _StepHooks(step, run)
+def _traced_step(step: Any, run: RunScope, steps: Set[str]) -> Any:
+    hooks = _StepHooks(step, run, steps)
     return dataclasses.replace(
         step,
         before=hooks.before,
@@ -86,10 +87,12 @@ def _traced_step(step: Any, run: RunScope) -> Any:
 class _StepHooks:
     """The functions of one step in one run, around the user's."""
 
-    def __init__(self, step: Step, run: RunScope) -> None:
+    def __init__(self, step: Step, run: RunScope, steps: Set[str]) -> None:
         self._step = step
         self._run = run
+        self._steps = steps
         self._scope: StepScope | None = None
+        self._given: object = None
 
     async def before(self, ctx: StepContext) -> None:
         self._scope = None
@@ -100,13 +103,20 @@ class _StepHooks:
         await self._call(self._step.before, ctx)
 
     async def run(self, ctx: StepContext, state: Any) -> Any:
+        self._given = state
         return await self._call(self._step.run, ctx, state)
 
     async def after(self, ctx: StepContext, output: Any) -> None:
         await self._call(self._step.after, ctx, output)
-        self._end(None, output)
-        if _is_last(self._step, ctx):
-            self._run.end(None, output)
+        # A step that hands on what it was given has not failed, whatever that says.
+        self._end(None, None if output is self._given else output)
+        try:
+            if _is_last(self._step, ctx):
+                self._run.end(None, output)
+            elif _next_step(self._step) not in self._steps:
+                self._run.end(KeyError(_next_step(self._step)))
+        except Exception:
+            report_fault(log, "TracedFlow", "after")
 
     async def on_error(self, ctx: StepContext, exc: BaseException) -> None:
         try:
