@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import openai
+from pydantic import BaseModel
 
 from tests.sdks.cell import PROMPT, Cells, plain
 
@@ -114,6 +115,48 @@ async def openai_responses_stream_async(base: str) -> Any:
         return [plain(event) async for event in await client.responses.create(**RESPONSE, stream=True)]
 
 
+class Weather(BaseModel):
+    """The arguments of the tool that the server's replies call."""
+
+    city: str
+
+
+PARSED: dict[str, Any] = {"tools": [openai.pydantic_function_tool(Weather, name="get_weather")]}
+
+
+@cell("openai")
+def openai_chat_parse(base: str) -> Any:
+    with _openai(base) as client:
+        reply = client.chat.completions.parse(**CHAT, **PARSED)
+        return plain(reply), reply.choices[0].message.tool_calls[0].function.parsed_arguments
+
+
+@cell("openai")
+async def openai_chat_parse_async(base: str) -> Any:
+    async with _async_openai(base) as client:
+        return plain(await client.chat.completions.parse(**CHAT, **PARSED))
+
+
+@cell("openai_responses", "openai")
+def openai_responses_parse(base: str) -> Any:
+    tools = [{"type": "function", "name": "get_weather", "parameters": Weather.model_json_schema(), "strict": True}]
+    with _openai(base) as client:
+        return plain(client.responses.parse(**RESPONSE, tools=tools))
+
+
+@cell("openai_responses", "openai", is_stream=True)
+def openai_responses_stream_helper(base: str) -> Any:
+    with _openai(base) as client, client.responses.stream(**RESPONSE) as stream:
+        return [event.type for event in stream], plain(stream.get_final_response())
+
+
+@cell("openai_responses", "openai")
+def openai_responses_raw(base: str) -> Any:
+    with _openai(base) as client:
+        raw = client.responses.with_raw_response.create(**RESPONSE)
+        return raw.status_code, raw.content, plain(raw.parse())
+
+
 def _azure(client: Any, base: str) -> Any:
     return client(api_key="k", azure_endpoint=base, api_version="2024-10-21")
 
@@ -122,6 +165,18 @@ def _azure(client: Any, base: str) -> Any:
 def azure_chat(base: str) -> Any:
     with _azure(openai.AzureOpenAI, base) as client:
         return plain(client.chat.completions.create(**CHAT))
+
+
+@cell("azure_openai")
+async def azure_chat_async(base: str) -> Any:
+    async with _azure(openai.AsyncAzureOpenAI, base) as client:
+        return plain(await client.chat.completions.create(**CHAT))
+
+
+@cell("azure_openai", is_stream=True)
+def azure_chat_stream(base: str) -> Any:
+    with _azure(openai.AzureOpenAI, base) as client:
+        return [plain(chunk) for chunk in client.chat.completions.create(**CHAT_STREAM)]
 
 
 @cell("azure_openai", is_stream=True)

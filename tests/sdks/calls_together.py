@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 from tests.sdks.cell import PROMPT, Cells, plain
@@ -23,6 +25,15 @@ def _async_together(base: str) -> Any:
     return together.AsyncTogether(api_key="k", base_url=f"{base}/v1")
 
 
+@contextmanager
+def _shown_errors() -> Generator[None]:
+    """Raises the SDK's errors as ones that asyncio can show: before 2.x their `repr` fails on aiohttp's headers."""
+    try:
+        yield
+    except Exception as error:
+        raise RuntimeError(str(error)) from None
+
+
 @cell("together")
 def together_chat(base: str) -> Any:
     return plain(_together(base).chat.completions.create(**CHAT))
@@ -30,7 +41,8 @@ def together_chat(base: str) -> Any:
 
 @cell("together", repeats=IS_NEW)
 async def together_chat_async(base: str) -> Any:
-    return plain(await _async_together(base).chat.completions.create(**CHAT))
+    with _shown_errors():
+        return plain(await _async_together(base).chat.completions.create(**CHAT))
 
 
 @cell("together", is_stream=True)
@@ -40,5 +52,6 @@ def together_stream(base: str) -> Any:
 
 @cell("together", is_stream=True, repeats=IS_NEW)
 async def together_stream_async(base: str) -> Any:
-    stream = await _async_together(base).chat.completions.create(**CHAT, stream=True)
-    return [plain(chunk) async for chunk in stream]
+    with _shown_errors():
+        stream = await _async_together(base).chat.completions.create(**CHAT, stream=True)
+        return [plain(chunk) async for chunk in stream]

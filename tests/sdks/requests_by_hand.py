@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import httpx
 import httpx2
+import requests
 
 ATTEMPTS = 3
 BODY = b'{"model": "gpt-4o", "messages": [{"role": "user", "content": "How much?"}], "stream": %b}'
@@ -76,6 +77,23 @@ async def _aiohttp(base: str, *, is_stream: bool) -> list[Outcome]:
     return outcomes
 
 
+def by_requests(base: str, *, is_stream: bool) -> list[Outcome]:
+    """By requests, which decompresses what it hands on."""
+    outcomes: list[Outcome] = []
+    sent = _request(base, is_stream=is_stream)
+    with requests.Session() as session:
+        session.trust_env = False
+        for _ in range(ATTEMPTS):
+            came: list[bytes] = []
+            try:
+                reply = session.post(sent["url"], data=sent["content"], headers=HEADERS, stream=is_stream)
+                came.extend(reply.iter_content(100))
+                outcomes.append((reply.status_code, b"".join(came)))
+            except Exception as error:
+                outcomes.append((type(error), str(error), b"".join(came)))
+    return outcomes
+
+
 async def _collect(pieces: AsyncIterator[bytes], came: list[bytes]) -> None:
     async for piece in pieces:
         came += [piece]
@@ -96,5 +114,10 @@ def by_aiohttp(base: str, *, is_stream: bool) -> list[Outcome]:
     return asyncio.run(_aiohttp(base, is_stream=is_stream))
 
 
-LIBRARIES: dict[str, Callable[..., list[Outcome]]] = {"httpx": by_httpx, "httpx2": by_httpx2, "aiohttp": by_aiohttp}
+LIBRARIES: dict[str, Callable[..., list[Outcome]]] = {
+    "httpx": by_httpx,
+    "httpx2": by_httpx2,
+    "aiohttp": by_aiohttp,
+    "requests": by_requests,
+}
 """The libraries; each makes three requests from the same task or thread, as an SDK that repeats them."""

@@ -14,7 +14,7 @@ from typing import TypeGuard, cast
 from .._base.once import report_fault
 from ..errors import ConfigError
 from ..flows.totals import before_flow_ends
-from . import aiohttp_hook, botocore_hook, httpx_hook, observation
+from . import aiohttp_hook, botocore_hook, httpx_hook, observation, requests_hook
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +22,13 @@ _HOOKS: Mapping[str, tuple[Callable[[ModuleType], None], Callable[[ModuleType], 
     "httpx": (httpx_hook.patch, httpx_hook.unpatch),
     "httpx2": (httpx_hook.patch, httpx_hook.unpatch),
     "aiohttp": (aiohttp_hook.patch, aiohttp_hook.unpatch),
+    "requests": (requests_hook.patch, requests_hook.unpatch),
     "botocore.httpsession": (botocore_hook.patch, botocore_hook.unpatch),
 }
 
 
 def instrument(*, hosts: Mapping[str, str] | None = None, estimate_missing_usage: bool | None = None) -> None:
-    """See the model calls of every SDK that sends them with httpx, httpx2, aiohttp or botocore.
+    """See the model calls of every SDK that sends them with httpx, httpx2, requests, aiohttp or botocore.
 
     Each is one span by the same contract as our own calls, with its attempts as events; its tokens and cost are in the
     sums of the flow around it. A library is patched when somebody imports it, and never imported for it. A client that
