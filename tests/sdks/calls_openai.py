@@ -144,7 +144,7 @@ def openai_responses_parse(base: str) -> Any:
         return plain(client.responses.parse(**RESPONSE, tools=tools))
 
 
-@cell("openai_responses", "openai", is_stream=True)
+@cell("openai_responses_text", "openai", is_stream=True)
 def openai_responses_stream_helper(base: str) -> Any:
     with _openai(base) as client, client.responses.stream(**RESPONSE) as stream:
         return [event.type for event in stream], plain(stream.get_final_response())

@@ -42,7 +42,7 @@ def _agent(model: Any) -> Any:
 
 
 def _kept(result: Any) -> Any:
-    usage = result.usage() if callable(result.usage) else result.usage
+    usage: Any = result.usage() if callable(result.usage) else result.usage
     return result.output, usage.requests, usage.input_tokens, usage.output_tokens
 
 

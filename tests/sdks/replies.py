@@ -89,19 +89,31 @@ def _ends(event: Json) -> bool:
 
 
 def _responses_text(each: Conforming) -> Conforming:
-    def without_call(reply: Json) -> Json:
-        messages = deepcopy([item for item in reply["output"] if item["type"] == "message"])
-        for message in messages:
-            message["content"][0]["annotations"] = []
-        return {**reply, "output": messages}
-
-    shown = ("response.created", "response.output_text.delta", "response.completed")
-    events = [
-        (name, {**event, "response": without_call(event["response"])} if "response" in event else event)
-        for name, event in each.events
-        if name in shown
+    """With all events of a message, as the stream helper of OpenAI's SDK demands them."""
+    (message,) = deepcopy([item for item in each.whole["output"] if item["type"] == "message"])
+    (part,) = message["content"]
+    part["annotations"] = []
+    message["status"] = "completed"
+    said = [event["delta"] for name, event in each.events if name == "response.output_text.delta"]
+    whole = {**each.whole, "output": [message]}
+    created = next(event["response"] for name, event in each.events if name == "response.created")
+    at: Json = {"item_id": message["id"], "output_index": 0, "content_index": 0}
+    item: Json = {"output_index": 0}
+    events: list[tuple[str, Json]] = [
+        ("created", {"response": created}),
+        ("output_item.added", {**item, "item": {**message, "status": "in_progress", "content": []}}),
+        ("content_part.added", {**at, "part": {**part, "text": ""}}),
+        *(("output_text.delta", {**at, "delta": delta, "logprobs": []}) for delta in said),
+        ("output_text.done", {**at, "text": part["text"], "logprobs": []}),
+        ("content_part.done", {**at, "part": part}),
+        ("output_item.done", {**item, "item": message}),
+        ("completed", {"response": whole}),
     ]
-    return replace(each, whole=without_call(each.whole), events=events)
+    named = [
+        (f"response.{name}", {"type": f"response.{name}", "sequence_number": number, **fields})
+        for number, (name, fields) in enumerate(events)
+    ]
+    return replace(each, whole=whole, events=named)
 
 
 def _anthropic_text(each: Conforming) -> Conforming:

@@ -53,12 +53,11 @@ def _send(send: Any, library: ModuleType) -> Any:
 
 def _attempt(request: Any) -> Attempt | None:
     try:
-        if request.method != "POST" or not observation.is_seen(request.url.partition("?")[0]):
+        url = str(request.url)
+        if request.method != "POST" or not observation.is_seen(url.partition("?")[0]):
             return None
-        parts = urlsplit(request.url)
-        return observation.begin(
-            parts.hostname or "", parts.port, parts.path, request.url, _body_of(request), request.headers
-        )
+        parts = urlsplit(url)
+        return observation.begin(parts.hostname or "", parts.port, parts.path, url, _body_of(request), request.headers)
     except BudgetExceededError:
         raise
     except Exception:
