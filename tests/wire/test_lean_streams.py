@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import tracemalloc
 from collections.abc import Iterable, Mapping
@@ -10,17 +11,41 @@ from typing import Any, cast
 
 import pytest
 
-from tests.wire.conforming import ANTHROPIC, COHERE, EVERY, GEMINI, OLLAMA, OPENAI, RESPONSES, Conforming
-from tracemind_otel.ai.llm.providers import anthropic, cohere, gemini, ollama, openai_responses
+from tests.servers.bedrock_server import frame
+from tests.wire.conforming import ANTHROPIC, BEDROCK, COHERE, EVERY, GEMINI, OLLAMA, OPENAI, RESPONSES, Conforming
+from tracemind_otel.ai.llm.providers import anthropic, bedrock, bedrock_invoke, cohere, gemini, ollama, openai_responses
 from tracemind_otel.ai.llm.providers.openai import chat_wire
 from tracemind_otel.ai.llm.types import LLMResponse
-from tracemind_otel.errors import LLMConnectionError, LLMError
-from tracemind_otel.wire.lean import lean_decoder
+from tracemind_otel.errors import LLMError
+from tracemind_otel.wire.lean_decoders import lean_decoder
 from tracemind_otel.wire.tap import Tap
 
 Wire = Any
 """A wire format."""
 HEADERS = {"x-request-id": "req-1"}
+METRICS = {"amazon-bedrock-invocationMetrics": {"inputTokenCount": 41, "outputTokenCount": 13}}
+
+
+def _invoked(case: Conforming, *, is_named: bool = False) -> Conforming:
+    """The same stream in the frames of InvokeModel, in base64, with Bedrock's counts in the last event."""
+
+    def framed(name: str, document: Any) -> bytes:
+        if name == "internalServerException":
+            return frame("exception", name, document)
+        inner = json.dumps({name: document} if is_named else document, separators=(",", ":")).encode()
+        return frame("event", "chunk", {"bytes": base64.b64encode(inner).decode(), "p": "abcdefgh"[: len(inner) % 8]})
+
+    *events, (name, last) = case.events
+    return replace(
+        case,
+        events=[*events, (name, {**last, **METRICS})],
+        frame=framed,
+        mark=b"",
+        keep_alive=b"",
+        failure=BEDROCK.failure,
+    )
+
+
 CASES: dict[str, tuple[Conforming, Wire]] = {
     "chat": (OPENAI, chat_wire()),
     "responses": (RESPONSES, openai_responses.responses_wire()),
@@ -28,7 +53,13 @@ CASES: dict[str, tuple[Conforming, Wire]] = {
     "gemini": (GEMINI, gemini.WIRE),
     "cohere": (COHERE, cohere.PRESET.wire),
     "ollama": (OLLAMA, ollama.PRESET.wire),
+    "converse": (BEDROCK, bedrock.CONVERSE),
+    "invoked claude": (_invoked(ANTHROPIC), bedrock_invoke.INVOKE),
+    "invoked nova": (_invoked(BEDROCK, is_named=True), bedrock_invoke.INVOKE),
+    "invoked chat": (_invoked(OPENAI), bedrock_invoke.INVOKE),
 }
+FRAMED = [name for name, (case, _) in CASES.items() if case.frame in (BEDROCK.frame,) or name.startswith("invoked")]
+"""Those whose frames have no lines."""
 REPEATED = 12
 """Times that each event with a piece stands in a stream, so that most of them come when pieces are dropped."""
 
@@ -136,6 +167,8 @@ def test_event_by_event(name: str) -> None:
 def test_any_cut_and_any_line_ending(name: str, ending: bytes) -> None:
     """It makes no difference where the network cuts the bytes, nor how lines end."""
     case, wire = CASES[name]
+    if name in FRAMED and ending != b"\n":
+        pytest.skip("frames have no lines")
     stream = b"".join(events_of(case)).replace(b"\n", ending)
     expected, _ = read(in_full(wire), [stream])
     for pieces in cuts(stream):
@@ -204,6 +237,22 @@ MIDDLES: dict[str, list[bytes]] = {
         _chat(choices=[_said("\\")], usage=None),
     ],
     "a second choice": [_chat(choices=[_said("b", index=1)], usage=None)],
+    "three choices, of which one is cut": [
+        *(_chat(choices=[_said("b", index=index)], usage=None) for index in (0, 1, 2)),
+        *(_chat(choices=[_said("", index=index, finish_reason="stop")], usage=None) for index in (0, 1)),
+    ],
+    "three choices": [
+        *(_chat(choices=[_said("b", index=index)], usage=None) for index in (0, 1, 2)),
+        *(_chat(choices=[_said("", index=index, finish_reason="stop")], usage=None) for index in (2, 1)),
+    ],
+    "no text at all": [_chat(choices=[_said("b", delta={"content": None, "refusal": "no"})], usage=None)],
+    "null before a text": [_chat(choices=[_said("", delta={"content": None, "reasoning": "b"})], usage=None)],
+    "a text that looks like another": [_chat(choices=[_said('x","reasoning":"y')], usage=None)],
+    "two texts": [_chat(choices=[_said("", delta={"content": "a", "reasoning": "b"})], usage=None) for _ in range(3)],
+    "arguments of two calls": [
+        _chat(choices=[_said("", delta={"tool_calls": [{"index": at, "function": {"arguments": "{"}}]})], usage=None)
+        for at in (0, 1, 0, 1)
+    ],
     "an error beside choices": [_chat(choices=[_said("b")], error={"message": "Overloaded", "type": "server_error"})],
     "an error of null": [_chat(choices=[_said("b")], error=None) for _ in range(3)],
     "a reason in a piece": [_chat(choices=[_said("b", finish_reason="length")], usage=None)],
@@ -237,21 +286,43 @@ def test_pieces_are_dropped(name: str) -> None:
 
 
 def test_every_format_is_read_leanly_or_in_full() -> None:
-    """A format of the other providers is one of these, but for AWS's frames, which are read in full."""
-    assert {case.stream for case, _ in CASES.values()} | {EVERY[-1].stream} >= {case.stream for case in EVERY}
+    """A format of the other providers is one of these."""
+    assert {case.stream for case, _ in CASES.values()} >= {case.stream for case in EVERY}
 
 
-def test_a_long_stream_holds_no_more_than_a_short_one() -> None:
-    """20,000 chunks of text hold a few KiB, where their text alone would be 300."""
-    pieces = (_chat(choices=[_said(f"word number {n}")], usage=None) for n in range(20_000))
-    call = Call(Seen(chat_wire()))
+MANY = 100_000
+"""Chunks of a stream of two hours."""
+TRACED = 4_000
+"""Those whose memory is measured, which takes ten times as long."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["chat", "responses", "messages", "gemini", "converse", "invoked claude"])
+def test_a_stream_of_two_hours(name: str) -> None:
+    """A hundred thousand chunks hold a few KiB, where their text alone would be megabytes, and each is measured."""
+    case, wire = CASES[name]
+    *events, last = case.pieces[: -case.end]
+    ends = case.pieces[-case.end :]
+    call = Call(Seen(wire))
     tap = Tap(cast("Any", call), 200, HEADERS, is_decoded=True, on_cut=lambda error: None)
+    piece = b""
+    for event in events:
+        before = call.chunks
+        tap.feed(event)
+        piece = event if call.chunks > before else piece
+    before = call.chunks
+    for _ in range(MANY - TRACED):
+        tap.feed(piece)
     tracemalloc.start()
     try:
-        for piece in pieces:
+        for _ in range(TRACED):
             tap.feed(piece)
-        assert tracemalloc.get_traced_memory()[1] < 64 * 1024
+        assert tracemalloc.get_traced_memory()[1] < 32 * 1024
     finally:
         tracemalloc.stop()
-    tap.end(LLMConnectionError("cut"))
-    assert call.chunks == 20_000
+    assert call.chunks == before + MANY
+    for event in (last, *ends, case.mark):
+        tap.feed(event)
+    tap.end()
+    assert len(call.ends) == 1
+    assert recorded(call.ends[0]) == read(wire, [*case.pieces, case.mark])[0]

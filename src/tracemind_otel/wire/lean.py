@@ -8,12 +8,11 @@ costs time only, so a word that is looked for may also stand in a text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..ai.llm.providers._chat_reply import ChatReader
 from ..ai.llm.providers._sse import EventDecoder, JsonLinesDecoder, ServerSentEvent
-from ..ai.llm.providers._wire_format import WireFormat
 from ..ai.llm.providers.anthropic import MessagesReader
 from ..ai.llm.providers.cohere import CohereReader
 from ..ai.llm.providers.gemini import GeminiReader
@@ -37,26 +36,29 @@ class Rules:
     """In events that are kept."""
     unless_null: tuple[bytes, ...] = (_ERROR,)
     """Names, in events that are kept unless the value is null."""
+    unless_zero: tuple[bytes, ...] = ()
+    """Names, in events that are kept unless the value is zero."""
     usage: bytes | None = None
     """The name of running totals, of which the latest counts; `None` where a piece never has any."""
     text: tuple[bytes, ...] = ()
     """Names of the strings that alone differ between most pieces; none where something else differs too."""
 
 
-_OTHER_CHOICES = (b'"index":1', b'"index": 1')
-"""A reply of several choices is over when each has its finish reason."""
+_CHOICE = b'"index"'
+"""The number of a choice; a reply of several is over when each has its finish reason."""
 
 _CHAT = Rules(
     piece=b'"choices"',
     output=(b'"delta"',),
-    telling=(*_OTHER_CHOICES, b"chat.completion.done", b'"base_resp"'),
+    telling=(b"chat.completion.done", b'"base_resp"'),
+    unless_zero=(_CHOICE,),
     unless_null=(b'"finish_reason"', _ERROR),
     usage=b'"usage"',
     text=(b'"content":', b'"reasoning_content":', b'"reasoning":', b'"arguments":'),
 )
 _OLLAMA = Rules(piece=b'"done"', output=(b'"message"',), telling=(b'"done":true', b'"done": true'))
 
-_RULES: dict[type, Rules] = {
+RULES: dict[type, Rules] = {
     ChatReader: _CHAT,
     CompletionReader: replace(_CHAT, output=(b'"text"', b'"delta"'), text=(b'"text":', b'"content":')),
     MessagesReader: Rules(
@@ -68,7 +70,8 @@ _RULES: dict[type, Rules] = {
     GeminiReader: Rules(
         piece=b'"candidates"',
         output=(b'"parts"',),
-        telling=(*_OTHER_CHOICES, b'"promptFeedback"', b'"groundingMetadata"'),
+        telling=(b'"promptFeedback"', b'"groundingMetadata"'),
+        unless_zero=(_CHOICE,),
         unless_null=(b'"finishReason"', _ERROR),
         usage=b'"usageMetadata"',
     ),
@@ -162,7 +165,7 @@ class Sieve:
             return (*self._take_totals(), event)
         has_output = any(word in event for word in self._rules.output)
         self.has_output = self.has_output or has_output
-        if self._rules.usage is not None and not _is_null(self._rules.usage, event):
+        if self._rules.usage is not None and not _is_always(self._rules.usage, b"null", event):
             return self._replace_totals(event, self._rules.usage)
         self._dropped = event
         if has_output:
@@ -177,7 +180,9 @@ class Sieve:
         for word in rules.telling:
             if word in event:
                 return False
-        return all(_is_null(name, event) for name in rules.unless_null)
+        if not all(_is_always(name, b"null", event) for name in rules.unless_null):
+            return False
+        return all(_is_always(name, b"0", event) for name in rules.unless_zero)
 
     def _replace_totals(self, event: bytes, usage: bytes) -> Sequence[bytes]:
         """Hold an event with totals. The one before is kept if it names more of them, since these stay in force."""
@@ -197,13 +202,13 @@ class Sieve:
         return self._separator.join(filter(None, held))
 
 
-def _is_null(name: bytes, events: bytes) -> bool:
-    """Whether a name has no value but null in these events."""
-    count = events.count(name)
+def _is_always(name: bytes, value: bytes, event: bytes) -> bool:
+    """Whether a name has no other value than this in an event."""
+    count = event.count(name)
     if not count:
         return True
-    count -= events.count(name + b":null")
-    return not count or count == events.count(name + b": null")
+    count -= event.count(name + b":" + value)
+    return not count or count == event.count(name + b": " + value)
 
 
 class LeanEvents(EventDecoder):
@@ -250,15 +255,3 @@ class LeanLines(JsonLinesDecoder):
         held = super()._events_in(self.sieve.held())
         self.sieve.is_open = True
         return [*held, *super().end()]
-
-
-LeanDecoder = LeanEvents | LeanLines
-
-_LEAN: dict[type, Callable[[Rules], LeanDecoder]] = {EventDecoder: LeanEvents, JsonLinesDecoder: LeanLines}
-
-
-def lean_decoder(wire: WireFormat) -> LeanDecoder | None:
-    """The lean decoder for a stream of a format; `None` where the format has no rules and is read in full."""
-    rules = _RULES.get(type(wire.new_reader()))
-    made = _LEAN.get(type(wire.new_decoder()))
-    return None if rules is None or made is None else made(rules)

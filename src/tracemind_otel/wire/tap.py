@@ -15,7 +15,7 @@ from ..ai.llm.providers._wire_format import StreamedError
 from ..ai.llm.types import LLMResponse
 from ..errors import LLMConnectionError, LLMError
 from .compression import decoder_for
-from .lean import lean_decoder
+from .lean_decoders import lean_decoder
 from .logical_call import LogicalCall
 from .whole_reply import WholeReading
 
