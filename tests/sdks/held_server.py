@@ -28,6 +28,8 @@ class Reply:
     """The body of a whole reply."""
     pieces: tuple[bytes | threading.Event, ...] = ()
     """The pieces of a streamed reply; the server waits for an event among them."""
+    before: threading.Event | None = None
+    """What the server waits for before it answers; a client that gives up first gets nothing."""
     end: Literal["done", "reset", "open"] = "done"
     """How a stream ends: properly, by a reset of the connection, or when the client goes away."""
     content_type: str = "application/json"
@@ -110,6 +112,9 @@ class _Handler(BaseHTTPRequestHandler):
         return data
 
     def _send(self, reply: Reply) -> None:
+        if reply.before is not None and not reply.before.wait(1):
+            self.close_connection = True
+            return
         self.send_response(reply.status)
         for name, value in {"content-type": reply.content_type, "connection": "close", **reply.headers}.items():
             self.send_header(name, value)

@@ -70,12 +70,23 @@ class Tap:
                 self._measure()
                 return
             events = self._reading.feed(data)
-            if self._is_stream and (events or (self._lean is not None and self._lean.sieve.has_output)):
+            if self._is_stream and self._brings_a_chunk(has_output=bool(events)):
                 self._measure()
             if self._reading.is_over:
                 self.end()
         except Exception:
             self._give_up()
+
+    def _brings_a_chunk(self, *, has_output: bool) -> bool:
+        """Whether output has come, or the first event of any kind, as `stream_llm_call` counts."""
+        if self._lean is not None:
+            has_output = has_output or self._lean.sieve.has_output
+            if has_output:
+                self._lean.sieve.is_open = False  # id and model have come
+        return has_output or (self._last_s is None and self._has_begun())
+
+    def _has_begun(self) -> bool:
+        return isinstance(self._reading, Reading) and self._reading.has_begun
 
     def _measure(self) -> None:
         now_s = time.perf_counter()
@@ -83,8 +94,6 @@ class Tap:
             self._lean.sieve.has_output = False
         if self._last_s is None:
             self._call.first_chunk()
-            if self._lean is not None:
-                self._lean.sieve.is_open = False  # id and model have come
         else:
             self._call.next_chunk(now_s - self._last_s)
         self._last_s = now_s

@@ -60,6 +60,11 @@ class Reading:
         self._response: LLMResponse | None = None
 
     @property
+    def has_begun(self) -> bool:
+        """Whether an event came."""
+        return self._last is not None
+
+    @property
     def has_ended(self) -> bool:
         """Whether the end mark came."""
         return self._reader.has_ended
