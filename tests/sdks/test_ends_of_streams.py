@@ -8,7 +8,7 @@ import inspect
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -51,7 +51,7 @@ def streamed(way: Way, *pieces: bytes | threading.Event, **more: Any) -> Reply:
 
 
 @contextmanager
-def client_of(way: Way, base: str, timeout_s: float = 30.0) -> Iterator[Any]:
+def client_of(way: Way, base: str, timeout_s: float = 30.0) -> Generator[Any]:
     client = way.client(base, timeout_s)
     try:
         yield client
@@ -61,7 +61,7 @@ def client_of(way: Way, base: str, timeout_s: float = 30.0) -> Iterator[Any]:
 
 
 @asynccontextmanager
-async def async_client_of(way: Way, base: str, timeout_s: float = 30.0) -> AsyncIterator[Any]:
+async def async_client_of(way: Way, base: str, timeout_s: float = 30.0) -> AsyncGenerator[Any]:
     client = way.client(base, timeout_s)
     try:
         yield client
