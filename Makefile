@@ -50,7 +50,7 @@ quick: $(VENV)/.done  ## Run the tests that start no processes and no servers
 	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow and not e2e"
 
 .PHONY: test-all
-test-all: $(VENV)/.done  ## Run the tests with other tools: gunicorn, Celery, RQ, Django, Jupyter, a browser
+test-all: $(VENV)/.done  ## Run the tests with other tools: gunicorn, Celery, RQ, Django, Jupyter, a browser, SDKs
 	@$(BIN)/python -m pytest -m tools --durations=5 tests/tools tests/e2e
 
 .PHONY: nightly

@@ -62,3 +62,18 @@ def anthropic_raw(base: str) -> Any:
     with _anthropic(base) as client:
         raw = client.messages.with_raw_response.create(**MESSAGE)
         return raw.status_code, raw.http_response.content, plain(raw.parse())
+
+
+@cell("anthropic")
+async def anthropic_aiohttp(base: str) -> Any:
+    async with _async_anthropic(base, http_client=anthropic.DefaultAioHttpClient()) as client:
+        return plain(await client.messages.create(**MESSAGE))
+
+
+@cell("anthropic", is_stream=True)
+async def anthropic_aiohttp_stream_helper(base: str) -> Any:
+    async with (
+        _async_anthropic(base, http_client=anthropic.DefaultAioHttpClient()) as client,
+        client.messages.stream(**MESSAGE) as stream,
+    ):
+        return [text async for text in stream.text_stream], plain(await stream.get_final_message())

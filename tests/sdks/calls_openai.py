@@ -185,6 +185,24 @@ async def azure_chat_stream_async(base: str) -> Any:
         return [plain(chunk) async for chunk in await client.chat.completions.create(**CHAT_STREAM)]
 
 
+@cell("azure_responses", "azure_openai")
+def azure_responses(base: str) -> Any:
+    with _azure(openai.AzureOpenAI, base) as client:
+        return plain(client.responses.create(**RESPONSE))
+
+
+@cell("azure_responses", "azure_openai", is_stream=True)
+async def azure_responses_stream_async(base: str) -> Any:
+    async with _azure(openai.AsyncAzureOpenAI, base) as client:
+        return [plain(event) async for event in await client.responses.create(**RESPONSE, stream=True)]
+
+
+@cell("openai_responses", "openai", is_stream=True)
+async def openai_responses_aiohttp_stream(base: str) -> Any:
+    async with _async_openai(base, http_client=openai.DefaultAioHttpClient()) as client:
+        return [plain(event) async for event in await client.responses.create(**RESPONSE, stream=True)]
+
+
 @cell("openai")
 async def openai_chat_aiohttp(base: str) -> Any:
     async with _async_openai(base, http_client=openai.DefaultAioHttpClient()) as client:

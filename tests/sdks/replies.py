@@ -137,6 +137,7 @@ EVERY: Mapping[str, Conforming] = {
     "cohere": conforming.COHERE,
     "ollama": conforming.OLLAMA,
     "bedrock": conforming.BEDROCK,
+    "azure_responses": replace(RESPONSES, name="azure_openai", path="/openai/responses"),
     "openai_text": _chat_text(OPENAI),
     "openai_responses_text": _responses_text(RESPONSES),
     "anthropic_text": _anthropic_text(ANTHROPIC),
