@@ -141,7 +141,8 @@ def test_a_placeholder_is_never_priced(is_asked: bool, prepared: Captured, provi
     tm.instrument(hosts=hosts, estimate_missing_usage=is_asked)
     messages: Any = [{"role": "user", "content": ASKED}]
     asked: Any = {"model": EVERY["anthropic"].model, "max_tokens": 9, "messages": messages, "stream": True}
-    with Anthropic(api_key="k", base_url=base) as client, client.messages.create(**asked) as stream:
+    sdk: Any = Anthropic(api_key="k", base_url=base)
+    with sdk as client, client.messages.create(**asked) as stream:
         for _ in itertools.islice(stream, 3):
             pass
     span = found(prepared)

@@ -32,11 +32,10 @@ def encodable(attributes: Mapping[str, V]) -> Mapping[str, V]:
     """The attributes, sanitized if one of their values needs it; names are not checked, so they must be ours."""
     value: Any
     for value in attributes.values():  # the usual values without a call for each: there are thirty to a span
-        kind = type(value)
-        if kind is str:
+        if type(value) is str:
             if value.isascii() and "\0" not in value and len(value) <= MAX_BYTES:
                 continue
-        elif kind is float or kind is bool or (kind is int and -(2**63) <= value < 2**63):
+        elif type(value) is float or (type(value) is int and -(2**63) <= value < 2**63):
             continue
         if not _is_storable(value):
             return sanitized_attributes(attributes)

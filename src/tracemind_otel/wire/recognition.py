@@ -270,12 +270,15 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _embedding(":predict", embeddings.VERTEX, "vertex", model_of=_model_in_path, is_meant=_is_vertex_embedding),
 )
 
-_SUFFIXES = tuple(endpoint.suffix for endpoint in ENDPOINTS)
+_SUFFIXES = tuple(dict.fromkeys(endpoint.suffix for endpoint in ENDPOINTS))
+_TAIL = min(map(len, _SUFFIXES))
+_TAILS = frozenset(suffix[-_TAIL:] for suffix in _SUFFIXES)
+"""The last characters of each, which nearly no other path has."""
 
 
 def may_be_call(path: str) -> bool:
     """Whether a path ends as that of a model call does: the one test that every request pays for."""
-    return path.endswith(_SUFFIXES)
+    return path[-_TAIL:] in _TAILS and path.endswith(_SUFFIXES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -93,34 +93,32 @@ def _usual(usage: Mapping[str, Any]) -> LLMUsage | None:
     """The usage as OpenAI reports it, whose counts fit together: in a third of the time. `None` for any other."""
     if not usage.keys() <= _USUAL:
         return None
-    prompt, completion, total = usage.get("prompt_tokens"), usage.get("completion_tokens"), usage.get("total_tokens")
-    if not (type(prompt) is type(completion) is type(total) is int) or prompt + completion != total:
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    total: Any = usage.get("total_tokens")
+    if type(prompt) is not int or type(completion) is not int or type(total) is not int:
         return None
-    given, made = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
-    if type(given) is not dict or type(made) is not dict:
+    if prompt < 0 or completion < 0 or total != prompt + completion or total > _MANY:
         return None
+    given, made = mapped(usage.get("prompt_tokens_details")), mapped(usage.get("completion_tokens_details"))
     if not (given.keys() <= _USUAL_GIVEN and made.keys() <= _USUAL_MADE):
         return None
-    read, heard = given.get("cached_tokens"), given.get("audio_tokens")
-    reasoning, spoken = made.get("reasoning_tokens"), made.get("audio_tokens")
-    for count, whole in ((prompt, _MANY), (completion, _MANY), (read, prompt), (heard, prompt)):
-        if count is not None and not (type(count) is int and 0 <= count <= whole):
-            return None
-    for count in (reasoning, spoken):
-        if count is not None and not (type(count) is int and 0 <= count <= completion):
-            return None
+    for details, whole in ((given, prompt), (made, completion)):
+        for part in details.values():
+            if part is not None and (type(part) is not int or not 0 <= part <= whole):
+                return None
     return LLMUsage.of_reply(
         prompt,
         completion,
         total,
-        cache_read_tokens=read,
-        reasoning_tokens=reasoning,
-        input_audio_tokens=heard,
-        output_audio_tokens=spoken,
+        cache_read_tokens=given.get("cached_tokens"),
+        reasoning_tokens=made.get("reasoning_tokens"),
+        input_audio_tokens=given.get("audio_tokens"),
+        output_audio_tokens=made.get("audio_tokens"),
     )
 
 
 _MANY = 2**50
+"""No count is as large."""
 
 
 def _modalities(details: Mapping[str, Any], fields: tuple[tuple[str, str], ...]) -> dict[str, Any]:
