@@ -21,8 +21,8 @@ from tracemind_otel.cli.otlp_file import FileSpan, read_spans
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 QUICKSTART = EXAMPLES / "quickstart.py"
-WITH_MORE = {"celery_claude", "langchain_flow"}
-"""Examples that need more than the development environment has: `tests/tools/test_sdk_examples.py` runs them."""
+WITH_MORE = {"celery_claude", "langchain_flow", "trace_mind_flow"}
+"""Examples that need more than the development environment has: tests in `tests/tools` run them."""
 PROGRAMS = sorted(path for path in EXAMPLES.glob("*.py") if path.stem not in WITH_MORE)
 
 

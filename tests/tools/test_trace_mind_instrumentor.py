@@ -368,23 +368,30 @@ async def test_an_open_breaker_is_seen(trace_mind: Any, capture: Captured) -> No
     assert figures(capture, "tracemind.runtime.breaker_trips", "target") == {"flow:broken": 1}
 
 
+def attributes_now(owner: Any) -> dict[str, Any]:
+    """The attributes of a class or a module."""
+    found: dict[str, Any] = owner.__dict__
+    return dict(found)
+
+
 async def test_uninstrument_restores_everything(trace_mind: Any, capture: Captured) -> None:
     """Each attribute of what is changed is the object that it was, and no span or hook is left."""
     TraceMindInstrumentor().uninstrument()
     changed: list[Any] = [trace_mind.FlowRuntime, trace_mind.AsyncLLMClient]
     changed += [sys.modules[f"tm.{name}"] for name in ("ai.llm_client", "ai.recorder_bridge", "obs.counters")]
-    before = [dict[str, Any](vars(each)) for each in changed]
+    before = [attributes_now(each) for each in changed]
     finders = list(sys.meta_path)
 
     TraceMindInstrumentor().instrument(tracer_provider=capture.tracer_provider)
-    during = [dict[str, Any](vars(each)) for each in changed]
+    during = [attributes_now(each) for each in changed]
     replaced = [name for old, new in zip(before, during, strict=True) for name in old if old[name] is not new[name]]
     assert replaced == ["build_dag", "execute", "call", "with_retry", "_real_record_llm_usage"]
 
     TraceMindInstrumentor().uninstrument()
     for each, attributes_before in zip(changed, before, strict=True):
-        assert vars(each).keys() == attributes_before.keys()
-        assert all(vars(each)[name] is value for name, value in attributes_before.items())
+        now = attributes_now(each)
+        assert now.keys() == attributes_before.keys()
+        assert all(now[name] is value for name, value in attributes_before.items())
     assert sys.meta_path == finders
     await run(trace_mind, StepsFlow(trace_mind, "plain", one=asking(trace_mind)))
     trace_mind.record_llm_usage(provider="acme", model="m-2", usage=trace_mind.LlmUsage(3, 4, 7))
