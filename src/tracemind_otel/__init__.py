@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from .recording.recorders import CompositeRecorder, InMemoryRecorder
     from .wire.call_span import llm_call_span
     from .wire.instrument import instrument, uninstrument
+    from .wire.wrap_client import wrap
 
 __all__ = [
     "AsyncLLMClient",
@@ -139,6 +140,7 @@ __all__ = [
     "tool",
     "uninstrument",
     "using_attributes",
+    "wrap",
 ]
 
 _MODULES = {
@@ -202,6 +204,7 @@ _MODULES = {
     "recording.port": ("Recorder",),
     "wire.call_span": ("llm_call_span",),
     "wire.instrument": ("instrument", "uninstrument"),
+    "wire.wrap_client": ("wrap",),
     "recording.recorders": ("CompositeRecorder", "InMemoryRecorder"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

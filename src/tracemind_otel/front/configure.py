@@ -117,6 +117,9 @@ def configure(
         return owner.shared()
     _check_kinds(resource=resource, metric_attribute_limit=metric_attribute_limit, redact=redact, instrument=instrument)
     sees_calls = sees_sdk_calls() and instrument
+    if sees_calls and sdk_calls.is_gevent():
+        sees_calls = False
+        log.warning("configure() sees no calls of SDKs: %s", sdk_calls.GEVENT)
     sdk_calls.named_hosts(hosts)
     sdk_calls.is_estimate_asked(estimate_missing_usage)
     labels = MetricLabels(metric_attributes, DistinctValues(metric_attribute_limit))

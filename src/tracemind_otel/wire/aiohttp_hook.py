@@ -12,6 +12,7 @@ from typing import Any
 from .._base.once import report_fault
 from ..errors import BudgetExceededError, LLMConnectionError, LLMError, LLMTimeoutError
 from . import observation
+from .instances import wrap_method
 from .observation import Attempt
 from .tap import Tap
 
@@ -25,6 +26,14 @@ def patch(library: ModuleType) -> None:
         session._request = _request(session._request, library)
 
 
+def wrap(client: Any, library: ModuleType, hosts: Mapping[str, str]) -> bool:
+    """Wrap the method of one session; returns whether it is one."""
+    if not isinstance(client, library.ClientSession):
+        return False
+    wrap_method(client, "_request", functools.partial(_request, library=library, hosts=hosts))
+    return True
+
+
 def unpatch(library: ModuleType) -> None:
     """Put the method back if it is still ours; one that somebody has wrapped since passes every call through."""
     session = library.ClientSession
@@ -32,12 +41,12 @@ def unpatch(library: ModuleType) -> None:
         session._request = session._request.__wrapped__
 
 
-def _request(request: Any, library: ModuleType) -> Any:
+def _request(request: Any, library: ModuleType, hosts: Mapping[str, str] | None = None) -> Any:
     @functools.wraps(request)
     async def request_and_see(self: Any, method: str, url: Any, **options: Any) -> Any:
         if observation.needs_prices_first():
             await observation.until_priceable()
-        attempt = _attempt(self, method, url, options, library)
+        attempt = _attempt(self, method, url, options, library, hosts)
         if attempt is None:
             return await request(self, method, url, **options)
         try:
@@ -62,18 +71,26 @@ async def _until_priceable(response: Any) -> None:
         raise
 
 
-def _attempt(session: Any, method: str, url: Any, options: Mapping[str, Any], library: ModuleType) -> Attempt | None:
+def _attempt(
+    session: Any,
+    method: str,
+    url: Any,
+    options: Mapping[str, Any],
+    library: ModuleType,
+    hosts: Mapping[str, str] | None,
+) -> Attempt | None:
     try:
         if method.upper() != "POST":
             return None
         whole = library.client.URL(str(url))
         if not whole.is_absolute() and (base := getattr(session, "_base_url", None)) is not None:
             whole = base.join(whole)
-        if not observation.is_seen(whole.raw_path) or whole.host is None:
+        if not observation.is_seen(whole.raw_path, always=hosts is not None) or whole.host is None:
             return None
         headers = {**dict(session.headers), **dict(options.get("headers") or {})}
         named = {str(name).lower(): str(value) for name, value in headers.items()}
-        return observation.begin(whole.host, whole.port, whole.raw_path, str(whole), _body_in(options), named)
+        body = _body_in(options)
+        return observation.begin(whole.host, whole.port, whole.raw_path, str(whole), body, named, hosts)
     except BudgetExceededError:
         raise
     except Exception:

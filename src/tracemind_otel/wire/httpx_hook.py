@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from types import ModuleType
 from typing import Any, cast
 
 from .._base.once import report_fault
 from ..errors import BudgetExceededError, LLMConnectionError, LLMError, LLMTimeoutError
-from . import observation
+from . import observation, transport_hook
+from .instances import wrap_method
 from .observation import Attempt
 from .tap import Tap
 
@@ -18,12 +19,26 @@ log = logging.getLogger(__name__)
 
 
 def patch(library: ModuleType) -> None:
-    """Wrap the `send` of both clients; a class that is wrapped already stays as it is."""
+    """Wrap the `send` of both clients, and their transports; a class that is wrapped already stays as it is."""
     sync, own_async = library.Client, library.AsyncClient
     if not hasattr(sync.send, "__tracemind__"):
         sync.send = _sync_send(sync.send, library)
     if not hasattr(own_async.send, "__tracemind__"):
         own_async.send = _async_send(own_async.send, library)
+    transport_hook.patch(library, _error_of)
+
+
+def wrap(client: Any, library: ModuleType, hosts: Mapping[str, str]) -> bool:
+    """Wrap the `send` of one client; returns whether it is one of the library's."""
+    if isinstance(client, library.Client):
+        make: Any = _sync_send
+    elif isinstance(client, library.AsyncClient):
+        make = _async_send
+    else:
+        return False
+    wrap_method(client, "send", functools.partial(make, library=library, hosts=hosts))
+    transport_hook.patch(library, _error_of)
+    return True
 
 
 def unpatch(library: ModuleType) -> None:
@@ -31,12 +46,13 @@ def unpatch(library: ModuleType) -> None:
     for client in (library.Client, library.AsyncClient):
         if hasattr(client.send, "__tracemind__"):
             client.send = client.send.__wrapped__
+    transport_hook.unpatch(library)
 
 
-def _sync_send(send: Any, library: ModuleType) -> Any:
+def _sync_send(send: Any, library: ModuleType, hosts: Mapping[str, str] | None = None) -> Any:
     @functools.wraps(send)
     def send_and_see(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        attempt = _attempt(request)
+        attempt = _attempt(request, hosts)
         if attempt is None:
             return send(self, request, *args, **kwargs)
         try:
@@ -53,12 +69,12 @@ def _sync_send(send: Any, library: ModuleType) -> Any:
     return send_and_see
 
 
-def _async_send(send: Any, library: ModuleType) -> Any:
+def _async_send(send: Any, library: ModuleType, hosts: Mapping[str, str] | None = None) -> Any:
     @functools.wraps(send)
     async def send_and_see(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         if observation.needs_prices_first():
             await observation.until_priceable()
-        attempt = _attempt(request)
+        attempt = _attempt(request, hosts)
         if attempt is None:
             return await send(self, request, *args, **kwargs)
         try:
@@ -87,15 +103,15 @@ def _is_stream(kwargs: dict[str, Any]) -> bool:
     return kwargs.get("stream") is True
 
 
-def _attempt(request: Any) -> Attempt | None:
+def _attempt(request: Any, hosts: Mapping[str, str] | None) -> Attempt | None:
     try:
         if request.method != "POST":
             return None
         url = request.url
         path = url.raw_path.partition(b"?")[0].decode("ascii", "replace")
-        if not observation.is_seen(path):
+        if not observation.is_seen(path, always=hosts is not None):
             return None
-        return observation.begin(url.host, url.port, path, url, _body_of(request), request.headers)
+        return observation.begin(url.host, url.port, path, url, _body_of(request), request.headers, hosts)
     except BudgetExceededError:
         raise
     except Exception:
@@ -124,10 +140,10 @@ def _answered(attempt: Attempt, response: Any, *, is_stream: bool, tap: Any) -> 
         if not 200 <= response.status_code < 300:
             attempt.rejected(response.status_code, response.headers, b"" if is_stream else response.content)
             return
-        if is_stream:
+        if is_stream and not response.is_closed:
             reader = attempt.answered(response.status_code, response.headers, is_decoded=False)
             response.stream = tap(response.stream, reader)
-        else:
+        else:  # a hook of the user may have read a stream already
             attempt.answered_whole(response.status_code, response.headers, response.content)
     except Exception:
         report_fault(log, "httpx", "read")

@@ -18,6 +18,12 @@ from . import aiohttp_hook, botocore_hook, httpx_hook, observation, requests_hoo
 
 log = logging.getLogger(__name__)
 
+GEVENT = (
+    "gevent has replaced the threads of this process, and the calls of its greenlets cannot be told apart; "
+    "wrap them in tm.llm_call_span instead"
+)
+"""Why calls are not seen there, and what to do."""
+
 _HOOKS: Mapping[str, tuple[Callable[[ModuleType], None], Callable[[ModuleType], None]]] = {
     "httpx": (httpx_hook.patch, httpx_hook.unpatch),
     "httpx2": (httpx_hook.patch, httpx_hook.unpatch),
@@ -27,7 +33,15 @@ _HOOKS: Mapping[str, tuple[Callable[[ModuleType], None], Callable[[ModuleType], 
 }
 
 
-def instrument(*, hosts: Mapping[str, str] | None = None, estimate_missing_usage: bool | None = None) -> None:
+def instrument(
+    *,
+    httpx: bool = True,
+    aiohttp: bool = True,
+    requests: bool = True,
+    botocore: bool = True,
+    hosts: Mapping[str, str] | None = None,
+    estimate_missing_usage: bool | None = None,
+) -> None:
     """See the model calls of every SDK that sends them with httpx, httpx2, requests, aiohttp or botocore.
 
     Each is one span by the same contract as our own calls, with its attempts as events; its tokens and cost are in the
@@ -35,6 +49,10 @@ def instrument(*, hosts: Mapping[str, str] | None = None, estimate_missing_usage
     was made before is seen too. `configure()` calls this; calling it again renews what is passed.
 
     Args:
+        httpx: see what is sent with httpx and with its successor httpx2.
+        aiohttp: see what is sent with aiohttp.
+        requests: see what is sent with requests.
+        botocore: see what AWS's SDK sends.
         hosts: the provider of each of your own hosts, as `host` or `host:port`, by whose prices its calls are priced:
             `{"gateway.acme.example": "openai"}`. Calls to unknown hosts have no price of the table. The default is
             `TRACEMIND_HOSTS`, as `gateway.acme.example=openai,127.0.0.1:8000=mistral`.
@@ -45,6 +63,14 @@ def instrument(*, hosts: Mapping[str, str] | None = None, estimate_missing_usage
     Raises:
         ConfigError: an argument or its variable has a value that is not allowed.
     """
+    if is_gevent():
+        raise ConfigError(f"instrument(): {GEVENT}")
+    wanted = {
+        **dict.fromkeys(("httpx", "httpx2"), httpx),
+        "aiohttp": aiohttp,
+        "requests": requests,
+        "botocore.httpsession": botocore,
+    }
     known, is_asked = named_hosts(hosts), is_estimate_asked(estimate_missing_usage)
     if hosts is not None or not is_instrumented():
         observation.name_hosts(known)
@@ -52,11 +78,17 @@ def instrument(*, hosts: Mapping[str, str] | None = None, estimate_missing_usage
         observation.estimate_usage(is_asked=is_asked)
     observation.turn_on()
     before_flow_ends(observation.settle_in)
-    for name, (patch, _) in _HOOKS.items():
+    for name, (patch, unpatch) in _HOOKS.items():
         if name in sys.modules:
-            _run(patch, sys.modules[name])
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+            _run(patch if wanted[name] else unpatch, sys.modules[name])
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+    sys.meta_path.insert(0, _Finder({name for name, is_wanted in wanted.items() if is_wanted}))
+
+
+def is_gevent() -> bool:
+    """Whether gevent has replaced the threads of this process, whose greenlets' calls cannot be told apart."""
+    patched = getattr(sys.modules.get("gevent.monkey"), "is_module_patched", None)
+    return patched is not None and bool(patched("threading"))
 
 
 def is_instrumented() -> bool:
@@ -78,6 +110,9 @@ def named_hosts(hosts: Mapping[str, str] | None) -> Mapping[str, str]:
     known: object = _hosts_in(os.getenv("TRACEMIND_HOSTS", "")) if hosts is None else hosts
     if not _is_of_strings(known):
         raise ConfigError("hosts must be a mapping of host or host:port to a provider's name")
+    for name in known:
+        if not name or "/" in name or "@" in name or name != name.strip():
+            raise ConfigError(f"hosts names {name!r}; it must be a host or host:port, such as gateway.acme.example")
     return known
 
 
@@ -132,12 +167,19 @@ def _run(change: Callable[[ModuleType], None], library: ModuleType) -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Patches a library as soon as it has been imported."""
+    """Patches libraries as soon as they have been imported.
+
+    Args:
+        names: the modules to patch.
+    """
+
+    def __init__(self, names: set[str]) -> None:
+        self._names = names
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name not in _HOOKS:
+        if name not in self._names:
             return None
         spec = None
         for finder in sys.meta_path:

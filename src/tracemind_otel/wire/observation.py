@@ -37,7 +37,8 @@ _MAX_WAIT_S = 70.0
 _OWN_AGENT = "tracemind-otel/"
 
 _pending: PendingCalls[LogicalCall] = PendingCalls()
-_inside: contextvars.ContextVar[bool] = contextvars.ContextVar("tracemind_wire", default=False)
+_sending: contextvars.ContextVar[Attempt | bool] = contextvars.ContextVar("tracemind_wire", default=False)
+"""The attempt whose request is being sent; `True` where a request belongs to a call that is recorded by other means."""
 _hosts: Mapping[str, str] = {}
 _is_on = False
 _estimates_usage = False
@@ -73,19 +74,25 @@ def turn_off() -> None:
     settle_all()
 
 
-def is_seen(path: str) -> bool:
-    """Whether a request to that path is looked at."""
-    return _is_on and may_be_call(path) and not _inside.get()
+def is_seen(path: str, *, always: bool = False) -> bool:
+    """Whether a request to that path is looked at; `always` for a client that was wrapped by itself."""
+    return (_is_on or always) and may_be_call(path) and not _sending.get()
+
+
+def current_attempt() -> Attempt | None:
+    """The attempt whose request is being sent, for the hooks below the client."""
+    attempt = _sending.get()
+    return None if isinstance(attempt, bool) else attempt
 
 
 @contextmanager
 def recorded_already() -> Generator[None]:
     """A block whose requests belong to a call that is recorded by other means."""
-    token = _inside.set(True)
+    token = _sending.set(True)
     try:
         yield
     finally:
-        _inside.reset(token)
+        _sending.reset(token)
 
 
 def needs_prices_first() -> bool:
@@ -115,7 +122,13 @@ def make_priceable() -> None:
 
 
 def begin(
-    host: str, port: int | None, path: str, url: object, body: bytes | None, headers: Mapping[str, str]
+    host: str,
+    port: int | None,
+    path: str,
+    url: object,
+    body: bytes | None,
+    headers: Mapping[str, str],
+    hosts: Mapping[str, str] | None = None,
 ) -> Attempt | None:
     """An attempt begins; `None` where the request is no model call, or one of our own clients'.
 
@@ -126,6 +139,7 @@ def begin(
         url: the URL; made a string only where attempts are compared.
         body: the body; `None` where it cannot be seen.
         headers: the headers; looked at as little as may be, since httpx reads all of them for one.
+        hosts: the provider of further hosts; by default those of `name_hosts`.
 
     Raises:
         BudgetExceededError: a budget denies the call, or has no room for another attempt. The SDK gets it in place of a
@@ -137,7 +151,7 @@ def begin(
     call = _continued(sent) if _pending.has(sent.owner) else None
     if call is not None:
         _guarded(call.begin_attempt)
-    elif (seen := recognized(host, port, path, body, _hosts)) is None:
+    elif (seen := recognized(host, port, path, body, _hosts if hosts is None else hosts)) is None:
         return None
     else:
         call = LogicalCall(seen, host, port)
@@ -145,7 +159,7 @@ def begin(
             _guarded(call.estimate_usage, body)
         _guarded(call.reserve, body)
     if call.denial is not None:
-        _pending.wait_for_repetition(sent.owner, call, sent.key, body, _MAX_WAIT_S)
+        _guarded(_pending.wait_for_repetition, sent.owner, call, sent.key, body, _MAX_WAIT_S)
         raise call.denial
     return Attempt(call, sent)
 
@@ -214,18 +228,36 @@ class Attempt:
     def __init__(self, call: LogicalCall, sent: Sent) -> None:
         self._call = call
         self._sent = sent
+        self._failed_inside: LLMError | None = None
 
     def active(self) -> AbstractContextManager[object]:
         """A block in which the request is sent: the span is current, and no other hook looks at it."""
-        return _Active(self._call)
+        return _Active(self, self._call)
+
+    def sent_by_transport(self) -> None:
+        """The transport sends the request: for the first time, or again by itself, which is a retry of the call.
+
+        Raises:
+            BudgetExceededError: no budget is left for another one.
+        """
+        self._failed_inside = None
+        _guarded(self._call.begin_attempt)
+        if self._call.denial is not None:
+            raise self._call.denial
+
+    def failed_in_transport(self, error: LLMError) -> None:
+        """What the transport sent failed; it may send it again, or hand the failure on."""
+        self._failed_inside = error
+        _guarded(self._call.fail, error)
 
     def raised(self, error: BaseException, ours: LLMError | None) -> None:
-        """No reply came."""
-        if ours is not None:
-            self._fail(ours, is_repeated=True)
+        """No reply came. A transport that gives up raises what it likes, so what failed inside it tells more."""
+        failure = ours or self._failed_inside
+        if failure is not None and isinstance(error, Exception):
+            self._fail(failure, is_repeated=True)
         elif isinstance(error, Exception):
-            failure = LLMConnectionError(f"the request failed ({type(error).__name__})")
-            self._fail(failure, is_repeated=self._sent.repeats_any_error)
+            unknown = LLMConnectionError(f"the request failed ({type(error).__name__})")
+            self._fail(unknown, is_repeated=self._sent.repeats_any_error)
         else:
             _guarded(self._call.end_cancelled)
 
@@ -237,7 +269,7 @@ class Attempt:
             report_fault(log, "Attempt", "rejected")
             error = LLMError(f"the server answered HTTP {status_code}", status_code=status_code)
         asked = headers.get("x-should-retry")
-        is_repeated = status_code >= 500 or status_code in _REPEATED if asked is None else asked == "true"
+        is_repeated = is_usually_repeated(status_code) if asked is None else asked == "true"
         self._fail(error, is_repeated=is_repeated)
 
     def _fail(self, error: LLMError, *, is_repeated: bool) -> None:
@@ -286,17 +318,23 @@ class Attempt:
         self._end(LLMError("the reply could not be read by tracemind-otel"))
 
 
+def is_usually_repeated(status_code: int) -> bool:
+    """Whether SDKs repeat a request that was answered so."""
+    return status_code >= 500 or status_code in _REPEATED
+
+
 class _Active(AbstractContextManager[object]):
     """Makes the span of a call current, as far as that can be done, and lets other hooks pass requests through."""
 
-    __slots__ = ("_call", "_current", "_token")
+    __slots__ = ("_attempt", "_call", "_current", "_token")
 
-    def __init__(self, call: LogicalCall) -> None:
+    def __init__(self, attempt: Attempt, call: LogicalCall) -> None:
+        self._attempt = attempt
         self._call = call
         self._current: AbstractContextManager[object] | None = None
 
     def __enter__(self) -> None:
-        self._token = _inside.set(True)
+        self._token = _sending.set(self._attempt)
         try:
             current = self._call.active()
             current.__enter__()
@@ -311,7 +349,7 @@ class _Active(AbstractContextManager[object]):
         except Exception:
             report_fault(log, "LogicalCall", "active")
         finally:
-            _inside.reset(self._token)
+            _sending.reset(self._token)
 
 
 def settle_all() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 from .._base.once import report_fault
 from ..errors import BudgetExceededError, LLMConnectionError, LLMError, LLMTimeoutError
 from . import observation
+from .instances import wrap_method
 from .observation import Attempt
 from .tapped_body import TappedBody
 
@@ -24,6 +26,14 @@ def patch(library: ModuleType) -> None:
         session.send = _send(session.send, library)
 
 
+def wrap(client: Any, library: ModuleType, hosts: Mapping[str, str]) -> bool:
+    """Wrap the `send` of one session; returns whether it is one."""
+    if not isinstance(client, library.Session):
+        return False
+    wrap_method(client, "send", functools.partial(_send, library=library, hosts=hosts))
+    return True
+
+
 def unpatch(library: ModuleType) -> None:
     """Put the method back if it is still ours; one that somebody has wrapped since passes every call through."""
     session = library.Session
@@ -31,10 +41,10 @@ def unpatch(library: ModuleType) -> None:
         session.send = session.send.__wrapped__
 
 
-def _send(send: Any, library: ModuleType) -> Any:
+def _send(send: Any, library: ModuleType, hosts: Mapping[str, str] | None = None) -> Any:
     @functools.wraps(send)
     def send_and_see(self: Any, request: Any, **kwargs: Any) -> Any:
-        attempt = _attempt(request)
+        attempt = _attempt(request, hosts)
         if attempt is None:
             return send(self, request, **kwargs)
         try:
@@ -51,13 +61,14 @@ def _send(send: Any, library: ModuleType) -> Any:
     return send_and_see
 
 
-def _attempt(request: Any) -> Attempt | None:
+def _attempt(request: Any, hosts: Mapping[str, str] | None) -> Attempt | None:
     try:
         url = str(request.url)
-        if request.method != "POST" or not observation.is_seen(url.partition("?")[0]):
+        if request.method != "POST" or not observation.is_seen(url.partition("?")[0], always=hosts is not None):
             return None
         parts = urlsplit(url)
-        return observation.begin(parts.hostname or "", parts.port, parts.path, url, _body_of(request), request.headers)
+        host, body = parts.hostname or "", _body_of(request)
+        return observation.begin(host, parts.port, parts.path, url, body, request.headers, hosts)
     except BudgetExceededError:
         raise
     except Exception:
