@@ -41,7 +41,9 @@ BROKEN: Action = {"status": 500, "headers": {"retry-after-ms": "1"}}
 @pytest.fixture(autouse=True)
 def telemetry(capture: Captured) -> Generator[tm.Telemetry]:
     """Nothing is instrumented but by a test."""
-    with tm.configure(tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider, instrument=False) as configured:
+    with tm.configure(
+        tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider, instrument=False
+    ) as configured:
         yield configured
 
 
