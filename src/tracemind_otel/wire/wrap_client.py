@@ -31,9 +31,10 @@ _MAX_OBJECTS = 5_000
 def wrap(client: C, *, hosts: Mapping[str, str] | None = None) -> C:
     """See the model calls of one client, where `instrument()` would see all.
 
-    Give it an HTTP client (httpx, httpx2, requests, aiohttp), or an SDK's client that holds one: those that it holds now are
-    wrapped. Other objects that share the same HTTP client are seen with it. A client that opens its HTTP clients later,
-    as google-genai's does for async calls over aiohttp, needs `instrument()`. `uninstrument()` does not undo it.
+    Give it an HTTP client (httpx, httpx2, requests, aiohttp), or an SDK's client that holds one: those that it holds
+    now are wrapped. Other objects that share the same HTTP client are seen with it. A client that opens its HTTP
+    clients later, as google-genai's does for async calls over aiohttp, needs `instrument()`. `uninstrument()` does not
+    undo it.
 
     Args:
         client: the client.
@@ -55,8 +56,8 @@ def wrap(client: C, *, hosts: Mapping[str, str] | None = None) -> C:
         found |= any(_KINDS[name](held, library, known) for name, library in libraries.items())
     if not found:
         raise ConfigError(
-            f"wrap() found no HTTP client of httpx, httpx2, requests, aiohttp or botocore in this {type(client).__name__}: "
-            "pass the HTTP client itself, or call instrument(), which sees all clients"
+            f"wrap() found no HTTP client of httpx, httpx2, requests, aiohttp or botocore in this "
+            f"{type(client).__name__}: pass the HTTP client itself, or call instrument(), which sees all clients"
         )
     before_flow_ends(observation.settle_in)
     return client
