@@ -97,6 +97,16 @@ def the_call(capture: Captured) -> ReadableSpan:
     return span
 
 
+async def collected(capture: Captured) -> None:
+    """Wait for what an SDK leaves to the collector: of generators in generators a turn of the loop closes one."""
+    for _ in range(10):
+        if any(span.kind is SpanKind.CLIENT for span in capture.spans):
+            break
+        gc.collect()
+        await asyncio.sleep(0)
+    next_call()
+
+
 def is_left_early(span: ReadableSpan, before_ns: int) -> None:
     """It is no error and has no price, and it ended with the last bytes that came before it was left."""
     found = attributes(span)
@@ -149,12 +159,7 @@ async def test_an_async_stream_that_is_left(how: str, way: Way, configured: Capt
         if how == "closed":
             await leave_async(stream)
         del stream
-        for _ in range(10):  # a generator within a generator is closed by a turn of the loop each
-            if configured.spans:
-                break
-            gc.collect()
-            await asyncio.sleep(0)
-        next_call()
+        await collected(configured)
         is_left_early(the_call(configured), last_ns)
 
 
@@ -343,6 +348,11 @@ async def async_outcome(way: Way, client: Any) -> Outcome:
     return came, None, ""
 
 
+def comparable(failure: str, came: Outcome) -> tuple[object, ...]:
+    """What is the same in every run: how much is read before a reset or a time-out is not."""
+    return (failure, *(came[1:] if failure == "reset" or failure.endswith("in time") else came))
+
+
 def kind_of(item: object) -> str:
     return type(item).__name__
 
@@ -377,7 +387,7 @@ def test_streams_that_fail(way: Way, configured: Captured, held_server: HeldServ
             tm.instrument(hosts={held_server.host: way.provider})
             configured.exporter.clear()
             with tm.flow("work") as run:
-                assert (failure, outcome(way, client)) == (failure, without_us)
+                assert comparable(failure, outcome(way, client)) == comparable(failure, without_us)
             has_failed(failure, configured)
             assert run.llm_calls == 1
 
@@ -397,7 +407,9 @@ async def test_async_streams_that_fail(way: Way, configured: Captured, held_serv
             tm.instrument(hosts={held_server.host: way.provider})
             configured.exporter.clear()
             with tm.flow("work") as run:
-                assert (failure, await async_outcome(way, client)) == (failure, without_us)
+                with_us = await async_outcome(way, client)
+            assert comparable(failure, with_us) == comparable(failure, without_us)
+            await collected(configured)
             has_failed(failure, configured)
             assert run.llm_calls == 1
 

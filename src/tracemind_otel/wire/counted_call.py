@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from .._base.once import report_fault
-from ..ai.llm.pricing import price_reply_soon, warm_up
+from ..ai.llm.pricing import UnknownServer, price_reply_soon, warm_up
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import BudgetExceededError, LLMError
 from ..flows.budget import Reservation
@@ -45,6 +45,7 @@ class CountedCall:
         self.retries = 0
         self.denial: BudgetExceededError | None = None
         self.reservation: Reservation | None = None
+        self.unknown_server: UnknownServer | None = None
         self._model = start.model
         self._provider = provider
         self._step_id = start.step_id
@@ -102,8 +103,9 @@ class CountedCall:
             counted = response.usage.sanitized()
             end(counted if counted.is_known else None)
             return
-        models = tuple(filter(None, (response.response_model, self._model)))
-        price_reply_soon(self._provider, models, response, end, at=datetime.now(UTC))
+        models = tuple(filter(None, (response.response_model, self._model))) or ("unknown",)
+        at = datetime.now(UTC)
+        price_reply_soon(self._provider, models, response, end, at=at, unknown_server=self.unknown_server)
 
     def _end(self, end: StepEnd) -> None:
         if self._has_ended:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from ..ai.llm.pricing import UnknownServer
 from ..ai.llm.providers._client import telemetry_name_of
 from ..ai.llm.providers._hosts import UNKNOWN
 from ..errors import BudgetExceededError, LLMError
@@ -34,6 +35,8 @@ class LogicalCall(CountedCall):
         is_counted = not isinstance(around, InsideOurs)
         super().__init__(_start_of(seen, host, port), seen.provider, around, is_counted=is_counted)
         self.seen = seen
+        if seen.provider == UNKNOWN:
+            self.unknown_server = UnknownServer(host if port is None else f"{host}:{port}", seen.endpoint.inventor)
         self.estimate: UsageEstimate | None = None
         self._joined = around if isinstance(around, JoinedSpan) else None
         self._failure: LLMError | None = None

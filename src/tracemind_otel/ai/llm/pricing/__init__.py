@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import TypeVarTuple
+from typing import NamedTuple, TypeVarTuple
 
 from ...._base.fork import in_forked_child
 from ...._base.once import Once
@@ -138,8 +138,9 @@ def price_reply_soon(
     done: Callable[[LLMUsage], None],
     *,
     at: datetime,
+    unknown_server: UnknownServer | None = None,
 ) -> None:
-    """The same for code that does not await: `done` gets the usage.
+    """The same for code that does not await: `done` gets the usage. `unknown_server` is that of an unknown provider.
 
     That is at once, unless the table is not loaded yet and an event loop would wait for it: then a worker thread loads
     it, prices the reply and calls `done`.
@@ -147,7 +148,12 @@ def price_reply_soon(
 
     unmatched = _table.unmatched(provider, models)
     if not unmatched:
-        done(_said_if_unpriced(provider, models, price_reply_now(provider, models, response, at=at)))
+        usage = price_reply_now(provider, models, response, at=at)
+        if unknown_server is None or not usage.is_whole:
+            _said_if_unpriced(provider, models, usage)
+        elif usage.cost_usd is None and UNPRICED.is_new(provider, unknown_server.name):
+            _say_that_it_is_unknown(unknown_server)
+        done(usage)
         return
     if not _needs_table(provider, models, response, at):
         unmatched = []
@@ -155,12 +161,37 @@ def price_reply_soon(
     def search_and_price() -> None:
         for model in unmatched:
             _match_quietly(provider, model)
-        done(_said_if_unpriced(provider, models, price_reply_now(provider, models, response, at=at)))
+        usage = price_reply_now(provider, models, response, at=at)
+        if unknown_server is None or not usage.is_whole:
+            _said_if_unpriced(provider, models, usage)
+        elif usage.cost_usd is None and UNPRICED.is_new(provider, unknown_server.name):
+            _say_that_it_is_unknown(unknown_server)
+        done(usage)
 
     if unmatched and not _table.is_loaded and is_on_event_loop():
         _search_soon(search_and_price)
     else:
         search_and_price()
+
+
+class UnknownServer(NamedTuple):
+    """A server whose provider nobody has named."""
+
+    name: str
+    """Its host, with the port where it is no default."""
+    speaks: str
+    """The provider that invented the format in which it answers."""
+
+
+def _say_that_it_is_unknown(server: UnknownServer) -> None:
+    log.warning(
+        'calls to %s have no cost: nobody knows whose prices hold there; write tm.configure(hosts={"%s": "%s"}) if '
+        "they are those of %s, or add a price by set_prices()",
+        server.name,
+        server.name,
+        server.speaks,
+        server.speaks,
+    )
 
 
 def _cost_of_reply(
