@@ -108,11 +108,27 @@ async def run(trace_mind: Any, flow: Any, **options: Any) -> dict[str, Any]:
 
 
 async def test_a_step_that_hands_on_a_failure_has_not_failed(trace_mind: Any, capture: Captured) -> None:
-    """The step that returned the error is marked, and so are flow and request; the one after it is not."""
-    await run(trace_mind, StepsFlow(trace_mind, "work", one=failing, two=nothing))
+    """The step that returned the error is marked, and so are flow and request; those after it are not."""
+    flow = StepsFlow(trace_mind, "work", one=failing, two=nothing)
+    spec, operation = flow.spec(), trace_mind.Operation
+    spec.steps["two"] = trace_mind.StepDef("two", operation.TASK, ("end",), run=nothing)
+    spec.add_step(trace_mind.StepDef("end", operation.FINISH))
+    await run(trace_mind, flow)
+    assert error_types(capture) == {
+        **dict.fromkeys(("one", "invoke_workflow work", "request work"), "RATE_LIMIT"),
+        **dict.fromkeys(("two", "end"), None),
+    }
+
+
+async def test_a_state_that_is_changed_in_place_can_fail(trace_mind: Any, capture: Captured) -> None:
+    """A step that writes its error into the state that it was given has failed."""
+
+    def one(ctx: Mapping[str, Any], state: dict[str, Any]) -> None:
+        state.update(FAILED)
+
+    await run(trace_mind, StepsFlow(trace_mind, "work", one=one, two=nothing))
     found = error_types(capture)
-    assert found.pop("two") is None
-    assert found == dict.fromkeys(("one", "invoke_workflow work", "request work"), "RATE_LIMIT")
+    assert (found["one"], found["two"]) == ("RATE_LIMIT", None)
 
 
 async def test_a_caller_that_goes_away(trace_mind: Any, capture: Captured) -> None:

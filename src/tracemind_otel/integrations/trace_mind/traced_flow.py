@@ -10,7 +10,7 @@ from collections.abc import Set
 from typing import Any
 
 from ..._base.once import report_fault
-from .run_scope import RunScope, StepScope
+from .run_scope import RunScope, StepScope, failure_in
 from .shapes import Flow, Hook, Spec, Step, StepContext
 
 log = logging.getLogger(__name__)
@@ -92,10 +92,11 @@ class _StepHooks:
         self._run = run
         self._steps = steps
         self._scope: StepScope | None = None
-        self._given: object = None
+        self._given: tuple[object, str | None] | None = None
+        """The state before the step ran, and the failure in it; `None` where the runtime has not run it."""
 
     async def before(self, ctx: StepContext) -> None:
-        self._scope = None
+        self._scope = self._given = None
         try:
             self._scope = self._run.begin_step(self._step, ctx)
         except Exception:
@@ -103,13 +104,12 @@ class _StepHooks:
         await self._call(self._step.before, ctx)
 
     async def run(self, ctx: StepContext, state: Any) -> Any:
-        self._given = state
+        self._given = (state, failure_in(state))
         return await self._call(self._step.run, ctx, state)
 
     async def after(self, ctx: StepContext, output: Any) -> None:
         await self._call(self._step.after, ctx, output)
-        # A step that hands on what it was given has not failed, whatever that says.
-        self._end(None, None if output is self._given else output)
+        self._end(None, None if self._hands_on(output) else output)
         try:
             if _is_last(self._step, ctx):
                 self._run.end(None, output)
@@ -117,6 +117,13 @@ class _StepHooks:
                 self._run.end(KeyError(_next_step(self._step)))
         except Exception:
             report_fault(log, "TracedFlow", "after")
+
+    def _hands_on(self, output: object) -> bool:
+        """Whether the output is what the step was given: a failure in it is that of an earlier step."""
+        if self._given is None:
+            return True
+        state, failure = self._given
+        return output is state and failure_in(output) == failure
 
     async def on_error(self, ctx: StepContext, exc: BaseException) -> None:
         try:
