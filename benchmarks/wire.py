@@ -212,9 +212,11 @@ def slices_of(call: Call, ways: Mapping[str, Way], rounds: int, calls: int) -> d
     slices: dict[str, list[float]] = {name: [] for name in ways}
     names = list(ways)
     for round_number in range(-1, rounds):
-        # Another one begins each time, so that none always follows the same neighbour. The first round is no figure.
+        # Another one begins each time, and the order turns round, so that none always follows the same neighbour. The
+        # first round is no figure.
         first = round_number % len(names)
-        for name in names[first:] + names[:first]:
+        order = names[first:] + names[:first]
+        for name in order if round_number % 2 else reversed(order):
             ways[name].on()
             call()
             spent = cpu_us(call, calls)
