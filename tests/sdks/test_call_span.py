@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 from openai import AsyncOpenAI, OpenAI, Stream
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessageParam
+from opentelemetry.sdk.metrics.export import HistogramDataPoint
 
 import tracemind_otel as tm
 from tests.servers.fixture import OpenAIServer
@@ -287,3 +288,26 @@ def test_mistakes_are_named() -> None:
         spanned(int)
     with tm.llm_call_span(provider="fake", model="m") as span, pytest.raises(TypeError, match="no field tokens_in"):
         span.set_usage(tokens_in=3)
+
+
+async def test_a_call_of_ours_inside_it_counts_itself(capture: Captured) -> None:
+    """The flow, the metrics and a budget of one call have one; the span around it carries no second count."""
+    with tm.flow("work", max_llm_calls=1) as run, tm.llm_call_span(provider="fake", model="around") as span:
+        await tm.llm_call("fake/toy-1", "Hello")
+        span.set_usage(input_tokens=10, output_tokens=5)
+    assert (run.llm_calls, list(run.by_model)) == (1, ["fake/toy-1"])
+    outer, inner = attributes(capture.span("chat around")), attributes(capture.span("chat toy-1"))
+    assert "gen_ai.usage.input_tokens" in inner
+    assert not {"gen_ai.usage.input_tokens", "tracemind.cost_usd", "error.type"} & outer.keys()
+    (duration,) = capture.points("gen_ai.client.operation.duration")
+    assert isinstance(duration, HistogramDataPoint)
+    assert duration.count == 1
+
+
+def test_of_two_spans_within_each_other_the_inner_counts(capture: Captured) -> None:
+    """So do decorated functions that call one another."""
+    inner = spanned(lambda: REPLY)
+    with tm.flow("work") as run, tm.llm_call_span(provider="openai", model="around") as span:
+        span.set_response(inner())
+    assert run.llm_calls == 1
+    assert run.cost_usd == pytest.approx(USAGE_USD, rel=1e-9)

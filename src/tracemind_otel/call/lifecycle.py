@@ -8,6 +8,7 @@ from typing import Any
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.types import LLMRequest, LLMResponse, LLMUsage
 from ..errors import ConfigError, LLMClientError, LLMError
+from ..flows.enclosing import enclosing_gives_way
 from ..recording.port import Recorder, StepEnd, StepStatus, begin_safely, listeners
 from .accounting import CallAccount
 from .attempts import Attempts, as_llm_error
@@ -30,6 +31,7 @@ class Call:
         *,
         is_stream: bool = False,
     ) -> None:
+        enclosing_gives_way()
         self.target = CallTarget(cfg, request, client.for_model(request.model))
         self.account = CallAccount(self.target, ids[1])
         self.handle = begin_safely(self.target.start(*ids, is_stream=is_stream), recorder, *listeners())

@@ -90,9 +90,16 @@ def sums_of(name: str, calls: Sequence[FileSpan]) -> Sums:
 def model_calls(spans: Iterable[FileSpan]) -> Iterator[FileSpan]:
     """The spans of model calls. Of calls within calls, as two instrumentations make them, the outermost."""
     calls = {(span.trace_id, span.span_id): span for span in spans if is_call(span)}
+    around = {(span.trace_id, span.parent_id) for span in calls.values()}
+    calls = {key: span for key, span in calls.items() if key not in around or _has_usage(span)}
     for call in calls.values():
         if (call.trace_id, call.parent_id) not in calls:
             yield call
+
+
+def _has_usage(span: FileSpan) -> bool:
+    """Whether a call names what it used; one that does not leaves that to the call inside it."""
+    return not span.attributes.keys().isdisjoint((semconv.GEN_AI_USAGE_INPUT_TOKENS, semconv.TRACEMIND_COST_USD))
 
 
 def is_call(span: FileSpan) -> bool:

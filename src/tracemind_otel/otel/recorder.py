@@ -243,7 +243,8 @@ class _CallHandle(StepHandle):
                     self._record_failure(end.error, ended_ns)
         finally:
             self._span.end(ended_ns)
-        self._outlet.record(self, end, (ended_ns - self._start_ns) / 1e9)
+        if end.is_counted:
+            self._outlet.record(self, end, (ended_ns - self._start_ns) / 1e9)
 
     def _record_failure(self, error: LLMError, ended_ns: int) -> None:
         message = sanitized(error.message)

@@ -103,6 +103,8 @@ class StepEnd:
     """The number of failed attempts that were repeated."""
     closed_early: bool = False
     """Whether the reader closed or dropped a stream before its end."""
+    is_counted: bool = True
+    """Whether the call counts; not one that has calls inside it which count themselves."""
     ended_ns: int | None = None
     """The end of the last attempt, in nanoseconds since the epoch; `None` for now."""
 

@@ -23,6 +23,8 @@ class SeenInside:
 
     def __init__(self) -> None:
         self.has_ended = False
+        self.gave_way = False
+        """Whether the call of ours does not count, because one inside it does."""
         self.retries = 0
         """Attempts that were repeated."""
         self._lock = threading.Lock()
@@ -116,6 +118,8 @@ def recorder_around(recorder: OTelRecorder) -> JoinedSpan | InsideOurs | None:
     span, seen = current_model_span(), _current.get()
     if seen is not None and seen.has_ended:
         seen = None
+    if seen is not None and seen.gave_way:
+        return None
     if span is None:
         return None if seen is None else InsideOurs(recorder, None, seen)
     if is_ours(span):

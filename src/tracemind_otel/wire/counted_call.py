@@ -52,6 +52,7 @@ class CountedCall:
         heard_by = listeners() if is_counted else ()
         self._handle = begin_safely(start, recorder or default_recorder(), *heard_by)
         self._has_ended = False
+        self._gave_way = False
         try:
             warm_up(provider, start.model)
         except Exception:
@@ -60,6 +61,16 @@ class CountedCall:
     def active(self) -> AbstractContextManager[object]:
         """A block in which the call's span is current."""
         return self._handle.active()
+
+    def give_way(self) -> None:
+        """Count no more: a call inside this one counts itself."""
+        if not self.is_counted or self._has_ended:
+            return
+        self.is_counted, self.flow = False, None
+        self._gave_way = True
+        reservation, self.reservation = self.reservation, None
+        if reservation is not None:
+            reservation.release(llm_calls=1)
 
     def deny(self, error: BudgetExceededError) -> None:
         """End a call that a budget denies."""
@@ -93,7 +104,9 @@ class CountedCall:
         ended_ns = ended_ns or time.time_ns()
 
         def end(usage: LLMUsage | None) -> None:
-            self._end(StepEnd(response=response, usage=usage, retries=self.retries, ended_ns=ended_ns, **how))
+            told = None if self._gave_way else response
+            counts: dict[str, Any] = {"retries": self.retries, "is_counted": not self._gave_way}
+            self._end(StepEnd(response=told, usage=usage, ended_ns=ended_ns, **counts, **how))
 
         if response is None or not self.is_counted:
             end(None)

@@ -14,6 +14,7 @@ from ..ai.llm.providers._client import telemetry_name_of
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import BudgetExceededError, LLMClientError, LLMError, error_class_for_status
 from ..flows.correlation import current_correlation, current_step
+from ..flows.enclosing import enclosing_gives_way, enter_enclosing
 from ..recording.port import StepStart
 from .around import SeenInside, enter_seen_inside
 from .counted_call import CountedCall
@@ -53,6 +54,8 @@ class CallRun:
         self._active: AbstractContextManager[object] | None = None
         self._seen = SeenInside()
         self._seeing: Setting | None = None
+        enclosing_gives_way()
+        self._enclosing: Setting | None = None
         self._call = CountedCall(_start_of(provider, model, operation, name), provider)
         try:
             self._call.reservation = held_for(provider, model)
@@ -65,14 +68,22 @@ class CallRun:
         self._active = self._call.active()
         self._active.__enter__()
         self._seeing = enter_seen_inside(self._seen)
+        self._enclosing = enter_enclosing(self)
 
     def leave(self) -> None:
         """Make the span current that was."""
+        if self._enclosing is not None:
+            self._enclosing.undo()
         if self._seeing is not None:
             self._seeing.undo()
         active, self._active = self._active, None
         if active is not None:
             active.__exit__(None, None, None)
+
+    def give_way(self) -> None:
+        """Count no more, because a call inside counts itself; what the code uses beside it is seen as its own."""
+        self._seen.gave_way = True
+        self._call.give_way()
 
     def read(self, reply: object) -> None:
         """Read a reply."""
