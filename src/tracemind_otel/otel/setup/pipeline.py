@@ -109,12 +109,14 @@ def _warn(pipeline: Pipeline, config: ExportConfig) -> None:
         log.warning("4317 is usually gRPC's port and 4318 HTTP's: %s", hint)
 
 
-_enriched: weakref.WeakSet[Any] = weakref.WeakSet()
+_enriched: list[weakref.ref[Any]] = []
+"""The providers that have our processors. No set, because Logfire's provider cannot be hashed."""
 
 
 def _enrich(provider: Any) -> None:
-    if provider not in _enriched and hasattr(provider, "add_span_processor"):
-        _enriched.add(provider)
+    _enriched[:] = [each for each in _enriched if each() is not None]
+    if hasattr(provider, "add_span_processor") and all(each() is not provider for each in _enriched):
+        _enriched.append(weakref.ref(provider))
         provider.add_span_processor(FlowIds())
         provider.add_span_processor(SpanPrices())
 
