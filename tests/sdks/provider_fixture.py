@@ -31,10 +31,16 @@ class ProviderServer:
         # The machine's proxy is none of the tests' business.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-    def case(self, provider: str, *script: Action) -> str:
-        """Set up the attempts of one test; returns its base URL."""
+    def case(self, provider: str, *script: Action, reply_id: str = "") -> str:
+        """Set up the attempts of one test; returns its base URL.
+
+        Args:
+            provider: what the server answers, by its name in `replies.EVERY`.
+            script: what it does with each request.
+            reply_id: the id of the replies; the default is the same for all.
+        """
         name = f"case-{next(self._numbers)}"
-        self._ask("PUT", f"_case/{name}", {"provider": provider, "script": list(script)})
+        self._ask("PUT", f"_case/{name}", {"provider": provider, "script": list(script), "reply_id": reply_id})
         return f"http://127.0.0.1:{self.port}/{name}"
 
     def ledger(self, base_url: str) -> Ledger:

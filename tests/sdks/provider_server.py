@@ -57,6 +57,8 @@ class Ledger:
     paths: list[str] = field(default_factory=list[str])
     headers: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     bodies: list[str] = field(default_factory=list[str])
+    reply_id: str = ""
+    """The id of the replies, in place of the one that all have."""
     billed: int = 0
     """The successes that were sent to their end: each has the usage of the provider's replies."""
 
@@ -118,7 +120,7 @@ def is_stream(provider: Conforming, path: str, request: Request) -> bool:
 
 
 async def _whole(case: Ledger, provider: Conforming, action: Action, writer: asyncio.StreamWriter) -> None:
-    body = compressed(json.dumps(provider.whole, ensure_ascii=False).encode(), action)
+    body = compressed(_named(case, provider, json.dumps(provider.whole, ensure_ascii=False).encode()), action)
     writer.write(_head(200, {"content-length": str(len(body)), **_encoding(action)}))
     if "pieces" in action:
         writer.write(body[: len(body) // 2])
@@ -133,7 +135,7 @@ async def _stream(
 ) -> None:
     headers = {"content-type": provider.content_type, "transfer-encoding": "chunked", **_encoding(action)}
     writer.write(_head(200, headers))
-    pieces = [*provider.pieces, provider.mark]
+    pieces = [_named(case, provider, piece) for piece in (*provider.pieces, provider.mark)]
     if "repeat" in action:
         at, times = action["repeat"]
         pieces[at:at] = [pieces[at]] * times
@@ -150,6 +152,12 @@ async def _stream(
         raise ConnectionResetError
     writer.write(b"0\r\n\r\n")
     case.billed += 1
+
+
+def _named(case: Ledger, provider: Conforming, body: bytes) -> bytes:
+    """With the id that the case gives its replies."""
+    own = provider.whole.get("id") or provider.whole.get("responseId")
+    return body.replace(f'"{own}"'.encode(), f'"{case.reply_id}"'.encode()) if case.reply_id and own else body
 
 
 def compressed(body: bytes, action: Action) -> bytes:

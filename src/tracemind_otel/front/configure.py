@@ -13,6 +13,7 @@ from typing import Any
 from opentelemetry import metrics, trace
 
 from ..ai.llm.pricing import PriceSource, load_prices, set_prices
+from ..ai.llm.providers._hosts import name_hosts
 from ..errors import ConfigError
 from ..flows.totals import AttributeValue
 from ..otel.capture import Redact
@@ -120,7 +121,7 @@ def configure(
     if sees_calls and sdk_calls.is_gevent():
         sees_calls = False
         log.warning("configure() sees no calls of SDKs: %s", sdk_calls.GEVENT)
-    sdk_calls.named_hosts(hosts)
+    known_hosts = sdk_calls.named_hosts(hosts)
     sdk_calls.is_estimate_asked(estimate_missing_usage)
     labels = MetricLabels(metric_attributes, DistinctValues(metric_attribute_limit))
     config = export_config(endpoint=endpoint, protocol=protocol, headers=headers, file=file)
@@ -150,6 +151,8 @@ def configure(
     undo = sdk_calls.uninstrument if sees_calls and not sdk_calls.is_instrumented() else None
     telemetry = Telemetry(providers=providers, pipeline=pipeline, settle=sdk_calls.settle_calls, before_shutdown=undo)
     activate(telemetry)
+    if not sees_calls:
+        name_hosts(known_hosts)  # spans of others are priced by them too
     if sees_calls:
         sdk_calls.instrument(hosts=hosts, estimate_missing_usage=estimate_missing_usage)
     _latest = SetUp(config=config, made=frozenset(pipeline.providers), joined=_signals_of(joined))

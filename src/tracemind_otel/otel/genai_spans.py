@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, cast
 
 from opentelemetry.trace import Span, get_current_span
@@ -24,6 +24,37 @@ _MEASURED: tuple[tuple[str, Measured], ...] = (
 """By the beginning of the instrumentation scope's name, as of 2026-11."""
 
 
+_MOST: tuple[Measured, ...] = ("everything", "tokens")
+_NAMED_BEFORE = ("openlit.",)
+"""Scopes whose spans get their attributes at the end; their names begin with the operation."""
+_INPUT_WITHOUT_CACHE = ("openlit.",)
+"""Scopes that count the tokens of Anthropic's cache beside the input tokens, not in them."""
+
+
+def most_measured(of_each: Iterable[Measured]) -> Measured:
+    """What several makers of spans measure, together."""
+    found = set(of_each)
+    return next((each for each in _MOST if each in found), "nothing")
+
+
+def scope_of(span: object) -> str:
+    """The name of a span's instrumentation scope."""
+    return getattr(getattr(span, "instrumentation_scope", None), "name", None) or ""
+
+
+def is_model_span(span: object) -> bool:
+    """Whether an open span is one call of a model."""
+    if is_model_call(attributes_of(span)):
+        return True
+    is_named_before = scope_of(span).startswith(_NAMED_BEFORE)
+    return is_named_before and str(getattr(span, "name", "")).partition(" ")[0] in MODEL_OPERATIONS
+
+
+def has_input_without_cache(scope: str) -> bool:
+    """Whether a maker of spans counts cached tokens beside the input."""
+    return scope.startswith(_INPUT_WITHOUT_CACHE)
+
+
 def attributes_of(span: object) -> Mapping[str, Any]:
     """The attributes of a span of the SDK; of any other none can be read."""
     found: object = getattr(span, "attributes", None)
@@ -43,7 +74,7 @@ def is_model_call(attributes: Mapping[str, Any]) -> bool:
 
 def measured_by_maker(span: object) -> Measured:
     """What the maker of a span measures itself."""
-    scope = getattr(getattr(span, "instrumentation_scope", None), "name", None) or ""
+    scope = scope_of(span)
     for beginning, measured in _MEASURED:
         if scope.startswith(beginning):
             return measured
@@ -53,4 +84,4 @@ def measured_by_maker(span: object) -> Measured:
 def current_model_span() -> Span | None:
     """The current span where it is that of a model call and records; ours or somebody else's."""
     span = get_current_span()
-    return span if span.is_recording() and is_model_call(attributes_of(span)) else None
+    return span if span.is_recording() and is_model_span(span) else None

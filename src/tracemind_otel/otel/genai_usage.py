@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..ai.llm.providers._hosts import UNKNOWN, provider_at
+from ..ai.llm.providers._hosts import UNKNOWN, hosts_named_by_user, provider_at
 from ..ai.llm.types import LLMResponse, LLMUsage
 from . import semconv
 
@@ -48,12 +48,17 @@ class ToldCall:
     """The reply; `None` where the span has no counts."""
 
 
-def told_call(attributes: Mapping[str, Any]) -> ToldCall:
-    """The call that a span with these attributes is."""
+def told_call(attributes: Mapping[str, Any], *, has_cache_apart: bool = False) -> ToldCall:
+    """The call that a span with these attributes is.
+
+    Args:
+        attributes: the attributes.
+        has_cache_apart: whether its maker counts cached tokens beside the input tokens.
+    """
     provider = _string(attributes, semconv.TOLD_PROVIDER)
     is_embedding = attributes.get("openinference.span.kind") == "EMBEDDING"
     operation = _string(attributes, (semconv.GEN_AI_OPERATION_NAME,)) or ("embeddings" if is_embedding else "chat")
-    usage = _usage(attributes, is_embedding=operation == "embeddings")
+    usage = _usage(attributes, is_embedding=operation == "embeddings", has_cache_apart=has_cache_apart)
     return ToldCall(
         operation=operation,
         provider=provider,
@@ -77,18 +82,23 @@ def _priced_as(provider: str, attributes: Mapping[str, Any]) -> str:
     An instrumentation of OpenAI's SDK names OpenAI for every server that the SDK is pointed at.
     """
     address, port = attributes.get(semconv.SERVER_ADDRESS), attributes.get(semconv.SERVER_PORT)
-    if isinstance(address, str) and provider_at(address, port if isinstance(port, int) else None, {}) == UNKNOWN:
-        return UNKNOWN
+    if isinstance(address, str):
+        at = address.lower(), port if isinstance(port, int) else None
+        hosts = hosts_named_by_user()
+        if (named := hosts.get(f"{at[0]}:{at[1]}") or hosts.get(at[0])) is not None:
+            return named
+        if provider_at(*at, {}) == UNKNOWN:
+            return UNKNOWN
     return _PRICED_AS.get(provider.lower(), provider.lower())
 
 
-def _usage(attributes: Mapping[str, Any], *, is_embedding: bool) -> LLMUsage | None:
+def _usage(attributes: Mapping[str, Any], *, is_embedding: bool, has_cache_apart: bool) -> LLMUsage | None:
     prompt, output = _count(attributes, semconv.TOLD_INPUT_TOKENS), _count(attributes, semconv.TOLD_OUTPUT_TOKENS)
     if prompt is None and output is None:
         return None
     read, written = _count(attributes, semconv.TOLD_CACHE_READ), _count(attributes, semconv.TOLD_CACHE_WRITTEN)
     cached = (read or 0) + (written or 0)
-    if prompt is not None and cached > prompt:  # counted apart: no part is larger than its whole
+    if prompt is not None and (has_cache_apart or cached > prompt):  # counted apart: no part is larger than its whole
         prompt += cached
     if output is None and is_embedding:
         output = 0  # an embedding has no output

@@ -76,6 +76,15 @@ class OTelRecorder(Recorder):
         self._outlet = self._new_outlet(configured_providers())
 
     def begin_step(self, start: StepStart) -> StepHandle:
+        return self.begin(start, "nothing")
+
+    def begin(self, start: StepStart, measured: Measured) -> StepHandle:
+        """Begin a step that another instrumentation measures too.
+
+        Args:
+            start: what is known at the start.
+            measured: what the other one measures.
+        """
         hint_at_configure()
         outlet = self._latest_outlet()
         start_ns = time.time_ns()
@@ -85,7 +94,7 @@ class OTelRecorder(Recorder):
             attributes=encodable(_start_attributes(start)),
             start_time=start_ns,
         )
-        return _CallHandle(outlet, start, span, start_ns)
+        return _CallHandle(outlet, start, span, start_ns, measured)
 
     def join(self, start: StepStart, joined: JoinedSpan) -> StepHandle:
         """Record a call on a span that somebody else has made and ends."""
@@ -194,11 +203,14 @@ class _CallHandle(StepHandle):
         "first_chunk_s",
         "flow",
         "labels",
+        "measured",
         "start",
     )
-    measured: Measured = "nothing"
 
-    def __init__(self, outlet: _Outlet, start: StepStart, span: Span, start_ns: int) -> None:
+    def __init__(
+        self, outlet: _Outlet, start: StepStart, span: Span, start_ns: int, measured: Measured = "nothing"
+    ) -> None:
+        self.measured: Measured = measured
         self._outlet = outlet
         self._span = span
         self._start_ns = start_ns
@@ -280,20 +292,30 @@ class JoinedSpan(Recorder):
 class _JoinedHandle(_CallHandle):
     """A call on somebody else's span, which may end before we are told of the call's end."""
 
-    __slots__ = ("_joined", "measured")
+    __slots__ = ("_joined", "_retries")
 
     def __init__(self, outlet: _Outlet, start: StepStart, joined: JoinedSpan) -> None:
-        super().__init__(outlet, start, joined.span, joined.started_ns or time.time_ns())
+        super().__init__(outlet, start, joined.span, joined.started_ns or time.time_ns(), joined.measured)
         count_call_of(joined.span)
         self._joined = joined
-        self.measured = joined.measured
+        self._retries: list[StepRetry] = []
 
     def active(self) -> AbstractContextManager[object]:
         return Attached(set_span_in_context(self._joined.span, without_ids(get_current())))
 
     def retry(self, retry: StepRetry) -> None:
-        self._span = self._joined.span
+        if self._span is not self._joined.span:
+            self._move()
+        self._retries.append(retry)
         super().retry(retry)
+
+    def _move(self) -> None:
+        """Go on with a new span: an SDK may make one for each attempt, and never end that of a repeated one."""
+        self._span = self._joined.span
+        count_call_of(self._span)
+        if self._span.is_recording():
+            for retry in self._retries:
+                self._span.add_event(semconv.RETRY_EVENT, _retry_attributes(retry), retry.failed_ns)
 
     def next_chunk(self, gap_s: float, response_model: str | None) -> None:
         if self.measured != "everything":
@@ -312,6 +334,29 @@ class _JoinedHandle(_CallHandle):
             own = attributes_of(span)  # a figure of its maker stays
             span.set_attributes(encodable({name: value for name, value in attributes.items() if name not in own}))
         self._outlet.record(self, end, (ended_ns - self._start_ns) / 1e9)
+
+
+class MeasuredElsewhere(Recorder):
+    """Makes spans whose calls another instrumentation measures too.
+
+    Args:
+        recorder: makes the spans.
+        measured: what the other one measures.
+    """
+
+    def __init__(self, recorder: OTelRecorder, measured: Measured) -> None:
+        self._recorder, self._measured = recorder, measured
+
+    def begin_step(self, start: StepStart) -> StepHandle:
+        return self._recorder.begin(start, self._measured)
+
+
+def add_cost(span: Span, usage: LLMUsage) -> None:
+    """Add the cost of a call to somebody else's span; a figure of its maker stays."""
+    attributes: dict[str, AttributeValue] = {}
+    _add_cost_of(attributes, usage, has_latest_names=latest_cost_names())
+    own = attributes_of(span)
+    span.set_attributes(encodable({name: value for name, value in attributes.items() if name not in own}))
 
 
 def _start_attributes(start: StepStart) -> dict[str, AttributeValue]:

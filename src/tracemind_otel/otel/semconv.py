@@ -261,7 +261,13 @@ TOLD_REASONING: Final = (
 )
 """Official names first, then older ones, OpenLLMetry's, pydantic-ai's and OpenInference's."""
 TOLD_PROVIDER: Final = (GEN_AI_PROVIDER_NAME, "gen_ai.system", "llm.provider", "llm.system")
-TOLD_MODEL: Final = (GEN_AI_REQUEST_MODEL, "llm.model_name", "embedding.model_name", GEN_AI_RESPONSE_MODEL)
+TOLD_MODEL: Final = (
+    GEN_AI_REQUEST_MODEL,
+    "llm.request.model_name",
+    "llm.model_name",
+    "embedding.model_name",
+    GEN_AI_RESPONSE_MODEL,
+)
 TOLD_BY: Final = frozenset({"gen_ai.system", "llm.request.type"})
 """Older attributes that only the span of a model call has."""
 

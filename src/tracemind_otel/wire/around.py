@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ from .._base.fork import in_forked_child
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..otel.genai_spans import current_model_span, measured_by_maker
 from ..otel.instruments import is_ours
-from ..otel.recorder import JoinedSpan, OTelRecorder
+from ..otel.open_spans import CallTellers, begin_counted_call, span_around_suppression
+from ..otel.recorder import JoinedSpan, MeasuredElsewhere, OTelRecorder
 from ..recording.port import Recorder, StepEnd, StepHandle, StepRetry, StepStart
 
 
@@ -113,9 +115,21 @@ class _InsideHandle(StepHandle):
             self._seen.answered(end.response)
 
 
-def recorder_around(recorder: OTelRecorder) -> JoinedSpan | InsideOurs | None:
-    """What records a call here; `None` where nothing around it does, so that it gets a span of its own."""
-    span, seen = current_model_span(), _current.get()
+def recorder_here(recorder: OTelRecorder, model: str) -> tuple[Recorder, CallTellers | None]:
+    """What records a call here, and what keeps who else tells of it; `None` for the latter where ours counts it."""
+    found = _recorder_around(recorder, model)
+    if isinstance(found, InsideOurs):
+        return found, None
+    call = begin_counted_call(model, time.time_ns(), None if found is None else found.span)
+    if found is not None:
+        found.measured = call.measured if call.scopes else found.measured
+        return found, call
+    return (recorder if call.measured == "nothing" else MeasuredElsewhere(recorder, call.measured)), call
+
+
+def _recorder_around(recorder: OTelRecorder, model: str) -> JoinedSpan | InsideOurs | None:
+    """`None` where nothing around the call records it, so that it gets a span of its own."""
+    span, seen = current_model_span() or span_around_suppression(model), _current.get()
     if seen is not None and seen.has_ended:
         seen = None
     if seen is not None and seen.gave_way:

@@ -15,6 +15,7 @@ from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import BudgetExceededError, LLMError
 from ..flows.budget import Reservation
 from ..flows.totals import FlowRun, current_flow
+from ..otel.open_spans import CallTellers
 from ..otel.recorder import OTelRecorder
 from ..recording.port import Recorder, StepEnd, StepStart, begin_safely, listeners
 
@@ -46,6 +47,8 @@ class CountedCall:
         self.denial: BudgetExceededError | None = None
         self.reservation: Reservation | None = None
         self.unknown_server: UnknownServer | None = None
+        self.told: CallTellers | None = None
+        """What keeps who else tells of the call."""
         self._model = start.model
         self._provider = provider
         self._step_id = start.step_id
@@ -111,6 +114,8 @@ class CountedCall:
         if response is None or not self.is_counted:
             end(None)
             return
+        if self.told is not None:
+            self.told.replied(response, ended_ns)
         is_whole = how["status"] == "success" and not how["closed_early"]
         if not is_whole and not response.usage.is_whole:
             counted = response.usage.sanitized()
@@ -125,6 +130,8 @@ class CountedCall:
             return
         self._has_ended = True
         try:
+            if self.told is not None:
+                self.told.priced(end.usage)
             if self.reservation is not None:
                 assume_billed = end.error is None or end.error.may_be_billed
                 self.reservation.settle(end.usage, assume_billed=assume_billed)

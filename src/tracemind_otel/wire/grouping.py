@@ -7,16 +7,14 @@ asyncio or trio, else the thread.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import sys
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-Owner = Hashable
+from .._base.owner import Owner
 
 
 class Settled(Protocol):
@@ -50,23 +48,6 @@ class _Pending(Generic[C]):
     call: C
     key: Key
     until_s: float
-
-
-def current_owner() -> Owner:
-    """Who makes the request: the running task of asyncio or trio, else the thread."""
-    try:
-        task: object = asyncio.current_task()
-    except RuntimeError:
-        task = _trio_task()
-    return threading.current_thread() if task is None else task
-
-
-def _trio_task() -> object:
-    trio = sys.modules.get("trio")
-    try:
-        return None if trio is None else trio.lowlevel.current_task()
-    except RuntimeError:
-        return None
 
 
 class PendingCalls(Generic[C]):

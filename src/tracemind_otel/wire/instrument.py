@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TypeGuard, cast
 
 from .._base.once import report_fault
+from ..ai.llm.providers._hosts import name_hosts
 from ..errors import ConfigError
 from ..flows.totals import before_flow_ends
 from . import aiohttp_hook, botocore_hook, httpx_hook, observation, requests_hook
@@ -73,7 +74,7 @@ def instrument(
     }
     known, is_asked = named_hosts(hosts), is_estimate_asked(estimate_missing_usage)
     if hosts is not None or not is_instrumented():
-        observation.name_hosts(known)
+        name_hosts(known)
     if estimate_missing_usage is not None or not is_instrumented():
         observation.estimate_usage(is_asked=is_asked)
     observation.turn_on()

@@ -11,7 +11,7 @@ from ..errors import BudgetExceededError, LLMError
 from ..flows.correlation import current_correlation, current_step
 from ..otel.recorder import JoinedSpan
 from ..recording.port import StepRetry, StepStart
-from .around import InsideOurs, move_to_current, recorder_around
+from .around import move_to_current, recorder_here
 from .counted_call import CountedCall, default_recorder
 from .recognition import ModelCall
 from .reserving import reserve_for
@@ -31,9 +31,9 @@ class LogicalCall(CountedCall):
     """
 
     def __init__(self, seen: ModelCall, host: str, port: int | None) -> None:
-        around = recorder_around(default_recorder())
-        is_counted = not isinstance(around, InsideOurs)
-        super().__init__(_start_of(seen, host, port), seen.provider, around, is_counted=is_counted)
+        around, told = recorder_here(default_recorder(), seen.model)
+        super().__init__(_start_of(seen, host, port), seen.provider, around, is_counted=told is not None)
+        self.told = told
         self.seen = seen
         if seen.provider == UNKNOWN:
             self.unknown_server = UnknownServer(host if port is None else f"{host}:{port}", seen.endpoint.inventor)

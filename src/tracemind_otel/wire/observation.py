@@ -14,14 +14,16 @@ from typing import Any
 
 from .._base.fork import in_forked_child
 from .._base.once import report_fault
+from .._base.owner import Owner, current_owner
 from .._base.waiting import is_on_event_loop, is_on_trio
 from ..ai.llm.pricing import load_table, table_is_loaded, until_table_is_loaded
 from ..ai.llm.providers._error_bodies import error_from_body
+from ..ai.llm.providers._hosts import hosts_named_by_user
 from ..ai.llm.providers._http import HttpReply
 from ..ai.llm.providers._wire_format import StreamedError
 from ..errors import LLMConnectionError, LLMError
 from ..flows.budget import current_budget, needs_price
-from .grouping import Owner, PendingCalls, current_owner
+from .grouping import PendingCalls
 from .logical_call import LogicalCall
 from .recognition import may_be_call, recognized
 from .reserving import strings_in
@@ -39,7 +41,6 @@ _OWN_AGENT = "tracemind-otel/"
 _pending: PendingCalls[LogicalCall] = PendingCalls()
 _sending: contextvars.ContextVar[Attempt | bool] = contextvars.ContextVar("tracemind_wire", default=False)
 """The attempt whose request is being sent; `True` where a request belongs to a call that is recorded by other means."""
-_hosts: Mapping[str, str] = {}
 _is_on = False
 _estimates_usage = False
 
@@ -48,12 +49,6 @@ def turn_on() -> None:
     """See model calls from now on."""
     global _is_on
     _is_on = True
-
-
-def name_hosts(hosts: Mapping[str, str]) -> None:
-    """Name the provider of further hosts."""
-    global _hosts
-    _hosts = {name.lower(): provider for name, provider in hosts.items()}
 
 
 def estimate_usage(*, is_asked: bool) -> None:
@@ -151,7 +146,7 @@ def begin(
     call = _continued(sent) if _pending.has(sent.owner) else None
     if call is not None:
         _guarded(call.begin_attempt)
-    elif (seen := recognized(host, port, path, body, _hosts if hosts is None else hosts)) is None:
+    elif (seen := recognized(host, port, path, body, hosts_named_by_user() if hosts is None else hosts)) is None:
         return None
     else:
         call = LogicalCall(seen, host, port)

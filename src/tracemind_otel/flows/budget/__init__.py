@@ -23,6 +23,7 @@ from .budgets import (
     enter_budget,
     needs_price,
     reserve,
+    spend,
 )
 from .limits import BudgetLimits, OnUnknownPrice
 from .spending import BudgetSpent, Estimate, ModelSpending, Use
@@ -43,4 +44,5 @@ __all__ = [
     "enter_budget",
     "needs_price",
     "reserve",
+    "spend",
 ]

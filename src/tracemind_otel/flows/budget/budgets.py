@@ -149,6 +149,11 @@ class Budget:
         """Count what was used in place of what was held."""
         with self._lock:
             self._spending.release(estimate, llm_calls)
+            self.add(estimate, use, llm_calls=llm_calls)
+
+    def add(self, estimate: Estimate, use: Use, *, llm_calls: int = 1) -> None:
+        """Count what was used without having been held."""
+        with self._lock:
             self._spending.spend(estimate.model, use, llm_calls)
             self._thresholds.note(self._spending.spent)
             if use.cost_usd is None and self.limits.needs_known_prices:
@@ -199,6 +204,16 @@ def reserve(budget: Budget, estimate: Estimate) -> Reservation:
     budgets = budget.and_outer()
     _hold_all(budgets, estimate, llm_calls=1)
     return Reservation(budgets, estimate)
+
+
+def spend(budget: Budget, model: str, usage: LLMUsage | None) -> None:
+    """Count a call that nobody could deny, because it is told after its end, in this budget and in all around it."""
+    nothing_held = Estimate(model=model, tokens=0, cost_usd=None)
+    use = Use.of_call(nothing_held, usage, assume_billed=False)
+    for each in budget.and_outer():
+        each.add(nothing_held, use)
+    for each in budget.and_outer():
+        each.report(nothing_held, use, llm_calls=1)
 
 
 def needs_price(budget: Budget) -> bool:

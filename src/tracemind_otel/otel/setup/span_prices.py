@@ -22,14 +22,31 @@ from ..._base.once import report_fault
 from ...ai.llm.pricing import price_reply_soon, warm_up
 from ...ai.llm.types import LLMResponse, LLMUsage
 from ...errors import LLMClientError
+from ...flows.budget import Budget, current_budget, spend
 from ...flows.correlation import current_correlation, current_step
 from ...flows.totals import FlowRun, current_flow
 from ...recording.port import StepEnd, StepStart, begin_safely, listeners
-from ..genai_spans import attributes_of, is_model_call, measured_by_maker
+from ..double_spans import name_double_span
+from ..genai_spans import (
+    attributes_of,
+    has_input_without_cache,
+    is_model_call,
+    is_model_span,
+    measured_by_maker,
+    scope_of,
+)
 from ..genai_usage import ToldCall, told_call
-from ..instruments import is_ours
-from ..open_spans import OpenSpan, close_span, is_new_reply, open_span
-from ..recorder import JoinedSpan, OTelRecorder
+from ..instruments import SCOPE_NAME, is_ours
+from ..open_spans import (
+    CallTellers,
+    OpenSpan,
+    close_span,
+    counted_call_told_by,
+    keep_own_reply,
+    keep_told_call,
+    open_span,
+)
+from ..recorder import JoinedSpan, OTelRecorder, add_cost
 from ..semconv import ERROR_TYPE, GEN_AI_RESPONSE_ID
 
 log = logging.getLogger(__name__)
@@ -59,27 +76,27 @@ class SpanPrices(SpanProcessor):
         if span.kind not in _KINDS:
             return
         parent = get_current_span(parent_context).get_span_context()
-        opened = open_span(span.get_span_context(), parent)
+        opened = open_span(span.get_span_context(), parent, scope_of(span))
         attributes = attributes_of(span)
         if is_ours(span):
             if is_model_call(attributes):
                 opened.count()
             return
-        if any(name.startswith(_OTHER_CALLS) for name in attributes):
-            return
-        if is_model_call(attributes):
-            opened.is_call = True
+        if is_model_span(span):
             told = told_call(attributes)
+            opened.begin_call(span, told.model, measured_by_maker(span))
             warm_up(told.priced_as, told.model)
+        elif any(name.startswith(_OTHER_CALLS) for name in attributes):
+            return
         ending = _Ending(span, opened, span.end)
         span.end = ending.end  # type: ignore[method-assign]
 
     def on_end(self, span: ReadableSpan) -> None:
         if span.context is not None:
             close_span(span.context)
-        reply = attributes_of(span).get(GEN_AI_RESPONSE_ID)
-        if isinstance(reply, str) and is_ours(span):
-            is_new_reply(reply)
+            reply = attributes_of(span).get(GEN_AI_RESPONSE_ID)
+            if isinstance(reply, str) and is_ours(span):
+                keep_own_reply(reply, span.context)
 
 
 class _Ending:
@@ -95,6 +112,7 @@ class _Ending:
         self._span, self._opened = span, opened
         self._end: Callable[..., None] | None = end
         self._flow: FlowRun | None = current_flow()
+        self._budget: Budget | None = current_budget()
         self._step = current_step()
 
     def end(self, end_time: int | None = None) -> None:
@@ -106,26 +124,44 @@ class _Ending:
         ended_ns = time.time_ns() if end_time is None else end_time
         finish = functools.partial(end, ended_ns)
         try:
-            told = self._told() if self._span.is_recording() else None
+            told = self._told(ended_ns) if self._span.is_recording() else None
             if told is not None:
                 self._opened.count()
+                call = keep_told_call(self._opened, told.model, self._span.start_time or ended_ns)
+                if told.response is not None:
+                    call.replied(told.response, ended_ns)
                 self._count(told, ended_ns, finish)
                 return
         except Exception:
             report_fault(log, "SpanPrices", "end")
         finish()
 
-    def _told(self) -> ToldCall | None:
+    def _told(self, ended_ns: int) -> ToldCall | None:
         """The call to count; `None` where it is none, or was counted."""
         attributes = attributes_of(self._span)
         if not is_model_call(attributes) or self._opened.is_told:
             return None
-        told = told_call(attributes)
-        if told.response is None:
-            # A span without counts may be one of several of a call. Only a failure tells that no other will have them.
-            return told if self._has_failed() and not self._opened.is_inside_call else None
-        reply = told.response.response_id
-        return told if reply is None or is_new_reply(reply) else None
+        told = told_call(attributes, has_cache_apart=has_input_without_cache(self._opened.scope))
+        # A span without counts may be one of several of a call. Only a failure tells that no other will have them.
+        if told.response is None and (not self._has_failed() or self._opened.is_inside_call):
+            return None
+        is_log = attributes.get("logfire.span_type") == "log"
+        times_ns = self._span.start_time or ended_ns, ended_ns
+        answered_by = None if told.response is None else told.response.response_model
+        models = told.model, answered_by or told.model
+        call = counted_call_told_by(self._opened, models, told.response, times_ns, is_log=is_log)
+        if call is None:
+            return told
+        self._tell_again(call)
+        return None
+
+    def _tell_again(self, call: CallTellers) -> None:
+        """The call of this span is counted: give it the cost that no span has, or say that there are two spans."""
+        usage, call.unwritten = call.unwritten, None
+        if usage is not None:
+            add_cost(self._span, usage)
+        if self._opened.scope in call.beside:
+            name_double_span(self._opened.scope, SCOPE_NAME if call.span is None else scope_of(call.span))
 
     def _has_failed(self) -> bool:
         return self._span.status.status_code is StatusCode.ERROR or ERROR_TYPE in attributes_of(self._span)
@@ -152,6 +188,8 @@ class _Ending:
         handle = begin_safely(_start_of(told, step), joined, *listeners())
         if self._flow is not None:
             self._flow.add_call(usage, retries=0, step=step, model=f"{told.priced_as}/{told.model}")
+        if self._budget is not None:
+            spend(self._budget, f"{told.priced_as}/{told.model}", usage)
         handle.end(_end_of(told.response, usage, ended_ns))
 
 

@@ -1,4 +1,4 @@
-"""Which provider a host belongs to. Pure."""
+"""Which provider a host belongs to: the user's word first."""
 
 from __future__ import annotations
 
@@ -33,6 +33,20 @@ _HOST_ENDS = {
 """The ends of hosts that each customer or region has one of."""
 _BEDROCK_HOST = re.compile(r"(.+\.)?bedrock-(runtime|mantle)(-fips)?\..+(\.amazonaws\.com(\.cn)?|\.api\.aws)")
 """Bedrock's hosts, of every region, and behind an interface endpoint of a VPC."""
+
+
+_named: Mapping[str, str] = {}
+
+
+def name_hosts(hosts: Mapping[str, str]) -> None:
+    """Name the provider of the user's own hosts, as `host` or `host:port`."""
+    global _named
+    _named = {name.lower(): provider for name, provider in hosts.items()}
+
+
+def hosts_named_by_user() -> Mapping[str, str]:
+    """The provider of each of the user's own hosts."""
+    return _named
 
 
 def provider_at(host: str, port: int | None, hosts: Mapping[str, str]) -> str:
