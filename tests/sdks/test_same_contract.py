@@ -51,7 +51,8 @@ def _openai(base: str, is_stream: bool) -> None:
 def _gemini(base: str, is_stream: bool) -> None:
     config = types.GenerateContentConfig(temperature=0.5, top_p=0.9, max_output_tokens=100)
     options: dict[str, Any] = {"model": EVERY["gemini"].model, "contents": "How much?", "config": config}
-    with genai.Client(api_key="k", http_options=types.HttpOptions(base_url=base)) as client:
+    made: Any = genai.Client(api_key="k", http_options=types.HttpOptions(base_url=base))
+    with made as client:
         if is_stream:
             list(client.models.generate_content_stream(**options))
         else:
