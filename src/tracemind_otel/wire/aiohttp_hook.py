@@ -12,7 +12,7 @@ from typing import Any
 from .._base.once import report_fault
 from ..errors import BudgetExceededError, LLMConnectionError, LLMError, LLMTimeoutError
 from . import observation
-from .instances import wrap_method
+from .instances import unwrap_on_class, wrap_method, wrap_on_class
 from .observation import Attempt
 from .tap import Tap
 
@@ -21,9 +21,7 @@ log = logging.getLogger(__name__)
 
 def patch(library: ModuleType) -> None:
     """Wrap the method of all sessions; one that is wrapped already stays as it is."""
-    session = library.ClientSession
-    if not hasattr(session._request, "__tracemind__"):
-        session._request = _request(session._request, library)
+    wrap_on_class(library.ClientSession, "_request", functools.partial(_request, library=library))
 
 
 def wrap(client: Any, library: ModuleType, hosts: Mapping[str, str]) -> bool:
@@ -36,9 +34,7 @@ def wrap(client: Any, library: ModuleType, hosts: Mapping[str, str]) -> bool:
 
 def unpatch(library: ModuleType) -> None:
     """Put the method back if it is still ours; one that somebody has wrapped since passes every call through."""
-    session = library.ClientSession
-    if hasattr(session._request, "__tracemind__"):
-        session._request = session._request.__wrapped__
+    unwrap_on_class(library.ClientSession, "_request")
 
 
 def _request(request: Any, library: ModuleType, hosts: Mapping[str, str] | None = None) -> Any:
@@ -59,7 +55,6 @@ def _request(request: Any, library: ModuleType, hosts: Mapping[str, str] | None 
         await _answered(attempt, response, library)
         return response
 
-    request_and_see.__tracemind__ = True  # type: ignore[attr-defined]
     return request_and_see
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from .._base.once import report_fault
 from ..errors import BudgetExceededError, LLMConnectionError, LLMError, LLMTimeoutError
 from . import observation
-from .instances import wrap_method
+from .instances import unwrap_on_class, wrap_method, wrap_on_class
 from .observation import Attempt
 from .tapped_body import TappedBody
 
@@ -21,9 +21,7 @@ log = logging.getLogger(__name__)
 
 def patch(library: ModuleType) -> None:
     """Wrap the `send` of all sessions; one that is wrapped already stays as it is."""
-    session = library.URLLib3Session
-    if not hasattr(session.send, "__tracemind__"):
-        session.send = _send(session.send, library)
+    wrap_on_class(library.URLLib3Session, "send", functools.partial(_send, library=library))
 
 
 def wrap(client: Any, library: ModuleType, hosts: Mapping[str, str]) -> bool:
@@ -36,9 +34,7 @@ def wrap(client: Any, library: ModuleType, hosts: Mapping[str, str]) -> bool:
 
 def unpatch(library: ModuleType) -> None:
     """Put the method back if it is still ours; one that somebody has wrapped since passes every call through."""
-    session = library.URLLib3Session
-    if hasattr(session.send, "__tracemind__"):
-        session.send = session.send.__wrapped__
+    unwrap_on_class(library.URLLib3Session, "send")
 
 
 def _send(send: Any, library: ModuleType, hosts: Mapping[str, str] | None = None) -> Any:
@@ -57,7 +53,6 @@ def _send(send: Any, library: ModuleType, hosts: Mapping[str, str] | None = None
         _answered(attempt, response, library, is_stream=bool(getattr(request, "stream_output", False)))
         return response
 
-    send_and_see.__tracemind__ = True  # type: ignore[attr-defined]
     return send_and_see
 
 

@@ -50,6 +50,10 @@ class _Pending(Generic[C]):
     until_s: float
 
 
+def _has_ended(owner: Owner) -> bool:
+    return isinstance(owner, threading.Thread) and not owner.is_alive()
+
+
 class PendingCalls(Generic[C]):
     """The calls whose last attempt failed in a way that is usually repeated. Used from many threads.
 
@@ -105,10 +109,10 @@ class PendingCalls(Generic[C]):
             pending.call.settle()
 
     def settle_overdue(self) -> float | None:
-        """End the calls that waited long enough; returns the seconds until the next one is due."""
+        """End the calls that waited long enough, or whose thread has ended; returns the seconds until one is due."""
         now = self._clock()
         with self._lock:
-            due = [owner for owner, pending in self._pending.items() if pending.until_s <= now]
+            due = [owner for owner, pending in self._pending.items() if pending.until_s <= now or _has_ended(owner)]
             calls = [self._pending.pop(owner).call for owner in due]
             left = [pending.until_s for pending in self._pending.values()]
         for call in calls:

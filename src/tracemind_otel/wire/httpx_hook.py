@@ -11,21 +11,19 @@ from typing import Any, cast
 from .._base.once import report_fault
 from ..errors import BudgetExceededError, LLMConnectionError, LLMError, LLMTimeoutError
 from . import observation, transport_hook
-from .instances import wrap_method
+from .instances import unwrap_on_class, wrap_method, wrap_on_class
 from .observation import Attempt
 from .tap import Tap
+from .transport_hook import Sight
 
 log = logging.getLogger(__name__)
 
 
 def patch(library: ModuleType) -> None:
     """Wrap the `send` of both clients, and their transports; a class that is wrapped already stays as it is."""
-    sync, own_async = library.Client, library.AsyncClient
-    if not hasattr(sync.send, "__tracemind__"):
-        sync.send = _sync_send(sync.send, library)
-    if not hasattr(own_async.send, "__tracemind__"):
-        own_async.send = _async_send(own_async.send, library)
-    transport_hook.patch(library, _error_of)
+    wrap_on_class(library.Client, "send", functools.partial(_sync_send, library=library))
+    wrap_on_class(library.AsyncClient, "send", functools.partial(_async_send, library=library))
+    transport_hook.patch(library, _sight(library))
 
 
 def wrap(client: Any, library: ModuleType, hosts: Mapping[str, str]) -> bool:
@@ -37,16 +35,24 @@ def wrap(client: Any, library: ModuleType, hosts: Mapping[str, str]) -> bool:
     else:
         return False
     wrap_method(client, "send", functools.partial(make, library=library, hosts=hosts))
-    transport_hook.patch(library, _error_of)
+    transport_hook.patch(library, _sight(library))
     return True
 
 
 def unpatch(library: ModuleType) -> None:
     """Put the methods back that are still ours; one that somebody has wrapped since passes every call through."""
-    for client in (library.Client, library.AsyncClient):
-        if hasattr(client.send, "__tracemind__"):
-            client.send = client.send.__wrapped__
+    unwrap_on_class(library.Client, "send")
+    unwrap_on_class(library.AsyncClient, "send")
     transport_hook.unpatch(library)
+
+
+def _sight(library: ModuleType) -> Sight:
+    return Sight(
+        begin=functools.partial(_attempt, hosts=None),
+        error_of=functools.partial(_error_of, library=library),
+        answered=functools.partial(_answered, tap=functools.partial(_SyncTap.of, library)),
+        answered_async=functools.partial(_answered, tap=functools.partial(_AsyncTap.of, library)),
+    )
 
 
 def _sync_send(send: Any, library: ModuleType, hosts: Mapping[str, str] | None = None) -> Any:
@@ -62,10 +68,9 @@ def _sync_send(send: Any, library: ModuleType, hosts: Mapping[str, str] | None =
         except BaseException as error:
             attempt.raised(error, _error_of(error, library))
             raise
-        _answered(attempt, response, is_stream=_is_stream(kwargs), tap=functools.partial(_SyncTap.of, library))
+        _answered(attempt, response, tap=functools.partial(_SyncTap.of, library))
         return response
 
-    send_and_see.__tracemind__ = True  # type: ignore[attr-defined]
     return send_and_see
 
 
@@ -84,10 +89,9 @@ def _async_send(send: Any, library: ModuleType, hosts: Mapping[str, str] | None 
         except BaseException as error:
             attempt.raised(error, _error_of(error, library))
             raise
-        _answered(attempt, response, is_stream=_is_stream(kwargs), tap=functools.partial(_AsyncTap.of, library))
+        _answered(attempt, response, tap=functools.partial(_AsyncTap.of, library))
         return response
 
-    send_and_see.__tracemind__ = True  # type: ignore[attr-defined]
     return send_and_see
 
 
@@ -97,10 +101,6 @@ async def _until_priceable(response: Any) -> None:
     except BaseException:  # cancelled meanwhile, so that nobody gets the response
         await response.aclose()
         raise
-
-
-def _is_stream(kwargs: dict[str, Any]) -> bool:
-    return kwargs.get("stream") is True
 
 
 def _attempt(request: Any, hosts: Mapping[str, str] | None) -> Attempt | None:
@@ -135,16 +135,18 @@ def _error_of(error: BaseException, library: ModuleType) -> LLMError | None:
     return None
 
 
-def _answered(attempt: Attempt, response: Any, *, is_stream: bool, tap: Any) -> None:
+def _answered(attempt: Attempt, response: Any, *, tap: Any) -> None:
+    """Read the response along; it is closed where `send`, an event hook or a mock has read it already."""
     try:
+        body = response.content if response.is_closed and response.is_stream_consumed else None
         if not 200 <= response.status_code < 300:
-            attempt.rejected(response.status_code, response.headers, b"" if is_stream else response.content)
+            attempt.rejected(response.status_code, response.headers, body or b"")
             return
-        if is_stream and not response.is_closed:
+        if body is None:
             reader = attempt.answered(response.status_code, response.headers, is_decoded=False)
             response.stream = tap(response.stream, reader)
         else:  # a hook of the user may have read a stream already
-            attempt.answered_whole(response.status_code, response.headers, response.content)
+            attempt.answered_whole(response.status_code, response.headers, body)
     except Exception:
         report_fault(log, "httpx", "read")
         attempt.lost()

@@ -1,11 +1,41 @@
-"""A method of one object, wrapped: its class stays as it is."""
+"""Methods wrapped on a class, or on one object, and put back only where they are still ours."""
 
 from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+_MARK = "__tracemind__"
+"""The attribute of our wrappers that has the wrapper itself.
+
+`functools.wraps` copies it to a wrapper that somebody puts over ours. So to have it means that calls pass ours, and to
+be its value means to be ours.
+"""
+_ORIGINAL = "__tracemind_original__"
+
+
+def wrap_on_class(owner: Any, name: str, wrapper_of: Callable[[Any], Any]) -> None:
+    """Wrap a method for all objects of a class, unless its calls pass a wrapper of ours already."""
+    method = getattr(owner, name)
+    if hasattr(method, _MARK):
+        return
+    wrapper = wrapper_of(method)
+    setattr(wrapper, _MARK, wrapper)
+    setattr(wrapper, _ORIGINAL, _own(owner).get(name, method))
+    setattr(owner, name, wrapper)
+
+
+def _own(owner: Any) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", vars(owner))
+
+
+def unwrap_on_class(owner: Any, name: str) -> None:
+    """Put the method back, unless somebody has wrapped it since: to put it back would remove that wrapper too."""
+    method = _own(owner).get(name)
+    if method is not None and getattr(method, _MARK, None) is method:
+        setattr(owner, name, getattr(method, _ORIGINAL))
 
 
 def wrap_method(holder: Any, name: str, wrapper_of: Callable[[Any], Any]) -> None:

@@ -57,7 +57,7 @@ class LogicalCall(CountedCall):
 
     def begin_attempt(self) -> None:
         """Another attempt begins: the last one failed and is repeated, unless no budget is left for it."""
-        if self._failure is None:
+        if self._failure is None or self.denial is not None:
             return
         if self.reservation is not None and self._failure.may_be_billed:
             try:

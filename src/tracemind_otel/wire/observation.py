@@ -36,6 +36,8 @@ _REPEATED = frozenset({408, 409, 425, 429})
 """The statuses below 500 that SDKs repeat."""
 _MAX_WAIT_S = 70.0
 """Longer than any SDK waits between two attempts: Google's and Cohere's wait up to 60 s."""
+_STAINLESS_WAIT_S = 20.0
+"""Longer than SDKs made by Stainless wait, which name the attempt in a header: up to 10 s, or as `Retry-After` says."""
 _OWN_AGENT = "tracemind-otel/"
 
 _pending: PendingCalls[LogicalCall] = PendingCalls()
@@ -154,7 +156,7 @@ def begin(
             _guarded(call.estimate_usage, body)
         _guarded(call.reserve, body)
     if call.denial is not None:
-        _guarded(_pending.wait_for_repetition, sent.owner, call, sent.key, body, _MAX_WAIT_S)
+        _guarded(_keep, call, sent, _MAX_WAIT_S)
         raise call.denial
     return Attempt(call, sent)
 
@@ -204,6 +206,16 @@ class Sent:
         return "x-stainless-retry-count" in self.headers
 
 
+def _keep(call: LogicalCall, sent: Sent, within_s: float) -> None:
+    """Keep a call until its repetition, for so many seconds."""
+    _pending.wait_for_repetition(sent.owner, call, sent.key, sent.body, within_s)
+    owner: Any = sent.owner
+    if hasattr(owner, "add_done_callback"):  # a task of asyncio has it
+        owner.remove_done_callback(_pending.settle_of)  # one is enough, however many attempts of the task fail
+        owner.add_done_callback(_pending.settle_of)
+    _sweeper.wake()
+
+
 def _guarded(step: Callable[..., object], *arguments: object) -> None:
     """Take a step without which the call goes on, and its span with it."""
     try:
@@ -248,7 +260,9 @@ class Attempt:
     def raised(self, error: BaseException, ours: LLMError | None) -> None:
         """No reply came. A transport that gives up raises what it likes, so what failed inside it tells more."""
         failure = ours or self._failed_inside
-        if failure is not None and isinstance(error, Exception):
+        if self._call.denial is not None:
+            _guarded(_keep, self._call, self._sent, _MAX_WAIT_S)
+        elif failure is not None and isinstance(error, Exception):
             self._fail(failure, is_repeated=True)
         elif isinstance(error, Exception):
             unknown = LLMConnectionError(f"the request failed ({type(error).__name__})")
@@ -272,14 +286,11 @@ class Attempt:
         if not is_repeated or sent.is_last:
             self._end(error)
             return
-        within_s = max(_MAX_WAIT_S, (error.retry_after_s or 0.0) + 10.0)
+        usual_s = _STAINLESS_WAIT_S if sent.repeats_any_error else _MAX_WAIT_S
+        within_s = max(usual_s, (error.retry_after_s or 0.0) + 10.0)
         try:
             self._call.fail(error)
-            _pending.wait_for_repetition(sent.owner, self._call, sent.key, sent.body, within_s)
-            when_done = getattr(sent.owner, "add_done_callback", None)  # a task of asyncio has it
-            if when_done is not None:
-                when_done(_pending.settle_of)
-            _sweeper.wake()
+            _keep(self._call, sent, within_s)
         except Exception:
             report_fault(log, "Attempt", "fail")
             self._end(error)
