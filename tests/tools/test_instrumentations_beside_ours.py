@@ -111,7 +111,7 @@ BESIDE = {
         "openllmetry", "openllmetry", RESPONSES, "openai", OWN_SCOPE, has_second_span=True
     ),
     "OpenLLMetry, Anthropic": Beside(
-        "openllmetry", "openllmetry", CLAUDE, "anthropic", ANTHROPIC_SCOPE, f"{LLMETRY}.anthropic"
+        "openllmetry", "openllmetry", CLAUDE, "anthropic", ANTHROPIC_SCOPE, f"{LLMETRY}.anthropic", has_second_span=True
     ),
     "Logfire, OpenAI": Beside("logfire", "logfire", CHAT + RESPONSES, "openai", "logfire.openai"),
     "OpenLIT, Anthropic": Beside(

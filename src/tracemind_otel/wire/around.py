@@ -13,8 +13,9 @@ from opentelemetry.trace import Span
 from .._base.context import Setting, set_here
 from .._base.fork import in_forked_child
 from ..ai.llm.types import LLMResponse, LLMUsage
-from ..otel.genai_spans import current_model_span, measured_by_maker
-from ..otel.instruments import is_ours
+from ..otel.double_spans import name_double_span
+from ..otel.genai_spans import current_model_span, measured_by_maker, scope_of
+from ..otel.instruments import SCOPE_NAME, is_ours
 from ..otel.open_spans import CallTellers, begin_counted_call, span_around_suppression
 from ..otel.recorder import JoinedSpan, MeasuredElsewhere, OTelRecorder
 from ..recording.port import Recorder, StepEnd, StepHandle, StepRetry, StepStart
@@ -121,6 +122,8 @@ def recorder_here(recorder: OTelRecorder, model: str) -> tuple[Recorder, CallTel
     if isinstance(found, InsideOurs):
         return found, None
     call = begin_counted_call(model, time.time_ns(), None if found is None else found.span)
+    for scope in call.beside:
+        name_double_span(scope, SCOPE_NAME if found is None else scope_of(found.span))
     if found is not None:
         found.measured = call.measured if call.scopes else found.measured
         return found, call
