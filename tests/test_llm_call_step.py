@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 
-from tests.support import Captured, attributes, events
+from tests.support import Captured, attributes, calls, events
 from tracemind_otel.ai.llm import AsyncLLMClient, LLMRequest, LLMResponse, LLMUsage
 from tracemind_otel.ai.llm.pricing import price_table
 from tracemind_otel.ai.llm.providers import FakeLLMClient
@@ -547,13 +547,13 @@ async def test_a_thousand_calls_at_once_with_the_same_ids(capture: Captured) -> 
         )
     )
     assert [(result["text"], result["retries"]) for result in results] == [(str(n), n % 3) for n in range(1, 1001)]
-    spans: Mapping[int, Mapping[str, Any]] = {attributes(s)["test.n"]: attributes(s) for s in capture.spans}
-    assert (len(capture.spans), sorted(spans)) == (1000, list(range(1, 1001)))
+    spans: Mapping[int, Mapping[str, Any]] = {attributes(s)["test.n"]: attributes(s) for s in calls(capture.spans)}
+    assert (len(calls(capture.spans)), sorted(spans)) == (1000, list(range(1, 1001)))
     for n, found in spans.items():
         assert found["gen_ai.response.id"] == f"r-{n}"
         assert (found["gen_ai.usage.input_tokens"], found["gen_ai.usage.output_tokens"]) == (n, 2 * n)
         assert found["tracemind.retry.count"] == n % 3
-    for span in capture.spans:
+    for span in calls(capture.spans):
         assert len(events(span, "tracemind.retry")) == attributes(span)["tracemind.retry.count"]
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 from opentelemetry.sdk.metrics.export import Histogram, HistogramDataPoint, Metric, NumberDataPoint, Sum
 
-from tests.support import Captured
+from tests.support import Captured, calls
 from tracemind_otel import flow
 from tracemind_otel.ai.llm import AsyncLLMClient, LLMRequest, LLMResponse, LLMUsage
 from tracemind_otel.errors import LLMError, LLMRateLimitError
@@ -194,7 +194,7 @@ async def test_the_newest_values(capture: Captured, monkeypatch: pytest.MonkeyPa
 async def test_the_duration_is_the_spans(capture: Captured) -> None:
     """The metric and the span have the same duration."""
     await call(capture, rate_limited(), REPLY)
-    span = capture.spans[0]
+    [span] = calls(capture.spans)
     assert span.end_time is not None
     assert span.start_time is not None
     duration = point(capture, "gen_ai.client.operation.duration", HistogramDataPoint)

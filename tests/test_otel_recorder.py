@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
-from tests.support import Captured, attributes, captured, events
+from tests.support import Captured, attributes, calls, captured, events
 from tracemind_otel import OTelRecorder
 from tracemind_otel.ai.llm import AsyncLLMClient, LLMRequest, LLMResponse, LLMUsage
 from tracemind_otel.ai.llm.pricing import set_prices
@@ -104,8 +104,13 @@ def span_id(span: ReadableSpan) -> int:
 
 async def span_of(capture: Captured, *outcomes: LLMResponse | LLMError, **options: Any) -> ReadableSpan:
     await call(capture.recorder(), Client(*outcomes), **options)
-    assert len(capture.spans) == 1
-    return capture.spans[0]
+    return the_call(capture)
+
+
+def the_call(capture: Captured) -> ReadableSpan:
+    """The one call; the attempts of a call that was retried are spans of their own (tests/test_attempt_spans.py)."""
+    [span] = calls(capture.spans)
+    return span
 
 
 # --- What is on it ---
@@ -429,7 +434,7 @@ async def test_a_call_that_fails(capture: Captured) -> None:
 async def test_error_type_is_the_same_everywhere(capture: Captured) -> None:
     """Span, event, metric and result have the same `error.type`."""
     result = await call(capture.recorder(), Client(rate_limited(), rate_limited(61.0)))
-    span = capture.spans[0]
+    span = the_call(capture)
     points = capture.points("gen_ai.client.operation.duration")
     found = [attributes(span), events(span, "tracemind.retry")[0], points[0].attributes or {}]
     assert [names["error.type"] for names in found] == ["rpm"] * 3
@@ -465,7 +470,7 @@ async def test_it_is_current_for_each_attempt_and_not_after(capture: Captured) -
     """Spans of the client are below the call on every attempt, and the caller's context is unchanged."""
     client, before = Client(rate_limited(), REPLY), trace.get_current_span()
     await call(capture.recorder(), client)
-    assert {context.span_id for context in client.span_contexts} == {span_id(capture.spans[0])}
+    assert {context.span_id for context in client.span_contexts} == {span_id(the_call(capture))}
     assert len(client.span_contexts) == 2
     assert trace.get_current_span() is before
 

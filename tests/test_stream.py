@@ -22,7 +22,7 @@ import tracemind_otel as tm
 from tests.programs import run
 from tests.servers.fixture import OpenAIServer
 from tests.servers.fixture import openai_server as openai_server
-from tests.support import Captured, attributes, events
+from tests.support import Captured, attributes, calls, events
 from tracemind_otel import (
     AsyncLLMClient,
     ConfigError,
@@ -129,9 +129,10 @@ async def read(stream: LLMStream) -> list[StreamEvent]:
 
 
 def only_span(capture: Captured) -> ReadableSpan:
-    """The span of the call, which is the only one."""
-    assert [span.name for span in capture.spans] == [CALL]
-    return capture.spans[0]
+    """The span of the call, which is the only one but for those of its attempts."""
+    [span] = calls(capture.spans)
+    assert span.name == CALL
+    return span
 
 
 def assert_cancelled(span: ReadableSpan) -> None:

@@ -31,6 +31,8 @@ async def test_a_block_is_captured() -> None:
     assert [(span["name"], span["parent"]) for span in seen[0]] == [
         ("invoke_workflow answer", None),
         ("chat toy-1", "invoke_workflow answer"),
+        ("attempt 1", "chat toy-1"),
+        ("attempt 2", "chat toy-1"),
     ]
     assert [span["status"] for span in seen[0]] == [span["status"] for span in seen[1]]
     assert [span["attributes"] for span in seen[0]] != []

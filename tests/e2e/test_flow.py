@@ -119,7 +119,7 @@ class Calls:
 def test_trace_has_the_shape_of_the_flow(run: SpanScope) -> None:
     """Jaeger shows one flow span, the step below it, and each call as a CLIENT span below its caller."""
     flow, step = run.flow(), run.step()
-    assert len(run.spans) == 7
+    assert len([span for span in run.spans if not span["name"].startswith("attempt")]) == 7
     assert (flow["kind"], flow["parent_id"], flow["status"]) == ("INTERNAL", None, "UNSET")
     assert (step["kind"], step["parent_id"], step["attributes"]["tracemind.test"]) == (
         "INTERNAL",
@@ -131,6 +131,17 @@ def test_trace_has_the_shape_of_the_flow(run: SpanScope) -> None:
         assert (call["kind"], call["parent_id"]) == ("CLIENT", parent["span_id"])
         assert call["name"] == f"chat {run.results[step_id]['model']}"
         assert flow["start_ns"] <= call["start_ns"] <= call["end_ns"] <= flow["end_ns"]
+
+
+def test_a_retried_call_shows_its_attempts(run: SpanScope) -> None:
+    """Jaeger has the three attempts below the call that recovers, with status, reason and the waits as gaps."""
+    call = run.call("recovers")
+    made = sorted((s for s in run.spans if s["parent_id"] == call["span_id"]), key=lambda span: span["start_ns"])
+    assert [span["name"] for span in made] == ["attempt 1", "attempt 2", "attempt 3"]
+    assert [span["attributes"].get("tracemind.retry.reason") for span in made] == ["rate_limit", "server_error", None]
+    assert [span["status"] for span in made] == ["ERROR", "ERROR", "UNSET"]
+    assert made[1]["start_ns"] - made[0]["end_ns"] >= 39_000_000
+    assert not any(name.startswith("gen_ai.") for span in made for name in span["attributes"])
 
 
 def test_resource_is_what_was_configured(run: SpanScope) -> None:

@@ -62,6 +62,7 @@ class Attempts:
                 self.is_running = False
                 self._report_retry(error, delay_s)
             await asyncio.sleep(delay_s)
+            self._handle.next_attempt()
 
     def take_back(self) -> None:
         """Do not count the running attempt: it sent nothing."""

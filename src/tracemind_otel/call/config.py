@@ -196,5 +196,6 @@ class CallTarget:
             server_address=self.client.server_address,
             server_port=self.client.server_port,
             is_stream=is_stream,
+            asked=partial(input_of_request, self.request),
             **self.request.sampling(),
         )

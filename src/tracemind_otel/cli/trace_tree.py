@@ -41,7 +41,15 @@ def trace_trees(spans: Iterable[FileSpan], *, fold_from: int = FOLDED_FROM) -> I
         traces[span.trace_id].setdefault((span.span_id, span.name, span.start_ns, span.end_ns), span)
     ordered = [sorted(found.values(), key=lambda span: span.start_ns) for found in traces.values()]
     for trace in sorted(ordered, key=lambda trace: trace[0].start_ns):
-        yield _TraceTree(trace, fold_from).build()
+        yield _TraceTree(_without_attempts(trace), fold_from).build()
+
+
+def _without_attempts(trace: Sequence[FileSpan]) -> list[FileSpan]:
+    """The spans without those of attempts, each of which the call's own line of a retry tells already."""
+    ids = {span.span_id for span in trace}
+    return [
+        span for span in trace if semconv.TRACEMIND_RETRY_ATTEMPT not in span.attributes or span.parent_id not in ids
+    ]
 
 
 def needed_columns(tree: Tree) -> int:

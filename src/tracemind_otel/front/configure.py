@@ -64,6 +64,7 @@ def configure(
     metric_attributes: Sequence[str] = (),
     metric_attribute_limit: int = DISTINCT_VALUES,
     cost_by_kind: bool = False,
+    attempt_spans: bool = True,
     redact: Redact | None = None,
     prices: PriceSource | None = None,
     prices_over_reply: bool = False,
@@ -93,6 +94,8 @@ def configure(
         metric_attribute_limit: values of each of them that are told apart; further ones are recorded as `_other`.
         cost_by_kind: give the cost counter the attribute `tracemind.cost.kind` (`input`, `cached`, `output`, `fee`, or
             `whole` where the parts are unknown); its sum stays the same.
+        attempt_spans: give a call that was retried a child span for each of its attempts, so that a timeline shows
+            them. A call without a retry has none.
         redact: sees captured arguments and results before they are recorded: called with a part in the form of the
             GenAI conventions (`{"type": "tool_call", "name", "arguments"}`, `{"type": "tool_call_response",
             "response"}`) and its role, it returns the part to record, or `None` to record nothing.
@@ -146,6 +149,7 @@ def configure(
         instruments=pipeline.instruments,
         labels=labels,
         has_cost_by_kind=cost_by_kind,
+        has_attempt_spans=attempt_spans,
         redact=redact,
     )
     undo = sdk_calls.uninstrument if sees_calls and not sdk_calls.is_instrumented() else None

@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import math
+import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, fields, is_dataclass
@@ -69,6 +70,18 @@ def _plain(value: object) -> object:
         return _Writer(_FULL, _MAX_CHARACTERS).plain(value, 0)
     except _TooLongError:
         return {"truncated": True, "type": _class_name(value)}
+
+
+def plain(value: object, *, text: int, items: int, nodes: int) -> object:
+    """A value as plain data without secrets, long strings and large containers cut.
+
+    Args:
+        value: anything.
+        text: characters of one string.
+        items: items of one container.
+        nodes: values in all containers together.
+    """
+    return _Writer(_Shape(text=text, items=items, nodes=nodes), sys.maxsize).plain(value, 0)
 
 
 def as_json(value: object, *, limit: int = LIMIT) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from opentelemetry import _logs as logs
 from opentelemetry import metrics, trace
 from opentelemetry.environment_variables import OTEL_PYTHON_METER_PROVIDER, OTEL_PYTHON_TRACER_PROVIDER
 
@@ -16,6 +17,7 @@ from .._base.dropped import end_dropped_at_exit
 from .._base.once import Once
 from .._version import __version__
 from .capture import Redact
+from .content import NO_CONTENT, ContentOptions
 from .instruments import SCOPE_NAME, Instruments
 from .labels import NO_LABELS, MetricLabels
 from .semconv import SCHEMA_URL
@@ -39,6 +41,12 @@ class Providers:
     """Attributes of metrics that the user named."""
     has_cost_by_kind: bool = False
     """Whether the cost counter tells input, cached input, output and fees apart."""
+    content: ContentOptions = NO_CONTENT
+    """What is recorded of prompts and answers."""
+    logger_provider: logs.LoggerProvider | None = None
+    """The provider of the events that carry content."""
+    has_attempt_spans: bool = True
+    """Whether the attempts of a retried call are spans below it."""
 
 
 # Asking the API whether it has a provider costs more than making a placeholder's span, and so more than a decorator

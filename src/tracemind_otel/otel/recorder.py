@@ -18,6 +18,7 @@ from ..flows.correlation import NO_CORRELATION, current_correlation
 from ..flows.totals import AttributeValue, current_flow
 from ..recording.port import Recorder, StepEnd, StepHandle, StepRetry, StepStart
 from . import semconv
+from .attempt_spans import AttemptSpans
 from .attributes import Attached, correlation_attributes, without_ids
 from .current import Providers, configured_providers, hint_at_configure, instruments, tracer
 from .genai_spans import Measured, attributes_of
@@ -194,6 +195,7 @@ class _CallHandle(StepHandle):
     """The span of one call."""
 
     __slots__ = (
+        "_attempts",
         "_chunk_sets",
         "_ended",
         "_outlet",
@@ -215,6 +217,7 @@ class _CallHandle(StepHandle):
         self._span = span
         self._start_ns = start_ns
         self._ended = False
+        self._attempts: AttemptSpans | None = None
         self.first_chunk_s: float | None = None
         self._chunk_sets: AttributeSets | None = None
         self.start = start
@@ -229,7 +232,19 @@ class _CallHandle(StepHandle):
     def retry(self, retry: StepRetry) -> None:
         if self._span.is_recording():
             self._span.add_event(semconv.RETRY_EVENT, _retry_attributes(retry), retry.failed_ns)
+            if self._outlet.providers.has_attempt_spans:
+                self._attempt_failed(retry)
         self._outlet.metrics.record_retry(self._outlet.attributes_of_retry(self, retry))
+
+    def _attempt_failed(self, retry: StepRetry) -> None:
+        if self._attempts is None:
+            parent = set_span_in_context(self._span, self.context)
+            self._attempts = AttemptSpans(self._outlet.tracer, parent, self._start_ns)
+        self._attempts.failed(retry)
+
+    def next_attempt(self) -> None:
+        if self._attempts is not None:
+            self._attempts.begin()
 
     def first_chunk(self) -> None:
         self.first_chunk_s = max(time.time_ns() - self._start_ns, 0) / 1e9
@@ -245,6 +260,8 @@ class _CallHandle(StepHandle):
         self._ended = True
         ended_ns = max(end.ended_ns or time.time_ns(), self._start_ns)
         try:
+            if self._attempts is not None:
+                self._attempts.end(end, ended_ns)
             if self._span.is_recording():
                 is_latest = self._outlet.has_latest_cost_names
                 attributes = _end_attributes(
@@ -327,6 +344,8 @@ class _JoinedHandle(_CallHandle):
         self._ended = True
         ended_ns = max(end.ended_ns or time.time_ns(), self._start_ns)
         span = self._joined.span
+        if self._attempts is not None and span.is_recording():
+            self._attempts.end(end, ended_ns)
         if span.is_recording():
             attributes: dict[str, AttributeValue] = {semconv.TRACEMIND_RETRY_COUNT: end.retries}
             if end.usage is not None:

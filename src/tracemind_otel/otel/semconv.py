@@ -139,6 +139,8 @@ TRACEMIND_RETRY_MAX_ATTEMPTS: Final = "tracemind.retry.max_attempts"
 TRACEMIND_RETRY_DELAY_S: Final = "tracemind.retry.delay_s"
 TRACEMIND_RETRY_REASON: Final = "tracemind.retry.reason"
 TRACEMIND_RETRY_COUNT: Final = "tracemind.retry.count"
+ATTEMPT: Final = "attempt"
+"""The name of an attempt's span, before its number."""
 
 # --- The final failure: a span event ---
 EXCEPTION_EVENT: Final = "exception"
@@ -173,6 +175,13 @@ TRACEMIND_FLOW_OWN_INPUT_TOKENS: Final = "tracemind.flow.own.input_tokens"
 TRACEMIND_FLOW_OWN_OUTPUT_TOKENS: Final = "tracemind.flow.own.output_tokens"
 TRACEMIND_FLOW_OWN_LLM_CALLS: Final = "tracemind.flow.own.llm_calls"
 TRACEMIND_FLOW_OWN_RETRIES: Final = "tracemind.flow.own.retries"
+
+# --- Prompts and answers: only where asked for; JSON on spans, structured values on the event ---
+GEN_AI_SYSTEM_INSTRUCTIONS: Final = "gen_ai.system_instructions"
+GEN_AI_INPUT_MESSAGES: Final = "gen_ai.input.messages"
+GEN_AI_OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
+GEN_AI_TOOL_DEFINITIONS: Final = "gen_ai.tool.definitions"
+INFERENCE_DETAILS_EVENT: Final = "gen_ai.client.inference.operation.details"
 
 # --- What a function got and gave: only where asked for; a tool's have names in the conventions ---
 GEN_AI_TOOL_CALL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"

@@ -12,13 +12,14 @@ A recorder that raises never breaks a call, which reaches it through `begin_safe
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from .._base.dropped import end_dropped
 from .._base.once import report_fault
+from ..ai.llm.message_parts import InputContent
 from ..ai.llm.sampling import SamplingOptions
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import LLMError, RetryReason
@@ -53,6 +54,8 @@ class StepStart(SamplingOptions):
     """Whether the reply is streamed."""
     output_type: str | None = None
     """What the model is asked to make (`gen_ai.output.type`), where that is no text."""
+    asked: Callable[[], InputContent] | None = field(default=None, repr=False, compare=False)
+    """Returns what the model is asked: a prompt is written out only if the user wants it recorded."""
 
     def payload(self) -> dict[str, Any]:
         """The dict that `record_step_start` gets."""
@@ -118,6 +121,9 @@ class StepHandle:
 
     def retry(self, retry: StepRetry) -> None:
         """An attempt failed and will be repeated; called before the wait."""
+
+    def next_attempt(self) -> None:
+        """The wait is over, and the next attempt begins."""
 
     def first_chunk(self) -> None:
         """The first piece of a streamed reply has come."""
@@ -216,6 +222,9 @@ class _SafeHandle(StepHandle):
 
     def retry(self, retry: StepRetry) -> None:
         self._tell("retry", retry)
+
+    def next_attempt(self) -> None:
+        self._tell("next_attempt")
 
     def first_chunk(self) -> None:
         self._tell("first_chunk")

@@ -69,7 +69,7 @@ class Captured:
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """The spans as plain data, in the order of their start, without what differs from run to run: ids and times."""
-        spans = sorted(self.spans, key=lambda span: span.start_time or 0)
+        spans = sorted(self.spans, key=lambda span: (span.start_time or 0, -(span.end_time or 0)))
         names = {span.context.span_id: span.name for span in spans if span.context}
         return [
             {

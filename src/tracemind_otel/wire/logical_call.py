@@ -80,6 +80,7 @@ class LogicalCall(CountedCall):
                 failed_ns=self._failed_ns,
             )
         )
+        self._handle.next_attempt()
 
     def fail(self, error: LLMError) -> None:
         """An attempt failed that may be repeated."""
