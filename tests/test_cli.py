@@ -108,7 +108,7 @@ def test_the_demo_writes_to_a_file_that_it_names(tmp_path: Path) -> None:
     done = run(*MODULE, "demo", directory=tmp_path, environment={"TMPDIR": str(tmp_path)})
     [path] = tmp_path.iterdir()
     assert f"Spans written to {path}" in done.stdout
-    assert len(spans_of(path)) == 7
+    assert len(spans_of(path)) == 12
 
 
 def test_the_demo_adds_to_a_file_and_shows_its_own_trace_only(two_traces: tuple[Path, str, str]) -> None:
@@ -195,7 +195,7 @@ def test_the_demo_with_an_unreachable_endpoint_still_shows_its_tree(tmp_path: Pa
     assert TREE in without_chance(done.stdout)
     assert "see it in Jaeger" not in done.stdout
     [line] = done.stderr.splitlines()
-    assert "7 of 7 spans did not reach" in line
+    assert "12 of 12 spans did not reach" in line
 
 
 def test_the_demo_says_when_telemetry_is_switched_off(tmp_path: Path) -> None:

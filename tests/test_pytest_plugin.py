@@ -84,9 +84,13 @@ seen = []
 def test_spans(run, fake_llm, llm_spans):
     fake_llm.fail("503")
     ask()
-    flow, call = llm_spans
-    assert (flow["id"], flow["parent"], flow["start"], flow["end"]) == ("s1", None, 1, 4)
-    assert (call["id"], call["parent"], call["start"], call["end"]) == ("s2", "s1", 2, 3)
+    flow, call, first, last = llm_spans
+    assert (flow["id"], flow["parent"], flow["start"], flow["end"]) == ("s1", None, 1, 8)
+    assert (call["id"], call["parent"], call["start"], call["end"]) == ("s2", "s1", 2, 7)
+    assert [(span["name"], span["start"], span["end"]) for span in (first, last)] == [
+        ("attempt 1", 3, 4),
+        ("attempt 2", 5, 6),
+    ]
     assert [event["name"] for event in call["events"]] == ["tracemind.retry"]
     assert llm_spans.total("tracemind.llm.retries") == 1
     seen.append(llm_spans.as_json())

@@ -22,7 +22,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from tests.servers.fixture import OpenAIServer, closed_port
 from tests.servers.openai_server import REPLY_MODEL, Action, echo
-from tests.support import Captured, attributes, events
+from tests.support import Captured, attributes, calls, events
 from tracemind_otel import CompositeRecorder, LLMCallConfig, LLMRequest, LLMTimeoutError, Recorder, run_llm_call
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 
@@ -100,7 +100,7 @@ class Failure:
 
 def assert_failed(capture: Captured, result: Mapping[str, Any], span: ReadableSpan, expected: Failure) -> None:
     """Result, span, events and metrics agree on the failure, and have it once."""
-    assert len(capture.spans) == 1
+    assert len(calls(capture.spans)) == 1
     assert result["status"] == "error"
     assert expected.reason in result["reason"]
     assert result["error_type"] == expected.error_type
@@ -646,7 +646,7 @@ async def test_time_out_closes_the_connection(openai_server: OpenAIServer, captu
 
 def assert_cancelled(capture: Captured, model: str, *, retries: int) -> None:
     """One ended span, marked as cancelled and without an error."""
-    assert len(capture.spans) == 1
+    assert len(calls(capture.spans)) == 1
     span = capture.span(f"chat {model}")
     assert span.end_time is not None
     assert span.status.status_code is StatusCode.UNSET
