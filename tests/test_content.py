@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import tracemind_otel as tm
 from tests.support import Captured, attributes
 from tracemind_otel.otel.capture import LIMIT, as_json, named_arguments
+from tracemind_otel.otel.redaction import PATTERNS
 
 
 class Colour(Enum):
@@ -506,3 +507,51 @@ def test_a_long_generator(capture: Captured) -> None:
 
     assert sum(many()) == 499_500
     assert json.loads(attributes(capture.span("work"))["tracemind.function.result"]) == list(range(100))
+
+
+SECRET_PIECES = st.sampled_from(
+    [
+        *(
+            "api_key=",
+            '"password": "',
+            "Authorization: Bearer ",
+            "sk-",
+            "AbCdEf123456789012",
+            "token = ",
+            "\\\\n",
+            '"',
+            "'",
+        ),
+        *("'''", "eyJhbGciOiJIUzI1NiJ9.abc", "https://u:p@h/", "?key=", "AKIA1234567890ABCDEF", "x-api-key", "secret_"),
+        *(
+            "-----BEGIN RSA PRIVATE KEY-----",
+            "cookie=",
+            "set-cookie: a=b; c",
+            '\\\\"',
+            "\u0130",
+            "\u017fecret=",
+            "[",
+            "foo.",
+        ),
+        *(
+            "basic dXNlcjpwYXNz",
+            "client secret: ",
+            "a" * 40,
+            "monkey",
+            "\u0131",
+            "\u212a=",
+            "%20",
+            "db_password2=",
+            ";",
+        ),
+    ]
+)
+
+
+@given(st.lists(SECRET_PIECES | st.text(max_size=6), max_size=30).map("".join))
+def test_looking_for_words_first_changes_nothing(text: str) -> None:
+    """Patterns that are tried only near their words find what they find when they are tried everywhere."""
+    for hinted in PATTERNS:
+        assert hinted.sub(lambda found: f"<{found[0]}>", text) == hinted.pattern.sub(
+            lambda found: f"<{found[0]}>", text
+        )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from .hinted_pattern import HintedPattern
+
 REDACTED = "[redacted]"
 
 _MARGIN = 512
@@ -32,13 +34,19 @@ _AT = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt]))"
 _RANDOM = r"(?=(?:[^\W\d]|-)*+\d|(?:[^\Wa-z]|-)*+[a-z](?:[^\WA-Z]|-)*+[A-Z])"
 """What follows has a digit, or small letters before capitals, as keys have and words have not."""
 
+_PREFIXES = (
+    *("sk", "pk", "rk", "gsk", "csk", "xai", "pplx", "hf", "nvapi", "r8", "fw", "tgp_v1"),
+    *("gho", "ghp", "ghr", "ghs", "ghu", "github_pat", "glpat"),
+    *("xoxa", "xoxb", "xoxe", "xoxp", "xoxr", "xoxs", "xapp", "npm", "lsv2_pt", "lsv2_sk", "GOCSPX", "ya29"),
+)
+"""What the keys of providers begin with, before a joint and a random part."""
+
 _KEY = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
     rf"|{_AT}ey[JK][\w-]{{8,}}(?:\.[\w-]*)*"
     rf"|{_AT}(?i:bearer|basic)(?:\s|%20)+"
     r"(?=[^\s\"'0-9=]*+[0-9=]|[^\s\"'a-z]*+[a-z][^\s\"'A-Z]*+[A-Z])[\w.~+/=-]{8,}"
-    rf"|{_AT}(?:sk|pk|rk|gsk|csk|xai|pplx|hf|nvapi|r8|fw|tgp_v1|gh[oprsu]|github_pat|glpat|xox[abeprs]|xapp|npm"
-    rf"|lsv2_pt|lsv2_sk|GOCSPX|ya29)[-_.]{_RANDOM}[\w-]{{12,}}"
+    rf"|{_AT}(?:{'|'.join(_PREFIXES)})[-_.]{_RANDOM}[\w-]{{12,}}"
     rf"|{_AT}AIza[\w-]{{20,}}"
     rf"|{_AT}A[KS]IA[0-9A-Z]{{12,}}"
     r"|(?<=://)[^\s/:@\"']*:[^\s/@\"']+(?=@)",
@@ -76,6 +84,30 @@ _NAMED = re.compile(
 """A name, quoted or not, and its value: in queries, settings, program code and JSON, even JSON inside a string."""
 
 
+_HEADERS = HintedPattern(_HEADER, ("authorization", "cookie"), reach=len("proxy-"))
+_NAMED_VALUES = HintedPattern(
+    _NAMED,
+    (
+        *("key", "token", "secret", "password", "passwd", "passphrase", "passcode", "pwd", "credential"),
+        *("authorization", "cookie"),
+    ),
+    reach=2 + 64 + len("subscription-"),
+)
+_KEYS = HintedPattern(
+    _KEY,
+    (
+        *("-----begin ", "eyj", "eyk", "bearer", "basic", "aiza", "akia", "asia", "://"),
+        *(f"{prefix}{joint}" for prefix in map(str.lower, _PREFIXES) for joint in "-_."),
+    ),
+    reach=0,
+    lead=len("://"),
+)
+
+
+PATTERNS = (_HEADERS, _NAMED_VALUES, _KEYS)
+"""What is looked for in a string."""
+
+
 def is_secret_name(name: str) -> bool:
     """Whether this is the name of a secret: `api_key`, `X-API-Key`, `dbPassword` and the like."""
     words = _NO_WORD.sub("_", _HUMP.sub("_", name[:_MARGIN]).lower()).strip("_")
@@ -90,8 +122,8 @@ def without_secrets(text: str, length: int) -> str:
         length: characters; a longer string ends in `…`, which is not counted.
     """
     window = text[: length + _MARGIN]
-    redacted = _HEADER.sub(lambda found: (found[1] or found[2]) + REDACTED, window)
-    redacted = _NAMED.sub(rf"\g<1>{REDACTED}", _KEY.sub(REDACTED, redacted))
+    redacted = _HEADERS.sub(lambda found: (found[1] or found[2]) + REDACTED, window)
+    redacted = _NAMED_VALUES.sub(lambda found: found[1] + REDACTED, _KEYS.sub(lambda found: REDACTED, redacted))
     if len(window) == len(text):
         return redacted if len(redacted) <= length else redacted[:length] + "…"
     # Half a key may stand unseen at the end of the window, and what was removed before has moved it nearer.
