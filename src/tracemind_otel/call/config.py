@@ -6,9 +6,11 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
+from functools import partial
 from typing import Any, cast
 
 from ..ai.llm.client import AsyncLLMClient
+from ..ai.llm.message_parts import input_of_request
 from ..ai.llm.sampling import SAMPLING_RULES, Rule, SamplingOptions, is_number, is_sequence_of, is_whole
 from ..ai.llm.types import LLMRequest, Message
 from ..errors import ConfigError

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from opentelemetry import _logs as logs
 from opentelemetry import metrics, trace
 
 from ..ai.llm.pricing import PriceSource, load_prices, set_prices
@@ -19,6 +20,8 @@ from ..flows.totals import AttributeValue
 from ..otel.capture import Redact
 from ..otel.current import Providers
 from ..otel.labels import DISTINCT_VALUES, DistinctValues, MetricLabels
+from ..otel.sanitize import MAX_BYTES
+from ..otel.setup.content_settings import content_options
 from ..otel.setup.settings import ExportConfig, Signal, export_config, sdk_is_disabled, sees_sdk_calls
 from ..otel.setup.telemetry import Pipeline, Telemetry, activate, active, is_placeholder
 from ..wire import instrument as sdk_calls
@@ -65,6 +68,8 @@ def configure(
     metric_attribute_limit: int = DISTINCT_VALUES,
     cost_by_kind: bool = False,
     attempt_spans: bool = True,
+    capture_content: bool | str | None = None,
+    content_limit: int = MAX_BYTES,
     redact: Redact | None = None,
     prices: PriceSource | None = None,
     prices_over_reply: bool = False,
@@ -96,9 +101,13 @@ def configure(
             `whole` where the parts are unknown); its sum stays the same.
         attempt_spans: give a call that was retried a child span for each of its attempts, so that a timeline shows
             them. A call without a retry has none.
-        redact: sees captured arguments and results before they are recorded: called with a part in the form of the
-            GenAI conventions (`{"type": "tool_call", "name", "arguments"}`, `{"type": "tool_call_response",
-            "response"}`) and its role, it returns the part to record, or `None` to record nothing.
+        capture_content: record prompts, answers and the arguments and results of tools, without what looks like a
+            secret: `SPAN_ONLY` or `True` on spans, `EVENT_ONLY` on events of the logs signal, `SPAN_AND_EVENT`, or
+            `NO_CONTENT` or `False`. The default is `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`, else nothing.
+        content_limit: bytes of one such attribute, from 256 to 65,536; what is longer is cut, part by part.
+        redact: sees content before it is recorded: called with a part in the form of the GenAI conventions
+            (`{"type": "text", "content"}`, `{"type": "tool_call", "name", "arguments"}`, `{"type":
+            "tool_call_response", "response"}`) and its role, it returns the part to record, or `None` for nothing.
         prices: your own prices, which win over the table: a TOML file or rows (`tracemind_otel.ai.llm.pricing`).
         prices_over_reply: let `prices` win over a cost that the reply itself names.
         instrument: record the model calls of other SDKs. `TRACEMIND_INSTRUMENT=false` turns that off without code.
@@ -127,18 +136,22 @@ def configure(
     known_hosts = sdk_calls.named_hosts(hosts)
     sdk_calls.is_estimate_asked(estimate_missing_usage)
     labels = MetricLabels(metric_attributes, DistinctValues(metric_attribute_limit))
-    config = export_config(endpoint=endpoint, protocol=protocol, headers=headers, file=file)
+    content = content_options(capture_content, content_limit, redact)
+    config = export_config(
+        endpoint=endpoint, protocol=protocol, headers=headers, file=file, has_events=content.on_event
+    )
     own_prices = None if prices is None else load_prices(prices)
     joined = Providers(
         tracer_provider=tracer_provider or _existing(trace.get_tracer_provider()),
         meter_provider=meter_provider or _existing(metrics.get_meter_provider()),
+        logger_provider=_existing(logs.get_logger_provider()) if content.on_event else None,
     )
     if sdk_is_disabled():
         pipeline = Pipeline()
     else:
         from ..otel.setup.pipeline import build
 
-        pipeline = build(joined, config, service_name, resource)
+        pipeline = build(joined, config, service_name, resource, has_events=content.on_event)
     _made_here.update(pipeline.providers.values())
     # Only now that nothing can go wrong any more: a mistake leaves nothing behind.
     if own_prices is not None:
@@ -151,6 +164,8 @@ def configure(
         has_cost_by_kind=cost_by_kind,
         has_attempt_spans=attempt_spans,
         redact=redact,
+        content=content,
+        logger_provider=joined.logger_provider or pipeline.providers.get("logs"),
     )
     undo = sdk_calls.uninstrument if sees_calls and not sdk_calls.is_instrumented() else None
     telemetry = Telemetry(providers=providers, pipeline=pipeline, settle=sdk_calls.settle_calls, before_shutdown=undo)
@@ -183,7 +198,11 @@ def _check_kinds(*, resource: object, metric_attribute_limit: object, redact: ob
 
 
 def _signals_of(providers: Providers) -> frozenset[Signal]:
-    found: dict[Signal, object] = {"traces": providers.tracer_provider, "metrics": providers.meter_provider}
+    found: dict[Signal, object] = {
+        "traces": providers.tracer_provider,
+        "metrics": providers.meter_provider,
+        "logs": providers.logger_provider,
+    }
     return frozenset(signal for signal, provider in found.items() if provider is not None)
 
 

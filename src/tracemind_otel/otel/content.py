@@ -16,7 +16,7 @@ from .._base.once import report_fault
 from ..ai.llm.message_parts import ChatMessage, InputContent, Part
 from . import semconv
 from .capture import Redact, plain
-from .sanitize import MAX_BYTES, sanitized
+from .sanitize import MAX_BYTES, sanitized_json
 
 log = logging.getLogger(__name__)
 
@@ -124,12 +124,22 @@ def _with_type(part: Part) -> Part:
 def _fitted(messages: Sequence[ChatMessage], limit: int, *, has_messages: bool = True) -> ShownContent:
     """The messages, cut until their JSON has at most so many bytes: long strings first, then parts in the middle."""
     for shown in _shorter_and_shorter(messages, limit):
-        values = [{"role": sanitized(each.role), "parts": [*each.parts]} for each in shown]
-        listed = values if has_messages else values[0]["parts"]
-        text = json.dumps(listed, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        if len(text.encode()) <= limit:
+        values = [{"role": each.role, "parts": [*each.parts]} for each in shown]
+        listed: list[dict[str, Any]] = values if has_messages else [*shown[0].parts]
+        try:
+            text = _json(listed)
+            size = len(text.encode())
+        except UnicodeEncodeError:  # a lone surrogate, which no exporter can encode
+            listed = cast("list[dict[str, Any]]", sanitized_json(listed))
+            text = _json(listed)
+            size = len(text.encode())
+        if size <= limit:
             return ShownContent(values=listed, text=text)
     return ShownContent(values=[], text="[]")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _shorter_and_shorter(messages: Sequence[ChatMessage], limit: int) -> Iterator[Sequence[ChatMessage]]:

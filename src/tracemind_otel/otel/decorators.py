@@ -45,9 +45,10 @@ class SpanOptions(TypedDict, total=False):
     """The low-cardinality name of the flow, step, tool or agent; the default is the function's own."""
     attributes: Mapping[str, AttributeSource]
     """Attributes of the span: values, lists of values of one type, or functions of the call's arguments."""
-    capture_arguments: bool
-    """Record the arguments as JSON, without what looks like a secret; off by default, since they may hold prompts."""
-    capture_result: bool
+    capture_arguments: bool | None
+    """Record the arguments as JSON, without what looks like a secret. By default a tool's are recorded where
+    `configure(capture_content=...)` asks for content, and no others, since they may hold prompts."""
+    capture_result: bool | None
     """Record the result likewise; of a generator, its first hundred items."""
 
 
@@ -239,8 +240,8 @@ class _Decorator(Block[T], Generic[T]):
         *,
         name: str | None = None,
         attributes: Mapping[str, AttributeSource] = NO_ATTRIBUTES,
-        capture_arguments: bool = False,
-        capture_result: bool = False,
+        capture_arguments: bool | None = None,
+        capture_result: bool | None = None,
     ) -> None:
         _check_name(name)
         self._kind = kind
@@ -257,10 +258,15 @@ class _Decorator(Block[T], Generic[T]):
             self._kind,
             self._name or _name_of(function, self._kind),
             self._attributes_for(function),
-            signature=_signature(function) if self._capture_arguments else None,
+            signature=_signature(function) if self._may_capture(self._capture_arguments) else None,
+            captures_arguments=self._capture_arguments,
             captures_result=self._capture_result,
         )
         return wrap(function, self._starting(spec, function))
+
+    def _may_capture(self, asked: bool | None) -> bool:
+        """Whether a run may capture: what nobody has decided is as `configure()` says, for a tool."""
+        return self._kind is TOOL if asked is None else asked
 
     def _attributes_for(self, function: Callable[..., object]) -> AttributeSources:
         signature = _signature(function) if self._attributes.called.functions else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from opentelemetry.context import Context, get_current
@@ -20,6 +20,7 @@ from ..recording.port import Recorder, StepEnd, StepHandle, StepRetry, StepStart
 from . import semconv
 from .attempt_spans import AttemptSpans
 from .attributes import Attached, correlation_attributes, without_ids
+from .content_recording import record_content
 from .current import Providers, configured_providers, hint_at_configure, instruments, tracer
 from .genai_spans import Measured, attributes_of
 from .instruments import Attributes
@@ -268,12 +269,20 @@ class _CallHandle(StepHandle):
                     end, self.start.provider, self.first_chunk_s, has_latest_cost_names=is_latest
                 )
                 self._span.set_attributes(encodable(attributes))
+                if self._outlet.providers.content.is_captured:
+                    self._record_content(self._span, end, ended_ns)
                 if end.error is not None:
                     self._record_failure(end.error, ended_ns)
         finally:
             self._span.end(ended_ns)
         if end.is_counted:
             self._outlet.record(self, end, (ended_ns - self._start_ns) / 1e9)
+
+    def _record_content(self, span: Span, end: StepEnd, ended_ns: int) -> None:
+        providers = self._outlet.providers
+        record_content(
+            span, self.start, end, providers.content, logger_provider=providers.logger_provider, ended_ns=ended_ns
+        )
 
     def _record_failure(self, error: LLMError, ended_ns: int) -> None:
         message = sanitized(error.message)
@@ -352,6 +361,9 @@ class _JoinedHandle(_CallHandle):
                 _add_cost_of(attributes, end.usage, has_latest_names=self._outlet.has_latest_cost_names)
             own = attributes_of(span)  # a figure of its maker stays
             span.set_attributes(encodable({name: value for name, value in attributes.items() if name not in own}))
+            content = self._outlet.providers.content
+            if content.on_span:  # an event is their maker's, which reads the same variable
+                record_content(span, self.start, end, replace(content, on_event=False), present=own)
         self._outlet.record(self, end, (ended_ns - self._start_ns) / 1e9)
 
 

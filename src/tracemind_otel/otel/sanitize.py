@@ -64,3 +64,15 @@ def _sanitized_value(value: Any) -> object:
         return sanitized_attributes(cast("Mapping[str, object]", value))
     is_too_large = isinstance(value, int) and not -(2**63) <= value < 2**63
     return str(value) if is_too_large else value
+
+
+def sanitized_json(value: object) -> object:
+    """Plain JSON data with sanitized strings, keys included."""
+    if isinstance(value, str):
+        return sanitized(value)
+    if isinstance(value, dict):
+        items = cast("dict[str, object]", value).items()
+        return {sanitized(name): sanitized_json(item) for name, item in items}
+    if isinstance(value, list):
+        return [sanitized_json(item) for item in cast("list[object]", value)]
+    return value

@@ -182,6 +182,8 @@ GEN_AI_INPUT_MESSAGES: Final = "gen_ai.input.messages"
 GEN_AI_OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
 GEN_AI_TOOL_DEFINITIONS: Final = "gen_ai.tool.definitions"
 INFERENCE_DETAILS_EVENT: Final = "gen_ai.client.inference.operation.details"
+OF_INFERENCE: Final = ("gen_ai.", "server.", "openai.", "error.type")
+"""The beginnings of the names that the event shares with its span."""
 
 # --- What a function got and gave: only where asked for; a tool's have names in the conventions ---
 GEN_AI_TOOL_CALL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"

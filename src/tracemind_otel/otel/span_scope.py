@@ -103,9 +103,11 @@ class SpanSpec:
     metric_attributes: Attributes
     """Attributes of the duration."""
     signature: inspect.Signature | None
-    """Names the arguments, where they are captured."""
-    captures_result: bool
-    """Whether the result is captured."""
+    """Names the arguments, where they may be captured."""
+    captures_arguments: bool | None
+    """Whether the arguments are captured; `None` for a tool's as `configure()` says."""
+    captures_result: bool | None
+    """Whether the result is captured, likewise."""
 
     @classmethod
     def of(
@@ -115,7 +117,8 @@ class SpanSpec:
         sources: AttributeSources,
         *,
         signature: inspect.Signature | None = None,
-        captures_result: bool = False,
+        captures_arguments: bool | None = None,
+        captures_result: bool | None = None,
     ) -> SpanSpec:
         """The settings for a name, and the attributes that the user added."""
         name = sanitized(name)
@@ -130,6 +133,7 @@ class SpanSpec:
             attributes={**sanitized_attributes(sources.fixed), **own},
             metric_attributes=identity,
             signature=signature,
+            captures_arguments=captures_arguments,
             captures_result=captures_result,
         )
 
@@ -212,10 +216,12 @@ class SpanRun:
         if span.get_span_context().is_valid:
             context = set_span_in_context(span)
             self._context = context if ids is NO_CORRELATION else with_same_baggage(all_ids, context)
-        if spec.captures_result and span.is_recording():
-            self._items = []
-        if spec.signature is not None and span.is_recording():
-            self._capture_arguments(spec.signature, args, kwargs)
+        if span.is_recording():
+            by_default = spec.kind is TOOL and tools.providers.content.on_span
+            if by_default if spec.captures_result is None else spec.captures_result:
+                self._items = []
+            if spec.signature is not None and (spec.captures_arguments or by_default):
+                self._capture_arguments(spec.signature, args, kwargs)
 
     def _capture_arguments(self, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         arguments = named_arguments(signature, args, kwargs)

@@ -263,8 +263,8 @@ def _sourced(modality: str) -> Callable[[Mapping[str, Any]], Part]:
         uri = source.get("url", _object(source.get("s3Location")).get("uri"))
         if isinstance(uri, str):
             return _reference(modality, uri)
-        format_name = inner.get("format")
-        media_type = source.get("media_type", f"{modality}/{format_name}" if modality != "document" else format_name)
+        named = inner.get("format")  # of Converse: `png`
+        media_type = source.get("media_type", f"{modality}/{named}" if named and modality != "document" else None)
         return _blob(modality, media_type, _size_of(source.get("data", source.get("bytes"))))
 
     return read

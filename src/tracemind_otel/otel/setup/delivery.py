@@ -73,6 +73,12 @@ class DeliveryStats:
         return f"{missing} of {accepted} {self.items} did not reach {self._destination}" if missing else None
 
 
+class EventDeliveryStats(DeliveryStats):
+    """The events on their way to one destination."""
+
+    items = "events"
+
+
 class MetricsDeliveryStats(DeliveryStats):
     """The data points on their way to one destination.
 

@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from opentelemetry import _logs as logs
 from opentelemetry import metrics, trace
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import ConsoleLogRecordExporter
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, ConsoleMetricExporter
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
@@ -26,9 +29,9 @@ from ...flows.totals import AttributeValue
 from ..current import Providers
 from ..sanitize import sanitized_attributes
 from .aggregation import OwnReader
-from .delivery import DeliveryStats, MetricsDeliveryStats, WatchedExporter
+from .delivery import DeliveryStats, EventDeliveryStats, MetricsDeliveryStats, WatchedExporter
 from .exporters import file_exporter, metric_requests, otlp_exporter, span_requests
-from .processors import CountingProcessor, FlowIds, FlushAtFlowEnd
+from .processors import CountingEventProcessor, CountingProcessor, FlowIds, FlushAtFlowEnd
 from .settings import ExportConfig, seconds_in, variable
 from .span_prices import SpanPrices
 from .telemetry import Pipeline, is_placeholder
@@ -48,6 +51,8 @@ def build(
     config: ExportConfig,
     service_name: str | None,
     attributes: Mapping[str, AttributeValue] | None,
+    *,
+    has_events: bool = False,
 ) -> Pipeline:
     """Make what is missing, and make it global. After a mistake nothing of it is left.
 
@@ -63,6 +68,8 @@ def build(
                 _add_metrics(pipeline, config, resource)
             else:
                 log.info("metrics go nowhere: there is a tracer provider but no meter provider, and no endpoint is set")
+        if has_events and joined.logger_provider is None:
+            _add_events(pipeline, config, resource)
         _warn(pipeline, config)
     except BaseException:
         pipeline.discard()
@@ -127,6 +134,8 @@ def _publish(pipeline: Pipeline) -> None:
         trace.set_tracer_provider(pipeline.providers["traces"])
     if "metrics" in pipeline.providers and is_placeholder(metrics.get_meter_provider()):
         metrics.set_meter_provider(pipeline.providers["metrics"])
+    if "logs" in pipeline.providers and is_placeholder(logs.get_logger_provider()):
+        logs.set_logger_provider(pipeline.providers["logs"])
 
 
 # --- Traces ---
@@ -161,6 +170,27 @@ def _watched(pipeline: Pipeline, *arguments: Any) -> WatchedExporter:
         exporter = WatchedExporter(*arguments)
     pipeline.exporters.append(exporter)
     return exporter
+
+
+# --- Events ---
+
+
+def _add_events(pipeline: Pipeline, config: ExportConfig, resource: Resource) -> None:
+    with _rejections_by_sdk("OTEL_LOGRECORD_", "OTEL_ATTRIBUTE_"):
+        pipeline.providers["logs"] = provider = LoggerProvider(resource, shutdown_on_exit=False)
+
+    def add(make: Callable[[], Any], stats: DeliveryStats) -> None:
+        exporter = _watched(pipeline, make, stats)
+        with _rejections_by_sdk("OTEL_BLRP_"):
+            provider.add_log_record_processor(CountingEventProcessor(exporter, stats))
+
+    if "logs" in config.on_console:
+        add(ConsoleLogRecordExporter, EventDeliveryStats("the console"))
+    if "logs" in config.signals:
+        stats = EventDeliveryStats(config.destination("logs"))
+        add(partial(otlp_exporter, config, "logs", stats), stats)
+    if not {"logs"} & (config.signals | config.on_console):
+        log.warning("events with prompts and answers go nowhere: pass an endpoint, or capture_content='SPAN_ONLY'")
 
 
 # --- Metrics ---

@@ -20,9 +20,10 @@ from ...errors import ConfigError
 log = logging.getLogger(__name__)
 
 Protocol = Literal["http/protobuf", "grpc"]
-Signal = Literal["traces", "metrics"]
+Signal = Literal["traces", "metrics", "logs"]
 
 _SIGNALS: tuple[Signal, ...] = ("traces", "metrics")
+"""The signals that are always set up; `logs` only carries the events with prompts and answers."""
 _PORTS: Mapping[Protocol, int] = {"http/protobuf": 4318, "grpc": 4317}
 _OTLP_EXPORTERS: Mapping[str, Protocol | None] = {
     "otlp": None,
@@ -30,6 +31,13 @@ _OTLP_EXPORTERS: Mapping[str, Protocol | None] = {
     "otlp_proto_grpc": "grpc",
 }
 """Names of the SDK's OTLP exporters, and the protocol that each implies."""
+
+_INSTEAD: Mapping[Signal, str] = {
+    "traces": "Pass a tracer_provider",
+    "metrics": "Pass a meter_provider",
+    "logs": "Set a LoggerProvider",
+}
+"""What to do where an exporter is wanted that `configure()` does not make."""
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
@@ -116,18 +124,20 @@ def export_config(
     protocol: str | None,
     headers: Mapping[str, str] | None,
     file: str | os.PathLike[str] | None,
+    has_events: bool = False,
 ) -> ExportConfig:
     """Check the arguments and fill in the environment.
 
     Raises:
         ConfigError: an argument or a variable has a value that is not allowed; the message names it.
     """
-    exporters: dict[Signal, set[str]] = {signal: _exporters(signal) for signal in _SIGNALS}
+    signals: tuple[Signal, ...] = (*_SIGNALS, "logs") if has_events else _SIGNALS
+    exporters: dict[Signal, set[str]] = {signal: _exporters(signal) for signal in signals}
     has_endpoint = endpoint is not None or any(_otlp_variable(signal, "ENDPOINT")[1] for signal in _SIGNALS)
     is_file_alone = file is not None and not has_endpoint
     return ExportConfig(
         endpoint=None if endpoint is None else _base_url(endpoint),
-        protocols={signal: _protocol(protocol, signal, exporters[signal]) for signal in _SIGNALS},
+        protocols={signal: _protocol(protocol, signal, exporters[signal]) for signal in signals},
         headers={} if headers is None else _headers(headers),
         file=None if file is None else _path(file),
         signals=frozenset(s for s, names in exporters.items() if names & _OTLP_EXPORTERS.keys() and not is_file_alone),
@@ -149,10 +159,9 @@ def _exporters(signal: Signal) -> set[str]:
     made = names & {*_OTLP_EXPORTERS, "console"}
     if names != made:
         left_out = ", ".join(sorted(names - made))
-        provider = "tracer_provider" if signal == "traces" else "meter_provider"
         log.warning(
-            "%s names %s, which configure() does not make: no %s go there. Pass a %s of your own that has it",
-            variable, left_out, signal, provider,
+            "%s names %s, which configure() does not make: no %s go there. %s of your own that has it",
+            variable, left_out, signal, _INSTEAD[signal],
         )  # fmt: skip
     return made
 

@@ -208,7 +208,7 @@ def _run_all(calls: Sequence[OneShot], timeout_s: float) -> bool:
 
 def is_placeholder(provider: object) -> bool:
     """Whether a provider is the API's own, which records nothing."""
-    return type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics"))
+    return type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics", "opentelemetry._logs"))
 
 
 # --- In this process ---
