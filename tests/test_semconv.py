@@ -48,6 +48,10 @@ ATTRIBUTES = {
     "gen_ai.conversation.id",
     "gen_ai.output.type",
     "gen_ai.request.stream",
+    "gen_ai.input.messages",
+    "gen_ai.output.messages",
+    "gen_ai.system_instructions",
+    "gen_ai.tool.definitions",
     "gen_ai.tool.call.arguments",
     "gen_ai.tool.call.result",
     "gen_ai.tool.name",
@@ -70,6 +74,8 @@ METRICS = {
     "gen_ai.invoke_workflow.duration",
 }
 """Metrics of the same (metrics.yaml, token-metrics.yaml)."""
+EVENTS = {"gen_ai.client.inference.operation.details"}
+"""Events of the same (events.yaml)."""
 NOT_OF_THE_NEWEST = {
     "gen_ai.client.operation.time_per_output_chunk": "what dashboards read today for streams",
     "gen_ai.client.operation.time_to_first_chunk": "what dashboards read today for streams",
@@ -129,7 +135,7 @@ def test_names_are_unique() -> None:
 @pytest.mark.parametrize("name", sorted(value for value in names().values() if value.startswith("gen_ai.")))
 def test_a_gen_ai_name_is_a_convention(name: str) -> None:
     """Each `gen_ai.*` is in the newest conventions, or is one of the few that dashboards need."""
-    assert name in ATTRIBUTES | METRICS | set(NOT_OF_THE_NEWEST)
+    assert name in ATTRIBUTES | METRICS | EVENTS | set(NOT_OF_THE_NEWEST)
 
 
 @pytest.mark.parametrize(("constant", "name"), sorted(names().items()))

@@ -71,6 +71,11 @@ def configured_providers() -> Providers:
     return _configured
 
 
+def is_content_captured() -> bool:
+    """Whether prompts and answers are recorded."""
+    return _configured.content.is_captured
+
+
 def nothing_is_recorded() -> bool:
     """Whether no provider was ever set, so that every span and instrument would be a placeholder."""
     return (

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
+from functools import partial
 
 from ..ai.llm.pricing import UnknownServer
+from ..ai.llm.message_parts import InputContent, input_of_body
 from ..ai.llm.providers._client import telemetry_name_of
 from ..ai.llm.providers._hosts import UNKNOWN
 from ..errors import BudgetExceededError, LLMError
@@ -28,19 +31,26 @@ class LogicalCall(CountedCall):
         seen: the request.
         host: the server.
         port: its port.
+        body: the body of the request, where the user wants content recorded.
     """
 
-    def __init__(self, seen: ModelCall, host: str, port: int | None) -> None:
+    def __init__(self, seen: ModelCall, host: str, port: int | None, body: bytes | None = None) -> None:
         around, told = recorder_here(default_recorder(), seen.model)
-        super().__init__(_start_of(seen, host, port), seen.provider, around, is_counted=told is not None)
+        super().__init__(_start_of(seen, host, port, body), seen.provider, around, is_counted=told is not None)
         self.told = told
         self.seen = seen
         if seen.provider == UNKNOWN:
             self.unknown_server = UnknownServer(host if port is None else f"{host}:{port}", seen.endpoint.inventor)
         self.estimate: UsageEstimate | None = None
+        self._is_content_recorded = body is not None
         self._joined = around if isinstance(around, JoinedSpan) else None
         self._failure: LLMError | None = None
         self._failed_ns = 0
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether the text of the reply is needed, and not only what is counted."""
+        return self._is_content_recorded or self.estimate is not None
 
     def estimate_usage(self, body: bytes | None) -> None:
         """Estimate the tokens that the reply does not report."""
@@ -92,7 +102,7 @@ class LogicalCall(CountedCall):
             self.end_failed(self._failure, ended_ns=self._failed_ns)
 
 
-def _start_of(seen: ModelCall, host: str, port: int | None) -> StepStart:
+def _start_of(seen: ModelCall, host: str, port: int | None, body: bytes | None) -> StepStart:
     return StepStart(
         flow_id=current_correlation().flow_id or "",
         step_id=current_step() or seen.model or "model call",
@@ -104,5 +114,15 @@ def _start_of(seen: ModelCall, host: str, port: int | None) -> StepStart:
         server_port=port,
         is_stream=seen.is_stream,
         output_type=seen.endpoint.output_type,
+        asked=None if body is None else partial(_asked_in, body),
         **seen.sampling,
     )
+
+
+def _asked_in(body: bytes) -> InputContent:
+    """What a request asks; a body that is not a JSON object asks nothing that is known."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return InputContent()
+    return input_of_body(document) if isinstance(document, dict) else InputContent()  # pyright: ignore[reportUnknownArgumentType]

@@ -23,6 +23,7 @@ from ..ai.llm.providers._http import HttpReply
 from ..ai.llm.providers._wire_format import StreamedError
 from ..errors import LLMConnectionError, LLMError
 from ..flows.budget import current_budget, needs_price
+from ..otel.current import is_content_captured
 from .grouping import PendingCalls
 from .logical_call import LogicalCall
 from .recognition import may_be_call, recognized
@@ -151,7 +152,7 @@ def begin(
     elif (seen := recognized(host, port, path, body, hosts_named_by_user() if hosts is None else hosts)) is None:
         return None
     else:
-        call = LogicalCall(seen, host, port)
+        call = LogicalCall(seen, host, port, body if is_content_captured() else None)
         if _estimates_usage and seen.is_stream:
             _guarded(call.estimate_usage, body)
         _guarded(call.reserve, body)

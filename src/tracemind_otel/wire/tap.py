@@ -47,8 +47,7 @@ class Tap:
         self._decoder = decoder_for("" if is_decoded else headers.get("content-encoding", ""))
         """What decompresses the bytes; without one they are not read."""
         wire, self._is_stream = call.seen.wire, call.seen.is_stream
-        # An estimate needs the text, which lean reading drops.
-        self._lean = lean_decoder(wire) if self._is_stream and call.estimate is None else None
+        self._lean = lean_decoder(wire) if self._is_stream and not call.needs_text else None
         head = HttpReply(status_code, headers, b"")
         self._reading = Reading(wire, head, decoder=self._lean) if self._is_stream else WholeReading(wire, head)
         self._last_s: float | None = None
