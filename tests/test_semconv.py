@@ -48,6 +48,9 @@ ATTRIBUTES = {
     "gen_ai.conversation.id",
     "gen_ai.output.type",
     "gen_ai.request.stream",
+    "gen_ai.prompt.name",
+    "gen_ai.prompt.version",
+    "gen_ai.tool.call.id",
     "gen_ai.input.messages",
     "gen_ai.output.messages",
     "gen_ai.system_instructions",
@@ -71,6 +74,8 @@ METRICS = {
     "gen_ai.client.inference.usage.reasoning.output_tokens",
     "gen_ai.execute_tool.duration",
     "gen_ai.invoke_agent.duration",
+    "gen_ai.invoke_agent.inference_calls",
+    "gen_ai.invoke_agent.tool_calls",
     "gen_ai.invoke_workflow.duration",
 }
 """Metrics of the same (metrics.yaml, token-metrics.yaml)."""
@@ -82,6 +87,8 @@ NOT_OF_THE_NEWEST = {
     "gen_ai.client.operation.duration": "what dashboards read today for model calls",
     "gen_ai.client.token.usage": "what dashboards read today",
     "gen_ai.token.type": "the attribute of that histogram",
+    "gen_ai.invoke_workflow.inference_calls": "open proposal #523; only by opt-in",
+    "gen_ai.invoke_workflow.tool_calls": "open proposal #523; only by opt-in",
     "gen_ai.usage.cost": "no convention yet; what Langfuse, OpenLIT and Grafana read",
     "gen_ai.usage.cost.amount": "about to be adopted; only by opt-in",
     "gen_ai.usage.cost.currency": "about to be adopted; only by opt-in",

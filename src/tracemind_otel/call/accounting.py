@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from ..ai.llm.pricing import find_price, price_reply, price_reply_now
 from ..ai.llm.types import LLMResponse, LLMUsage
+from ..flows.agents import current_agent
 from ..flows.budget import Estimate, Reservation, current_budget, needs_price, reserve
 from ..flows.totals import current_flow
 from ..recording.port import StepEnd
@@ -24,6 +25,7 @@ class CallAccount:
         self._target = target
         self._step_id = step_id
         self._flow = current_flow()
+        self._agent = current_agent()
         self._budget = current_budget()
         self.reservation: Reservation | None = None
 
@@ -78,6 +80,8 @@ class CallAccount:
         With `assume_billed`, an attempt of unknown usage counts as what was held for it.
         """
         try:
+            if self._agent is not None and was_sent:
+                self._agent.count_inference()
             if self._flow is not None and was_sent:
                 self._flow.add_call(end.usage, retries=end.retries, step=self._step_id, model=self._target.priced_name)
         finally:

@@ -14,7 +14,7 @@ from ..ai.llm.message_parts import input_of_request
 from ..ai.llm.sampling import SAMPLING_RULES, Rule, SamplingOptions, is_number, is_sequence_of, is_whole
 from ..ai.llm.types import LLMRequest, Message
 from ..errors import ConfigError
-from ..flows.correlation import current_correlation
+from ..flows.correlation import checked_prompt, current_correlation
 from ..recording.port import StepStart
 from .messages import read_messages
 
@@ -66,6 +66,10 @@ class LLMCallConfig(SamplingOptions, _ConfigArguments):
     """A conversation; a prompt becomes its last message."""
     system: str | None = None
     """Instructions for the model, apart from the conversation."""
+    prompt_name: str | None = None
+    """The name of the prompt in a library or registry; by default the one that the `@step` around the call names."""
+    prompt_version: str | None = None
+    """Its version."""
 
     def __post_init__(self) -> None:
         for name, rule in _RULES.items():
@@ -73,6 +77,7 @@ class LLMCallConfig(SamplingOptions, _ConfigArguments):
             if not rule.allows(value):
                 shown = type(value).__name__ if name in _CONTENT_FIELDS else repr(value)
                 raise ConfigError(f"{STEP_TYPE}: {name} is {shown}; it must be {rule.wanted}")
+        checked_prompt(self.prompt_name, self.prompt_version)
         if (self.extra or {}).get("stream"):
             raise ConfigError(f"{STEP_TYPE}: extra['stream'] must be absent; call stream_llm_call for a stream")
 
@@ -198,6 +203,8 @@ class CallTarget:
             server_address=self.client.server_address,
             server_port=self.client.server_port,
             is_stream=is_stream,
+            prompt_name=self.cfg.prompt_name,
+            prompt_version=self.cfg.prompt_version,
             asked=partial(input_of_request, self.request),
             **self.request.sampling(),
         )

@@ -96,20 +96,55 @@ def hidden_correlation() -> AbstractContextManager[object]:
 
 # --- The step ---
 
-_step: contextvars.ContextVar[str | None] = surrounding_variable("tracemind_step", default=None)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """The prompt of a library or a registry that a model call uses."""
+
+    name: str | None = None
+    """Its name (`gen_ai.prompt.name`)."""
+    version: str | None = None
+    """Its version (`gen_ai.prompt.version`)."""
+
+
+NO_PROMPT = Prompt()
+
+_NO_STEP: tuple[str | None, Prompt] = (None, NO_PROMPT)
+
+_step: contextvars.ContextVar[tuple[str | None, Prompt]] = surrounding_variable("tracemind_step", default=_NO_STEP)
 
 
 def current_step() -> str | None:
     """The name of the innermost running step, which names the model calls below it; `None` outside of any."""
-    return _step.get()
+    return _step.get()[0]
 
 
-def enter_step(name: str) -> Setting:
-    """Make a step the current one, until the setting is undone."""
-    return set_here(_step, name)
+def current_prompt() -> Prompt:
+    """The prompt that the innermost running step names, or `NO_PROMPT`."""
+    return _step.get()[1]
 
 
-in_forked_child(lambda: _step.set(None))
+def enter_step(name: str, prompt: Prompt = NO_PROMPT) -> Setting:
+    """Make a step the current one, with the prompt of the model calls below it, until the setting is undone."""
+    return set_here(_step, (name, prompt))
+
+
+def checked_prompt(name: object, version: object) -> Prompt:
+    """A prompt from user input.
+
+    Raises:
+        ConfigError: a value is not a string that fits an attribute, or there is a version without a name.
+    """
+    if version is not None and name is None:
+        raise ConfigError("prompt_version needs prompt_name: the name of the prompt whose version it is")
+    if name is None:
+        return NO_PROMPT
+    return Prompt(
+        name=_usable("prompt_name", name), version=None if version is None else _usable("prompt_version", version)
+    )
+
+
+in_forked_child(lambda: _step.set(_NO_STEP))
 
 # --- Checks ---
 

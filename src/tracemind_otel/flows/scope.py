@@ -8,7 +8,7 @@ from typing import Any
 
 from .._base.context import Setting
 from .budget import Budget, BudgetLimits, current_budget, enter_budget
-from .correlation import NO_CORRELATION, Correlation, enter_correlation, enter_step
+from .correlation import NO_CORRELATION, NO_PROMPT, Correlation, Prompt, enter_correlation, enter_step
 from .sources import NO_SOURCES, CorrelationSources
 from .totals import NO_ATTRIBUTES, AttributeValue, FlowRun, current_flow, enter_flow, flow_ends
 
@@ -55,14 +55,15 @@ NO_SCOPE = NoScope()
 class StepContext(NoScope):
     """A step without a span: model calls below it have its name."""
 
-    __slots__ = ("_name", "_setting")
+    __slots__ = ("_name", "_prompt", "_setting")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, prompt: Prompt = NO_PROMPT) -> None:
         self._name = name
+        self._prompt = prompt
         self._setting: Setting | None = None
 
     def enter(self) -> None:
-        self._setting = enter_step(self._name)
+        self._setting = enter_step(self._name, self._prompt)
 
     def leave(self) -> None:
         if self._setting is not None:

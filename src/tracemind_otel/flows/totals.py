@@ -109,7 +109,7 @@ class FlowRun:
     The figures include those of nested flows. Calls may end in any thread.
     """
 
-    __slots__ = ("_all", "_own", "_parts", "attributes", "name", "parent", "trace_id")
+    __slots__ = ("_all", "_own", "_parts", "_tool_calls", "attributes", "name", "parent", "trace_id")
 
     def __init__(
         self,
@@ -124,6 +124,7 @@ class FlowRun:
         self._own = _Sums()
         self._all = _Sums()
         self._parts: dict[tuple[str, str], _Sums] = {}
+        self._tool_calls = 0
 
     @property
     def cost_usd(self) -> float | None:
@@ -154,6 +155,11 @@ class FlowRun:
     def retries(self) -> int:
         """Failed attempts that were repeated so far."""
         return self.totals().retries
+
+    @property
+    def tool_calls(self) -> int:
+        """Runs of `@tool` that have ended so far, with or without success."""
+        return self._tool_calls
 
     @property
     def unpriced_calls(self) -> int:
@@ -203,6 +209,14 @@ class FlowRun:
             while run is not None:
                 run._all.add(usage, retries)
                 run._part(step, model).add(usage, retries)
+                run = run.parent
+
+    def add_tool_call(self) -> None:
+        """Count one run of a tool, here and in every flow around this one."""
+        with _lock:
+            run: FlowRun | None = self
+            while run is not None:
+                run._tool_calls += 1
                 run = run.parent
 
     def _part(self, step: str, model: str) -> _Sums:

@@ -20,6 +20,7 @@ from ..flows.totals import AttributeValue
 from ..otel.capture import Redact
 from ..otel.current import Providers
 from ..otel.labels import DISTINCT_VALUES, DistinctValues, MetricLabels
+from ..otel.metrics import latest_workflow_names
 from ..otel.sanitize import MAX_BYTES
 from ..otel.setup.content_settings import content_options
 from ..otel.setup.settings import ExportConfig, Signal, export_config, sdk_is_disabled, sees_sdk_calls
@@ -95,7 +96,8 @@ def configure(
         tracer_provider: a provider to join.
         meter_provider: a provider to join.
         metric_attributes: more attributes of the metrics: names of flow attributes (`team`), ids (`user.id`,
-            `session.id`), or `step`, whose label is `tracemind.step.id`. Each value is a time series in the APM.
+            `session.id`), of the prompt (`gen_ai.prompt.name`), or `step`, whose label is `tracemind.step.id`. Each
+            value is a time series in the APM.
         metric_attribute_limit: values of each of them that are told apart; further ones are recorded as `_other`.
         cost_by_kind: give the cost counter the attribute `tracemind.cost.kind` (`input`, `cached`, `output`, `fee`, or
             `whole` where the parts are unknown); its sum stays the same.
@@ -163,6 +165,8 @@ def configure(
         labels=labels,
         has_cost_by_kind=cost_by_kind,
         has_attempt_spans=attempt_spans,
+        sees_sdk_calls=sees_calls,
+        has_workflow_calls=latest_workflow_names(),
         redact=redact,
         content=content,
         logger_provider=joined.logger_provider or pipeline.providers.get("logs"),

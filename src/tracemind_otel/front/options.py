@@ -54,6 +54,10 @@ class CallOptions(SamplingArguments, total=False):
     """The same as `prompt`; wins where both are given."""
     vars: Mapping[str, Any] | None
     """Values for `{{ name }}` and `{name}` in the prompt or the template."""
+    prompt_name: str | None
+    """The name of the prompt in a library or registry; by default that of the `@step` around the call."""
+    prompt_version: str | None
+    """Its version."""
     extra: Mapping[str, Any] | None
     """Fields that go into the provider's request body as they are."""
     timeout_ms: int

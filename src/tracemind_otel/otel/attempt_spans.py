@@ -13,6 +13,7 @@ from ..flows.correlation import current_correlation
 from . import semconv
 from .attributes import correlation_attributes
 from .sanitize import encodable
+from .span_names import attempt_name
 
 if TYPE_CHECKING:
     from ..flows.totals import AttributeValue
@@ -72,7 +73,7 @@ class AttemptSpans:
         if status_code is not None:
             described[semconv.HTTP_RESPONSE_STATUS_CODE] = status_code
         span = self._tracer.start_span(
-            f"{semconv.ATTEMPT} {self._made}",
+            attempt_name(self._made),
             context=self._parent,
             kind=SpanKind.INTERNAL,
             attributes=encodable(described),

@@ -45,6 +45,10 @@ class Providers:
     """What is recorded of prompts and answers."""
     logger_provider: logs.LoggerProvider | None = None
     """The provider of the events that carry content."""
+    sees_sdk_calls: bool = False
+    """Whether the model calls of other SDKs are seen too, so that counts of calls are complete."""
+    has_workflow_calls: bool = False
+    """Whether flows have the counts of calls that the conventions are about to adopt."""
     has_attempt_spans: bool = True
     """Whether the attempts of a retried call are spans below it."""
 

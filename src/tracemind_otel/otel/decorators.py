@@ -25,9 +25,11 @@ from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, ov
 from .._base.context import Block
 from ..errors import ConfigError
 from ..flows.budget import OnUnknownPrice
+from ..flows.correlation import NO_PROMPT, Prompt, checked_prompt
 from ..flows.scope import FlowSpec
 from ..flows.sources import AttributeSource, AttributeSources, CorrelationSources, IdSource
 from ..flows.totals import NO_ATTRIBUTES, FlowRun
+from . import semconv
 from .budget_scope import checked_limits
 from .span_scope import AGENT, FLOW, STEP, TOOL, Kind, SpanSpec, start_flow, start_scope, start_step
 from .wrapping.body import Body, Start
@@ -50,6 +52,23 @@ class SpanOptions(TypedDict, total=False):
     `configure(capture_content=...)` asks for content, and no others, since they may hold prompts."""
     capture_result: bool | None
     """Record the result likewise; of a generator, its first hundred items."""
+
+
+class StepOptions(SpanOptions, total=False):
+    """The options of `@step`."""
+
+    prompt_name: str | None
+    """The name of the prompt that the model calls below use (`gen_ai.prompt.name`)."""
+    prompt_version: str | None
+    """Its version (`gen_ai.prompt.version`)."""
+
+
+class ToolOptions(SpanOptions, total=False):
+    """The options of `@tool`."""
+
+    call_id: IdSource | None
+    """The id by which the model asked for this run (`gen_ai.tool.call.id`): a string, or a function of the call's
+    arguments."""
 
 
 class FlowOptions(SpanOptions, total=False):
@@ -142,35 +161,42 @@ def agent(
         ConfigError: an option has a value that is not allowed; the message names it.
         TypeError: what is decorated is not a function.
     """
-    return _spanning(AGENT, function, options)
+    return _applied(SpanDecorator(AGENT, **_with_name("agent", function, options, SpanOptions)), function)
 
 
 @overload
 def tool(function: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
-def tool(called: str | None = None, /, **options: Unpack[SpanOptions]) -> SpanDecorator: ...
+def tool(called: str | None = None, /, **options: Unpack[ToolOptions]) -> SpanDecorator: ...
 def tool(
-    function: Callable[P, R] | str | None = None, /, **options: Unpack[SpanOptions]
+    function: Callable[P, R] | str | None = None, /, **options: Unpack[ToolOptions]
 ) -> Callable[P, R] | SpanDecorator:
     """Run a function or a block as a tool that a model asked for: an `execute_tool {name}` span.
 
     Args:
         function: the function when used bare, else the tool's name (`gen_ai.tool.name`), as the model knows it.
-        options: those of `step`; arguments and result are `gen_ai.tool.call.arguments` and `gen_ai.tool.call.result`.
+        call_id: the id by which the model asked for this run (`gen_ai.tool.call.id`): a string, or a function that is
+            called with the arguments of the decorated one.
+        options: those of every span; arguments and result are `gen_ai.tool.call.arguments` and `.result`, and follow
+            `configure(capture_content=...)` where they are not set here.
 
     Raises:
         ConfigError: an option has a value that is not allowed; the message names it.
         TypeError: what is decorated is not a function.
     """
-    return _spanning(TOOL, function, options)
+    named = _with_name("tool", function, options, ToolOptions)
+    call_id = named.pop("call_id", None)
+    if call_id is not None:
+        named["attributes"] = {**named.get("attributes", {}), semconv.GEN_AI_TOOL_CALL_ID: call_id}
+    return _applied(SpanDecorator(TOOL, **named), function)
 
 
 @overload
 def step(function: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
-def step(called: str | None = None, /, **options: Unpack[SpanOptions]) -> SpanDecorator: ...
+def step(called: str | None = None, /, **options: Unpack[StepOptions]) -> SpanDecorator: ...
 def step(
-    function: Callable[P, R] | str | None = None, /, **options: Unpack[SpanOptions]
+    function: Callable[P, R] | str | None = None, /, **options: Unpack[StepOptions]
 ) -> Callable[P, R] | SpanDecorator:
     """Run a function or a block as a step: a span of its name, under which its model calls nest.
 
@@ -179,6 +205,8 @@ def step(
         name: the low-cardinality name; the default is the function's own. A block needs one.
         attributes: attributes of the span, each a value, a list of values of one type, or a function of the call's
             arguments.
+        prompt_name: the name of the prompt that the model calls below use (`gen_ai.prompt.name`).
+        prompt_version: its version (`gen_ai.prompt.version`).
         capture_arguments: record the arguments as JSON (`tracemind.function.arguments`), without what looks like a
             secret; off by default, since they may hold prompts.
         capture_result: record the result likewise (`tracemind.function.result`); of a generator, its first
@@ -188,13 +216,12 @@ def step(
         ConfigError: an option has a value that is not allowed; the message names it.
         TypeError: what is decorated is not a function.
     """
-    return _spanning(STEP, function, options)
+    named = _with_name("step", function, options, StepOptions)
+    prompt = checked_prompt(named.pop("prompt_name", None), named.pop("prompt_version", None))
+    return _applied(SpanDecorator(STEP, prompt=prompt, **named), function)
 
 
-def _spanning(
-    kind: Kind, function: Callable[P, R] | str | None, options: SpanOptions
-) -> Callable[P, R] | SpanDecorator:
-    decorator = SpanDecorator(kind, **_with_name(kind.decorator, function, options, SpanOptions))
+def _applied(decorator: SpanDecorator, function: Callable[P, R] | str | None) -> Callable[P, R] | SpanDecorator:
     return decorator if function is None or isinstance(function, str) else decorator(function)
 
 
@@ -202,7 +229,7 @@ def _with_name(decorator: str, name: object, options: Any, allowed: type) -> Any
     """The options with a name that was given without the keyword."""
     _check_options(decorator, options, allowed)
     if not isinstance(name, str):
-        return options
+        return {**options}
     if "name" in options:
         raise TypeError(f"{decorator}({name!r}, name={options['name']!r}): give one name")
     return {**options, "name": name}
@@ -242,6 +269,7 @@ class _Decorator(Block[T], Generic[T]):
         attributes: Mapping[str, AttributeSource] = NO_ATTRIBUTES,
         capture_arguments: bool | None = None,
         capture_result: bool | None = None,
+        prompt: Prompt = NO_PROMPT,
     ) -> None:
         _check_name(name)
         self._kind = kind
@@ -249,6 +277,7 @@ class _Decorator(Block[T], Generic[T]):
         self._attributes = AttributeSources.of(attributes)
         self._capture_arguments = capture_arguments
         self._capture_result = capture_result
+        self._prompt = prompt
         self._block: Body | None = None
 
     def __call__(self, function: Callable[P, R], /) -> Callable[P, R]:
@@ -261,6 +290,7 @@ class _Decorator(Block[T], Generic[T]):
             signature=_signature(function) if self._may_capture(self._capture_arguments) else None,
             captures_arguments=self._capture_arguments,
             captures_result=self._capture_result,
+            prompt=self._prompt,
         )
         return wrap(function, self._starting(spec, function))
 
@@ -286,7 +316,7 @@ class _Decorator(Block[T], Generic[T]):
             raise ConfigError(f"with {self._kind.decorator}(): a block has no name of its own; pass name=...")
         if self._block is not None:
             raise RuntimeError(f"this {self._kind.decorator}(...) is in use; make one for each block")
-        return SpanSpec.of(self._kind, self._name, self._attributes)
+        return SpanSpec.of(self._kind, self._name, self._attributes, prompt=self._prompt)
 
 
 class SpanDecorator(_Decorator[None]):

@@ -8,8 +8,9 @@ from typing import cast
 
 from .._base.once import Once
 from ..errors import ConfigError
-from ..flows.correlation import Correlation
+from ..flows.correlation import NO_PROMPT, Correlation, Prompt, current_prompt
 from ..flows.totals import FlowRun, LabelValue
+from ..recording.port import StepStart
 from . import semconv
 from .attributes import FIELDS
 
@@ -59,7 +60,8 @@ class MetricLabels:
     """The labels that the user named, and how they are found.
 
     Args:
-        names: names of flow attributes, of ids (`user.id`, `session.id`, ...), or `step`.
+        names: names of flow attributes, of ids (`user.id`, `session.id`, ...), of the prompt (`gen_ai.prompt.name`,
+            `gen_ai.prompt.version`), or `step`.
         values: bounds the values.
 
     Raises:
@@ -76,19 +78,32 @@ class MetricLabels:
         self.names = tuple(semconv.TRACEMIND_STEP_ID if name == STEP else name for name in self._sources)
         self._values = values or DistinctValues()
 
-    def values(self, flow: FlowRun | None, ids: Correlation, step_id: str | None) -> tuple[LabelValue | None, ...]:
+    def values(
+        self, flow: FlowRun | None, ids: Correlation, step_id: str | None, prompt: Prompt = NO_PROMPT
+    ) -> tuple[LabelValue | None, ...]:
         """The value of each label, in the order of `names`; `None` where there is none."""
         return tuple(
             None if value is None else self._values.bounded(label, value)
             for label, value in zip(
-                self.names, (_value(name, flow, ids, step_id) for name in self._sources), strict=True
+                self.names, (_value(name, flow, ids, step_id, prompt) for name in self._sources), strict=True
             )
         )
 
 
-def _value(name: str, flow: FlowRun | None, ids: Correlation, step_id: str | None) -> LabelValue | None:
+def prompt_of(start: StepStart) -> Prompt:
+    """The prompt of a call: the one that it names, else the one that the step around it names."""
+    if start.prompt_name is None:
+        return current_prompt()
+    return Prompt(name=start.prompt_name, version=start.prompt_version)
+
+
+def _value(name: str, flow: FlowRun | None, ids: Correlation, step_id: str | None, prompt: Prompt) -> LabelValue | None:
     if name == STEP:
         return step_id
+    if name == semconv.GEN_AI_PROMPT_NAME:
+        return prompt.name
+    if name == semconv.GEN_AI_PROMPT_VERSION:
+        return prompt.version
     field = FIELDS.get(name)
     own = None if field is None else getattr(ids, field)
     if own is not None or flow is None:

@@ -34,6 +34,11 @@ def latest_cost_names() -> bool:
     return "gen_ai_cost" in _opted_in()
 
 
+def latest_workflow_names() -> bool:
+    """Whether flows have the counts of calls that the conventions are about to adopt (#523)."""
+    return "gen_ai_workflow" in _opted_in()
+
+
 def _opted_in() -> set[str]:
     return {value.strip() for value in os.getenv("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")}
 

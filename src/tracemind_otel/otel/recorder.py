@@ -14,7 +14,8 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, Trac
 
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import BudgetExceededError, LLMError
-from ..flows.correlation import NO_CORRELATION, current_correlation
+from ..flows.agents import current_agent
+from ..flows.correlation import NO_CORRELATION, Prompt, current_correlation
 from ..flows.totals import AttributeValue, current_flow
 from ..recording.port import Recorder, StepEnd, StepHandle, StepRetry, StepStart
 from . import semconv
@@ -24,10 +25,11 @@ from .content_recording import record_content
 from .current import Providers, configured_providers, hint_at_configure, instruments, tracer
 from .genai_spans import Measured, attributes_of
 from .instruments import Attributes
-from .labels import MetricLabels
+from .labels import MetricLabels, prompt_of
 from .metrics import AttributeCache, AttributeSets, CallMetrics, EndedCall, latest_cost_names, metric_names
 from .open_spans import count_call_of
 from .sanitize import encodable, sanitized
+from .span_names import call_name
 
 _METRIC_ATTRIBUTES = (
     semconv.GEN_AI_OPERATION_NAME,
@@ -92,6 +94,7 @@ class OTelRecorder(Recorder):
         start_ns = time.time_ns()
         span = outlet.tracer.start_span(
             sanitized(f"{start.operation} {start.model}" if start.model else start.operation),
+            call_name(start.operation, start.model),
             kind=SpanKind.CLIENT,
             attributes=encodable(_start_attributes(start)),
             start_time=start_ns,
@@ -224,7 +227,9 @@ class _CallHandle(StepHandle):
         self.start = start
         self.flow = current_flow()
         named = outlet.labels
-        self.labels = named.values(self.flow, current_correlation(), start.step_id) if named.names else ()
+        self.labels = (
+            named.values(self.flow, current_correlation(), start.step_id, prompt_of(start)) if named.names else ()
+        )
         self.context: Context = set_span_in_context(span, without_ids(get_current()))
 
     def active(self) -> AbstractContextManager[object]:
@@ -412,8 +417,24 @@ def _start_attributes(start: StepStart) -> dict[str, AttributeValue]:
         attributes[semconv.SERVER_PORT] = start.server_port
     if start.is_stream:
         attributes[semconv.GEN_AI_REQUEST_STREAM] = True
+    attributes.update(_names_around())
+    _add_prompt(attributes, prompt_of(start))
     _add_parameters(attributes, start)
     return attributes
+
+
+def _names_around() -> dict[str, AttributeValue]:
+    """The flow and the agent in which a call is made."""
+    flow, agent = current_flow(), current_agent()
+    names: dict[str, AttributeValue] = {} if flow is None else {semconv.GEN_AI_WORKFLOW_NAME: flow.name}
+    return names if agent is None else {**names, semconv.GEN_AI_AGENT_NAME: agent.name}
+
+
+def _add_prompt(attributes: dict[str, AttributeValue], prompt: Prompt) -> None:
+    if prompt.name is not None:
+        attributes[semconv.GEN_AI_PROMPT_NAME] = prompt.name
+    if prompt.version is not None:
+        attributes[semconv.GEN_AI_PROMPT_VERSION] = prompt.version
 
 
 def _add_parameters(attributes: dict[str, AttributeValue], start: StepStart) -> None:

@@ -139,8 +139,6 @@ TRACEMIND_RETRY_MAX_ATTEMPTS: Final = "tracemind.retry.max_attempts"
 TRACEMIND_RETRY_DELAY_S: Final = "tracemind.retry.delay_s"
 TRACEMIND_RETRY_REASON: Final = "tracemind.retry.reason"
 TRACEMIND_RETRY_COUNT: Final = "tracemind.retry.count"
-ATTEMPT: Final = "attempt"
-"""The name of an attempt's span, before its number."""
 
 # --- The final failure: a span event ---
 EXCEPTION_EVENT: Final = "exception"
@@ -176,6 +174,14 @@ TRACEMIND_FLOW_OWN_OUTPUT_TOKENS: Final = "tracemind.flow.own.output_tokens"
 TRACEMIND_FLOW_OWN_LLM_CALLS: Final = "tracemind.flow.own.llm_calls"
 TRACEMIND_FLOW_OWN_RETRIES: Final = "tracemind.flow.own.retries"
 
+# --- The prompt of a library or registry ---
+GEN_AI_PROMPT_NAME: Final = "gen_ai.prompt.name"
+GEN_AI_PROMPT_VERSION: Final = "gen_ai.prompt.version"
+
+# --- Counts of calls below a flow: an open proposal (#523), only by opt-in ---
+GEN_AI_INVOKE_WORKFLOW_INFERENCE_CALLS: Final = "gen_ai.invoke_workflow.inference_calls"
+GEN_AI_INVOKE_WORKFLOW_TOOL_CALLS: Final = "gen_ai.invoke_workflow.tool_calls"
+
 # --- Prompts and answers: only where asked for; JSON on spans, structured values on the event ---
 GEN_AI_SYSTEM_INSTRUCTIONS: Final = "gen_ai.system_instructions"
 GEN_AI_INPUT_MESSAGES: Final = "gen_ai.input.messages"
@@ -186,6 +192,7 @@ OF_INFERENCE: Final = ("gen_ai.", "server.", "openai.", "error.type")
 """The beginnings of the names that the event shares with its span."""
 
 # --- What a function got and gave: only where asked for; a tool's have names in the conventions ---
+GEN_AI_TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
 GEN_AI_TOOL_CALL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
 GEN_AI_TOOL_CALL_RESULT: Final = "gen_ai.tool.call.result"
 TRACEMIND_FUNCTION_ARGUMENTS: Final = "tracemind.function.arguments"
@@ -206,6 +213,9 @@ METRIC_OPERATION_TIME_TO_FIRST_CHUNK: Final = "gen_ai.client.operation.time_to_f
 METRIC_OPERATION_TIME_PER_OUTPUT_CHUNK: Final = "gen_ai.client.operation.time_per_output_chunk"
 METRIC_WORKFLOW_DURATION: Final = "gen_ai.invoke_workflow.duration"
 METRIC_AGENT_DURATION: Final = "gen_ai.invoke_agent.duration"
+METRIC_AGENT_INFERENCE_CALLS: Final = "gen_ai.invoke_agent.inference_calls"
+METRIC_AGENT_TOOL_CALLS: Final = "gen_ai.invoke_agent.tool_calls"
+"""On an agent's span, attributes of the same names have the same counts."""
 METRIC_TOOL_DURATION: Final = "gen_ai.execute_tool.duration"
 GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"
 TOKEN_TYPE_INPUT: Final = "input"
@@ -289,6 +299,7 @@ TOKEN_BOUNDARIES: Final = tuple(4**power for power in range(14))
 """Tokens, 1 to 67108864 (conventions, `gen_ai.client.token.usage`)."""
 WORKFLOW_DURATION_BOUNDARIES_S: Final = (1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
 """Seconds (conventions, `gen_ai.invoke_workflow.duration`)."""
+CALLS_BOUNDARIES: Final = tuple(2.0**power for power in range(8))
 AGENT_DURATION_BOUNDARIES_S: Final = tuple(0.1 * 2**power for power in range(13))
 """Seconds, 0.1 to 409.6 (conventions, `gen_ai.invoke_agent.duration`)."""
 COST_BOUNDARIES_USD: Final = (

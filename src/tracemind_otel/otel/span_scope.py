@@ -18,7 +18,16 @@ from .._base.context import Setting
 from .._base.dropped import end_dropped
 from .._base.once import report_fault
 from .._base.waiting import is_cancellation
-from ..flows.correlation import NO_CORRELATION, Correlation, current_correlation, current_step, enter_step
+from ..flows.agents import AgentRun, current_agent, enter_agent
+from ..flows.correlation import (
+    NO_CORRELATION,
+    NO_PROMPT,
+    Correlation,
+    Prompt,
+    current_correlation,
+    current_step,
+    enter_step,
+)
 from ..flows.scope import NO_SCOPE, FlowContext, FlowSpec, NoScope, StepContext
 from ..flows.sources import AttributeSources
 from ..flows.totals import AttributeValue, FlowTotals, LabelValue, current_flow, flow_ends
@@ -29,6 +38,7 @@ from .capture import call_json, named_arguments, result_json
 from .current import Providers, configured_providers, hint_at_configure, instruments, nothing_is_recorded, tracer
 from .instruments import NO_SPAN, Attributes, Histogram
 from .sanitize import sanitized, sanitized_attributes
+from .span_names import function_name
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +118,8 @@ class SpanSpec:
     """Whether the arguments are captured; `None` for a tool's as `configure()` says."""
     captures_result: bool | None
     """Whether the result is captured, likewise."""
+    prompt: Prompt
+    """The prompt of the model calls below a step."""
 
     @classmethod
     def of(
@@ -119,6 +131,7 @@ class SpanSpec:
         signature: inspect.Signature | None = None,
         captures_arguments: bool | None = None,
         captures_result: bool | None = None,
+        prompt: Prompt = NO_PROMPT,
     ) -> SpanSpec:
         """The settings for a name, and the attributes that the user added."""
         name = sanitized(name)
@@ -127,7 +140,7 @@ class SpanSpec:
         return cls(
             kind=kind,
             name=name,
-            span_name=name if kind.operation is None else sanitized(f"{kind.operation} {name}"),
+            span_name=function_name(kind.operation, name),
             sources=sources,
             own=own,
             attributes={**sanitized_attributes(sources.fixed), **own},
@@ -135,6 +148,7 @@ class SpanSpec:
             signature=signature,
             captures_arguments=captures_arguments,
             captures_result=captures_result,
+            prompt=prompt,
         )
 
     def attributes_of(self, added: Mapping[str, AttributeValue]) -> Mapping[str, AttributeValue]:
@@ -147,7 +161,7 @@ def start_scope(spec: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if not nothing_is_recorded():
         end_dropped()
         try:
-            return SpanRun(spec, args, kwargs, spec.sources.of_call(spec.span_name, args, kwargs))
+            return _RUNS[spec.kind.decorator](spec, args, kwargs, spec.sources.of_call(spec.span_name, args, kwargs))
         except Exception:
             report_fault(log, spec.kind.decorator, "start")
     return NO_SCOPE
@@ -161,7 +175,7 @@ def start_step(spec: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
             return StepRun(spec, args, kwargs, spec.sources.of_call(spec.span_name, args, kwargs))
         except Exception:
             report_fault(log, spec.kind.decorator, "start")
-    return StepContext(spec.name)
+    return StepContext(spec.name, spec.prompt)
 
 
 def start_flow(
@@ -332,12 +346,62 @@ class StepRun(SpanRun):
     def enter(self) -> None:
         """Make the span and the step current."""
         super().enter()
-        self._step = enter_step(self._spec.name)
+        self._step = enter_step(self._spec.name, self._spec.prompt)
 
     def leave(self) -> None:
         """Put back what was current."""
         self._step.undo()
         super().leave()
+
+
+class ToolRun(SpanRun):
+    """A run of a tool, which counts for the agent and the flow around it."""
+
+    __slots__ = ("_agent",)
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._agent = current_agent()
+
+    def _before_end(self, span: Span) -> None:
+        if self._agent is not None:
+            self._agent.count_tool()
+        if self._flow_run is not None:
+            self._flow_run.add_tool_call()
+
+
+class AgentSpanRun(SpanRun):
+    """A run of an agent: model calls below it have its name, and its span tells how many there were."""
+
+    __slots__ = ("_agent", "_entered")
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._agent = AgentRun(self._spec.name, current_agent())
+
+    def enter(self) -> None:
+        """Make the span and the agent current."""
+        super().enter()
+        self._entered = enter_agent(self._agent)
+
+    def leave(self) -> None:
+        """Put back what was current."""
+        self._entered.undo()
+        super().leave()
+
+    def _before_end(self, span: Span) -> None:
+        if not self._tools.providers.sees_sdk_calls:
+            return  # some may not have been seen
+        counts = {
+            semconv.METRIC_AGENT_INFERENCE_CALLS: self._agent.inference_calls,
+            semconv.METRIC_AGENT_TOOL_CALLS: self._agent.tool_calls,
+        }
+        span.set_attributes(counts)
+        for name, count in counts.items():
+            self._tools.counts[name].record(count, self._spec.metric_attributes, self._context or NO_SPAN)
+
+
+_RUNS: Mapping[str, type[SpanRun]] = {AGENT.decorator: AgentSpanRun, TOOL.decorator: ToolRun}
 
 
 class FlowSpanRun(SpanRun):
@@ -383,8 +447,12 @@ class FlowSpanRun(SpanRun):
         super().end(exc, result, closed_early=closed_early, ended_ns=ended_ns)
 
     def _before_end(self, span: Span) -> None:
-        everything = _totals_attributes(_ALL, self.run.totals())
-        span.set_attributes(everything | _totals_attributes(_OWN, self.run.own_totals()))
+        totals = self.run.totals()
+        span.set_attributes(_totals_attributes(_ALL, totals) | _totals_attributes(_OWN, self.run.own_totals()))
+        providers = self._tools.providers
+        if providers.has_workflow_calls and providers.sees_sdk_calls:
+            span.set_attribute(semconv.GEN_AI_INVOKE_WORKFLOW_INFERENCE_CALLS, totals.llm_calls)
+            span.set_attribute(semconv.GEN_AI_INVOKE_WORKFLOW_TOOL_CALLS, self.run.tool_calls)
 
 
 _ALL = (
@@ -452,6 +520,15 @@ class _Tools:
                 (semconv.METRIC_WORKFLOW_DURATION, "Duration of a flow", semconv.WORKFLOW_DURATION_BOUNDARIES_S),
                 (semconv.METRIC_AGENT_DURATION, "Duration of an agent", semconv.AGENT_DURATION_BOUNDARIES_S),
                 (semconv.METRIC_TOOL_DURATION, "Duration of a tool", semconv.DURATION_BOUNDARIES_S),
+            )
+        }
+        self.counts: dict[str, Histogram] = {
+            name: made.create_histogram(
+                name, unit, description, explicit_bucket_boundaries_advisory=semconv.CALLS_BOUNDARIES
+            )
+            for name, unit, description in (
+                (semconv.METRIC_AGENT_INFERENCE_CALLS, "{inference_call}", "Model calls of a run of an agent"),
+                (semconv.METRIC_AGENT_TOOL_CALLS, "{tool_call}", "Tools of a run of an agent"),
             )
         }
 

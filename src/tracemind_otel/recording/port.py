@@ -54,6 +54,10 @@ class StepStart(SamplingOptions):
     """Whether the reply is streamed."""
     output_type: str | None = None
     """What the model is asked to make (`gen_ai.output.type`), where that is no text."""
+    prompt_name: str | None = None
+    """The name of the prompt in a library or registry (`gen_ai.prompt.name`), where the call itself gives one."""
+    prompt_version: str | None = None
+    """Its version."""
     asked: Callable[[], InputContent] | None = field(default=None, repr=False, compare=False)
     """Returns what the model is asked: a prompt is written out only if the user wants it recorded."""
 

@@ -13,6 +13,7 @@ from .._base.once import report_fault
 from ..ai.llm.pricing import UnknownServer, price_reply_soon, warm_up
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import BudgetExceededError, LLMError
+from ..flows.agents import current_agent
 from ..flows.budget import Reservation
 from ..flows.totals import FlowRun, current_flow
 from ..otel.open_spans import CallTellers
@@ -43,6 +44,7 @@ class CountedCall:
     ) -> None:
         self.is_counted = is_counted
         self.flow: FlowRun | None = current_flow() if is_counted else None
+        self._agent = current_agent() if is_counted else None
         self.retries = 0
         self.denial: BudgetExceededError | None = None
         self.reservation: Reservation | None = None
@@ -136,6 +138,8 @@ class CountedCall:
                 assume_billed = end.error is None or end.error.may_be_billed
                 self.reservation.settle(end.usage, assume_billed=assume_billed)
             was_sent = self.denial is None or self.reservation is not None
+            if self._agent is not None and was_sent:
+                self._agent.count_inference()
             if self.flow is not None and was_sent:
                 answered_by = None if end.response is None else end.response.response_model
                 model = f"{self._provider}/{self._model or answered_by or 'unknown'}"
