@@ -12,9 +12,10 @@ import pytest
 
 import tracemind_otel as tm
 from tests.content_schema import assert_messages
-from tests.sdks.calls import CELLS, Cell
+from tests.sdks.cell import Cell
 from tests.sdks.provider_fixture import ProviderServer
 from tests.sdks.provider_fixture import provider_server as provider_server
+from tests.sdks.test_sdk_matrix import CELLS
 from tests.support import Captured, attributes
 from tests.wire.conforming import CITY, REASONING, TEXT
 

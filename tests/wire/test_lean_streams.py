@@ -79,6 +79,7 @@ class Call:
 
     seen: Seen
     estimate: None = None
+    needs_text = False
     chunks: int = 0
     ends: list[object] = field(default_factory=list[object])
 

@@ -93,7 +93,6 @@ class OTelRecorder(Recorder):
         outlet = self._latest_outlet()
         start_ns = time.time_ns()
         span = outlet.tracer.start_span(
-            sanitized(f"{start.operation} {start.model}" if start.model else start.operation),
             call_name(start.operation, start.model),
             kind=SpanKind.CLIENT,
             attributes=encodable(_start_attributes(start)),

@@ -11,8 +11,8 @@ from .sanitize import sanitized
 
 
 def call_name(operation: str, model: str) -> str:
-    """The name of a model call: `chat gpt-4o-mini`."""
-    return sanitized(f"{operation} {model}")
+    """The name of a model call: `chat gpt-4o-mini`, or `chat` where nobody has named the model."""
+    return sanitized(f"{operation} {model}" if model else operation)
 
 
 def function_name(operation: str | None, name: str) -> str:
