@@ -61,10 +61,12 @@ def python(visibly: Callable[[], AbstractContextManager[None]]) -> Path:
 
 
 def the_span_of(stack: Stack, service: str) -> Span:
-    """The only span of a service, once Jaeger has it."""
+    """The one call of a service, once Jaeger has it; below it are its attempts alone."""
     traces = poll(lambda: stack.search_traces(service), bool, 30.0, f"a trace of {service}")
-    ((span,),) = traces.values()
-    return span
+    [spans] = traces.values()
+    [call] = [span for span in spans if span["kind"] == "CLIENT"]
+    assert {span["parent_id"] for span in spans if span is not call} == {call["span_id"]}
+    return call
 
 
 def is_priced(span: Span, base: str, server: ProviderServer) -> None:

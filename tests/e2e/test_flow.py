@@ -164,6 +164,7 @@ def test_call_carries_every_attribute(run: SpanScope) -> None:
         "server.port": run.server_port,
         "tracemind.flow.id": "e2e",
         "tracemind.step.id": "plain",
+        "gen_ai.workflow.name": "digest",
         "tracemind.step.type": "ai.llm_call",
         "gen_ai.response.id": result["response_id"],
         "gen_ai.response.model": ANSWERED_BY,
