@@ -8,12 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
 from collector.stack import programs
 
+from tracemind_otel.otel import semconv
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,13 +146,45 @@ def test_default_ports_are_the_same_everywhere(stack_module: ModuleType) -> None
     assert host_ports() == {port.default for port in stack_module.PORTS if port.in_docker}
 
 
-def test_jaeger_reads_a_ui_file_with_opentelemetry_words() -> None:
-    """Jaeger shows event names, and the attributes of model calls first."""
+UI_OPTIONS: Mapping[str, frozenset[str]] = {
+    "topTagPrefixes": frozenset(),
+    "traceTimeline": frozenset({"enableSidePanel", "defaultDetailPanelMode", "spanPillsEnabled"}),
+    "menu": frozenset({"label", "url", "anchorTarget", "items"}),
+    "linkPatterns": frozenset({"type", "key", "url", "text"}),
+}
+"""Options of Jaeger UI and the fields of each (packages/jaeger-ui/src/types/config.ts at c321fb32b, August 2026)."""
+UI_DEFAULTS = {"enableSidePanel": True, "spanPillsEnabled": True, "defaultDetailPanelMode": "inline"}
+"""What the UI does anyway (constants/default-config.ts)."""
+
+
+def test_jaeger_shows_what_a_call_cost_first() -> None:
+    """Jaeger's UI knows every option, none is its default, and cost, tokens and retries are the first attributes."""
     ui = json.loads((COLLECTOR / "jaeger-ui.json").read_text())
 
-    assert ui["useOpenTelemetryTerms"] is True
-    assert ui["topTagPrefixes"][:2] == ["gen_ai.", "tracemind."]
+    assert ui.keys() <= UI_OPTIONS.keys()
+    for option, fields in UI_OPTIONS.items():
+        entries: list[Any] = ui[option] if isinstance(ui[option], list) else [ui[option]]
+        items = [item for entry in entries if isinstance(entry, dict) for item in (entry, *entry.get("items", ()))]
+        assert {name for item in items for name in item} <= fields, option
+    assert not ui["traceTimeline"].items() & UI_DEFAULTS.items()
+    order = ui["topTagPrefixes"]
+    assert order[:2] == ["gen_ai.usage.cost", "tracemind.flow.cost_usd"]
+    assert order.index("tracemind.retry.") < order.index("gen_ai.")
     assert defaults_in(COLLECTOR / "jaeger.yaml")["TRACEMIND_JAEGER_UI_CONFIG"] == "collector/jaeger-ui.json"
+
+
+def test_jaegers_links_are_searches_and_queries_that_exist() -> None:
+    """Each link asks for attributes and metrics that we record, and a pattern's value is one of the span's."""
+    ui = json.loads((COLLECTOR / "jaeger-ui.json").read_text())
+    names = {value for value in vars(semconv).values() if isinstance(value, str)} | {"error"}
+    links: list[Json] = [*ui["linkPatterns"], *(item for group in ui["menu"] for item in group["items"])]
+    for link in links:
+        query = parse_qs(urlsplit(re.sub(r"#\{([^}]+)\}", r"\1", link["url"])).query)
+        assert {*re.findall(r"#\{([^}]+)\}", link["url"])} <= {link.get("key")}
+        if link["url"].startswith("/search?"):
+            assert json.loads(query["tags"][0]).keys() <= names, link
+        else:
+            assert "tracemind_llm_cost_USD_total" in query["g0.expr"][0], link
 
 
 def test_prometheus_keeps_the_applications_labels_and_reads_both_endpoints() -> None:
