@@ -14,6 +14,7 @@ from tests.support import Captured, calls
 from tracemind_otel import flow
 from tracemind_otel.ai.llm import AsyncLLMClient, LLMRequest, LLMResponse, LLMUsage
 from tracemind_otel.errors import LLMError, LLMRateLimitError
+from tracemind_otel.otel import semconv
 from tracemind_otel.otel.metrics import AttributeCache
 from tracemind_otel.otel.recorder import OTelRecorder
 from tracemind_otel.steps.ai_llm_call import LLMCallConfig, run_llm_call
@@ -404,3 +405,32 @@ def test_a_recorder_keeps_the_names_it_began_with(capture: Captured, monkeypatch
     asyncio.run(run_llm_call("f", "s", LLMCallConfig("openai", "gpt-4o-mini", "hi"), recorder, client=Client(REPLY)))
     assert isinstance(recorder, OTelRecorder)
     assert set(TODAY) <= set(metrics_of(capture))
+
+
+class Embedder(Client):
+    """A client whose calls make embeddings."""
+
+    operation = "embeddings"
+
+
+async def test_embeddings_have_metrics_of_their_own(capture: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the newest names they are no inference: a duration and the input tokens."""
+    monkeypatch.setenv(OPT_IN, "gen_ai_latest_experimental")
+    client = Embedder(LLMResponse("", LLMUsage(1_000, None, 1_000)))
+    await run_llm_call("f", "s", LLMCallConfig("openai", "m", prompt="hi"), capture.recorder(), client=client)
+    names = {name for name in metrics_of(capture) if name.startswith("gen_ai.")}
+    assert names == {"gen_ai.client.embeddings.duration", "gen_ai.client.embeddings.operation.input_tokens"}
+    tokens = point(capture, "gen_ai.client.embeddings.operation.input_tokens", HistogramDataPoint)
+    assert tokens.sum == 1_000
+
+
+@pytest.mark.parametrize(("opted", "url"), [("", ""), ("gen_ai_latest_experimental", semconv.SCHEMA_URL)])
+async def test_a_schema_is_named_only_where_the_names_are_of_it(
+    capture: Captured, monkeypatch: pytest.MonkeyPatch, opted: str, url: str
+) -> None:
+    """Names that the newest schema no longer has are sent under none."""
+    monkeypatch.setenv(OPT_IN, opted)
+    await call(capture, REPLY)
+    data = capture.reader.get_metrics_data()
+    assert data is not None
+    assert {scope.schema_url or "" for each in data.resource_metrics for scope in each.scope_metrics} == {url}

@@ -62,6 +62,8 @@ ATTRIBUTES = {
 }
 """Attributes of semantic-conventions-genai (registry.yaml, November 2026) that we may use."""
 METRICS = {
+    "gen_ai.client.embeddings.duration",
+    "gen_ai.client.embeddings.operation.input_tokens",
     "gen_ai.client.inference.duration",
     "gen_ai.client.inference.operation.input_tokens",
     "gen_ai.client.inference.operation.output_tokens",

@@ -20,6 +20,7 @@ from .capture import Redact
 from .content import NO_CONTENT, ContentOptions
 from .instruments import SCOPE_NAME, Instruments
 from .labels import NO_LABELS, MetricLabels
+from .metrics import metrics_schema_url
 from .semconv import SCHEMA_URL
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ def tracer(provider: trace.TracerProvider | None = None) -> trace.Tracer:
 def meter(provider: metrics.MeterProvider | None = None) -> metrics.Meter:
     """Our meter from a provider, else from the configured or global one."""
     return metrics.get_meter(
-        SCOPE_NAME, __version__, meter_provider=provider or _configured.meter_provider, schema_url=SCHEMA_URL
+        SCOPE_NAME, __version__, meter_provider=provider or _configured.meter_provider, schema_url=metrics_schema_url()
     )
 
 

@@ -29,6 +29,14 @@ def metric_names() -> MetricNames:
     return "latest" if "gen_ai_latest_experimental" in _opted_in() else "legacy"
 
 
+def metrics_schema_url() -> str | None:
+    """The schema of the metrics; none where names are sent that the newest schema no longer has.
+
+    Spans have the newest names and its URL always, so that no other version is claimed in a process.
+    """
+    return semconv.SCHEMA_URL if metric_names() == "latest" else None
+
+
 def latest_cost_names() -> bool:
     """Whether the cost gets the names that the conventions are about to adopt."""
     return "gen_ai_cost" in _opted_in()
@@ -108,6 +116,8 @@ class EndedCall:
     """Seconds from start to the first piece of a stream."""
     measured: Measured = "nothing"
     """What another instrumentation measures of the same call."""
+    operation: str = "chat"
+    """The GenAI operation."""
 
 
 class CallMetrics:
@@ -120,14 +130,17 @@ class CallMetrics:
         self._conventional: list[_ConventionalMetrics] = []
         if names != "latest":
             self._conventional.append(_TodaysMetrics(instruments))
+        self._of_embeddings: list[_ConventionalMetrics | _EmbeddingMetrics] = [*self._conventional]
         if names != "legacy":
             self._conventional.append(_NewestMetrics(instruments))
+            self._of_embeddings.append(_EmbeddingMetrics(instruments))
 
     def record(self, call: EndedCall) -> None:
         """Measure one ended call."""
         self._ours.record(call)
         if call.measured != "everything":
-            for metric_set in self._conventional:
+            is_embedding = call.operation == semconv.OPERATION_EMBEDDINGS
+            for metric_set in self._of_embeddings if is_embedding else self._conventional:
                 metric_set.record(call)
 
     def record_gap(self, gap_s: float, attributes: Attributes) -> None:
@@ -321,3 +334,27 @@ class _NewestMetrics(_ConventionalMetrics):
         """Zero tokens of unknown modality (conventions, "token metrics")."""
         self._input.add(0, attributes.also(*_UNKNOWN), NO_SPAN)
         self._output.add(0, attributes.also(*_UNKNOWN), NO_SPAN)
+
+
+class _EmbeddingMetrics:
+    """The newest names of the conventions for embeddings, which are no inference."""
+
+    def __init__(self, instruments: Instruments) -> None:
+        self._duration = instruments.create_histogram(
+            semconv.METRIC_EMBEDDINGS_DURATION,
+            "s",
+            "Duration of a request for embeddings",
+            explicit_bucket_boundaries_advisory=semconv.DURATION_BOUNDARIES_S,
+        )
+        self._input = instruments.create_histogram(
+            semconv.METRIC_EMBEDDINGS_INPUT_TOKENS,
+            "{token}",
+            "Input tokens of a request for embeddings",
+            explicit_bucket_boundaries_advisory=semconv.TOKEN_BOUNDARIES,
+        )
+
+    def record(self, call: EndedCall) -> None:
+        attributes, usage = call.attributes.plain, call.usage
+        self._duration.record(call.duration_s, attributes, call.context)
+        if call.measured == "nothing" and usage is not None and usage.prompt_tokens is not None and not usage.estimated:
+            self._input.record(usage.prompt_tokens, attributes, NO_SPAN)

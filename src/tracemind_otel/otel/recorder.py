@@ -159,6 +159,7 @@ class _Outlet:
                 call.context,
                 call.first_chunk_s,
                 call.measured,
+                call.start.operation,
             )
         )
 

@@ -43,7 +43,7 @@ from ..._base.fork import hold_over_fork
 from ..._base.once import Once, report_fault
 from ..._version import __version__
 from ..instruments import NO_SPAN, SCOPE_NAME, Attributes
-from ..semconv import SCHEMA_URL
+from ..metrics import metrics_schema_url
 from .delivery import WatchedExporter
 
 log = logging.getLogger(__name__)
@@ -257,8 +257,9 @@ class OwnInstruments:
             for (_, name, unit, description), instrument in [*self._made.items()]
             if (data := instrument.collect(time_ns)) is not None
         ]
-        scope = InstrumentationScope(SCOPE_NAME, __version__, SCHEMA_URL)
-        return ScopeMetrics(scope, metrics, SCHEMA_URL) if metrics else None
+        schema_url = metrics_schema_url()
+        scope = InstrumentationScope(SCOPE_NAME, __version__, schema_url)
+        return ScopeMetrics(scope, metrics, schema_url or "") if metrics else None
 
 
 # --- Export ---
