@@ -314,7 +314,8 @@ class Attempt:
             tap.end()
             return
         try:
-            self._call.end_answered(reply_in_body(self._call.seen.wire, status_code, headers, body))
+            wire, needs_text = self._call.seen.wire, self._call.needs_text
+            self._call.end_answered(reply_in_body(wire, status_code, headers, body, needs_text=needs_text))
         except StreamedError as fault:
             self._end(error_from_body(HttpReply(status_code, headers, b""), fault.body, key=None, prompt=""))
         except LLMError as fault:

@@ -49,7 +49,11 @@ class Tap:
         wire, self._is_stream = call.seen.wire, call.seen.is_stream
         self._lean = lean_decoder(wire) if self._is_stream and not call.needs_text else None
         head = HttpReply(status_code, headers, b"")
-        self._reading = Reading(wire, head, decoder=self._lean) if self._is_stream else WholeReading(wire, head)
+        self._reading = (
+            Reading(wire, head, decoder=self._lean)
+            if self._is_stream
+            else WholeReading(wire, head, needs_text=call.needs_text)
+        )
         self._last_s: float | None = None
         self._last_ns = 0
         self._has_ended = False

@@ -26,7 +26,9 @@ _PATIENCE = 64
 _decoder = json.JSONDecoder()
 
 
-def reply_in_body(wire: WireFormat, status_code: int, headers: Mapping[str, str], body: bytes) -> LLMResponse:
+def reply_in_body(
+    wire: WireFormat, status_code: int, headers: Mapping[str, str], body: bytes, *, needs_text: bool = False
+) -> LLMResponse:
     """The reply in a body that has come to its end.
 
     Args:
@@ -34,6 +36,7 @@ def reply_in_body(wire: WireFormat, status_code: int, headers: Mapping[str, str]
         status_code: the HTTP status, a success.
         headers: the headers.
         body: the body, decompressed.
+        needs_text: whether texts and tool calls are needed, and not only what is counted.
 
     Raises:
         StreamedError: the provider reports an error.
@@ -46,7 +49,7 @@ def reply_in_body(wire: WireFormat, status_code: int, headers: Mapping[str, str]
         reading.feed(body)
         reading.end()
         return reading.finish()
-    reply = reply_in_document(wire, document, None, is_for_telemetry=True)
+    reply = reply_in_document(wire, document, None, is_for_telemetry=not needs_text)
     return reply if wire.with_headers is None else wire.with_headers(reply, headers)
 
 
@@ -88,10 +91,12 @@ class WholeReading:
     Args:
         wire: the format.
         head: the status and the headers; its body is not looked at.
+        needs_text: as of `reply_in_body`.
     """
 
-    def __init__(self, wire: WireFormat, head: HttpReply) -> None:
+    def __init__(self, wire: WireFormat, head: HttpReply, *, needs_text: bool = False) -> None:
         self._wire = wire
+        self._needs_text = needs_text
         self.head = head
         self._pieces: list[bytes] = []
         self._otherwise: Reading | None = None
@@ -138,7 +143,8 @@ class WholeReading:
         body = b"".join(self._pieces)
         if self._cut is not None and _object_in(body) is None:
             raise self._cut
-        return reply_in_body(self._wire, self.head.status_code, self.head.headers, body)
+        head = self.head
+        return reply_in_body(self._wire, head.status_code, head.headers, body, needs_text=self._needs_text)
 
     def so_far(self) -> LLMResponse:
         """What is known before the end of the body: next to nothing."""
