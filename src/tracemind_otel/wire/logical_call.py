@@ -6,8 +6,8 @@ import json
 import time
 from functools import partial
 
-from ..ai.llm.pricing import UnknownServer
 from ..ai.llm.message_parts import InputContent, input_of_body
+from ..ai.llm.pricing import UnknownServer
 from ..ai.llm.providers._client import telemetry_name_of
 from ..ai.llm.providers._hosts import UNKNOWN
 from ..errors import BudgetExceededError, LLMError
