@@ -61,6 +61,7 @@ def configure(
     endpoint: str | None = None,
     protocol: str | None = None,
     headers: Mapping[str, str] | None = None,
+    preset: str | None = None,
     file: str | os.PathLike[str] | None = None,
     resource: Mapping[str, AttributeValue] | None = None,
     tracer_provider: trace.TracerProvider | None = None,
@@ -91,6 +92,9 @@ def configure(
             `OTEL_EXPORTER_OTLP_ENDPOINT`, else the exporter's own, on this machine.
         protocol: `http/protobuf` (default) or `grpc`; the default is `OTEL_EXPORTER_OTLP_PROTOCOL`.
         headers: headers of each export, for authentication; the default is `OTEL_EXPORTER_OTLP_HEADERS`.
+        preset: the backend that receives the telemetry, `phoenix` for instance, or several, as in
+            `"jaeger,langfuse"`: spans also get the attributes that it reads. The default is `TRACEMIND_PRESET`, else
+            none. docs/backends.md lists them.
         file: a file to which the spans are appended as OTLP JSON lines. Given alone, nothing goes to the network.
         resource: attributes of the resource, besides those of `OTEL_RESOURCE_ATTRIBUTES`.
         tracer_provider: a provider to join.
@@ -140,7 +144,7 @@ def configure(
     labels = MetricLabels(metric_attributes, DistinctValues(metric_attribute_limit))
     content = content_options(capture_content, content_limit, redact)
     config = export_config(
-        endpoint=endpoint, protocol=protocol, headers=headers, file=file, has_events=content.on_event
+        endpoint=endpoint, protocol=protocol, headers=headers, file=file, preset=preset, has_events=content.on_event
     )
     own_prices = None if prices is None else load_prices(prices)
     joined = Providers(
@@ -167,6 +171,8 @@ def configure(
         has_attempt_spans=attempt_spans,
         sees_sdk_calls=sees_calls,
         has_workflow_calls=latest_workflow_names(),
+        has_cost_histogram=config.presets is not None and config.presets.has_cost_histogram,
+        has_token_types=config.presets is not None and config.presets.has_token_types,
         redact=redact,
         content=content,
         logger_provider=joined.logger_provider or pipeline.providers.get("logs"),

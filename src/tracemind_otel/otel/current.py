@@ -42,6 +42,10 @@ class Providers:
     """Attributes of metrics that the user named."""
     has_cost_by_kind: bool = False
     """Whether the cost counter tells input, cached input, output and fees apart."""
+    has_cost_histogram: bool = False
+    """Whether the cost is also in a histogram that some backends read."""
+    has_token_types: bool = False
+    """Whether the token metric has cached and reasoning tokens as types."""
     content: ContentOptions = NO_CONTENT
     """What is recorded of prompts and answers."""
     logger_provider: logs.LoggerProvider | None = None

@@ -54,12 +54,13 @@ def _opted_in() -> set[str]:
 class AttributeSets:
     """The attributes of a call's measurements, built once for all calls that share them."""
 
-    __slots__ = ("_more", "plain")
+    __slots__ = ("_more", "_with", "plain")
 
     def __init__(self, plain: Attributes) -> None:
         self.plain = plain
         """Operation, provider, models, server, error type, flow, and what the user named."""
         self._more: dict[tuple[str, str], Attributes] = {}
+        self._with: dict[tuple[str, str], AttributeSets] = {}
 
     def also(self, name: str, value: str) -> Attributes:
         """`plain` with one attribute more; the same object each time, by which a series is found fastest."""
@@ -67,6 +68,14 @@ class AttributeSets:
         found = self._more.get(key)
         if found is None:
             found = self._more[key] = {**self.plain, name: value}
+        return found
+
+    def with_(self, name: str, value: str) -> AttributeSets:
+        """The same sets with one attribute more in each."""
+        key = (name, value)
+        found = self._with.get(key)
+        if found is None:
+            found = self._with[key] = AttributeSets(self.also(name, value))
         return found
 
 
@@ -123,13 +132,22 @@ class EndedCall:
 class CallMetrics:
     """All metrics of model calls, by the names that were asked for."""
 
-    def __init__(self, instruments: Instruments, names: MetricNames, *, has_cost_by_kind: bool = False) -> None:
-        self._ours = _OurMetrics(instruments, has_cost_by_kind=has_cost_by_kind)
+    def __init__(
+        self,
+        instruments: Instruments,
+        names: MetricNames,
+        *,
+        has_cost_by_kind: bool = False,
+        has_cost_histogram: bool = False,
+        has_token_types: bool = False,
+    ) -> None:
+        self._ours = _OurMetrics(instruments, has_cost_by_kind=has_cost_by_kind, has_cost_histogram=has_cost_histogram)
         self.record_retry = self._ours.record_retry
         self.record_denial = self._ours.record_denial
         self._conventional: list[_ConventionalMetrics] = []
         if names != "latest":
-            self._conventional.append(_TodaysMetrics(instruments))
+            todays = _TypedTokenMetrics if has_token_types else _TodaysMetrics
+            self._conventional.append(todays(instruments))
         self._of_embeddings: list[_ConventionalMetrics | _EmbeddingMetrics] = [*self._conventional]
         if names != "legacy":
             self._conventional.append(_NewestMetrics(instruments))
@@ -150,7 +168,7 @@ class CallMetrics:
 
 
 class _OurMetrics:
-    def __init__(self, instruments: Instruments, *, has_cost_by_kind: bool) -> None:
+    def __init__(self, instruments: Instruments, *, has_cost_by_kind: bool, has_cost_histogram: bool) -> None:
         self._has_cost_by_kind = has_cost_by_kind
         self._cost = instruments.create_counter(semconv.METRIC_LLM_COST, "USD", "Cost of model calls that have a price")
         self._call_cost = instruments.create_histogram(
@@ -158,6 +176,16 @@ class _OurMetrics:
             "USD",
             "Cost of one model call",
             explicit_bucket_boundaries_advisory=semconv.COST_BOUNDARIES_USD,
+        )
+        self._usage_cost = (
+            instruments.create_histogram(
+                semconv.METRIC_USAGE_COST,
+                "USD",
+                "Cost of one model call, by the name that some dashboards read",
+                explicit_bucket_boundaries_advisory=semconv.COST_BOUNDARIES_USD,
+            )
+            if has_cost_histogram
+            else None
         )
         self._retries = instruments.create_counter(semconv.METRIC_LLM_RETRIES, "{retry}", "Attempts that were repeated")
         self._unpriced = instruments.create_counter(
@@ -191,6 +219,8 @@ class _OurMetrics:
             else:
                 self._cost.add(usage.cost_usd, attributes, NO_SPAN)
             self._call_cost.record(usage.cost_usd, attributes, call.context)
+            if self._usage_cost is not None:
+                self._usage_cost.record(usage.cost_usd, attributes, call.context)
 
 
 _ROUNDING_USD = 1e-12
@@ -252,6 +282,7 @@ _INPUT = (semconv.GEN_AI_TOKEN_TYPE, semconv.TOKEN_TYPE_INPUT)
 _OUTPUT = (semconv.GEN_AI_TOKEN_TYPE, semconv.TOKEN_TYPE_OUTPUT)
 _READ = (semconv.TRACEMIND_CACHE_OPERATION, semconv.CACHE_READ)
 _WRITE = (semconv.TRACEMIND_CACHE_OPERATION, semconv.CACHE_WRITE)
+_INCLUSIVE = (semconv.GEN_AI_TOKEN_SEMANTICS, semconv.TOKEN_SEMANTICS_INCLUSIVE)
 _TEXT = (semconv.GEN_AI_TOKEN_MODALITY, semconv.MODALITY_TEXT)
 _UNKNOWN = (semconv.GEN_AI_TOKEN_MODALITY, semconv.MODALITY_UNKNOWN)
 
@@ -285,6 +316,21 @@ class _TodaysMetrics(_ConventionalMetrics):
         for operation, tokens in ((_READ, usage.cache_read_tokens), (_WRITE, usage.cache_write_tokens)):
             if tokens is not None:
                 self._cache_tokens.add(tokens, attributes.also(*operation), NO_SPAN)
+
+
+class _TypedTokenMetrics(_TodaysMetrics):
+    """The same with cached and reasoning tokens as types of the token metric, as backends read it that price it."""
+
+    def record_tokens(self, attributes: AttributeSets, usage: LLMUsage) -> None:
+        super().record_tokens(attributes.with_(*_INCLUSIVE), usage)
+        for kind, tokens in (
+            (semconv.TOKEN_TYPE_CACHE_READ, usage.cache_read_tokens),
+            (semconv.TOKEN_TYPE_CACHE_WRITE, usage.cache_write_tokens),
+            (semconv.TOKEN_TYPE_REASONING, usage.reasoning_tokens),
+        ):
+            if tokens is not None:
+                typed = attributes.with_(*_INCLUSIVE).also(semconv.GEN_AI_TOKEN_TYPE, kind)
+                self._tokens.record(tokens, typed, NO_SPAN)
 
 
 class _NewestMetrics(_ConventionalMetrics):

@@ -116,7 +116,11 @@ class OTelRecorder(Recorder):
             providers=providers,
             tracer=tracer(self._tracer_provider),
             metrics=CallMetrics(
-                instruments(self._meter_provider), metric_names(), has_cost_by_kind=providers.has_cost_by_kind
+                instruments(self._meter_provider),
+                metric_names(),
+                has_cost_by_kind=providers.has_cost_by_kind,
+                has_cost_histogram=providers.has_cost_histogram,
+                has_token_types=providers.has_token_types,
             ),
             has_latest_cost_names=latest_cost_names(),
             labels=labels,

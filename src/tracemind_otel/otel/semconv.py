@@ -224,6 +224,17 @@ GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"
 TOKEN_TYPE_INPUT: Final = "input"
 TOKEN_TYPE_OUTPUT: Final = "output"
 
+# --- Metrics that a preset asks for ---
+METRIC_USAGE_COST: Final = "gen_ai.usage.cost"
+"""A histogram, as OpenLIT and Grafana's integration read it."""
+TOKEN_TYPE_CACHE_READ: Final = "cache_read"
+TOKEN_TYPE_CACHE_WRITE: Final = "cache_write"
+TOKEN_TYPE_REASONING: Final = "reasoning"
+"""Further types of `gen_ai.client.token.usage`, parts of input and output: a sum over all types counts them twice."""
+GEN_AI_TOKEN_SEMANTICS: Final = "gen_ai.token.semantics"
+TOKEN_SEMANTICS_INCLUSIVE: Final = "inclusive"
+"""Says that input includes cached tokens, and output reasoning tokens."""
+
 # --- Metrics by their newest names ---
 METRIC_INFERENCE_DURATION: Final = "gen_ai.client.inference.duration"
 METRIC_INFERENCE_TIME_TO_FIRST_CHUNK: Final = "gen_ai.client.inference.time_to_first_chunk"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider, Observa
 from opentelemetry.sdk.metrics.export import AggregationTemporality, ConsoleMetricExporter
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
 from ...errors import ConfigError
@@ -31,6 +31,7 @@ from ..sanitize import sanitized_attributes
 from .aggregation import OwnReader
 from .delivery import DeliveryStats, EventDeliveryStats, MetricsDeliveryStats, WatchedExporter
 from .exporters import file_exporter, metric_requests, otlp_exporter, span_requests
+from .preset_spans import PresetSpans, without
 from .processors import CountingEventProcessor, CountingProcessor, FlowIds, FlushAtFlowEnd
 from .settings import ExportConfig, seconds_in, variable
 from .span_prices import SpanPrices
@@ -60,7 +61,7 @@ def build(
     """
     pipeline = Pipeline()
     try:
-        resource = _resource(service_name, attributes)
+        resource = _resource(service_name, attributes, config)
         if joined.tracer_provider is None:
             _add_traces(pipeline, config, resource)
         if joined.meter_provider is None and "metrics" in config.signals | config.on_console:
@@ -75,15 +76,19 @@ def build(
         pipeline.discard()
         raise
     _publish(pipeline)
-    _enrich(joined.tracer_provider or pipeline.providers["traces"])
+    _enrich(joined.tracer_provider or pipeline.providers["traces"], config)
     return pipeline
 
 
-def _resource(service_name: str | None, attributes: Mapping[str, AttributeValue] | None) -> Resource:
+def _resource(
+    service_name: str | None, attributes: Mapping[str, AttributeValue] | None, config: ExportConfig
+) -> Resource:
     named = {} if service_name is None else {SERVICE_NAME: service_name}
     with _rejections_by_sdk("OTEL_RESOURCE_ATTRIBUTES", "OTEL_SERVICE_NAME", "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"):
         resource = Resource.create({**(attributes or {}), **named})
-        return Resource(sanitized_attributes(resource.attributes), resource.schema_url)
+        told = () if config.presets is None else config.presets.resource
+        added = {name: resource.attributes[SERVICE_NAME] for name in told if name not in resource.attributes}
+        return Resource(sanitized_attributes({**resource.attributes, **added}), resource.schema_url)
 
 
 @contextmanager
@@ -116,16 +121,24 @@ def _warn(pipeline: Pipeline, config: ExportConfig) -> None:
         log.warning("4317 is usually gRPC's port and 4318 HTTP's: %s", hint)
 
 
-_enriched: list[weakref.ref[Any]] = []
-"""The providers that have our processors. No set, because Logfire's provider cannot be hashed."""
+_enriched: list[tuple[weakref.ref[Any], PresetSpans]] = []
+"""The providers that have our processors, and that of presets, which has other backends after another `configure()`.
+
+No mapping, because Logfire's provider cannot be hashed.
+"""
 
 
-def _enrich(provider: Any) -> None:
-    _enriched[:] = [each for each in _enriched if each() is not None]
-    if hasattr(provider, "add_span_processor") and all(each() is not provider for each in _enriched):
-        _enriched.append(weakref.ref(provider))
-        provider.add_span_processor(FlowIds())
-        provider.add_span_processor(SpanPrices())
+def _enrich(provider: Any, config: ExportConfig) -> None:
+    if not hasattr(provider, "add_span_processor"):
+        return
+    _enriched[:] = [each for each in _enriched if each[0]() is not None]
+    presets = next((presets for ref, presets in _enriched if ref() is provider), None)
+    if presets is None:
+        presets = PresetSpans()
+        _enriched.append((weakref.ref(provider), presets))
+        for processor in (FlowIds(), presets, SpanPrices()):
+            provider.add_span_processor(processor)
+    presets.backends = () if config.presets is None else config.presets.backends
 
 
 def _publish(pipeline: Pipeline) -> None:
@@ -145,8 +158,8 @@ def _add_traces(pipeline: Pipeline, config: ExportConfig, resource: Resource) ->
     with _rejections_by_sdk("OTEL_TRACES_SAMPLER", "OTEL_SPAN_", "OTEL_EVENT_", "OTEL_LINK_", "OTEL_ATTRIBUTE_"):
         pipeline.providers["traces"] = provider = TracerProvider(resource=resource, shutdown_on_exit=False)
 
-    def add(make: Callable[[], Any], stats: DeliveryStats) -> CountingProcessor:
-        exporter = _watched(pipeline, make, stats, span_requests)
+    def add(make: Callable[[], Any], stats: DeliveryStats, leaves_out: tuple[str, ...] = ()) -> CountingProcessor:
+        exporter = _watched(pipeline, make, stats, partial(_span_requests_without, leaves_out))
         with _rejections_by_sdk("OTEL_BSP_"):
             processor = CountingProcessor(exporter, stats)
         provider.add_span_processor(processor)
@@ -161,7 +174,15 @@ def _add_traces(pipeline: Pipeline, config: ExportConfig, resource: Resource) ->
         provider.add_span_processor(FlushAtFlowEnd(file.force_flush))
     if "traces" in config.signals:
         stats = DeliveryStats(config.destination("traces"))
-        add(partial(otlp_exporter, config, "traces", stats), stats)
+        # What one destination is better off without, the others still get.
+        leaves_out = () if config.presets is None else config.presets.leaves_out
+        add(partial(otlp_exporter, config, "traces", stats), stats, leaves_out)
+
+
+def _span_requests_without(
+    leaves_out: tuple[str, ...], spans: Sequence[ReadableSpan]
+) -> Iterator[tuple[list[ReadableSpan], int]]:
+    yield from span_requests(without(spans, leaves_out))
 
 
 def _watched(pipeline: Pipeline, *arguments: Any) -> WatchedExporter:
@@ -196,6 +217,20 @@ def _add_events(pipeline: Pipeline, config: ExportConfig, resource: Resource) ->
 # --- Metrics ---
 
 
+def _temporality(config: ExportConfig) -> str:
+    """The preference of the environment, which wins, else what the backend of a preset needs."""
+    name = f"{_OTLP_METRICS}_TEMPORALITY_PREFERENCE"
+    told, needed = variable(name), None if config.presets is None else config.presets.temporality
+    if told and needed is not None and (told in _DELTA) != (needed == "delta"):
+        log.warning(
+            "%s is %s, but the preset's backend needs %s metrics; unset it, or convert in a Collector",
+            name,
+            told,
+            needed,
+        )
+    return told or needed or ""
+
+
 def _add_metrics(pipeline: Pipeline, config: ExportConfig, resource: Resource) -> None:
     def add(make: Callable[[], Any], stats: DeliveryStats, *kinds: Mapping[type, Any] | None) -> None:
         exporter = _watched(pipeline, make, stats, metric_requests)
@@ -207,7 +242,7 @@ def _add_metrics(pipeline: Pipeline, config: ExportConfig, resource: Resource) -
         add(ConsoleMetricExporter, MetricsDeliveryStats("the console"))
     is_exponential = variable(f"{_OTLP_METRICS}_DEFAULT_HISTOGRAM_AGGREGATION") == "base2_exponential_bucket_histogram"
     if "metrics" in config.signals:
-        preference = variable(f"{_OTLP_METRICS}_TEMPORALITY_PREFERENCE")
+        preference = _temporality(config)
         delta = dict.fromkeys(_DELTA.get(preference, ()), AggregationTemporality.DELTA)
         stats = MetricsDeliveryStats(config.destination("metrics"), is_delta=bool(delta))
         aggregation: dict[type, Any] = {Histogram: ExponentialBucketHistogramAggregation()} if is_exponential else {}

@@ -12,10 +12,13 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 from urllib.parse import unquote, urlsplit
 
 from ...errors import ConfigError
+
+if TYPE_CHECKING:
+    from ..backends.lookup import Presets
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +66,8 @@ class ExportConfig:
     """The signals that go to the receiver; none if only a file was asked for."""
     on_console: frozenset[Signal] = frozenset()
     """The signals that are printed on standard output."""
+    presets: Presets | None = None
+    """The backends that receive it; `None` where no preset was asked for."""
 
     @property
     def has_endpoint(self) -> bool:
@@ -100,7 +105,8 @@ class ExportConfig:
         Raises:
             ConfigError: a variable does not hold headers; the message names it and shows no value.
         """
-        return _headers_in(*_otlp_variable(signal, "HEADERS")) | dict(self.headers)
+        needed = {} if self.presets is None else dict(self.presets.headers)
+        return needed | _headers_in(*_otlp_variable(signal, "HEADERS")) | dict(self.headers)
 
     def destination(self, signal: Signal) -> str:
         """The URL of one signal for messages, without user name, password and query."""
@@ -124,6 +130,7 @@ def export_config(
     protocol: str | None,
     headers: Mapping[str, str] | None,
     file: str | os.PathLike[str] | None,
+    preset: str | None = None,
     has_events: bool = False,
 ) -> ExportConfig:
     """Check the arguments and fill in the environment.
@@ -135,14 +142,47 @@ def export_config(
     exporters: dict[Signal, set[str]] = {signal: _exporters(signal) for signal in signals}
     has_endpoint = endpoint is not None or any(_otlp_variable(signal, "ENDPOINT")[1] for signal in _SIGNALS)
     is_file_alone = file is not None and not has_endpoint
-    return ExportConfig(
+    presets = _presets(preset)
+    if presets is not None and not presets.takes_metrics and not _metrics_are_asked_for():
+        exporters["metrics"] -= _OTLP_EXPORTERS.keys()
+    config = ExportConfig(
         endpoint=None if endpoint is None else _base_url(endpoint),
         protocols={signal: _protocol(protocol, signal, exporters[signal]) for signal in signals},
         headers={} if headers is None else _headers(headers),
         file=None if file is None else _path(file),
         signals=frozenset(s for s, names in exporters.items() if names & _OTLP_EXPORTERS.keys() and not is_file_alone),
         on_console=frozenset(signal for signal, names in exporters.items() if "console" in names),
+        presets=presets,
     )
+    _warn_of_protocol(config)
+    return config
+
+
+def _presets(argument: object) -> Presets | None:
+    """The presets that are asked for. Who asks for none does not load the table of backends."""
+    if argument is None and not os.getenv("TRACEMIND_PRESET"):
+        return None
+    from ..backends.lookup import chosen_presets
+
+    return chosen_presets(argument)
+
+
+def _metrics_are_asked_for() -> bool:
+    """Whether a variable sends metrics somewhere, also where the presets' backends take none."""
+    return bool(os.getenv("OTEL_METRICS_EXPORTER") or os.getenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"))
+
+
+def _warn_of_protocol(config: ExportConfig) -> None:
+    if config.presets is None or config.protocols["traces"] != "grpc" or "traces" not in config.signals:
+        return
+    for backend in config.presets.backends:
+        if backend.is_http_only:
+            log.warning(
+                "preset %s: %s takes OTLP over HTTP only. Pass protocol='http/protobuf', unless the endpoint is a "
+                "Collector that sends there",
+                backend.name,
+                backend.title,
+            )
 
 
 def _otlp_variable(signal: Signal, option: str) -> tuple[str, str]:

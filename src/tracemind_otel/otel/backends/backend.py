@@ -1,0 +1,103 @@
+"""A row of the table of backends: what one reads, what its preset adds, how it is reached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from .derived import SpanType, Value
+
+Field = Literal[
+    "kind", "model", "input_tokens", "output_tokens", "cache_read", "cache_write", "reasoning",
+    "cost", "session", "user", "messages", "tool", "error",
+]  # fmt: skip
+"""What a backend may show of a span."""
+
+
+ANY = "*"
+"""In `KindRead.known`: any value of the attribute."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Read:
+    """Where a backend finds one thing that it shows."""
+
+    names: tuple[str, ...] = ()
+    """Attributes, of which the first that the span has is shown; `name#key` is a key of an attribute's JSON."""
+    status: bool = False
+    """Whether it is the span's status."""
+    metric: str = ""
+    """The metric from which it is shown, where spans have no say."""
+    note: str = ""
+    """Why it is not shown, or what else it takes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KindRead:
+    """How a backend finds out what a span is."""
+
+    names: tuple[str, ...]
+    """Attributes, of which the first whose value is known decides."""
+    known: Mapping[str, str]
+    """What the backend calls a span, by the attribute's value."""
+    note: str = ""
+    """What else is to be known."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Added:
+    """An attribute that a preset adds, unless the span has it."""
+
+    name: str
+    """The attribute."""
+    value: Value
+    """Its value."""
+    on: tuple[SpanType, ...] = ("call",)
+    """The spans that get it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backend:
+    """A backend, what it reads, and what a preset does for it."""
+
+    name: str
+    """The name of the preset."""
+    title: str
+    """The name in documentation and messages."""
+    reads: Mapping[Field, Read]
+    """Where it finds what it shows."""
+    kind: KindRead
+    """How it finds out what a span is."""
+    adds: tuple[Added, ...] = ()
+    """What the preset adds; empty where nothing is needed."""
+    leaves_out: tuple[str, ...] = ()
+    """Beginnings of the names of attributes that are not sent there."""
+    resource: tuple[str, ...] = ()
+    """Attributes of the resource that get the value of `service.name`."""
+    endpoint: str
+    """The form of the address."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Headers that the user sets, with placeholders."""
+    own_headers: tuple[tuple[str, str], ...] = ()
+    """Headers that the preset sets."""
+    is_http_only: bool = False
+    """Whether it takes OTLP over HTTP but not over gRPC."""
+    takes_metrics: bool = True
+    """Whether its address takes metrics."""
+    temporality: Literal["delta", "cumulative"] | None = None
+    """The temporality that its metrics need."""
+    has_cost_histogram: bool = False
+    """Whether it reads the cost from a histogram."""
+    has_token_types: bool = False
+    """Whether its token metric needs cached and reasoning tokens as types."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know besides, each a sentence."""
+    source: str
+    """How this is known: the backend's source, its documentation, or a run."""
+    as_of: str
+    """The day or month for which it holds."""
+
+    def additions(self, span_type: SpanType) -> tuple[Added, ...]:
+        """What is added to a span of this type."""
+        return tuple(added for added in self.adds if span_type in added.on)

@@ -1,0 +1,107 @@
+"""What a backend shows of a span, as it is or with the preset. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from ...flows.totals import AttributeValue
+from .backend import ANY, Backend, Field
+from .derived import SpanFacts, SpanType
+
+FIELDS_OF: Mapping[SpanType, tuple[Field, ...]] = {
+    "flow": ("kind", "session", "user", "error"),
+    "agent": ("kind", "session", "user", "error"),
+    "step": ("kind", "session", "user", "error"),
+    "tool": ("kind", "tool", "session", "user", "error"),
+    "call": (
+        "kind", "model", "input_tokens", "output_tokens", "cache_read", "cache_write", "reasoning", "cost",
+        "session", "user", "messages", "error",
+    ),
+}  # fmt: skip
+"""What there is to show of each type of span."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpanView:
+    """A span as a backend receives it."""
+
+    facts: SpanFacts
+    """Its type and attributes."""
+    is_error: bool = False
+    """Whether its status is an error."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """What a backend shows in one place."""
+
+    value: object
+    """What is shown; `None` for nothing."""
+    name: str = ""
+    """The attribute that it comes from."""
+
+
+NOTHING = Shown(value=None)
+
+
+def additions(facts: SpanFacts, backends: Sequence[Backend]) -> dict[str, AttributeValue]:
+    """What the presets add to a span: only names that it lacks, and only values that it has."""
+    found: dict[str, AttributeValue] = {}
+    for backend in backends:
+        for added in backend.additions(facts.type):
+            if added.name not in facts.attributes and added.name not in found:
+                value = added.value.of(facts)
+                if value is not None:
+                    found[added.name] = value
+    return found
+
+
+def with_additions(view: SpanView, backend: Backend) -> SpanView:
+    """The span with what the preset adds, and without what it leaves out."""
+    facts = view.facts
+    attributes = {**facts.attributes, **additions(facts, [backend])}
+    return replace(view, facts=replace(facts, attributes=kept(attributes, backend.leaves_out)))
+
+
+def kept(attributes: Mapping[str, Any], leaves_out: tuple[str, ...]) -> dict[str, Any]:
+    """The attributes without those whose names begin so."""
+    return {name: value for name, value in attributes.items() if not name.startswith(leaves_out or ("\0",))}
+
+
+def shown(backend: Backend, view: SpanView, field: Field) -> Shown:
+    """What the backend shows of a span in one place."""
+    attributes = view.facts.attributes
+    if field == "kind":
+        return _shown_kind(backend, attributes)
+    read = backend.reads[field]
+    if read.status:
+        return Shown(value=view.is_error or None, name="status")
+    return next(_found(attributes, read.names), NOTHING)
+
+
+def _shown_kind(backend: Backend, attributes: Mapping[str, Any]) -> Shown:
+    for name in backend.kind.names:
+        value, known_values = attributes.get(name), backend.kind.known
+        known = None if value is None else known_values.get(str(value), known_values.get(ANY))
+        if known is not None:
+            return Shown(value=known, name=name)
+    return NOTHING
+
+
+def _found(attributes: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[Shown]:
+    for path in names:
+        name, _, key = path.partition("#")
+        value = _in_json(attributes.get(name), key) if key else attributes.get(name)
+        if value is not None:
+            yield Shown(value=value, name=name)
+
+
+def _in_json(text: object, key: str) -> object:
+    try:
+        document = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return cast("dict[str, object]", document).get(key) if isinstance(document, dict) else None
