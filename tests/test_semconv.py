@@ -91,12 +91,9 @@ NOT_OF_THE_NEWEST = {
     "gen_ai.client.operation.duration": "what dashboards read today for model calls",
     "gen_ai.client.token.usage": "what dashboards read today",
     "gen_ai.token.type": "the attribute of that histogram",
-<<<<<<< HEAD
     "gen_ai.invoke_workflow.inference_calls": "open proposal #523; only by opt-in",
     "gen_ai.invoke_workflow.tool_calls": "open proposal #523; only by opt-in",
-=======
     "gen_ai.token.semantics": "says that cached tokens are part of the input; only by preset",
->>>>>>> b491492 (Presets: what each of 21 backends reads is a row of data, from which spans get the attributes that show there)
     "gen_ai.usage.cost": "no convention yet; what Langfuse, OpenLIT and Grafana read",
     "gen_ai.usage.cost.amount": "about to be adopted; only by opt-in",
     "gen_ai.usage.cost.currency": "about to be adopted; only by opt-in",
