@@ -141,6 +141,11 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", metavar="FILE", nargs="*", help="OTLP JSON-lines files to look at; - for standard input"
     )
+    parser.add_argument(
+        "--backend",
+        metavar="NAME",
+        help="say what this backend will show of the files, and what not and why, instead of looking for faults",
+    )
     parser.add_argument("--app", metavar="MODULE:FUNCTION", help="run this function, and look at the process after it")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
@@ -294,11 +299,27 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from .doctor.examination import examine, findings_of
     from .doctor.report import exit_code, report_json, report_text
 
+    if arguments.backend is not None:
+        _say_what_shows(arguments)
+        return 0
     sources = [SpanSource(name=_name(path), spans=list(_read(path))) for path in dict.fromkeys(arguments.files)]
     evidence = examine(arguments.app, sources)
     findings = findings_of(evidence)
     sys.stdout.write((report_json if arguments.json else report_text)(evidence, findings))
     return exit_code(findings)
+
+
+def _say_what_shows(arguments: argparse.Namespace) -> None:
+    from ..otel.backends.lookup import backend_named
+    from .doctor.backend_report import backend_json, backend_lines, backend_text
+
+    backend = backend_named(arguments.backend.strip().lower(), "--backend")
+    if not arguments.files or arguments.app is not None:
+        raise CommandError(f"--backend {backend.name} needs files, and no --app; pass one of configure(file=...)")
+    paths = dict.fromkeys(arguments.files)
+    name = ", ".join(map(_name, paths))
+    lines = backend_lines(backend, itertools.chain.from_iterable(map(_read, paths)))
+    sys.stdout.write((backend_json if arguments.json else backend_text)(backend, name, lines))
 
 
 def _demo(arguments: argparse.Namespace) -> None:

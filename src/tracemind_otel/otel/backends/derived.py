@@ -172,6 +172,7 @@ CONVERSATION = Value(
     lambda facts: _first(facts.attributes, (semconv.SESSION_ID,)),
 )
 THREAD = copied(semconv.GEN_AI_CONVERSATION_ID, semconv.SESSION_ID)
+USER = copied(semconv.USER_ID)
 WORKFLOW = Value("the name of the flow around the call", lambda facts: facts.workflow)
 
 
@@ -211,6 +212,7 @@ def _objects(value: object) -> list[Mapping[str, Any]]:
     return [cast("Mapping[str, Any]", item) for item in items if isinstance(item, dict)]
 
 
+CONTENT = copied(semconv.GEN_AI_OUTPUT_MESSAGES, semconv.GEN_AI_INPUT_MESSAGES)
 LAST_INPUT = Value("the last message of the input", lambda f: _text_of_last(f, semconv.GEN_AI_INPUT_MESSAGES))
 ANSWER = Value("the answer", lambda f: _text_of_last(f, semconv.GEN_AI_OUTPUT_MESSAGES))
 

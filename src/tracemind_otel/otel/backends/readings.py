@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from ...flows.totals import AttributeValue
+from . import derived
 from .backend import ANY, Backend, Field
-from .derived import SpanFacts, SpanType
+from .derived import SpanFacts, SpanType, Value
 
 FIELDS_OF: Mapping[SpanType, tuple[Field, ...]] = {
     "flow": ("kind", "session", "user", "error"),
@@ -80,6 +81,29 @@ def shown(backend: Backend, view: SpanView, field: Field) -> Shown:
     if read.status:
         return Shown(value=view.is_error or None, name="status")
     return next(_found(attributes, read.names), NOTHING)
+
+
+_SOURCES: Mapping[Field, Value] = {
+    "model": derived.MODEL,
+    "input_tokens": derived.INPUT_TOKENS,
+    "output_tokens": derived.OUTPUT_TOKENS,
+    "cache_read": derived.CACHE_READ_TOKENS,
+    "cache_write": derived.CACHE_WRITE_TOKENS,
+    "reasoning": derived.REASONING_TOKENS,
+    "cost": derived.COST,
+    "session": derived.THREAD,
+    "user": derived.USER,
+    "messages": derived.CONTENT,
+}
+"""What a span itself knows, by what there is to show."""
+
+
+def has_source(view: SpanView, field: Field) -> bool:
+    """Whether there is something to show: a span without a user is no fault of a backend's."""
+    if field == "error":
+        return view.is_error
+    source = _SOURCES.get(field)
+    return source is None or source.of(view.facts) is not None
 
 
 def _shown_kind(backend: Backend, attributes: Mapping[str, Any]) -> Shown:

@@ -6,6 +6,7 @@ This is the only module that names attributes of backends. Those of the conventi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 from .. import semconv
 from . import derived
@@ -55,7 +56,7 @@ _WITH_WORKFLOWS = {**_OPERATIONS, semconv.INVOKE_WORKFLOW: "workflow"}
 
 
 def _reads(**others: Read) -> Mapping[Field, Read]:
-    return {**_USUAL, **others}  # type: ignore[dict-item]  # the names of the arguments are fields
+    return cast("Mapping[Field, Read]", {**cast("Mapping[str, Read]", _USUAL), **others})
 
 
 def _unread(why: str) -> Read:

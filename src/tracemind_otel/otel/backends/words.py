@@ -1,0 +1,230 @@
+"""The table of backends in words: for the documentation and for `doctor`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from .. import semconv
+from .backend import Backend, Field, Read
+from .derived import SpanFacts, SpanType
+from .readings import SpanView, shown, with_additions
+from .rows import BACKENDS
+
+FIELD_WORDS: Mapping[Field, str] = {
+    "kind": "kind of span",
+    "model": "model",
+    "input_tokens": "input tokens",
+    "output_tokens": "output tokens",
+    "cache_read": "cache reads",
+    "cache_write": "cache writes",
+    "reasoning": "reasoning",
+    "cost": "cost",
+    "session": "session",
+    "user": "user",
+    "messages": "messages",
+    "tool": "tool",
+    "error": "errors",
+}
+"""How each thing is called."""
+SPAN_WORDS: Mapping[SpanType, str] = {
+    "flow": "flows",
+    "agent": "agents",
+    "tool": "tools",
+    "step": "steps",
+    "call": "model calls",
+}
+"""How each type of span is called, in the plural."""
+
+_COLUMNS: Mapping[str, tuple[Field, ...]] = {
+    "flows": (),
+    "model": ("model",),
+    "tokens": ("input_tokens", "output_tokens"),
+    "cached tokens": ("cache_read", "cache_write"),
+    "reasoning": ("reasoning",),
+    "cost": ("cost",),
+    "session": ("session",),
+    "user": ("user",),
+    "messages": ("messages",),
+    "tool": ("tool",),
+    "errors": ("error",),
+}
+_LEGEND = """\
+- `✓`: it shows without a preset
+- `+`: it shows because the preset adds what the backend reads
+- `m`: it is read from a metric
+- `–`: it does not show; the section of the backend says why
+
+Where two marks stand, the first is for input tokens or cache reads and the second for output tokens or cache writes.
+Messages show only if you [capture content](configuration.md)."""
+
+
+_INTRODUCTION = """\
+# Backends
+
+<!-- Generated from otel/backends/rows.py by `python -m tests.backends_page`; a test holds both equal. -->
+
+Backends read different attributes. A preset adds to each span those that yours reads, with our cost and our counts, so
+that a call looks the same everywhere:
+
+```python
+import tracemind_otel as tm
+
+tm.configure(preset="jaeger,phoenix", file="trace.jsonl").shutdown()
+```
+
+`TRACEMIND_PRESET` does the same without code. Spans of other instrumentations get the attributes too. What a span has
+stays as it is. Without a preset nothing is added. A preset sends nothing anywhere: endpoint and headers stay yours.
+
+The presets of one `configure()` share one address, usually a Collector's. Metrics are not sent if none of the backends
+takes any, unless `OTEL_METRICS_EXPORTER` or `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT` is set.
+
+`tracemind-otel doctor --backend NAME FILE` says what a backend will show of a file of yours, and why not the rest.
+
+## What each backend shows
+"""
+_OWN = """\
+## Adding a backend
+
+A backend is a row: a `Backend` that says what it reads and what is to be added. A package of yours adds one by an entry
+point, whose name is the name of the preset:
+
+```toml
+[project.entry-points."tracemind_otel.presets"]
+acme = "acme_telemetry:BACKEND"
+```
+
+`tracemind_otel.otel.backends` has `Backend` and its parts; `rows.py` in it has the rows above to start from.
+"""
+
+
+def backends_page() -> str:
+    """The page docs/backends.md, whole."""
+    return "\n".join([_INTRODUCTION, *_table(BACKENDS.values()), "", _LEGEND, "", *_sections(), _OWN])
+
+
+def _table(backends: Iterable[Backend]) -> Iterator[str]:
+    yield f"| preset | backend | {' | '.join(_COLUMNS)} | as of |"
+    yield "|" + "---|" * (len(_COLUMNS) + 3)
+    for backend in backends:
+        cells = [_cell(backend, fields) for fields in _COLUMNS.values()]
+        link = f"[`{backend.name}`](#{_anchor(backend.title)})"
+        yield f"| {link} | {backend.title} | {' | '.join(cells)} | {backend.as_of} |"
+
+
+def _anchor(title: str) -> str:
+    kept = "".join(letter for letter in title.lower() if letter.isalnum() or letter in " -")
+    return "-".join(kept.split())
+
+
+def _cell(backend: Backend, fields: tuple[Field, ...]) -> str:
+    marks = [mark_of(backend, field) for field in fields] or [_mark_of_flow(backend)]
+    return marks[0] if len(set(marks)) == 1 else " ".join(marks)
+
+
+def _mark_of_flow(backend: Backend) -> str:
+    """How the table marks whether the backend knows what a flow is."""
+    flow = SpanView(facts=SpanFacts(type="flow", attributes={semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW}))
+    if shown(backend, flow, "kind").value is not None:
+        return "✓"
+    return "+" if shown(backend, with_additions(flow, backend), "kind").value is not None else "–"
+
+
+def mark_of(backend: Backend, field: Field) -> str:
+    """How the table marks what a backend shows."""
+    read = backend.reads[field]
+    if read.metric:
+        return "m"
+    if not read.names and not read.status:
+        return "–"
+    names = {path.partition("#")[0] for path in read.names}
+    return "+" if names & {added.name for added in backend.adds} - _SET_ANYWAY else "✓"
+
+
+_SET_ANYWAY = frozenset({semconv.GEN_AI_USAGE_COST})
+"""On our spans without a preset, so that a preset adds it only to those of others."""
+
+
+def _sections() -> Iterator[str]:
+    for backend in BACKENDS.values():
+        yield f"## {backend.title}"
+        yield ""
+        yield from _three_lines(backend)
+        yield from _shown(backend)
+        yield from _not_shown(backend)
+        yield from _notes(backend)
+
+
+def _three_lines(backend: Backend) -> Iterator[str]:
+    yield "```text"
+    yield f"OTEL_EXPORTER_OTLP_ENDPOINT={backend.endpoint}"
+    if backend.headers:
+        yield f"OTEL_EXPORTER_OTLP_HEADERS={','.join(f'{name}={value}' for name, value in backend.headers)}"
+    yield f"TRACEMIND_PRESET={backend.name}"
+    yield "```"
+    yield ""
+
+
+def _shown(backend: Backend) -> Iterator[str]:
+    yield "Shows:"
+    yield ""
+    kinds = ", ".join(dict.fromkeys(backend.kind.known.values())) or "none"
+    yield f"- kinds of span: {kinds}{_also(backend.kind.note)}"
+    for field, words in FIELD_WORDS.items():
+        if field == "kind" or mark_of(backend, field) == "–":
+            continue
+        yield f"- {words}: {_source(backend.reads[field])}{_also(backend.reads[field].note)}"
+    yield ""
+
+
+def _source(read: Read) -> str:
+    if read.metric:
+        return f"the metric `{read.metric}`"
+    if read.status:
+        return "the span's status"
+    return ", else ".join(f"`{_path(path)}`" for path in read.names)
+
+
+def _path(path: str) -> str:
+    name, _, key = path.partition("#")
+    return f"{name}, {key}" if key else name
+
+
+def _also(note: str) -> str:
+    return f"; {note}" if note else ""
+
+
+def _not_shown(backend: Backend) -> Iterator[str]:
+    missing = [field for field in FIELD_WORDS if field != "kind" and mark_of(backend, field) == "–"]
+    if missing:
+        yield "Does not show:"
+        yield ""
+        yield from (f"- {FIELD_WORDS[field]}: {backend.reads[field].note}" for field in missing)
+        yield ""
+
+
+def _added(backend: Backend) -> Iterator[str]:
+    if not backend.adds:
+        yield "The preset adds no attribute."
+        return
+    yield "The preset adds, unless the span has it:"
+    yield ""
+    for added in backend.adds:
+        yield f"- `{added.name}`, on {', '.join(SPAN_WORDS[span] for span in added.on)}: {added.value.says}"
+    yield ""
+
+
+def _notes(backend: Backend) -> Iterator[str]:
+    yield from _added(backend)
+    if backend.leaves_out:
+        yield f"It leaves out {', '.join(f'`{name}*`' for name in backend.leaves_out)} of what is sent there."
+    if backend.own_headers:
+        yield f"It sets the header {', '.join(f'`{name}: {value}`' for name, value in backend.own_headers)}."
+    if backend.temporality:
+        yield f"It sends metrics with {backend.temporality} temporality."
+    if backend.has_cost_histogram:
+        yield "It adds the histogram of the cost."
+    if backend.resource:
+        yield f"It sets {', '.join(f'`{name}`' for name in backend.resource)} of the resource to the service's name."
+    yield from backend.notes
+    yield f"Source: {backend.source}, {backend.as_of}."
+    yield ""
