@@ -31,7 +31,7 @@ from ..sanitize import sanitized_attributes
 from .aggregation import OwnReader
 from .delivery import DeliveryStats, EventDeliveryStats, MetricsDeliveryStats, WatchedExporter
 from .exporters import file_exporter, metric_requests, otlp_exporter, span_requests
-from .preset_spans import PresetSpans, without
+from .preset_spans import PresetSpans
 from .processors import CountingEventProcessor, CountingProcessor, FlowIds, FlushAtFlowEnd
 from .settings import ExportConfig, seconds_in, variable
 from .span_prices import SpanPrices
@@ -122,7 +122,7 @@ def _warn(pipeline: Pipeline, config: ExportConfig) -> None:
 
 
 _enriched: list[tuple[weakref.ref[Any], PresetSpans]] = []
-"""The providers that have our processors, and that of presets, which has other backends after another `configure()`.
+"""The providers that have our processors, and that of presets, which is set by each `configure()`.
 
 No mapping, because Logfire's provider cannot be hashed.
 """
@@ -138,7 +138,11 @@ def _enrich(provider: Any, config: ExportConfig) -> None:
         _enriched.append((weakref.ref(provider), presets))
         for processor in (FlowIds(), presets, SpanPrices()):
             provider.add_span_processor(processor)
-    presets.backends = () if config.presets is None else config.presets.backends
+    presets.add = None
+    if config.presets is not None:
+        from .preset_attributes import PresetAttributes
+
+        presets.add = PresetAttributes(config.presets.backends)
 
 
 def _publish(pipeline: Pipeline) -> None:
@@ -159,7 +163,7 @@ def _add_traces(pipeline: Pipeline, config: ExportConfig, resource: Resource) ->
         pipeline.providers["traces"] = provider = TracerProvider(resource=resource, shutdown_on_exit=False)
 
     def add(make: Callable[[], Any], stats: DeliveryStats, leaves_out: tuple[str, ...] = ()) -> CountingProcessor:
-        exporter = _watched(pipeline, make, stats, partial(_span_requests_without, leaves_out))
+        exporter = _watched(pipeline, make, stats, _requests(leaves_out))
         with _rejections_by_sdk("OTEL_BSP_"):
             processor = CountingProcessor(exporter, stats)
         provider.add_span_processor(processor)
@@ -179,10 +183,13 @@ def _add_traces(pipeline: Pipeline, config: ExportConfig, resource: Resource) ->
         add(partial(otlp_exporter, config, "traces", stats), stats, leaves_out)
 
 
-def _span_requests_without(
-    leaves_out: tuple[str, ...], spans: Sequence[ReadableSpan]
-) -> Iterator[tuple[list[ReadableSpan], int]]:
-    yield from span_requests(without(spans, leaves_out))
+def _requests(leaves_out: tuple[str, ...]) -> Callable[[Sequence[ReadableSpan]], Iterator[tuple[Any, int]]]:
+    """How a batch is cut into requests: for this destination without the attributes whose names begin so."""
+    if not leaves_out:
+        return span_requests
+    from .preset_attributes import without
+
+    return lambda spans: span_requests(without(spans, leaves_out))
 
 
 def _watched(pipeline: Pipeline, *arguments: Any) -> WatchedExporter:

@@ -1,4 +1,4 @@
-"""Adds to each span, just before its end, what the backends of the presets read.
+"""Lets presets add to each span just before its end.
 
 An ended span cannot be changed, so `end` is wrapped on the span itself, as in `span_prices`. Only `configure()` imports
 this module, because it needs the SDK.
@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+from opentelemetry.sdk.trace import Span, SpanProcessor
 from opentelemetry.trace import SpanKind
 
 from ..._base.once import report_fault
 from ...flows.totals import current_flow
-from ..backends.backend import Backend
-from ..backends.derived import SpanFacts, span_type
-from ..backends.readings import additions, kept
-from ..genai_spans import attributes_of
-from ..instruments import is_ours
-from ..sanitize import encodable
 
 log = logging.getLogger(__name__)
 
+Add = Callable[[Span, str | None], None]
+"""Adds attributes to a span; the string is the name of the flow around it."""
 _KINDS = frozenset({SpanKind.CLIENT, SpanKind.INTERNAL})
 
 
@@ -32,13 +28,13 @@ class PresetSpans(SpanProcessor):
     """Must stand before `SpanPrices`, whose `end` then adds the cost before ours looks for it."""
 
     def __init__(self) -> None:
-        self.backends: Sequence[Backend] = ()
-        """The backends of the presets; without any, spans are left alone."""
+        self.add: Add | None = None
+        """Adds what the presets add; without it, spans are left alone."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        if self.backends and span.kind in _KINDS:
+        if self.add is not None and span.kind in _KINDS:
             flow = current_flow()
-            ending = _Ending(span, self.backends, None if flow is None else flow.name, span.end)
+            ending = _Ending(span, self.add, None if flow is None else flow.name, span.end)
             span.end = ending.end  # type: ignore[method-assign]
 
 
@@ -47,13 +43,13 @@ class _Ending:
 
     Args:
         span: the span.
-        backends: what the presets are for.
+        add: adds what the presets add.
         workflow: the name of the flow around the span.
         end: the SDK's own end.
     """
 
-    def __init__(self, span: Span, backends: Sequence[Backend], workflow: str | None, end: Callable[..., None]) -> None:
-        self._span, self._backends, self._workflow = span, backends, workflow
+    def __init__(self, span: Span, add: Add, workflow: str | None, end: Callable[..., None]) -> None:
+        self._span, self._add, self._workflow = span, add, workflow
         self._end: Callable[..., None] | None = end
 
     def end(self, end_time: int | None = None) -> None:
@@ -65,39 +61,7 @@ class _Ending:
         ended_ns = time.time_ns() if end_time is None else end_time
         try:
             if self._span.is_recording():
-                self._add()
+                self._add(self._span, self._workflow)
         except Exception:
             report_fault(log, "configure", "preset")
         end(ended_ns)
-
-    def _add(self) -> None:
-        attributes = attributes_of(self._span)
-        found = span_type(attributes, is_ours=is_ours(self._span))
-        if found is None:
-            return
-        facts = SpanFacts(
-            type=found, attributes=attributes, started_ns=self._span.start_time or 0, workflow=self._workflow
-        )
-        self._span.set_attributes(encodable(additions(facts, self._backends)))
-
-
-def without(spans: Sequence[ReadableSpan], leaves_out: tuple[str, ...]) -> Sequence[ReadableSpan]:
-    """The spans as one destination gets them: without the attributes whose names begin so."""
-    return [_without(span, leaves_out) for span in spans] if leaves_out else spans
-
-
-def _without(span: ReadableSpan, leaves_out: tuple[str, ...]) -> ReadableSpan:
-    return ReadableSpan(
-        span.name,
-        context=span.context,
-        parent=span.parent,
-        resource=span.resource,
-        attributes=kept(span.attributes or {}, leaves_out),
-        events=span.events,
-        links=span.links,
-        kind=span.kind,
-        status=span.status,
-        start_time=span.start_time,
-        end_time=span.end_time,
-        instrumentation_scope=span.instrumentation_scope,
-    )

@@ -1,0 +1,651 @@
+"""Presets: each of them shows every kind of span as its backend reads it, and disturbs no other destination."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+import tracemind_otel as tm
+from tests.backend_scenes import ANSWER, PRICES, SCENES, SESSION, TOOL, USER, shop
+from tests.backends_page import PAGE
+from tests.programs import run, run_program
+from tests.servers.otlp_sink import Sink, plain
+from tests.servers.otlp_sink import sink as sink
+from tests.support import attributes
+from tracemind_otel.ai.llm.pricing import Price
+from tracemind_otel.errors import ConfigError
+from tracemind_otel.otel.backends import BACKENDS, Field, SpanFacts, SpanView, backend_named, chosen_presets, shown
+from tracemind_otel.otel.backends.words import backends_page
+
+NAMES = (
+    "jaeger",
+    "phoenix",
+    "mlflow",
+    "langfuse",
+    "opik",
+    "weave",
+    "laminar",
+    "langsmith",
+    "signoz",
+    "openobserve",
+    "openlit",
+    "datadog",
+    "grafana",
+    "honeycomb",
+    "dynatrace",
+    "newrelic",
+    "elastic",
+    "azure",
+    "aws",
+    "splunk",
+    "sentry",
+)
+"""The presets that there must be."""
+
+ReadBy = Callable[[Mapping[str, Any]], object]
+"""How a backend gets one figure from the attributes that arrive."""
+
+
+def at(*names: str) -> ReadBy:
+    """The first of these attributes that is there."""
+    return lambda found: next((found[name] for name in names if name in found), None)
+
+
+def inside(name: str, key: str) -> ReadBy:
+    """A key of an attribute's JSON."""
+    return lambda found: json.loads(found[name]).get(key) if name in found else None
+
+
+GEN_COST = at("gen_ai.usage.cost")
+OLD_WRITES = at("gen_ai.usage.cache_creation.input_tokens")
+READS = at("gen_ai.usage.cache_read.input_tokens")
+NEW_WRITES = at("gen_ai.usage.cache_write.input_tokens")
+REASONING = at("gen_ai.usage.reasoning.output_tokens")
+CONVERSATION = at("gen_ai.conversation.id")
+SESSION_ID = at("session.id")
+OI = "llm.token_count"
+LANGFUSE = "langfuse.observation"
+
+COST: dict[str, ReadBy] = {
+    "jaeger": GEN_COST,
+    "mlflow": inside("mlflow.llm.cost", "total_cost"),
+    "langfuse": inside(f"{LANGFUSE}.cost_details", "total"),
+    "opik": GEN_COST,
+    "laminar": GEN_COST,
+    "openobserve": GEN_COST,
+    "openlit": GEN_COST,
+    "honeycomb": GEN_COST,
+    "sentry": at("gen_ai.cost.total_tokens"),
+}
+"""The backends that take our cost from a span, and from where; the others have none, or one of their own."""
+CACHE_WRITES: dict[str, ReadBy] = {
+    **dict.fromkeys(
+        ("jaeger", "weave", "laminar", "langsmith", "signoz", "openobserve", "openlit", "datadog"), OLD_WRITES
+    ),
+    "phoenix": at(f"{OI}.prompt_details.cache_write"),
+    **dict.fromkeys(("mlflow", "opik", "grafana", "honeycomb", "azure"), NEW_WRITES),
+    "langfuse": inside(f"{LANGFUSE}.usage_details", "input_cache_creation"),
+    "sentry": at("gen_ai.usage.input_tokens.cache_write"),
+}
+CACHE_READS: dict[str, ReadBy] = {
+    **dict.fromkeys(
+        (
+            "jaeger",
+            "mlflow",
+            "opik",
+            "weave",
+            "laminar",
+            "langsmith",
+            "signoz",
+            "openobserve",
+            "openlit",
+            "datadog",
+            "honeycomb",
+            "azure",
+        ),
+        READS,
+    ),
+    "phoenix": at(f"{OI}.prompt_details.cache_read"),
+    "langfuse": inside(f"{LANGFUSE}.usage_details", "input_cache_read"),
+    "sentry": at("gen_ai.usage.input_tokens.cached"),
+}
+REASONED: dict[str, ReadBy] = {
+    **dict.fromkeys(("jaeger", "opik", "honeycomb", "azure"), REASONING),
+    "phoenix": at(f"{OI}.completion_details.reasoning"),
+    "langfuse": inside(f"{LANGFUSE}.usage_details", "output_reasoning"),
+    "weave": at("gen_ai.usage.reasoning_tokens"),
+    "sentry": at("gen_ai.usage.output_tokens.reasoning"),
+}
+SESSIONS: dict[str, ReadBy] = {
+    **dict.fromkeys(("phoenix", "mlflow", "langfuse", "openobserve", "azure", "aws"), SESSION_ID),
+    **dict.fromkeys(("weave", "signoz", "datadog", "grafana", "honeycomb", "splunk", "sentry"), CONVERSATION),
+    "opik": at("thread_id"),
+    "laminar": at("lmnr.association.properties.session_id"),
+    "langsmith": at("langsmith.trace.session_id"),
+}
+USERS: dict[str, ReadBy] = {
+    **dict.fromkeys(("phoenix", "mlflow", "langfuse", "openobserve", "grafana", "honeycomb", "splunk"), at("user.id")),
+    "laminar": at("lmnr.association.properties.user_id"),
+    "langsmith": at("langsmith.metadata.user_id"),
+}
+FLOW_KINDS: dict[str, tuple[str, str]] = {
+    "phoenix": ("openinference.span.kind", "CHAIN"),
+    "mlflow": ("mlflow.spanType", '"CHAIN"'),
+    "langfuse": ("langfuse.observation.type", "chain"),
+    "laminar": ("lmnr.span.type", "DEFAULT"),
+    "langsmith": ("langsmith.span.kind", "chain"),
+}
+"""What tells a backend that does not know `invoke_workflow` that a span is a flow."""
+TOOL_KINDS: dict[str, tuple[str, str]] = {
+    "phoenix": ("openinference.span.kind", "TOOL"),
+    "langfuse": ("langfuse.observation.type", "tool"),
+    "laminar": ("lmnr.span.type", "TOOL"),
+    "langsmith": ("langsmith.span.kind", "tool"),
+}
+
+
+@functools.cache
+def recorded(preset: str | None) -> dict[str, ReadableSpan]:
+    """The spans of a run with a preset: flows and functions by name, calls by kind, attempts by number."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with tm.configure(
+        tracer_provider=provider, meter_provider=MeterProvider(), prices=PRICES, preset=preset, capture_content=True
+    ):
+        asyncio.run(shop())
+    kinds = {scene.model: kind for kind, scene in SCENES.items()}
+    return {kinds.get(span.name.split()[-1], span.name): span for span in exporter.get_finished_spans()}
+
+
+def found(preset: str | None, kind: str) -> Mapping[str, Any]:
+    """The attributes of one kind of span."""
+    return attributes(recorded(preset)[kind])
+
+
+BLOCKS = {"flow": "invoke_workflow shop", "nested flow": "invoke_workflow inner", "agent": "invoke_agent clerk",
+          "tool": f"execute_tool {TOOL}", "step": "prepare"}  # fmt: skip
+"""The names of the spans that are no calls."""
+
+
+# --- The table, and what arrives
+
+
+def test_the_presets_that_were_asked_for_are_there() -> None:
+    """Each backend of the list has a row, with its source, its day and a reason for whatever it does not show."""
+    assert tuple(BACKENDS) == NAMES
+    for backend in BACKENDS.values():
+        assert backend.source
+        assert backend.as_of.startswith("2026-")
+        assert set(backend.reads) == {*get_args(Field)} - {"kind"}
+        for field, read in backend.reads.items():
+            assert read.names or read.status or read.metric or read.note, (backend.name, field)
+
+
+@pytest.mark.parametrize("preset", NAMES)
+@pytest.mark.parametrize("kind", SCENES)
+def test_a_call_shows_its_cost(preset: str, kind: str) -> None:
+    """Cost is ours to the last digit, 0 for a free call, and absent where nobody knows it."""
+    expected = SCENES[kind].cost_usd
+    if preset in COST:
+        assert COST[preset](found(preset, kind)) == (None if expected is None else pytest.approx(expected, rel=1e-12))
+    elif expected is None:
+        assert not [name for name in found(preset, kind) if "cost" in name]
+
+
+@pytest.mark.parametrize("preset", NAMES)
+@pytest.mark.parametrize("kind", SCENES)
+def test_a_call_shows_its_model_tokens_and_ids(preset: str, kind: str) -> None:
+    """Model, tokens with their parts, session, user and messages arrive where the backend looks for them."""
+    attributes_, usage = found(preset, kind), SCENES[kind].usage
+    assert at("llm.model_name", "gen_ai.response.model", "gen_ai.request.model")(attributes_) == SCENES[kind].model
+    if preset in SESSIONS:
+        assert SESSIONS[preset](attributes_) == SESSION
+    if preset in USERS:
+        assert USERS[preset](attributes_) == USER
+    if usage is None:
+        assert not [name for name in attributes_ if "token" in name]
+        return
+    if preset == "langfuse":
+        parts = json.loads(attributes_[f"{LANGFUSE}.usage_details"])
+        assert sum(count for part, count in parts.items() if part.startswith("input")) == usage.prompt_tokens
+        assert sum(count for part, count in parts.items() if part.startswith("output")) == usage.completion_tokens
+    else:
+        assert attributes_["gen_ai.usage.input_tokens"] == usage.prompt_tokens
+        assert attributes_["gen_ai.usage.output_tokens"] == usage.completion_tokens
+    for reads, expected in (
+        (CACHE_READS, usage.cache_read_tokens),
+        (CACHE_WRITES, usage.cache_write_tokens),
+        (REASONED, usage.reasoning_tokens),
+    ):
+        if preset in reads:
+            assert reads[preset](attributes_) == expected
+
+
+@pytest.mark.parametrize("preset", NAMES)
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_a_span_around_calls_shows_what_it_is(preset: str, kind: str) -> None:
+    """Flows, agents, tools and steps have the backend's kind, session and user, and no figure that it would add up."""
+    attributes_ = found(preset, BLOCKS[kind])
+    if kind in ("flow", "nested flow", "step") and preset in FLOW_KINDS:
+        name, value = FLOW_KINDS[preset]
+        assert attributes_[name] == ("span" if (preset, kind) == ("langfuse", "step") else value)
+    if kind == "tool" and preset in TOOL_KINDS:
+        assert attributes_[TOOL_KINDS[preset][0]] == TOOL_KINDS[preset][1]
+    if kind != "flow":  # the outermost began before the ids were set
+        for reads, expected in ((SESSIONS, SESSION), (USERS, USER)):
+            if preset in reads and reads[preset] is not CONVERSATION:
+                assert reads[preset](attributes_) == expected
+    added = {name for name in attributes_ if name not in found(None, BLOCKS[kind])}
+    assert not [name for name in added if "usage" in name or "cost" in name or "token" in name]
+
+
+@pytest.mark.parametrize("preset", NAMES)
+@pytest.mark.parametrize("kind", [*SCENES, *BLOCKS])
+def test_the_rows_say_what_arrives(preset: str, kind: str) -> None:
+    """What `doctor` and the documentation say by the row is what the attributes of a real span give."""
+    span = recorded(preset)[BLOCKS.get(kind, kind)]
+    is_call = kind in SCENES
+    block = "flow" if kind == "nested flow" else kind
+    facts = SpanFacts(type="call" if is_call else block, attributes=attributes(span))  # type: ignore[arg-type]
+    view = SpanView(facts=facts, is_error=span.status.status_code is StatusCode.ERROR)
+    backend = BACKENDS[preset]
+    tables: dict[Field, dict[str, ReadBy]] = {
+        "cost": COST,
+        "cache_read": CACHE_READS,
+        "cache_write": CACHE_WRITES,
+        "reasoning": REASONED,
+        "session": SESSIONS,
+        "user": USERS,
+    }
+    for field, reads in tables.items():
+        if is_call and preset in reads:
+            assert shown(backend, view, field).value == reads[preset](attributes(span)), field
+        elif is_call and field != "session":
+            assert shown(backend, view, field).value is None, field
+    assert shown(backend, view, "error").value == (True if kind == "failed" else None)
+    if kind == "flow" and preset in FLOW_KINDS:
+        assert shown(backend, view, "kind").name == FLOW_KINDS[preset][0]
+
+
+@pytest.mark.parametrize("preset", NAMES)
+def test_nothing_of_ours_is_removed_or_changed(preset: str) -> None:
+    """With a preset every span has the attributes that it has without one, and each addition is one of the row's."""
+    allowed = {added.name for added in BACKENDS[preset].adds}
+    volatile = ("duration", "time_to_first", "stacktrace")
+    for kind, span in recorded(None).items():
+        with_preset = found(preset, kind)
+        for name, value in attributes(span).items():
+            if not any(word in name for word in volatile):
+                assert with_preset[name] == value, (kind, name)
+        assert {*with_preset} - {*attributes(span)} <= allowed
+
+
+@pytest.mark.parametrize("preset", NAMES)
+def test_the_attempts_of_a_call_stay_plain(preset: str) -> None:
+    """No backend takes an attempt for a call: it gets nothing from a preset."""
+    attempts = [name for name in recorded(preset) if name.startswith("attempt ")]
+    assert attempts == ["attempt 1", "attempt 2", "attempt 3"]
+    for name in attempts:
+        assert {*found(preset, name)} == {*found(None, name)}
+
+
+def test_a_stream_tells_when_its_first_chunk_came() -> None:
+    """Langfuse and SigNoz get it in their own form: a time as JSON, and seconds."""
+    moment = json.loads(found("langfuse", "streamed")["langfuse.observation.completion_start_time"])
+    assert moment[10] == "T"
+    assert moment.endswith("Z")
+    streamed = found("signoz", "streamed")
+    assert streamed["gen_ai.server.ttft"] == streamed["gen_ai.response.time_to_first_chunk"]
+    assert "langfuse.observation.completion_start_time" not in found("langfuse", "call")
+
+
+def test_phoenix_shows_the_answer_and_not_the_models_id() -> None:
+    """Its columns input and output have the captured texts, and those of tools their arguments and result."""
+    call = found("phoenix", "call")
+    assert call["input.value"] == "What is in stock?"
+    assert call["output.value"] == ANSWER
+    assert call["output.mime_type"] == "text/plain"
+    tool = found("phoenix", BLOCKS["tool"])
+    assert (json.loads(tool["input.value"]), json.loads(tool["output.value"])) == (
+        {"word": "stock"},
+        {"found": "stock"},
+    )
+
+
+# --- Spans of others
+
+
+def foreign_span(preset: str, **told: Any) -> Mapping[str, Any]:
+    """A model call that another instrumentation tells, with a preset."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    prices = [Price(model="acme-other", input=Decimal(2), output=Decimal(8))]
+    with tm.configure(tracer_provider=provider, meter_provider=MeterProvider(), preset=preset, prices=prices):
+        tracer = provider.get_tracer("some.instrumentation")
+        with tm.flow("work"), tracer.start_as_current_span("chat", kind=SpanKind.CLIENT, attributes=told):
+            pass
+        with tracer.start_as_current_span("GET", kind=SpanKind.CLIENT, attributes={"http.request.method": "GET"}):
+            pass
+    spans = {span.name: attributes(span) for span in exporter.get_finished_spans()}
+    assert set(spans["GET"]) == {"http.request.method"}
+    return spans["chat"]
+
+
+TOLD = {
+    "the newest names": {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "acme-other",
+        "gen_ai.usage.input_tokens": 1_000,
+        "gen_ai.usage.output_tokens": 100,
+    },
+    "older names": {
+        "gen_ai.system": "openai",
+        "gen_ai.request.model": "acme-other",
+        "gen_ai.usage.prompt_tokens": 1_000,
+        "gen_ai.usage.completion_tokens": 100,
+    },
+    "OpenInference's": {
+        "openinference.span.kind": "LLM",
+        "llm.provider": "openai",
+        "llm.model_name": "acme-other",
+        "llm.token_count.prompt": 1_000,
+        "llm.token_count.completion": 100,
+    },
+}
+
+
+@pytest.mark.parametrize("names", TOLD)
+@pytest.mark.parametrize("preset", [name for name in NAMES if name in COST])
+def test_a_span_of_another_instrumentation_shows_our_cost(preset: str, names: str) -> None:
+    """Its cost is computed before its end, and put where the backend reads it, by whatever names it tells the call."""
+    chat = foreign_span(preset, **TOLD[names])
+    assert COST[preset](chat) == pytest.approx(0.0028, rel=1e-12)
+
+
+def test_what_a_span_of_another_instrumentation_has_stays() -> None:
+    """A name that the maker has set keeps its value."""
+    chat = foreign_span("mlflow,phoenix", **TOLD["the newest names"], **{"mlflow.llm.cost": "theirs"})
+    assert chat["mlflow.llm.cost"] == "theirs"
+
+
+def test_a_second_configure_on_the_same_provider_has_its_own_preset() -> None:
+    """A provider that was joined before gets the new presets, and loses the old ones."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    for preset in ("langsmith", None, "phoenix"):
+        with tm.configure(tracer_provider=provider, meter_provider=MeterProvider(), preset=preset), tm.flow("f"):
+            pass
+    kinds = [{*attributes(span)} & {"langsmith.span.kind", "openinference.span.kind"} for span in
+             exporter.get_finished_spans()]  # fmt: skip
+    assert kinds == [{"langsmith.span.kind"}, set(), {"openinference.span.kind"}]
+
+
+# --- Names and combinations
+
+
+def test_an_unknown_name_is_rejected_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the argument or the variable, the name, and every preset."""
+    with pytest.raises(ConfigError, match=r"preset names 'pheonix', which is no preset; known are aws, azure, .*weave"):
+        tm.configure(preset="jaeger,pheonix")
+    monkeypatch.setenv("TRACEMIND_PRESET", "nobody")
+    with pytest.raises(ConfigError, match="TRACEMIND_PRESET names 'nobody'"):
+        tm.configure()
+    for wrong in (7, ["jaeger"], " , "):
+        with pytest.raises(ConfigError, match=r"^preset is"):
+            chosen_presets(wrong)
+
+
+def test_presets_that_need_different_temporalities_are_rejected() -> None:
+    """One export has one temporality: the message names both presets and the way out."""
+    with pytest.raises(ConfigError, match=r"dynatrace, which needs delta metrics, and grafana, .* Collector"):
+        tm.configure(preset="dynatrace,grafana")
+
+
+def test_an_omission_reaches_no_other_backend(caplog: pytest.LogCaptureFixture) -> None:
+    """Where two backends share an address, what only one is better off without is sent, and the log says so."""
+    assert chosen_presets("opik").leaves_out == ("tracemind.",)
+    assert not caplog.records
+    assert chosen_presets("opik,jaeger").leaves_out == ()
+    assert "tracemind.* are sent" in caplog.text
+
+
+def test_grpc_to_a_backend_that_takes_http_only_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """It is allowed, since the endpoint may be a Collector's."""
+    provider = TracerProvider()
+    with tm.configure(tracer_provider=provider, protocol="grpc", preset="mlflow"):
+        pass
+    assert "MLflow takes OTLP over HTTP only" in caplog.text
+
+
+PROGRAM = """
+import asyncio, sys
+import tracemind_otel as tm
+from tests.backend_scenes import PRICES, shop
+endpoint, preset, file = sys.argv[1:]
+with tm.configure(service_name="shop", endpoint=endpoint, preset=preset or None, file=file or None, prices=PRICES):
+    asyncio.run(shop())
+"""
+
+
+def sent(sink: Sink, preset: str, file: str = "", **environment: str) -> Sink:
+    """What a program with a preset sends to a receiver."""
+    done = run_program(PROGRAM, sink.url, preset, file, environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert "lost" not in done.stderr
+    return sink
+
+
+@pytest.mark.slow
+def test_what_is_left_out_for_the_receiver_is_in_the_file(sink: Sink, tmp_path: Path) -> None:
+    """Opik gets no `tracemind.*`; a file beside it has them."""
+    file = tmp_path / "trace.jsonl"
+    spans = sent(sink, "opik", str(file)).spans()
+    assert spans
+    assert not [name for span in spans for name in plain(span.attributes) if name.startswith("tracemind.")]
+    assert {plain(span.attributes).get("thread_id") for span in spans if span.name.startswith("chat")} == {SESSION}
+    assert "tracemind.cost_usd" in file.read_text()
+
+
+@pytest.mark.slow
+def test_a_backend_without_metrics_gets_none(sink: Sink) -> None:
+    """Phoenix gets traces, named after the service; metrics would be rejected there."""
+    assert sent(sink, "phoenix").paths == {"/v1/traces"}
+    assert sink.resource()["openinference.project.name"] == "shop"
+    sink.posts.clear()
+    assert sent(sink, "phoenix,jaeger").paths == {"/v1/traces", "/v1/metrics"}
+    sink.posts.clear()
+    assert sent(sink, "phoenix", OTEL_METRICS_EXPORTER="otlp").paths == {"/v1/traces", "/v1/metrics"}
+
+
+@pytest.mark.slow
+def test_datadog_gets_its_header_and_delta_metrics(sink: Sink) -> None:
+    """The header that makes spans appear there, and the temporality that its intake takes."""
+    sent(sink, "", TRACEMIND_PRESET="datadog")
+    assert {post.headers.get("dd-otlp-source") for post in sink.posts} == {"llmobs"}
+    assert sink.metrics()["tracemind.llm.cost"].sum.aggregation_temporality == 1  # delta
+
+
+@pytest.mark.slow
+def test_a_temporality_of_the_environment_wins_and_is_warned_of(sink: Sink) -> None:
+    """The user's choice holds; the log says what the backend needs."""
+    done = run_program(
+        "import logging; logging.basicConfig()\n" + PROGRAM,
+        sink.url,
+        "dynatrace",
+        "",
+        environment={"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "cumulative"},
+    )
+    assert "needs delta metrics" in done.stderr
+    assert sink.metrics()["tracemind.llm.cost"].sum.aggregation_temporality == 2
+
+
+@pytest.mark.slow
+def test_grafana_gets_the_types_that_it_prices_and_the_cost_it_charts(sink: Sink) -> None:
+    """Five token types that say that they are inclusive, and the histogram of the cost; without the preset neither."""
+    metrics = sent(sink, "grafana").metrics()
+    tokens = {
+        plain(point.attributes)["gen_ai.token.type"]: point.sum
+        for point in metrics["gen_ai.client.token.usage"].histogram.data_points
+        if plain(point.attributes)["gen_ai.request.model"] == SCENES["cached"].model
+    }
+    assert tokens == {"input": 1_200, "output": 300, "cache_read": 900, "cache_write": 100, "reasoning": 120}
+    points = metrics["gen_ai.client.token.usage"].histogram.data_points
+    assert {plain(point.attributes)["gen_ai.token.semantics"] for point in points} == {"inclusive"}
+    costs = metrics["gen_ai.usage.cost"].histogram.data_points
+    expected = sum(scene.cost_usd or 0.0 for scene in SCENES.values())
+    assert sum(point.sum for point in costs) == pytest.approx(expected, rel=1e-12)
+    sink.posts.clear()
+    without = sent(sink, "").metrics()
+    assert "gen_ai.usage.cost" not in without
+    types = {plain(point.attributes)["gen_ai.token.type"] for point in
+             without["gen_ai.client.token.usage"].histogram.data_points}  # fmt: skip
+    assert types == {"input", "output"}
+
+
+@pytest.mark.slow
+def test_who_uses_no_preset_does_not_load_the_table() -> None:
+    """`configure()` without a preset imports no row."""
+    done = run_program(
+        "import sys, tracemind_otel as tm\n"
+        "tm.configure(file=sys.argv[1]).shutdown()\n"
+        "print([name for name in sys.modules if name.endswith('backends.rows')])",
+        "/dev/stdout",
+    )
+    assert done.stdout.splitlines()[-1:] == ["[]"], done
+
+
+# --- Backends of others
+
+
+OUTSIDE = """
+from dataclasses import replace
+from tracemind_otel.otel.backends import BACKENDS, Added, KindRead, Read, copied
+
+BACKEND = replace(
+    BACKENDS["jaeger"],
+    name="acme",
+    title="Acme Traces",
+    adds=(Added(name="acme.price", value=copied("gen_ai.usage.cost")),),
+    reads={**BACKENDS["jaeger"].reads, "cost": Read(names=("acme.price",))},
+)
+NO_BACKEND = 7
+"""
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An installed package that adds a backend."""
+    (tmp_path / "acme_telemetry.py").write_text(OUTSIDE)
+    (folder := tmp_path / "acme_telemetry-1.0.dist-info").mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-telemetry\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text(
+        "[tracemind_otel.presets]\nacme = acme_telemetry:BACKEND\nbroken = acme_telemetry:NO_BACKEND\n"
+        "missing = acme_telemetry:NOTHING\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("acme_telemetry", None)
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_package_adds_a_backend_by_a_row() -> None:
+    """Its preset works like one of the table: spans get what it reads, and an unknown name lists it too."""
+    assert backend_named("acme").title == "Acme Traces"
+    chat = foreign_span("acme,mlflow", **TOLD["the newest names"])
+    assert chat["acme.price"] == pytest.approx(0.0028, rel=1e-12)
+    with pytest.raises(ConfigError, match="known are acme, aws"):
+        backend_named("acne")
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize(("name", "why"), [("broken", "is int, not a Backend"), ("missing", "loading it failed")])
+def test_a_package_whose_backend_is_none_is_named(name: str, why: str) -> None:
+    """The message says which entry point is at fault."""
+    with pytest.raises(ConfigError, match=why):
+        backend_named(name)
+
+
+# --- The page and doctor
+
+
+def test_the_page_is_what_the_table_says() -> None:
+    """docs/backends.md equals its generator's output; `python -m tests.backends_page` writes it anew."""
+    assert PAGE.read_text(encoding="utf-8") == backends_page()
+
+
+@pytest.mark.parametrize("preset", NAMES)
+def test_the_page_has_the_lines_to_set(preset: str) -> None:
+    """Each backend has its address, its headers with placeholders, and its preset."""
+    section = backends_page().split(f"\nTRACEMIND_PRESET={preset}\n")
+    assert len(section) == 2
+    block = section[0].rpartition("```text\n")[2]
+    assert block.startswith("OTEL_EXPORTER_OTLP_ENDPOINT=http")
+    assert len(block.splitlines()) in (1, 2)
+
+
+def doctor(tmp_path: Path, *arguments: object) -> str:
+    done = run("-m", "tracemind_otel", "doctor", *arguments, directory=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def trace_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files of the same run: without a preset, and with MLflow's."""
+    folder = tmp_path_factory.mktemp("traces")
+    files = {"plain": folder / "plain.jsonl", "mlflow": folder / "mlflow.jsonl"}
+    for preset, file in files.items():
+        done = run_program(PROGRAM.replace("endpoint=endpoint, ", ""), "", "" if preset == "plain" else preset, file)
+        assert done.returncode == 0, done.stderr
+    return files
+
+
+@pytest.mark.slow
+def test_doctor_says_what_a_file_will_show(trace_files: dict[str, Path], tmp_path: Path) -> None:
+    """Of the same run MLflow shows the cost with its preset only, and doctor says that and why."""
+    plain_report = doctor(tmp_path, "--backend", "mlflow", trace_files["plain"])
+    assert "with preset='mlflow' also kind of span, cost" in plain_report
+    assert "not, or not everywhere, reasoning" in plain_report
+    assert "it keeps no count of reasoning tokens" in plain_report
+    with_preset = doctor(tmp_path, "--backend", "mlflow", trace_files["mlflow"])
+    assert "also" not in with_preset.splitlines()[-1]
+    assert "cost" in with_preset.splitlines()[-1].partition(";")[0]
+
+
+@pytest.mark.slow
+def test_doctor_says_it_to_a_script(trace_files: dict[str, Path], tmp_path: Path) -> None:
+    """`--json` has each line with its counts, and no user or session."""
+    text = doctor(tmp_path, "--backend", "phoenix", "--json", trace_files["plain"])
+    report = json.loads(text)
+    lines = {(line["spans"], line["field"]): line for line in report["lines"]}
+    assert (lines["flow", "kind"]["shown"], lines["flow", "kind"]["shown_with_preset"]) == (0, 2)
+    assert lines["call", "cost"]["shown_with_preset"] == 0
+    assert "unless your prices are in its table" in lines["call", "cost"]["why"]
+    assert USER not in text
+    assert SESSION not in text
+
+
+@pytest.mark.slow
+def test_doctor_rejects_what_it_cannot_say(tmp_path: Path) -> None:
+    """A backend that nobody knows, or none of a file to look at, is a fault in one line."""
+    for arguments, said in (
+        (("--backend", "nobody", "x"), "known are"),
+        (("--backend", "mlflow"), "needs files"),
+    ):
+        done = run("-m", "tracemind_otel", "doctor", *arguments, directory=tmp_path)
+        assert done.returncode == 1
+        assert said in done.stderr
