@@ -59,13 +59,14 @@ SCENES = {
         cost_usd=_usd(200, 300, 900, 100),
     ),
     "free": Scene(model="acme-free", usage=_usage(), cost_usd=0.0),
+    "reported": Scene(model="acme-reported", usage=LLMUsage(1_200, 300, 1_500, 0.05), cost_usd=0.05),
     "unpriced": Scene(model="acme-unpriced", usage=_usage(), cost_usd=None),
 }
 """The calls, by kind."""
 PRICES = [
     Price(model=scene.model, input=INPUT_USD, output=OUTPUT_USD, cache_read=READ_USD, cache_write=WRITE_USD)
     for kind, scene in SCENES.items()
-    if kind not in ("free", "unpriced")
+    if kind not in ("free", "reported", "unpriced")
 ] + [Price(model=SCENES["free"].model, input=Decimal(0), output=Decimal(0))]
 
 
@@ -104,7 +105,7 @@ async def shop() -> None:
         await prepare()
         await inner()
         await _stream("streamed")
-        for kind in ("failed", "free", "unpriced"):
+        for kind in ("failed", "free", "reported", "unpriced"):
             await _call(kind)
 
 
