@@ -255,7 +255,11 @@ def spans_in_mlflow(server: BackendServer, trace: dict[str, Any]) -> dict[str, d
     document = server.ask(f"/api/3.0/mlflow/traces/get?trace_id={trace['trace_id']}")
     return {
         span["name"]: {
-            **{item["key"]: _plain(item["value"]) for item in span["attributes"] if item["key"].startswith("mlflow.")},
+            **{
+                item["key"]: _plain(item.get("value", {}))
+                for item in span["attributes"]
+                if item["key"].startswith("mlflow.")
+            },
             "status": span.get("status", {}).get("code"),
         }
         for span in document["trace"]["spans"]
@@ -263,9 +267,11 @@ def spans_in_mlflow(server: BackendServer, trace: dict[str, Any]) -> dict[str, d
 
 
 def _plain(value: dict[str, Any]) -> Any:
+    if not value:
+        return None
     [(kind, content)] = value.items()
     if kind == "kvlist_value":
-        return {item["key"]: _plain(item["value"]) for item in content["values"]}
+        return {item["key"]: _plain(item.get("value", {})) for item in content.get("values", [])}
     if kind == "array_value":
         return [_plain(item) for item in content.get("values", [])]
     return int(content) if kind == "int_value" else content

@@ -242,7 +242,7 @@ OPIK = Backend(
 
 WEAVE = Backend(
     name="weave",
-    title="Weights & Biases Weave",
+    title="Weave",
     reads=_reads(
         reasoning=Read(names=("gen_ai.usage.reasoning_tokens",)),
         cost=_unread(_OWN_PRICES),

@@ -88,7 +88,7 @@ _OWN = """\
 A backend is a row: a `Backend` that says what it reads and what is to be added. A package of yours adds one by an entry
 point, whose name is the name of the preset:
 
-```toml
+```text
 [project.entry-points."tracemind_otel.presets"]
 acme = "acme_telemetry:BACKEND"
 ```
