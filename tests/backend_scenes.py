@@ -140,7 +140,7 @@ def main() -> None:
         headers=dict(pair.split("=", 1) for pair in headers.split(",") if pair),
     )
     asyncio.run(shop())
-    sys.exit(0 if telemetry.shutdown(timeout_s=30) else 1)
+    sys.exit(0 if telemetry.shutdown(timeout_s=90) else 1)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -42,6 +43,10 @@ def python(backend: str) -> Path:
     return installs.installed(f"backend-{packages.stem}-{wanted}-python-{version}", "bin/python", install)
 
 
+TRACES = {"locations": [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}}]}
+"""Asks MLflow for the traces of its first experiment."""
+
+
 @dataclass(frozen=True)
 class BackendServer:
     """A server that takes OTLP and shows what it took."""
@@ -73,13 +78,19 @@ def _serving(
     server, log = BackendServer(f"http://127.0.0.1:{port}"), folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=folder, env=clean_environment(**environment), stdout=output, stderr=subprocess.STDOUT
+            command,
+            cwd=folder,
+            env=clean_environment(**environment),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         installs.wait_until_ready(process, lambda: server.ask(health), log)
         yield server
     finally:
-        installs.stop(process)
+        os.killpg(process.pid, signal.SIGKILL)  # with its workers; what it stored is thrown away
+        process.wait()
 
 
 @contextmanager
@@ -105,7 +116,11 @@ def mlflow(folder: Path) -> Generator[BackendServer]:
     store = f"sqlite:///{folder / 'mlflow.db'}"
     options = ("--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port), "--workers", "1")
     command: list[str | Path] = [python("mlflow"), "-m", "mlflow", "server", *options]
-    environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "PATH": f"{python('mlflow').parent}{os.pathsep}{os.defpath}"}
+    environment = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PATH": f"{python('mlflow').parent}{os.pathsep}{os.defpath}",
+    }
     with _serving(command, folder, port, "/health", environment) as server:
         yield server
 
@@ -127,4 +142,5 @@ def mlflow_server(
     with visibly():
         python("mlflow")
     with mlflow(tmp_path_factory.mktemp("mlflow")) as server:
+        server.ask("/api/3.0/mlflow/traces/search", TRACES)  # the first question opens the store, which takes its time
         yield server

@@ -17,7 +17,7 @@ import pytest
 from tests.backend_scenes import ANSWER, INPUT_USD, OUTPUT_USD, PROMPT, READ_USD, SCENES, SESSION, TOOL, USER, WRITE_USD
 from tests.programs import clean_environment
 from tests.servers import backend_servers, instrumentation_environment
-from tests.servers.backend_servers import BackendServer
+from tests.servers.backend_servers import TRACES, BackendServer
 from tests.servers.backend_servers import mlflow_server as mlflow_server
 from tests.servers.backend_servers import phoenix_server as phoenix_server
 from tests.servers.fixture import REPOSITORY, OpenAIServer
@@ -31,6 +31,8 @@ FOREIGN_COST_USD = 600 * 0.15e-6 + 400 * 0.075e-6 + 200 * 0.60e-6
 """1,000 input tokens, 400 of them cached, and 200 output tokens of gpt-4o-mini."""
 OI = "llm.token_count"
 
+_PATIENT = {"NO_PROXY": "*", "OTEL_EXPORTER_OTLP_TIMEOUT": "60"}
+"""For servers that answer slowly on a busy machine: seconds."""
 CALLS = {f"chat {scene.model}": scene for scene in SCENES.values()}
 
 
@@ -38,7 +40,7 @@ def run_flow(preset: str, url: str, headers: str = "") -> None:
     """Our flow, in a process of its own, sent to a server."""
     command = [sys.executable, "-m", "tests.backend_scenes", preset, url, headers]
     done = subprocess.run(
-        command, cwd=REPOSITORY, env=clean_environment(NO_PROXY="*"), capture_output=True, text=True, check=False
+        command, cwd=REPOSITORY, env=clean_environment(**_PATIENT), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
@@ -240,9 +242,8 @@ def test_phoenix_shows_our_flow(phoenix_server: BackendServer) -> None:
 
 def traces_in_mlflow(server: BackendServer, service: str) -> list[dict[str, Any]]:
     """The traces of a service, when there are any."""
-    where = {"locations": [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}}]}
     for _ in range(120):
-        traces = server.ask("/api/3.0/mlflow/traces/search", where).get("traces", [])
+        traces = server.ask("/api/3.0/mlflow/traces/search", TRACES).get("traces", [])
         found = [trace for trace in traces if trace["tags"].get("service.name") == service]
         if found:
             return found
@@ -318,7 +319,7 @@ importlib.import_module(module).OpenAIInstrumentor().instrument(tracer_provider=
 with tm.using_attributes(session_id="session-2", user_id="user-2"), tm.flow("theirs"):
     with openai.OpenAI(api_key="sk-test", base_url=url) as client:
         client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Hi"}])
-sys.exit(0 if telemetry.shutdown(30) else 1)
+sys.exit(0 if telemetry.shutdown(90) else 1)
 """
 MODULES = {
     "theirs-genai": "opentelemetry.instrumentation.genai.openai",
@@ -342,7 +343,7 @@ def run_theirs(
 
     def run(preset: str, endpoint: str, *headers: str) -> None:
         arguments = [MODULES[service], openai_server.base_url, preset, endpoint, service, *headers]
-        environment = {"PYTHONPATH": str(REPOSITORY / "src"), "PATH": os.defpath, "NO_PROXY": "*"}
+        environment = {"PYTHONPATH": str(REPOSITORY / "src"), "PATH": os.defpath, **_PATIENT}
         done = subprocess.run(
             [their_python, "-c", FOREIGN, *arguments],
             capture_output=True, text=True, timeout=120, env=environment, check=False,
