@@ -1,6 +1,6 @@
 """A flow that has every kind of span a backend may meet, and what each call used and cost.
 
-In process for the contract tests, and as a program against live servers: `python -m tests.backend_scenes PRESET URL`.
+In process for the contract tests, and as a program against live servers: `python -m tests.backend_scenes PRESET URL SERVICE HEADERS`.
 """
 
 from __future__ import annotations
@@ -130,9 +130,9 @@ async def _stream(kind: str) -> None:
 
 def main() -> None:
     """Run it against a server; exits with 1 if something did not arrive."""
-    _, preset, url, headers = sys.argv
+    _, preset, url, service, headers = sys.argv
     telemetry = tm.configure(
-        service_name="shop",
+        service_name=service,
         endpoint=url,
         preset=preset,
         prices=PRICES,
