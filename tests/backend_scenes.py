@@ -1,6 +1,7 @@
 """A flow that has every kind of span a backend may meet, and what each call used and cost.
 
-In process for the contract tests, and as a program against live servers: `python -m tests.backend_scenes PRESET URL SERVICE HEADERS`.
+In process for the contract tests, and as a program against live servers:
+`python -m tests.backend_scenes PRESET URL SERVICE HEADERS`.
 """
 
 from __future__ import annotations
