@@ -26,6 +26,8 @@ from tests.servers import installs
 from tests.servers.fixture import REPOSITORY
 
 LISTS = REPOSITORY / "tests" / "tools" / "environments"
+_READY_S = 400.0
+"""Seconds; their databases are made at the first start."""
 _VERSIONS = {"phoenix": "20.26", "mlflow": "3.17"}
 
 
@@ -86,7 +88,7 @@ def _serving(
             start_new_session=True,
         )
     try:
-        installs.wait_until_ready(process, lambda: server.ask(health), log)
+        installs.wait_until_ready(process, lambda: server.ask(health), log, _READY_S)
         yield server
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # with its workers; what it stored is thrown away

@@ -42,9 +42,11 @@ def run_step(what: str, command: Sequence[str | Path], folder: Path, env: Mappin
     )
 
 
-def wait_until_ready(process: subprocess.Popen[bytes], is_ready: Callable[[], object], log: Path) -> None:
+def wait_until_ready(
+    process: subprocess.Popen[bytes], is_ready: Callable[[], object], log: Path, within_s: float = _READY_S
+) -> None:
     """Return as soon as `is_ready` raises no OSError; an end of the process before that is an error with its log."""
-    until = time.monotonic() + _READY_S
+    until = time.monotonic() + within_s
     while time.monotonic() < until and process.poll() is None:
         with suppress(OSError):
             is_ready()
