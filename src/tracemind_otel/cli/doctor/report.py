@@ -128,6 +128,9 @@ def _destination(evidence: Evidence, set_up: SetUp, signal: Signal) -> str:
         return "nowhere: with a file and no endpoint nothing goes to the network"
     if places:
         return "nowhere: beside a tracer provider that was joined, metrics need an endpoint"
+    presets = set_up.config.presets
+    if signal == "metrics" and presets is not None and not presets.takes_metrics:
+        return "nowhere: the preset's backend takes none; OTEL_EXPORTER_OTLP_METRICS_ENDPOINT sends them elsewhere"
     return f"nowhere: OTEL_{signal.upper()}_EXPORTER leaves them out"
 
 
