@@ -556,7 +556,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "[tracemind_otel.presets]\nacme = acme_telemetry:BACKEND\nbroken = acme_telemetry:NO_BACKEND\n"
         "missing = acme_telemetry:NOTHING\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     yield
     sys.modules.pop("acme_telemetry", None)
 

@@ -56,7 +56,9 @@ _WITH_WORKFLOWS = {**_OPERATIONS, semconv.INVOKE_WORKFLOW: "workflow"}
 
 
 def _reads(**others: Read) -> Mapping[Field, Read]:
-    return cast("Mapping[Field, Read]", {**cast("Mapping[str, Read]", _USUAL), **others})
+    usual = cast("Mapping[str, Read]", _USUAL)
+    merged: dict[str, Read] = {**usual, **others}
+    return cast("Mapping[Field, Read]", merged)
 
 
 def _unread(why: str) -> Read:

@@ -194,7 +194,7 @@ def _also(note: str) -> str:
 
 
 def _not_shown(backend: Backend) -> Iterator[str]:
-    missing = [field for field in FIELD_WORDS if field != "kind" and mark_of(backend, field) == "–"]
+    missing: list[Field] = [field for field in FIELD_WORDS if field != "kind" and mark_of(backend, field) == "–"]
     if missing:
         yield "Does not show:"
         yield ""
