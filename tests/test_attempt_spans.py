@@ -123,6 +123,14 @@ async def test_the_last_one_of_a_failed_call_says_why(capture: Captured) -> None
     last = attempts(capture)[-1]
     assert last.status.status_code is StatusCode.ERROR
     assert (attributes(last)["error.type"], attributes(last)["http.response.status_code"]) == ("401", 401)
+    assert "tracemind.retry.reason" not in attributes(last)
+
+
+async def test_the_last_one_has_the_reason_of_those_before_it(capture: Captured) -> None:
+    """A search for a reason finds the attempt after which the call gave up, too."""
+    await ask("503 retry-after=0.001", "timeout", max_retries=1)
+    reasons = [attributes(span)["tracemind.retry.reason"] for span in attempts(capture)]
+    assert reasons == ["server_error", "timeout"]
 
 
 async def test_a_call_that_is_cancelled_in_its_second_attempt(capture: Captured) -> None:

@@ -147,14 +147,16 @@ def test_default_ports_are_the_same_everywhere(stack_module: ModuleType) -> None
 
 
 UI_OPTIONS: Mapping[str, frozenset[str]] = {
+    "useOpenTelemetryTerms": frozenset(),
     "topTagPrefixes": frozenset(),
     "traceTimeline": frozenset({"enableSidePanel", "defaultDetailPanelMode", "spanPillsEnabled"}),
     "menu": frozenset({"label", "url", "anchorTarget", "items"}),
     "linkPatterns": frozenset({"type", "key", "url", "text"}),
 }
 """Options of Jaeger UI and the fields of each (packages/jaeger-ui/src/types/config.ts at c321fb32b, August 2026)."""
-UI_DEFAULTS = {"enableSidePanel": True, "spanPillsEnabled": True, "defaultDetailPanelMode": "inline"}
-"""What the UI does anyway (constants/default-config.ts)."""
+UI_DEFAULTS = {"spanPillsEnabled": True, "defaultDetailPanelMode": "inline"}
+"""What the UI does anyway (constants/default-config.ts). `enableSidePanel` is none of them: the UI does not merge
+`traceTimeline` with its defaults, so without that field there is no side panel."""
 
 
 def test_jaeger_shows_what_a_call_cost_first() -> None:
@@ -164,9 +166,12 @@ def test_jaeger_shows_what_a_call_cost_first() -> None:
     assert ui.keys() <= UI_OPTIONS.keys()
     for option, fields in UI_OPTIONS.items():
         entries: list[Any] = ui[option] if isinstance(ui[option], list) else [ui[option]]
-        items = [item for entry in entries if isinstance(entry, dict) for item in (entry, *entry.get("items", ()))]
+        groups: list[Json] = [entry for entry in entries if isinstance(entry, dict)]
+        items: list[Json] = [item for group in groups for item in (group, *group.get("items", ()))]
         assert {name for item in items for name in item} <= fields, option
     assert not ui["traceTimeline"].items() & UI_DEFAULTS.items()
+    assert ui["traceTimeline"]["enableSidePanel"]
+    assert ui["useOpenTelemetryTerms"]
     order = ui["topTagPrefixes"]
     assert order[:2] == ["gen_ai.usage.cost", "tracemind.flow.cost_usd"]
     assert order.index("tracemind.retry.") < order.index("gen_ai.")
@@ -183,6 +188,8 @@ def test_jaegers_links_are_searches_and_queries_that_exist() -> None:
         assert {*re.findall(r"#\{([^}]+)\}", link["url"])} <= {link.get("key")}
         if link["url"].startswith("/search?"):
             assert json.loads(query["tags"][0]).keys() <= names, link
+            # The UI searches at once only if the link has a service, a start or an end.
+            assert (query["start"], query["end"], query["lookback"]) == (["0"], ["0"], ["2d"]), link
         else:
             assert "tracemind_llm_cost_USD_total" in query["g0.expr"][0], link
 

@@ -61,6 +61,8 @@ class AttemptSpans:
         attributes: dict[str, AttributeValue] = {}
         if error is not None:
             attributes[semconv.ERROR_TYPE] = error.error_type
+            if error.retryable:  # others have no reason to repeat them
+                attributes[semconv.TRACEMIND_RETRY_REASON] = error.retry_reason
         if end.cancelled:
             attributes[semconv.TRACEMIND_CANCELLED] = True
         self._add(ended_ns, attributes, None if error is None else error.status_code, is_error=error is not None)
