@@ -23,7 +23,7 @@ _STRINGS = ("content", "name", "id", "modality", "mime_type", "uri", "file_id")
 def assert_messages(messages: object) -> None:
     """Each message has a role and parts."""
     assert isinstance(messages, list)
-    for message in messages:
+    for message in cast("Sequence[Any]", messages):
         assert isinstance(message["role"], str)
         assert_parts(message["parts"])
 
@@ -31,9 +31,8 @@ def assert_messages(messages: object) -> None:
 def assert_parts(parts: object) -> None:
     """Each part has a type and what that type demands; URLs hold no data."""
     assert isinstance(parts, list | tuple)
-    for part in cast("Sequence[Any]", parts):
-        assert isinstance(part, dict)
-        kind = cast("dict[str, Any]", part)["type"]
+    for part in cast("Sequence[dict[str, Any]]", parts):
+        kind = part["type"]
         assert isinstance(kind, str)
         missing = [name for name in _REQUIRED.get(kind, ()) if name not in part]
         assert not missing, (kind, missing)

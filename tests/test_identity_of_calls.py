@@ -103,7 +103,10 @@ async def test_a_prompt_that_is_wrong(options: Any, message: str) -> None:
 def test_a_tool_has_the_id_of_the_call_that_it_answers(here: Captured) -> None:
     """As a value of a block, or as a function of the arguments."""
 
-    @tm.tool(call_id=lambda call: call["id"])
+    def id_of(call: dict[str, str]) -> str:
+        return call["id"]
+
+    @tm.tool(call_id=id_of)
     def run(call: dict[str, str]) -> None: ...
 
     run({"id": "call_1"})

@@ -212,41 +212,49 @@ async def test_the_users_function_sees_each_part(capture: Captured) -> None:
 # --- Fitting ---
 
 PLANTED = st.sampled_from(["", "", KEY, f"password: {KEY}", f"https://user:{KEY}@host/", f'{{"api_key": "{KEY}"}}'])
+
+
+def said(start: str, times: int, secret: str, end: str) -> str:
+    return f"{start * times} {secret} {end}"
+
+
+def part(kind: str, content: str) -> dict[str, Any]:
+    return {"type": kind, "content": content}
+
+
+def call_part(arguments: dict[str, Any], key: str) -> dict[str, Any]:
+    return {"type": "tool_call", "id": "c", "name": "n", "arguments": {**arguments, "token": key} if key else arguments}
+
+
+def result_part(value: Any) -> dict[str, Any]:
+    return {"type": "tool_call_response", "id": "c", "response": value}
+
+
+def message(role: str, parts: list[dict[str, Any]]) -> ChatMessage:
+    return ChatMessage(role=role, parts=tuple(parts))
+
+
 TEXTS = st.builds(
-    lambda start, times, secret, end: f"{start * times} {secret} {end}",
+    said,
     st.text(st.characters(), max_size=12) | st.sampled_from(["😀", "\ud800", "\0", "\\", '"', "\n", "words "]),
     st.sampled_from([1, 3, 100, 5_000]),
     PLANTED,
     st.text(max_size=5),
 )
-JSON = st.recursive(
+JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
     lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=8), inner, max_size=6),
     max_leaves=20,
 )
-PARTS = st.one_of(
-    st.builds(lambda content: {"type": "text", "content": content}, TEXTS),
-    st.builds(lambda content: {"type": "reasoning", "content": content}, TEXTS),
-    st.builds(
-        lambda arguments, key: {
-            "type": "tool_call",
-            "id": "c",
-            "name": "n",
-            "arguments": {**arguments, "token": key} if key else arguments,
-        },
-        st.dictionaries(st.text(max_size=8), JSON, max_size=8),
-        PLANTED,
-    ),
-    st.builds(lambda value: {"type": "tool_call_response", "id": "c", "response": value}, JSON),
+PARTS: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.builds(part, st.sampled_from(["text", "reasoning"]), TEXTS),
+    st.builds(call_part, st.dictionaries(st.text(max_size=8), JSON, max_size=8), PLANTED),
+    st.builds(result_part, JSON),
     st.just({"type": "blob", "modality": "image", "mime_type": "image/png", "content": "", "size": 10**7}),
     st.just({"type": "uri", "modality": "image", "uri": "https://example.com/a.png"}),
 )
 MESSAGES = st.lists(
-    st.builds(
-        lambda role, parts: ChatMessage(role=role, parts=tuple(parts)),
-        st.sampled_from(["system", "user", "assistant", "tool"]),
-        st.lists(PARTS, max_size=12),
-    ),
+    st.builds(message, st.sampled_from(["system", "user", "assistant", "tool"]), st.lists(PARTS, max_size=12)),
     max_size=40,
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
+from typing import Any
 
 import ollama
 import openai
@@ -79,5 +80,6 @@ def test_the_format_tells_what_to_write(
 ) -> None:
     """The line for a server that speaks Ollama's format names Ollama."""
     held_server.answer(Reply.of(EVERY["ollama"].whole))
-    ollama.Client(held_server.base).chat(model="qwen3:8b", messages=[{"role": "user", "content": "How much?"}])
+    client: Any = ollama.Client(held_server.base)
+    client.chat(model="qwen3:8b", messages=[{"role": "user", "content": "How much?"}])
     assert f'hosts={{"{held_server.host}": "ollama"}}' in warnings_in(caplog)[0]

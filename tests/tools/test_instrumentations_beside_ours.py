@@ -24,13 +24,13 @@ FAILING: list[Action] = [{"status": 429}, {"status": 500}, {}]
 OWN_SCOPE = "tracemind_otel"
 ANTHROPIC_SCOPE = "com.anthropic.sdk.python"
 WAYS = ("", "_async", "_stream", "_stream_async")
-CHAT, RESPONSES, GOOGLE, MISTRAL = (
-    [f"{name}{way}" for way in WAYS] for name in ("openai_chat", "openai_responses", "google", "mistral")
-)
+CHAT, RESPONSES = ([f"{name}{way}" for way in WAYS] for name in ("openai_chat", "openai_responses"))
 GOOGLE = ["google_generate", "google_generate_async", "google_stream", "google_stream_async"]
 MISTRAL = ["mistral_chat", "mistral_chat_async", "mistral_stream", "mistral_stream_async"]
-CLAUDE = ["anthropic_messages", "anthropic_messages_async", "anthropic_stream", "anthropic_stream_async"]
-CLAUDE += ["anthropic_stream_helper", "anthropic_stream_helper_async"]
+CLAUDE = [
+    *("anthropic_messages", "anthropic_messages_async", "anthropic_stream", "anthropic_stream_async"),
+    *("anthropic_stream_helper", "anthropic_stream_helper_async"),
+]
 FORMATS = {
     "openai_chat": "openai",
     "pydantic_ai_openai": "openai",

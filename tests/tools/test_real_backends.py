@@ -305,10 +305,8 @@ def test_mlflow_shows_our_flow(mlflow_server: BackendServer) -> None:
     tool = spans[f"execute_tool {TOOL}"]
     assert (tool["mlflow.spanType"], tool["mlflow.spanInputs"]) == ("TOOL", {"word": "stock"})
     for name, scene in CALLS.items():
-        cost = spans[name].get("mlflow.llm.cost")
-        assert (cost or {}).get("total_cost") == (
-            None if scene.cost_usd is None else pytest.approx(scene.cost_usd, rel=1e-12)
-        )
+        cost: dict[str, Any] = spans[name].get("mlflow.llm.cost") or {}
+        assert cost.get("total_cost") == (None if scene.cost_usd is None else pytest.approx(scene.cost_usd, rel=1e-12))
     assert spans["chat acme-failed"]["status"] == "STATUS_CODE_ERROR"
     assert ANSWER in json.dumps(spans["chat acme-plain"]["mlflow.spanOutputs"])
 

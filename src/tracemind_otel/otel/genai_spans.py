@@ -34,7 +34,10 @@ _INPUT_WITHOUT_CACHE = ("openlit.",)
 def most_measured(of_each: Iterable[Measured]) -> Measured:
     """What several makers of spans measure, together."""
     found = set(of_each)
-    return next((each for each in _MOST if each in found), "nothing")
+    for each in _MOST:
+        if each in found:
+            return each
+    return "nothing"
 
 
 def scope_of(span: object) -> str:

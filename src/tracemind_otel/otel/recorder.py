@@ -385,7 +385,8 @@ class MeasuredElsewhere(Recorder):
     """
 
     def __init__(self, recorder: OTelRecorder, measured: Measured) -> None:
-        self._recorder, self._measured = recorder, measured
+        self._recorder = recorder
+        self._measured: Measured = measured
 
     def begin_step(self, start: StepStart) -> StepHandle:
         return self._recorder.begin(start, self._measured)
