@@ -203,7 +203,7 @@ async def test_the_users_function_sees_each_part(capture: Captured) -> None:
     found = recorded(capture)
     assert found["gen_ai.input.messages"][0][0]["parts"] == [{"type": "text", "content": "WHAT IS IT LIKE?"}]
     assert "gen_ai.system_instructions" not in found
-    assert found["gen_ai.output.messages"] == [[{"role": "assistant", "parts": []}]] * 2
+    assert found["gen_ai.output.messages"] == [[{"role": "assistant", "parts": [], "finish_reason": "stop"}]] * 2
     assert ("text", "user") in seen
     assert ("tool_call", "assistant") in seen
     assert ("tool_call_response", "tool") in seen

@@ -297,10 +297,15 @@ def test_a_reply() -> None:
         LLMUsage(),
         {"choices": [{"message": {"content": "It is sunny"}}, {"message": {"role": "assistant", "content": "Sun"}}]},
         reasoning="Hmm",
+        finish_reasons=("tool_calls", "stop"),
         tool_calls=(ToolCall("c1", "weather", '{"city": "Paris"}'),),
     )
     assert output_of(reply) == (
-        ChatMessage(role="assistant", parts=({"type": "reasoning", "content": "Hmm"}, text("It is sunny"), CALL)),
-        ChatMessage(role="assistant", parts=(text("Sun"),)),
+        ChatMessage(
+            role="assistant",
+            parts=({"type": "reasoning", "content": "Hmm"}, text("It is sunny"), CALL),
+            finish_reason="tool_calls",
+        ),
+        ChatMessage(role="assistant", parts=(text("Sun"),), finish_reason="stop"),
     )
     assert output_of(LLMResponse("", LLMUsage())) == ()

@@ -385,13 +385,15 @@ def test_two_hundred_threads_with_retries(seen: Captured, openai_server: OpenAIS
 
 
 def test_a_library_can_be_left_out(capture: Captured, openai_server: OpenAIServer, hosts: dict[str, str]) -> None:
-    """`httpx=False` leaves its clients alone; asked for later, they are seen."""
+    """`httpx=False` leaves its clients alone, also when something else is renewed; asked for later, they are seen."""
     tm.instrument(httpx=False, hosts=hosts)
     try:
         with httpx.Client() as client:
             client.post(url_of(openai_server), json=BODY)
-            assert calls(capture) == []
             tm.instrument()
+            client.post(url_of(openai_server), json=BODY)
+            assert calls(capture) == []
+            tm.instrument(httpx=True)
             client.post(url_of(openai_server), json=BODY)
     finally:
         tm.uninstrument()

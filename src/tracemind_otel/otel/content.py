@@ -124,7 +124,7 @@ def _with_type(part: Part) -> Part:
 def _fitted(messages: Sequence[ChatMessage], limit: int, *, has_messages: bool = True) -> ShownContent:
     """The messages, cut until their JSON has at most so many bytes: long strings first, then parts in the middle."""
     for shown in _shorter_and_shorter(messages, limit):
-        values = [{"role": each.role, "parts": [*each.parts]} for each in shown]
+        values = list(map(_message_object, shown))
         listed: list[dict[str, Any]] = values if has_messages else [*shown[0].parts]
         try:
             text = _json(listed)
@@ -136,6 +136,11 @@ def _fitted(messages: Sequence[ChatMessage], limit: int, *, has_messages: bool =
         if size <= limit:
             return ShownContent(values=listed, text=text)
     return ShownContent(values=[], text="[]")
+
+
+def _message_object(message: ChatMessage) -> dict[str, Any]:
+    told: dict[str, Any] = {"role": message.role, "parts": [*message.parts]}
+    return told if message.finish_reason is None else {**told, "finish_reason": message.finish_reason}
 
 
 def _json(value: object) -> str:

@@ -32,14 +32,16 @@ _HOOKS: Mapping[str, tuple[Callable[[ModuleType], None], Callable[[ModuleType], 
     "requests": (requests_hook.patch, requests_hook.unpatch),
     "botocore.httpsession": (botocore_hook.patch, botocore_hook.unpatch),
 }
+_left_out: set[str] = set()
+"""The libraries that the user does not want to be seen."""
 
 
 def instrument(
     *,
-    httpx: bool = True,
-    aiohttp: bool = True,
-    requests: bool = True,
-    botocore: bool = True,
+    httpx: bool | None = None,
+    aiohttp: bool | None = None,
+    requests: bool | None = None,
+    botocore: bool | None = None,
     hosts: Mapping[str, str] | None = None,
     estimate_missing_usage: bool | None = None,
 ) -> None:
@@ -50,10 +52,10 @@ def instrument(
     was made before is seen too. `configure()` calls this; calling it again renews what is passed.
 
     Args:
-        httpx: see what is sent with httpx and with its successor httpx2.
-        aiohttp: see what is sent with aiohttp.
-        requests: see what is sent with requests.
-        botocore: see what AWS's SDK sends.
+        httpx: whether to see what is sent with httpx and with its successor httpx2; the default is `True`.
+        aiohttp: the same for aiohttp.
+        requests: the same for requests.
+        botocore: the same for AWS's SDK.
         hosts: the provider of each of your own hosts, as `host` or `host:port`, by whose prices its calls are priced:
             `{"gateway.acme.example": "openai"}`. Calls to unknown hosts have no price of the table. The default is
             `TRACEMIND_HOSTS`, as `gateway.acme.example=openai,127.0.0.1:8000=mistral`.
@@ -66,7 +68,7 @@ def instrument(
     """
     if is_gevent():
         raise ConfigError(f"instrument(): {GEVENT}")
-    wanted = {
+    asked_for = {
         **dict.fromkeys(("httpx", "httpx2"), httpx),
         "aiohttp": aiohttp,
         "requests": requests,
@@ -79,11 +81,14 @@ def instrument(
         observation.estimate_usage(is_asked=is_asked)
     observation.turn_on()
     before_flow_ends(observation.settle_in)
+    for name, is_wanted in asked_for.items():
+        if is_wanted is not None:
+            (_left_out.discard if is_wanted else _left_out.add)(name)
     for name, (patch, unpatch) in _HOOKS.items():
         if name in sys.modules:
-            _run(patch if wanted[name] else unpatch, sys.modules[name])
+            _run(unpatch if name in _left_out else patch, sys.modules[name])
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
-    sys.meta_path.insert(0, _Finder({name for name, is_wanted in wanted.items() if is_wanted}))
+    sys.meta_path.insert(0, _Finder(_HOOKS.keys() - _left_out))
 
 
 def is_gevent() -> bool:
@@ -154,6 +159,7 @@ def _is_of_strings(value: object) -> TypeGuard[Mapping[str, str]]:
 def uninstrument() -> None:
     """See them no more. A stream that is being read is still recorded."""
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+    _left_out.clear()
     observation.turn_off()
     for name, (_, unpatch) in _HOOKS.items():
         if name in sys.modules:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from .types import Image, LLMRequest, LLMResponse, Message, Text, ToolCall
@@ -30,6 +30,8 @@ class ChatMessage:
     """The author: `system`, `user`, `assistant`, `tool`, or a provider's own word."""
     parts: tuple[Part, ...]
     """Its parts, in order."""
+    finish_reason: str | None = None
+    """Why an answer ended, as the provider says it; some backends reject an answer without."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,8 +65,10 @@ def output_of(response: LLMResponse) -> tuple[ChatMessage, ...]:
         parts.append({"type": "reasoning", "content": response.reasoning})
     parts += [_text(said) for said in (response.text, response.refusal) if said]
     parts += map(_of_call, response.tool_calls)
-    first = (ChatMessage(role="assistant", parts=tuple(parts)),) if parts else ()
-    return (*first, *_further_choices(response.raw))
+    reasons = iter(response.finish_reasons)
+    messages = [ChatMessage(role="assistant", parts=tuple(parts))] if parts else []
+    messages += _further_choices(response.raw)
+    return tuple(replace(message, finish_reason=next(reasons, None)) for message in messages)
 
 
 def _further_choices(raw: Mapping[str, Any]) -> Iterator[ChatMessage]:
