@@ -18,6 +18,7 @@ from tests.support import Captured, attributes
 from tracemind_otel.ai.llm.message_parts import ChatMessage, InputContent
 from tracemind_otel.ai.llm.providers import FakeLLMClient
 from tracemind_otel.otel.content import ContentOptions, shown_content
+from tracemind_otel.recording.port import StepEnd, StepStart
 
 NAMES = (
     "gen_ai.system_instructions",
@@ -137,6 +138,21 @@ async def test_a_call_that_fails_has_what_was_asked(capture: Captured) -> None:
     failed = attributes(capture.spans[0])
     assert "gen_ai.input.messages" in failed
     assert "gen_ai.output.messages" not in failed
+
+
+def test_embeddings_have_no_messages(capture: Captured) -> None:
+    """The conventions have no content for them."""
+    with configured(capture, capture_content=True):
+        start = StepStart(
+            flow_id="f",
+            step_id="s",
+            provider="openai",
+            model="m",
+            operation="embeddings",
+            asked=lambda: InputContent(messages=(message("user", [part("text", "secret plan")]),)),
+        )
+        tm.OTelRecorder().begin_step(start).end(StepEnd(status="success", payload={}))
+    assert recorded(capture) == {}
 
 
 async def test_a_stream_has_its_answer(capture: Captured) -> None:

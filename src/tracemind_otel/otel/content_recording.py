@@ -35,6 +35,8 @@ def record_content(
 ) -> None:
     """Record what was asked and answered; a fault in it leaves the span without content.
 
+    Embeddings have no messages, and the conventions have no content for them.
+
     Args:
         span: the span of the call, which has not ended.
         start: the start of the call.
@@ -44,6 +46,8 @@ def record_content(
         ended_ns: the time of the event, in nanoseconds since the epoch.
         present: content attributes that the span has already, which stay.
     """
+    if start.operation == semconv.OPERATION_EMBEDDINGS:
+        return
     try:
         asked = None if start.asked is None else start.asked()
         answered = () if end.response is None else output_of(end.response)

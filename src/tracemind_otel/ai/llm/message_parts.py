@@ -101,9 +101,8 @@ def _of_call(call: ToolCall) -> Part:
 def input_of_body(body: Mapping[str, Any]) -> InputContent:
     """What the JSON body of a request asks, in any of the formats."""
     apart = body.get("system", body.get("instructions", body.get("systemInstruction", body.get("system_instruction"))))
-    asked = next((body[name] for name in ("messages", "contents", "input", "prompt") if name in body), None)
-    if asked is None and "inputText" in body:
-        asked = body["inputText"]
+    named = ("messages", "contents", "input", "prompt", "inputText")
+    asked = next((body[name] for name in named if name in body), None)
     return InputContent(
         messages=tuple(_messages_of(asked, "user")),
         system_instructions=tuple(_parts_of(apart)),
