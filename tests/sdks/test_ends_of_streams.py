@@ -28,7 +28,7 @@ from tests.sdks.held_server import held_server as held_server
 from tests.sdks.replies import EVERY
 from tests.sdks.streams_of_sdks import ASYNC, SYNC, Way
 from tests.servers.fixture import closed_port
-from tests.support import Captured, attributes, events, next_call
+from tests.support import Captured, attributes, calls, events, next_call
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -440,7 +440,7 @@ def test_a_call_that_is_given_up_without_a_flow(configured: Captured, held_serve
         failed_ns = time.time_ns()
         held_server.answer(Reply.of(EVERY["openai"].whole))
         SYNC[0].ask(client).close()
-    span = configured.spans[0]
+    span = calls(configured.spans)[0]
     assert attributes(span)["error.type"] == "503"
     assert len(events(span, "tracemind.retry")) == 1
     assert (span.end_time or 0) <= failed_ns
