@@ -161,7 +161,9 @@ def start_scope(spec: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if not nothing_is_recorded():
         end_dropped()
         try:
-            return _RUNS[spec.kind.decorator](spec, args, kwargs, spec.sources.of_call(spec.span_name, args, kwargs))
+            return _RUNS.get(spec.kind.decorator, SpanRun)(
+                spec, args, kwargs, spec.sources.of_call(spec.span_name, args, kwargs)
+            )
         except Exception:
             report_fault(log, spec.kind.decorator, "start")
     return NO_SCOPE
