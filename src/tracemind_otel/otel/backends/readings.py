@@ -8,9 +8,22 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from ...flows.totals import AttributeValue
-from . import derived
 from .backend import ANY, Backend, Field
-from .derived import SpanFacts, SpanType, Value
+from .derived import (
+    CACHE_READ_TOKENS,
+    CACHE_WRITE_TOKENS,
+    CONTENT,
+    COST,
+    INPUT_TOKENS,
+    MODEL,
+    OUTPUT_TOKENS,
+    REASONING_TOKENS,
+    THREAD,
+    USER,
+    SpanFacts,
+    SpanType,
+    Value,
+)
 
 FIELDS_OF: Mapping[SpanType, tuple[Field, ...]] = {
     "flow": ("kind", "session", "user", "error"),
@@ -84,16 +97,16 @@ def shown(backend: Backend, view: SpanView, field: Field) -> Shown:
 
 
 _SOURCES: Mapping[Field, Value] = {
-    "model": derived.MODEL,
-    "input_tokens": derived.INPUT_TOKENS,
-    "output_tokens": derived.OUTPUT_TOKENS,
-    "cache_read": derived.CACHE_READ_TOKENS,
-    "cache_write": derived.CACHE_WRITE_TOKENS,
-    "reasoning": derived.REASONING_TOKENS,
-    "cost": derived.COST,
-    "session": derived.THREAD,
-    "user": derived.USER,
-    "messages": derived.CONTENT,
+    "model": MODEL,
+    "input_tokens": INPUT_TOKENS,
+    "output_tokens": OUTPUT_TOKENS,
+    "cache_read": CACHE_READ_TOKENS,
+    "cache_write": CACHE_WRITE_TOKENS,
+    "reasoning": REASONING_TOKENS,
+    "cost": COST,
+    "session": THREAD,
+    "user": USER,
+    "messages": CONTENT,
 }
 """What a span itself knows, by what there is to show."""
 

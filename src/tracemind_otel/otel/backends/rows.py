@@ -9,9 +9,34 @@ from collections.abc import Mapping
 from typing import cast
 
 from .. import semconv
-from . import derived
 from .backend import ANY, Added, Backend, Field, KindRead, Read
-from .derived import SpanType, copied, fixed
+from .derived import (
+    ANSWER,
+    ANSWER_FORM,
+    ARGUMENTS,
+    CACHE_READ_TOKENS,
+    CACHE_WRITE_TOKENS,
+    CONVERSATION,
+    COST,
+    COST_DETAILS,
+    COST_JSON,
+    EXCLUSIVE_TOKENS,
+    FIRST_CHUNK_AT,
+    INPUT_COST,
+    LAST_INPUT,
+    MODEL,
+    OPENINFERENCE_KIND,
+    OUTPUT_COST,
+    PROVIDER,
+    REASONING_TOKENS,
+    RESULT,
+    RESULT_FORM,
+    THREAD,
+    WORKFLOW,
+    SpanType,
+    copied,
+    fixed,
+)
 
 _BLOCKS: tuple[SpanType, ...] = ("flow", "agent", "tool", "step")
 _ALL: tuple[SpanType, ...] = (*_BLOCKS, "call")
@@ -72,11 +97,11 @@ def _by_operation(known: Mapping[str, str] = _OPERATIONS, *, also: str = "", not
 
 # --- What several presets add ---
 
-_CACHE_CREATION = Added(name=CACHE_CREATION, value=derived.CACHE_WRITE_TOKENS)
-_COST = Added(name=semconv.GEN_AI_USAGE_COST, value=derived.COST)
-_CONVERSATION = Added(name=semconv.GEN_AI_CONVERSATION_ID, value=derived.CONVERSATION)
-_SYSTEM = Added(name=SYSTEM, value=derived.PROVIDER)
-_WORKFLOW = Added(name=semconv.GEN_AI_WORKFLOW_NAME, value=derived.WORKFLOW)
+_CACHE_CREATION = Added(name=CACHE_CREATION, value=CACHE_WRITE_TOKENS)
+_COST = Added(name=semconv.GEN_AI_USAGE_COST, value=COST)
+_CONVERSATION = Added(name=semconv.GEN_AI_CONVERSATION_ID, value=CONVERSATION)
+_SYSTEM = Added(name=SYSTEM, value=PROVIDER)
+_WORKFLOW = Added(name=semconv.GEN_AI_WORKFLOW_NAME, value=WORKFLOW)
 
 _SOURCE_READ = "the backend's source code"
 _VENDOR = "the vendor's documentation"
@@ -126,17 +151,17 @@ PHOENIX = Backend(
         Added(name=_OI_KIND, value=fixed("CHAIN"), on=("flow", "step")),
         Added(name=_OI_KIND, value=fixed("AGENT"), on=("agent",)),
         Added(name=_OI_KIND, value=fixed("TOOL"), on=("tool",)),
-        Added(name=_OI_KIND, value=derived.OPENINFERENCE_KIND),
-        Added(name="llm.model_name", value=derived.MODEL),
-        Added(name=f"{_OI_PROMPT}.cache_read", value=derived.CACHE_READ_TOKENS),
-        Added(name=f"{_OI_PROMPT}.cache_write", value=derived.CACHE_WRITE_TOKENS),
-        Added(name=f"{_OI_COMPLETION}.reasoning", value=derived.REASONING_TOKENS),
-        Added(name=_OI_INPUT, value=derived.LAST_INPUT),
-        Added(name=_OI_OUTPUT, value=derived.ANSWER),
-        Added(name=_OI_MIME, value=derived.ANSWER_FORM),
-        Added(name=_OI_INPUT, value=derived.ARGUMENTS, on=_BLOCKS),
-        Added(name=_OI_OUTPUT, value=derived.RESULT, on=_BLOCKS),
-        Added(name=_OI_MIME, value=derived.RESULT_FORM, on=_BLOCKS),
+        Added(name=_OI_KIND, value=OPENINFERENCE_KIND),
+        Added(name="llm.model_name", value=MODEL),
+        Added(name=f"{_OI_PROMPT}.cache_read", value=CACHE_READ_TOKENS),
+        Added(name=f"{_OI_PROMPT}.cache_write", value=CACHE_WRITE_TOKENS),
+        Added(name=f"{_OI_COMPLETION}.reasoning", value=REASONING_TOKENS),
+        Added(name=_OI_INPUT, value=LAST_INPUT),
+        Added(name=_OI_OUTPUT, value=ANSWER),
+        Added(name=_OI_MIME, value=ANSWER_FORM),
+        Added(name=_OI_INPUT, value=ARGUMENTS, on=_BLOCKS),
+        Added(name=_OI_OUTPUT, value=RESULT, on=_BLOCKS),
+        Added(name=_OI_MIME, value=RESULT_FORM, on=_BLOCKS),
     ),
     resource=("openinference.project.name",),
     endpoint="http://localhost:6006",
@@ -163,7 +188,7 @@ MLFLOW = Backend(
     ),
     adds=(
         Added(name=_ML_TYPE, value=fixed('"CHAIN"'), on=("flow", "step")),
-        Added(name=_ML_COST, value=derived.COST_JSON),
+        Added(name=_ML_COST, value=COST_JSON),
     ),
     endpoint="http://localhost:5000",
     headers=(("x-mlflow-experiment-id", "YOUR_EXPERIMENT_ID"),),
@@ -201,9 +226,9 @@ LANGFUSE = Backend(
         Added(name=f"{_LF}.type", value=fixed("tool"), on=("tool",)),
         Added(name="langfuse.trace.name", value=copied(semconv.GEN_AI_WORKFLOW_NAME), on=("flow",)),
         Added(name="langfuse.trace.tags", value=copied(semconv.TRACEMIND_TAGS), on=("flow",)),
-        Added(name=f"{_LF}.cost_details", value=derived.COST_DETAILS),
-        Added(name=f"{_LF}.usage_details", value=derived.EXCLUSIVE_TOKENS),
-        Added(name=f"{_LF}.completion_start_time", value=derived.FIRST_CHUNK_AT),
+        Added(name=f"{_LF}.cost_details", value=COST_DETAILS),
+        Added(name=f"{_LF}.usage_details", value=EXCLUSIVE_TOKENS),
+        Added(name=f"{_LF}.completion_start_time", value=FIRST_CHUNK_AT),
     ),
     endpoint="https://cloud.langfuse.com/api/public/otel",
     headers=(("authorization", "Basic%20BASE64_OF_PUBLIC_KEY:SECRET_KEY"),),
@@ -228,7 +253,7 @@ OPIK = Backend(
         note="it knows no agents, tools and workflows; their spans are general ones",
     ),
     adds=(
-        Added(name="thread_id", value=derived.THREAD, on=_ALL),
+        Added(name="thread_id", value=THREAD, on=_ALL),
         Added(name="opik.tags", value=copied(semconv.TRACEMIND_TAGS), on=("flow",)),
         _COST,
     ),
@@ -255,7 +280,7 @@ WEAVE = Backend(
     adds=(
         _CACHE_CREATION,
         _CONVERSATION,
-        Added(name="gen_ai.usage.reasoning_tokens", value=derived.REASONING_TOKENS),
+        Added(name="gen_ai.usage.reasoning_tokens", value=REASONING_TOKENS),
     ),
     endpoint="https://trace.wandb.ai/otel",
     headers=(("authorization", "Basic%20BASE64_OF_api:YOUR_API_KEY"), ("project_id", "YOUR_ENTITY/YOUR_PROJECT")),
@@ -287,8 +312,8 @@ LAMINAR = Backend(
         _SYSTEM,
         _CACHE_CREATION,
         _COST,
-        Added(name="gen_ai.usage.input_cost", value=derived.INPUT_COST),
-        Added(name="gen_ai.usage.output_cost", value=derived.OUTPUT_COST),
+        Added(name="gen_ai.usage.input_cost", value=INPUT_COST),
+        Added(name="gen_ai.usage.output_cost", value=OUTPUT_COST),
     ),
     endpoint="https://api.lmnr.ai",
     headers=(("authorization", "Bearer%20YOUR_PROJECT_KEY"),),
@@ -322,7 +347,7 @@ LANGSMITH = Backend(
             value=copied(semconv.SESSION_ID, semconv.GEN_AI_CONVERSATION_ID),
             on=_ALL,
         ),
-        Added(name="langsmith.metadata.thread_id", value=derived.THREAD, on=_ALL),
+        Added(name="langsmith.metadata.thread_id", value=THREAD, on=_ALL),
         Added(name="langsmith.metadata.user_id", value=copied(semconv.USER_ID), on=_ALL),
         _CACHE_CREATION,
     ),
@@ -607,12 +632,12 @@ SENTRY = Backend(
     ),
     kind=_by_operation(note="a flow is a span of no special kind"),
     adds=(
-        Added(name=f"{_SENTRY_COST}.total_tokens", value=derived.COST),
-        Added(name=f"{_SENTRY_COST}.input_tokens", value=derived.INPUT_COST),
-        Added(name=f"{_SENTRY_COST}.output_tokens", value=derived.OUTPUT_COST),
-        Added(name="gen_ai.usage.input_tokens.cached", value=derived.CACHE_READ_TOKENS),
-        Added(name="gen_ai.usage.input_tokens.cache_write", value=derived.CACHE_WRITE_TOKENS),
-        Added(name="gen_ai.usage.output_tokens.reasoning", value=derived.REASONING_TOKENS),
+        Added(name=f"{_SENTRY_COST}.total_tokens", value=COST),
+        Added(name=f"{_SENTRY_COST}.input_tokens", value=INPUT_COST),
+        Added(name=f"{_SENTRY_COST}.output_tokens", value=OUTPUT_COST),
+        Added(name="gen_ai.usage.input_tokens.cached", value=CACHE_READ_TOKENS),
+        Added(name="gen_ai.usage.input_tokens.cache_write", value=CACHE_WRITE_TOKENS),
+        Added(name="gen_ai.usage.output_tokens.reasoning", value=REASONING_TOKENS),
         _CONVERSATION,
     ),
     endpoint="https://YOUR_ORGANIZATION.ingest.sentry.io/api/YOUR_PROJECT/integration/otlp",
