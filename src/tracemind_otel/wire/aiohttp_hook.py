@@ -12,29 +12,11 @@ from typing import Any
 from .._base.once import report_fault
 from ..errors import BudgetExceededError, LLMConnectionError, LLMError, LLMTimeoutError
 from . import observation
-from .instances import unwrap_on_class, wrap_method, wrap_on_class
+from .instances import Hook
 from .observation import Attempt
 from .tap import Tap
 
 log = logging.getLogger(__name__)
-
-
-def patch(library: ModuleType) -> None:
-    """Wrap the method of all sessions; one that is wrapped already stays as it is."""
-    wrap_on_class(library.ClientSession, "_request", functools.partial(_request, library=library))
-
-
-def wrap(client: Any, library: ModuleType, hosts: Mapping[str, str]) -> bool:
-    """Wrap the method of one session; returns whether it is one."""
-    if not isinstance(client, library.ClientSession):
-        return False
-    wrap_method(client, "_request", functools.partial(_request, library=library, hosts=hosts))
-    return True
-
-
-def unpatch(library: ModuleType) -> None:
-    """Put the method back if it is still ours; one that somebody has wrapped since passes every call through."""
-    unwrap_on_class(library.ClientSession, "_request")
 
 
 def _request(request: Any, library: ModuleType, hosts: Mapping[str, str] | None = None) -> Any:
@@ -250,3 +232,6 @@ class _Chunks(_Pieces):
         if pair == (b"", False):
             raise StopAsyncIteration
         return pair
+
+
+HOOK = Hook((("ClientSession", "_request", _request),))

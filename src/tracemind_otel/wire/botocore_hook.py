@@ -12,29 +12,11 @@ from urllib.parse import urlsplit
 from .._base.once import report_fault
 from ..errors import BudgetExceededError, LLMConnectionError, LLMError, LLMTimeoutError
 from . import observation
-from .instances import unwrap_on_class, wrap_method, wrap_on_class
+from .instances import Hook
 from .observation import Attempt
 from .tapped_body import TappedBody
 
 log = logging.getLogger(__name__)
-
-
-def patch(library: ModuleType) -> None:
-    """Wrap the `send` of all sessions; one that is wrapped already stays as it is."""
-    wrap_on_class(library.URLLib3Session, "send", functools.partial(_send, library=library))
-
-
-def wrap(client: Any, library: ModuleType, hosts: Mapping[str, str]) -> bool:
-    """Wrap the `send` of one session; returns whether it is one."""
-    if not isinstance(client, library.URLLib3Session):
-        return False
-    wrap_method(client, "send", functools.partial(_send, library=library, hosts=hosts))
-    return True
-
-
-def unpatch(library: ModuleType) -> None:
-    """Put the method back if it is still ours; one that somebody has wrapped since passes every call through."""
-    unwrap_on_class(library.URLLib3Session, "send")
 
 
 def _send(send: Any, library: ModuleType, hosts: Mapping[str, str] | None = None) -> Any:
@@ -105,3 +87,6 @@ def _answered(attempt: Attempt, response: Any, library: ModuleType, *, is_stream
     except Exception:
         report_fault(log, "botocore", "read")
         attempt.lost()
+
+
+HOOK = Hook((("URLLib3Session", "send", _send),))

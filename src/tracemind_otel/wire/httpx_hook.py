@@ -11,39 +11,12 @@ from typing import Any, cast
 from .._base.once import report_fault
 from ..errors import BudgetExceededError, LLMConnectionError, LLMError, LLMTimeoutError
 from . import observation, transport_hook
-from .instances import unwrap_on_class, wrap_method, wrap_on_class
+from .instances import Hook
 from .observation import Attempt
 from .tap import Tap
 from .transport_hook import Sight
 
 log = logging.getLogger(__name__)
-
-
-def patch(library: ModuleType) -> None:
-    """Wrap the `send` of both clients, and their transports; a class that is wrapped already stays as it is."""
-    wrap_on_class(library.Client, "send", functools.partial(_sync_send, library=library))
-    wrap_on_class(library.AsyncClient, "send", functools.partial(_async_send, library=library))
-    transport_hook.patch(library, _sight(library))
-
-
-def wrap(client: Any, library: ModuleType, hosts: Mapping[str, str]) -> bool:
-    """Wrap the `send` of one client; returns whether it is one of the library's."""
-    if isinstance(client, library.Client):
-        make: Any = _sync_send
-    elif isinstance(client, library.AsyncClient):
-        make = _async_send
-    else:
-        return False
-    wrap_method(client, "send", functools.partial(make, library=library, hosts=hosts))
-    transport_hook.patch(library, _sight(library))
-    return True
-
-
-def unpatch(library: ModuleType) -> None:
-    """Put the methods back that are still ours; one that somebody has wrapped since passes every call through."""
-    unwrap_on_class(library.Client, "send")
-    unwrap_on_class(library.AsyncClient, "send")
-    transport_hook.unpatch(library)
 
 
 def _sight(library: ModuleType) -> Sight:
@@ -236,3 +209,14 @@ class _AsyncTap(_Forwarding):
 @functools.lru_cache(maxsize=8)
 def _stream_type(tap: Any, base: Any) -> Any:
     return type(tap.__name__, (tap, base), {})
+
+
+def _patch_transports(library: ModuleType) -> None:
+    transport_hook.patch(library, _sight(library))
+
+
+HOOK = Hook(
+    (("Client", "send", _sync_send), ("AsyncClient", "send", _async_send)),
+    patch_below=_patch_transports,
+    unpatch_below=transport_hook.unpatch,
+)

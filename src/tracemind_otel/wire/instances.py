@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, cast
 
 _MARK = "__tracemind__"
@@ -58,3 +60,39 @@ def wrap_method(holder: Any, name: str, wrapper_of: Callable[[Any], Any]) -> Non
     wrapper.__tracemind_inner__ = bound
     # Past an object's own `__setattr__`, which may refuse or warn of names that it does not know.
     object.__setattr__(holder, name, types.MethodType(wrapper, holder))
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """The methods of a library through which its requests pass."""
+
+    methods: tuple[tuple[str, str, Callable[..., Any]], ...]
+    """Class, method, and what makes the wrapper of it, given the library and, for one client, the user's hosts."""
+    patch_below: Callable[[ModuleType], None] | None = None
+    """Wraps what is below the clients, for all of them."""
+    unpatch_below: Callable[[ModuleType], None] | None = None
+    """Puts that back."""
+
+    def patch(self, library: ModuleType) -> None:
+        """Wrap the methods for all clients; one that is wrapped already stays as it is."""
+        for owner, method, wrapper_of in self.methods:
+            wrap_on_class(getattr(library, owner), method, functools.partial(wrapper_of, library=library))
+        if self.patch_below is not None:
+            self.patch_below(library)
+
+    def unpatch(self, library: ModuleType) -> None:
+        """Put the methods back that are still ours; one that somebody has wrapped since passes every call through."""
+        for owner, method, _ in self.methods:
+            unwrap_on_class(getattr(library, owner), method)
+        if self.unpatch_below is not None:
+            self.unpatch_below(library)
+
+    def wrap(self, client: Any, library: ModuleType, hosts: Mapping[str, str]) -> bool:
+        """Wrap the method of one client; returns whether it is one of the library's."""
+        for owner, method, wrapper_of in self.methods:
+            if isinstance(client, getattr(library, owner)):
+                wrap_method(client, method, functools.partial(wrapper_of, library=library, hosts=hosts))
+                if self.patch_below is not None:
+                    self.patch_below(library)
+                return True
+        return False

@@ -16,6 +16,7 @@ from ..ai.llm.providers._hosts import name_hosts
 from ..errors import ConfigError
 from ..flows.totals import before_flow_ends
 from . import aiohttp_hook, botocore_hook, httpx_hook, observation, requests_hook
+from .instances import Hook
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +26,14 @@ GEVENT = (
 )
 """Why calls are not seen there, and what to do."""
 
-_HOOKS: Mapping[str, tuple[Callable[[ModuleType], None], Callable[[ModuleType], None]]] = {
-    "httpx": (httpx_hook.patch, httpx_hook.unpatch),
-    "httpx2": (httpx_hook.patch, httpx_hook.unpatch),
-    "aiohttp": (aiohttp_hook.patch, aiohttp_hook.unpatch),
-    "requests": (requests_hook.patch, requests_hook.unpatch),
-    "botocore.httpsession": (botocore_hook.patch, botocore_hook.unpatch),
+HOOKS: Mapping[str, Hook] = {
+    "httpx": httpx_hook.HOOK,
+    "httpx2": httpx_hook.HOOK,
+    "aiohttp": aiohttp_hook.HOOK,
+    "requests": requests_hook.HOOK,
+    "botocore.httpsession": botocore_hook.HOOK,
 }
+"""The libraries, by the module that is patched."""
 _left_out: set[str] = set()
 """The libraries that the user does not want to be seen."""
 
@@ -84,11 +86,11 @@ def instrument(
     for name, is_wanted in asked_for.items():
         if is_wanted is not None:
             (_left_out.discard if is_wanted else _left_out.add)(name)
-    for name, (patch, unpatch) in _HOOKS.items():
+    for name, hook in HOOKS.items():
         if name in sys.modules:
-            _run(unpatch if name in _left_out else patch, sys.modules[name])
+            _run(hook.unpatch if name in _left_out else hook.patch, sys.modules[name])
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
-    sys.meta_path.insert(0, _Finder(_HOOKS.keys() - _left_out))
+    sys.meta_path.insert(0, _Finder(HOOKS.keys() - _left_out))
 
 
 def is_gevent() -> bool:
@@ -161,9 +163,9 @@ def uninstrument() -> None:
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
     _left_out.clear()
     observation.turn_off()
-    for name, (_, unpatch) in _HOOKS.items():
+    for name, hook in HOOKS.items():
         if name in sys.modules:
-            _run(unpatch, sys.modules[name])
+            _run(hook.unpatch, sys.modules[name])
 
 
 def _run(change: Callable[[ModuleType], None], library: ModuleType) -> None:
@@ -193,7 +195,7 @@ class _Finder(importlib.abc.MetaPathFinder):
             if not isinstance(finder, _Finder) and (spec := finder.find_spec(name, path, target)) is not None:
                 break
         if spec is not None and spec.loader is not None:
-            spec.loader = _PatchingLoader(spec.loader, _HOOKS[name][0])
+            spec.loader = _PatchingLoader(spec.loader, HOOKS[name].patch)
         return spec
 
 

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from ..errors import ConfigError
 from ..flows.totals import before_flow_ends
-from . import aiohttp_hook, botocore_hook, httpx_hook, observation, requests_hook
-from .instrument import named_hosts
+from . import observation
+from .instrument import HOOKS, named_hosts
 
 C = TypeVar("C")
 
-_KINDS: Mapping[str, Callable[[Any, ModuleType, Mapping[str, str]], bool]] = {
-    "httpx": httpx_hook.wrap,
-    "httpx2": httpx_hook.wrap,
-    "aiohttp": aiohttp_hook.wrap,
-    "requests": requests_hook.wrap,
-    "botocore.httpsession": botocore_hook.wrap,
-}
 _MAX_DEPTH = 5
 """Attributes on the way from an SDK's object to its HTTP client: no SDK has more than four."""
 _MAX_OBJECTS = 5_000
@@ -50,10 +43,10 @@ def wrap(client: C, *, hosts: Mapping[str, str] | None = None) -> C:
         client = tm.wrap(OpenAI())
     """
     known = {name.lower(): provider for name, provider in named_hosts(hosts).items()}
-    libraries = {name: sys.modules[name] for name in _KINDS if name in sys.modules}
+    libraries = {name: sys.modules[name] for name in HOOKS if name in sys.modules}
     found = False
     for held in _held_by(client):
-        found |= any(_KINDS[name](held, library, known) for name, library in libraries.items())
+        found |= any(HOOKS[name].wrap(held, library, known) for name, library in libraries.items())
     if not found:
         raise ConfigError(
             f"wrap() found no HTTP client of httpx, httpx2, requests, aiohttp or botocore in this "
@@ -79,7 +72,7 @@ def _held_by(client: object) -> Iterator[object]:
 
 def _is_http_client(held: object) -> bool:
     """Whether the search ends here: what is inside an HTTP client is its own business."""
-    return type(held).__module__.partition(".")[0] in _KINDS
+    return type(held).__module__.partition(".")[0] in HOOKS
 
 
 def _inside(held: object) -> Iterable[object]:
