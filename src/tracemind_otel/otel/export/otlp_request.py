@@ -7,7 +7,7 @@ nothing is encoded a second time.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from .protobuf import length_delimited, length_tag
 
@@ -15,8 +15,9 @@ _RESOURCE_GROUP = length_tag(1)
 _SCOPE_GROUP = length_tag(2)
 
 
-class Item(NamedTuple):
-    """One encoded span, metric or log record. A named tuple, because one is made for every span."""
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One encoded span, metric or log record."""
 
     resource: bytes
     """The fields `resource` and `schema_url` of ResourceSpans, encoded. Items with equal bytes share a group."""
