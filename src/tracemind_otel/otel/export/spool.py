@@ -1,0 +1,199 @@
+"""Where encoded items wait until a receiver has them, and the spool that keeps them in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from .otlp_request import Item
+
+DEFAULT_MEMORY = 64 * 1024 * 1024
+"""Bytes of a memory spool: an outage of a minute and more at 300 calls a second."""
+
+_ITEM_OVERHEAD = 160
+"""Bytes of Python's objects for one item, beside its record. The resource and the scope are shared."""
+
+_GROUP_OVERHEAD = 12
+"""Bytes of the tags and lengths around a resource's items and around a scope's, at most."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Items that are being sent. They stay in the spool until the batch is settled or given back."""
+
+    items: tuple[Item, ...]
+    """The items, oldest first; never empty."""
+    byte_size: int
+    """Bytes of the request that carries them, at most."""
+    count: int
+    """Spans, data points or log records in it."""
+
+
+class Spool(Protocol):
+    """Keeps items until they are delivered or given up.
+
+    Any thread appends, also in a finalizer or a signal handler. Only one thread takes, settles and gives back.
+    """
+
+    @property
+    def waiting(self) -> int:
+        """Spans that are kept: neither settled nor dropped."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Spans that were dropped because the spool was full; it never decreases."""
+        ...
+
+    def append(self, item: Item) -> None:
+        """Keep an item. A full spool drops the oldest items that wait, and counts their spans."""
+        ...
+
+    def take(self, max_bytes: int, max_items: int) -> Batch | None:
+        """The oldest items that wait, or `None`. The spool keeps them, and drops none of them, until they are settled.
+
+        Args:
+            max_bytes: size of the request that carries them; one item that is larger is taken alone.
+            max_items: number of items.
+        """
+        ...
+
+    def settle(self, batch: Batch) -> None:
+        """Delete the items of a batch, because they were delivered or given up."""
+        ...
+
+    def give_back(self, batch: Batch) -> None:
+        """Let the items of a batch wait again, before all others."""
+        ...
+
+    def begin_anew(self) -> None:
+        """Begin empty in a forked child: the items belong to the parent."""
+        ...
+
+    def close(self) -> None:
+        """Release files and locks; nothing is appended or taken any more."""
+        ...
+
+
+class MemorySpool:
+    """A spool in memory. It ends with the process.
+
+    Args:
+        max_bytes: bytes that it holds at most.
+    """
+
+    keeps_starts = False
+    """Whether it keeps the starts of spans, so that another process can end them if this one is killed."""
+
+    def __init__(self, max_bytes: int = DEFAULT_MEMORY) -> None:
+        self._max_bytes = max_bytes
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        # All new, the lock too: another thread of the parent may have held it during the fork.
+        self._lock = threading.RLock()
+        self._arrived = deque[Item]()
+        self._is_busy = False
+        self._waiting = deque[Item]()
+        self._taken = set[Batch]()
+        self._byte_size = 0
+        self._count = 0
+        self._dropped = 0
+
+    @property
+    def waiting(self) -> int:
+        self._admit_arrived()
+        return self._count
+
+    @property
+    def dropped(self) -> int:
+        return self._dropped
+
+    def append(self, item: Item) -> None:
+        self._arrived.append(item)
+        self._admit_arrived()
+
+    def take(self, max_bytes: int, max_items: int) -> Batch | None:
+        with self._working():
+            batch = batch_of(self._waiting, max_bytes, max_items)
+            if batch is not None:
+                self._taken.add(batch)
+                for _ in batch.items:
+                    self._waiting.popleft()
+        return batch
+
+    def settle(self, batch: Batch) -> None:
+        with self._working():
+            if batch in self._taken:
+                self._taken.remove(batch)
+                for item in batch.items:
+                    self._forget(item)
+
+    def give_back(self, batch: Batch) -> None:
+        with self._working():
+            if batch in self._taken:
+                self._taken.remove(batch)
+                self._waiting.extendleft(reversed(batch.items))
+
+    def close(self) -> None:
+        """Nothing: there are no files."""
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """A block that may change what waits; items that arrive meanwhile wait for its end."""
+        self._admit_arrived()
+        with self._lock:
+            self._is_busy = True
+            try:
+                yield
+            finally:
+                self._is_busy = False
+        self._admit_arrived()
+
+    def _admit_arrived(self) -> None:
+        """Move what has arrived to what waits, unless another thread, or the code that this one interrupts, does so.
+
+        Each who does so looks again after the end, so nothing stays behind.
+        """
+        while self._arrived and not self._is_busy:
+            with self._lock:
+                if not self._is_busy:
+                    self._is_busy = True
+                    try:
+                        while self._arrived:
+                            self._admit(self._arrived.popleft())
+                    finally:
+                        self._is_busy = False
+
+    def _admit(self, item: Item) -> None:
+        self._waiting.append(item)
+        self._byte_size += len(item.record) + _ITEM_OVERHEAD
+        self._count += item.count
+        while self._byte_size > self._max_bytes and self._waiting:
+            oldest = self._waiting.popleft()
+            self._forget(oldest)
+            self._dropped += oldest.count
+
+    def _forget(self, item: Item) -> None:
+        self._byte_size -= len(item.record) + _ITEM_OVERHEAD
+        self._count -= item.count
+
+
+def batch_of(waiting: Iterable[Item], max_bytes: int, max_items: int) -> Batch | None:
+    """The first of these items that fit into one request, at least one of them, or `None` if there are none."""
+    items, groups, byte_size = list[Item](), set[tuple[bytes, bytes]](), 0
+    for item in waiting:
+        group = (item.resource, item.scope)
+        added = len(item.record)
+        if group not in groups:
+            added += len(item.resource) + len(item.scope) + _GROUP_OVERHEAD
+        if items and (byte_size + added > max_bytes or len(items) >= max_items):
+            break
+        groups.add(group)
+        items.append(item)
+        byte_size += added
+    return Batch(tuple(items), byte_size, sum(item.count for item in items)) if items else None
