@@ -211,7 +211,7 @@ def spans_in_phoenix(server: BackendServer, project: str, count: int) -> dict[st
         nodes = [edge["node"] for project_ in edges for edge in project_["spans"]["edges"]]
         calls = [node for node in nodes if node["spanKind"] == "llm" and node["tokenCountPrompt"]]
         if len(nodes) >= count and all(node["costSummary"] for node in calls):
-            return {node["name"]: node for node in nodes}
+            return by_name(nodes)
         time.sleep(0.5)
     raise AssertionError(f"fewer than {count} spans of {project} came, or they have no cost")
 
@@ -227,27 +227,58 @@ def flow_in_phoenix_with_prices(server: BackendServer) -> dict[str, Any]:
 
 
 def test_phoenix_shows_our_flow(phoenix_server: BackendServer) -> None:
-    """Its API gives kinds, tokens, ids and errors, and our cost within 1e-9 once our prices are in its table."""
+    """Its API gives kinds, models, tokens with their parts, ids, tools, errors, messages, and our cost within 1e-9.
+
+    The cost is that of its own table, into which our prices were put.
+    """
     priced = "|".join(f"^{SCENES[kind].model}$" for kind in ("call", "streamed", "retried", "cached", "failed"))
     price_in_phoenix(
         phoenix_server, priced, input=INPUT_USD, output=OUTPUT_USD, cache_read=READ_USD, cache_write=WRITE_USD
     )
     price_in_phoenix(phoenix_server, "^acme-free$", input=0, output=0)
     spans = flow_in_phoenix_with_prices(phoenix_server)
-    assert (spans["invoke_workflow shop"]["spanKind"], spans["prepare"]["spanKind"]) == ("chain", "chain")
-    assert (spans["invoke_agent clerk"]["spanKind"], spans[f"execute_tool {TOOL}"]["spanKind"]) == ("agent", "tool")
+    assert kinds_in(spans, "spanKind") == {
+        "invoke_workflow shop": "chain",
+        "invoke_workflow inner": "chain",
+        "invoke_agent clerk": "agent",
+        f"execute_tool {TOOL}": "tool",
+        "prepare": "chain",
+        **dict.fromkeys(CALLS, "llm"),
+    }
+    tool = json.loads(spans[f"execute_tool {TOOL}"]["attributes"])
+    assert (tool["tool"]["name"], tool["tool"]["parameters"]) == (TOOL, {"word": "stock"})
+    assert json.loads(tool["output"]["value"]) == {"found": "stock"}
     for name, scene in CALLS.items():
         span = spans[name]
         attributes = json.loads(span["attributes"])
+        assert attributes["llm"]["model_name"] == scene.model
         assert (attributes["session"]["id"], attributes["user"]["id"]) == (SESSION, USER)
+        [asked] = attributes["llm"]["input_messages"]
+        assert (asked["message"]["role"], asked["message"]["content"]) == ("user", PROMPT)
+        assert attributes["input"]["value"] == PROMPT
         if scene.usage is None:
             assert span["statusCode"] == "ERROR"
+            assert "output_messages" not in attributes["llm"]
             continue
+        [answered] = attributes["llm"]["output_messages"]
+        answer = answered["message"]["content"]
+        assert answer == attributes["output"]["value"] == ANSWER.replace("acme-plain", scene.model)
+        assert span["statusCode"] != "ERROR"
         assert (span["tokenCountPrompt"], span["tokenCountCompletion"]) == (1_200, 300)
+        count = attributes["llm"]["token_count"]
+        assert count.get("prompt_details", {}) == (
+            {"cache_read": 900, "cache_write": 100} if scene.model == SCENES["cached"].model else {}
+        )
+        assert count.get("completion_details", {}).get("reasoning") == scene.usage.reasoning_tokens
         if scene.model != SCENES["reported"].model:  # a cost that only the provider knows is in nobody's table
             cost = span["costSummary"]["total"]["cost"]
             # Without a rate above 0 it shows no cost, of a free call either.
             assert cost == (pytest.approx(scene.cost_usd, abs=1e-9) if scene.cost_usd else None)
+
+
+def kinds_in(spans: dict[str, Any], field: str) -> dict[str, Any]:
+    """What each span is, but for the attempts of a call, which are of no kind."""
+    return {name: span.get(field) for name, span in spans.items() if not name.startswith("attempt ")}
 
 
 def traces_in_mlflow(server: BackendServer, service: str) -> list[dict[str, Any]]:
@@ -262,19 +293,31 @@ def traces_in_mlflow(server: BackendServer, service: str) -> list[dict[str, Any]
 
 
 def spans_in_mlflow(server: BackendServer, trace: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The spans of a trace by name: their `mlflow.*` attributes and the status."""
+    """The spans of a trace by name: their attributes of MLflow, their counts of tokens, and the status."""
     document = server.ask(f"/api/3.0/mlflow/traces/get?trace_id={trace['trace_id']}")
-    return {
-        span["name"]: {
-            **{
-                item["key"]: _plain(item.get("value", {}))
-                for item in span["attributes"]
-                if item["key"].startswith("mlflow.")
-            },
-            "status": span.get("status", {}).get("code"),
-        }
-        for span in document["trace"]["spans"]
-    }
+    return by_name(
+        [
+            {
+                **{
+                    item["key"]: _plain(item.get("value", {}))
+                    for item in span["attributes"]
+                    if item["key"].startswith(("mlflow.", "gen_ai.usage."))
+                },
+                "name": span["name"],
+                "status": span.get("status", {}).get("code"),
+            }
+            for span in document["trace"]["spans"]
+        ]
+    )
+
+
+def by_name(spans: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The spans by name; a name that comes again gets a number."""
+    found: dict[str, dict[str, Any]] = {}
+    for span in spans:
+        same = sum(name.split(" #")[0] == span["name"] for name in found)
+        found[f"{span['name']} #{same + 1}" if same else span["name"]] = span
+    return found
 
 
 def _plain(value: dict[str, Any]) -> Any:
@@ -289,7 +332,7 @@ def _plain(value: dict[str, Any]) -> Any:
 
 
 def test_mlflow_shows_our_flow(mlflow_server: BackendServer) -> None:
-    """Its API gives kinds, tokens, ids, content and errors, and a cost that equals ours: of each call, and in sum."""
+    """Its API gives kinds, models, tokens with their parts, ids, tools, errors, messages, and our cost, also in sum."""
     run_flow("mlflow", mlflow_server.url, headers="x-mlflow-experiment-id=0")
     [trace] = traces_in_mlflow(mlflow_server, "shop")
     told = trace["trace_metadata"]
@@ -301,37 +344,110 @@ def test_mlflow_shows_our_flow(mlflow_server: BackendServer) -> None:
     assert (counts["input_tokens"], counts["output_tokens"]) == (1_200 * answered, 300 * answered)
     assert (counts["cache_read_input_tokens"], counts["cache_creation_input_tokens"]) == (900, 100)
     spans = spans_in_mlflow(mlflow_server, trace)
-    assert (spans["invoke_workflow shop"]["mlflow.spanType"], spans["prepare"]["mlflow.spanType"]) == ("CHAIN", "CHAIN")
+    assert kinds_in(spans, "mlflow.spanType") == {
+        "invoke_workflow shop": "CHAIN",
+        "invoke_workflow inner": "CHAIN",
+        "invoke_agent clerk": "AGENT",
+        f"execute_tool {TOOL}": "TOOL",
+        "prepare": "CHAIN",
+        **dict.fromkeys(CALLS, "CHAT_MODEL"),
+    }
     tool = spans[f"execute_tool {TOOL}"]
-    assert (tool["mlflow.spanType"], tool["mlflow.spanInputs"]) == ("TOOL", {"word": "stock"})
+    assert (tool["mlflow.spanInputs"], tool["mlflow.spanOutputs"]) == ({"word": "stock"}, {"found": "stock"})
     for name, scene in CALLS.items():
-        cost: dict[str, Any] = spans[name].get("mlflow.llm.cost") or {}
+        span = spans[name]
+        assert span["mlflow.llm.model"] == scene.model
+        cost: dict[str, Any] = span.get("mlflow.llm.cost") or {}
         assert cost.get("total_cost") == (None if scene.cost_usd is None else pytest.approx(scene.cost_usd, rel=1e-12))
-    assert spans["chat acme-failed"]["status"] == "STATUS_CODE_ERROR"
-    assert ANSWER in json.dumps(spans["chat acme-plain"]["mlflow.spanOutputs"])
+        assert PROMPT in json.dumps(span["mlflow.spanInputs"])
+        if scene.usage is None:
+            assert span["status"] == "STATUS_CODE_ERROR"
+            continue
+        assert span["status"] != "STATUS_CODE_ERROR"
+        assert ANSWER.replace("acme-plain", scene.model) in json.dumps(span["mlflow.spanOutputs"])
+        stored = span["mlflow.chat.tokenUsage"]
+        assert (stored["input_tokens"], stored["output_tokens"]) == (1_200, 300)
+        assert stored.get("cache_read_input_tokens") == scene.usage.cache_read_tokens
+        assert stored.get("cache_creation_input_tokens") == scene.usage.cache_write_tokens
+        # It has no column for reasoning tokens; they stay among the attributes of the span.
+        assert span.get("gen_ai.usage.reasoning.output_tokens") == scene.usage.reasoning_tokens
 
 
 # --- The trace of another instrumentation
 
 FOREIGN = """
-import importlib, sys
+import importlib, json, sys
 import openai
 import tracemind_otel as tm
+from opentelemetry.trace import Status, StatusCode
 
-module, url, preset, endpoint, service, *headers = sys.argv[1:]
+module, url, preset, endpoint, service, good, bad, tool, *headers = sys.argv[1:]
 given = dict(pair.split("=", 1) for pair in headers)
 telemetry = tm.configure(
     service_name=service, endpoint=endpoint, preset=preset, headers=given, hosts={url.split("/")[2]: "openai"}
 )
 importlib.import_module(module).OpenAIInstrumentor().instrument(tracer_provider=telemetry.tracer_provider)
+tracer = telemetry.tracer_provider.get_tracer("their.agents")
+tools = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}]
 with tm.using_attributes(session_id="session-2", user_id="user-2"), tm.flow("theirs"):
-    with openai.OpenAI(api_key="sk-test", base_url=url) as client:
-        client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Hi"}])
+    with openai.OpenAI(api_key="sk-test", base_url=url, max_retries=0) as client:
+        asked = [{"role": "user", "content": "What is in stock?"}]
+        client.chat.completions.create(model=good, messages=asked, tools=tools)
+        with tracer.start_as_current_span("their tool", attributes=json.loads(tool)) as span:
+            span.set_status(Status(StatusCode.ERROR, "out of stock"))
+        try:
+            client.chat.completions.create(model=bad, messages=[{"role": "user", "content": "And tomorrow?"}])
+        except openai.BadRequestError:
+            pass
 sys.exit(0 if telemetry.shutdown(90) else 1)
 """
 MODULES = {
     "theirs-genai": "opentelemetry.instrumentation.genai.openai",
     "theirs-openinference": "openinference.instrumentation.openai",
+}
+TOOL_SPANS = {
+    "theirs-genai": {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": TOOL,
+        "gen_ai.tool.call.arguments": '{"word": "stock"}',
+    },
+    "theirs-openinference": {
+        "openinference.span.kind": "TOOL",
+        "tool.name": TOOL,
+        "input.value": '{"word": "stock"}',
+        "input.mime_type": "application/json",
+    },
+}
+"""The span of a tool, as each maker names its attributes."""
+REPLY = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "gpt-4o-mini-2024-07-18",
+    "choices": [
+        {
+            "index": 0,
+            "finish_reason": "tool_calls",
+            "message": {
+                "role": "assistant",
+                "content": "I look it up.",
+                "tool_calls": [
+                    {"id": "call-1", "type": "function", "function": {"name": TOOL, "arguments": '{"word": "stock"}'}}
+                ],
+            },
+        }
+    ],
+    "usage": {
+        "prompt_tokens": 1_000,
+        "completion_tokens": 200,
+        "total_tokens": 1_200,
+        "prompt_tokens_details": {"cached_tokens": 400},
+        "completion_tokens_details": {"reasoning_tokens": 50},
+    },
+}
+_CONTENT = {
+    "OTEL_SEMCONV_STABILITY_OPT_IN": "gen_ai_latest_experimental",
+    "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "SPAN_ONLY",
 }
 
 
@@ -346,14 +462,19 @@ def their_python(visibly: Visibly) -> Path:
 def run_theirs(
     request: pytest.FixtureRequest, their_python: Path, openai_server: OpenAIServer
 ) -> tuple[str, Callable[..., None]]:
-    """Runs a flow whose call another instrumentation records."""
+    """Runs a flow whose calls and tool another instrumentation records: a call, a tool that fails, a call that fails.
+
+    The second call is rejected by the provider.
+    """
     service = str(request.param)
 
     def run(preset: str, endpoint: str, *headers: str) -> None:
-        arguments = [MODULES[service], openai_server.base_url, preset, endpoint, service, *headers]
-        environment = {"PYTHONPATH": str(REPOSITORY / "src"), "PATH": os.defpath, **_PATIENT}
+        good = openai_server.script({"body": json.dumps(REPLY)})
+        bad = openai_server.script({"status": 400, "body": json.dumps({"error": {"message": "no"}})})
+        arguments = [MODULES[service], openai_server.base_url, preset, endpoint, service, good, bad]
+        environment = {"PYTHONPATH": str(REPOSITORY / "src"), "PATH": os.defpath, **_PATIENT, **_CONTENT}
         done = subprocess.run(
-            [their_python, "-c", FOREIGN, *arguments],
+            [their_python, "-c", FOREIGN, *arguments, json.dumps(TOOL_SPANS[service]), *headers],
             capture_output=True, text=True, timeout=120, env=environment, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -361,27 +482,39 @@ def run_theirs(
     return service, run
 
 
-def test_phoenix_shows_a_call_of_another_instrumentation(
+def test_phoenix_shows_a_trace_of_another_instrumentation(
     phoenix_server: BackendServer, run_theirs: tuple[str, Callable[..., None]]
 ) -> None:
-    """Kind, model, tokens and ids of a span that is not ours, in a flow that is."""
+    """Kinds, model, tokens with their parts, cost, ids, tool, errors and messages of spans that are not ours."""
     service, run = run_theirs
     run("phoenix", phoenix_server.url)
-    spans = spans_in_phoenix(phoenix_server, service, 2)
-    [call] = [span for span in spans.values() if span["spanKind"] == "llm"]
+    spans = spans_in_phoenix(phoenix_server, service, 4)
+    attributes = {key: json.loads(span["attributes"]) for key, span in spans.items()}
     assert spans["invoke_workflow theirs"]["spanKind"] == "chain"
+    assert {(found["session"]["id"], found["user"]["id"]) for found in attributes.values()} == {("session-2", "user-2")}
+    tool = attributes["their tool"]
+    assert (spans["their tool"]["spanKind"], spans["their tool"]["statusCode"]) == ("tool", "ERROR")
+    assert tool["tool"]["name"] == TOOL
+    assert json.loads(tool["input"]["value"]) == {"word": "stock"}
+    [(name, call)] = [(key, span) for key, span in spans.items() if span["tokenCountPrompt"]]
+    [failed] = [span for key, span in spans.items() if span["spanKind"] == "llm" and key != name]
+    assert (call["spanKind"], failed["statusCode"]) == ("llm", "ERROR")
     assert (call["tokenCountPrompt"], call["tokenCountCompletion"]) == (1_000, 200)
-    attributes = json.loads(call["attributes"])
-    assert attributes["llm"]["model_name"].startswith("gpt-4o-mini")
-    assert attributes["llm"]["token_count"]["prompt_details"]["cache_read"] == 400
-    assert (attributes["session"]["id"], attributes["user"]["id"]) == ("session-2", "user-2")
+    llm = attributes[name]["llm"]
+    assert llm["model_name"].startswith("gpt-4o-mini")
+    assert llm["token_count"]["prompt_details"]["cache_read"] == 400
+    assert llm["token_count"]["completion_details"]["reasoning"] == 50
+    assert "What is in stock?" in json.dumps(llm["input_messages"])
+    assert "I look it up." in json.dumps(llm["output_messages"])
+    [asked] = llm["output_messages"][0]["message"]["tool_calls"]
+    assert asked["tool_call"]["function"]["name"] == TOOL
     assert call["costSummary"]["total"]["cost"] == pytest.approx(FOREIGN_COST_USD, abs=1e-9)
 
 
-def test_mlflow_shows_our_cost_of_a_call_of_another_instrumentation(
+def test_mlflow_shows_our_cost_of_a_trace_of_another_instrumentation(
     mlflow_server: BackendServer, run_theirs: tuple[str, Callable[..., None]]
 ) -> None:
-    """Kind, model, tokens and ids of a span that is not ours, and a cost that equals ours."""
+    """Kinds, model, tokens with their parts, ids, tool, errors and messages that are not ours, and our cost."""
     service, run = run_theirs
     run("mlflow", mlflow_server.url, "x-mlflow-experiment-id=0")
     [trace] = traces_in_mlflow(mlflow_server, service)
@@ -390,6 +523,22 @@ def test_mlflow_shows_our_cost_of_a_call_of_another_instrumentation(
     assert json.loads(told["mlflow.trace.cost"])["total_cost"] == pytest.approx(FOREIGN_COST_USD, rel=1e-9)
     spans = spans_in_mlflow(mlflow_server, trace)
     assert spans["invoke_workflow theirs"]["mlflow.spanType"] == "CHAIN"
-    [call] = [span for span in spans.values() if "mlflow.chat.tokenUsage" in span]
-    assert call["mlflow.chat.tokenUsage"]["input_tokens"] == 1_000
+    tool = spans["their tool"]
+    assert (tool["mlflow.spanType"], tool["status"]) == ("TOOL", "STATUS_CODE_ERROR")
+    assert tool["mlflow.spanInputs"] == {"word": "stock"}
+    [(name, call)] = [(key, span) for key, span in spans.items() if "mlflow.chat.tokenUsage" in span]
+    [failed] = [span for key, span in spans.items() if span.get("mlflow.spanType") == call["mlflow.spanType"] and
+                key != name]  # fmt: skip
+    assert (call["mlflow.spanType"], failed["status"]) == (THEIR_KINDS[service], "STATUS_CODE_ERROR")
+    counts = call["mlflow.chat.tokenUsage"]
+    assert (counts["input_tokens"], counts["output_tokens"]) == (1_000, 200)
+    assert counts["cache_read_input_tokens"] == 400
     assert call["mlflow.llm.model"].startswith("gpt-4o-mini")
+    assert call["mlflow.llm.cost"]["total_cost"] == pytest.approx(FOREIGN_COST_USD, rel=1e-9)
+    assert "What is in stock?" in json.dumps(call["mlflow.spanInputs"])
+    assert "I look it up." in json.dumps(call["mlflow.spanOutputs"])
+    assert TOOL in json.dumps(call["mlflow.spanOutputs"])
+
+
+THEIR_KINDS = {"theirs-genai": "CHAT_MODEL", "theirs-openinference": "LLM"}
+"""What MLflow takes a call of each maker for."""
