@@ -1,0 +1,1 @@
+"""Faults on purpose, and then the accounts: `python -m benchmarks.chaos`."""
