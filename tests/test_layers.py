@@ -22,7 +22,16 @@ PACKAGE = ROOT / "src" / "tracemind_otel"
 PUBLISHED = {"steps/ai_llm_call.py", "runtime/recorder.py", "recipes/llm_call_example.py"}
 """Published paths, which only export what lives elsewhere."""
 
-_SET_UP = ("aggregation", "exporters", "pipeline", "preset_attributes", "preset_spans", "processors", "span_prices")
+_SET_UP = (
+    "aggregation",
+    "exporters",
+    "metric_reader",
+    "pipeline",
+    "preset_attributes",
+    "preset_spans",
+    "processors",
+    "span_prices",
+)
 LOADED_BY_CONFIGURE = {f"otel/setup/{name}.py" for name in _SET_UP} | {"testing/span_watch.py"}
 """Modules that need the SDK, which `configure()` or a fixture imports when it is called."""
 

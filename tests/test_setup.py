@@ -322,6 +322,26 @@ def test_metrics_are_exported_at_an_interval(sink: Sink) -> None:
             process.communicate(b"\n")
 
 
+def test_metrics_are_exported_when_a_flow_ends(sink: Sink) -> None:
+    """A script's metrics arrive at the end of its flow, whatever the interval is and however the process ends."""
+    arrived = threading.Event()
+    sink.hold = lambda post: arrived.set() if post.path == "/v1/metrics" else None
+    program = """
+    tm.configure(endpoint=sys.argv[1])
+    tm.flow(name="work")(work)(tm.OTelRecorder())
+    sys.stdin.readline()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(program), sink.url],
+        env=clean_environment(OTEL_METRIC_EXPORT_INTERVAL="3600000"),
+        stdin=subprocess.PIPE,
+    ) as process:
+        try:
+            assert arrived.wait(30)
+        finally:
+            process.kill()
+
+
 def test_metric_attributes_arrive(sink: Sink) -> None:
     """`metric_attributes` puts a flow's attribute on the cost."""
     passes(

@@ -1,11 +1,10 @@
-"""Our own instruments, a small aggregation in the SDK's data model, and the reader that exports them with the SDK's.
+"""Our own instruments: a small aggregation in the SDK's data model.
 
 The SDK cleans, copies, sorts and hashes the attributes of every measurement, which costs more than the span. Ours are
 built once and never change, so a series is found by the identity of its attributes. The exported data equal what the
 SDK's instruments would export.
 
-The SDK's periodic reader knows only the SDK's instruments, and in a child that was forked during an export it never
-exports again: its lock stays locked. Only `configure()` imports this module, because it needs the SDK.
+Only `configure()` imports this module, because it needs the SDK.
 """
 
 from __future__ import annotations
@@ -14,37 +13,30 @@ import logging
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
-from math import inf, isinf
+from math import inf
 from typing import Any, Generic, TypeVar, cast
 
-from opentelemetry.context import Context, attach, detach, set_value
+from opentelemetry.context import Context
 from opentelemetry.sdk.metrics import Exemplar
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     Histogram,
     HistogramDataPoint,
     Metric,
-    MetricReader,
-    MetricsData,
     NumberDataPoint,
-    ResourceMetrics,
     ScopeMetrics,
     Sum,
 )
-from opentelemetry.sdk.metrics.view import Aggregation
-from opentelemetry.sdk.resources import Resource, ServiceInstanceIdResourceDetector
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, get_current_span
 
 from ..._base.fork import hold_over_fork
-from ..._base.once import Once, report_fault
+from ..._base.once import Once
 from ..._version import __version__
 from ..instruments import NO_SPAN, SCOPE_NAME, Attributes
 from ..metrics import metrics_schema_url
-from .delivery import WatchedExporter
 
 log = logging.getLogger(__name__)
 
@@ -260,107 +252,3 @@ class OwnInstruments:
         schema_url = metrics_schema_url()
         scope = InstrumentationScope(SCOPE_NAME, __version__, schema_url)
         return ScopeMetrics(scope, metrics, schema_url or "") if metrics else None
-
-
-# --- Export ---
-
-_SUPPRESSED = "suppress_instrumentation"
-"""The context key that tells instrumentations of HTTP clients and of gRPC to make no span."""
-
-_collecting = threading.RLock()
-"""Held while the SDK collects under its own locks. A thread that forks holds it too, so those locks are free in the
-child. Re-entrant: a callback of an observable instrument may fork."""
-
-# A callback may wait for a lock of the application that the forking thread holds.
-hold_over_fork(_collecting, timeout_s=1.0)
-
-
-class OwnReader(MetricReader):
-    """Exports what the SDK's instruments and our own measured: at each interval, at a flush, and at the end.
-
-    Args:
-        exporter: gets one batch at a time.
-        resource: that of the metrics.
-        interval_s: seconds between two exports; `inf` leaves them to `force_flush` and `shutdown`.
-        timeout_s: seconds that callbacks of observable instruments may take.
-        temporality: the temporality of the SDK's kinds of instruments; cumulative by default.
-        aggregation: the aggregation of the SDK's kinds of instruments; the SDK's choice by default.
-    """
-
-    def __init__(
-        self,
-        exporter: WatchedExporter,
-        resource: Resource,
-        interval_s: float,
-        timeout_s: float,
-        temporality: Mapping[type, AggregationTemporality] | None = None,
-        aggregation: Mapping[type, Aggregation] | None = None,
-    ) -> None:
-        super().__init__(dict(temporality or {}), dict(aggregation or {}))
-        self.instruments = OwnInstruments(is_delta=bool(temporality))
-        self._exporter = exporter
-        self._resource = resource
-        self._interval_s = None if isinf(interval_s) else interval_s
-        self._timeout_s = timeout_s
-        self._received: MetricsData | None = None
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Begin to export; the reader must belong to a provider."""
-        self._exporting = threading.Lock()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="tracemind-metrics", daemon=True)
-        self._thread.start()
-
-    def begin_anew(self) -> None:
-        """In a forked child: the thread, its locks and all sums are the parent's."""
-        self._resource = self._resource.merge(ServiceInstanceIdResourceDetector().detect())
-        self.instruments.begin_anew()
-        self.start()
-
-    def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Export now."""
-        self._export(timeout_millis / 1000)
-        return True
-
-    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        """Export a last time, and stop."""
-        if self._thread is not None:
-            self._stopped.set()
-            self._thread.join(timeout_millis / 1000)
-        self._exporter.shutdown()
-
-    def _run(self) -> None:
-        is_last = False
-        while not is_last:
-            is_last = self._stopped.wait(self._interval_s)
-            try:
-                self._export(self._timeout_s)
-            except Exception:
-                report_fault(log, "metrics", "export")
-
-    def _export(self, timeout_s: float) -> None:
-        token = attach(set_value(_SUPPRESSED, True))
-        try:
-            with self._exporting:
-                data = self._collect_all(timeout_s)
-                if data is not None:
-                    self._exporter.export(data, timeout_millis=timeout_s * 1000)
-        finally:
-            detach(token)
-
-    def _collect_all(self, timeout_s: float) -> MetricsData | None:
-        with _collecting:
-            self._received = None
-            self.collect(timeout_s * 1000)
-            theirs, ours = self._received, self.instruments.collect()
-        return theirs if ours is None else self._merged(theirs, ours)
-
-    def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> None:
-        self._received = metrics_data
-
-    def _merged(self, theirs: MetricsData | None, ours: ScopeMetrics) -> MetricsData:
-        if theirs is None:
-            return MetricsData([ResourceMetrics(self._resource, [ours], self._resource.schema_url)])
-        first, *others = theirs.resource_metrics
-        return MetricsData([replace(first, scope_metrics=[*first.scope_metrics, ours]), *others])

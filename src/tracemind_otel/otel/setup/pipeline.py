@@ -10,6 +10,7 @@ import os
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -28,11 +29,11 @@ from ...errors import ConfigError
 from ...flows.totals import AttributeValue
 from ..current import Providers
 from ..sanitize import sanitized_attributes
-from .aggregation import OwnReader
 from .delivery import DeliveryStats, EventDeliveryStats, MetricsDeliveryStats, WatchedExporter
 from .exporters import file_exporter, metric_requests, otlp_exporter, span_requests
+from .metric_reader import OwnReader
 from .preset_spans import PresetSpans
-from .processors import CountingEventProcessor, CountingProcessor, FlowIds, FlushAtFlowEnd
+from .processors import AtFlowEnd, CountingEventProcessor, CountingProcessor, FlowIds, FlushAtFlowEnd
 from .settings import ExportConfig, seconds_in, variable
 from .span_prices import SpanPrices
 from .telemetry import Pipeline, is_placeholder
@@ -76,7 +77,7 @@ def build(
         pipeline.discard()
         raise
     _publish(pipeline)
-    _enrich(joined.tracer_provider or pipeline.providers["traces"], config)
+    _enrich(joined.tracer_provider or pipeline.providers["traces"], config, pipeline.readers)
     return pipeline
 
 
@@ -121,28 +122,42 @@ def _warn(pipeline: Pipeline, config: ExportConfig) -> None:
         log.warning("4317 is usually gRPC's port and 4318 HTTP's: %s", hint)
 
 
-_enriched: list[tuple[weakref.ref[Any], PresetSpans]] = []
-"""The providers that have our processors, and that of presets, which is set by each `configure()`.
+@dataclass(frozen=True, slots=True)
+class _Enriched:
+    """A provider that has our processors."""
 
-No mapping, because Logfire's provider cannot be hashed.
-"""
+    provider: weakref.ref[Any]
+    """The provider. No key of a mapping, because Logfire's cannot be hashed."""
+    presets: PresetSpans = field(default_factory=PresetSpans)
+    """Adds what presets add; set by each `configure()`."""
+    at_flow_end: AtFlowEnd = field(default_factory=AtFlowEnd)
+    """Exports the metrics; set by each `configure()`."""
 
 
-def _enrich(provider: Any, config: ExportConfig) -> None:
+_enriched: list[_Enriched] = []
+
+
+def _enrich(provider: Any, config: ExportConfig, readers: Sequence[OwnReader]) -> None:
     if not hasattr(provider, "add_span_processor"):
         return
-    _enriched[:] = [each for each in _enriched if each[0]() is not None]
-    presets = next((presets for ref, presets in _enriched if ref() is provider), None)
-    if presets is None:
-        presets = PresetSpans()
-        _enriched.append((weakref.ref(provider), presets))
-        for processor in (FlowIds(), presets, SpanPrices()):
+    _enriched[:] = [each for each in _enriched if each.provider() is not None]
+    enriched = next((each for each in _enriched if each.provider() is provider), None)
+    if enriched is None:
+        enriched = _Enriched(weakref.ref(provider))
+        _enriched.append(enriched)
+        for processor in (FlowIds(), enriched.presets, SpanPrices(), enriched.at_flow_end):
             provider.add_span_processor(processor)
-    presets.add = None
+    enriched.at_flow_end.action = partial(_export_soon, readers)
+    enriched.presets.add = None
     if config.presets is not None:
         from .preset_attributes import PresetAttributes
 
-        presets.add = PresetAttributes(config.presets.backends)
+        enriched.presets.add = PresetAttributes(config.presets.backends)
+
+
+def _export_soon(readers: Sequence[OwnReader]) -> None:
+    for reader in readers:
+        reader.export_soon()
 
 
 def _publish(pipeline: Pipeline) -> None:
@@ -243,7 +258,7 @@ def _add_metrics(pipeline: Pipeline, config: ExportConfig, resource: Resource) -
         exporter = _watched(pipeline, make, stats, metric_requests)
         pipeline.readers.append(OwnReader(exporter, resource, interval_s, timeout_s, *kinds))
 
-    interval_s = seconds_in("OTEL_METRIC_EXPORT_INTERVAL", 60_000)
+    interval_s = seconds_in("OTEL_METRIC_EXPORT_INTERVAL", 15_000)
     timeout_s = seconds_in("OTEL_METRIC_EXPORT_TIMEOUT", 30_000)
     if "metrics" in config.on_console:
         add(ConsoleMetricExporter, MetricsDeliveryStats("the console"))

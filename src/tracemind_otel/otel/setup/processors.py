@@ -55,25 +55,39 @@ class FlowIds(SpanProcessor):
             span.set_attributes({name: value for name, value in correlation_attributes(ids).items() if name not in own})
 
 
-class FlushAtFlowEnd(SpanProcessor):
-    """Flushes when a flow ends that no other span of this process contains, so that `view` sees the flow at once.
+class AtFlowEnd(SpanProcessor):
+    """Acts when a flow ends that no other span of this process contains.
+
+    Args:
+        action: must not block.
+    """
+
+    def __init__(self, action: Callable[[], object] | None = None) -> None:
+        self.action = action
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if self.action is not None and _is_outermost_flow(span):
+            self.action()
+
+
+class FlushAtFlowEnd(AtFlowEnd):
+    """Flushes at the end of such a flow, so that `view` sees it at once.
 
     Args:
         flush: writes what is queued, and blocks until it is written. On an event loop another thread calls it.
     """
 
     def __init__(self, flush: Callable[[], object]) -> None:
+        super().__init__(self._flush_without_blocking)
         self._flush = flush
         self._thread: threading.Thread | None = None
         self._told = threading.Event()
 
-    def on_end(self, span: ReadableSpan) -> None:
-        is_outermost = span.parent is None or span.parent.is_remote
-        if is_outermost and is_ours(span) and (span.attributes or {}).get(GEN_AI_OPERATION_NAME) == INVOKE_WORKFLOW:
-            if is_on_event_loop():
-                self._tell_thread()
-            else:
-                self._flush()
+    def _flush_without_blocking(self) -> None:
+        if is_on_event_loop():
+            self._tell_thread()
+        else:
+            self._flush()
 
     def _tell_thread(self) -> None:
         if self._thread is None or not self._thread.is_alive():  # a forked child has none
@@ -89,3 +103,8 @@ class FlushAtFlowEnd(SpanProcessor):
         while told.wait():
             told.clear()
             self._flush()
+
+
+def _is_outermost_flow(span: ReadableSpan) -> bool:
+    is_outermost = span.parent is None or span.parent.is_remote
+    return is_outermost and is_ours(span) and (span.attributes or {}).get(GEN_AI_OPERATION_NAME) == INVOKE_WORKFLOW

@@ -27,7 +27,7 @@ from .exits import hook_tools, run_before_sigterm
 from .settings import Signal
 
 if TYPE_CHECKING:
-    from .aggregation import OwnReader
+    from .metric_reader import OwnReader
 
 log = logging.getLogger(__name__)
 
