@@ -423,6 +423,18 @@ def test_an_omission_reaches_no_other_backend(caplog: pytest.LogCaptureFixture) 
     assert "tracemind.* are sent" in caplog.text
 
 
+def test_sums_that_others_would_count_twice_are_left_out_where_they_share_an_address(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Alone, Jaeger gets a flow's sums; beside a backend that adds up a trace it does not, and the log says so."""
+    caplog.set_level("INFO")
+    assert [added.name for added in chosen_presets("jaeger").adds_when_sent] == [*SUMS]
+    assert not caplog.records
+    assert chosen_presets("langfuse,jaeger").adds_when_sent == ()
+    assert "flows are sent without gen_ai.usage.cost, " in caplog.text
+    assert "Send to Jaeger alone" in caplog.text
+
+
 def test_grpc_to_a_backend_that_takes_http_only_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     """It is allowed, since the endpoint may be a Collector's."""
     provider = TracerProvider()
@@ -458,6 +470,104 @@ def test_what_is_left_out_for_the_receiver_is_in_the_file(sink: Sink, tmp_path: 
     assert not [name for span in spans for name in plain(span.attributes) if name.startswith("tracemind.")]
     assert {plain(span.attributes).get("thread_id") for span in spans if span.name.startswith("chat")} == {SESSION}
     assert "tracemind.cost_usd" in file.read_text()
+
+
+SUMS = {
+    "gen_ai.usage.cost": "tracemind.flow.cost_usd",
+    "gen_ai.usage.input_tokens": "tracemind.flow.input_tokens",
+    "gen_ai.usage.output_tokens": "tracemind.flow.output_tokens",
+}
+"""The sums of a flow, by the names that Jaeger's tab GenAI shows."""
+
+
+@pytest.mark.slow
+def test_jaegers_tab_shows_the_sums_of_a_flow_and_nobody_else_counts_them(sink: Sink, tmp_path: Path) -> None:
+    """What is sent has them under `gen_ai.usage.*` on each flow; the file of the same run has none there."""
+    file = tmp_path / "trace.jsonl"
+    spans = {span.name: plain(span.attributes) for span in sent(sink, "jaeger", str(file)).spans()}
+    for flow in ("invoke_workflow shop", "invoke_workflow inner"):
+        assert spans[flow]["gen_ai.usage.input_tokens"] > 0
+        assert [spans[flow][name] for name in SUMS] == [spans[flow][name] for name in SUMS.values()]
+    assert spans["invoke_workflow shop"]["gen_ai.usage.cost"] > spans["invoke_workflow inner"]["gen_ai.usage.cost"]
+    assert spans["chat acme-plain"]["gen_ai.usage.cost"] == pytest.approx(SCENES["call"].cost_usd, rel=1e-12)
+    assert not set(SUMS) & {*spans["invoke_agent clerk"], *spans["prepare"]}
+    written = flows_in(file)
+    assert len(written) == 2
+    for flow_attributes in written:
+        assert not set(SUMS) & set(flow_attributes)
+        assert set(SUMS.values()) <= set(flow_attributes)
+
+
+def flows_in(file: Path) -> list[set[str]]:
+    """The names of the attributes of each flow in a file."""
+    return [
+        {pair["key"] for pair in span["attributes"]}
+        for line in file.read_text().splitlines()
+        for resource in json.loads(line)["resourceSpans"]
+        for scope in resource["scopeSpans"]
+        for span in scope["spans"]
+        if span["name"].startswith("invoke_workflow")
+    ]
+
+
+@pytest.mark.slow
+def test_no_sums_of_flows_reach_a_backend_beside_jaeger(sink: Sink) -> None:
+    """Langfuse adds up a trace: with both presets a flow has no figures that its calls have."""
+    flows = [span for span in sent(sink, "jaeger,langfuse").spans() if span.name.startswith("invoke_workflow")]
+    assert len(flows) == 2
+    assert not [name for flow in flows for name in plain(flow.attributes) if name in SUMS]
+
+
+RETRIES = """
+import asyncio, sys
+import tracemind_otel as tm
+from tracemind_otel.ai.llm.providers import FakeLLMClient
+endpoint, preset, file = sys.argv[1:]
+client = FakeLLMClient(script=["timeout", "connection", "429 retry-after=0.01", "ok"])
+config = tm.LLMCallConfig("fake", "m", prompt="hi", max_retries=3)
+with tm.configure(endpoint=endpoint, preset=preset or None, file=file):
+    asyncio.run(tm.run_llm_call("f", "s", config, client=client))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("preset", "first_names"),
+    [
+        ("jaeger", ["attempt 1: timeout", "attempt 2: connection"]),
+        ("langfuse,jaeger", ["attempt 1: timeout", "attempt 2: connection"]),
+        ("langfuse", ["attempt 1", "attempt 2"]),
+    ],
+)
+def test_a_row_of_jaeger_says_why_an_attempt_got_no_reply(
+    sink: Sink, tmp_path: Path, preset: str, first_names: list[str]
+) -> None:
+    """Its list shows a name and an HTTP status: without a status the name has the reason, in what is sent only."""
+    file = tmp_path / "trace.jsonl"
+    done = run_program(RETRIES, sink.url, preset, file)
+    assert done.returncode == 0, done.stderr
+    names = sorted(span.name for span in sink.spans() if span.name.startswith("attempt"))
+    assert names == [*first_names, "attempt 3", "attempt 4"]
+    assert {f'"name":"attempt {number}"' in file.read_text().replace(": ", ":") for number in (1, 2, 3, 4)} == {True}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["opik", "jaeger"])
+def test_a_span_that_is_changed_on_its_way_says_what_it_dropped(sink: Sink, preset: str) -> None:
+    """The counts of attributes and events over the SDK's limits arrive as without a preset."""
+    limits = {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "8", "OTEL_SPAN_EVENT_COUNT_LIMIT": "1"}
+    dropped = [
+        {
+            span.name: (span.dropped_attributes_count, span.dropped_events_count)
+            for span in sent(sink, each, **limits).spans()
+            if span.name in ("invoke_workflow inner", "chat acme-retried")
+        }
+        for each in ("", preset)
+        if not sink.posts.clear()
+    ]
+    assert dropped[0]["chat acme-retried"][1] == 1
+    assert dropped[0]["invoke_workflow inner"][0] > 0
+    assert dropped[1] == dropped[0]
 
 
 @pytest.mark.slow

@@ -23,3 +23,8 @@ def function_name(operation: str | None, name: str) -> str:
 def attempt_name(number: int) -> str:
     """The name of one attempt of a call that was retried: `attempt 1`."""
     return f"attempt {number}"
+
+
+def attempt_name_with_reason(number: int, reason: str) -> str:
+    """The name of an attempt where only its name is seen: `attempt 1: timeout`."""
+    return sanitized(f"{attempt_name(number)}: {reason}")

@@ -71,6 +71,13 @@ class Backend:
     """How it finds out what a span is."""
     adds: tuple[Added, ...] = ()
     """What the preset adds; empty where nothing is needed."""
+    adds_when_sent: tuple[Added, ...] = ()
+    """What only the spans that are sent there get, since others would count it twice. A file does not have it."""
+    names_reasons: bool = False
+    """Whether an attempt without an HTTP status is sent under a name that says why it failed.
+
+    For a list of spans that shows names and HTTP statuses, and nothing else that would tell it.
+    """
     leaves_out: tuple[str, ...] = ()
     """Beginnings of the names of attributes that are not sent there."""
     resource: tuple[str, ...] = ()
@@ -97,7 +104,3 @@ class Backend:
     """How this is known: the backend's source, its documentation, or a run."""
     as_of: str
     """The day or month for which it holds."""
-
-    def additions(self, span_type: SpanType) -> tuple[Added, ...]:
-        """What is added to a span of this type."""
-        return tuple(added for added in self.adds if span_type in added.on)

@@ -150,6 +150,9 @@ def _cost_json(suffix: str) -> Callable[[SpanFacts], str | None]:
     return of
 
 
+FLOW_COST = copied(semconv.TRACEMIND_FLOW_COST_USD)
+FLOW_INPUT_TOKENS = copied(semconv.TRACEMIND_FLOW_INPUT_TOKENS)
+FLOW_OUTPUT_TOKENS = copied(semconv.TRACEMIND_FLOW_OUTPUT_TOKENS)
 COST = Value("the cost in USD", lambda facts: _number(facts, *_COST_NAMES))
 INPUT_COST = Value("the input's part of the cost", lambda facts: _number(facts, semconv.TRACEMIND_COST_INPUT_USD))
 OUTPUT_COST = Value("the output's part of the cost", lambda facts: _number(facts, semconv.TRACEMIND_COST_OUTPUT_USD))

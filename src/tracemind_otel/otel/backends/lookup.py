@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Literal
 
 from ...errors import ConfigError
-from .backend import Backend
+from .backend import Added, Backend
 from .rows import BACKENDS
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,16 @@ class Presets:
             return ()
         first, *others = self.backends
         return tuple(name for name in first.leaves_out if all(name in other.leaves_out for other in others))
+
+    @property
+    def adds_when_sent(self) -> tuple[Added, ...]:
+        """What spans get only as they are sent. Another backend of the same address would count it twice."""
+        return self.backends[0].adds_when_sent if len(self.backends) == 1 else ()
+
+    @property
+    def names_reasons(self) -> bool:
+        """Whether attempts are sent under names that say why they failed, which harms no other backend."""
+        return any(backend.names_reasons for backend in self.backends)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -138,6 +148,8 @@ def _check_together(backends: Sequence[Backend]) -> None:
                 f"{other.temporality} ones, but one export has one temporality; leave one out, and convert for it in a "
                 "Collector (cumulativetodelta, deltatocumulative)"
             )
+    if len(backends) > 1:
+        _say_what_is_not_added(backends)
     left_out = {name for backend in backends for name in backend.leaves_out}
     if left_out - set(Presets(tuple(backends)).leaves_out):
         log.warning(
@@ -146,3 +158,15 @@ def _check_together(backends: Sequence[Backend]) -> None:
             ", ".join(backend.name for backend in backends),
             ", ".join(f"{name}*" for name in sorted(left_out)),
         )
+
+
+def _say_what_is_not_added(backends: Sequence[Backend]) -> None:
+    for backend in backends:
+        if backend.adds_when_sent:
+            log.info(
+                "Preset %s: flows are sent without %s, because one address gets all and the other backends would add "
+                "them to the calls below. Send to %s alone to see them",
+                backend.name,
+                ", ".join(added.name for added in backend.adds_when_sent),
+                backend.title,
+            )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from ...flows.totals import AttributeValue
-from .backend import ANY, Backend, Field
+from .backend import ANY, Added, Backend, Field
 from .derived import (
     CACHE_READ_TOKENS,
     CACHE_WRITE_TOKENS,
@@ -61,22 +61,21 @@ class Shown:
 NOTHING = Shown(value=None)
 
 
-def additions(facts: SpanFacts, backends: Sequence[Backend]) -> dict[str, AttributeValue]:
-    """What the presets add to a span: only names that it lacks, and only values that it has."""
+def additions(facts: SpanFacts, adds: Iterable[Added]) -> dict[str, AttributeValue]:
+    """What is added to a span: only names that it lacks, and only values that it has."""
     found: dict[str, AttributeValue] = {}
-    for backend in backends:
-        for added in backend.additions(facts.type):
-            if added.name not in facts.attributes and added.name not in found:
-                value = added.value.of(facts)
-                if value is not None:
-                    found[added.name] = value
+    for added in adds:
+        if facts.type in added.on and added.name not in facts.attributes and added.name not in found:
+            value = added.value.of(facts)
+            if value is not None:
+                found[added.name] = value
     return found
 
 
 def with_additions(view: SpanView, backend: Backend) -> SpanView:
     """The span with what the preset adds, and without what it leaves out."""
     facts = view.facts
-    attributes = {**facts.attributes, **additions(facts, [backend])}
+    attributes = {**facts.attributes, **additions(facts, backend.adds + backend.adds_when_sent)}
     return replace(view, facts=replace(facts, attributes=kept(attributes, backend.leaves_out)))
 
 

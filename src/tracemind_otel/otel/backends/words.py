@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from .. import semconv
-from .backend import Backend, Field, Read
+from .backend import Added, Backend, Field, Read
 from .derived import SpanFacts, SpanType
 from .readings import SpanView, shown, with_additions
 from .rows import BACKENDS
@@ -77,6 +77,12 @@ stays as it is. Without a preset nothing is added. A preset sends nothing anywhe
 
 The presets of one `configure()` share one address, usually a Collector's. Metrics are not sent if none of the backends
 takes any, unless `OTEL_METRICS_EXPORTER` or `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT` is set.
+
+Some presets change only what is sent: they leave attributes out, or add sums of a flow under names that other backends
+would add to the calls below. A file and the spans themselves do not change. If several presets share the address, an
+attribute is left out only if all of them leave it out, and sums are not added; the log says so. The backends behind a
+Collector share an address too, so name each of them in `preset`. With a tracer provider of your own nothing of this
+happens, since `configure()` sends no spans then.
 
 `tracemind-otel doctor --backend NAME FILE` says what a backend will show of a file of yours, and why not the rest.
 
@@ -205,10 +211,17 @@ def _not_shown(backend: Backend) -> Iterator[str]:
 def _added(backend: Backend) -> Iterator[str]:
     if not backend.adds:
         yield "The preset adds no attribute."
-        return
-    yield "The preset adds, unless the span has it:"
+    else:
+        yield "The preset adds, unless the span has it:"
+        yield from _list_of(backend.adds)
+    if backend.adds_when_sent:
+        yield "Only what `configure()` sends gets these, and only if no other preset shares the address:"
+        yield from _list_of(backend.adds_when_sent)
+
+
+def _list_of(adds: Iterable[Added]) -> Iterator[str]:
     yield ""
-    for added in backend.adds:
+    for added in adds:
         yield f"- `{added.name}`, on {', '.join(SPAN_WORDS[span] for span in added.on)}: {added.value.says}"
     yield ""
 
@@ -217,6 +230,8 @@ def _notes(backend: Backend) -> Iterator[str]:
     yield from _added(backend)
     if backend.leaves_out:
         yield f"It leaves out {', '.join(f'`{name}*`' for name in backend.leaves_out)} of what is sent there."
+    if backend.names_reasons:
+        yield "It names an attempt that got no HTTP status with its reason, such as `attempt 1: timeout`."
     if backend.own_headers:
         yield f"It sets the header {', '.join(f'`{name}: {value}`' for name, value in backend.own_headers)}."
     if backend.temporality:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import _logs as logs
 from opentelemetry import metrics, trace
@@ -37,6 +37,9 @@ from .processors import AtFlowEnd, CountingEventProcessor, CountingProcessor, Fl
 from .settings import ExportConfig, seconds_in, variable
 from .span_prices import SpanPrices
 from .telemetry import Pipeline, is_placeholder
+
+if TYPE_CHECKING:
+    from ..backends.lookup import Presets
 
 log = logging.getLogger(__name__)
 
@@ -177,8 +180,8 @@ def _add_traces(pipeline: Pipeline, config: ExportConfig, resource: Resource) ->
     with _rejections_by_sdk("OTEL_TRACES_SAMPLER", "OTEL_SPAN_", "OTEL_EVENT_", "OTEL_LINK_", "OTEL_ATTRIBUTE_"):
         pipeline.providers["traces"] = provider = TracerProvider(resource=resource, shutdown_on_exit=False)
 
-    def add(make: Callable[[], Any], stats: DeliveryStats, leaves_out: tuple[str, ...] = ()) -> CountingProcessor:
-        exporter = _watched(pipeline, make, stats, _requests(leaves_out))
+    def add(make: Callable[[], Any], stats: DeliveryStats, presets: Presets | None = None) -> CountingProcessor:
+        exporter = _watched(pipeline, make, stats, _requests(presets))
         with _rejections_by_sdk("OTEL_BSP_"):
             processor = CountingProcessor(exporter, stats)
         provider.add_span_processor(processor)
@@ -193,18 +196,17 @@ def _add_traces(pipeline: Pipeline, config: ExportConfig, resource: Resource) ->
         provider.add_span_processor(FlushAtFlowEnd(file.force_flush))
     if "traces" in config.signals:
         stats = DeliveryStats(config.destination("traces"))
-        # What one destination is better off without, the others still get.
-        leaves_out = () if config.presets is None else config.presets.leaves_out
-        add(partial(otlp_exporter, config, "traces", stats), stats, leaves_out)
+        add(partial(otlp_exporter, config, "traces", stats), stats, config.presets)
 
 
-def _requests(leaves_out: tuple[str, ...]) -> Callable[[Sequence[ReadableSpan]], Iterator[tuple[Any, int]]]:
-    """How a batch is cut into requests: for this destination without the attributes whose names begin so."""
-    if not leaves_out:
+def _requests(presets: Presets | None) -> Callable[[Sequence[ReadableSpan]], Iterator[tuple[Any, int]]]:
+    """How a batch is cut into requests. What presets add or leave out for their address, no other destination sees."""
+    if presets is None:
         return span_requests
-    from .preset_attributes import without
+    from .preset_attributes import as_sent
 
-    return lambda spans: span_requests(without(spans, leaves_out))
+    change = as_sent(presets)
+    return span_requests if change is None else lambda spans: span_requests([*map(change, spans)])
 
 
 def _watched(pipeline: Pipeline, *arguments: Any) -> WatchedExporter:
