@@ -147,6 +147,21 @@ def test_loops_that_are_closed_without_more(openai_server: OpenAIServer, tmp_pat
     assert (done.returncode, done.stderr) == (0, "")
 
 
+WITHOUT_AN_ADAPTER = """
+import sys
+sys.modules["httpx_aiohttp"] = None  # importing it fails
+import tracemind_otel as tm
+print(tm.llm_call_sync("openai/gpt-4o-mini", "ping").text)
+"""
+
+
+def test_a_call_needs_no_adapter_for_httpx(openai_server: OpenAIServer) -> None:
+    """A call succeeds where `httpx-aiohttp` is not installed."""
+    environment = {"OPENAI_BASE_URL": openai_server.base_url, "OPENAI_API_KEY": "sk-test"}
+    done = run_program(WITHOUT_AN_ADAPTER, environment=environment)
+    assert (done.returncode, done.stdout.strip()) == (0, "echo: ping"), done.stderr
+
+
 # --- Cookies and headers
 
 

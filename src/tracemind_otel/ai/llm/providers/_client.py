@@ -127,19 +127,24 @@ class WireClient(AsyncLLMClient):
             patience.stop()
 
     async def _complete(self, req: LLMRequest) -> LLMResponse:
-        batches = [batch async for batch in self._batches(req, is_stream=False)]
-        return cast("Finish", batches[-1][-1]).response
+        opened = await self._open(req, is_stream=False)
+        reading = Reading(self._wire, opened.head, is_stream=False)
+        try:
+            await opened.read(reading)
+            response = reading.finish()
+        except BaseException as error:
+            await opened.aclose()
+            self._raise_typed(error, reading, req)
+            raise
+        await opened.finish()
+        return response
 
-    def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
-        return self._batches(req, is_stream=True)
-
-    async def _batches(self, req: LLMRequest, *, is_stream: bool) -> AsyncGenerator[Sequence[StreamEvent]]:
-        """Make one attempt; the last event is the `Finish`, and comes with those that came with the end mark."""
-        opened = await (self._open_stream(req) if is_stream else self._open(req, is_stream=False))
-        reading = Reading(self._wire, opened.head, is_stream=is_stream)
+    async def stream(self, req: LLMRequest) -> AsyncGenerator[Sequence[StreamEvent]]:
+        opened = await self._open_stream(req)
+        reading = Reading(self._wire, opened.head)
         batch: Sequence[StreamEvent] = ()
         try:
-            if is_stream and is_heard():
+            if is_heard():
                 yield cast("Sequence[StreamEvent]", (StreamOpened(reading.so_far),))  # to a step only
             async with aclosing(opened.events(reading)) as batches:
                 async for batch in batches:

@@ -20,8 +20,13 @@ def transport_faults() -> tuple[type[Exception], ...]:
     return (*own, aiohttp.ClientError, OSError, EOFError)
 
 
+def native_fault(error: BaseException) -> BaseException:
+    """The fault of the library that has the connection; httpx's transports raise one of httpx's own from it."""
+    return error if isinstance(error, aiohttp.ClientError) else error.__cause__ or error
+
+
 def transport_error(error: Exception, url: httpx.URL) -> LLMError:
-    """The typed error, by the cause: the aiohttp transport raises the same httpx error for many faults."""
+    """The typed error for a fault."""
     where = url.host if url.port is None else f"{url.host}:{url.port}"
     may_be_billed = not _was_never_sent(error)
     if tls_faults := [each for each in _chain(error) if isinstance(each, ssl.SSLError)]:
@@ -29,15 +34,15 @@ def transport_error(error: Exception, url: httpx.URL) -> LLMError:
     if (what := _unreadable(error)) is not None:
         # Another request would cost as much and bring the same.
         return LLMResponseError(f"the reply of {where} {what}", retryable=False)
-    cause = error.__cause__ or error
-    is_other_fault = isinstance(cause, aiohttp.ClientError) and not isinstance(cause, aiohttp.ServerTimeoutError)
-    if _is_a(error, "TimeoutException") and not is_other_fault:
+    cause = native_fault(error)
+    is_aiohttp = isinstance(cause, aiohttp.ClientError)  # whose adapter for httpx calls most of its faults time-outs
+    if isinstance(cause, aiohttp.ServerTimeoutError) or (_is_a(error, "TimeoutException") and not is_aiohttp):
         return LLMTimeoutError(f"no answer from {where} in time", may_be_billed=may_be_billed)
     return _connection_error(error, where, may_be_billed=may_be_billed)
 
 
 def _connection_error(error: Exception, where: str, *, may_be_billed: bool) -> LLMConnectionError:
-    cause = error.__cause__ or error
+    cause = native_fault(error)
     is_retryable = not isinstance(cause, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError)
     reason = _reason(error)
     if isinstance(cause, aiohttp.ClientHttpProxyError):
@@ -51,7 +56,7 @@ def _connection_error(error: Exception, where: str, *, may_be_billed: bool) -> L
 
 def _unreadable(error: Exception) -> str | None:
     """What is wrong with a reply that came and cannot be read; `None` for any other fault."""
-    cause = error.__cause__ or error
+    cause = native_fault(error)
     if _is_a(error, "DecodingError"):
         return "cannot be read: its body is not compressed as its content-encoding says"
     is_http = isinstance(cause, aiohttp.ClientResponseError | aiohttp.http.HttpProcessingError)
@@ -71,7 +76,7 @@ def _is_a(error: BaseException, name: str) -> bool:
 
 def _was_never_sent(error: Exception) -> bool:
     """Whether no connection was made, so that no byte of the request left."""
-    cause = error.__cause__ or error
+    cause = native_fault(error)
     if isinstance(cause, aiohttp.ClientError):
         return isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
     is_httpx_own = cause is error or type(cause).__module__.startswith("httpcore")
@@ -123,7 +128,7 @@ def _reason(error: BaseException) -> str:
             return ("the proxy cannot be reached: " if is_proxy else "") + os.strerror(number)
     if _is_a(error, "RemoteProtocolError"):
         return _CUT if str(error).startswith("peer closed connection") else _UNANSWERED
-    classes = (*type(error.__cause__ or error).__mro__, *type(error).__mro__)
+    classes = (*type(native_fault(error)).__mro__, *type(error).__mro__)
     return next((_BY_NAME[each.__name__] for each in classes if each.__name__ in _BY_NAME), "it broke")
 
 

@@ -1,4 +1,4 @@
-"""The httpx transports of the pools, over aiohttp, which also tell how far a request got on its connection.
+"""The httpx transport of the pools, over an aiohttp session, which also tells how far a request got on its connection.
 
 httpx's own pool costs the square of its connections. Importing this and loading certificates is slow: `_pool` does both
 in a worker thread.
@@ -12,7 +12,7 @@ import os
 import ssl
 import urllib.request
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, cast
@@ -20,9 +20,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 
-from ._faults import no_certificates, unusable_proxy
+from ._faults import native_fault, no_certificates, unusable_proxy
 from ._proxies import proxy_for
 
 _KEEP_IDLE_S = 20.0
@@ -35,7 +34,7 @@ _MAX_UNBUFFERED = 0x10000
 """Bytes of a body that aiohttp writes in one piece, which a closed connection refuses as a whole."""
 
 
-def new_transports(base_url: str) -> tuple[httpx.AsyncBaseTransport, httpx.AsyncBaseTransport]:
+def new_transports(base_url: str) -> tuple[AiohttpTransport, AiohttpTransport]:
     """Transports to one server, by the environment's proxy: one keeps its connections, one makes new ones each time.
 
     Raises:
@@ -43,20 +42,101 @@ def new_transports(base_url: str) -> tuple[httpx.AsyncBaseTransport, httpx.Async
     """
     proxy = proxy_for(base_url, urllib.request.getproxies())
     trusted = _trusted(base_url, proxy)
+    keeping = AiohttpTransport(trusted, proxy, keepalive_timeout=_KEEP_IDLE_S)
+    return keeping, AiohttpTransport(trusted, proxy, force_close=True)
 
-    def transport(**connections: Any) -> httpx.AsyncBaseTransport:
-        def session() -> aiohttp.ClientSession:
-            return aiohttp.ClientSession(
-                connector=_Connector(limit=0, ssl=trusted, **connections),  # a limit of 0 is none
-                cookie_jar=aiohttp.DummyCookieJar(),
-                proxy=proxy,
-                response_class=_Response,
-                **_LIMITS,
-            )
 
-        return AiohttpTransport(verify=trusted, trust_env=False, client=session)
+class AiohttpTransport(httpx.AsyncBaseTransport):
+    """httpx's transport interface over one aiohttp session.
 
-    return transport(keepalive_timeout=_KEEP_IDLE_S), transport(force_close=True)
+    It sends requests whose body is in memory, without cookies, redirects and time-outs, and raises aiohttp's own
+    exceptions, which tell more faults apart than httpx's.
+
+    Args:
+        trusted: the certificates to trust.
+        proxy: the URL of the proxy; `None` for none.
+        **connections: options of the connector.
+    """
+
+    def __init__(self, trusted: ssl.SSLContext, proxy: str | None, **connections: Any) -> None:
+        self._trusted, self._proxy, self._connections = trusted, proxy, connections
+        self._session: aiohttp.ClientSession | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request and return when the head of its reply has come."""
+        session = self._session or self._new_session()
+        reply = await session.request(
+            request.method,
+            str(request.url),
+            headers=[(name.decode(), value.decode()) for name, value in request.headers.raw],
+            data=request.read(),
+            allow_redirects=False,
+        )
+        return httpx.Response(reply.status, headers=reply.raw_headers, stream=Body(reply), request=request)
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        """Made on first use, since it belongs to the running loop."""
+        self._session = aiohttp.ClientSession(
+            connector=_Connector(limit=0, ssl=self._trusted, **self._connections),  # a limit of 0 is none
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=self._proxy,
+            timeout=aiohttp.ClientTimeout(),
+            auto_decompress=False,  # httpx does it, also for what this Python has no module for
+            **_LIMITS,
+        )
+        return self._session
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+
+class Body(httpx.AsyncByteStream):
+    """The body of a reply as its bytes come; those that came before a fault are given before it is raised."""
+
+    def __init__(self, reply: aiohttp.ClientResponse) -> None:
+        self._reply = reply
+        self.headers: Mapping[str, str] = reply.headers
+        """The headers of the reply. httpx's decode all of them for each name that is looked up."""
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether its bytes are to be decompressed."""
+        return "content-encoding" in self.headers
+
+    def has_all_come(self) -> bool:
+        """Whether the whole body has been received, read or not."""
+        return self._reply.content.is_eof()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        content = self._reply.content
+        data = await content.readany() if content.exception() is None else _left_in(content)
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+    async def aclose(self) -> None:
+        """Close the connection, or return it to the pool if the body has been read."""
+        if not self._reply.closed:
+            self._reply.release()
+            await self._reply.wait_for_close()
+
+
+def _left_in(content: aiohttp.StreamReader) -> bytes:
+    """What is left in the buffer of a body that broke off; raises the reason where nothing is."""
+    error = cast("BaseException", content.exception())
+    content.set_exception(cast("Any", None))
+    try:
+        data = content.read_nowait()
+    finally:
+        content.set_exception(error)
+    if not data:
+        raise error
+    return data
 
 
 def _trusted(base_url: str, proxy: str | None) -> ssl.SSLContext:
@@ -97,9 +177,9 @@ class Exchange:
         self.is_kept = self.is_new = self.is_answered = False
         self.is_written = True
 
-    def broke_unanswered(self, error: BaseException) -> bool:
+    def broke_unanswered(self, error: Exception) -> bool:
         """Whether a kept connection broke before any byte of the reply came."""
-        return self.is_kept and not self.is_answered and _is_break(error.__cause__ or error)
+        return self.is_kept and not self.is_answered and _is_break(native_fault(error))
 
     def may_be_billed(self, error: BaseException, body: bytes) -> bool:
         """Whether the server may have read the request."""
@@ -154,51 +234,3 @@ class _Connector(aiohttp.TCPConnector):
         elif exchange is not None:
             exchange.is_kept = True
         return connection
-
-
-class _Response(aiohttp.ClientResponse):
-    """Tells an exchange when its body has come, and has a `_Body`."""
-
-    async def start(self, connection: Any) -> aiohttp.ClientResponse:
-        await super().start(connection)
-        if (exchange := current_exchange.get()) is not None:
-            exchange.has_all_come = self.content.is_eof
-        self.content = cast("aiohttp.StreamReader", _Body(self.content))
-        return self
-
-
-class _Body:
-    """aiohttp's body, but iterating it yields the bytes that came before a fault before it raises."""
-
-    def __init__(self, content: aiohttp.StreamReader) -> None:
-        self._content = content
-        self._size = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._content, name)
-
-    def iter_chunked(self, size: int) -> _Body:
-        self._size = size
-        return self
-
-    def __aiter__(self) -> _Body:
-        return self
-
-    async def __anext__(self) -> bytes:
-        is_broken = self._content.exception() is not None
-        data = self._buffered() if is_broken else await self._content.read(self._size)
-        if not data:
-            raise StopAsyncIteration
-        return data
-
-    def _buffered(self) -> bytes:
-        """What is left in the buffer of a body that broke off; raises the reason where nothing is."""
-        error = cast("BaseException", self._content.exception())
-        self._content.set_exception(cast("Any", None))
-        try:
-            data = self._content.read_nowait()
-        finally:
-            self._content.set_exception(error)
-        if not data:
-            raise error
-        return data
