@@ -104,6 +104,10 @@ class OTelRecorder(Recorder):
         """Record a call on a span that somebody else has made and ends."""
         return _JoinedHandle(self._latest_outlet(), start, joined)
 
+    def begin_inside(self, start: StepStart, span: Span) -> StepHandle:
+        """Record the retries of a call inside a call of ours, whose span has everything else."""
+        return _InsideHandle(self._latest_outlet(), start, span, time.time_ns())
+
     def _latest_outlet(self) -> _Outlet:
         if self._outlet.providers is not configured_providers():
             # A recorder may be older than the `configure()` that it follows. Calls that began before keep the old one.
@@ -362,7 +366,7 @@ class _JoinedHandle(_CallHandle):
         self._ended = True
         ended_ns = max(end.ended_ns or time.time_ns(), self._start_ns)
         span = self._joined.span
-        if self._attempts is not None and span.is_recording():
+        if self._attempts is not None:
             self._attempts.end(end, ended_ns)
         if span.is_recording():
             attributes: dict[str, AttributeValue] = {semconv.TRACEMIND_RETRY_COUNT: end.retries}
@@ -374,6 +378,27 @@ class _JoinedHandle(_CallHandle):
             if content.on_span:  # an event is their maker's, which reads the same variable
                 record_content(span, self.start, end, replace(content, on_event=False), present=own)
         self._outlet.record(self, end, (ended_ns - self._start_ns) / 1e9)
+
+
+class _InsideHandle(_CallHandle):
+    """A call inside a call of ours: its retries belong to the span of the outer one, which ends by itself."""
+
+    __slots__ = ()
+
+    def active(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def first_chunk(self) -> None:
+        """The outer call has it."""
+
+    def next_chunk(self, gap_s: float, response_model: str | None) -> None:
+        """The outer call has it."""
+
+    def end(self, end: StepEnd) -> None:
+        if not self._ended:
+            self._ended = True
+            if self._attempts is not None:
+                self._attempts.end(end, max(end.ended_ns or time.time_ns(), self._start_ns))
 
 
 class MeasuredElsewhere(Recorder):

@@ -73,6 +73,11 @@ def _summed(responses: Sequence[LLMResponse]) -> LLMResponse | None:
 _current: contextvars.ContextVar[SeenInside | None] = contextvars.ContextVar("tracemind_seen_inside", default=None)
 
 
+def current_seen_inside() -> SeenInside | None:
+    """What collects here; `None` outside of any call of ours that asks for it."""
+    return _current.get()
+
+
 def enter_seen_inside(seen: SeenInside) -> Setting:
     """Collect what the wire shows from now on, until the setting is undone."""
     return set_here(_current, seen)
@@ -96,22 +101,25 @@ class InsideOurs(Recorder):
         self._seen = seen
 
     def begin_step(self, start: StepStart) -> StepHandle:
-        joined = None if self._span is None else JoinedSpan(self._recorder, self._span, "everything").begin_step(start)
-        return _InsideHandle(joined, self._seen)
+        on_span = StepHandle() if self._span is None else self._recorder.begin_inside(start, self._span)
+        return _SeenHandle(on_span, self._seen)
 
 
-class _InsideHandle(StepHandle):
-    def __init__(self, joined: StepHandle | None, seen: SeenInside | None) -> None:
-        self._joined = joined
+class _SeenHandle(StepHandle):
+    def __init__(self, on_span: StepHandle, seen: SeenInside | None) -> None:
+        self._on_span = on_span
         self._seen = seen
 
     def retry(self, retry: StepRetry) -> None:
-        if self._joined is not None:
-            self._joined.retry(retry)
+        self._on_span.retry(retry)
         if self._seen is not None:
             self._seen.retried()
 
+    def next_attempt(self) -> None:
+        self._on_span.next_attempt()
+
     def end(self, end: StepEnd) -> None:
+        self._on_span.end(end)
         if self._seen is not None and end.response is not None and not end.closed_early:
             self._seen.answered(end.response)
 
@@ -132,7 +140,7 @@ def recorder_here(recorder: OTelRecorder, model: str) -> tuple[Recorder, CallTel
 
 def _recorder_around(recorder: OTelRecorder, model: str) -> JoinedSpan | InsideOurs | None:
     """`None` where nothing around the call records it, so that it gets a span of its own."""
-    span, seen = current_model_span() or span_around_suppression(model), _current.get()
+    span, seen = current_model_span() or span_around_suppression(model), current_seen_inside()
     if seen is not None and seen.has_ended:
         seen = None
     if seen is not None and seen.gave_way:

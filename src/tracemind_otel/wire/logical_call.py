@@ -14,7 +14,7 @@ from ..errors import BudgetExceededError, LLMError
 from ..flows.correlation import current_correlation, current_step
 from ..otel.recorder import JoinedSpan
 from ..recording.port import StepRetry, StepStart
-from .around import move_to_current, recorder_here
+from .around import current_seen_inside, move_to_current, recorder_here
 from .counted_call import CountedCall, default_recorder
 from .recognition import ModelCall
 from .reserving import reserve_for
@@ -39,6 +39,8 @@ class LogicalCall(CountedCall):
         super().__init__(_start_of(seen, host, port, body), seen.provider, around, is_counted=told is not None)
         self.told = told
         self.seen = seen
+        self.inside = current_seen_inside()
+        """The call of ours around it, where there is one."""
         if seen.provider == UNKNOWN:
             self.unknown_server = UnknownServer(host if port is None else f"{host}:{port}", seen.endpoint.inventor)
         self.estimate: UsageEstimate | None = None

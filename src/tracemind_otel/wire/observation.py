@@ -24,6 +24,7 @@ from ..ai.llm.providers._wire_format import StreamedError
 from ..errors import LLMConnectionError, LLMError
 from ..flows.budget import current_budget, needs_price
 from ..otel.current import is_content_captured
+from .around import SeenInside
 from .grouping import PendingCalls
 from .logical_call import LogicalCall
 from .recognition import may_be_call, recognized
@@ -368,6 +369,11 @@ def settle_all() -> None:
 def settle_in(flow: object) -> None:
     """End the pending calls of a flow that ends."""
     _pending.settle_where(lambda call: call.flow is flow)
+
+
+def settle_inside(seen: SeenInside) -> None:
+    """End the pending calls inside a call of ours that ends: what comes after it is another call."""
+    _pending.settle_where(lambda call: call.inside is seen)
 
 
 class _Sweeper:

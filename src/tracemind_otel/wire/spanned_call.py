@@ -18,6 +18,7 @@ from ..flows.enclosing import enclosing_gives_way, enter_enclosing
 from ..recording.port import StepStart
 from .around import SeenInside, enter_seen_inside
 from .counted_call import CountedCall
+from .observation import settle_inside
 from .replies import PiecesOfReply, reply_in
 from .reserving import held_for
 
@@ -131,6 +132,7 @@ class CallRun:
             report_fault(log, "llm_call_span", "close")
 
     def _stop_seeing(self) -> None:
+        settle_inside(self._seen)
         self._seen.has_ended = True
         self._call.retries = self._seen.retries
 
