@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .protobuf import length_delimited, length_tag
+from .protobuf import length_tag, prefixed
 
 _RESOURCE_GROUP = length_tag(1)
 _SCOPE_GROUP = length_tag(2)
@@ -34,9 +34,9 @@ def request_body(items: Iterable[Item]) -> bytes:
     groups = dict[bytes, dict[bytes, list[bytes]]]()
     for item in items:
         groups.setdefault(item.resource, {}).setdefault(item.scope, []).append(item.record)
-    return b"".join(length_delimited(_RESOURCE_GROUP, _resource_group(*group)) for group in groups.items())
+    return b"".join(_RESOURCE_GROUP + prefixed(_resource_group(*group)) for group in groups.items())
 
 
 def _resource_group(resource: bytes, scopes: dict[bytes, list[bytes]]) -> bytes:
-    groups = (length_delimited(_SCOPE_GROUP, scope + b"".join(records)) for scope, records in scopes.items())
+    groups = (_SCOPE_GROUP + prefixed(scope + b"".join(records)) for scope, records in scopes.items())
     return resource + b"".join(groups)

@@ -1,8 +1,25 @@
-"""The wire format of protobuf: tags, varints and fields with a length. Pure functions from values to bytes."""
+"""The wire format of protobuf: varints, tags and fields. Pure functions from values to bytes, which never fail."""
 
 from __future__ import annotations
 
+import math
+import struct
+from typing import Any
+
+from ..sanitize import sanitized
+
+MAX_INT64 = 2**63 - 1
+MIN_INT64 = -(2**63)
 MAX_UINT64 = 2**64 - 1
+_MAX_UINT32 = 2**32 - 1
+_MAX_UINT128 = 2**128 - 1
+
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+
+pack_fixed32 = struct.Struct("<I").pack
+_pack_fixed64 = struct.Struct("<Q").pack
+pack_sfixed64 = struct.Struct("<q").pack
+pack_double = struct.Struct("<d").pack
 
 
 def _encoded_varint(value: int) -> bytes:
@@ -14,22 +31,103 @@ def _encoded_varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-_SMALL_VARINTS = tuple(map(_encoded_varint, range(4096)))
-"""Most lengths and counts are small."""
+SMALL_VARINTS = tuple(map(_encoded_varint, range(4096)))
+"""The varints of most lengths and counts, by value."""
 
 
 def varint(value: int) -> bytes:
-    """An unsigned integer. A negative one is written in 64 bits, as protobuf writes `int64`."""
-    if 0 <= value < 4096:
-        return _SMALL_VARINTS[value]
-    return _encoded_varint(value & MAX_UINT64)
+    """An integer of up to 64 bits, with or without a sign."""
+    return SMALL_VARINTS[value] if 0 <= value < 4096 else _encoded_varint(value & MAX_UINT64)
+
+
+def zigzag(value: int) -> bytes:
+    """A `sint32` or `sint64`: small absolute values take few bytes."""
+    return varint(value << 1 ^ value >> 63)
+
+
+def varint_tag(field: int) -> bytes:
+    """The tag of an integer, a bool or an enum."""
+    return varint(field << 3 | _VARINT)
+
+
+def fixed64_tag(field: int) -> bytes:
+    """The tag of a double or of an integer of eight bytes."""
+    return varint(field << 3 | _FIXED64)
+
+
+def fixed32_tag(field: int) -> bytes:
+    """The tag of an integer of four bytes."""
+    return varint(field << 3 | _FIXED32)
 
 
 def length_tag(field: int) -> bytes:
-    """The tag of a field that begins with its length: a string, bytes or a message."""
-    return varint(field << 3 | 2)
+    """The tag of a string, bytes, a message or packed numbers."""
+    return varint(field << 3 | _LENGTH)
 
 
-def length_delimited(tag: bytes, value: bytes) -> bytes:
-    """A string, bytes or a message as a field."""
-    return tag + varint(len(value)) + value
+def prefixed(value: bytes) -> bytes:
+    """The value after its length, as it follows its tag."""
+    length = len(value)
+    return (SMALL_VARINTS[length] if length < 4096 else _encoded_varint(length)) + value
+
+
+def utf8(text: Any) -> bytes:
+    """A string in UTF-8, without lone surrogates; any other value as a string."""
+    try:
+        encoded: bytes = text.encode()
+    except (AttributeError, UnicodeEncodeError):
+        return sanitized(as_string(text)).encode()
+    return encoded
+
+
+def as_string(value: object) -> str:
+    """Any value as a string: telemetry holds what users gave it, and must not fail."""
+    try:
+        return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    except Exception:  # an integer of more digits than Python prints, or a class of the user
+        return f"<{type(value).__name__}>"
+
+
+def optional_string(tag: bytes, text: object) -> bytes:
+    """A string as a field; nothing if it is empty or `None`."""
+    return tag + prefixed(utf8(text)) if text else b""
+
+
+def optional_uint32(tag: bytes, value: int) -> bytes:
+    """A count as a field; nothing if it is zero."""
+    return tag + varint(min(value, _MAX_UINT32)) if value > 0 else b""
+
+
+def fixed64(value: Any) -> bytes:
+    """A time or a count in eight bytes: cut to the nearest that fits, and 0 if it is no number."""
+    try:
+        return _pack_fixed64(value)
+    except struct.error:
+        return _pack_fixed64(_uint64(value))
+
+
+def _uint64(value: Any) -> int:
+    try:
+        return min(max(int(value), 0), MAX_UINT64)
+    except (OverflowError, TypeError, ValueError):
+        return 0
+
+
+def float64(value: Any) -> float:
+    """A double: an integer beyond its range is infinite, and what is no number is not a number."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def trace_id_bytes(trace_id: int) -> bytes:
+    """A trace id in sixteen bytes."""
+    return (trace_id & _MAX_UINT128).to_bytes(16, "big")
+
+
+def span_id_bytes(span_id: int) -> bytes:
+    """A span id in eight bytes."""
+    return (span_id & MAX_UINT64).to_bytes(8, "big")
