@@ -391,8 +391,10 @@ async def test_one_timer_serves_every_wait() -> None:
     loop.call_at = counted  # type: ignore[method-assign,assignment]
     patience = Patience(60.0)
     try:
-        for _ in range(10_000):
-            await patience.wait(_lively)
+        with patience.listening():
+            for _ in range(10_000):
+                with patience:
+                    await _lively()
     finally:
         patience.stop()
         loop.call_at = call_at  # type: ignore[method-assign]
@@ -403,15 +405,20 @@ async def _lively() -> None:
     current_beat()()
 
 
+async def _waiting(patience: Patience) -> None:
+    with patience:
+        await asyncio.Event().wait()
+
+
 @pytest.mark.soak
 async def test_a_cancellation_of_the_users_stays_one() -> None:
     """Only `Patience`'s own cancellation becomes a time-out; the user's time-out stays the user's."""
     patience = Patience(30.0)
     with pytest.raises(TimeoutError) as caught:
         async with asyncio.timeout(0.01):
-            await patience.wait(asyncio.Event().wait)
+            await _waiting(patience)
     assert not isinstance(caught.value, ProviderSilentError)
-    task = asyncio.ensure_future(patience.wait(asyncio.Event().wait))
+    task = asyncio.ensure_future(_waiting(patience))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -425,7 +432,7 @@ async def test_patience_ends(whole_s: float | None, error: type[TimeoutError]) -
     """Silence and the deadline end differently, and leave the task without a cancellation."""
     patience = Patience(0.02, whole_s)
     with pytest.raises(error):
-        await patience.wait(asyncio.Event().wait)
+        await _waiting(patience)
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
@@ -434,7 +441,9 @@ async def test_patience_ends(whole_s: float | None, error: type[TimeoutError]) -
 async def test_the_readers_time_is_not_the_providers() -> None:
     """The reader's time between two waits does not count as silence."""
     patience = Patience(0.05)
-    await patience.wait(_lively)
+    with patience:
+        await _lively()
     await asyncio.sleep(0.12)
-    await patience.wait(_lively)
+    with patience:
+        await _lively()
     patience.stop()

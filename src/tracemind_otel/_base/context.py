@@ -7,7 +7,7 @@ import contextvars
 import functools
 import sys
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -147,9 +147,9 @@ class OwnContext:
         for block in blocks:
             self._entered.enter_context(block())
 
-    def run(self, turn: Coroutine[Any, Any, T]) -> Awaitable[T]:
+    def run(self, turn: Awaitable[T]) -> Awaitable[T]:
         """One turn of the work."""
-        return inside(self._context, turn)
+        return inside(self._context, turn.__await__())
 
     def leave(self) -> None:
         """Leave the context managers."""
@@ -157,27 +157,25 @@ class OwnContext:
 
 
 @types.coroutine
-def inside(
-    context: contextvars.Context, turn: Coroutine[Any, Any, T] | Generator[Any, Any, T]
-) -> Generator[Any, Any, T]:
-    """Await a coroutine whose every step runs in another context."""
-    step: Callable[[Any], Any] = turn.send
-    value: Any = None
+def inside(context: contextvars.Context, turn: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+    """Await what an `__await__` returned, but run every step of it in another context."""
+    run, proceed, value = context.run, turn.__next__, None
     try:
+        waited = run(proceed)
         while True:
-            try:
-                waited = context.run(step, value)
-            except StopIteration as end:
-                result: T = end.value
-                return result
             try:
                 value = yield waited
             except BaseException as error:
-                step, value = turn.throw, error
+                if not hasattr(turn, "throw"):
+                    raise  # a plain iterator, as an awaitable of a third party may give
+                waited = run(turn.throw, error)
             else:
-                step = turn.send
+                waited = run(proceed) if value is None else run(turn.send, value)
+    except StopIteration as end:
+        result: T = end.value
+        return result
     finally:
-        del turn, step, value  # they may hold an exception whose traceback refers to this frame
+        del turn, proceed, value  # they may hold an exception whose traceback refers to this frame
 
 
 def carry_context(function: Callable[P, R]) -> Callable[P, R]:

@@ -4,60 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
-
-T = TypeVar("T")
+from typing import Any, cast
 
 
 class Wait:
-    """A wait that other code can end with an error; one object serves many waits, one after the other.
+    """A block that waits and that other code can end with an error; one object serves many blocks, one after the other.
 
     Like `asyncio.timeout`, it cancels the waiting task and takes back only its own cancellation. It takes a quarter of
     the time, and in Python 3.11 `asyncio.timeout` fails in a task that has outlived a cancellation.
+
+    Example:
+        >>> wait = Wait()
+        >>> async def work():
+        ...     asyncio.get_running_loop().call_soon(wait.end, ConnectionError("the other side has left"))
+        ...     with wait:
+        ...         await asyncio.Event().wait()
+        >>> asyncio.run(work())
+        Traceback (most recent call last):
+        ConnectionError: the other side has left
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._loop = loop
+        """The running loop, where it is known: to look for it costs a system call in Python 3.11."""
         self._waiting: asyncio.Task[Any] | None = None
+        self._cancelling = 0
+        """How often the task had been cancelled when the wait began."""
         self._error: Exception | None = None
 
-    async def wait(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Wait for the work.
+    def __enter__(self) -> None:
+        self._waiting = task = cast("asyncio.Task[Any]", asyncio.current_task(self._loop))
+        self._cancelling = task.cancelling()
 
-        Raises:
-            Exception: the error that `end` was given.
-        """
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
-        cancelling = task.cancelling()
-        self._waiting, self._error = task, None
-        self._begin()
-        try:
-            return await work()
-        except asyncio.CancelledError as cancelled:
-            error = self._over(task, cancelling)
-            if error is None:
-                raise
-            raise error from cancelled
-        finally:
-            self._over(task, cancelling)
-            self._leave()
+    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        task, self._waiting = self._waiting, None
+        if self._error is None or task is None:
+            return
+        error, self._error = self._error, None
+        was_cancelled = task.uncancel() > self._cancelling  # by other code too
+        if isinstance(exc, asyncio.CancelledError) and not was_cancelled:
+            raise error from exc
 
-    def _begin(self) -> None:
-        """Begin a wait."""
-
-    def _leave(self) -> None:
-        """End a wait, however it ended."""
-
-    def _over(self, task: asyncio.Task[Any], cancelling: int) -> Exception | None:
-        """End the wait; returns the error that `end` was given, unless other code cancelled the task too."""
-        error, self._error, self._waiting = self._error, None, None
-        return error if error is not None and task.uncancel() <= cancelling else None
-
-    def end(self, error: Exception) -> None:
-        """End the wait with this error, if one goes on; the first error counts."""
-        if self._waiting is not None and self._error is None:
+    def end(self, error: Exception) -> bool:
+        """End the wait with this error; the first error counts. Returns whether a wait went on."""
+        if self._waiting is None:
+            return False
+        if self._error is None:
             self._error = error
             self._waiting.cancel()
+        return True
 
 
 def is_cancellation(exc: BaseException) -> bool:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import lru_cache
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from .._base.context import OwnContext
 from ..ai.llm.liveness import DeadlinePassedError, Patience, ProviderSilentError
@@ -98,41 +98,59 @@ class Attempts:
             LLMError: the client's error, as one of our error tree and without the prompt.
             ConfigError: the client cannot make such a call.
         """
-        with self._handle.active(), hidden_correlation(), telling(self._account.reservation):
-            return await self._judged(work)
+        patience = self._started_patience()
+        with self._handle.active(), hidden_correlation(), telling(self._account.reservation), patience.listening():
+            try:
+                with patience:
+                    return await work()
+            except Exception as error:
+                self._raise_typed(error)
 
-    def ask_in_turns(self, work: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+    async def ask_in_turns(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do the same for one of many waits, in a context that the code between them never sees."""
+        patience = self._started_patience()
         if self._context is None:
+            reservation = self._account.reservation
             self._context = OwnContext(
-                self._handle.active, hidden_correlation, lambda: telling(self._account.reservation)
+                self._handle.active, hidden_correlation, lambda: telling(reservation), patience.listening
             )
-        return self._context.run(self._judged(work))
+        try:
+            with patience:
+                return await self._context.run(work())
+        except Exception as error:
+            self._raise_typed(error)
 
     async def close(self, stream: AsyncGenerator[object]) -> None:
         """Close what `ask_in_turns` read, in the same context."""
         closing = stream.aclose()
         await (closing if self._context is None else self._context.run(closing))
 
-    async def _judged(self, work: Callable[[], Awaitable[T]]) -> T:
-        timeout_s = self._target.cfg.timeout_ms / 1000.0
+    def end_wait(self, error: Exception) -> None:
+        """End the wait for the provider with this error, if one goes on."""
+        if self._patience is not None:
+            self._patience.end(error)
+
+    def _started_patience(self) -> Patience:
+        """The clock of all attempts; the time until the deadline is counted from the call's start."""
         if self._patience is None:
-            self._patience = Patience(timeout_s, self.remaining_s())
-        try:
-            return await self._patience.wait(work)
-        except DeadlinePassedError:
+            self._patience = Patience(self._target.cfg.timeout_ms / 1000.0, self.remaining_s())
+        return self._patience
+
+    def _raise_typed(self, error: Exception) -> NoReturn:
+        """Raise an error of our tree, without the prompt, for what ended a wait."""
+        if isinstance(error, DeadlinePassedError):
             raise self.deadline_error() from None
-        except ProviderSilentError:
-            raise LLMTimeoutError(f"timeout after {timeout_s:.2f}s") from None
-        except StopAsyncIteration:
+        if isinstance(error, ProviderSilentError):
+            raise LLMTimeoutError(f"timeout after {self._target.cfg.timeout_ms / 1000.0:.2f}s") from None
+        if isinstance(error, StopAsyncIteration):
             raise LLMConnectionError("the stream ended without its last event") from None
-        except LLMError as error:
-            error.reword(scrub(_message_of(error) or type(error).__name__, prompt=self._target.request.all_text))
-            raise
-        except ConfigError:
-            raise
-        except Exception as error:
-            raise as_llm_error(error, prompt=self._target.request.all_text) from error
+        if isinstance(error, ConfigError):
+            raise error
+        prompt = self._target.request.all_text
+        if isinstance(error, LLMError):
+            error.reword(scrub(_message_of(error) or type(error).__name__, prompt=prompt))
+            raise error
+        raise as_llm_error(error, prompt=prompt) from error
 
     def deadline_error(self) -> LLMTimeoutError:
         """The error of a call whose deadline has passed."""

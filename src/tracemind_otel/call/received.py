@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from ..ai.llm.pricing import warm_up
-from ..ai.llm.types import Finish, LLMResponse, LLMUsage, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
+from ..ai.llm.types import LLMResponse, LLMUsage, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta
 from ..errors import LLMError
 from .estimate import CharacterTokenizer, Tokenizer
 from .lifecycle import Call
@@ -38,10 +38,8 @@ class Received:
         """Whether a chunk has come."""
         return self._last_chunk_s is not None
 
-    def note_chunk(self, batch: Sequence[StreamEvent]) -> None:
-        """Note when a batch came. A batch without a delta is no chunk, except the first."""
-        if self._last_chunk_s is not None and (not batch or isinstance(batch[0], Finish)):
-            return
+    def note_chunk(self) -> None:
+        """Note that a chunk has come now."""
         now = time.perf_counter()
         if self._last_chunk_s is None:
             self.call.handle.first_chunk()

@@ -11,7 +11,7 @@ import contextvars
 import functools
 from collections.abc import Callable
 
-from ..._base.context import set_here
+from ..._base.context import Setting, set_here
 from ..._base.waiting import Wait
 
 Beat = Callable[[], None]
@@ -32,6 +32,7 @@ class Patience(Wait):
     A beat only stores its time. When the timer fires, it reads that time and is set again if a beat came since. The
     time between two waits does not count as silence. Waits follow one another, in the same task or in several. A wait
     ends with a `ProviderSilentError` if no beat came for too long, with a `DeadlinePassedError` if the whole is over.
+    Bytes that come inside its `listening()` block are its beats.
 
     Args:
         silence_s: seconds without a beat that a wait lasts at most.
@@ -39,33 +40,35 @@ class Patience(Wait):
     """
 
     def __init__(self, silence_s: float, whole_s: float | None = None) -> None:
-        super().__init__()
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        super().__init__(loop)
+        self._now, self._call_at, self._call_soon = loop.time, loop.call_at, loop.call_soon
         self._silence_s = silence_s
-        self._ends_at = None if whole_s is None else self._loop.time() + whole_s
+        self._ends_at = None if whole_s is None else self._now() + whole_s
         self._last_beat = 0.0
         self._timer: asyncio.Handle | None = None
         self._outer: Patience | None = None
 
-    def _begin(self) -> None:
+    def listening(self) -> Setting:
+        """A block in which the readers of bytes call this one's beat, and through it that of the one around."""
         self._outer = _listener.get()
-        self._last_beat = self._loop.time()
-        if self._timer is None:
-            self._timer = self._loop.call_at(self._due, self._look)
-        self._setting = set_here(_listener, self)
+        return set_here(_listener, self)
 
-    def _leave(self) -> None:
-        self._setting.undo()
+    def __enter__(self) -> None:
+        Wait.__enter__(self)  # `super()` takes as long as all the rest in Python 3.11
+        self._last_beat = self._now()
+        if self._timer is None:
+            self._timer = self._call_at(self._due, self._look)
 
     def beat(self) -> None:
         """Note that bytes came."""
-        self._last_beat = self._loop.time()
+        self._last_beat = self._now()
         if self._outer is not None:
             self._outer.beat()
 
     def left_s(self) -> float:
         """Seconds until this, or one around it, gives up if nothing comes."""
-        left_s = self._due - self._loop.time()
+        left_s = self._due - self._now()
         return left_s if self._outer is None else min(left_s, self._outer.left_s())
 
     def stop(self) -> None:
@@ -84,12 +87,12 @@ class Patience(Wait):
         self._timer = None
         if self._waiting is None:
             return
-        if self._loop.time() < self._due:
-            self._timer = self._loop.call_at(self._due, self._look)
+        if self._now() < self._due:
+            self._timer = self._call_at(self._due, self._look)
         elif is_last:
             self.end(DeadlinePassedError() if self._due == self._ends_at else ProviderSilentError())
         else:
-            self._timer = self._loop.call_soon(functools.partial(self._look, is_last=True))
+            self._timer = self._call_soon(functools.partial(self._look, is_last=True))
 
 
 _listener: contextvars.ContextVar[Patience | None] = contextvars.ContextVar("tracemind_listener", default=None)

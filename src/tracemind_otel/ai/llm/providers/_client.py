@@ -120,7 +120,8 @@ class WireClient(AsyncLLMClient):
             return await self._complete(req)
         patience = Patience(self._timeout_s)
         try:
-            return await patience.wait(lambda: self._complete(req))
+            with patience.listening(), patience:
+                return await self._complete(req)
         except ProviderSilentError as error:
             raise LLMTimeoutError(f"no whole answer within {self._timeout_s:g} s of its last byte") from error
         finally:

@@ -94,7 +94,8 @@ class HttpStream:
         patience = _patience_with(reading)
         try:
             while not reading.is_over:
-                data = await patience.wait(lambda: anext(self._body))
+                with patience:
+                    data = await anext(self._body)
                 beat()
                 if batch := reading.feed(data):
                     yield batch
