@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import tracemind_otel as tm
 from tests.programs import Finished, run_program
 from tests.servers.fixture import OpenAIServer
 from tests.servers.fixture import openai_server as openai_server
+from tests.servers.openai_server import Action
 from tests.support import Captured
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 
@@ -180,6 +183,35 @@ async def test_new_key_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("OPENAI_API_KEY", "sk-new")
 
     assert tm.LLMClientFactory.make("openai") is not before
+
+
+async def test_the_environment_is_not_read_for_each_call(
+    openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls that name a provider read its variables once a second, and at once after a key was rejected."""
+    echoes: list[Action] = [{"do": "echo"}] * 20
+    model = openai_server.script(*echoes, {"status": 401, "body": "{}"}, {"do": "echo"})
+    config = tm.LLMCallConfig("openai", model, prompt="ping")
+    monkeypatch.setenv("OPENAI_BASE_URL", openai_server.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-old")
+    await tm.run_llm_call("f", "s", config, tm.Recorder())
+    looks: list[str] = []
+    get_item = type(os.environ).__getitem__
+
+    def look(environment: Any, name: str) -> str:
+        looks.append(name)
+        return get_item(environment, name)
+
+    monkeypatch.setattr(type(os.environ), "__getitem__", look)
+    started = time.monotonic()
+    for _ in range(19):
+        assert (await tm.run_llm_call("f", "s", config, tm.Recorder()))["status"] == "ok"
+    assert looks.count("OPENAI_API_KEY") <= time.monotonic() - started + 1
+
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-new")
+    assert (await tm.run_llm_call("f", "s", config, tm.Recorder()))["status_code"] == 401
+    assert (await tm.run_llm_call("f", "s", config, tm.Recorder()))["status"] == "ok"
+    assert openai_server.requests(model)[-1].headers["authorization"] == "Bearer sk-new"
 
 
 class _OwnClient(tm.AsyncLLMClient):

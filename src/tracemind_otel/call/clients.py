@@ -42,7 +42,7 @@ async def client_for(provider: str) -> AsyncLLMClient:
     try:
         if not providers.is_known(provider):
             await asyncio.to_thread(providers.load_plugins)
-        return providers.make(provider)
+        return providers.for_call(provider)
     except ConfigError:
         raise
     except LLMError as error:

@@ -72,13 +72,14 @@ class LLMCallConfig(SamplingOptions, _ConfigArguments):
     """Its version."""
 
     def __post_init__(self) -> None:
-        for name, rule in _RULES.items():
-            value = getattr(self, name)
-            if not rule.allows(value):
+        values = self.__dict__
+        for name, default, rule in _CHECKS:
+            value = values[name]
+            if value is not default and not rule.allows(value):
                 shown = type(value).__name__ if name in _CONTENT_FIELDS else repr(value)
                 raise ConfigError(f"{STEP_TYPE}: {name} is {shown}; it must be {rule.wanted}")
         checked_prompt(self.prompt_name, self.prompt_version)
-        if (self.extra or {}).get("stream"):
+        if self.extra and self.extra.get("stream"):
             raise ConfigError(f"{STEP_TYPE}: extra['stream'] must be absent; call stream_llm_call for a stream")
 
     @classmethod
@@ -117,7 +118,7 @@ class LLMCallConfig(SamplingOptions, _ConfigArguments):
             self.provider,
             self.model,
             apply_vars(text or "", self.vars),
-            extra=dict(self.extra or {}),
+            extra=dict(self.extra) if self.extra else {},
             messages=tuple(self.messages),
             system=self.system,
             **options,
@@ -129,7 +130,7 @@ def _is_positive(value: object) -> bool:
 
 
 _NAME = Rule(lambda value: isinstance(value, str) and bool(value.strip()), "a string that is not empty")
-_STRING = Rule(lambda value: isinstance(value, str | None), "a string or absent")
+_STRING = Rule(lambda value: value is None or isinstance(value, str), "a string or absent")
 _MAPPING = Rule(lambda value: isinstance(value, Mapping | None), "a mapping or absent")
 _RULES: Mapping[str, Rule] = {
     "provider": _NAME,
@@ -145,6 +146,8 @@ _RULES: Mapping[str, Rule] = {
     "messages": Rule(lambda value: is_sequence_of(value, Message), "a sequence of Message"),
     **SAMPLING_RULES,
 }
+_CHECKS = tuple((each.name, each.default, _RULES[each.name]) for each in fields(LLMCallConfig) if each.name in _RULES)
+"""Each field with its default, which needs no check: most fields of most calls have it."""
 
 
 _VARIABLE = re.compile(r"\{\{\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*\}\}|\{([a-zA-Z_][a-zA-Z0-9_]*)\}")

@@ -6,8 +6,9 @@ import logging
 from typing import Any
 
 from ..ai.llm.client import AsyncLLMClient
+from ..ai.llm.providers import read_environment_again
 from ..ai.llm.types import LLMRequest, LLMResponse, LLMUsage
-from ..errors import ConfigError, LLMClientError, LLMError
+from ..errors import ConfigError, LLMAuthenticationError, LLMClientError, LLMError
 from ..flows.enclosing import enclosing_gives_way
 from ..recording.port import Recorder, StepEnd, StepStatus, begin_safely, listeners
 from .accounting import CallAccount
@@ -60,6 +61,8 @@ class Call:
     def failed(self, error: LLMError, *, also: Result | None = None, **more: Any) -> Result:
         """End in an error; arguments and result as of `succeeded`."""
         self.error = error
+        if isinstance(error, LLMAuthenticationError):
+            read_environment_again()
         result = error_result(self.target.cfg, error, self.attempts.retries) | (also or {})
         made = self.attempts.made
         how = f"failed after {made} attempt{'' if made == 1 else 's'}" if made else "was not sent"

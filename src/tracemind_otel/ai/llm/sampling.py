@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, Literal, cast, get_args
@@ -39,7 +40,8 @@ class SamplingOptions:
 
     def sampling(self) -> dict[str, Any]:
         """The sampling options alone, as keyword arguments."""
-        return {name: getattr(self, name) for name in SAMPLING_NAMES}
+        values = vars(self)
+        return {name: values[name] for name in SAMPLING_NAMES}
 
 
 SAMPLING_NAMES = tuple(field.name for field in fields(SamplingOptions))
@@ -55,9 +57,12 @@ class Rule:
     """The allowed values, for a message."""
 
 
+_NUMBERS = (int, float)
+
+
 def is_number(value: object) -> bool:
     """Whether a value is a finite number and not a bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    return isinstance(value, _NUMBERS) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def is_whole(value: object, least: int | None = None) -> bool:

@@ -9,6 +9,7 @@ import inspect
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Generator, Hashable, Mapping
 from dataclasses import dataclass
 from types import MethodType
@@ -199,19 +200,56 @@ def environment_of(name: str) -> tuple[str, ...]:
     return _entries[name].environment
 
 
-_Clients = dict[Hashable, tuple[AsyncLLMClient, Mapping[str, object]]]
-"""Clients by what they were made from, with their options: the ids of these are in the key, and must stay theirs."""
+@dataclass(frozen=True, slots=True)
+class _Recent:
+    client: AsyncLLMClient
+    entries: Mapping[str, _Entry]
+    """The table of providers at that time; a provider may have been replaced since."""
+    until: float
+    """The time until which the environment is not read again, by `time.monotonic`."""
+
+
+class _Clients:
+    """The clients of one event loop."""
+
+    def __init__(self) -> None:
+        self.made: dict[Hashable, tuple[AsyncLLMClient, Mapping[str, object]]] = {}
+        """By what they were made from, with their options: the ids of these are in the key, and must stay theirs."""
+        self.recent: dict[str, _Recent] = {}
+        """The one that a provider's name alone stood for lately."""
 
 
 async def _close_all(clients: _Clients) -> None:
-    for client, _ in clients.values():
+    for client, _ in clients.made.values():
         try:
             await client.aclose()
         except Exception:
             log.exception("closing %s failed", type(client).__name__)
 
 
-_clients: PerLoop[_Clients] = PerLoop(dict, _close_all)
+_clients: PerLoop[_Clients] = PerLoop(_Clients, _close_all)
+_RECENT_S = 1.0
+"""Seconds for which calls use the client that the environment asked for when it was read last."""
+
+
+def for_call(provider: str) -> AsyncLLMClient:
+    """The client for a call that only names its provider; reads the environment once a second, not for each call.
+
+    Raises:
+        UnknownProviderError, ConfigError: as `make`.
+    """
+    if _stand_in is not None:
+        return make(provider)
+    recent, now = _clients.get().recent, time.monotonic()
+    found = recent.get(provider)
+    if found is None or found.entries is not _entries or now > found.until:
+        found = recent[provider] = _Recent(make(provider), _entries, now + _RECENT_S)
+    return found.client
+
+
+def read_environment_again() -> None:
+    """Let the next call in this event loop read the environment, where a new key may be: the last one was rejected."""
+    _clients.get().recent.clear()
 
 
 def make(
@@ -238,7 +276,7 @@ def make(
     if _stand_in is not None:
         return _stand_in(given.get("provider_name") or provider.strip().lower())
     try:
-        clients = _clients.get()
+        clients = _clients.get().made
     except RuntimeError:  # no loop is running
         return entry.factory(api_key=api_key, base_url=base_url, **given)
     environment = tuple(os.environ.get(variable) for variable in entry.environment)
