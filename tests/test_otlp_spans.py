@@ -20,7 +20,7 @@ from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
 from tests.otlp_strategies import ATTRIBUTES, CONTEXTS, KEYS, VALUES, readable_spans, spans
 from tracemind_otel.otel.export.otlp_request import request_body
-from tracemind_otel.otel.export.otlp_spans import span_item
+from tracemind_otel.otel.export.otlp_spans import interrupted_item, span_item
 from tracemind_otel.otel.sanitize import sanitized
 
 CONTEXT = SpanContext(1, 2, is_remote=False)
@@ -28,8 +28,12 @@ many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChe
 
 
 def request_of(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
+    return parsed(request_body(map(span_item, spans)))
+
+
+def parsed(body: bytes) -> ExportTraceServiceRequest:
     request = ExportTraceServiceRequest()
-    request.ParseFromString(request_body(map(span_item, spans)))
+    request.ParseFromString(body)
     return request
 
 
@@ -224,6 +228,23 @@ def test_ids_of_any_size_cost_no_span() -> None:
     span = span_of(context=context, parent=context)
     assert (span.trace_id, span.span_id) == (b"\0" * 15 + b"\1", b"\0" * 7 + b"\2")
     assert span.parent_span_id == span.span_id
+
+
+@many
+@given(spans().filter(lambda span: span.end_time is None), ATTRIBUTES)
+def test_an_interrupted_span_is_its_start_and_a_failure(span: ReadableSpan, attributes: dict[str, Any]) -> None:
+    """The span has all that it had at its start, and an end, further attributes, and a status that says why."""
+    item = interrupted_item(span_item(span), 9, attributes, "the process ended first")
+
+    expected = encode_spans([span])
+    message = expected.resource_spans[0].scope_spans[0].spans[0]
+    message.end_time_unix_nano = 9
+    added = encode_spans([ReadableSpan("s", CONTEXT, resource=Resource({}), attributes=attributes)])
+    message.attributes.extend(added.resource_spans[0].scope_spans[0].spans[0].attributes)
+    message.status.code = message.status.STATUS_CODE_ERROR
+    message.status.message = "the process ended first"
+    assert as_bytes(parsed(request_body([item]))) == as_bytes(expected)
+    assert item.count == 1
 
 
 def test_two_threads_encode_at_once() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceState
 
 from .otlp_request import Item
-from .otlp_values import attributes_fields, resource_fields, scope_fields
+from .otlp_values import Attributes, attributes_fields, resource_fields, scope_fields
 from .protobuf import (
     fixed32_tag,
     fixed64,
@@ -22,6 +23,7 @@ from .protobuf import (
     utf8,
     varint,
     varint_tag,
+    without_prefix,
 )
 
 if TYPE_CHECKING:
@@ -71,6 +73,25 @@ _IS_REMOTE = pack_fixed32(0x300)
 def span_item(span: ReadableSpan) -> Item:
     """A span that has ended, encoded. A value that OTLP cannot hold is mended, so that no span is lost for it."""
     return Item(resource_fields(span.resource), scope_fields(span.instrumentation_scope), _SPAN + prefixed(_span(span)))
+
+
+def interrupted_item(start: Item, end_ns: int, attributes: Attributes, reason: str) -> Item:
+    """A span that never ended, as an ended one that failed.
+
+    Protobuf takes the last of two values of a field, joins repeated fields and merges messages, so what is missing is
+    written behind what there is.
+
+    Args:
+        start: the item of a span that had not ended.
+        end_ns: the time of its end, in nanoseconds since 1970.
+        attributes: added to those that it had at its start.
+        reason: the description of its status.
+    """
+    span = without_prefix(start.record, _SPAN)
+    end = (
+        _END + fixed64(end_ns) + attributes_fields(_ATTRIBUTES, attributes) + _status(Status(StatusCode.ERROR, reason))
+    )
+    return replace(start, record=_SPAN + prefixed(span + end))
 
 
 def _span(span: ReadableSpan) -> bytes:

@@ -183,20 +183,19 @@ def attributes_fields(tag: bytes, attributes: Attributes | None) -> bytes:
     add = fields.append
     for name, value in _plain(attributes).items():
         key = _keys.get(name) or _new_key(name)
-        kind: type = type(value)
-        if kind is float:
+        if type(value) is float:
             add(key.double_head + pack_double(value))
-        elif kind is int or (kind is str and len(value) <= _MAX_LENGTH):
+        elif type(value) is int or (type(value) is str and len(value) <= _MAX_LENGTH):
             add(key.kept.get(value) or key.kept_pair(value))
         else:
             add(key.pair(value))
     return tag.join(fields)
 
 
-def _plain(attributes: Any) -> dict[str, Any]:
+def _plain(attributes: Any) -> dict[str, object]:
     """A copy as a plain dict: the mappings of the SDK are slow to iterate, and take a lock for it."""
     try:
-        copy: dict[str, Any] = attributes.copy()
+        copy: dict[str, object] = attributes.copy()
     except AttributeError:
         return dict(attributes)
     return copy

@@ -71,6 +71,14 @@ def prefixed(value: bytes) -> bytes:
     return (SMALL_VARINTS[length] if length < 4096 else _encoded_varint(length)) + value
 
 
+def without_prefix(field: bytes, tag: bytes) -> bytes:
+    """The value of a field that begins with its tag and its length."""
+    start = len(tag)
+    while field[start] > 0x7F:
+        start += 1
+    return field[start + 1 :]
+
+
 def utf8(text: Any) -> bytes:
     """A string in UTF-8, without lone surrogates; any other value as a string."""
     try:
