@@ -1,0 +1,116 @@
+"""Sends encoded requests by OTLP over gRPC, as raw bytes."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from ...errors import ConfigError
+from .answers import Answer, Later, Refused, delivered, grpc_answer, secrets_in
+from .late_import import late_import
+from .otlp_options import USER_AGENT, OtlpOptions, Signal, provided_credentials
+
+_METHODS: Mapping[Signal, str] = {
+    "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+    "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+}
+
+_parents: list[Any] = []
+"""Channels of the process from which this one was forked, kept so that nothing closes the parent's connections."""
+
+
+class GrpcTransport:
+    """Sends each request over a channel, which the first one opens.
+
+    Args:
+        signal: what is sent.
+        url: where to; the scheme may be missing.
+        headers: metadata of each request, by lower-case name.
+        options: how.
+
+    Raises:
+        ConfigError: gRPC is not installed, or a credential provider gives no credentials.
+    """
+
+    def __init__(self, signal: Signal, url: str, headers: Mapping[str, str], options: OtlpOptions) -> None:
+        if importlib.util.find_spec("grpc") is None:
+            raise ConfigError("protocol grpc needs the package grpcio; install it, or use protocol='http/protobuf'")
+        self._method = _METHODS[signal]
+        self._target = urlsplit(url).netloc if "://" in url else url
+        self._metadata = tuple(headers.items())
+        self._secrets = secrets_in(headers)
+        self._options = options
+        self._channel: Any = None
+        self._credentials: Any = None
+        if options.is_secure and options.credential_provider is not None:
+            self._credentials = self._provided(options.credential_provider)
+
+    def send(self, body: bytes, timeout_s: float) -> Answer:
+        try:
+            export = self._opened().unary_unary(self._method, request_serializer=None, response_deserializer=None)
+            answer = export(body, timeout=timeout_s, metadata=self._metadata)
+            return delivered(answer, is_json=False, secrets=self._secrets)
+        except Exception as error:
+            return self._failure(error)
+
+    def begin_anew(self) -> None:
+        if self._channel is not None:
+            _parents.append(self._channel)
+            self._channel = None
+
+    def close(self) -> None:
+        """Close the channel, which also ends a request in flight."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+    def _failure(self, error: Exception) -> Answer:
+        code = getattr(error, "code", None)
+        if code is None:
+            if isinstance(error, ValueError):  # the channel was closed by another thread before the request was sent
+                return Later("the channel is closed")
+            return Refused(f"the request cannot be sent: {type(error).__name__}")
+        if code().name == "UNAVAILABLE":
+            self.close()  # or the channel tries to connect again only after a wait of its own, of up to two minutes
+        return grpc_answer(
+            code().name,
+            getattr(error, "details", str)() or "",
+            dict(getattr(error, "trailing_metadata", tuple)() or ()),
+            self._secrets,
+            self._options.retryable_codes,
+        )
+
+    def _opened(self) -> Any:
+        if self._channel is None:
+            grpc: Any = late_import("grpc")
+            options = [("grpc.primary_user_agent", USER_AGENT)]
+            compression = grpc.Compression.Gzip if self._options.compression == "gzip" else None
+            if self._options.is_secure:
+                credentials = self._credentials or self._read_credentials(grpc)
+                self._channel = grpc.secure_channel(self._target, credentials, options, compression)
+            else:
+                self._channel = grpc.insecure_channel(self._target, options, compression)
+        return self._channel
+
+    def _read_credentials(self, grpc: Any) -> Any:
+        options = self._options
+        files = (options.certificate, options.client_key, options.client_certificate)
+        self._credentials = grpc.ssl_channel_credentials(*map(_content, files))
+        return self._credentials
+
+    def _provided(self, name: str) -> Any:
+        credentials = provided_credentials(name)
+        if not isinstance(credentials, late_import("grpc").ChannelCredentials):
+            found = type(credentials).__name__
+            raise ConfigError(f"the credential provider {name!r} makes a {found}; it must make ChannelCredentials")
+        return credentials
+
+
+def _content(path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    with open(path, "rb") as file:
+        return file.read()

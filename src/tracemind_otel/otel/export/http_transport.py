@@ -1,0 +1,159 @@
+"""Sends encoded requests by OTLP over HTTP, with `requests`: its proxies, certificates and credentials."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import ssl
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ...errors import ConfigError
+from .answers import Answer, Later, Refused, Unknown, http_answer, secrets_in
+from .late_import import late_import
+from .otlp_options import USER_AGENT, Compression, OtlpOptions, provided_credentials
+
+_MOST_READ = 64 * 1024
+"""Bytes of an answer that are read. An OTLP answer is short; a page of HTML may be long."""
+
+_compress: Mapping[Compression, Callable[[bytes], bytes]] = {
+    "none": lambda body: body,
+    "gzip": lambda body: gzip.compress(body, compresslevel=6, mtime=0),
+    "deflate": lambda body: zlib.compress(body),
+}
+
+_parents: list[Any] = []
+"""Sessions of the process from which this one was forked, kept so that nothing closes the parent's connections."""
+
+
+class HttpTransport:
+    """Sends each request over a kept connection, which the first one opens.
+
+    Args:
+        url: where to.
+        headers: headers of each request, by lower-case name.
+        options: how.
+        adapter: an HTTP adapter of `requests` that sends in place of its own.
+
+    Raises:
+        ConfigError: `requests` is not installed, or a credential provider gives no session.
+    """
+
+    def __init__(self, url: str, headers: Mapping[str, str], options: OtlpOptions, *, adapter: Any = None) -> None:
+        if importlib.util.find_spec("requests") is None:
+            raise ConfigError("protocol http/protobuf needs the package requests; install it, or use protocol='grpc'")
+        encoding = {} if options.compression == "none" else {"content-encoding": options.compression}
+        standard = {"content-type": "application/x-protobuf", "user-agent": USER_AGENT}
+        self._url = url
+        self._headers = standard | encoding | dict(headers)
+        self._secrets = secrets_in(headers)
+        self._options = options
+        self._adapter = adapter
+        self._session: Any = None
+        if options.credential_provider is not None:
+            self._session = self._provided(options.credential_provider)
+
+    def send(self, body: bytes, timeout_s: float) -> Answer:
+        try:
+            session = self._opened()
+            compressed = _compress[self._options.compression](body)
+            response = session.post(self._url, data=compressed, timeout=timeout_s, **self._request_options())
+        except Exception as error:
+            return failure_answer(error)
+        with response:
+            return http_answer(response.status_code, response.headers, _beginning(response), self._secrets)
+
+    def begin_anew(self) -> None:
+        if self._session is not None:
+            _parents.append(self._session)
+            self._session = None
+
+    def close(self) -> None:
+        """Close the kept connection. A request in flight goes on to its end."""
+        if self._session is not None:
+            self._session.close()
+
+    def _opened(self) -> Any:
+        if self._session is None:
+            provider = self._options.credential_provider
+            self._session = self._new_session() if provider is None else self._provided(provider)
+        return self._session
+
+    def _new_session(self) -> Any:
+        # The first request would import the last two, and a fork must not interrupt that.
+        requests = late_import("requests", "netrc", "encodings.idna")
+        session = requests.Session()
+        if self._adapter is not None:
+            session.mount("http://", self._adapter)
+            session.mount("https://", self._adapter)
+        return session
+
+    def _provided(self, name: str) -> Any:
+        session = provided_credentials(name)
+        if not isinstance(session, late_import("requests").Session):
+            found = type(session).__name__
+            raise ConfigError(f"the credential provider {name!r} makes a {found}; it must make a requests.Session")
+        return session
+
+    def _request_options(self) -> dict[str, Any]:
+        """Certificates are passed with each request, or those of REQUESTS_CA_BUNDLE would win."""
+        options: dict[str, Any] = {"headers": self._headers, "allow_redirects": False, "stream": True}
+        if self._options.certificate is not None:
+            options["verify"] = self._options.certificate
+        if self._options.client_certificate is not None:
+            key = self._options.client_key
+            certificate = self._options.client_certificate
+            options["cert"] = certificate if key is None else (certificate, key)
+        return options
+
+
+def _beginning(response: Any) -> bytes:
+    """The beginning of the body; what is left of it when the connection is cut, because the status has said all."""
+    try:
+        return bytes(response.raw.read(_MOST_READ, decode_content=True))
+    except Exception:
+        return b""
+
+
+# --- Failures ---
+
+
+def failure_answer(error: Exception) -> Answer:
+    """What an exception of `requests` means: whether the request was sent before it."""
+    requests, urllib3 = late_import("requests.exceptions", "urllib3.exceptions"), late_import("urllib3.exceptions")
+    reason = _reason(error)
+    if isinstance(error, requests.ConnectTimeout | requests.ProxyError | requests.SSLError):
+        return Later(reason)
+    if isinstance(error, requests.ConnectionError):
+        causes = _causes(error)
+        is_unsent = any(isinstance(cause, urllib3.NewConnectionError | urllib3.ConnectTimeoutError) for cause in causes)
+        return (Later if is_unsent else Unknown)(reason)
+    if isinstance(error, requests.Timeout | requests.ChunkedEncodingError):
+        return Unknown(reason)
+    return Refused(f"the request cannot be sent: {reason}")
+
+
+def _reason(error: BaseException) -> str:
+    """What happened, in a few words. The messages of `requests` repeat the URL, whose query may have a key."""
+    causes = _causes(error)
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"the certificate is not trusted: {cause.verify_message}"
+    if any("Timeout" in type(cause).__name__ for cause in causes):
+        is_connecting = any("Connect" in type(cause).__name__ for cause in causes)
+        return "no connection within the time-out" if is_connecting else "no answer within the time-out"
+    strings = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
+    return strings[-1] if strings else type(causes[-1]).__name__
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An exception and those that it came from: a cause, a `reason`, or an exception among the arguments."""
+    found: list[BaseException] = []
+    waiting: list[object] = [error]
+    while waiting:
+        each = waiting.pop(0)
+        if isinstance(each, BaseException) and each not in found:
+            found.append(each)
+            waiting += [getattr(each, "reason", None), *each.args, each.__cause__]
+    return found

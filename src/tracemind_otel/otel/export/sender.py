@@ -1,0 +1,335 @@
+"""Sends what waits in a spool, in a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+from queue import Empty, SimpleQueue
+
+from opentelemetry.context import attach, set_value
+
+from ..._base.dropped import end_dropped
+from ..._base.once import report_fault
+from .answers import Answer, Delivered, Later, Refused, TooLarge, Transport, Unknown
+from .delivery_stats import SpoolStats
+from .otlp_request import request_body
+from .spool import Batch, Spool
+
+log = logging.getLogger(__name__)
+
+MAX_REQUEST_BYTES = 4_000_000
+"""Bytes of one request; the default limit of gRPC receivers is 4 MiB."""
+SUPPRESSED = "suppress_instrumentation"
+"""The context key that tells instrumentations of HTTP clients and of gRPC to make no span."""
+_LONGEST_WAIT_S = 3600.0
+"""Seconds after which the thread looks again, because a lock cannot wait for years."""
+_SELDOM_S = 60.0
+"""Seconds between two log messages about the same trouble."""
+_CLOSING_S = 0.2
+"""Seconds that the thread may take to end after its request was cut short."""
+
+
+def exponential_s(failures: int) -> float:
+    """The seconds to wait after so many failures in a row: 1, 2, 4 and so on up to 30, give or take a quarter."""
+    return min(2.0 ** min(failures - 1, 5), 30.0) * random.uniform(0.75, 1.25)
+
+
+def _short_s(failures: int) -> float:
+    """The same while somebody waits: a quarter of a second, then twice as long each time."""
+    return 0.25 * 2.0 ** min(failures - 1, 7)
+
+
+@dataclass(eq=False, slots=True)
+class _Flush:
+    """Somebody who waits until everything has arrived."""
+
+    deadline: float
+    """The time, by the monotonic clock, at which he waits no longer."""
+    is_last: bool = False
+    """Whether the sender ends with it."""
+    target: int = 0
+    """What must have left the spool, counted since the start."""
+    attempts: int = 0
+    """Attempts that have failed meanwhile."""
+    arrived: bool = False
+    """Whether everything has arrived."""
+    done: threading.Event = field(default_factory=threading.Event)
+    """Set when the answer is known."""
+
+    def finish(self, *, arrived: bool) -> None:
+        """Give the answer."""
+        self.arrived = arrived
+        self.done.set()
+
+
+class Sender:
+    """Sends what waits in a spool: a full batch at once, the rest after a delay.
+
+    Items leave the spool when a receiver has taken them, or will never take them. A request whose outcome is unknown
+    is sent again as it was. The wait between two attempts has no limit in total, because the spool bounds what waits.
+
+    Args:
+        spool: what is to be sent.
+        transport: makes one attempt.
+        stats: counts what arrives and what does not; only this sender writes it.
+        name: the name of the thread.
+        delay_s: seconds after which a batch is sent that is not full.
+        max_items: items of a batch.
+        max_bytes: bytes of a batch.
+        timeout_s: seconds of one attempt.
+        wait_s: the seconds to wait after a number of failures in a row, where the receiver names none.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        transport: Transport,
+        stats: SpoolStats,
+        *,
+        name: str,
+        delay_s: float = 5.0,
+        max_items: int = 512,
+        max_bytes: int = MAX_REQUEST_BYTES,
+        timeout_s: float = 10.0,
+        wait_s: Callable[[int], float] = exponential_s,
+    ) -> None:
+        self.stats = stats
+        self._spool = spool
+        self._transport = transport
+        self._name = name
+        self._delay_s = min(delay_s, _LONGEST_WAIT_S)
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+        self._wait_s = wait_s
+        self._thread: threading.Thread | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        # Signal handlers and finalizers may put to a queue of this kind; a lock or an event they may not touch.
+        self._messages = SimpleQueue[_Flush | None]()
+        self._is_told = False
+        self._is_over = False
+        self._held: tuple[Batch, bytes] | None = None
+        self._doubtful = 0
+        self._byte_limit = self._max_bytes
+        self._failures = 0
+        self._not_before = -inf
+        self._settled = self._target = 0
+        self._failed_at_flush = 0
+        self._flushes = list[_Flush]()
+        self._said_at = dict[str, float]()
+        self._drain_at = time.monotonic() + self._delay_s
+
+    # --- For any thread ---
+
+    def start(self) -> None:
+        """Start the thread; at the end of the interpreter none can be started any more."""
+        self._thread = threading.Thread(target=self._run, args=(self._messages,), name=self._name, daemon=True)
+        self._thread.start()
+
+    def told(self) -> None:
+        """Wake the thread if a batch is full; called after each `append`."""
+        if not self._is_told and self._spool.waiting >= self._max_items:
+            self._is_told = True
+            self._messages.put(None)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Send what waits now, waiting for at most so many seconds. It ends the wait between two attempts.
+
+        Returns:
+            Whether everything has arrived that was appended since the flush before.
+        """
+        return self._wait_for(_Flush(time.monotonic() + timeout_s), timeout_s)
+
+    def shutdown(self, timeout_s: float) -> bool:
+        """Send what waits, and end. A second call waits for the end of the first.
+
+        Returns:
+            Whether everything has arrived that was ever appended. What waits on disk has not.
+        """
+        deadline = time.monotonic() + timeout_s
+        self._wait_for(_Flush(deadline, is_last=True), timeout_s)
+        if self._thread is None:
+            self._end(self._messages)
+        else:
+            self._thread.join(max(deadline - time.monotonic(), 0.0))
+            if self._thread.is_alive():
+                self._transport.close()
+                self._thread.join(_CLOSING_S)
+        return self.stats.loss() is None
+
+    def begin_anew(self) -> None:
+        """In a forked child: send what this process appends. The thread and what waits are the parent's."""
+        is_running = self._thread is not None and not self._is_over
+        self._spool.begin_anew()
+        self._transport.begin_anew()
+        self.stats.begin_anew()
+        self._reset()
+        if is_running:
+            self.start()
+
+    def _wait_for(self, flush: _Flush, timeout_s: float) -> bool:
+        if self._thread is None or not self._thread.is_alive():
+            return self.stats.loss() is None
+        self._messages.put(flush)
+        flush.done.wait(max(timeout_s, 0.0))
+        return flush.arrived
+
+    # --- The thread ---
+
+    def _run(self, messages: SimpleQueue[_Flush | None]) -> None:
+        attach(set_value(SUPPRESSED, True))
+        while not self._is_over:
+            try:
+                self._listen(messages)
+                if self._has_work and time.monotonic() >= self._not_before:
+                    self._send_next()
+                self._answer_flushes()
+                self._rest()
+            except Exception:
+                report_fault(log, self._name, "send")
+                self._not_before = time.monotonic() + 1.0
+        self._end(messages)
+
+    @property
+    def _gone(self) -> int:
+        """What has left the spool since the start."""
+        return self._settled + self._spool.dropped
+
+    @property
+    def _has_work(self) -> bool:
+        return self._gone < self._target
+
+    def _listen(self, messages: SimpleQueue[_Flush | None]) -> None:
+        """Wait for a message, or until it is time to send."""
+        until = self._not_before if self._has_work else self._drain_at
+        try:
+            message = messages.get(timeout=min(max(until - time.monotonic(), 0.0), _LONGEST_WAIT_S))
+        except Empty:
+            message = None
+        if message is not None:
+            self._begin(message)
+        elif time.monotonic() >= self._drain_at:
+            self._aim_at_all()
+        elif self._is_told:
+            full = self._spool.waiting // self._max_items * self._max_items
+            self._target = max(self._target, self._gone + full)
+
+    def _begin(self, flush: _Flush) -> None:
+        self._aim_at_all()
+        flush.target = self._target
+        self._flushes.append(flush)
+        self._not_before = -inf
+
+    def _aim_at_all(self) -> None:
+        """Send all that waits now. What arrives meanwhile waits, or a busy process would send it in tiny batches."""
+        end_dropped()
+        self._target = self._gone + self._spool.waiting
+        self._drain_at = time.monotonic() + self._delay_s
+
+    def _send_next(self) -> None:
+        if self._held is None:
+            batch = self._spool.take(self._byte_limit, self._max_items)
+            if batch is None:  # what was aimed at is gone, a damaged record for instance
+                self._target = self._gone
+                for flush in self._flushes:
+                    flush.target = min(flush.target, self._gone)
+                return
+            self._held = batch, request_body(batch.items)
+        batch, body = self._held
+        self.stats.in_doubt = max(self._doubtful, batch.count)
+        self._act_on(self._transport.send(body, self._timeout_s), batch)
+        self.stats.in_doubt = self._doubtful
+
+    def _rest(self) -> None:
+        """Let `told` wake the thread again, once there is nothing more to do."""
+        if not self._has_work:
+            self._is_told = False
+            self.told()
+
+    def _act_on(self, answer: Answer, batch: Batch) -> None:
+        match answer:
+            case Delivered(rejected, message):
+                self._delivered(batch, min(rejected, batch.count), message)
+            case TooLarge(reason) if len(batch.items) > 1:
+                self._byte_limit = max(batch.byte_size // 2, 1)
+                self._spool.give_back(batch)
+                self._held = None
+                log.info("%s takes no request of %d bytes: %s", self.stats.destination, batch.byte_size, reason)
+            case TooLarge(reason) | Refused(reason):
+                self._give_up(batch, reason)
+            case Later(reason, after_s):
+                self._retry(reason, after_s)
+            case Unknown(reason, after_s):
+                self._doubtful = max(self._doubtful, batch.count)
+                self._retry(reason, after_s)
+
+    def _delivered(self, batch: Batch, rejected: int, message: str) -> None:
+        self._settle(batch)
+        self.stats.deliver(batch.count - rejected)
+        self._byte_limit = min(self._max_bytes, self._byte_limit + max(self._byte_limit // 64, 1024))
+        if rejected:
+            self.stats.lose(rejected, message or "rejected without a reason")
+        if rejected or message:
+            self._say("%s rejected %d %s: %s", rejected, self.stats.items, message or "no reason given")
+
+    def _give_up(self, batch: Batch, reason: str) -> None:
+        doubtful = min(self._doubtful, batch.count)
+        self._settle(batch)
+        self.stats.give_up(doubtful, reason)
+        self.stats.lose(batch.count - doubtful, reason)
+        self._say("%s refused %d %s, which are lost: %s", batch.count, self.stats.items, reason)
+
+    def _settle(self, batch: Batch) -> None:
+        self._spool.settle(batch)
+        self._held = None
+        self._settled += batch.count
+        self._doubtful = max(self._doubtful - batch.count, 0)
+        self._failures = 0
+        self.stats.obstacle = ""
+
+    def _retry(self, reason: str, after_s: float | None) -> None:
+        self._failures += 1
+        self.stats.obstacle = reason
+        waits_s = [self._wait_s(self._failures)]
+        for flush in self._flushes:
+            flush.attempts += 1
+            waits_s.append(_short_s(flush.attempts))
+        self._not_before = time.monotonic() + (min(waits_s) if after_s is None else after_s)
+        self._say("%s took no %s, and %d wait: %s", self.stats.items, self._spool.waiting, reason)
+
+    def _answer_flushes(self) -> None:
+        """Answer those whose items have left the spool, and those whose time ends before the next attempt."""
+        next_at = max(time.monotonic(), self._not_before)
+        finished = [flush for flush in self._flushes if self._gone >= flush.target]
+        expired = [flush for flush in self._flushes if flush not in finished and next_at >= flush.deadline]
+        failed = self.stats.failed
+        for flush in finished + expired:
+            self._flushes.remove(flush)
+            self._is_over = self._is_over or flush.is_last
+            flush.finish(arrived=flush in finished and failed == self._failed_at_flush)
+        if finished or expired:
+            self._failed_at_flush = failed
+
+    def _end(self, messages: SimpleQueue[_Flush | None]) -> None:
+        if self._held is not None:
+            self._spool.give_back(self._held[0])
+        self._transport.close()
+        self._spool.close()
+        while self._flushes or not messages.empty():
+            flush = self._flushes.pop() if self._flushes else messages.get()
+            if flush is not None:
+                flush.finish(arrived=self.stats.loss() is None)
+
+    def _say(self, message: str, *arguments: object) -> None:
+        """Log a warning about the destination, once a minute."""
+        now = time.monotonic()
+        if now - self._said_at.get(message, -inf) >= _SELDOM_S:
+            self._said_at[message] = now
+            log.warning(message, self.stats.destination, *arguments)

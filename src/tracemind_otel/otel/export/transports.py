@@ -1,0 +1,38 @@
+"""The transport of one signal, over HTTP or gRPC. What it needs is imported by the first request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .answers import Transport
+from .grpc_transport import GrpcTransport
+from .http_transport import HttpTransport
+from .otlp_options import OtlpOptions, Protocol, Signal
+
+
+def make_transport(
+    signal: Signal,
+    protocol: Protocol,
+    url: str,
+    headers: Mapping[str, str],
+    options: OtlpOptions,
+    *,
+    adapter: Any = None,
+) -> Transport:
+    """Make the transport of one signal, which connects when it first sends.
+
+    Args:
+        signal: what is sent.
+        protocol: over which protocol.
+        url: where to; over HTTP with the path.
+        headers: headers of each request, by lower-case name.
+        options: how, as `otlp_options` reads it.
+        adapter: over HTTP, an adapter of `requests` that sends in place of its own.
+
+    Raises:
+        ConfigError: what it needs is not installed, or a credential provider fails.
+    """
+    if protocol == "grpc":
+        return GrpcTransport(signal, url, headers, options)
+    return HttpTransport(url, headers, options, adapter=adapter)
