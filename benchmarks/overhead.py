@@ -85,7 +85,8 @@ def recorder_of_configure() -> OTelRecorder:
     """The pipeline of `configure()`, piece by piece, but for exporters that drop."""
     # Here, since `against.py` reads this module beside trees that have these elsewhere.
     from tracemind_otel.otel.current import Providers, use_providers
-    from tracemind_otel.otel.setup.delivery import DeliveryStats, MetricsDeliveryStats, WatchedExporter
+    from tracemind_otel.otel.export.delivery_stats import DeliveryStats, MetricsDeliveryStats
+    from tracemind_otel.otel.setup.delivery import WatchedExporter
     from tracemind_otel.otel.setup.exporters import metric_requests
     from tracemind_otel.otel.setup.metric_reader import OwnReader
     from tracemind_otel.otel.setup.processors import CountingProcessor

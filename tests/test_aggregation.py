@@ -37,9 +37,10 @@ from tests.programs import clean_environment, run
 from tests.servers.otlp_sink import Post, Sink
 from tests.servers.otlp_sink import sink as sink
 from tracemind_otel.otel.current import meter
+from tracemind_otel.otel.export.delivery_stats import MetricsDeliveryStats
 from tracemind_otel.otel.instruments import NO_SPAN, Attributes, Instruments
 from tracemind_otel.otel.setup.aggregation import MAX_SERIES, OwnInstruments
-from tracemind_otel.otel.setup.delivery import MetricsDeliveryStats, WatchedExporter
+from tracemind_otel.otel.setup.delivery import WatchedExporter
 from tracemind_otel.otel.setup.metric_reader import OwnReader
 
 TEMPORALITIES = pytest.mark.parametrize("is_delta", [False, True], ids=["cumulative", "delta"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from math import inf
 
 _MAX_NAMED = 1024
 
@@ -22,6 +24,26 @@ class Once:
     def forget(self) -> None:
         """Forget what was seen."""
         self._said.clear()
+
+
+class Seldom:
+    """Tells whether something is due to be said again, for messages that are logged once a minute.
+
+    Args:
+        every_s: seconds between two messages about the same thing.
+    """
+
+    def __init__(self, every_s: float = 60.0) -> None:
+        self._every_s = every_s
+        self._said_at = dict[tuple[str, ...], float]()
+
+    def is_due(self, *thing: str) -> bool:
+        """Whether this was not said within that time; then it counts as said now."""
+        now = time.monotonic()
+        if now - self._said_at.get(thing, -inf) < self._every_s or len(self._said_at) >= _MAX_NAMED:
+            return False
+        self._said_at[thing] = now
+        return True
 
 
 FAULTS = Once()

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from ...ai.llm.scrub import scrub
 from ...errors import ConfigError
-from ...otel.setup.delivery import DeliveryStats
+from ...otel.export.delivery_stats import DeliveryStats
 from ...otel.setup.settings import ExportConfig, Signal
 from .spoken import Spoken, spoken_at
 

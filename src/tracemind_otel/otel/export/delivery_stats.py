@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
+from collections.abc import Iterable
 
-from ..._base.once import Once
+from ..._base.once import Once, Seldom
 from .spool import Spool
 
 log = logging.getLogger(__name__)
 
 _REJECTIONS = Once()
+_SELDOM = Seldom()
 _MAX_REASONS = 3
-"""Reasons that a message names; receivers may give a new one for each request."""
+"""Reasons that a message names."""
+_MAX_COUNTED = 100
+"""Reasons that are counted apart."""
 
 
 class DeliveryStats:
@@ -30,7 +34,12 @@ class DeliveryStats:
     def begin_anew(self) -> None:
         """In a forked child: what had not arrived at the fork is the parent's."""
         self._lock = threading.Lock()
-        self._accepted = self._delivered = self._failed = 0
+        self._accepted: int = 0
+        self._delivered: int = 0
+        self._failed: int = 0
+        self.in_doubt = 0
+        """Items of requests whose outcome is not known, or is not known yet."""
+        self._reasons = dict[str, None]()
 
     def accept(self, count: int) -> None:
         """Count items that are to be delivered."""
@@ -56,6 +65,18 @@ class DeliveryStats:
             self._delivered -= count
             self._failed += count
 
+    def explain(self, reason: str) -> None:
+        """Note why items did not arrive."""
+        if _SELDOM.is_due(self.destination):
+            log.warning("%s took no %s: %s", self.destination, self.items, reason)
+        if len(self._reasons) < _MAX_REASONS:
+            self._reasons[reason] = None
+
+    @property
+    def accepted(self) -> int:
+        """The number of items that were handed over."""
+        return self._accepted
+
     @property
     def failed(self) -> int:
         """The number of items whose export failed; it never decreases."""
@@ -64,8 +85,17 @@ class DeliveryStats:
     def loss(self) -> str | None:
         """What has not arrived, in words; `None` if everything has."""
         with self._lock:
-            missing, accepted = self._accepted - self._delivered, self._accepted
-        return f"{missing} of {accepted} {self.items} did not reach {self.destination}" if missing else None
+            missing, doubtful = self._accepted - self._delivered, self.in_doubt
+        doubtful = min(doubtful, missing)
+        return _joined(
+            self._told(missing - doubtful, "did not reach", self._reasons),
+            self._told(doubtful, "may or may not have arrived at", self._reasons),
+        )
+
+    def _told(self, count: int, fate: str, reasons: Iterable[str]) -> str:
+        why = ", ".join(reasons)
+        what = f"{count} of {self.accepted} {self.items} {fate} {self.destination}"
+        return "" if not count else f"{what} ({why})" if why else what
 
 
 class EventDeliveryStats(DeliveryStats):
@@ -89,7 +119,8 @@ class MetricsDeliveryStats(DeliveryStats):
     def begin_export(self, count: int) -> None:
         with self._lock:
             if not self._is_delta:
-                self._accepted = self._delivered = 0
+                self._accepted = self._delivered = self.in_doubt = 0
+                self._reasons.clear()
             self._accepted += count
 
 
@@ -115,8 +146,6 @@ class SpoolStats(DeliveryStats):
         super().begin_anew()
         self._lost = Counter[str]()
         self._given_up = Counter[str]()
-        self.in_doubt = 0
-        """Items that wait, and that were in a request whose outcome is not known, or is not known yet."""
         self.obstacle = ""
         """Why the last attempt failed; empty if it did not."""
 
@@ -126,38 +155,49 @@ class SpoolStats(DeliveryStats):
 
     def lose(self, count: int, reason: str) -> None:
         """Count items that did not arrive and are not sent again."""
-        self._lost[reason] += count
+        self._failed += count
+        self._lost[_named(reason, self._lost)] += count
 
     def give_up(self, count: int, reason: str) -> None:
         """Count items that are not sent again, and that may have arrived."""
-        self._given_up[reason] += count
+        self._failed += count
+        self._given_up[_named(reason, self._given_up)] += count
 
     @property
     def accepted(self) -> int:
-        """The items that were handed over."""
         return self._delivered + self.failed + self._spool.waiting
 
     @property
     def failed(self) -> int:
-        return self._lost.total() + self._given_up.total() + self._spool.dropped
+        return self._failed + self._spool.dropped
 
     def loss(self) -> str | None:
-        waiting = self._spool.waiting
-        doubtful = min(self.in_doubt, waiting)
         lost, doubts = self._lost.copy(), self._given_up.copy()
         lost["dropped, because the spool was full"] += self._spool.dropped
         if self._kept_in is None:
+            waiting = self._spool.waiting
+            doubtful = min(self.in_doubt, waiting)
             lost[self.obstacle or "not sent"] += waiting - doubtful
             doubts[self.obstacle or "no answer yet"] += doubtful
-        told = [
-            self._told(+lost, "did not reach"),
-            self._told(+doubts, "may or may not have arrived at"),
-            f"{waiting} {self.items} wait in {self._kept_in}" if self._kept_in is not None and waiting else "",
-        ]
-        return "; ".join(filter(None, told)) or None
+        return _joined(
+            self._told(lost.total(), "did not reach", _frequent(lost)),
+            self._told(doubts.total(), "may or may not have arrived at", _frequent(doubts)),
+        )
 
-    def _told(self, counts: Counter[str], fate: str) -> str:
-        if not counts:
-            return ""
-        reasons = ", ".join(reason for reason, _ in counts.most_common(_MAX_REASONS))
-        return f"{counts.total()} of {self.accepted} {self.items} {fate} {self.destination} ({reasons})"
+    def kept(self) -> str | None:
+        """What waits on disk for the next process, in words; `None` if nothing does."""
+        waiting = self._spool.waiting
+        return f"{waiting} {self.items} wait in {self._kept_in}" if self._kept_in is not None and waiting else None
+
+
+def _named(reason: str, counts: Counter[str]) -> str:
+    """The reason under which to count; receivers may give a new one for each request."""
+    return reason if reason in counts or len(counts) < _MAX_COUNTED else "other reasons"
+
+
+def _frequent(counts: Counter[str]) -> list[str]:
+    return [reason for reason, _ in (+counts).most_common(_MAX_REASONS)]
+
+
+def _joined(*clauses: str) -> str | None:
+    return "; ".join(filter(None, clauses)) or None

@@ -82,7 +82,7 @@ def _member_string(document: object, *names: str) -> str:
 
 def _message(fields: list[Field], number: int) -> list[Field]:
     """The fields of an embedded message."""
-    return next((_fields(value) for n, value in fields if n == number and isinstance(value, bytes)), [])
+    return _fields(next((value for n, value in fields if n == number and isinstance(value, bytes)), b""))
 
 
 def _string(fields: list[Field], number: int) -> str:

@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from opentelemetry.context import attach, set_value
 
 from ..._base.dropped import end_dropped
-from ..._base.once import report_fault
+from ..._base.once import Seldom, report_fault
 from .answers import Answer, Delivered, Later, Refused, TooLarge, Transport, Unknown
 from .delivery_stats import SpoolStats
 from .otlp_request import request_body
@@ -28,8 +28,6 @@ SUPPRESSED = "suppress_instrumentation"
 """The context key that tells instrumentations of HTTP clients and of gRPC to make no span."""
 _LONGEST_WAIT_S = 3600.0
 """Seconds after which the thread looks again, because a lock cannot wait for years."""
-_SELDOM_S = 60.0
-"""Seconds between two log messages about the same trouble."""
 _CLOSING_S = 0.2
 """Seconds that the thread may take to end after its request was cut short."""
 
@@ -123,7 +121,7 @@ class Sender:
         self._settled = self._target = 0
         self._failed_at_flush = 0
         self._flushes = list[_Flush]()
-        self._said_at = dict[str, float]()
+        self._seldom = Seldom()
         self._drain_at = time.monotonic() + self._delay_s
 
     # --- For any thread ---
@@ -162,7 +160,7 @@ class Sender:
             if self._thread.is_alive():
                 self._transport.close()
                 self._thread.join(_CLOSING_S)
-        return self.stats.loss() is None
+        return self._has_delivered_all()
 
     def begin_anew(self) -> None:
         """In a forked child: send what this process appends. The thread and what waits are the parent's."""
@@ -176,10 +174,13 @@ class Sender:
 
     def _wait_for(self, flush: _Flush, timeout_s: float) -> bool:
         if self._thread is None or not self._thread.is_alive():
-            return self.stats.loss() is None
+            return self._has_delivered_all()
         self._messages.put(flush)
         flush.done.wait(max(timeout_s, 0.0))
         return flush.arrived
+
+    def _has_delivered_all(self) -> bool:
+        return self.stats.loss() is None and self.stats.kept() is None
 
     # --- The thread ---
 
@@ -287,8 +288,8 @@ class Sender:
         self._say("%s refused %d %s, which are lost: %s", batch.count, self.stats.items, reason)
 
     def _settle(self, batch: Batch) -> None:
+        self._held = None  # first, or an error of the spool would have it sent again
         self._spool.settle(batch)
-        self._held = None
         self._settled += batch.count
         self._doubtful = max(self._doubtful - batch.count, 0)
         self._failures = 0
@@ -325,11 +326,9 @@ class Sender:
         while self._flushes or not messages.empty():
             flush = self._flushes.pop() if self._flushes else messages.get()
             if flush is not None:
-                flush.finish(arrived=self.stats.loss() is None)
+                flush.finish(arrived=self._has_delivered_all())
 
     def _say(self, message: str, *arguments: object) -> None:
         """Log a warning about the destination, once a minute."""
-        now = time.monotonic()
-        if now - self._said_at.get(message, -inf) >= _SELDOM_S:
-            self._said_at[message] = now
+        if self._seldom.is_due(message):
             log.warning(message, self.stats.destination, *arguments)

@@ -1,4 +1,4 @@
-"""Counts what is handed to an exporter, what arrives, and what is lost.
+"""Counts what is handed to an exporter of the SDK, what arrives, and what is lost.
 
 The SDK does not: it drops a failed batch, its `force_flush` always returns True, and it does not keep its time-outs.
 So its exporters are watched from outside, and slow calls run in threads of their own.
@@ -14,88 +14,12 @@ from math import inf
 from typing import Any
 
 from ..._base.dropped import end_dropped
-from ..._base.once import Once, report_fault
+from ..._base.once import report_fault
+from ..export.delivery_stats import DeliveryStats
 
 log = logging.getLogger(__name__)
 
 _SELDOM_S = 60.0
-_REJECTIONS = Once()
-
-
-class DeliveryStats:
-    """The spans on their way to one destination. Any thread may write."""
-
-    items = "spans"
-    """What is counted, in the plural."""
-
-    def __init__(self, destination: str) -> None:
-        self._destination = destination
-        self.begin_anew()
-
-    def begin_anew(self) -> None:
-        """In a forked child: what had not arrived at the fork is the parent's."""
-        self._lock = threading.Lock()
-        self._accepted = self._delivered = self._failed = 0
-
-    def accept(self, count: int) -> None:
-        """Count items that are to be delivered."""
-        with self._lock:
-            self._accepted += count
-
-    def begin_export(self, count: int) -> None:
-        """Note the items of an export. Spans were accepted as they ended, because a full queue drops some."""
-
-    def settle(self, count: int, *, delivered: bool) -> None:
-        """Count the items of a request that has ended."""
-        with self._lock:
-            if delivered:
-                self._delivered += count
-            else:
-                self._failed += count
-
-    def reject(self, count: int, reason: str) -> None:
-        """Count the items that the receiver rejected of a request; `settle` counts the whole request."""
-        if _REJECTIONS.is_new(self._destination):
-            log.warning("%s rejected %d %s: %s", self._destination, count, self.items, reason or "no reason given")
-        with self._lock:
-            self._delivered -= count
-            self._failed += count
-
-    @property
-    def failed(self) -> int:
-        """The number of items whose export failed; it never decreases."""
-        return self._failed
-
-    def loss(self) -> str | None:
-        """What has not arrived, in words; `None` if everything has."""
-        with self._lock:
-            missing, accepted = self._accepted - self._delivered, self._accepted
-        return f"{missing} of {accepted} {self.items} did not reach {self._destination}" if missing else None
-
-
-class EventDeliveryStats(DeliveryStats):
-    """The events on their way to one destination."""
-
-    items = "events"
-
-
-class MetricsDeliveryStats(DeliveryStats):
-    """The data points on their way to one destination.
-
-    In cumulative temporality only those of the last export count, because they hold the sums since the start.
-    """
-
-    items = "metric points"
-
-    def __init__(self, destination: str, *, is_delta: bool = False) -> None:
-        super().__init__(destination)
-        self._is_delta = is_delta
-
-    def begin_export(self, count: int) -> None:
-        with self._lock:
-            if not self._is_delta:
-                self._accepted = self._delivered = 0
-            self._accepted += count
 
 
 _logged_at: dict[tuple[str, str], float] = {}

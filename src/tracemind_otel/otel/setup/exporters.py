@@ -26,8 +26,8 @@ from opentelemetry.trace import Link, Status
 
 from ...ai.llm.scrub import scrub
 from ...errors import ConfigError
+from ..export.delivery_stats import DeliveryStats
 from ..sanitize import sanitized, sanitized_attributes
-from .delivery import DeliveryStats
 from .settings import ExportConfig, Signal
 
 log = logging.getLogger(__name__)

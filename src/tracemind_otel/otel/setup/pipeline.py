@@ -28,8 +28,9 @@ from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 from ...errors import ConfigError
 from ...flows.totals import AttributeValue
 from ..current import Providers
+from ..export.delivery_stats import DeliveryStats, EventDeliveryStats, MetricsDeliveryStats
 from ..sanitize import sanitized_attributes
-from .delivery import DeliveryStats, EventDeliveryStats, MetricsDeliveryStats, WatchedExporter
+from .delivery import WatchedExporter
 from .exporters import file_exporter, metric_requests, otlp_exporter, span_requests
 from .metric_reader import OwnReader
 from .preset_spans import PresetSpans

@@ -15,9 +15,9 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from ..._base.waiting import is_on_event_loop
 from ...flows.correlation import NO_CORRELATION, current_correlation
 from ..attributes import correlation_attributes
+from ..export.delivery_stats import DeliveryStats
 from ..instruments import is_ours
 from ..semconv import GEN_AI_OPERATION_NAME, INVOKE_WORKFLOW
-from .delivery import DeliveryStats
 
 
 class CountingProcessor(BatchSpanProcessor):
