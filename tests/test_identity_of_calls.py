@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
+from opentelemetry.context import Context
+from opentelemetry.trace import Span
 
 import tracemind_otel as tm
 from tests.support import Captured, attributes
@@ -162,3 +165,92 @@ async def test_a_flow_has_the_proposed_counts_where_they_are_asked_for(
         await ask()
     assert [attributes(capture.span("invoke_workflow outer"))[name] for name in names] == [2, 1]
     assert [attributes(capture.span("invoke_workflow inner"))[name] for name in names] == [1, 1]
+
+
+# --- Calls that other instrumentations record
+
+CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}
+NAMES = ("gen_ai.workflow.name", "gen_ai.agent.name")
+
+
+def names_of(here: Captured, span: str = "theirs") -> tuple[object, ...]:
+    """The flow and the agent that a span names."""
+    return tuple(attributes(here.span(span)).get(name) for name in NAMES)
+
+
+def theirs(here: Captured, name: str = "theirs", **options: Any) -> AbstractContextManager[Span]:
+    """A span of another instrumentation."""
+    return here.tracer_provider.get_tracer("acme.instrumentation").start_as_current_span(name, **options)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [CHAT, {"gen_ai.system": "openai", "llm.request.type": "chat"}, {"openinference.span.kind": "LLM"}],
+    ids=["newest names", "older names", "OpenInference"],
+)
+@pytest.mark.parametrize("when", ["at the start", "at the end"])
+def test_a_call_of_others_names_its_flow_and_agent(here: Captured, told: dict[str, str], when: str) -> None:
+    """As our own calls do, whenever its maker says that it is a call; a span that is none has neither."""
+    at_start = told if when == "at the start" else {}
+    with (
+        tm.flow("support"),
+        tm.agent("planner"),
+        tm.agent("writer"),
+        theirs(here, "chain"),
+        theirs(here, attributes=at_start) as span,
+    ):
+        span.set_attributes(told)
+    assert names_of(here) == ("support", "writer")
+    assert names_of(here, "chain") == (None, None)
+
+
+def test_a_call_of_others_keeps_the_names_that_its_maker_gives(here: Captured) -> None:
+    """What a span has stays, also if its maker sets it after the start."""
+    with tm.flow("support"), tm.agent("planner"), theirs(here, attributes=CHAT) as span:
+        span.set_attribute("gen_ai.agent.name", "triage")
+    assert names_of(here) == ("support", "triage")
+
+
+@pytest.mark.parametrize(
+    ("agent", "name"),
+    [
+        ({"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "triage"}, "triage"),
+        ({"gen_ai.operation.name": "invoke_agent"}, None),
+        ({"openinference.span.kind": "AGENT"}, None),
+    ],
+    ids=["with a name", "without a name", "OpenInference"],
+)
+def test_an_agent_of_others_is_nearer_than_ours(here: Captured, agent: dict[str, str], name: str | None) -> None:
+    """A call below it belongs to it: it never gets the name of an agent farther out."""
+    with (
+        tm.flow("support"),
+        tm.agent("planner"),
+        theirs(here, "agent", attributes=agent),
+        theirs(here, "chain"),
+        theirs(here, attributes=CHAT),
+    ):
+        pass
+    assert names_of(here) == ("support", name)
+    assert "gen_ai.workflow.name" not in attributes(here.span("agent"))
+
+
+def test_our_agent_below_one_of_others_is_nearer(here: Captured) -> None:
+    """The innermost agent counts, whoever made its span."""
+    agent = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "triage"}
+    with theirs(here, "agent", attributes=agent), tm.agent("writer"), theirs(here, attributes=CHAT):
+        pass
+    assert names_of(here) == (None, "writer")
+
+
+def test_a_call_of_others_that_has_another_parent(here: Captured) -> None:
+    """An instrumentation may choose the parent of its span itself: the code around it still tells the names."""
+    with tm.flow("support"), tm.agent("writer"), theirs(here, attributes=CHAT, context=Context()):
+        pass
+    assert names_of(here) == ("support", "writer")
+
+
+def test_a_call_of_others_outside_has_neither(here: Captured) -> None:
+    """Absent is not empty."""
+    with theirs(here, attributes=CHAT):
+        pass
+    assert not set(NAMES) & set(attributes(here.span("theirs")))

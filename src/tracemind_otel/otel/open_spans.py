@@ -13,6 +13,7 @@ from .._base.fork import in_forked_child
 from .._base.owner import current_owner
 from ..ai.llm.types import LLMResponse, LLMUsage
 from .genai_spans import Measured, most_measured
+from .names_around import Names
 
 _MAX_OPEN = 65_536
 """Spans that are never ended stay open; the oldest are forgotten."""
@@ -27,7 +28,19 @@ _Place = Hashable
 class OpenSpan:
     """A span that is open, and those around it."""
 
-    __slots__ = ("has_told", "is_call", "is_counted", "measured", "model", "owner", "parent", "place", "scope", "span")
+    __slots__ = (
+        "has_told",
+        "is_call",
+        "is_counted",
+        "measured",
+        "model",
+        "names",
+        "owner",
+        "parent",
+        "place",
+        "scope",
+        "span",
+    )
 
     def __init__(self, parent: OpenSpan | None, place: _Place, scope: str) -> None:
         self.parent = parent
@@ -44,6 +57,8 @@ class OpenSpan:
         """The model of a call, where it was known at the start."""
         self.measured: Measured = "nothing"
         """What the maker of a call's span measures."""
+        self.names: Names = {}
+        """The names of the flow and the agent whose spans are around it."""
         self.owner = 0
         """The task or thread that began a call."""
         self.span: Span | None = None

@@ -14,7 +14,6 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, Trac
 
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import BudgetExceededError, LLMError
-from ..flows.agents import current_agent
 from ..flows.correlation import NO_CORRELATION, Prompt, current_correlation
 from ..flows.totals import AttributeValue, current_flow
 from ..recording.port import Recorder, StepEnd, StepHandle, StepRetry, StepStart
@@ -27,6 +26,7 @@ from .genai_spans import Measured, attributes_of
 from .instruments import Attributes
 from .labels import MetricLabels, prompt_of
 from .metrics import AttributeCache, AttributeSets, CallMetrics, EndedCall, latest_cost_names, metric_names
+from .names_around import names_around
 from .open_spans import count_call_of
 from .sanitize import encodable, sanitized
 from .span_names import call_name
@@ -447,17 +447,10 @@ def _start_attributes(start: StepStart) -> dict[str, AttributeValue]:
         attributes[semconv.SERVER_PORT] = start.server_port
     if start.is_stream:
         attributes[semconv.GEN_AI_REQUEST_STREAM] = True
-    attributes.update(_names_around())
+    attributes.update(names_around())
     _add_prompt(attributes, prompt_of(start))
     _add_parameters(attributes, start)
     return attributes
-
-
-def _names_around() -> dict[str, AttributeValue]:
-    """The flow and the agent in which a call is made."""
-    flow, agent = current_flow(), current_agent()
-    names: dict[str, AttributeValue] = {} if flow is None else {semconv.GEN_AI_WORKFLOW_NAME: flow.name}
-    return names if agent is None else {**names, semconv.GEN_AI_AGENT_NAME: agent.name}
 
 
 def _add_prompt(attributes: dict[str, AttributeValue], prompt: Prompt) -> None:

@@ -1,5 +1,7 @@
 """Prices the model calls that other instrumentations record without passing our wire: over gRPC, or in the process.
 
+All model calls of other instrumentations get the names of the flow and the agent around them, too.
+
 An ended span cannot be changed, and the SDK has no public callback before its end: `_on_ending` is private, and the
 concurrent processor of SDK 1.45 never calls it. A wrapping exporter would reach only our own exporters. So the `end` of
 each such span is wrapped on the span itself, which takes nothing but public names and serves every exporter.
@@ -37,6 +39,7 @@ from ..genai_spans import (
 )
 from ..genai_usage import ToldCall, told_call
 from ..instruments import SCOPE_NAME, is_ours
+from ..names_around import names_around, names_inside
 from ..open_spans import (
     CallTellers,
     OpenSpan,
@@ -47,6 +50,7 @@ from ..open_spans import (
     open_span,
 )
 from ..recorder import JoinedSpan, OTelRecorder, add_cost
+from ..sanitize import encodable
 from ..semconv import ERROR_TYPE, GEN_AI_RESPONSE_ID
 
 log = logging.getLogger(__name__)
@@ -75,8 +79,9 @@ class SpanPrices(SpanProcessor):
     def _begin(self, span: Span, parent_context: Context | None) -> None:
         if span.kind not in _KINDS:
             return
-        parent = get_current_span(parent_context).get_span_context()
-        opened = open_span(span.get_span_context(), parent, scope_of(span))
+        parent = get_current_span(parent_context)
+        opened = open_span(span.get_span_context(), parent.get_span_context(), scope_of(span))
+        opened.names = names_inside(parent, {} if opened.parent is None else opened.parent.names)
         attributes = attributes_of(span)
         if is_ours(span):
             if is_model_call(attributes):
@@ -114,6 +119,7 @@ class _Ending:
         self._flow: FlowRun | None = current_flow()
         self._budget: Budget | None = current_budget()
         self._step = current_step()
+        self._names = names_around()
 
     def end(self, end_time: int | None = None) -> None:
         """End the span, with its cost where it has one. A price that is still looked up holds the end back."""
@@ -124,7 +130,10 @@ class _Ending:
         ended_ns = time.time_ns() if end_time is None else end_time
         finish = functools.partial(end, ended_ns)
         try:
-            told = self._told(ended_ns) if self._span.is_recording() else None
+            told = None
+            if self._span.is_recording() and is_model_call(attributes_of(self._span)):
+                self._name_what_is_around()
+                told = self._told(ended_ns)
             if told is not None:
                 self._opened.count()
                 call = keep_told_call(self._opened, told.model, self._span.start_time or ended_ns)
@@ -136,10 +145,17 @@ class _Ending:
             report_fault(log, "SpanPrices", "end")
         finish()
 
+    def _name_what_is_around(self) -> None:
+        """Add the flow and the agent; names that the maker has set stay."""
+        own = attributes_of(self._span)
+        names = {**self._names, **self._opened.names}
+        added = {name: value for name, value in names.items() if value is not None and name not in own}
+        self._span.set_attributes(encodable(added))
+
     def _told(self, ended_ns: int) -> ToldCall | None:
-        """The call to count; `None` where it is none, or was counted."""
+        """The call to count; `None` where it was counted."""
         attributes = attributes_of(self._span)
-        if not is_model_call(attributes) or self._opened.is_told:
+        if self._opened.is_told:
             return None
         told = told_call(attributes, has_cache_apart=has_input_without_cache(self._opened.scope))
         # A span without counts may be one of several of a call. Only a failure tells that no other will have them.
