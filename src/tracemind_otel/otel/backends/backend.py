@@ -27,6 +27,10 @@ class Read:
     """Attributes, of which the first that the span has is shown; `name#key` is a key of an attribute's JSON."""
     status: bool = False
     """Whether it is the span's status."""
+    span_name: bool = False
+    """Whether it is the span's name."""
+    event: str = ""
+    """The event of the logs signal from which it is shown, where spans have no say."""
     metric: str = ""
     """The metric from which it is shown, where spans have no say."""
     note: str = ""

@@ -46,6 +46,8 @@ class SpanView:
     """Its type and attributes."""
     is_error: bool = False
     """Whether its status is an error."""
+    name: str = ""
+    """The span's name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +94,8 @@ def shown(backend: Backend, view: SpanView, field: Field) -> Shown:
     read = backend.reads[field]
     if read.status:
         return Shown(value=view.is_error or None, name="status")
+    if read.span_name:
+        return Shown(value=view.name or None, name="name")
     return next(_found(attributes, read.names), NOTHING)
 
 

@@ -57,9 +57,10 @@ _OWN_PRICES = "it computes a cost of its own, from its own prices and the tokens
 _NO_COST = "it has no view of cost"
 _NO_USER = "it has no view of users"
 _CAPTURE = "only with captured content"
+_SPAN_NAME = Read(span_name=True)
 
 _USUAL: Mapping[Field, Read] = {
-    "model": Read(names=(semconv.GEN_AI_RESPONSE_MODEL, semconv.GEN_AI_REQUEST_MODEL)),
+    "model": Read(names=(semconv.GEN_AI_REQUEST_MODEL, semconv.GEN_AI_RESPONSE_MODEL)),
     "input_tokens": _INPUT,
     "output_tokens": _OUTPUT,
     "cache_read": Read(names=(semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS,)),
@@ -151,10 +152,22 @@ PHOENIX = Backend(
         messages=Read(
             names=(_OI_OUTPUT, _OI_INPUT, semconv.GEN_AI_OUTPUT_MESSAGES, semconv.GEN_AI_INPUT_MESSAGES), note=_CAPTURE
         ),
+        tool=Read(names=("tool.name", semconv.GEN_AI_TOOL_NAME)),
     ),
     kind=KindRead(
         names=(_OI_KIND, semconv.GEN_AI_OPERATION_NAME),
-        known={**_OPERATIONS, "LLM": "model call", "CHAIN": "chain", "AGENT": "agent", "TOOL": "tool"},
+        known={
+            **_OPERATIONS,
+            "LLM": "model call",
+            "EMBEDDING": "embedding",
+            "CHAIN": "chain",
+            "AGENT": "agent",
+            "TOOL": "tool",
+            "RETRIEVER": "retriever",
+            "RERANKER": "reranker",
+            "GUARDRAIL": "guardrail",
+            "EVALUATOR": "evaluator",
+        },
     ),
     adds=(
         Added(name=_OI_KIND, value=fixed("CHAIN"), on=("flow", "step")),
@@ -186,8 +199,10 @@ MLFLOW = Backend(
     name="mlflow",
     title="MLflow",
     reads=_reads(
+        model=Read(names=(semconv.GEN_AI_RESPONSE_MODEL, semconv.GEN_AI_REQUEST_MODEL)),
         cache_write=Read(names=(semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS, CACHE_CREATION)),
         reasoning=_unread("it keeps no count of reasoning tokens"),
+        tool=_SPAN_NAME,
         cost=Read(names=(f"{_ML_COST}#total_cost",), note="without it MLflow computes a cost of its own"),
         session=Read(names=(semconv.SESSION_ID, semconv.GEN_AI_CONVERSATION_ID)),
     ),
@@ -255,11 +270,12 @@ OPIK = Backend(
         cache_write=Read(names=(semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS, CACHE_CREATION)),
         session=Read(names=("thread_id", semconv.GEN_AI_CONVERSATION_ID)),
         user=_unread(_NO_USER),
-        tool=_unread("it has no rule for tools; the name is in the span's name"),
+        tool=_SPAN_NAME,
     ),
-    kind=_by_operation(
-        dict.fromkeys(("chat", "text_completion", "generate_content", "embeddings"), "model call"),
-        note="it knows no agents, tools and workflows; their spans are general ones",
+    kind=KindRead(
+        names=(semconv.GEN_AI_REQUEST_MODEL, semconv.GEN_AI_RESPONSE_MODEL, semconv.GEN_AI_USAGE_INPUT_TOKENS),
+        known={ANY: "model call"},
+        note="a span with a model or tokens is a call; all others are general ones",
     ),
     adds=(
         Added(name="thread_id", value=THREAD, on=_ALL),
@@ -307,7 +323,7 @@ LAMINAR = Backend(
         reasoning=_unread("it keeps no count of reasoning tokens"),
         session=Read(names=(_LM_SESSION,)),
         user=Read(names=(_LM_USER,)),
-        tool=Read(names=(semconv.GEN_AI_TOOL_NAME,), note="as the span's name"),
+        tool=_SPAN_NAME,
     ),
     kind=KindRead(
         names=("lmnr.span.type", semconv.GEN_AI_OPERATION_NAME),
@@ -340,7 +356,7 @@ LANGSMITH = Backend(
         cost=_unread(_OWN_PRICES),
         session=Read(names=("langsmith.trace.session_id",)),
         user=Read(names=("langsmith.metadata.user_id",)),
-        tool=_unread("it names a tool by its span"),
+        tool=_SPAN_NAME,
     ),
     kind=KindRead(
         names=(_LS_KIND, semconv.GEN_AI_OPERATION_NAME),
@@ -378,7 +394,11 @@ SIGNOZ = Backend(
         user=_unread("it is not known to read a user"),
         reasoning=_unread("it keeps no count of reasoning tokens"),
     ),
-    kind=_by_operation(note="a span with a request model is a call; agents are found by their name"),
+    kind=KindRead(
+        names=(semconv.GEN_AI_REQUEST_MODEL, semconv.GEN_AI_TOOL_NAME, semconv.GEN_AI_AGENT_NAME),
+        known={ANY: "model call, tool or agent"},
+        note="a span with a request model is a call; tools and agents are found by their names",
+    ),
     adds=(
         _CACHE_CREATION,
         _CONVERSATION,
@@ -419,6 +439,7 @@ OPENLIT = Backend(
         session=_unread("it is not known to read a session"),
         user=_unread(_NO_USER),
         messages=_unread("it reads the content that its own SDK writes"),
+        tool=_SPAN_NAME,
     ),
     kind=_by_operation(note="a flow is a span of no special kind"),
     adds=(_CACHE_CREATION, _COST),
@@ -437,7 +458,7 @@ DATADOG = Backend(
         cost=_unread(f"{_OWN_PRICES}; the metric `{semconv.METRIC_LLM_COST}` has ours"),
         user=_unread("its documentation names no user"),
     ),
-    kind=_by_operation(note="a flow is a workflow by its place as the root"),
+    kind=_by_operation(note="its documentation does not say what it takes a flow for"),
     adds=(_CACHE_CREATION, _CONVERSATION),
     own_headers=(("dd-otlp-source", "llmobs"),),
     headers=(("dd-api-key", "YOUR_API_KEY"),),
@@ -480,15 +501,17 @@ HONEYCOMB = Backend(
     name="honeycomb",
     title="Honeycomb",
     reads=_reads(
-        model=Read(names=(semconv.GEN_AI_REQUEST_MODEL,)),
         cache_write=Read(names=(semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS,), note="as a field to query"),
         cost=Read(names=(semconv.GEN_AI_USAGE_COST,), note="as a field to query; its timeline has no cost"),
         session=Read(
-            names=(semconv.GEN_AI_CONVERSATION_ID,), note="its timeline shows only calls that have a conversation"
+            names=(semconv.GEN_AI_CONVERSATION_ID,), note="its timeline shows only spans that have a conversation"
         ),
     ),
-    kind=_by_operation(_OPERATIONS, note="embeddings and workflows are spans of no special kind"),
-    adds=(_CONVERSATION, _WORKFLOW),
+    kind=_by_operation(_WITH_WORKFLOWS),
+    adds=(
+        Added(name=semconv.GEN_AI_CONVERSATION_ID, value=CONVERSATION, on=("flow", "agent", "tool", "call")),
+        _WORKFLOW,
+    ),
     endpoint="https://api.honeycomb.io",
     headers=(("x-honeycomb-team", "YOUR_API_KEY"),),
     source=_VENDOR,
@@ -527,7 +550,7 @@ NEWRELIC = Backend(
         session=_unread("its documentation names no session"),
         user=_unread(_NO_USER),
         messages=_unread("its documentation names no parts form of messages"),
-        tool=_unread("it names a tool by its span"),
+        tool=_SPAN_NAME,
     ),
     kind=_by_operation(),
     temporality="delta",
@@ -548,7 +571,7 @@ ELASTIC = Backend(
         cost=_unread("its documentation names no cost"),
         session=_unread("its documentation names no session"),
         user=_unread(_NO_USER),
-        tool=_unread("it names a tool by its span"),
+        tool=_SPAN_NAME,
     ),
     kind=KindRead(names=(), known={}, note="every span is an ordinary one"),
     endpoint="https://YOUR_DEPLOYMENT.ingest.YOUR_REGION.elastic.cloud",
@@ -596,7 +619,10 @@ AWS = Backend(
         cost=_unread(_NO_COST),
         session=Read(names=(semconv.SESSION_ID,)),
         user=_unread(_NO_USER),
-        messages=_unread("its distribution moves the content of spans into log events, which it shows"),
+        messages=Read(
+            names=(semconv.GEN_AI_OUTPUT_MESSAGES, semconv.GEN_AI_INPUT_MESSAGES),
+            note=f"{_CAPTURE}, which its distribution moves into log events",
+        ),
     ),
     kind=_by_operation(_WITH_WORKFLOWS),
     endpoint="http://localhost:4318",
@@ -616,7 +642,7 @@ SPLUNK = Backend(
         cache_write=_unread("its documentation names no cached tokens"),
         reasoning=_unread("its documentation names no count of reasoning tokens"),
         cost=_unread("it computes a cost of its own, from published prices and the token metric"),
-        messages=_unread("it reads content from log events"),
+        messages=Read(event=semconv.INFERENCE_DETAILS_EVENT, note="only with content that is captured to events"),
     ),
     kind=_by_operation(_WITH_WORKFLOWS, note="calls are grouped by the workflow's name"),
     adds=(_CONVERSATION, _WORKFLOW),
