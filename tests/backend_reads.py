@@ -9,7 +9,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-Shows = Literal["model", "input", "output", "cache_read", "cache_write", "reasoning", "cost", "session", "user", "answer"]
+Shows = Literal[
+    "model", "input", "output", "cache_read", "cache_write", "reasoning", "cost", "session", "user", "answer"
+]
 Kind = Literal["flow", "agent", "tool", "step", "call"]
 
 _REQUEST, _RESPONSE = "gen_ai.request.model", "gen_ai.response.model"
@@ -182,9 +184,6 @@ ALSO: Mapping[str, Mapping[str, object]] = {
     "splunk": {"gen_ai.workflow.name": "shop", "gen_ai.agent.name": "clerk"},
 }
 """What else a call in an agent must have, so that the backend takes it for what it is."""
-
-OWN_PRICES = ("phoenix", "weave", "langsmith", "datadog", "dynatrace", "splunk", "signoz", "newrelic", "aws")
-"""The backends that have no cost, or one of their own, whatever a span says."""
 
 
 def read(preset: str, field: Shows, attributes: Mapping[str, Any]) -> object:

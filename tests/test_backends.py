@@ -6,7 +6,7 @@ import asyncio
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
@@ -19,7 +19,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 import tracemind_otel as tm
-from tests.backend_scenes import ANSWER, PRICES, SCENES, SESSION, TOOL, USER, shop
+from tests.backend_reads import ALSO, KINDS, READS, TOOL_NAMES, Kind, Shows, first, read
+from tests.backend_scenes import ANSWER, PRICES, PROMPT, SCENES, SESSION, TOOL, USER, shop
 from tests.backends_page import PAGE
 from tests.programs import run, run_program
 from tests.servers.otlp_sink import Sink, plain
@@ -55,106 +56,7 @@ NAMES = (
 )
 """The presets that there must be."""
 
-ReadBy = Callable[[Mapping[str, Any]], object]
-"""How a backend gets one figure from the attributes that arrive."""
-
-
-def at(*names: str) -> ReadBy:
-    """The first of these attributes that is there."""
-    return lambda found: next((found[name] for name in names if name in found), None)
-
-
-def inside(name: str, key: str) -> ReadBy:
-    """A key of an attribute's JSON."""
-    return lambda found: json.loads(found[name]).get(key) if name in found else None
-
-
-GEN_COST = at("gen_ai.usage.cost")
-OLD_WRITES = at("gen_ai.usage.cache_creation.input_tokens")
-READS = at("gen_ai.usage.cache_read.input_tokens")
-NEW_WRITES = at("gen_ai.usage.cache_write.input_tokens")
-REASONING = at("gen_ai.usage.reasoning.output_tokens")
-CONVERSATION = at("gen_ai.conversation.id")
-SESSION_ID = at("session.id")
-OI = "llm.token_count"
 LANGFUSE = "langfuse.observation"
-
-COST: dict[str, ReadBy] = {
-    "jaeger": GEN_COST,
-    "mlflow": inside("mlflow.llm.cost", "total_cost"),
-    "langfuse": inside(f"{LANGFUSE}.cost_details", "total"),
-    "opik": GEN_COST,
-    "laminar": GEN_COST,
-    "openobserve": GEN_COST,
-    "openlit": GEN_COST,
-    "honeycomb": GEN_COST,
-    "sentry": at("gen_ai.cost.total_tokens"),
-}
-"""The backends that take our cost from a span, and from where; the others have none, or one of their own."""
-CACHE_WRITES: dict[str, ReadBy] = {
-    **dict.fromkeys(
-        ("jaeger", "weave", "laminar", "langsmith", "signoz", "openobserve", "openlit", "datadog"), OLD_WRITES
-    ),
-    "phoenix": at(f"{OI}.prompt_details.cache_write"),
-    **dict.fromkeys(("mlflow", "opik", "grafana", "honeycomb", "azure"), NEW_WRITES),
-    "langfuse": inside(f"{LANGFUSE}.usage_details", "input_cache_creation"),
-    "sentry": at("gen_ai.usage.input_tokens.cache_write"),
-}
-CACHE_READS: dict[str, ReadBy] = {
-    **dict.fromkeys(
-        (
-            "jaeger",
-            "mlflow",
-            "opik",
-            "weave",
-            "laminar",
-            "langsmith",
-            "signoz",
-            "openobserve",
-            "openlit",
-            "datadog",
-            "honeycomb",
-            "azure",
-        ),
-        READS,
-    ),
-    "phoenix": at(f"{OI}.prompt_details.cache_read"),
-    "langfuse": inside(f"{LANGFUSE}.usage_details", "input_cache_read"),
-    "sentry": at("gen_ai.usage.input_tokens.cached"),
-}
-REASONED: dict[str, ReadBy] = {
-    **dict.fromkeys(("jaeger", "opik", "honeycomb", "azure"), REASONING),
-    "phoenix": at(f"{OI}.completion_details.reasoning"),
-    "langfuse": inside(f"{LANGFUSE}.usage_details", "output_reasoning"),
-    "weave": at("gen_ai.usage.reasoning_tokens"),
-    "sentry": at("gen_ai.usage.output_tokens.reasoning"),
-}
-SESSIONS: dict[str, ReadBy] = {
-    **dict.fromkeys(("phoenix", "mlflow", "langfuse", "openobserve", "azure", "aws"), SESSION_ID),
-    **dict.fromkeys(("weave", "signoz", "datadog", "grafana", "honeycomb", "splunk", "sentry"), CONVERSATION),
-    "opik": at("thread_id"),
-    "laminar": at("lmnr.association.properties.session_id"),
-    "langsmith": at("langsmith.trace.session_id"),
-}
-USERS: dict[str, ReadBy] = {
-    **dict.fromkeys(("phoenix", "mlflow", "langfuse", "openobserve", "grafana", "honeycomb", "splunk"), at("user.id")),
-    "laminar": at("lmnr.association.properties.user_id"),
-    "langsmith": at("langsmith.metadata.user_id"),
-}
-FLOW_KINDS: dict[str, tuple[str, str]] = {
-    "phoenix": ("openinference.span.kind", "CHAIN"),
-    "mlflow": ("mlflow.spanType", '"CHAIN"'),
-    "langfuse": ("langfuse.observation.type", "chain"),
-    "laminar": ("lmnr.span.type", "DEFAULT"),
-    "langsmith": ("langsmith.span.kind", "chain"),
-}
-"""What tells a backend that does not know `invoke_workflow` that a span is a flow."""
-TOOL_KINDS: dict[str, tuple[str, str]] = {
-    "phoenix": ("openinference.span.kind", "TOOL"),
-    "langfuse": ("langfuse.observation.type", "tool"),
-    "laminar": ("lmnr.span.type", "TOOL"),
-    "langsmith": ("langsmith.span.kind", "tool"),
-}
 
 
 @functools.cache
@@ -190,94 +92,140 @@ def test_the_presets_that_were_asked_for_are_there() -> None:
         assert backend.source
         assert backend.as_of.startswith("2026-")
         assert set(backend.reads) == {*get_args(Field)} - {"kind"}
-        for field, read in backend.reads.items():
-            assert read.names or read.status or read.metric or read.note, (backend.name, field)
+        for field, told in backend.reads.items():
+            is_read = told.names or told.status or told.span_name or told.metric or told.event
+            assert is_read or told.note, (backend.name, field)
 
 
 @pytest.mark.parametrize("preset", NAMES)
 @pytest.mark.parametrize("kind", SCENES)
-def test_a_call_shows_its_cost(preset: str, kind: str) -> None:
-    """Cost is ours to the last digit, 0 for a free call, and absent where nobody knows it."""
-    expected = SCENES[kind].cost_usd
-    if preset in COST:
-        assert COST[preset](found(preset, kind)) == (None if expected is None else pytest.approx(expected, rel=1e-12))
-    elif expected is None:
-        assert not [name for name in found(preset, kind) if "cost" in name]
+def test_a_call_shows_what_its_backend_reads(preset: str, kind: str) -> None:
+    """Model, tokens with their parts, cost, session, user and answer arrive where the backend looks for them.
 
-
-@pytest.mark.parametrize("preset", NAMES)
-@pytest.mark.parametrize("kind", SCENES)
-def test_a_call_shows_its_model_tokens_and_ids(preset: str, kind: str) -> None:
-    """Model, tokens with their parts, session, user and messages arrive where the backend looks for them."""
-    attributes_, usage = found(preset, kind), SCENES[kind].usage
-    assert at("llm.model_name", "gen_ai.response.model", "gen_ai.request.model")(attributes_) == SCENES[kind].model
-    if preset in SESSIONS:
-        assert SESSIONS[preset](attributes_) == SESSION
-    if preset in USERS:
-        assert USERS[preset](attributes_) == USER
+    The cost is ours to the last digit, 0 of a free call, and absent where nobody knows it, as counts of a call are that
+    failed.
+    """
+    attributes_, scene = found(preset, kind), SCENES[kind]
+    usage = scene.usage
+    expected: dict[Shows, object] = {
+        "model": scene.model,
+        "input": None if usage is None else usage.prompt_tokens,
+        "output": None if usage is None else usage.completion_tokens,
+        "cache_read": None if usage is None else usage.cache_read_tokens,
+        "cache_write": None if usage is None else usage.cache_write_tokens,
+        "reasoning": None if usage is None else usage.reasoning_tokens,
+        "cost": None if scene.cost_usd is None else pytest.approx(scene.cost_usd, rel=1e-12),
+        "session": SESSION,
+        "user": USER,
+    }
+    if preset == "jaeger":  # it reads conversations, and none was named
+        expected["session"] = None
+    for field in READS[preset]:
+        if field in expected:
+            assert read(preset, field, attributes_) == expected[field], field
+    if "answer" in READS[preset]:
+        answer = read(preset, "answer", attributes_)
+        assert answer is None if usage is None else ANSWER.replace("acme-plain", scene.model) in str(answer)
+    if scene.cost_usd is None:
+        assert not [name for name in attributes_ if "cost" in name]
     if usage is None:
         assert not [name for name in attributes_ if "token" in name]
+
+
+@pytest.mark.parametrize("kind", SCENES)
+def test_the_parts_of_langfuses_usage_add_up(kind: str) -> None:
+    """It adds up what it finds, so its input and output have no part twice."""
+    usage, details = SCENES[kind].usage, found("langfuse", kind).get(f"{LANGFUSE}.usage_details")
+    if usage is None:
+        assert details is None
         return
-    if preset == "langfuse":
-        parts = json.loads(attributes_[f"{LANGFUSE}.usage_details"])
-        assert sum(count for part, count in parts.items() if part.startswith("input")) == usage.prompt_tokens
-        assert sum(count for part, count in parts.items() if part.startswith("output")) == usage.completion_tokens
-    else:
-        assert attributes_["gen_ai.usage.input_tokens"] == usage.prompt_tokens
-        assert attributes_["gen_ai.usage.output_tokens"] == usage.completion_tokens
-    for reads, expected in (
-        (CACHE_READS, usage.cache_read_tokens),
-        (CACHE_WRITES, usage.cache_write_tokens),
-        (REASONED, usage.reasoning_tokens),
-    ):
-        if preset in reads:
-            assert reads[preset](attributes_) == expected
+    parts = json.loads(str(details))
+    assert sum(count for part, count in parts.items() if part.startswith("input")) == usage.prompt_tokens
+    assert sum(count for part, count in parts.items() if part.startswith("output")) == usage.completion_tokens
+    assert parts["total"] == usage.total_tokens
+
+
+@pytest.mark.parametrize("preset", NAMES)
+@pytest.mark.parametrize("kind", [*BLOCKS, *SCENES])
+def test_a_span_shows_what_it_is(preset: str, kind: str) -> None:
+    """Flows, nested or not, agents, tools, steps and calls have what makes the backend show them as such."""
+    attributes_ = found(preset, BLOCKS.get(kind, kind))
+    told = KINDS[preset].get(type_of(kind))
+    if told is not None:
+        name, _, value = told.partition("=")
+        assert name in attributes_
+        assert value in ("*", attributes_[name])
+    if kind == "tool":
+        names = TOOL_NAMES.get(preset)
+        assert (first(names, attributes_) if names else recorded(preset)[BLOCKS["tool"]].name.split()[-1]) == TOOL
+    if kind == "call":
+        assert {name: attributes_.get(name) for name in ALSO.get(preset, {})} == ALSO.get(preset, {})
+
+
+def type_of(kind: str) -> Kind:
+    """The type of a scene's span."""
+    return "flow" if kind == "nested flow" else "call" if kind in SCENES else kind  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("preset", NAMES)
 @pytest.mark.parametrize("kind", BLOCKS)
-def test_a_span_around_calls_shows_what_it_is(preset: str, kind: str) -> None:
-    """Flows, agents, tools and steps have the backend's kind, session and user, and no figure that it would add up."""
+def test_a_span_around_calls_has_ids_and_no_figures(preset: str, kind: str) -> None:
+    """Session and user show on them too where the backend takes these from any span, and no figure that it adds up."""
     attributes_ = found(preset, BLOCKS[kind])
-    if kind in ("flow", "nested flow", "step") and preset in FLOW_KINDS:
-        name, value = FLOW_KINDS[preset]
-        assert attributes_[name] == ("span" if (preset, kind) == ("langfuse", "step") else value)
-    if kind == "tool" and preset in TOOL_KINDS:
-        assert attributes_[TOOL_KINDS[preset][0]] == TOOL_KINDS[preset][1]
     if kind != "flow":  # the outermost began before the ids were set
-        for reads, expected in ((SESSIONS, SESSION), (USERS, USER)):
-            if preset in reads and reads[preset] is not CONVERSATION:
-                assert reads[preset](attributes_) == expected
+        ids: dict[Shows, str] = {"session": SESSION, "user": USER}
+        for field, value in ids.items():
+            names = READS[preset].get(field, "")
+            if names and names != "gen_ai.conversation.id":
+                assert read(preset, field, attributes_) == value, field
     added = {name for name in attributes_ if name not in found(None, BLOCKS[kind])}
     assert not [name for name in added if "usage" in name or "cost" in name or "token" in name]
 
 
+def test_honeycombs_timeline_has_every_span_of_a_conversation() -> None:
+    """It shows only spans that have a conversation and an agent."""
+    for kind in ("nested flow", "agent", "tool"):
+        assert found("honeycomb", BLOCKS[kind])["gen_ai.conversation.id"] == SESSION
+    assert found("honeycomb", BLOCKS["tool"])["gen_ai.agent.name"] == "clerk"
+
+
+FIELDS: dict[Field, Shows] = {
+    "model": "model",
+    "input_tokens": "input",
+    "output_tokens": "output",
+    "cache_read": "cache_read",
+    "cache_write": "cache_write",
+    "reasoning": "reasoning",
+    "cost": "cost",
+    "session": "session",
+    "user": "user",
+    "messages": "answer",
+}
+
+
 @pytest.mark.parametrize("preset", NAMES)
 @pytest.mark.parametrize("kind", [*SCENES, *BLOCKS])
-def test_the_rows_say_what_arrives(preset: str, kind: str) -> None:
-    """What `doctor` and the documentation say by the row is what the attributes of a real span give."""
+def test_the_rows_say_what_the_backend_reads(preset: str, kind: str) -> None:
+    """What `doctor` and the documentation say by our rows is what the table by hand says of the same real span."""
     span = recorded(preset)[BLOCKS.get(kind, kind)]
-    is_call = kind in SCENES
-    block = "flow" if kind == "nested flow" else kind
-    facts = SpanFacts(type="call" if is_call else block, attributes=attributes(span))  # type: ignore[arg-type]
-    view = SpanView(facts=facts, is_error=span.status.status_code is StatusCode.ERROR)
+    attributes_ = attributes(span)
+    facts = SpanFacts(type=type_of(kind), attributes=attributes_)
+    view = SpanView(facts=facts, is_error=span.status.status_code is StatusCode.ERROR, name=span.name)
     backend = BACKENDS[preset]
-    tables: dict[Field, dict[str, ReadBy]] = {
-        "cost": COST,
-        "cache_read": CACHE_READS,
-        "cache_write": CACHE_WRITES,
-        "reasoning": REASONED,
-        "session": SESSIONS,
-        "user": USERS,
-    }
-    for field, reads in tables.items():
-        if is_call and preset in reads:
-            assert shown(backend, view, field).value == reads[preset](attributes(span)), field
-        elif is_call and field != "session":
-            assert shown(backend, view, field).value is None, field
     assert shown(backend, view, "error").value == (True if kind == "failed" else None)
-    if kind == "flow" and preset in FLOW_KINDS:
-        assert shown(backend, view, "kind").name == FLOW_KINDS[preset][0]
+    told = KINDS[preset].get(type_of(kind))
+    assert shown(backend, view, "kind").name == ("" if told is None else told.partition("=")[0])
+    if kind == "tool":
+        assert TOOL in str(shown(backend, view, "tool").value)
+    if kind in SCENES:
+        for field, by_hand in FIELDS.items():
+            said = shown(backend, view, field).value
+            if (preset, by_hand) in (("langfuse", "input"), ("langfuse", "output")):
+                assert (said is None) == (SCENES[kind].usage is None)
+            elif SCENES[kind].usage is None and by_hand == "answer":
+                assert said in (None, PROMPT, attributes_["gen_ai.input.messages"])
+            else:
+                assert said == read(preset, by_hand, attributes_), field
 
 
 @pytest.mark.parametrize("preset", NAMES)
@@ -344,7 +292,7 @@ def foreign_span(preset: str, **told: Any) -> Mapping[str, Any]:
     return spans["chat"]
 
 
-TOLD = {
+TOLD: dict[str, dict[str, str | int]] = {
     "the newest names": {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "openai",
@@ -369,17 +317,53 @@ TOLD = {
 
 
 @pytest.mark.parametrize("names", TOLD)
-@pytest.mark.parametrize("preset", [name for name in NAMES if name in COST])
+@pytest.mark.parametrize("preset", [name for name in NAMES if "cost" in READS[name]])
 def test_a_span_of_another_instrumentation_shows_our_cost(preset: str, names: str) -> None:
     """Its cost is computed before its end, and put where the backend reads it, by whatever names it tells the call."""
     chat = foreign_span(preset, **TOLD[names])
-    assert COST[preset](chat) == pytest.approx(0.0028, rel=1e-12)
+    assert read(preset, "cost", chat) == pytest.approx(0.0028, rel=1e-12)
 
 
 def test_what_a_span_of_another_instrumentation_has_stays() -> None:
     """A name that the maker has set keeps its value."""
     chat = foreign_span("mlflow,phoenix", **TOLD["the newest names"], **{"mlflow.llm.cost": "theirs"})
     assert chat["mlflow.llm.cost"] == "theirs"
+
+
+@pytest.mark.parametrize("preset", ["honeycomb", "splunk"])
+def test_a_span_of_another_instrumentation_is_in_its_flow_and_agent(preset: str) -> None:
+    """Backends that group by these names find them on spans that are not ours, too."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with tm.configure(tracer_provider=provider, meter_provider=MeterProvider(), preset=preset):
+        tracer = provider.get_tracer("some.instrumentation")
+        with tm.flow("work"), tm.agent("clerk"), tm.using_attributes(session_id=SESSION):
+            tracer.start_span("chat", attributes=TOLD["the newest names"]).end()
+    chat = next(attributes(span) for span in exporter.get_finished_spans() if span.name == "chat")
+    assert (chat["gen_ai.workflow.name"], chat["gen_ai.agent.name"]) == ("work", "clerk")
+    assert chat["gen_ai.conversation.id"] == SESSION
+
+
+def test_personal_data_and_private_names_are_added_only_on_request() -> None:
+    """Azure's user and SigNoz's private cost come with an option of the preset, and doctor reads them then."""
+    for plain_name, asked, name, value in (
+        ("azure", "azure+users", "enduser.id", USER),
+        ("signoz", "signoz+cost", "_signoz.gen_ai.total_cost", pytest.approx(0.0048)),
+    ):
+        assert name not in found(plain_name, "call")
+        assert found(asked, "call")[name] == value
+        backend, facts = backend_named(asked), SpanFacts(type="call", attributes=found(asked, "call"))
+        view = SpanView(facts=facts)
+        assert value in (shown(backend, view, "user").value, shown(backend, view, "cost").value)
+    assert found("azure+users", BLOCKS["tool"])["enduser.id"] == USER
+
+
+def test_an_unknown_option_is_rejected_with_the_known_ones() -> None:
+    """The message names the preset, the option, and what there is."""
+    with pytest.raises(ConfigError, match=r"'azure\+user', but azure has no option 'user'; its options are users"):
+        chosen_presets("azure+user")
+    with pytest.raises(ConfigError, match="jaeger has no option 'x'; it has no options"):
+        chosen_presets("jaeger+x")
 
 
 def test_a_second_configure_on_the_same_provider_has_its_own_preset() -> None:
@@ -626,6 +610,32 @@ def test_grafana_gets_the_types_that_it_prices_and_the_cost_it_charts(sink: Sink
     types = {plain(point.attributes)["gen_ai.token.type"] for point in
              without["gen_ai.client.token.usage"].histogram.data_points}  # fmt: skip
     assert types == {"input", "output"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["grafana", "dynatrace", "splunk", "openlit"])
+def test_a_backend_that_reads_todays_metrics_gets_them_whatever_is_opted_in(sink: Sink, preset: str) -> None:
+    """The newest names come too, and no schema is claimed that has not got both."""
+    metrics = sent(sink, preset, OTEL_SEMCONV_STABILITY_OPT_IN="gen_ai_latest_experimental").metrics()
+    assert {"gen_ai.client.token.usage", "gen_ai.client.inference.duration"} <= {*metrics}
+    for request in sink.metric_requests():
+        assert {scope.schema_url for part in request.resource_metrics for scope in part.scope_metrics} == {""}
+    sink.posts.clear()
+    without = sent(sink, "jaeger", OTEL_SEMCONV_STABILITY_OPT_IN="gen_ai_latest_experimental").metrics()
+    assert "gen_ai.client.token.usage" not in without
+
+
+@pytest.mark.slow
+def test_the_cost_has_the_histogram_of_the_open_proposal_if_it_is_opted_in(sink: Sink) -> None:
+    """`gen_ai_cost` sends it with its currency, for each call that has a price, and nobody else gets it."""
+    metrics = sent(sink, "", OTEL_SEMCONV_STABILITY_OPT_IN="gen_ai_cost").metrics()
+    points = metrics["gen_ai.client.operation.cost"].histogram.data_points
+    assert {plain(point.attributes)["gen_ai.usage.cost.currency"] for point in points} == {"USD"}
+    assert sum(point.count for point in points) == sum(scene.cost_usd is not None for scene in SCENES.values())
+    expected = sum(scene.cost_usd or 0.0 for scene in SCENES.values())
+    assert sum(point.sum for point in points) == pytest.approx(expected, rel=1e-12)
+    sink.posts.clear()
+    assert "gen_ai.client.operation.cost" not in sent(sink, "grafana").metrics()
 
 
 @pytest.mark.slow

@@ -88,6 +88,10 @@ class Sink:
             for metric in scope.metrics
         }
 
+    def metric_requests(self) -> list[ExportMetricsServiceRequest]:
+        """The batches of metrics."""
+        return [ExportMetricsServiceRequest.FromString(post.body) for post in self.posts if post.path == "/v1/metrics"]
+
     def counter(self, name: str) -> float:
         """The sum of a counter over all processes: the last value of each, since the sums are cumulative."""
         return sum(values[-1] for values in self.counters(name).values())

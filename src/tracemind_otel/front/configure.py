@@ -172,6 +172,7 @@ def configure(
         sees_sdk_calls=sees_calls,
         has_workflow_calls=latest_workflow_names(),
         has_cost_histogram=config.presets is not None and config.presets.has_cost_histogram,
+        needs_todays_metrics=config.presets is not None and config.presets.needs_todays_metrics,
         has_token_types=config.presets is not None and config.presets.has_token_types,
         redact=redact,
         content=content,

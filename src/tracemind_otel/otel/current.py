@@ -44,6 +44,8 @@ class Providers:
     """Whether the cost counter tells input, cached input, output and fees apart."""
     has_cost_histogram: bool = False
     """Whether the cost is also in a histogram that some backends read."""
+    needs_todays_metrics: bool = False
+    """Whether a backend reads metrics by today's names, so that the newest ones alone would not do."""
     has_token_types: bool = False
     """Whether the token metric has cached and reasoning tokens as types."""
     content: ContentOptions = NO_CONTENT
@@ -148,7 +150,10 @@ def tracer(provider: trace.TracerProvider | None = None) -> trace.Tracer:
 def meter(provider: metrics.MeterProvider | None = None) -> metrics.Meter:
     """Our meter from a provider, else from the configured or global one."""
     return metrics.get_meter(
-        SCOPE_NAME, __version__, meter_provider=provider or _configured.meter_provider, schema_url=metrics_schema_url()
+        SCOPE_NAME,
+        __version__,
+        meter_provider=provider or _configured.meter_provider,
+        schema_url=metrics_schema_url(needs_todays=_configured.needs_todays_metrics),
     )
 
 

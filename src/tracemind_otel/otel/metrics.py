@@ -22,19 +22,25 @@ MetricNames = Literal["legacy", "latest", "both"]
 _MAX_SETS = 1024
 
 
-def metric_names() -> MetricNames:
-    """Which metric names are opted in to; values for other conventions are ignored."""
+def metric_names(*, needs_todays: bool = False) -> MetricNames:
+    """Which metric names are opted in to; values for other conventions are ignored.
+
+    Args:
+        needs_todays: whether a preset's backend reads today's names, which are then sent besides.
+    """
     if "gen_ai_latest_experimental/dup" in _opted_in():
         return "both"
-    return "latest" if "gen_ai_latest_experimental" in _opted_in() else "legacy"
+    if "gen_ai_latest_experimental" in _opted_in():
+        return "both" if needs_todays else "latest"
+    return "legacy"
 
 
-def metrics_schema_url() -> str | None:
+def metrics_schema_url(*, needs_todays: bool = False) -> str | None:
     """The schema of the metrics; none where names are sent that the newest schema no longer has.
 
     Spans have the newest names and its URL always, so that no other version is claimed in a process.
     """
-    return semconv.SCHEMA_URL if metric_names() == "latest" else None
+    return semconv.SCHEMA_URL if metric_names(needs_todays=needs_todays) == "latest" else None
 
 
 def latest_cost_names() -> bool:
@@ -139,9 +145,15 @@ class CallMetrics:
         *,
         has_cost_by_kind: bool = False,
         has_cost_histogram: bool = False,
+        has_latest_cost_names: bool = False,
         has_token_types: bool = False,
     ) -> None:
-        self._ours = _OurMetrics(instruments, has_cost_by_kind=has_cost_by_kind, has_cost_histogram=has_cost_histogram)
+        self._ours = _OurMetrics(
+            instruments,
+            has_cost_by_kind=has_cost_by_kind,
+            has_cost_histogram=has_cost_histogram,
+            has_latest_cost_names=has_latest_cost_names,
+        )
         self.record_retry = self._ours.record_retry
         self.record_denial = self._ours.record_denial
         self._conventional: list[_ConventionalMetrics] = []
@@ -168,7 +180,14 @@ class CallMetrics:
 
 
 class _OurMetrics:
-    def __init__(self, instruments: Instruments, *, has_cost_by_kind: bool, has_cost_histogram: bool) -> None:
+    def __init__(
+        self,
+        instruments: Instruments,
+        *,
+        has_cost_by_kind: bool,
+        has_cost_histogram: bool,
+        has_latest_cost_names: bool,
+    ) -> None:
         self._has_cost_by_kind = has_cost_by_kind
         self._cost = instruments.create_counter(semconv.METRIC_LLM_COST, "USD", "Cost of model calls that have a price")
         self._call_cost = instruments.create_histogram(
@@ -185,6 +204,16 @@ class _OurMetrics:
                 explicit_bucket_boundaries_advisory=semconv.COST_BOUNDARIES_USD,
             )
             if has_cost_histogram
+            else None
+        )
+        self._operation_cost = (
+            instruments.create_histogram(
+                semconv.METRIC_OPERATION_COST,
+                "USD",
+                "Cost of one model call, by the name that the conventions are about to adopt",
+                explicit_bucket_boundaries_advisory=semconv.COST_BOUNDARIES_USD,
+            )
+            if has_latest_cost_names
             else None
         )
         self._retries = instruments.create_counter(semconv.METRIC_LLM_RETRIES, "{retry}", "Attempts that were repeated")
@@ -221,6 +250,9 @@ class _OurMetrics:
             self._call_cost.record(usage.cost_usd, attributes, call.context)
             if self._usage_cost is not None:
                 self._usage_cost.record(usage.cost_usd, attributes, call.context)
+            if self._operation_cost is not None:
+                in_usd = call.attributes.also(semconv.GEN_AI_USAGE_COST_CURRENCY, semconv.CURRENCY_USD)
+                self._operation_cost.record(usage.cost_usd, in_usd, call.context)
 
 
 _ROUNDING_USD = 1e-12

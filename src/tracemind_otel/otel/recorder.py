@@ -121,9 +121,10 @@ class OTelRecorder(Recorder):
             tracer=tracer(self._tracer_provider),
             metrics=CallMetrics(
                 instruments(self._meter_provider),
-                metric_names(),
+                metric_names(needs_todays=providers.needs_todays_metrics),
                 has_cost_by_kind=providers.has_cost_by_kind,
                 has_cost_histogram=providers.has_cost_histogram,
+                has_latest_cost_names=latest_cost_names(),
                 has_token_types=providers.has_token_types,
             ),
             has_latest_cost_names=latest_cost_names(),

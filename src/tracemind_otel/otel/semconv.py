@@ -78,6 +78,7 @@ GEN_AI_USAGE_COST_AMOUNT: Final = "gen_ai.usage.cost.amount"
 GEN_AI_USAGE_COST_CURRENCY: Final = "gen_ai.usage.cost.currency"
 GEN_AI_USAGE_COST_SOURCE: Final = "gen_ai.usage.cost.source"
 CURRENCY_USD: Final = "USD"
+METRIC_OPERATION_COST: Final = "gen_ai.client.operation.cost"
 COST_SOURCES: Final = {"provider": "provider", "local": "local", "override": "local"}
 """Its two values, by those of `tracemind.cost.source`: a cost by the user's own prices is computed here too."""
 

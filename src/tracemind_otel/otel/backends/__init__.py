@@ -3,7 +3,7 @@
 A package of yours adds one by the entry-point group `tracemind_otel.presets`, whose entry is a `Backend`.
 """
 
-from .backend import Added, Backend, Field, KindRead, Read
+from .backend import Added, Backend, Field, KindRead, Option, Read
 from .derived import SpanFacts, SpanType, Value, copied, fixed
 from .lookup import GROUP, Presets, backend_named, chosen_presets
 from .readings import Shown, SpanView, shown, with_additions
@@ -16,6 +16,7 @@ __all__ = [
     "Backend",
     "Field",
     "KindRead",
+    "Option",
     "Presets",
     "Read",
     "Shown",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from .derived import SpanType, Value
@@ -62,6 +62,18 @@ class Added:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Option:
+    """What a preset does only if it is asked for by `name+option`."""
+
+    adds: tuple[Added, ...]
+    """What is added besides."""
+    reads: Mapping[Field, Read]
+    """What shows then, and from where."""
+    why: str
+    """Why it has to be asked for, as a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Backend:
     """A backend, what it reads, and what a preset does for it."""
 
@@ -82,6 +94,8 @@ class Backend:
 
     For a list of spans that shows names and HTTP statuses, and nothing else that would tell it.
     """
+    options: Mapping[str, Option] = field(default_factory=dict[str, Option])
+    """What it does only on request, by name: `azure+users` is the preset `azure` with its option `users`."""
     leaves_out: tuple[str, ...] = ()
     """Beginnings of the names of attributes that are not sent there."""
     resource: tuple[str, ...] = ()
@@ -98,8 +112,8 @@ class Backend:
     """Whether its address takes metrics."""
     temporality: Literal["delta", "cumulative"] | None = None
     """The temporality that its metrics need."""
-    has_cost_histogram: bool = False
-    """Whether it reads the cost from a histogram."""
+    metrics: tuple[str, ...] = ()
+    """The metrics that it reads by their names. They are sent even where only newer names were opted in to."""
     has_token_types: bool = False
     """Whether its token metric needs cached and reasoning tokens as types."""
     notes: tuple[str, ...] = ()
@@ -108,3 +122,10 @@ class Backend:
     """How this is known: the backend's source, its documentation, or a run."""
     as_of: str
     """The day or month for which it holds."""
+
+    def with_option(self, name: str) -> Backend:
+        """The same with one of its options."""
+        option = self.options[name]
+        return replace(
+            self, name=f"{self.name}+{name}", adds=self.adds + option.adds, reads={**self.reads, **option.reads}
+        )

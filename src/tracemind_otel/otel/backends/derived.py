@@ -36,6 +36,8 @@ class SpanFacts:
     """Its start, in nanoseconds since the epoch."""
     workflow: str | None = None
     """The name of the flow around it."""
+    agent: str | None = None
+    """The name of the agent around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,8 @@ CONVERSATION = Value(
 )
 THREAD = copied(semconv.GEN_AI_CONVERSATION_ID, semconv.SESSION_ID)
 USER = copied(semconv.USER_ID)
-WORKFLOW = Value("the name of the flow around the call", lambda facts: facts.workflow)
+WORKFLOW = Value("the name of the flow around it", lambda facts: facts.workflow)
+AGENT = Value("the name of the agent around it", lambda facts: facts.agent)
 
 
 def _first_chunk_at(facts: SpanFacts) -> str | None:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Literal
 
 from ...errors import ConfigError
+from .. import semconv
 from .backend import Added, Backend
 from .rows import BACKENDS
 
@@ -69,7 +70,15 @@ class Presets:
     @property
     def has_cost_histogram(self) -> bool:
         """Whether a backend reads the cost from a histogram."""
-        return any(backend.has_cost_histogram for backend in self.backends)
+        return self._reads_metrics({semconv.METRIC_USAGE_COST})
+
+    @property
+    def needs_todays_metrics(self) -> bool:
+        """Whether a backend reads metrics by names that the newest conventions no longer have."""
+        return self._reads_metrics({semconv.METRIC_TOKEN_USAGE, semconv.METRIC_OPERATION_DURATION})
+
+    def _reads_metrics(self, names: set[str]) -> bool:
+        return any(not names.isdisjoint(backend.metrics) for backend in self.backends)
 
     @property
     def has_token_types(self) -> bool:
@@ -104,12 +113,23 @@ def backend_named(name: str, where: str = "preset") -> Backend:
     """The backend of a preset.
 
     Args:
-        name: the preset's name.
+        name: the preset's name, which may have options, as in `azure+users`.
         where: the argument or the variable that names it, for the message.
 
     Raises:
-        ConfigError: there is none of that name, or the package that adds it cannot be loaded.
+        ConfigError: there is none of that name, it has no such option, or the package that adds it cannot be loaded.
     """
+    plain, *options = name.split("+")
+    backend = _backend(plain, where)
+    for option in options:
+        if option not in backend.options:
+            has = f"its options are {', '.join(backend.options)}" if backend.options else "it has no options"
+            raise ConfigError(f"{where} names {name!r}, but {plain} has no option {option!r}; {has}")
+        backend = backend.with_option(option)
+    return backend
+
+
+def _backend(name: str, where: str) -> Backend:
     found = BACKENDS.get(name)
     if found is not None:
         return found

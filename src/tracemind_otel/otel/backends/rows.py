@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import cast
 
 from .. import semconv
-from .backend import ANY, Added, Backend, Field, KindRead, Read
+from .backend import ANY, Added, Backend, Field, KindRead, Option, Read
 from .derived import (
+    AGENT,
     ANSWER,
     ANSWER_FORM,
     ARGUMENTS,
@@ -99,13 +100,17 @@ def _by_operation(known: Mapping[str, str] = _OPERATIONS, *, also: str = "", not
     return KindRead(names=(also, *names) if also else names, known=known, note=note)
 
 
+_TOKEN_METRIC = semconv.METRIC_TOKEN_USAGE
+_CLIENT_METRICS = (_TOKEN_METRIC, semconv.METRIC_OPERATION_DURATION, semconv.METRIC_USAGE_COST)
+
 # --- What several presets add ---
 
 _CACHE_CREATION = Added(name=CACHE_CREATION, value=CACHE_WRITE_TOKENS)
 _COST = Added(name=semconv.GEN_AI_USAGE_COST, value=COST)
 _CONVERSATION = Added(name=semconv.GEN_AI_CONVERSATION_ID, value=CONVERSATION)
 _SYSTEM = Added(name=SYSTEM, value=PROVIDER)
-_WORKFLOW = Added(name=semconv.GEN_AI_WORKFLOW_NAME, value=WORKFLOW)
+_WORKFLOW = Added(name=semconv.GEN_AI_WORKFLOW_NAME, value=WORKFLOW, on=("tool", "call"))
+_AGENT = Added(name=semconv.GEN_AI_AGENT_NAME, value=AGENT, on=("tool", "call"))
 
 _SOURCE_READ = "the backend's source code"
 _VENDOR = "the vendor's documentation"
@@ -117,7 +122,11 @@ JAEGER = Backend(
     title="Jaeger",
     reads=_reads(
         cost=Read(names=(semconv.GEN_AI_USAGE_COST,), note="in the group Other of the tab GenAI"),
-        session=Read(names=(semconv.GEN_AI_CONVERSATION_ID,), note="in the group Other of the tab GenAI"),
+        session=Read(
+            names=(semconv.GEN_AI_CONVERSATION_ID,),
+            note=f"its tab GenAI has `{semconv.GEN_AI_CONVERSATION_ID}`, if a call has one; search for the tag "
+            f"`{semconv.SESSION_ID}` otherwise",
+        ),
         user=_unread("it has no view of users; the tag `user.id` can be searched for"),
     ),
     kind=_by_operation(_WITH_WORKFLOWS),
@@ -385,12 +394,16 @@ LANGSMITH = Backend(
 )
 
 _SIGNOZ_FIRST = "gen_ai.server.ttft"
+_SIGNOZ_COST = "_signoz.gen_ai.total_cost"
 SIGNOZ = Backend(
     name="signoz",
     title="SigNoz",
     reads=_reads(
         model=Read(names=(semconv.GEN_AI_REQUEST_MODEL,)),
-        cost=_unread("its own Collector computes the cost from price rules, which the open edition needs from you"),
+        cost=_unread(
+            "its own Collector computes the cost from price rules, which the open edition needs from you; "
+            "`signoz+cost` sends ours"
+        ),
         user=_unread("it is not known to read a user"),
         reasoning=_unread("it keeps no count of reasoning tokens"),
     ),
@@ -404,6 +417,13 @@ SIGNOZ = Backend(
         _CONVERSATION,
         Added(name=_SIGNOZ_FIRST, value=copied(semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK)),
     ),
+    options={
+        "cost": Option(
+            adds=(Added(name=_SIGNOZ_COST, value=COST),),
+            reads={"cost": Read(names=(_SIGNOZ_COST,))},
+            why="It is a private attribute, which SigNoz's own Collector writes and which may change at any time.",
+        )
+    },
     endpoint="https://ingest.YOUR_REGION.signoz.cloud",
     headers=(("signoz-ingestion-key", "YOUR_KEY"),),
     notes=(
@@ -443,7 +463,7 @@ OPENLIT = Backend(
     ),
     kind=_by_operation(note="a flow is a span of no special kind"),
     adds=(_CACHE_CREATION, _COST),
-    has_cost_histogram=True,
+    metrics=_CLIENT_METRICS,
     endpoint="http://localhost:4318",
     source=_SOURCE_READ,
     as_of="2026-08",
@@ -470,7 +490,6 @@ DATADOG = Backend(
     as_of="2026-08",
 )
 
-_TOKEN_METRIC = semconv.METRIC_TOKEN_USAGE
 GRAFANA = Backend(
     name="grafana",
     title="Grafana Cloud",
@@ -488,7 +507,7 @@ GRAFANA = Backend(
     kind=_by_operation(note=f"agents by `{semconv.GEN_AI_AGENT_NAME}`"),
     adds=(_CONVERSATION,),
     temporality="cumulative",
-    has_cost_histogram=True,
+    metrics=_CLIENT_METRICS,
     has_token_types=True,
     endpoint="https://otlp-gateway-YOUR_ZONE.grafana.net/otlp",
     headers=(("authorization", "Basic%20BASE64_OF_INSTANCE:TOKEN"),),
@@ -511,6 +530,7 @@ HONEYCOMB = Backend(
     adds=(
         Added(name=semconv.GEN_AI_CONVERSATION_ID, value=CONVERSATION, on=("flow", "agent", "tool", "call")),
         _WORKFLOW,
+        _AGENT,
     ),
     endpoint="https://api.honeycomb.io",
     headers=(("x-honeycomb-team", "YOUR_API_KEY"),),
@@ -531,6 +551,7 @@ DYNATRACE = Backend(
         user=_unread(_NO_USER),
     ),
     kind=_by_operation(_WITH_WORKFLOWS, note="the durations come from metrics"),
+    metrics=(_TOKEN_METRIC, semconv.METRIC_OPERATION_DURATION),
     temporality="delta",
     endpoint="https://YOUR_ENVIRONMENT.live.dynatrace.com/api/v2/otlp",
     headers=(("authorization", "Api-Token%20YOUR_TOKEN"),),
@@ -581,6 +602,7 @@ ELASTIC = Backend(
     as_of="2026-08",
 )
 
+_ENDUSER = "enduser.id"
 AZURE = Backend(
     name="azure",
     title="Azure Monitor",
@@ -591,7 +613,7 @@ AZURE = Backend(
         cache_write=Read(names=(semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS,), note="in the custom dimensions"),
         cost=_unread("it has no view of cost; the custom dimensions have the attribute"),
         session=Read(names=(semconv.SESSION_ID,)),
-        user=_unread("it reads `enduser.id`, which is personal data; set it yourself where you may"),
+        user=_unread("it reads `enduser.id`, which the preset adds only if you ask for `azure+users`"),
     ),
     kind=KindRead(
         names=(SYSTEM,),
@@ -599,6 +621,13 @@ AZURE = Backend(
         note="flows, agents, tools and steps are ordinary dependencies",
     ),
     adds=(_SYSTEM,),
+    options={
+        "users": Option(
+            adds=(Added(name=_ENDUSER, value=copied(semconv.USER_ID), on=_ALL),),
+            reads={"user": Read(names=(_ENDUSER,))},
+            why="It is personal data, which Azure Monitor keeps as such.",
+        )
+    },
     endpoint="http://localhost:4318",
     notes=(
         "It takes no OTLP at an address of its own: send to a Collector with the exporter `azuremonitor`, or pass a "
@@ -645,7 +674,8 @@ SPLUNK = Backend(
         messages=Read(event=semconv.INFERENCE_DETAILS_EVENT, note="only with content that is captured to events"),
     ),
     kind=_by_operation(_WITH_WORKFLOWS, note="calls are grouped by the workflow's name"),
-    adds=(_CONVERSATION, _WORKFLOW),
+    metrics=(_TOKEN_METRIC,),
+    adds=(_CONVERSATION, _WORKFLOW, _AGENT),
     endpoint="http://localhost:4318",
     notes=("Send to its distribution of the Collector, which has the access token.",),
     source=f"{_SOURCE_READ} and {_VENDOR}",

@@ -52,10 +52,11 @@ _LEGEND = """\
 - `✓`: it shows without a preset
 - `+`: it shows because the preset adds what the backend reads
 - `m`: it is read from a metric
+- `e`: it is read from an event; pass `capture_content="EVENT_ONLY"` or `"SPAN_AND_EVENT"`
 - `–`: it does not show; the section of the backend says why
 
 Where two marks stand, the first is for input tokens or cache reads and the second for output tokens or cache writes.
-Messages show only if you [capture content](configuration.md)."""
+Messages show only if you [capture content](how-to/content.md)."""
 
 
 _INTRODUCTION = """\
@@ -74,6 +75,7 @@ tm.configure(preset="jaeger,phoenix", file="trace.jsonl").shutdown()
 
 `TRACEMIND_PRESET` does the same without code. Spans of other instrumentations get the attributes too. What a span has
 stays as it is. Without a preset nothing is added. A preset sends nothing anywhere: endpoint and headers stay yours.
+Some presets have an option, which you add to their name: `azure+users`.
 
 The presets of one `configure()` share one address, usually a Collector's. Metrics are not sent if none of the backends
 takes any, unless `OTEL_METRICS_EXPORTER` or `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT` is set.
@@ -138,16 +140,50 @@ def _mark_of_flow(backend: Backend) -> str:
 def mark_of(backend: Backend, field: Field) -> str:
     """How the table marks what a backend shows."""
     read = backend.reads[field]
-    if read.metric:
-        return "m"
-    if not read.names and not read.status:
+    if read.metric or read.event:
+        return "m" if read.metric else "e"
+    if read.status or read.span_name:
+        return "✓"
+    if not read.names:
         return "–"
-    names = {path.partition("#")[0] for path in read.names}
-    return "+" if names & {added.name for added in backend.adds} - _SET_ANYWAY else "✓"
+    view = _SAMPLES["tool" if field == "tool" else "call"]
+    if shown(backend, view, field).value is not None:
+        return "✓"
+    return "+" if shown(backend, with_additions(view, backend), field).value is not None else "–"
 
 
-_SET_ANYWAY = frozenset({semconv.GEN_AI_USAGE_COST})
-"""On our spans without a preset, so that a preset adds it only to those of others."""
+_SAMPLES: Mapping[SpanType, SpanView] = {
+    "call": SpanView(
+        facts=SpanFacts(
+            type="call",
+            attributes={
+                semconv.GEN_AI_OPERATION_NAME: "chat",
+                semconv.GEN_AI_PROVIDER_NAME: "openai",
+                semconv.GEN_AI_REQUEST_MODEL: "gpt-4o",
+                semconv.GEN_AI_RESPONSE_MODEL: "gpt-4o",
+                semconv.GEN_AI_USAGE_INPUT_TOKENS: 30,
+                semconv.GEN_AI_USAGE_OUTPUT_TOKENS: 20,
+                semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: 10,
+                semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS: 5,
+                semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: 5,
+                semconv.TRACEMIND_COST_USD: 0.1,
+                semconv.GEN_AI_USAGE_COST: 0.1,
+                semconv.SESSION_ID: "s",
+                semconv.USER_ID: "u",
+                semconv.GEN_AI_INPUT_MESSAGES: '[{"role":"user","parts":[{"type":"text","content":"a"}]}]',
+                semconv.GEN_AI_OUTPUT_MESSAGES: '[{"role":"assistant","parts":[{"type":"text","content":"b"}]}]',
+            },
+        )
+    ),
+    "tool": SpanView(
+        facts=SpanFacts(
+            type="tool",
+            attributes={semconv.GEN_AI_OPERATION_NAME: semconv.EXECUTE_TOOL, semconv.GEN_AI_TOOL_NAME: "look_up"},
+        ),
+        name="execute_tool look_up",
+    ),
+}
+"""Spans as ours are without a preset, with all that a call or a tool may have."""
 
 
 def _sections() -> Iterator[str]:
@@ -185,14 +221,16 @@ def _shown(backend: Backend) -> Iterator[str]:
 def _source(read: Read) -> str:
     if read.metric:
         return f"the metric `{read.metric}`"
-    if read.status:
-        return "the span's status"
+    if read.event:
+        return f"the event `{read.event}`"
+    if read.status or read.span_name:
+        return "the span's status" if read.status else "the span's name"
     return ", else ".join(f"`{_path(path)}`" for path in read.names)
 
 
 def _path(path: str) -> str:
     name, _, key = path.partition("#")
-    return f"{name}, {key}" if key else name
+    return f"{name}` with the key `{key}" if key else name
 
 
 def _also(note: str) -> str:
@@ -226,8 +264,23 @@ def _list_of(adds: Iterable[Added]) -> Iterator[str]:
     yield ""
 
 
+def _metrics(backend: Backend) -> Iterator[str]:
+    read = _listed(f"`{name}`" for name in backend.metrics)
+    yield f"It reads {read}, which the preset sends even if you opted in to newer names of metrics only."
+    if backend.has_token_types:
+        yield f"Its preset gives `{semconv.METRIC_TOKEN_USAGE}` the types of cached and reasoning tokens too."
+
+
+def _listed(words: Iterable[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def _notes(backend: Backend) -> Iterator[str]:
     yield from _added(backend)
+    for name, option in backend.options.items():
+        added = _listed(f"`{each.name}`, {each.value.says}" for each in option.adds)
+        yield f"The preset `{backend.name}+{name}` also adds {added}. {option.why}"
     if backend.leaves_out:
         yield f"It leaves out {', '.join(f'`{name}*`' for name in backend.leaves_out)} of what is sent there."
     if backend.names_reasons:
@@ -236,8 +289,8 @@ def _notes(backend: Backend) -> Iterator[str]:
         yield f"It sets the header {', '.join(f'`{name}: {value}`' for name, value in backend.own_headers)}."
     if backend.temporality:
         yield f"It sends metrics with {backend.temporality} temporality."
-    if backend.has_cost_histogram:
-        yield "It adds the histogram of the cost."
+    if backend.metrics:
+        yield from _metrics(backend)
     if backend.resource:
         yield f"It sets {', '.join(f'`{name}`' for name in backend.resource)} of the resource to the service's name."
     yield from backend.notes

@@ -37,6 +37,7 @@ from ..._base.once import Once
 from ..._version import __version__
 from ..instruments import NO_SPAN, SCOPE_NAME, Attributes
 from ..metrics import metrics_schema_url
+from ..semconv import METRIC_OPERATION_DURATION
 
 log = logging.getLogger(__name__)
 
@@ -249,6 +250,7 @@ class OwnInstruments:
             for (_, name, unit, description), instrument in [*self._made.items()]
             if (data := instrument.collect(time_ns)) is not None
         ]
-        schema_url = metrics_schema_url()
+        has_todays = any(metric.name == METRIC_OPERATION_DURATION for metric in metrics)
+        schema_url = metrics_schema_url(needs_todays=has_todays)
         scope = InstrumentationScope(SCOPE_NAME, __version__, schema_url)
         return ScopeMetrics(scope, metrics, schema_url or "") if metrics else None

@@ -17,9 +17,11 @@ from ..genai_spans import attributes_of
 from ..instruments import is_ours
 from ..sanitize import encodable
 from ..span_names import attempt_name_with_reason
+from .preset_spans import Around
 
 AsSent = Callable[[ReadableSpan], ReadableSpan]
 """Gives an ended span as one destination gets it. The span itself, which all destinations share, stays as it is."""
+_NOWHERE = Around(None, None)
 
 
 class PresetAttributes:
@@ -32,8 +34,8 @@ class PresetAttributes:
     def __init__(self, backends: Sequence[Backend]) -> None:
         self._adds = tuple(added for backend in backends for added in backend.adds)
 
-    def __call__(self, span: Span, workflow: str | None) -> None:
-        facts = _facts(span, workflow)
+    def __call__(self, span: Span, around: Around) -> None:
+        facts = _facts(span, around)
         if facts is not None:
             span.set_attributes(encodable(additions(facts, self._adds)))
 
@@ -56,13 +58,19 @@ def _as_sent(presets: Presets, span: ReadableSpan) -> ReadableSpan:
     return _SentSpan(span, name, {**left, **encodable(added)})
 
 
-def _facts(span: ReadableSpan, workflow: str | None = None) -> SpanFacts | None:
+def _facts(span: ReadableSpan, around: Around = _NOWHERE) -> SpanFacts | None:
     """What is known of a span; `None` of one that no preset touches."""
     attributes = attributes_of(span)
     found = span_type(attributes, is_ours=is_ours(span))
     if found is None:
         return None
-    return SpanFacts(type=found, attributes=attributes, started_ns=span.start_time or 0, workflow=workflow)
+    return SpanFacts(
+        type=found,
+        attributes=attributes,
+        started_ns=span.start_time or 0,
+        workflow=around.workflow,
+        agent=around.agent,
+    )
 
 
 def _name_with_reason(name: str, attributes: Mapping[str, Any]) -> str:

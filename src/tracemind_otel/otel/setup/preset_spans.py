@@ -9,18 +9,30 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span, SpanProcessor
 from opentelemetry.trace import SpanKind
 
 from ..._base.once import report_fault
+from ...flows.agents import current_agent
 from ...flows.totals import current_flow
 
 log = logging.getLogger(__name__)
 
-Add = Callable[[Span, str | None], None]
-"""Adds attributes to a span; the string is the name of the flow around it."""
+
+class Around(NamedTuple):
+    """In what a span began."""
+
+    workflow: str | None
+    """The name of the innermost flow."""
+    agent: str | None
+    """The name of the innermost agent."""
+
+
+Add = Callable[[Span, Around], None]
+"""Adds attributes to a span."""
 _KINDS = frozenset({SpanKind.CLIENT, SpanKind.INTERNAL})
 
 
@@ -33,8 +45,9 @@ class PresetSpans(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         if self.add is not None and span.kind in _KINDS:
-            flow = current_flow()
-            ending = _Ending(span, self.add, None if flow is None else flow.name, span.end)
+            flow, agent = current_flow(), current_agent()
+            around = Around(None if flow is None else flow.name, None if agent is None else agent.name)
+            ending = _Ending(span, self.add, around, span.end)
             span.end = ending.end  # type: ignore[method-assign]
 
 
@@ -44,12 +57,12 @@ class _Ending:
     Args:
         span: the span.
         add: adds what the presets add.
-        workflow: the name of the flow around the span.
+        around: the flow and the agent around the span.
         end: the SDK's own end.
     """
 
-    def __init__(self, span: Span, add: Add, workflow: str | None, end: Callable[..., None]) -> None:
-        self._span, self._add, self._workflow = span, add, workflow
+    def __init__(self, span: Span, add: Add, around: Around, end: Callable[..., None]) -> None:
+        self._span, self._add, self._around = span, add, around
         self._end: Callable[..., None] | None = end
 
     def end(self, end_time: int | None = None) -> None:
@@ -61,7 +74,7 @@ class _Ending:
         ended_ns = time.time_ns() if end_time is None else end_time
         try:
             if self._span.is_recording():
-                self._add(self._span, self._workflow)
+                self._add(self._span, self._around)
         except Exception:
             report_fault(log, "configure", "preset")
         end(ended_ns)
