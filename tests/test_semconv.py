@@ -95,6 +95,7 @@ NOT_OF_THE_NEWEST = {
     "gen_ai.invoke_workflow.tool_calls": "open proposal #523; only by opt-in",
     "gen_ai.token.semantics": "says that cached tokens are part of the input; only by preset",
     "gen_ai.usage.cost": "no convention yet; what Langfuse, OpenLIT and Grafana read",
+    "gen_ai.client.operation.cost": "about to be adopted; only by opt-in",
     "gen_ai.usage.cost.amount": "about to be adopted; only by opt-in",
     "gen_ai.usage.cost.currency": "about to be adopted; only by opt-in",
     "gen_ai.usage.cost.source": "about to be adopted; only by opt-in",
