@@ -131,9 +131,10 @@ class BareCall:
 class HandWrittenCall:
     """The same request with OpenTelemetry written out by somebody who knows it."""
 
-    def __init__(self, bare: BareCall, address: str, port: int) -> None:
+    def __init__(
+        self, bare: BareCall, address: str, port: int, tracer_provider: TracerProvider, meter_provider: MeterProvider
+    ) -> None:
         self._bare, self._address, self._port = bare, address, port
-        tracer_provider, meter_provider = new_providers()
         self._tracer = tracer_provider.get_tracer("benchmark")
         meter = meter_provider.get_meter("benchmark")
         self._duration = meter.create_histogram(
@@ -236,7 +237,7 @@ async def measure(base_url: str, rounds: int, calls: int) -> dict[str, list[floa
         assert client.server_port is not None
         cases: dict[str, Call] = {
             "bare": bare,
-            "hand": HandWrittenCall(bare, client.server_address, client.server_port),
+            "hand": HandWrittenCall(bare, client.server_address, client.server_port, *new_providers()),
             "quiet": step_call(client, Recorder()),
             "step": step_call(client, recorder_of_configure()),
             "joined": step_call(client, joined),
