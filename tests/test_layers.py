@@ -24,6 +24,7 @@ PUBLISHED = {"steps/ai_llm_call.py", "runtime/recorder.py", "recipes/llm_call_ex
 
 _SET_UP = (
     "aggregation",
+    "call_spans",
     "exporters",
     "metric_reader",
     "pipeline",

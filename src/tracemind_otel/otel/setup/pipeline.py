@@ -22,7 +22,7 @@ from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider, Observa
 from opentelemetry.sdk.metrics.export import AggregationTemporality, ConsoleMetricExporter
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
 from ...errors import ConfigError
@@ -30,6 +30,7 @@ from ...flows.totals import AttributeValue
 from ..current import Providers
 from ..export.delivery_stats import DeliveryStats, EventDeliveryStats, MetricsDeliveryStats
 from ..sanitize import sanitized_attributes
+from .call_spans import CallTracerProvider
 from .delivery import WatchedExporter
 from .exporters import file_exporter, metric_requests, otlp_exporter, span_requests
 from .metric_reader import OwnReader
@@ -149,8 +150,9 @@ def _enrich(provider: Any, config: ExportConfig, readers: Sequence[OwnReader]) -
     if enriched is None:
         enriched = _Enriched(weakref.ref(provider))
         _enriched.append(enriched)
+        add = provider.add_own_processor if isinstance(provider, CallTracerProvider) else provider.add_span_processor
         for processor in (FlowIds(), enriched.presets, SpanPrices(), enriched.at_flow_end):
-            provider.add_span_processor(processor)
+            add(processor)
     enriched.at_flow_end.action = partial(_export_soon, readers)
     enriched.presets.add = None
     if config.presets is not None:
@@ -179,13 +181,13 @@ def _publish(pipeline: Pipeline) -> None:
 
 def _add_traces(pipeline: Pipeline, config: ExportConfig, resource: Resource) -> None:
     with _rejections_by_sdk("OTEL_TRACES_SAMPLER", "OTEL_SPAN_", "OTEL_EVENT_", "OTEL_LINK_", "OTEL_ATTRIBUTE_"):
-        pipeline.providers["traces"] = provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        pipeline.providers["traces"] = provider = CallTracerProvider(resource)
 
     def add(make: Callable[[], Any], stats: DeliveryStats, presets: Presets | None = None) -> CountingProcessor:
         exporter = _watched(pipeline, make, stats, _requests(presets))
         with _rejections_by_sdk("OTEL_BSP_"):
             processor = CountingProcessor(exporter, stats)
-        provider.add_span_processor(processor)
+        provider.add_own_processor(processor)
         return processor
 
     if "traces" in config.on_console:
@@ -194,7 +196,7 @@ def _add_traces(pipeline: Pipeline, config: ExportConfig, resource: Resource) ->
         # Before the receiver, since the SDK ends one after the other and a receiver may be away.
         # Absolute: a forked child opens it for itself, and may be in another directory by then.
         file = add(partial(file_exporter, os.path.abspath(config.file)), DeliveryStats(config.file))
-        provider.add_span_processor(FlushAtFlowEnd(file.force_flush))
+        provider.add_own_processor(FlushAtFlowEnd(file.force_flush))
     if "traces" in config.signals:
         stats = DeliveryStats(config.destination("traces"))
         add(partial(otlp_exporter, config, "traces", stats), stats, config.presets)
