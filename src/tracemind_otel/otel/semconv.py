@@ -56,6 +56,8 @@ HTTP_ROUTE: Final = "http.route"
 TRACEMIND_CANCELLED: Final = "tracemind.cancelled"
 TRACEMIND_STREAM_CLOSED_EARLY: Final = "tracemind.stream.closed_early"
 """`true` on a stream, or a generator, whose reader stopped before its end. It is not an error."""
+TRACEMIND_INTERRUPTED: Final = "tracemind.interrupted"
+"""`true` on a span whose process was killed before the span ended. The process that adopts its spool ends it."""
 TRACEMIND_USAGE_ESTIMATED: Final = "tracemind.usage.estimated"
 
 # --- Cost: none of these when the price is unknown ---

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from .intake import Intake
 from .otlp_request import Item
 
 DEFAULT_MEMORY = 64 * 1024 * 1024
@@ -17,7 +16,7 @@ DEFAULT_MEMORY = 64 * 1024 * 1024
 _ITEM_OVERHEAD = 160
 """Bytes of Python's objects for one item, beside its record. The resource and the scope are shared."""
 
-_GROUP_OVERHEAD = 12
+GROUP_OVERHEAD = 12
 """Bytes of the tags and lengths around a resource's items and around a scope's, at most."""
 
 
@@ -94,31 +93,27 @@ class MemorySpool:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        # All new, the lock too: another thread of the parent may have held it during the fork.
-        self._lock = threading.RLock()
-        self._arrived = deque[Item]()
-        self._is_busy = False
+        # All new, the intake's lock too: another thread of the parent may have held it during the fork.
+        self._intake = Intake(self._admit)
         self._waiting = deque[Item]()
         self._taken = set[Batch]()
         self._byte_size = 0
-        self._count = 0
+        self._kept = 0
         self._dropped = 0
 
     @property
     def waiting(self) -> int:
-        self._admit_arrived()
-        return self._count
+        return self._kept
 
     @property
     def dropped(self) -> int:
         return self._dropped
 
     def append(self, item: Item) -> None:
-        self._arrived.append(item)
-        self._admit_arrived()
+        self._intake.put(item)
 
     def take(self, max_bytes: int, max_items: int) -> Batch | None:
-        with self._working():
+        with self._intake.held():
             batch = batch_of(self._waiting, max_bytes, max_items)
             if batch is not None:
                 self._taken.add(batch)
@@ -127,14 +122,14 @@ class MemorySpool:
         return batch
 
     def settle(self, batch: Batch) -> None:
-        with self._working():
+        with self._intake.held():
             if batch in self._taken:
                 self._taken.remove(batch)
                 for item in batch.items:
                     self._forget(item)
 
     def give_back(self, batch: Batch) -> None:
-        with self._working():
+        with self._intake.held():
             if batch in self._taken:
                 self._taken.remove(batch)
                 self._waiting.extendleft(reversed(batch.items))
@@ -142,37 +137,10 @@ class MemorySpool:
     def close(self) -> None:
         """Nothing: there are no files."""
 
-    @contextmanager
-    def _working(self) -> Iterator[None]:
-        """A block that may change what waits; items that arrive meanwhile wait for its end."""
-        self._admit_arrived()
-        with self._lock:
-            self._is_busy = True
-            try:
-                yield
-            finally:
-                self._is_busy = False
-        self._admit_arrived()
-
-    def _admit_arrived(self) -> None:
-        """Move what has arrived to what waits, unless another thread, or the code that this one interrupts, does so.
-
-        Each who does so looks again after the end, so nothing stays behind.
-        """
-        while self._arrived and not self._is_busy:
-            with self._lock:
-                if not self._is_busy:
-                    self._is_busy = True
-                    try:
-                        while self._arrived:
-                            self._admit(self._arrived.popleft())
-                    finally:
-                        self._is_busy = False
-
     def _admit(self, item: Item) -> None:
         self._waiting.append(item)
         self._byte_size += len(item.record) + _ITEM_OVERHEAD
-        self._count += item.count
+        self._kept += item.count
         while self._byte_size > self._max_bytes and self._waiting:
             oldest = self._waiting.popleft()
             self._forget(oldest)
@@ -180,7 +148,7 @@ class MemorySpool:
 
     def _forget(self, item: Item) -> None:
         self._byte_size -= len(item.record) + _ITEM_OVERHEAD
-        self._count -= item.count
+        self._kept -= item.count
 
 
 def batch_of(waiting: Iterable[Item], max_bytes: int, max_items: int) -> Batch | None:
@@ -190,7 +158,7 @@ def batch_of(waiting: Iterable[Item], max_bytes: int, max_items: int) -> Batch |
         group = (item.resource, item.scope)
         added = len(item.record)
         if group not in groups:
-            added += len(item.resource) + len(item.scope) + _GROUP_OVERHEAD
+            added += len(item.resource) + len(item.scope) + GROUP_OVERHEAD
         if items and (byte_size + added > max_bytes or len(items) >= max_items):
             break
         groups.add(group)

@@ -1,0 +1,408 @@
+"""The spool that keeps encoded items in files, so that they outlive this process.
+
+An item is in the page cache before `append` returns, which `kill -9` does not touch; with `fsync` it is on the disk.
+What was delivered is written down when it is settled. A process that is killed between the receiver's answer and that
+leaves the last batch to be sent twice, under the same span ids.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+
+from .adoption import Estate, estates
+from .intake import Intake
+from .otlp_request import Item
+from .process_directory import ProcessDirectory
+from .segments import SUFFIX, Reading, Segment
+from .spool import Batch, MemorySpool
+from .started_spans import StartedSpans, span_id_of
+
+log = logging.getLogger(__name__)
+
+DEFAULT_DISK = 1024 * 1024 * 1024
+"""Bytes of a disk spool: an outage of an hour at 300 spans a second."""
+
+SEGMENT_BYTES = 4 * 1024 * 1024
+"""Bytes of a segment. What a damaged file loses, and what a full spool drops at once, is one segment at most."""
+
+RETRY_S = 5.0
+"""Seconds in which a disk that failed is not tried again."""
+
+_ADOPTION_S = 60.0
+"""Seconds between two looks for directories of processes that have ended."""
+
+_MAX_STARTED = 64 * 1024 * 1024
+
+
+class DiskSpool:
+    """A spool in files, one directory for each process.
+
+    What processes left that have ended is adopted by the next one that takes from a spool in the same directory: at its
+    first `take` with nothing of its own to send, and once a minute.
+
+    While the disk is full or read-only, items wait in memory.
+
+    Args:
+        directory: where the directories of the processes are; all of them send to the same receiver.
+        max_bytes: bytes of the files at most, with those that were adopted.
+        fsync: whether an item is on the disk, not only in the page cache, before `append` returns. This blocks.
+    """
+
+    keeps_starts = True
+    """Whether it keeps the starts of spans, so that another process can end them if this one is killed."""
+
+    def __init__(self, directory: str, max_bytes: int = DEFAULT_DISK, *, fsync: bool = False) -> None:
+        self.directory = os.path.abspath(directory)
+        self._max_bytes = max_bytes
+        self._max_segment = min(SEGMENT_BYTES, max(max_bytes // 8, 1))
+        self._fsync = fsync
+        self._told = set[str]()
+        self._begin()
+        with self._intake.held():
+            try:
+                self._open()
+            except OSError as error:
+                self._turn_to_memory(error)
+        self._report()
+
+    def _begin(self) -> None:
+        self._intake = Intake(self._admit)
+        self._memory = MemorySpool()
+        self._own: ProcessDirectory | None = None
+        self._started: StartedSpans | None = None
+        self._active: Segment | None = None
+        self._made = 0
+        self._segments = list[Segment]()
+        self._estates = list[Estate]()
+        self._taken: dict[Batch, tuple[Segment, tuple[int, int]]] = {}
+        self._byte_size = 0
+        self._kept = 0
+        self._dropped = 0
+        self._failed_at: float | None = None
+        self._adopts_at = 0.0
+        self._is_closed = False
+        self._news = deque[tuple[int, str, tuple[object, ...]]]()
+
+    def begin_anew(self) -> None:
+        """Begin empty in a forked child; it opens a directory of its own for its first item."""
+        for segment in self._segments:
+            segment.close()
+        if self._started is not None:
+            self._started.close()
+        self._begin()
+
+    @property
+    def waiting(self) -> int:
+        return self._kept + self._memory.waiting
+
+    @property
+    def dropped(self) -> int:
+        return self._dropped + self._memory.dropped
+
+    # --- Appending ---
+
+    def append(self, item: Item) -> None:
+        self._intake.put((None, item))
+        if self._news:
+            self._report()
+
+    def append_start(self, span_id: bytes, item: Item) -> None:
+        """Keep the start of a span until the span itself is appended. The process that adopts it else ends it.
+
+        Args:
+            span_id: the id of the span, 8 bytes.
+            item: the span as it started.
+        """
+        self._intake.put((span_id, item))
+        if self._news:
+            self._report()
+
+    def _admit(self, arrived: tuple[bytes | None, Item]) -> None:
+        span_id, item = arrived
+        if self._is_closed:
+            self._dropped += 0 if span_id is not None else item.count
+            return
+        if self._failed_at is None or time.monotonic() - self._failed_at >= RETRY_S:
+            try:
+                if span_id is None:
+                    self._write(item)
+                else:
+                    self._write_start(span_id, item)
+                self._return_to_disk()
+                return
+            except OSError as error:
+                self._turn_to_memory(error)
+        if span_id is None:
+            self._memory.append(item)
+
+    def _write(self, item: Item) -> None:
+        if len(item.record) > self._max_bytes:
+            self._dropped += item.count
+            return
+        active = self._active
+        if active is None or active.size >= self._max_segment or active.is_full:
+            active = self._next_segment()
+        try:
+            self._byte_size += active.append(item, time.time_ns(), fsync=self._fsync)
+        except BaseException:
+            self._active = None
+            raise
+        self._kept += item.count
+        if self._started:
+            self._end_start(item)
+        if self._byte_size > self._max_bytes:
+            self._drop_oldest()
+
+    def _next_segment(self) -> Segment:
+        if self._active is not None:
+            self._active.seal()
+            self._active = None
+        own = self._open()
+        self._made += 1
+        self._active = segment = Segment.create(os.path.join(own.path, f"{self._made:08d}{SUFFIX}"))
+        self._segments.append(segment)
+        self._byte_size += segment.size
+        return segment
+
+    def _open(self) -> ProcessDirectory:
+        if self._own is None:
+            self._own = ProcessDirectory.create(self.directory)
+            self._started = StartedSpans(self._own.path, min(_MAX_STARTED, self._max_bytes // 4))
+        return self._own
+
+    def _write_start(self, span_id: bytes, item: Item) -> None:
+        self._open()
+        if self._started is not None and not self._started.add(span_id, item, time.time_ns()):
+            self._tell_once(
+                "Spool %s keeps no more starts of spans: %d are open, or one is larger than 64 KiB. If this process is "
+                "killed, such spans have no end; end each span",
+                self.directory,
+                len(self._started),
+            )
+
+    def _end_start(self, item: Item) -> None:
+        """Forget the start of a span that ends, after its end is written."""
+        if self._started is not None:
+            try:
+                self._started.end(span_id_of(item.record))
+            except OSError as error:
+                self._tell_not_noted(error)
+
+    def _drop_oldest(self) -> None:
+        """Delete the oldest segments of which nothing is being sent, until the files are small enough."""
+        while self._byte_size > self._max_bytes:
+            oldest = next((segment for segment in self._segments if not segment.taken), None)
+            if oldest is None:
+                return
+            self._kept -= oldest.kept
+            self._dropped += oldest.kept
+            self._forget(oldest)
+            self._delete(oldest)
+
+    def _forget(self, segment: Segment) -> None:
+        if segment is self._active:
+            self._active = None
+        self._segments.remove(segment)
+        self._byte_size -= segment.size
+        for estate in self._estates:
+            if segment in estate.segments:
+                estate.segments.remove(segment)
+
+    def _delete(self, segment: Segment) -> None:
+        try:
+            segment.delete()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            self._tell_not_noted(error)
+        self._leave_empty_estates()
+
+    # --- Sending ---
+
+    def take(self, max_bytes: int, max_items: int) -> Batch | None:
+        self._report()
+        # What waits in memory first, because it ends with the process.
+        batch = self._memory.take(max_bytes, max_items) or self._take(max_bytes, max_items)
+        late_s = time.monotonic() - self._adopts_at
+        if late_s >= 0 and (batch is None or late_s >= _ADOPTION_S) and self._adopt() and batch is None:
+            batch = self._memory.take(max_bytes, max_items) or self._take(max_bytes, max_items)
+        self._report()
+        return batch
+
+    def _take(self, max_bytes: int, max_items: int) -> Batch | None:
+        while True:
+            with self._intake.held():
+                segment = next((segment for segment in self._segments if segment.waiting), None)
+                if segment is None:
+                    return None
+                wanted = segment.begin_taking()
+            reading = segment.read(*wanted, max_bytes, max_items)  # meanwhile others append
+            with self._intake.held():
+                taken = segment.end_taking(wanted, reading)
+                batch = _batch(reading)
+                if batch is not None:
+                    self._taken[batch] = (segment, taken)
+            if reading.damaged:
+                self._tell(
+                    logging.WARNING,
+                    "Segment %s of a spool is damaged: %d of its bytes %d to %d are no record, and are lost",
+                    segment.path,
+                    reading.damaged,
+                    *taken,
+                )
+            if batch is not None:
+                return batch
+            self._tidy(segment)
+
+    def settle(self, batch: Batch) -> None:
+        if batch not in self._taken:
+            self._settle_in_memory(batch)
+            return
+        segment, taken = self._taken.pop(batch)
+        with self._intake.held():
+            segment.settle(taken, batch.count)
+            self._kept -= batch.count
+            if not segment.is_done:
+                try:
+                    segment.write_position(fsync=self._fsync)
+                except OSError as error:
+                    self._tell_not_noted(error)
+        self._tidy(segment)
+
+    def _settle_in_memory(self, batch: Batch) -> None:
+        with self._intake.held():
+            self._memory.settle(batch)
+            if self._started:
+                for item in batch.items:
+                    self._end_start(item)
+
+    def give_back(self, batch: Batch) -> None:
+        if batch not in self._taken:
+            self._memory.give_back(batch)
+            return
+        segment, taken = self._taken.pop(batch)
+        with self._intake.held():
+            segment.give_back(taken)
+
+    def _tidy(self, segment: Segment) -> None:
+        """Count what a segment has lost by damage, and delete it if nothing of it is left."""
+        with self._intake.held():
+            if segment.waiting or segment.taken:
+                return
+            self._kept -= segment.kept
+            self._dropped += segment.kept
+            segment.kept = 0
+            if not segment.is_done:
+                return
+            self._forget(segment)
+        self._delete(segment)
+        self._report()
+
+    def _adopt(self) -> bool:
+        """Take over what processes left that have ended; returns whether there was anything."""
+        self._adopts_at = time.monotonic() + _ADOPTION_S
+        has_adopted, place = False, 0
+        for estate in estates(self.directory):
+            has_adopted = True
+            with self._intake.held():
+                self._segments[place:place] = estate.segments
+                place += len(estate.segments)
+                self._byte_size += sum(segment.size for segment in estate.segments)
+                self._kept += sum(segment.kept for segment in estate.segments)
+                for item in estate.unwritten:
+                    self._memory.append(item)
+                self._estates.append(estate)
+                self._drop_oldest()
+            self._leave_empty_estates()
+        return has_adopted
+
+    def _leave_empty_estates(self) -> None:
+        for estate in [estate for estate in self._estates if not estate.segments]:
+            self._estates.remove(estate)
+            estate.directory.remove()
+
+    # --- The end ---
+
+    def close(self) -> None:
+        """Close all files, and leave what waits to the next process. What waits in memory is written if it can be."""
+        with self._intake.held():
+            if self._is_closed:
+                return
+            self._write_memory()
+            self._is_closed = True
+            for segment in self._segments:
+                segment.close()
+            if self._started is not None:
+                self._started.close()
+            is_empty = not self._started and not any(segment.kept for segment in self._own_segments())
+            for directory in [estate.directory for estate in self._estates]:
+                directory.release()
+            if self._own is not None and is_empty:
+                self._own.remove()
+            elif self._own is not None:
+                self._own.release()
+        self._report()
+
+    def _own_segments(self) -> list[Segment]:
+        adopted = {id(segment) for estate in self._estates for segment in estate.segments}
+        return [segment for segment in self._segments if id(segment) not in adopted]
+
+    def _write_memory(self) -> None:
+        while (batch := self._memory.take(SEGMENT_BYTES, 1)) is not None:
+            try:
+                self._write(batch.items[0])
+            except OSError as error:
+                self._tell_failure(error)
+                self._memory.give_back(batch)
+                return
+            self._memory.settle(batch)
+
+    # --- A disk that fails ---
+
+    def _turn_to_memory(self, error: OSError) -> None:
+        self._failed_at = time.monotonic()
+        self._tell_failure(error)
+
+    def _return_to_disk(self) -> None:
+        if self._failed_at is not None:
+            self._failed_at = None
+            self._tell(logging.INFO, "Spool %s writes to its disk again", self.directory)
+
+    def _tell_failure(self, error: OSError) -> None:
+        self._tell_once(
+            "Spool %s cannot write to its disk (%s): spans wait in memory until it can, and end with this process. "
+            "Make room or make the directory writable, or name another by configure(spool=...) or TRACEMIND_SPOOL_DIR",
+            self.directory,
+            error,
+        )
+
+    def _tell_not_noted(self, error: OSError) -> None:
+        self._tell_once(
+            "Spool %s cannot note what was delivered (%s): if this process is killed, the next one sends it again. "
+            "Make the directory writable",
+            self.directory,
+            error,
+        )
+
+    # A handler of the log may itself append to this spool, so messages wait until nothing is held.
+
+    def _tell(self, level: int, message: str, *values: object) -> None:
+        self._news.append((level, message, values))
+
+    def _tell_once(self, message: str, *values: object) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            self._tell(logging.WARNING, message, *values)
+
+    def _report(self) -> None:
+        while self._news:
+            level, message, values = self._news.popleft()
+            log.log(level, message, *values)
+
+
+def _batch(reading: Reading) -> Batch | None:
+    count = sum(item.count for item in reading.items)
+    return Batch(reading.items, reading.byte_size, count) if reading.items else None
