@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -19,11 +20,11 @@ from tracemind_otel.otel.export import disk_spool
 from tracemind_otel.otel.export.disk_spool import DiskSpool
 
 
-def answer(source: str, *arguments: object) -> dict[str, list[int]]:
+def answer(source: str, *arguments: object) -> dict[str, Any]:
     """What a program prints as JSON."""
     done = run_program(source, *arguments)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return cast("dict[str, Any]", json.loads(done.stdout))
 
 
 KILLED = """
@@ -56,9 +57,9 @@ def test_fifty_kills_lose_nothing_and_send_nothing_twice(tmp_path: Path, seed: i
     A process that is killed between a receiver's answer and its note of it leaves that batch in doubt.
     """
     seen = answer(KILLED, tmp_path, seed)
-    told = [(what, number) for what, several in seen["told"] for number in several]  # type: ignore[misc]
-    kinds = ("started", "kept", "sent", "settled")
-    by_kind = {kind: [number for what, number in told if what == kind] for kind in kinds}
+    by_kind: dict[str, list[int]] = {"started": [], "kept": [], "sent": [], "settled": []}
+    for what, told in seen["told"]:
+        by_kind[what] += told
     settled, kept = by_kind["settled"], {*by_kind["kept"]}
     in_doubt = {*by_kind["sent"]} - {*settled}
     assert len(kept) > 500, "the processes were killed before they did anything"
@@ -112,7 +113,7 @@ print(json.dumps({"sent": sent, "files": os.listdir(root)}))
 def test_processes_that_adopt_at_the_same_time_share_what_is_left(tmp_path: Path) -> None:
     """No two of them send the same span, none is left out, and nothing stays behind."""
     seen = answer(ADOPTED, tmp_path)
-    assert sorted(number for each in seen["sent"] for number in each) == [*range(2000)]  # type: ignore[attr-defined]
+    assert sorted(number for each in seen["sent"] for number in each) == [*range(2000)]
     assert seen["files"] == []
 
 
@@ -456,7 +457,12 @@ def test_an_item_is_on_the_disk_if_that_is_asked_for(tmp_path: Path, monkeypatch
     """With `fsync` no append returns before the disk has the item."""
     synced = list[int]()
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(descriptor) or fsync(descriptor))
+
+    def noted(descriptor: int) -> None:
+        synced.append(descriptor)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
     spool = DiskSpool(str(tmp_path), fsync=True)
     for number in range(3):
         spool.append(numbered(number))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import pytest
@@ -17,8 +17,11 @@ from tracemind_otel.otel.export.disk_spool import DiskSpool
 from tracemind_otel.otel.export.otlp_request import Item, request_body
 from tracemind_otel.otel.export.spool import MemorySpool, Spool
 
-MADE = {"memory": lambda _, max_bytes: MemorySpool(max_bytes), "disk": DiskSpool}
-kinds = pytest.mark.parametrize("kind", MADE)
+kinds = pytest.mark.parametrize("kind", ["memory", "disk"])
+
+
+def made(kind: str, directory: str, max_bytes: int) -> Spool:
+    return DiskSpool(directory, max_bytes) if kind == "disk" else MemorySpool(max_bytes)
 
 
 def room(kind: str) -> AbstractContextManager[str]:
@@ -41,7 +44,7 @@ def test_a_spool_is_a_queue_whose_items_stay_until_they_are_settled(
 ) -> None:
     """Whatever the order of appends, takes, settlements and returns: no item is lost, twice, or out of order."""
     with room(kind) as directory:
-        spool: Spool = MADE[kind](directory, 1 << 20)
+        spool = made(kind, directory, 1 << 20)
         waiting, number, batch = list[Item](), 0, None
         for name, first, second in operations:
             if name == "append":
@@ -85,7 +88,7 @@ def test_a_spool_is_a_queue_whose_items_stay_until_they_are_settled(
 def test_a_full_spool_drops_its_oldest_items_and_counts_them(kind: str, sizes: list[int], taken: int) -> None:
     """What is left are the newest; what was taken before is not dropped; the counts add up."""
     with room(kind) as directory:
-        spool: Spool = MADE[kind](directory, 20_000)
+        spool = made(kind, directory, 20_000)
         batch = None
         for number, size in enumerate(sizes):
             if number == taken:
@@ -110,7 +113,7 @@ def test_a_full_spool_drops_its_oldest_items_and_counts_them(kind: str, sizes: l
 def test_an_item_larger_than_the_spool_is_dropped(kind: str) -> None:
     """It is counted, and nothing else is."""
     with room(kind) as directory:
-        spool: Spool = MADE[kind](directory, 10_000)
+        spool = made(kind, directory, 10_000)
         spool.append(numbered(1, 20_000, count=3))
         assert (spool.waiting, spool.dropped, spool.take(1 << 20, 10)) == (0, 3, None)
         spool.close()
@@ -120,29 +123,33 @@ def test_an_item_larger_than_the_spool_is_dropped(kind: str) -> None:
 def test_an_item_larger_than_a_request_is_taken_alone(kind: str) -> None:
     """The sender finds out that the receiver does not want it, and settles it."""
     with room(kind) as directory:
-        spool: Spool = MADE[kind](directory, 1 << 24)
+        spool = made(kind, directory, 1 << 24)
         for number, size in enumerate((300_000, 20, 300_000)):
             spool.append(numbered(number, size))
-        assert [numbers([*batch.items]) for batch in iter(lambda: settled(spool, 1000), None)] == [[0], [1], [2]]
+        assert [settled(spool, 1000) for _ in range(4)] == [[0], [1], [2], []]
         spool.close()
 
 
-def settled(spool: Spool, max_bytes: int) -> object:
+def settled(spool: Spool, max_bytes: int) -> list[int]:
+    """The numbers of one batch, which is settled."""
     batch = spool.take(max_bytes, 10)
-    if batch is not None:
-        spool.settle(batch)
-    return batch
+    if batch is None:
+        return []
+    spool.settle(batch)
+    return numbers(batch.items)
 
 
 @kinds
 def test_threads_append_while_another_sends(kind: str) -> None:
     """Each item of each thread is taken once, in the order in which its thread appended it."""
     with room(kind) as directory:
-        spool: Spool = MADE[kind](directory, 1 << 24)
-        threads = [
-            threading.Thread(target=lambda first=first: [spool.append(numbered(first + n)) for n in range(500)])
-            for first in range(0, 4000, 500)
-        ]
+        spool = made(kind, directory, 1 << 24)
+
+        def append(first: int) -> None:
+            for number in range(first, first + 500):
+                spool.append(numbered(number))
+
+        threads = [threading.Thread(target=append, args=(first,)) for first in range(0, 4000, 500)]
         for thread in threads:
             thread.start()
         taken = list[Item]()
@@ -158,12 +165,15 @@ def test_threads_append_while_another_sends(kind: str) -> None:
 
 
 @pytest.fixture
-def every_millisecond() -> object:
+def every_millisecond() -> Iterator[Callable[[Callable[[], object]], None]]:
     """Runs a function in a signal handler again and again, until the test ends."""
     before = signal.getsignal(signal.SIGALRM)
 
     def begin(interrupt: Callable[[], object]) -> None:
-        signal.signal(signal.SIGALRM, lambda *_: interrupt())
+        def handle(number: int, frame: object) -> None:
+            interrupt()
+
+        signal.signal(signal.SIGALRM, handle)
         signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0005)
 
     yield begin
@@ -177,7 +187,7 @@ def test_a_signal_handler_appends_in_the_middle_of_an_append(
 ) -> None:
     """Neither item is lost, and nothing waits for itself for ever."""
     with room(kind) as directory:
-        spool: Spool = MADE[kind](directory, 1 << 26)
+        spool = made(kind, directory, 1 << 26)
         interruptions = iter(range(1_000_000, 2_000_000))
         interrupted = list[int]()
 
