@@ -11,7 +11,6 @@ from __future__ import annotations
 import abc
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 from dataclasses import replace
 from functools import lru_cache
 from typing import cast
@@ -45,7 +44,7 @@ _MAX_ERROR_BYTES = 2**20
 
 
 class HttpStream:
-    """A reply whose body is still coming: read its `events` and `finish` it, or close it."""
+    """A reply whose body is still coming: read it, and `finish` it or close it."""
 
     def __init__(self, response: httpx.Response, has_all_come: Callable[[], bool]) -> None:
         self._response = response
@@ -54,12 +53,34 @@ class HttpStream:
         self.head = HttpReply(response.status_code, response.headers if own is None else own.headers, b"")
         # httpx passes each piece through four generators, which a body that is not compressed does not need.
         self._body = response.aiter_bytes() if own is None or own.is_compressed else aiter(own)
+        self.aclose = response.aclose if own is None else own.aclose
+        """Closes the connection, or returns it to the pool if the body has been read."""
+
+    async def read(self, reading: Reading) -> None:
+        """Read the reply to its end, for a caller who needs no events.
+
+        Raises:
+            LLMTimeoutError, LLMResponseError: the body does not come, or cannot be decompressed; a cut is kept instead.
+        """
+        beat = current_beat()
+        try:
+            async for data in self._body:
+                beat()
+                reading.feed(data)
+                if reading.is_ending:
+                    async for _ in self._tail(reading, beat):
+                        pass
+                    return
+        except transport_faults() as fault:
+            reading.end(self._cut_by(fault))
+        else:
+            reading.end()
 
     async def events(self, reading: Reading) -> AsyncGenerator[list[StreamEvent]]:
         """The events of the reply as its bytes come, until its end.
 
         Raises:
-            LLMTimeoutError, LLMResponseError: the body does not come, or cannot be decompressed; a cut is kept instead.
+            LLMTimeoutError, LLMResponseError: as for `read`.
         """
         beat = current_beat()
         try:
@@ -74,20 +95,17 @@ class HttpStream:
                     return
             rest = reading.end()
         except transport_faults() as fault:
-            error = transport_error(fault, self._response.request.url)
-            error.__cause__ = fault
-            if not isinstance(error, LLMConnectionError):
-                raise error from fault
-            rest = reading.end(error)
+            rest = reading.end(self._cut_by(fault))
         if rest:
             yield rest
 
-    async def read(self, reading: Reading) -> None:
-        """Read the reply as `events` does, to its end, for a caller who needs no events."""
-        async with aclosing(self.events(reading)) as batches:
-            async for _ in batches:
-                if reading.has_ended:
-                    break
+    def _cut_by(self, fault: Exception) -> LLMConnectionError:
+        """The error of a reply that a fault cut; raises that of any other fault."""
+        error = transport_error(fault, self._response.request.url)
+        error.__cause__ = fault
+        if not isinstance(error, LLMConnectionError):
+            raise error from fault
+        return error
 
     async def _tail(self, reading: Reading, beat: Beat) -> AsyncGenerator[list[StreamEvent]]:
         """The rest of a reply that has its finish reason, until its end or until the server is silent."""
@@ -141,10 +159,6 @@ class HttpStream:
             pass  # the reply was whole before, so nothing is lost but the connection
         finally:
             await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close the connection, or return it to the pool if the body has been read."""
-        await self._response.aclose()
 
 
 def _patience_with(reading: Reading) -> Patience:

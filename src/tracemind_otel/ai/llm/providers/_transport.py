@@ -69,7 +69,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             request.method,
             str(request.url),
             headers=[(name.decode(), value.decode()) for name, value in request.headers.raw],
-            data=request.read(),
+            data=b"".join(cast("httpx.ByteStream", request.stream)),
             allow_redirects=False,
         )
         return httpx.Response(reply.status, headers=reply.raw_headers, stream=Body(reply), request=request)
