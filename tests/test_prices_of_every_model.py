@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -14,7 +15,8 @@ from genai_prices import data_snapshot
 from genai_prices.data_units import unit_data
 from genai_prices.types import ModelInfo, ModelPrice, Provider, StartDateConstraint, TieredPrices, TimeOfDateConstraint
 
-from tracemind_otel.ai.llm.pricing.price_table import Cost, PriceTable
+from tracemind_otel.ai.llm.pricing.price_table import PriceTable
+from tracemind_otel.ai.llm.pricing.rates import Cost
 from tracemind_otel.ai.llm.types import LLMUsage
 
 OUR_NAMES = {
@@ -171,10 +173,15 @@ def random_conditions(draw: random.Random, model: ModelInfo) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_cost_of_every_model_is_the_librarys(seed: int) -> None:
+@pytest.mark.parametrize("has_imported_library", [False, True])
+def test_the_cost_of_every_model_is_the_librarys(
+    seed: int, has_imported_library: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Plain usage and usage in every unit, date, hour, tier and condition cost the same to the last bit."""
     draw, table, compared, known = random.Random(seed), PriceTable(), 0, 0
     models = every_model()
+    if not has_imported_library:
+        monkeypatch.delitem(sys.modules, "genai_prices.data_snapshot")
     for provider, name, model in models:
         prompts, at = sizes(model), list(moments(model))
         for make in (plain_usage, plain_usage, random_usage, random_usage):

@@ -355,7 +355,7 @@ def test_prices_that_may_be_meant_are_not_warned_of(row: dict[str, Any], caplog:
 async def test_on_an_event_loop_the_table_is_read_in_a_thread(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The first import of 0.4 s does not block the event loop, and the warning still comes."""
+    """Loading the table does not block the event loop, and the warning still comes."""
     loop, checked = asyncio.get_running_loop(), asyncio.Event()
     rates = PriceTable.rates
 

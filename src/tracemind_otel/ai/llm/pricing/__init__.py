@@ -22,7 +22,8 @@ from ...._base.waiting import is_on_event_loop, is_on_trio
 from ..types import LLMResponse
 from ..usage import LLMUsage
 from .own_prices import OwnPrices, Price, PriceSource, load_prices, looks_per_thousand, own_cost, rates_of
-from .price_table import NO_CONDITIONS, NOBODYS, Cost, PriceTable
+from .price_table import NO_CONDITIONS, NOBODYS, PriceTable
+from .rates import Cost
 from .table_usage import has_other_measure
 
 __all__ = ["Price", "PriceSource", "estimate_cost", "load_prices", "set_prices"]
@@ -52,8 +53,8 @@ in_forked_child(_make_searcher)
 def set_prices(source: PriceSource, *, over_reply: bool = False) -> None:
     """Use these prices before the table's, replacing the ones set before; an empty list clears them.
 
-    Prices that look like USD per thousand tokens get a warning. The check compares them with the table, whose first
-    import takes 0.1 to 0.4 s; on an event loop it runs in a thread, and the warning comes a little later.
+    Prices that look like USD per thousand tokens get a warning. The check compares them with the table. On an
+    event loop it runs in a thread, and the warning comes a little later.
 
     Args:
         source: the path of a TOML file with `[[price]]` tables, or the rows.
@@ -86,7 +87,7 @@ def _check_units(prices: OwnPrices) -> None:
 
 
 def is_in_wrong_unit(price: Price) -> bool:
-    """Whether a price is so far below the table's that it looks like USD per thousand tokens. Imports the table."""
+    """Whether a price is so far below the table's that it looks like USD per thousand tokens. Loads the table."""
     provider = None if price.provider is None else price.provider.strip().lower()
     theirs = None if provider in _FREE_PROVIDERS else _table.rates(provider, price.model, datetime.now(UTC))
     return theirs is not None and looks_per_thousand(rates_of(price), theirs)
@@ -287,7 +288,7 @@ def table_is_loaded() -> bool:
 
 
 def load_table() -> None:
-    """Load the table here and now, which takes 0.1 to 0.4 s the first time."""
+    """Load the table here and now, which takes some milliseconds, or longer where the library itself is needed."""
     if not _table.is_loaded:
         _match_quietly("openai", "")
 
@@ -355,7 +356,7 @@ def _cost(
 def estimate_cost(provider: str, model: str, prompt_toks: int, completion_toks: int) -> float | None:
     """USD for a call made now, or `None` when the price is unknown.
 
-    The first call imports the price table (0.1 to 0.4 s); the step does that in a worker thread.
+    The first call loads the price table, which takes some milliseconds; the step does that in a worker thread.
 
     Example:
         >>> estimate_cost("openai", "gpt-4o-mini", 1_000, 500)

@@ -12,7 +12,8 @@ from typing import Any, cast
 
 from ....errors import ConfigError
 from ..usage import LLMUsage
-from .price_table import Cost, Rate, Rates, parts, special
+from .price_table import special
+from .rates import Cost, Rate, Rates, parts
 from .table_usage import unpriced_parts, used_parts
 
 _FEES = ("web_searches", "requests")
@@ -173,25 +174,29 @@ def _first_day(price: Price) -> date:
 
 def rates_of(price: Price) -> Rates:
     """The rates of the user's own price."""
-    audio, image = price.input_audio, price.input_image
+    audio, image = _usd(price.input_audio), _usd(price.input_image)
     is_cache_priced = price.cache_read is not None
     input_parts = parts(
-        ("cache_read_tokens", price.cache_read, None),
-        ("cache_write_1h_tokens", price.cache_write_1h, None),
-        ("cache_write_tokens", price.cache_write, None if price.cache_write_1h is None else "cache_write_1h_tokens"),
+        ("cache_read_tokens", _usd(price.cache_read), None),
+        ("cache_write_1h_tokens", _usd(price.cache_write_1h), None),
+        (
+            "cache_write_tokens",
+            _usd(price.cache_write),
+            None if price.cache_write_1h is None else "cache_write_1h_tokens",
+        ),
         ("input_audio_tokens", audio, "cache_audio_read_tokens" if is_cache_priced else None),
         ("input_image_tokens", image, "cache_image_read_tokens" if is_cache_priced else None),
     )
     output_parts = parts(
-        ("output_audio_tokens", price.output_audio, None), ("output_image_tokens", price.output_image, None)
+        ("output_audio_tokens", _usd(price.output_audio), None), ("output_image_tokens", _usd(price.output_image), None)
     )
-    fees = parts(("web_searches", price.web_searches, None))
+    fees = parts(("web_searches", _usd(price.web_searches), None))
     return Rates(
         input=Rate.of(price.input),
         output=Rate.of(price.output),
         input_parts=input_parts,
         output_parts=output_parts,
-        request=Rate.of(price.requests),
+        request=_usd(price.requests),
         fees=fees,
         priced=frozenset(
             name
@@ -200,6 +205,10 @@ def rates_of(price: Price) -> Rates:
             if name is not None
         ),
     )
+
+
+def _usd(price: Decimal | None) -> Rate | None:
+    return None if price is None else Rate.of(price)
 
 
 def own_cost(price: Price, usage: LLMUsage, conditions: Mapping[str, str]) -> Cost | None:

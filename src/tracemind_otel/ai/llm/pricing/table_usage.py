@@ -18,9 +18,16 @@ FIELD_OF_USAGE_KEY = {
     "output_reasoning_tokens": "reasoning_tokens",
 }
 """The fields of `LLMUsage` that `genai-prices` names differently, by its names."""
-_USAGE_KEY_OF_FIELD = {field: key for key, field in FIELD_OF_USAGE_KEY.items()}
+USAGE_KEY_OF_FIELD = {field: key for key, field in FIELD_OF_USAGE_KEY.items()}
 
-USAGE_FIELDS = frozenset(field.name for field in fields(LLMUsage))
+_USAGE_FIELDS = frozenset(field.name for field in fields(LLMUsage))
+
+
+def field_of_unit(name: str) -> str | None:
+    """The field of `LLMUsage` for a unit of `genai-prices`; `None` if it has none."""
+    field = FIELD_OF_USAGE_KEY.get(name, name)
+    return field if field in _USAGE_FIELDS else None
+
 
 _MODALITIES = ("audio", "image", "video", "text")
 """Text comes last: it costs the rate of the whole, so that contradicting counts change the cost least."""
@@ -79,7 +86,7 @@ def is_charged_otherwise(used: Collection[str], priced: Collection[str]) -> bool
 
 
 def table_usage(usage: LLMUsage, priced: Collection[str]) -> tuple[dict[str, int | float], tuple[str, ...]]:
-    """The counts of the `priced` fields, by the names of `genai-prices`, and the fields that had to be assumed."""
+    """The counts of the `priced` fields and of the prompt, and the fields that had to be assumed."""
     counts = {name: max(getattr(usage, name) or 0, 0) for name in priced}
     prompt = counts["prompt_tokens"] = max(usage.prompt_tokens or 0, 0)
     _fit_caches(counts, prompt, usage)
@@ -88,7 +95,7 @@ def table_usage(usage: LLMUsage, priced: Collection[str]) -> tuple[dict[str, int
     for name in ("reasoning_tokens", "output_citation_tokens", *(f"output_{kind}_tokens" for kind in _MODALITIES)):
         left = _take(counts, name, left)
     _fit_seconds_and_pages(counts, usage)
-    return {_USAGE_KEY_OF_FIELD.get(name, name): count for name, count in counts.items()}, assumed
+    return counts, assumed
 
 
 def _take(counts: dict[str, Any], name: str, left: Any) -> Any:
