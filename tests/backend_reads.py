@@ -165,6 +165,9 @@ KINDS: Mapping[str, Mapping[Kind, str]] = {
 }
 """`attribute=value` by which it knows what a span is; what is missing is a span of no special kind."""
 
+KINDS_BY_OPERATION_TOO = ("phoenix", "mlflow", "langfuse", "laminar", "langsmith")
+"""The backends that know agents, tools and calls by `gen_ai.operation.name` where their own attribute is missing."""
+
 TOOL_NAMES: Mapping[str, str] = {
     **dict.fromkeys(
         (

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 import tracemind_otel as tm
-from tests.backend_reads import ALSO, KINDS, READS, TOOL_NAMES, Kind, Shows, first, read
+from tests.backend_reads import ALSO, KINDS, KINDS_BY_OPERATION_TOO, READS, TOOL_NAMES, Kind, Shows, first, read
 from tests.backend_scenes import ANSWER, PRICES, PROMPT, SCENES, SESSION, TOOL, USER, shop
 from tests.backends_page import PAGE
 from tests.programs import run, run_program
@@ -27,6 +27,7 @@ from tests.servers.otlp_sink import Sink, plain
 from tests.servers.otlp_sink import sink as sink
 from tests.support import attributes
 from tracemind_otel.ai.llm.pricing import Price
+from tracemind_otel.cli.main import main
 from tracemind_otel.errors import ConfigError
 from tracemind_otel.otel.backends import BACKENDS, Field, SpanFacts, SpanView, backend_named, chosen_presets, shown
 from tracemind_otel.otel.backends.words import backends_page
@@ -719,6 +720,20 @@ def test_the_page_has_the_lines_to_set(preset: str) -> None:
     assert len(block.splitlines()) in (1, 2)
 
 
+@pytest.mark.slow
+def test_doctor_says_what_to_do_about_each_thing_that_does_not_show(
+    trace_files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No line of any backend is a bare no: it has the reason, the preset, or the call that brings it."""
+    for preset in NAMES:
+        assert main(["doctor", "--backend", preset, str(trace_files["plain"])]) == 0
+        report = capsys.readouterr().out
+        for line in [line[18:] for line in report.splitlines() if line.startswith("  ")]:
+            assert line.startswith(("yes", "none in this file", "needs preset=", "no: ", "from the ")), line
+            assert "None" not in line
+        assert report.rstrip().endswith(".")
+
+
 def doctor(tmp_path: Path, *arguments: object) -> str:
     done = run("-m", "tracemind_otel", "doctor", *arguments, directory=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -740,12 +755,42 @@ def trace_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_doctor_says_what_a_file_will_show(trace_files: dict[str, Path], tmp_path: Path) -> None:
     """Of the same run MLflow shows the cost with its preset only, and doctor says that and why."""
     plain_report = doctor(tmp_path, "--backend", "mlflow", trace_files["plain"])
-    assert "with preset='mlflow' also kind of span, cost" in plain_report
-    assert "not, or not everywhere, reasoning" in plain_report
-    assert "it keeps no count of reasoning tokens" in plain_report
+    assert "with preset='mlflow' also kind of span (flows, steps), cost; not reasoning." in plain_report
+    assert "  reasoning       no: it keeps no count of reasoning tokens" in plain_report
+    assert "  cost            needs preset='mlflow': now on 0 of 6, then on 6" in plain_report
+    assert "  messages        none in this file; capture_content=True records them" in plain_report
     with_preset = doctor(tmp_path, "--backend", "mlflow", trace_files["mlflow"])
     assert "also" not in with_preset.splitlines()[-1]
     assert "cost" in with_preset.splitlines()[-1].partition(";")[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", NAMES)
+def test_doctor_says_of_each_backend_what_the_table_by_hand_says(
+    preset: str, trace_files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On how many spans each thing shows, as the file is and with the preset; steps are told from other spans."""
+    assert main(["doctor", "--backend", preset, "--json", str(trace_files["plain"])]) == 0
+    report = json.loads(capsys.readouterr().out)
+    lines = {(line["spans"], line["field"]): line for line in report["lines"]}
+    types: dict[str, list[str]] = {}
+    for kind in (*BLOCKS, *SCENES):
+        types.setdefault(type_of(kind), []).append(BLOCKS.get(kind, kind))
+    assert {spans for spans, _ in lines} == {*types}
+    for spans, names in types.items():
+        told = KINDS[preset].get(type_of(spans), "").partition("=")[0]
+        kind_line = lines[spans, "kind"]
+        assert kind_line["count"] == len(names)
+        assert kind_line["shown_with_preset"] == (len(names) if told else 0)
+        by_operation = preset in KINDS_BY_OPERATION_TOO and spans in ("agent", "tool", "call")
+        assert kind_line["shown"] == sum(by_operation or told in found(None, name) for name in names)
+    for field, by_hand in FIELDS.items():
+        if field == "messages" or preset == "langfuse":
+            continue
+        line = lines["call", field]
+        for key, with_preset in (("shown", None), ("shown_with_preset", preset)):
+            shows = [kind for kind in SCENES if read(preset, by_hand, found(with_preset, kind)) is not None]
+            assert line[key] == len(shows), (field, key)
 
 
 @pytest.mark.slow

@@ -66,6 +66,8 @@ class FileSpan:
     """The description of the status."""
     service: str = ""
     """`service.name` of the resource."""
+    scope: str = ""
+    """The name of the instrumentation scope: who made the span."""
     attributes: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
     """Its attributes; lists and maps are left out."""
     events: tuple[FileEvent, ...] = ()
@@ -107,11 +109,12 @@ def _spans(document: object) -> Iterator[FileSpan]:
         resource = _mapping(resource_spans.get("resource"))
         service = _text(_attributes(resource.get("attributes")).get("service.name"))
         for scope_spans in _mappings(resource_spans.get("scopeSpans")):
+            scope = _text(_mapping(scope_spans.get("scope")).get("name"))
             for span in _mappings(scope_spans.get("spans")):
-                yield _span(span, service)
+                yield _span(span, service, scope)
 
 
-def _span(span: Mapping[str, Any], service: str) -> FileSpan:
+def _span(span: Mapping[str, Any], service: str, scope: str) -> FileSpan:
     status, parent_id = _mapping(span.get("status")), _text(span.get("parentSpanId")).lower()
     return FileSpan(
         trace_id=_text(span.get("traceId")).lower(),
@@ -123,6 +126,7 @@ def _span(span: Mapping[str, Any], service: str) -> FileSpan:
         is_error=status.get("code") in _ERROR_CODES,
         status_message=_text(status.get("message")),
         service=service,
+        scope=scope,
         attributes=_attributes(span.get("attributes")),
         events=tuple(_event(event) for event in _mappings(span.get("events"))),
     )

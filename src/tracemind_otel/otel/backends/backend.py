@@ -16,7 +16,7 @@ Field = Literal[
 
 
 ANY = "*"
-"""In `KindRead.known`: any value of the attribute."""
+"""In `KindRead.known`: any value of the attribute; `name=*` is any value of the attribute of that name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

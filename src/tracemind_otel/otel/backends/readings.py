@@ -124,10 +124,11 @@ def has_source(view: SpanView, field: Field) -> bool:
 
 def _shown_kind(backend: Backend, attributes: Mapping[str, Any]) -> Shown:
     for name in backend.kind.names:
-        value, known_values = attributes.get(name), backend.kind.known
-        known = None if value is None else known_values.get(str(value), known_values.get(ANY))
-        if known is not None:
-            return Shown(value=known, name=name)
+        if name in attributes:
+            keys = (str(attributes[name]), f"{name}={ANY}", ANY)
+            known = next((backend.kind.known[key] for key in keys if key in backend.kind.known), None)
+            if known is not None:
+                return Shown(value=known, name=name)
     return NOTHING
 
 

@@ -57,7 +57,6 @@ _OUTPUT = Read(names=(semconv.GEN_AI_USAGE_OUTPUT_TOKENS,))
 _OWN_PRICES = "it computes a cost of its own, from its own prices and the tokens, and reads none from spans"
 _NO_COST = "it has no view of cost"
 _NO_USER = "it has no view of users"
-_CAPTURE = "only with captured content"
 _SPAN_NAME = Read(span_name=True)
 
 _USUAL: Mapping[Field, Read] = {
@@ -70,7 +69,7 @@ _USUAL: Mapping[Field, Read] = {
     "cost": Read(names=(semconv.GEN_AI_USAGE_COST,)),
     "session": Read(names=(semconv.GEN_AI_CONVERSATION_ID,)),
     "user": Read(names=(semconv.USER_ID,)),
-    "messages": Read(names=(semconv.GEN_AI_OUTPUT_MESSAGES, semconv.GEN_AI_INPUT_MESSAGES), note=_CAPTURE),
+    "messages": Read(names=(semconv.GEN_AI_OUTPUT_MESSAGES, semconv.GEN_AI_INPUT_MESSAGES)),
     "tool": Read(names=(semconv.GEN_AI_TOOL_NAME,)),
     "error": Read(status=True),
 }
@@ -159,7 +158,7 @@ PHOENIX = Backend(
         cost=_unread(f"{_OWN_PRICES}, unless your prices are in its table"),
         session=Read(names=(semconv.SESSION_ID, semconv.GEN_AI_CONVERSATION_ID)),
         messages=Read(
-            names=(_OI_OUTPUT, _OI_INPUT, semconv.GEN_AI_OUTPUT_MESSAGES, semconv.GEN_AI_INPUT_MESSAGES), note=_CAPTURE
+            names=(_OI_OUTPUT, _OI_INPUT, semconv.GEN_AI_OUTPUT_MESSAGES, semconv.GEN_AI_INPUT_MESSAGES),
         ),
         tool=Read(names=("tool.name", semconv.GEN_AI_TOOL_NAME)),
     ),
@@ -212,7 +211,7 @@ MLFLOW = Backend(
         cache_write=Read(names=(semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS, CACHE_CREATION)),
         reasoning=_unread("it keeps no count of reasoning tokens"),
         tool=_SPAN_NAME,
-        cost=Read(names=(f"{_ML_COST}#total_cost",), note="without it MLflow computes a cost of its own"),
+        cost=Read(names=(f"{_ML_COST}#total_cost",), note=f"without `{_ML_COST}` MLflow computes a cost of its own"),
         session=Read(names=(semconv.SESSION_ID, semconv.GEN_AI_CONVERSATION_ID)),
     ),
     kind=KindRead(
@@ -284,7 +283,7 @@ OPIK = Backend(
     kind=KindRead(
         names=(semconv.GEN_AI_REQUEST_MODEL, semconv.GEN_AI_RESPONSE_MODEL, semconv.GEN_AI_USAGE_INPUT_TOKENS),
         known={ANY: "model call"},
-        note="a span with a model or tokens is a call; all others are general ones",
+        note="only a span with a model or tokens is told apart",
     ),
     adds=(
         Added(name="thread_id", value=THREAD, on=_ALL),
@@ -310,7 +309,7 @@ WEAVE = Backend(
         user=_unread("it reads users only by `wandb.*`"),
         error=Read(status=True),
     ),
-    kind=_by_operation(note="a flow is a call of no special kind"),
+    kind=_by_operation(),
     adds=(
         _CACHE_CREATION,
         _CONVERSATION,
@@ -409,8 +408,11 @@ SIGNOZ = Backend(
     ),
     kind=KindRead(
         names=(semconv.GEN_AI_REQUEST_MODEL, semconv.GEN_AI_TOOL_NAME, semconv.GEN_AI_AGENT_NAME),
-        known={ANY: "model call, tool or agent"},
-        note="a span with a request model is a call; tools and agents are found by their names",
+        known={
+            f"{semconv.GEN_AI_REQUEST_MODEL}={ANY}": "model call",
+            f"{semconv.GEN_AI_TOOL_NAME}={ANY}": "tool",
+            f"{semconv.GEN_AI_AGENT_NAME}={ANY}": "agent",
+        },
     ),
     adds=(
         _CACHE_CREATION,
@@ -461,7 +463,7 @@ OPENLIT = Backend(
         messages=_unread("it reads the content that its own SDK writes"),
         tool=_SPAN_NAME,
     ),
-    kind=_by_operation(note="a flow is a span of no special kind"),
+    kind=_by_operation(),
     adds=(_CACHE_CREATION, _COST),
     metrics=_CLIENT_METRICS,
     endpoint="http://localhost:4318",
@@ -495,16 +497,16 @@ GRAFANA = Backend(
     title="Grafana Cloud",
     reads=_reads(
         model=Read(names=(semconv.GEN_AI_REQUEST_MODEL,)),
-        cache_read=Read(metric=_TOKEN_METRIC, note="as the type `cache_read`"),
+        cache_read=Read(metric=_TOKEN_METRIC, note="its type `cache_read`"),
         cache_write=Read(names=(semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS,)),
-        reasoning=Read(metric=_TOKEN_METRIC, note="as the type `reasoning`"),
+        reasoning=Read(metric=_TOKEN_METRIC, note="its type `reasoning`"),
         cost=Read(
             metric=semconv.METRIC_USAGE_COST,
             note="in the dashboards of the integration; Agent Observability prices the token metric itself",
         ),
         error=Read(status=True),
     ),
-    kind=_by_operation(note=f"agents by `{semconv.GEN_AI_AGENT_NAME}`"),
+    kind=_by_operation(),
     adds=(_CONVERSATION,),
     temporality="cumulative",
     metrics=_CLIENT_METRICS,
@@ -528,7 +530,7 @@ HONEYCOMB = Backend(
     ),
     kind=_by_operation(_WITH_WORKFLOWS),
     adds=(
-        Added(name=semconv.GEN_AI_CONVERSATION_ID, value=CONVERSATION, on=("flow", "agent", "tool", "call")),
+        Added(name=semconv.GEN_AI_CONVERSATION_ID, value=CONVERSATION, on=_ALL),
         _WORKFLOW,
         _AGENT,
     ),
@@ -550,7 +552,8 @@ DYNATRACE = Backend(
         session=_unread("its documentation names no session"),
         user=_unread(_NO_USER),
     ),
-    kind=_by_operation(_WITH_WORKFLOWS, note="the durations come from metrics"),
+    kind=_by_operation(_WITH_WORKFLOWS),
+    notes=("The durations of flows, agents and tools come from metrics.",),
     metrics=(_TOKEN_METRIC, semconv.METRIC_OPERATION_DURATION),
     temporality="delta",
     endpoint="https://YOUR_ENVIRONMENT.live.dynatrace.com/api/v2/otlp",
@@ -594,7 +597,7 @@ ELASTIC = Backend(
         user=_unread(_NO_USER),
         tool=_SPAN_NAME,
     ),
-    kind=KindRead(names=(), known={}, note="every span is an ordinary one"),
+    kind=KindRead(names=(), known={}, note="it tells no spans apart"),
     endpoint="https://YOUR_DEPLOYMENT.ingest.YOUR_REGION.elastic.cloud",
     headers=(("authorization", "ApiKey%20YOUR_API_KEY"),),
     notes=("Any attribute can be searched for and charted.",),
@@ -618,7 +621,7 @@ AZURE = Backend(
     kind=KindRead(
         names=(SYSTEM,),
         known={ANY: "GenAI dependency"},
-        note="flows, agents, tools and steps are ordinary dependencies",
+        note="only model calls are told from ordinary dependencies",
     ),
     adds=(_SYSTEM,),
     options={
@@ -650,7 +653,7 @@ AWS = Backend(
         user=_unread(_NO_USER),
         messages=Read(
             names=(semconv.GEN_AI_OUTPUT_MESSAGES, semconv.GEN_AI_INPUT_MESSAGES),
-            note=f"{_CAPTURE}, which its distribution moves into log events",
+            note="its distribution moves them into log events",
         ),
     ),
     kind=_by_operation(_WITH_WORKFLOWS),
@@ -671,13 +674,16 @@ SPLUNK = Backend(
         cache_write=_unread("its documentation names no cached tokens"),
         reasoning=_unread("its documentation names no count of reasoning tokens"),
         cost=_unread("it computes a cost of its own, from published prices and the token metric"),
-        messages=Read(event=semconv.INFERENCE_DETAILS_EVENT, note="only with content that is captured to events"),
+        messages=Read(event=semconv.INFERENCE_DETAILS_EVENT),
     ),
-    kind=_by_operation(_WITH_WORKFLOWS, note="calls are grouped by the workflow's name"),
+    kind=_by_operation(_WITH_WORKFLOWS),
     metrics=(_TOKEN_METRIC,),
     adds=(_CONVERSATION, _WORKFLOW, _AGENT),
     endpoint="http://localhost:4318",
-    notes=("Send to its distribution of the Collector, which has the access token.",),
+    notes=(
+        "Send to its distribution of the Collector, which has the access token.",
+        "Calls are grouped by the name of their workflow.",
+    ),
     source=f"{_SOURCE_READ} and {_VENDOR}",
     as_of="2026-08",
 )
@@ -695,7 +701,7 @@ SENTRY = Backend(
         cost=Read(names=(f"{_SENTRY_COST}.total_tokens",)),
         user=_unread("it has users of its own, which its SDK sets"),
     ),
-    kind=_by_operation(note="a flow is a span of no special kind"),
+    kind=_by_operation(),
     adds=(
         Added(name=f"{_SENTRY_COST}.total_tokens", value=COST),
         Added(name=f"{_SENTRY_COST}.input_tokens", value=INPUT_COST),
