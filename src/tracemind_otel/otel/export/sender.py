@@ -189,9 +189,10 @@ class Sender:
         while not self._is_over:
             try:
                 self._listen(messages)
-                if self._has_work and time.monotonic() >= self._not_before:
-                    self._send_next()
                 self._answer_flushes()
+                if self._has_work and time.monotonic() >= self._not_before and not self._is_over:
+                    self._send_next()
+                    self._answer_flushes()
                 self._rest()
             except Exception:
                 report_fault(log, self._name, "send")
