@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from tests.servers.fixture import closed_port
 from tests.servers.scripted_receiver import TAKES, Receiver, Reply, Request, grpc_receiver, http_receiver
 from tracemind_otel.otel.export.answers import Answer, Delivered, Later, Refused, TooLarge, Transport, Unknown
 from tracemind_otel.otel.export.delivery_stats import SpoolStats
+from tracemind_otel.otel.export.disk_spool import DiskSpool
 from tracemind_otel.otel.export.otlp_options import otlp_options
 from tracemind_otel.otel.export.otlp_request import Item
 from tracemind_otel.otel.export.sender import MAX_REQUEST_BYTES, Sender
@@ -95,6 +97,10 @@ def transport_to(url: str, protocol: Any = "http/protobuf") -> Transport:
 def at_once(failures: int) -> float:
     """The wait between two attempts."""
     return 0.01
+
+
+def no_wait(failures: int) -> float:
+    return 0.0
 
 
 def ids(*numbers: int) -> list[bytes]:
@@ -548,6 +554,56 @@ print("parent", sender.shutdown(20), flush=True)
 """
 
 
+# --- A spool on disk ---
+
+
+@contextmanager
+def sending_from_disk(directory: Path, transport: Transport, **options: Any) -> Generator[tuple[DiskSpool, Sender]]:
+    """A sender whose spool outlives the process."""
+    spool = DiskSpool(str(directory))
+    stats = SpoolStats("the receiver", spool, kept_in=str(directory))
+    sender = Sender(spool, transport, stats, name="test-sender", delay_s=60.0, wait_s=at_once, **options)
+    sender.start()
+    try:
+        yield spool, sender
+    finally:
+        sender.shutdown(0.0)
+
+
+def test_what_waits_on_disk_is_not_lost(tmp_path: Path) -> None:
+    """At the end without a receiver nothing is called lost: it waits, and the next process sends it as it starts."""
+    with sending_from_disk(tmp_path, transport_to(f"http://127.0.0.1:{closed_port()}")) as (spool, sender):
+        for number in range(3):
+            spool.append(item(number))
+        assert not sender.shutdown(0.3)
+        assert sender.stats.loss() is None
+        assert sender.stats.kept() == f"3 spans wait in {tmp_path}"
+    with http_receiver() as receiver, sending_from_disk(tmp_path, transport_to(receiver.url)) as (_, sender):
+        assert receiver.wait_for(1)[0].span_ids == ids(0, 1, 2)
+        assert sender.shutdown(20)
+        assert sender.stats.kept() is None
+
+
+def test_a_flush_of_what_was_taken_over_and_of_what_is_new(tmp_path: Path) -> None:
+    """A flush waits for both, however they are ordered."""
+    with sending_from_disk(tmp_path, ScriptedTransport([], on_send=fail_always)) as (spool, sender):
+        for number in range(50):
+            spool.append(item(number))
+        sender.shutdown(0.1)
+    with http_receiver() as receiver, sending_from_disk(tmp_path, transport_to(receiver.url), max_items=10) as made:
+        spool, sender = made
+        for number in range(50, 60):
+            spool.append(item(number))
+        assert sender.flush(20)
+        assert {*receiver.span_ids()} >= {*ids(*range(50, 60))}
+        assert sender.shutdown(20)
+        assert sorted(receiver.span_ids()) == ids(*range(60))
+
+
+def fail_always() -> None:
+    raise OSError("no network")
+
+
 # --- Transports of the tests ---
 
 
@@ -651,7 +707,7 @@ def test_the_sum_holds(parts: list[int], script: list[tuple[Answer, bool]], rest
     """
     transport = AccountingTransport(script, rest)
     appended = 0
-    with sending(transport, max_items=5, wait_s=lambda _: 0.0) as made:
+    with sending(transport, max_items=5, wait_s=no_wait) as made:
         for part in parts:
             made.append(*range(appended, appended + part), size=50)
             appended += part

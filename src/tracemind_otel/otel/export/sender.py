@@ -122,7 +122,8 @@ class Sender:
         self._failed_at_flush = 0
         self._flushes = list[_Flush]()
         self._seldom = Seldom()
-        self._drain_at = time.monotonic() + self._delay_s
+        # At once where a process may have left something that this one is to send.
+        self._drain_at = time.monotonic() + (0.0 if self._spool.keeps_starts else self._delay_s)
 
     # --- For any thread ---
 
@@ -219,6 +220,8 @@ class Sender:
             self._begin(message)
         elif time.monotonic() >= self._drain_at:
             self._aim_at_all()
+            if not self._has_work:
+                self._held = self._taken()
         elif self._is_told:
             full = self._spool.waiting // self._max_items * self._max_items
             self._target = max(self._target, self._gone + full)
@@ -237,17 +240,28 @@ class Sender:
 
     def _send_next(self) -> None:
         if self._held is None:
-            batch = self._spool.take(self._byte_limit, self._max_items)
-            if batch is None:  # what was aimed at is gone, a damaged record for instance
-                self._target = self._gone
-                for flush in self._flushes:
-                    flush.target = min(flush.target, self._gone)
-                return
-            self._held = batch, request_body(batch.items)
-        batch, body = self._held
-        self.stats.in_doubt = max(self._doubtful, batch.count)
-        self._act_on(self._transport.send(body, self._timeout_s), batch)
-        self.stats.in_doubt = self._doubtful
+            self._held = self._taken()
+        if self._held is not None:
+            batch, body = self._held
+            self.stats.in_doubt = max(self._doubtful, batch.count)
+            self._act_on(self._transport.send(body, self._timeout_s), batch)
+            self.stats.in_doubt = self._doubtful
+
+    def _taken(self) -> tuple[Batch, bytes] | None:
+        """The next batch and its request. A spool on disk may first take over what another process has left."""
+        before = self._gone + self._spool.waiting
+        batch = self._spool.take(self._byte_limit, self._max_items)
+        added = max(self._gone + self._spool.waiting - before, 0)
+        self._target = max(self._target, self._gone) + added
+        for flush in self._flushes:
+            flush.target += added  # what was taken over is sent first
+        if batch is not None:
+            self._target = max(self._target, self._gone + batch.count)
+            return batch, request_body(batch.items)
+        self._target = self._gone  # damaged records for instance have gone without a request
+        for flush in self._flushes:
+            flush.target = min(flush.target, self._gone)
+        return None
 
     def _rest(self) -> None:
         """Let `told` wake the thread again, once there is nothing more to do."""
