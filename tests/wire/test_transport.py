@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
+import json
 import sys
 import threading
+import zlib
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import aclosing
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -442,13 +447,60 @@ async def test_an_http_client_of_another_kind(kind: str) -> None:
         wrong.close()
 
 
-# --- The end of a stream
+# --- Bodies
 
 
 STREAM = (
     'data: {"id": "c", "model": "m", "choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": "stop"}]}'
     "\n\ndata: [DONE]\n\n"
 )
+CODINGS: dict[str, Callable[[bytes], bytes]] = {"identity": bytes, "gzip": gzip.compress, "deflate": zlib.compress}
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "streamed"])
+async def test_a_compressed_reply_is_read(openai_server: OpenAIServer, coding: str, *, is_stream: bool) -> None:
+    """A reply in any content coding that the client accepts is read, whole and streamed."""
+    plain = STREAM if is_stream else json.dumps({"choices": [{"message": {"content": "hi"}}]})
+    body = CODINGS[coding](plain.encode()).decode("utf-8", "surrogateescape")
+    model = openai_server.script({"body": body, "headers": {"content-encoding": coding}})
+    async with OpenAILLMClient("sk-test", openai_server.base_url) as client:
+        request = tm.LLMRequest("openai", model, "ping")
+        if is_stream:
+            events = [event async for batch in client.stream(request) for event in batch]
+            reply = cast("tm.Finish", events[-1]).response
+        else:
+            reply = await client.complete(request)
+    assert reply.text == "hi"
+
+
+async def test_a_stream_that_is_not_read_holds_its_server_back() -> None:
+    """While nobody asks for the next event, no more than the buffers of both ends is sent."""
+    event = b'data: {"choices": [{"index": 0, "delta": {"content": "%s"}}]}\n\n' % (b"x" * 65536)
+    sent = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while sent < 64 * 2**20:
+                writer.write(event)
+                await writer.drain()
+                sent += len(event)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    request = tm.LLMRequest("openai", "m", "ping")
+    async with server, OpenAILLMClient("sk-test", base_url) as client, aclosing(client.stream(request)) as stream:
+        await anext(stream)
+        for _ in range(2000):  # turns of the loop in which all could be sent
+            await asyncio.sleep(0)
+        assert sent < 32 * 2**20
+
+
+# --- The end of a stream
 
 
 async def _connections_of_two_streams(openai_server: OpenAIServer, headers: dict[str, str]) -> list[int]:
