@@ -35,10 +35,11 @@ def error_message(body: bytes, *, is_json: bool) -> str:
 
 def retry_delay_s(retry_info: bytes) -> float | None:
     """The seconds that a `google.rpc.RetryInfo` asks to wait."""
-    duration = dict(_message(_fields(retry_info), 1))
+    delays = [_fields(value) for number, value in _fields(retry_info) if number == 1 and isinstance(value, bytes)]
+    duration = dict(delays[0]) if delays else {1: None}
     seconds, nanos = duration.get(1, 0), duration.get(2, 0)
-    if not duration or not isinstance(seconds, int) or not isinstance(nanos, int) or seconds >= 2**63:
-        return None
+    if not isinstance(seconds, int) or not isinstance(nanos, int) or max(seconds, nanos) >= 2**63:
+        return None  # there is none, or it is negative
     return seconds + nanos / 1e9
 
 
