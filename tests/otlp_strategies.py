@@ -80,7 +80,7 @@ class _Ids(IdGenerator):
 
 
 @st.composite
-def spans(draw: st.DrawFn) -> ReadableSpan:
+def spans(draw: st.DrawFn, is_ended: st.SearchStrategy[bool]) -> ReadableSpan:
     """A span that the SDK made, with limits that it may have exceeded."""
     provider = TracerProvider(
         resource=draw(RESOURCES),
@@ -104,7 +104,7 @@ def spans(draw: st.DrawFn) -> ReadableSpan:
     for name, attributes, time in draw(st.lists(st.tuples(st.text(), ATTRIBUTES, TIMES), max_size=4)):
         span.add_event(name, attributes, time)
     span.set_status(draw(STATUSES))
-    if draw(st.booleans()):
+    if draw(is_ended):
         span.end(draw(TIMES))
     assert isinstance(span, ReadableSpan)
     return span

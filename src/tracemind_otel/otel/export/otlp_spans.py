@@ -106,7 +106,7 @@ def _span(span: ReadableSpan) -> bytes:
             _parent(span.parent),
             _NAME,
             prefixed(utf8(span.name)),
-            _KINDS[span.kind],
+            _KINDS.get(span.kind, b""),
             _START,
             fixed64(span.start_time),
             _END,
@@ -155,6 +155,7 @@ def _link(link: Link) -> bytes:
 def _status(status: Status | None) -> bytes:
     if status is None:
         return b""
-    if not status.description:
-        return _STATUSES[status.status_code]
-    return _STATUS + prefixed(optional_string(_STATUS_MESSAGE, status.description) + _CODES[status.status_code])
+    code, description = status.status_code, status.description
+    if not description and code in _STATUSES:
+        return _STATUSES[code]
+    return _STATUS + prefixed(optional_string(_STATUS_MESSAGE, description) + _CODES.get(code, b""))
