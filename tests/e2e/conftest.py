@@ -48,7 +48,10 @@ def up_visibly(config: pytest.Config, state: Path) -> subprocess.CompletedProces
     command = [*STACK_COMMAND, "up", "--ports", "auto", "--json", "--state", str(state)]
     capture = cast("Any", config.pluginmanager.getplugin("capturemanager"))
     lines: list[str] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    environment = {**os.environ, "TRACEMIND_COLLECTOR_EVENTS": "detailed"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         for line in process.stderr:
