@@ -509,7 +509,7 @@ import tracemind_otel as tm
 from tracemind_otel.ai.llm.providers import FakeLLMClient
 endpoint, preset, file = sys.argv[1:]
 client = FakeLLMClient(script=["timeout", "connection", "429 retry-after=0.01", "ok"])
-config = tm.LLMCallConfig("fake", "m", prompt="hi", max_retries=3)
+config = tm.LLMCallConfig("fake", "m", prompt="hi", max_retries=3, timeout_ms=1000)
 with tm.configure(endpoint=endpoint, preset=preset or None, file=file):
     asyncio.run(tm.run_llm_call("f", "s", config, client=client))
 """

@@ -31,7 +31,8 @@ def look_up(city):
 async def travel():
     tool = {"name": "look_up", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
     config = tm.LLMCallConfig(
-        "fake", "toy-1", system="Be brief", prompt="Wie ist es in Zürich? 🌤", max_retries=3, extra={"tools": [tool]}
+        "fake", "toy-1", system="Be brief", prompt="Wie ist es in Zürich? 🌤", max_retries=3, timeout_ms=1000,
+        extra={"tools": [tool]},
     )
     client = FakeLLMClient(script=["timeout", "429 retry-after=0.01", "ok"], usage=LLMUsage(100, 50, 150, 0.25))
     await tm.run_llm_call("f", "ask", config, client=client)
