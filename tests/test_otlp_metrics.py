@@ -226,6 +226,20 @@ def test_a_number_that_otlp_lacks_costs_no_metric(value: int, expected: float) -
     assert parsed(metric_items(sums([point(value)]))) == encode_metrics(sums([point(expected)]))
 
 
+def test_a_histogram_that_otlp_lacks_costs_no_metric() -> None:
+    """A bound beyond a double is infinite, and a count that is not one of 64 bits is the nearest."""
+
+    def histogram(counts: list[int], bounds: list[float], total: float) -> sdk.MetricsData:
+        points = [sdk.HistogramDataPoint({}, 1, 2, counts[0], total, counts, bounds, total, total)]
+        metric = sdk.Metric("calls", "", "", sdk.Histogram(points, sdk.AggregationTemporality.DELTA))
+        scope = sdk.ScopeMetrics(InstrumentationScope("scope"), [metric], "")
+        return sdk.MetricsData([sdk.ResourceMetrics(SOME, [scope], "")])
+
+    hostile = histogram([2**64, -1, 3], [10**400, 1], 10**400)
+    mended = histogram([2**64 - 1, 0, 3], [float("inf"), 1], float("inf"))
+    assert parsed(metric_items(hostile)) == encode_metrics(mended)
+
+
 def test_hostile_attributes_are_mended() -> None:
     """A lone surrogate in a label of a point or of an exemplar is replaced."""
     hostile, mended = sums([point(1, model="a\ud800")]), sums([point(1, model="a\ufffd")])

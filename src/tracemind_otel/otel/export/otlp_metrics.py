@@ -19,6 +19,8 @@ from .protobuf import (
     optional_uint32,
     pack_double,
     pack_sfixed64,
+    packed_doubles,
+    packed_fixed64,
     prefixed,
     span_id_bytes,
     trace_id_bytes,
@@ -181,8 +183,8 @@ def _histogram_point(point: HistogramDataPoint) -> bytes:
     return (
         attributes_fields(_HISTOGRAM_ATTRIBUTES, point.attributes)
         + _summary(point)
-        + _packed(_BUCKET_COUNTS, map(fixed64, point.bucket_counts))
-        + _packed(_BOUNDS, map(_double, point.explicit_bounds))
+        + _packed(_BUCKET_COUNTS, packed_fixed64(point.bucket_counts))
+        + _packed(_BOUNDS, packed_doubles(point.explicit_bounds))
         + _optional_double(_HISTOGRAM_MIN, point.min)
         + _optional_double(_HISTOGRAM_MAX, point.max)
         + _exemplars(_HISTOGRAM_EXEMPLAR, point.exemplars)
@@ -215,7 +217,7 @@ def _summary(point: HistogramDataPoint | ExponentialHistogramDataPoint) -> bytes
 def _buckets(tag: bytes, buckets: Buckets) -> bytes:
     if not buckets.bucket_counts:
         return b""
-    counts = _packed(_BUCKETS_COUNTS, map(varint, buckets.bucket_counts))
+    counts = _packed(_BUCKETS_COUNTS, b"".join(map(varint, buckets.bucket_counts)))
     return tag + prefixed(_BUCKETS_OFFSET + zigzag(buckets.offset) + counts)
 
 
@@ -251,7 +253,6 @@ def _optional_double(tag: bytes, value: float | None) -> bytes:
     return b"" if value is None else tag + _double(value)
 
 
-def _packed(tag: bytes, numbers: Iterable[bytes]) -> bytes:
+def _packed(tag: bytes, numbers: bytes) -> bytes:
     """Repeated numbers as one field; nothing if there are none."""
-    encoded = b"".join(numbers)
-    return tag + prefixed(encoded) if encoded else b""
+    return tag + prefixed(numbers) if numbers else b""

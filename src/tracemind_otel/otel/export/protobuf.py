@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 from ..sanitize import sanitized
@@ -119,6 +120,22 @@ def _uint64(value: Any) -> int:
         return min(max(int(value), 0), MAX_UINT64)
     except (OverflowError, TypeError, ValueError):
         return 0
+
+
+def packed_fixed64(values: Sequence[int]) -> bytes:
+    """Counts of eight bytes each, without a tag between them."""
+    try:
+        return struct.pack(f"<{len(values)}Q", *values)
+    except struct.error:
+        return b"".join(map(fixed64, values))
+
+
+def packed_doubles(values: Sequence[float]) -> bytes:
+    """Doubles without a tag between them."""
+    try:
+        return struct.pack(f"<{len(values)}d", *values)
+    except (OverflowError, struct.error):
+        return b"".join(pack_double(float64(value)) for value in values)
 
 
 def float64(value: Any) -> float:
