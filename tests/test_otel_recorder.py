@@ -229,6 +229,13 @@ def test_a_count_that_was_not_reported_has_no_attribute(capture: Captured, usage
     assert {name for name in found if "tokens" in name} == names
 
 
+def gaps_of(capture: Captured, name: str) -> tuple[int, float, object]:
+    """The count and the sum of the gaps that were measured, and their model."""
+    (point,) = capture.points(name)
+    assert isinstance(point, HistogramDataPoint)
+    return point.count, point.sum, (point.attributes or {})["gen_ai.response.model"]
+
+
 @pytest.mark.parametrize(
     ("opt_in", "names"),
     [
@@ -243,18 +250,15 @@ def test_a_count_that_was_not_reported_has_no_attribute(capture: Captured, usage
 def test_chunk_gaps_are_measured_as_they_come(
     capture: Captured, monkeypatch: pytest.MonkeyPatch, opt_in: str, names: set[str]
 ) -> None:
-    """Each gap is measured before the stream has ended, under the requested names, all in one series."""
+    """Gaps are measured after a second, and the rest at the end, under the requested names, all in one series."""
     monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", opt_in)
     handle = capture.recorder().begin_step(StepStart(flow_id="f", step_id="s", provider="openai", model="m"))
     handle.first_chunk()
     for model in ("m-2026", "m-2026", "m-other"):
-        handle.next_chunk(0.25, model)
-    for name in names:
-        (point,) = capture.points(name)
-        assert isinstance(point, HistogramDataPoint)
-        assert (point.count, point.sum) == (3, 0.75)
-        assert (point.attributes or {})["gen_ai.response.model"] == "m-2026"
+        handle.next_chunk(0.5, model)
+    assert [gaps_of(capture, name) for name in names] == [(2, 1.0, "m-2026")] * len(names)
     handle.end(StepEnd(status="success", payload={}))
+    assert [gaps_of(capture, name) for name in names] == [(3, 1.5, "m-2026")] * len(names)
     assert {name for name in GAP_NAMES if capture.points(name)} == names
 
 

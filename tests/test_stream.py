@@ -1005,13 +1005,13 @@ async def test_a_failed_stream_measures_what_came(capture: Captured) -> None:
 
 
 async def test_gaps_are_measured_while_the_stream_runs(capture: Captured) -> None:
-    """The histogram has the gaps so far while the stream runs."""
+    """The histogram has the gaps so far while the stream runs, all but the last 64 that came within a second."""
     stream = stream_of(capture, FakeLLMClient(0, chunks=["a"] * 10_000))
     for _ in range(500):
         await anext(stream)
     gaps = histogram(capture, GAPS)
     assert gaps is not None
-    assert 499 <= gaps.count < 9_999
+    assert 499 - 64 < gaps.count < 9_999
     await stream.aclose()
 
 

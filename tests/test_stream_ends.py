@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import Span
 
 from tests.support import Captured, attributes
 from tracemind_otel import (
+    AsyncLLMClient,
     Finish,
     LLMCallConfig,
     LLMError,
+    LLMRequest,
+    LLMResponse,
     LLMResponseError,
     LLMTimeoutError,
+    Recorder,
     TextDelta,
     run_llm_call,
     stream_llm_call,
@@ -167,6 +174,48 @@ async def test_bytes_are_life_in_a_stream(capture: Captured, ping: str) -> None:
     async with running(server) as client:
         assert await read(capture, client, timeout_ms=200) == ["Hel", "lo", 8]
     assert server.requests == 1
+
+
+async def test_bytes_are_life_between_two_events(capture: Captured) -> None:
+    """Keep-alives in the middle of a stream count as life too."""
+
+    async def script(write: Write) -> None:
+        await write(chunk("Hel"))
+        await pinging(": ping\n\n", WHOLE.removeprefix(chunk("Hel")))(write)
+
+    server = Server(script)
+    async with running(server) as client:
+        assert await read(capture, client, timeout_ms=200) == ["Hel", "lo", 8]
+    assert server.requests == 1
+
+
+class Streaming(AsyncLLMClient):
+    """A client of the user's that reads a stream of another client for each whole reply."""
+
+    provider_name = "router"
+
+    def __init__(self, inner: AsyncLLMClient, recorder: Recorder) -> None:
+        self._inner, self._recorder = inner, recorder
+
+    async def complete(self, req: LLMRequest) -> LLMResponse:
+        async with stream_llm_call("f", "s", config(), self._recorder, client=self._inner) as stream:
+            (last,) = [event async for event in stream if isinstance(event, Finish)]
+        return last.response
+
+
+async def test_a_stream_inside_a_call_is_life_of_the_call(capture: Captured) -> None:
+    """A call whose client reads a stream lasts as long as chunks come."""
+
+    async def script(write: Write) -> None:
+        for _ in range(8):
+            await write(chunk("Hel"))
+            await asyncio.sleep(0.05)
+        await write(WHOLE)
+
+    async with running(Server(script)) as inner:
+        client = Streaming(inner, capture.recorder())
+        result = await run_llm_call("f", "s", config(timeout_ms=200, max_retries=0), capture.recorder(), client=client)
+    assert result["status"] == "ok"
 
 
 async def test_bytes_are_life_in_a_whole_reply(capture: Captured) -> None:
@@ -356,6 +405,35 @@ async def test_an_error_whose_body_breaks_off_keeps_its_status(capture: Captured
     assert (error.status_code, result["status_code"], server.requests) == (401, 401, 2)
 
 
+# --- The span around a wait
+
+
+class Watched(httpx.AsyncByteStream):
+    """A body that notes the current span as each of its pieces is asked for."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in (chunk("Hel"), chunk("lo"), chunk(None, "stop") + USAGE + "data: [DONE]\n\n"):
+            span = trace.get_current_span()
+            self.seen.append(span.name if isinstance(span, Span) else "none")
+            await asyncio.sleep(0)
+            yield piece.encode()
+
+
+async def test_a_client_of_the_users_reads_inside_the_span(capture: Captured) -> None:
+    """What the user's own transport does while it waits for bytes nests under the call; the reader's code does not."""
+    body, outside = Watched(), set[object]()
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, headers={"content-type": EVENTS}, stream=body))
+    async with httpx.AsyncClient(transport=transport) as sender:
+        client = OpenAILLMClient("sk-test", "http://model.invalid/v1", http_client=sender)
+        async for _ in stream_llm_call("f", "s", config(), capture.recorder(), client=client):
+            outside.add(trace.get_current_span())
+    assert body.seen == ["chat gpt-4o-mini"] * 3
+    assert outside == {trace.INVALID_SPAN}
+
+
 # --- Clients that cannot be made
 
 
@@ -408,6 +486,32 @@ async def _lively() -> None:
 async def _waiting(patience: Patience) -> None:
     with patience:
         await asyncio.Event().wait()
+
+
+@pytest.mark.soak
+async def test_one_timer_serves_a_stream(capture: Captured) -> None:
+    """A stream of chunks that come alone sets one timer, not one for each."""
+    loop, made = asyncio.get_running_loop(), list[object]()
+    call_at = loop.call_at
+
+    def noted(when: float, callback: Any, *arguments: Any, **options: Any) -> asyncio.TimerHandle:
+        made.append(getattr(callback, "__self__", None))
+        return call_at(when, callback, *arguments, **options)
+
+    async def script(write: Write) -> None:
+        for _ in range(50):
+            await write(chunk("word "))
+            await asyncio.sleep(0.001)
+        await write(WHOLE)
+
+    async with running(Server(script)) as client:
+        loop.call_at = noted  # type: ignore[method-assign,assignment]
+        try:
+            assert (await read(capture, client))[-1] == 8
+        finally:
+            loop.call_at = call_at  # type: ignore[method-assign]
+    clocks = [owner for owner in made if isinstance(owner, Patience)]
+    assert len(clocks) == len(set(map(id, clocks))) <= 3  # the stream, and the end without and with its usage
 
 
 @pytest.mark.soak

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import lru_cache
 from typing import NoReturn, TypeVar
 
@@ -14,6 +14,7 @@ from ..ai.llm.liveness import DeadlinePassedError, Patience, ProviderSilentError
 from ..ai.llm.resends import telling
 from ..ai.llm.retry import RetryPolicy
 from ..ai.llm.scrub import scrub
+from ..ai.llm.types import Shortcut, StreamEvent
 from ..errors import ConfigError, LLMClientError, LLMConnectionError, LLMError, LLMTimeoutError
 from ..flows.correlation import hidden_correlation
 from ..recording.port import StepHandle, StepRetry
@@ -117,6 +118,25 @@ class Attempts:
         try:
             with patience:
                 return await self._context.run(work())
+        except Exception as error:
+            self._raise_typed(error)
+
+    async def take_shortcut(self, way: Shortcut) -> Sequence[StreamEvent] | None:
+        """Wait for the next events of a stream without its generator; `None` if the generator has to go on."""
+        patience = self._started_patience()
+        try:
+            with patience:
+                while not way.is_over():
+                    try:
+                        data = await way.read()
+                    except Exception:
+                        return None  # the generator meets the same, and knows what it is
+                    if not data:
+                        return None
+                    patience.beat()
+                    if events := way.feed(data):
+                        return events
+                return None
         except Exception as error:
             self._raise_typed(error)
 

@@ -14,7 +14,7 @@ from .._base.dropped import drop, ended, interrupt, opened
 from .._base.waiting import Wait
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.pricing import warm_up
-from ..ai.llm.types import Finish, ReasoningDelta, StreamEvent, StreamOpened, TextDelta, ToolCallDelta
+from ..ai.llm.types import Finish, ReasoningDelta, Shortcut, StreamEvent, StreamOpened, TextDelta, ToolCallDelta
 from ..errors import ConfigError, LLMError, LLMResponseError
 from ..recording.port import Recorder
 from .clients import client_for, running_loop
@@ -58,6 +58,7 @@ class LLMStream:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._batches: AsyncGenerator[Sequence[StreamEvent]] | None = None
         self._ready: deque[StreamEvent] = deque()
+        self._shortcut: Shortcut | None = None
         self._is_reading = False
         self._idle: asyncio.Event | None = None
         """Set when no task reads any more; made by the first task that waits for that."""
@@ -132,10 +133,19 @@ class LLMStream:
                 self._loop = running_loop("stream_llm_call")
                 with self._wait:
                     received, batch = await self._begin()
+            elif self._shortcut is not None:
+                events = await received.call.attempts.take_shortcut(self._shortcut)
+                if events is None:
+                    self._shortcut = None
+                else:
+                    self._deliver(received, events)
+                return
             else:
                 batch = await received.call.attempts.ask_in_turns(self._batches.__anext__)
-            last = self._take(received, batch)
-            if last is not None:
+            events, last = _parts_of(batch, received.call.target.client)
+            if events or not received.has_begun:
+                self._deliver(received, events)
+            if last is not None and self._is_open:
                 with self._wait:
                     await self._finish(received, last)
         except Exception as error:
@@ -200,28 +210,20 @@ class LLMStream:
         return batch
 
     async def _open(self, received: Received) -> Sequence[StreamEvent]:
-        received.so_far = None
+        received.so_far = self._shortcut = None
         batches = self._batches = received.call.target.client.stream(self._request)
         batch = await anext(batches)
         if not _is_opening(batch):
             return batch
-        received.so_far = batch[0].so_far
+        received.so_far, self._shortcut = batch[0].so_far, batch[0].shortcut
         return await anext(batches)
 
-    def _take(self, received: Received, batch: object) -> Finish | None:
-        """Make the events of a batch ready to be read; returns the last one of all, which is not ready yet.
-
-        Raises:
-            LLMResponseError: it is no batch; a client of a third party may yield anything.
-        """
-        events, last = _parts_of(batch, received.call.target.client)
-        if not self._is_open:
-            return None  # closed at the moment when the batch came
-        if events or not received.has_begun:
+    def _deliver(self, received: Received, events: Sequence[StreamEvent]) -> None:
+        """Make events ready to be read, unless the stream was closed at the moment when they came."""
+        if self._is_open:
             received.note_chunk()
-        received.events += events
-        self._ready += events
-        return last
+            received.events += events
+            self._ready += events
 
     async def _finish(self, received: Received, last: Finish) -> None:
         """End the call with the whole reply, priced."""
@@ -250,7 +252,11 @@ def _is_opening(batch: object) -> TypeGuard[Sequence[StreamOpened]]:
 
 
 def _parts_of(batch: object, client: AsyncLLMClient) -> tuple[Sequence[StreamEvent], Finish | None]:
-    """The deltas of a batch and the `Finish` that may follow them."""
+    """The deltas of a batch and the `Finish` that may follow them.
+
+    Raises:
+        LLMResponseError: it is no batch; a client of a third party may yield anything.
+    """
     if isinstance(batch, _SEQUENCES):
         events = cast("Sequence[StreamEvent]", batch)
         if _are_deltas(events):

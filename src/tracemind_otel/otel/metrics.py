@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -173,10 +173,12 @@ class CallMetrics:
             for metric_set in self._of_embeddings if is_embedding else self._conventional:
                 metric_set.record(call)
 
-    def record_gap(self, gap_s: float, attributes: Attributes) -> None:
-        """Measure the time between two pieces of a stream, as the second one comes."""
+    def record_gaps(self, gaps_s: Sequence[float], attributes: Attributes) -> None:
+        """Measure the times between the pieces of a stream."""
         for metric_set in self._conventional:
-            metric_set.chunk_gap.record(gap_s, attributes, NO_SPAN)
+            record = metric_set.chunk_gap.record
+            for gap_s in gaps_s:
+                record(gap_s, attributes, NO_SPAN)
 
 
 class _OurMetrics:

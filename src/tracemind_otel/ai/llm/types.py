@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, cast
 
@@ -207,6 +207,23 @@ class StreamOpened:
 
     so_far: Callable[[], LLMResponse]
     """Returns the reply received so far: its id, model, tier and reported usage. Called when a stream ends early."""
+    shortcut: Shortcut | None = None
+    """A way past the client's generator, where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shortcut:
+    """Reads the middle of a stream in place of the client's generator, whose steps cost more than a chunk does.
+
+    The generator must be able to go on at any time: it reads the end, and raises what went wrong.
+    """
+
+    read: Callable[[], Awaitable[bytes]]
+    """Waits for the next bytes, in any context. The generator has to go on if there are none, or if it raises."""
+    feed: Callable[[bytes], Sequence[StreamEvent]]
+    """Returns the events that these bytes add."""
+    is_over: Callable[[], bool]
+    """Returns whether the generator has to go on now, with the end of the stream or its fault."""
 
 
 StreamEvent = TextDelta | ReasoningDelta | ToolCallDelta | Finish

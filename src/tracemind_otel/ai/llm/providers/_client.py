@@ -146,7 +146,8 @@ class WireClient(AsyncLLMClient):
         batch: Sequence[StreamEvent] = ()
         try:
             if is_heard():
-                yield cast("Sequence[StreamEvent]", (StreamOpened(reading.so_far),))  # to a step only
+                opening = StreamOpened(reading.so_far, opened.shortcut(reading))
+                yield cast("Sequence[StreamEvent]", (opening,))  # to a step only
             async with aclosing(opened.events(reading)) as batches:
                 async for batch in batches:
                     if reading.has_ended:

@@ -99,6 +99,8 @@ class Body(httpx.AsyncByteStream):
         self._reply = reply
         self.headers: Mapping[str, str] = reply.headers
         """The headers of the reply. httpx's decode all of them for each name that is looked up."""
+        self.read = reply.content.readany
+        """Waits for the next bytes; returns none at the end. Iterating also gives those that came before a fault."""
 
     @property
     def is_compressed(self) -> bool:
