@@ -196,13 +196,14 @@ async def main():
         print(run.cost_usd)
 
 asyncio.run(main())
+assert "genai_prices" not in sys.modules, "the first call imported the library"
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["async", "stream", "sync", "budget", "aiohttp"])
 def test_the_first_call_of_a_process_is_in_the_sums(kind: str, provider_server: ProviderServer, tmp_path: Path) -> None:
-    """`configure()` does not load the prices; yet a flow on an event loop knows the cost when the call is over."""
+    """Neither `configure()` nor the call imports the library of prices; yet a flow on an event loop knows the cost when the call is over."""
     base = provider_server.case("openai")
     ran = run_program(FIRST_CALL, kind, f"{base}/v1", tmp_path / "spans.jsonl", environment={"NO_PROXY": "127.0.0.1"})
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -218,31 +219,21 @@ def test_the_first_call_by_other_means_is_in_the_sums(tmp_path: Path) -> None:
 
 
 SLOW_PRICES = """
-import asyncio, importlib.abc, importlib.machinery, sys, threading
+import asyncio, sys, threading
 import httpx
 from openai import AsyncOpenAI
 import tracemind_otel as tm
 
 is_loading, may_load = threading.Event(), threading.Event()
 
-def slowly(run):
-    def run_later(module):
+def slowly(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("genai_prices.jsonl"):
         is_loading.set()
         assert may_load.wait(20)
-        run(module)
-    return run_later
 
-class SlowImport(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name != "genai_prices":
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
-        spec.loader.exec_module = slowly(spec.loader.exec_module)
-        return spec
-
-sys.meta_path.insert(0, SlowImport())
+sys.addaudithook(slowly)
 """
-"""Imports the prices when another thread lets it."""
+"""Reads the prices when another thread lets it."""
 CANCELLED_CALL = """
 async def main():
     replies, has_come = [], asyncio.Event()
