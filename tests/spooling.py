@@ -84,6 +84,7 @@ def work_until_killed(root: str, first: int, seed: int) -> Callable[[int], None]
         chance = random.Random(seed)
         disk_spool.SEGMENT_BYTES = 1 << 15
         spool = DiskSpool(root)
+        spool.adopt()
         for number in range(first, first + 3000):
             if number % 3 == 0:
                 spool.append_start(number.to_bytes(8, "big"), numbered(number))

@@ -69,10 +69,7 @@ def test_a_spool_is_a_queue_whose_items_stay_until_they_are_settled(
             elif name == "reopen" and kind == "disk":
                 spool.close()
                 spool, batch = DiskSpool(directory, 1 << 20), None
-                first_batch = spool.take(1, 1)  # which adopts what the closed one left
-                assert first_batch is None or first_batch.items[0] == waiting[0]
-                if first_batch is not None:
-                    spool.give_back(first_batch)
+                spool.adopt()  # what the closed one left
             assert spool.waiting == sum(item.count for item in waiting)
             assert spool.dropped == 0
         if batch is not None:

@@ -97,11 +97,12 @@ def _loaded(path: str, see: Callable[[Entry], object]) -> tuple[Segment, int]:
             raise
         log.warning("Segment %s of a spool cannot be read, and is lost: %s", path, error)
         return Segment(path, is_sealed=True), 0
-    for damage in damages:
+    if damages:
         log.warning(
-            "Segment %s of a spool is damaged: bytes %d to %d are no record and are lost; %d spans of it are intact",
+            "Segment %s of a spool is damaged: %d bytes from %d on cannot be read and are lost; %d spans are intact",
             path,
-            *damage,
+            sum(damage.end - damage.start for damage in damages),
+            damages[0].start,
             segment.kept,
         )
     return segment, made_ns

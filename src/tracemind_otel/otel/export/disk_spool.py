@@ -40,8 +40,8 @@ _MAX_STARTED = 64 * 1024 * 1024
 class DiskSpool:
     """A spool in files, one directory for each process.
 
-    What processes left that have ended is adopted by the next one that takes from a spool in the same directory: at its
-    first `take` with nothing of its own to send, and once a minute.
+    What processes left that have ended is adopted by the next one with a spool in the same directory, when it starts
+    and then once a minute.
 
     While the disk is full or read-only, items wait in memory.
 
@@ -226,9 +226,6 @@ class DiskSpool:
         self._report()
         # What waits in memory first, because it ends with the process.
         batch = self._memory.take(max_bytes, max_items) or self._take(max_bytes, max_items)
-        late_s = time.monotonic() - self._adopts_at
-        if late_s >= 0 and (batch is None or late_s >= _ADOPTION_S) and self._adopt() and batch is None:
-            batch = self._memory.take(max_bytes, max_items) or self._take(max_bytes, max_items)
         self._report()
         return batch
 
@@ -248,7 +245,7 @@ class DiskSpool:
             if reading.damaged:
                 self._tell(
                     logging.WARNING,
-                    "Segment %s of a spool is damaged: %d of its bytes %d to %d are no record, and are lost",
+                    "Segment %s of a spool is damaged: %d of its bytes %d to %d cannot be read and are lost",
                     segment.path,
                     reading.damaged,
                     *taken,
@@ -301,12 +298,12 @@ class DiskSpool:
         self._delete(segment)
         self._report()
 
-    def _adopt(self) -> bool:
-        """Take over what processes left that have ended; returns whether there was anything."""
+    def adopt(self) -> None:
+        if time.monotonic() < self._adopts_at:
+            return
         self._adopts_at = time.monotonic() + _ADOPTION_S
-        has_adopted, place = False, 0
+        place = 0
         for estate in estates(self.directory):
-            has_adopted = True
             with self._intake.held():
                 self._segments[place:place] = estate.segments
                 place += len(estate.segments)
@@ -317,7 +314,7 @@ class DiskSpool:
                 self._estates.append(estate)
                 self._drop_oldest()
             self._leave_empty_estates()
-        return has_adopted
+        self._report()
 
     def _leave_empty_estates(self) -> None:
         for estate in [estate for estate in self._estates if not estate.segments]:

@@ -187,6 +187,7 @@ class Sender:
 
     def _run(self, messages: SimpleQueue[_Flush | None]) -> None:
         attach(set_value(SUPPRESSED, True))
+        self._adopt()
         while not self._is_over:
             try:
                 self._listen(messages)
@@ -199,6 +200,14 @@ class Sender:
                 report_fault(log, self._name, "send")
                 self._not_before = time.monotonic() + 1.0
         self._end(messages)
+
+    def _adopt(self) -> None:
+        """Send what other processes left too."""
+        try:
+            self._spool.adopt()
+        except Exception:
+            report_fault(log, self._name, "adopt")
+        self._target = max(self._target, self._gone + self._spool.waiting)
 
     @property
     def _gone(self) -> int:
@@ -219,6 +228,7 @@ class Sender:
         if message is not None:
             self._begin(message)
         elif time.monotonic() >= self._drain_at:
+            self._adopt()
             self._aim_at_all()
             if not self._has_work:
                 self._held = self._taken()

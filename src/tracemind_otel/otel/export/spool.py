@@ -74,6 +74,13 @@ class Spool(Protocol):
         """Let the items of a batch wait again, before all others."""
         ...
 
+    def adopt(self) -> None:
+        """Take over what processes left that have ended; it waits here as if it were this one's.
+
+        Called often, by the thread that takes; it looks once a minute. It reads files, which can take seconds.
+        """
+        ...
+
     def begin_anew(self) -> None:
         """Begin empty in a forked child: the items belong to the parent."""
         ...
@@ -138,6 +145,9 @@ class MemorySpool:
             if batch in self._taken:
                 self._taken.remove(batch)
                 self._waiting.extendleft(reversed(batch.items))
+
+    def adopt(self) -> None:
+        """Nothing: a spool in memory ends with its process."""
 
     def close(self) -> None:
         """Nothing: there are no files."""
