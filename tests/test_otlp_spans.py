@@ -73,7 +73,25 @@ def test_a_span_of_another_library_says_the_same(span: ReadableSpan) -> None:
 
 def test_what_is_kept_of_a_key_is_never_mixed_up() -> None:
     """A key with many values, equal ones of different types among them, has in each span the value of that span."""
-    equal_values: list[Any] = [1, True, 1.0, "1", 0, False, 0.0, -0.0, "", b"", (), [], {}, None]
+    equal_values: list[Any] = [
+        1,
+        True,
+        1.0,
+        "1",
+        0,
+        False,
+        0.0,
+        -0.0,
+        "",
+        b"",
+        (),
+        (1,),
+        (True,),
+        ("1",),
+        ["1"],
+        {},
+        None,
+    ]
     many_values = [value for number in range(60) for value in (number, str(number), "x" * number, float(number))]
     values = [*equal_values, *reversed(equal_values), *many_values, *many_values, *equal_values]
     batch = [ReadableSpan("s", CONTEXT, resource=Resource({}), attributes={"varied": value}) for value in values]

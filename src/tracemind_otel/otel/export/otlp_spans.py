@@ -97,7 +97,7 @@ def interrupted_item(start: Item, end_ns: int, attributes: Attributes, reason: s
 def _span(span: ReadableSpan) -> bytes:
     context = cast("SpanContext", span.get_span_context())
     return b"".join(
-        (
+        [
             _TRACE_ID,
             trace_id_bytes(context.trace_id),
             _SPAN_ID,
@@ -118,7 +118,7 @@ def _span(span: ReadableSpan) -> bytes:
             *map(_link, span.links),
             optional_uint32(_DROPPED_LINKS, span.dropped_links),
             _status(span.status),
-        )
+        ]
     )
 
 

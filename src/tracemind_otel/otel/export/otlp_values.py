@@ -144,14 +144,14 @@ class _Key:
     def __init__(self, key: object) -> None:
         self.encoded = _KEY + prefixed(utf8(key))
         self.double_head = varint(len(self.encoded) + len(_DOUBLE_VALUE) + 8) + self.encoded + _DOUBLE_VALUE
-        self.kept: dict[str | int, bytes] = {}
+        self.kept: dict[object, bytes] = {}
         self.is_varied = False
 
     def pair(self, value: object) -> bytes:
         """The key with a value, as a KeyValue after its length."""
         return prefixed(self.encoded + _VALUE + prefixed(any_value(value)))
 
-    def kept_pair(self, value: str | int) -> bytes:
+    def kept_pair(self, value: object) -> bytes:
         """The same, which is kept for the next time, unless the key has many values."""
         pair = self.pair(value)
         if not self.is_varied:
@@ -185,11 +185,17 @@ def attributes_fields(tag: bytes, attributes: Attributes | None) -> bytes:
         key = _keys.get(name) or _new_key(name)
         if type(value) is float:
             add(key.double_head + pack_double(value))
-        elif type(value) is int or (type(value) is str and len(value) <= _MAX_LENGTH):
+        elif type(value) is int or (type(value) is str and len(value) <= _MAX_LENGTH) or _is_one_name(value):
             add(key.kept.get(value) or key.kept_pair(value))
         else:
             add(key.pair(value))
     return tag.join(fields)
+
+
+def _is_one_name(value: Any) -> bool:
+    """Whether it is an array as short as the finish reasons of a call. One of a number is not: (1,) equals (True,)."""
+    names: tuple[Any, ...] = value if type(value) is tuple else ()
+    return len(names) == 1 and type(names[0]) is str and len(names[0]) <= _MAX_LENGTH
 
 
 def _plain(attributes: Any) -> dict[str, object]:
