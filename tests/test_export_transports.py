@@ -309,6 +309,7 @@ def test_the_variables_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 PROVIDERS = """
+import pathlib
 import grpc, requests
 
 def session():
@@ -317,7 +318,7 @@ def session():
     return made
 
 def credentials():
-    return grpc.ssl_channel_credentials(open({authority!r}, "rb").read())
+    return grpc.ssl_channel_credentials(pathlib.Path({authority!r}).read_bytes())
 
 def nothing():
     return None
@@ -339,7 +340,7 @@ def providers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (information / "entry_points.txt").write_text("\n".join(["[opentelemetry_otlp_credential_provider]", *lines]))
     source = PROVIDERS.format(authority=str(tmp_path / "trusted.pem"), secret=SECRET)
     (package / "fake_credentials.py").write_text(source)
-    monkeypatch.syspath_prepend(package)
+    monkeypatch.setattr(sys, "path", [str(package), *sys.path])
     monkeypatch.delitem(sys.modules, "fake_credentials", raising=False)
     return tmp_path
 

@@ -83,7 +83,7 @@ class OtlpMetricExporter:
         is_doubtful = False
         for attempt in range(_MAX_ATTEMPTS):
             remaining_s = deadline - time.monotonic()
-            if remaining_s <= 0:
+            if remaining_s <= 0 or (attempt and self._stopped.is_set()):
                 break
             self.stats.in_doubt += batch.count
             answer = self._transport.send(body, remaining_s)
