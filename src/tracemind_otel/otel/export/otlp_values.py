@@ -7,7 +7,7 @@ length, because keys and values come from users too: a key with many values, suc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from .protobuf import (
     MAX_INT64,
@@ -192,10 +192,12 @@ def attributes_fields(tag: bytes, attributes: Attributes | None) -> bytes:
     return tag.join(fields)
 
 
-def _is_one_name(value: Any) -> bool:
+def _is_one_name(value: object) -> bool:
     """Whether it is an array as short as the finish reasons of a call. One of a number is not: (1,) equals (True,)."""
-    names: tuple[Any, ...] = value if type(value) is tuple else ()
-    return len(names) == 1 and type(names[0]) is str and len(names[0]) <= _MAX_LENGTH
+    if type(value) is not tuple or len(cast("tuple[object, ...]", value)) != 1:
+        return False
+    [name] = cast("tuple[object]", value)
+    return type(name) is str and len(name) <= _MAX_LENGTH
 
 
 def _plain(attributes: Any) -> dict[str, object]:
