@@ -291,7 +291,7 @@ def test_our_own_request() -> None:
 
 
 def test_a_reply() -> None:
-    """Reasoning, text and calls are the parts of one message; further choices of a whole reply are messages too."""
+    """Reasoning, text and calls are the parts of one message; further choices are messages too."""
     reply = LLMResponse(
         "It is sunny",
         LLMUsage(),
@@ -309,3 +309,28 @@ def test_a_reply() -> None:
         ChatMessage(role="assistant", parts=(text("Sun"),), finish_reason="stop"),
     )
     assert output_of(LLMResponse("", LLMUsage())) == ()
+
+
+def answer(said: str, reason: str | None) -> ChatMessage:
+    return ChatMessage(role="assistant", parts=(text(said),), finish_reason=reason)
+
+
+def test_each_choice_has_its_own_reason() -> None:
+    """Where a stream broke off, the choices that had ended say why, and the others say nothing."""
+    choices = [
+        {"message": {"content": "Su"}, "finish_reason": None},
+        {"message": {"content": "Rain"}, "finish_reason": "length"},
+        {"message": {"content": "Sn"}},
+    ]
+    cut = LLMResponse("Su", LLMUsage(), {"choices": choices}, finish_reasons=("length",))
+    assert output_of(cut) == (answer("Su", None), answer("Rain", "length"), answer("Sn", None))
+    candidates = [{"content": {"parts": [{"text": said}]}, "finishReason": said} for said in ("UNSET", "STOP")]
+    unset = LLMResponse("UNSET", LLMUsage(), {"candidates": candidates}, finish_reasons=("STOP",))
+    assert output_of(unset) == (answer("UNSET", None), answer("STOP", "STOP"))
+
+
+def test_a_first_choice_without_content_takes_no_reason_of_another() -> None:
+    """It has no message, and the second keeps its own reason."""
+    choices = [{"message": {"content": None}}, {"message": {"content": "Sun"}}]
+    reply = LLMResponse("", LLMUsage(), {"choices": choices}, finish_reasons=("content_filter", "stop"))
+    assert output_of(reply) == (answer("Sun", "stop"),)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from typing import Any, cast
 
 from .types import Image, LLMRequest, LLMResponse, Message, Text, ToolCall
@@ -59,21 +60,32 @@ def input_of_request(request: LLMRequest) -> InputContent:
 
 
 def output_of(response: LLMResponse) -> tuple[ChatMessage, ...]:
-    """What a model answered, one message for each choice. Further choices are known of a whole reply alone."""
+    """What a model answered, one message for each choice."""
     parts: list[Part] = []
     if response.reasoning:
         parts.append({"type": "reasoning", "content": response.reasoning})
     parts += [_text(said) for said in (response.text, response.refusal) if said]
     parts += map(_of_call, response.tool_calls)
-    reasons = iter(response.finish_reasons)
-    messages = [ChatMessage(role="assistant", parts=tuple(parts))] if parts else []
-    messages += _further_choices(response.raw)
-    return tuple(replace(message, finish_reason=next(reasons, None)) for message in messages)
+    choices = _objects(response.raw.get("choices")) or _objects(response.raw.get("candidates"))
+    answers = [(ChatMessage(role="assistant", parts=tuple(parts)),) if parts else (), *map(_answer_of, choices[1:])]
+    reasons = chain(_reasons_of(choices, response.finish_reasons), repeat(None))
+    return tuple(
+        replace(message, finish_reason=reason)
+        for answer, reason in zip(answers, reasons, strict=False)
+        for message in answer
+    )
 
 
-def _further_choices(raw: Mapping[str, Any]) -> Iterator[ChatMessage]:
-    for choice in _objects(raw.get("choices"))[1:] + _objects(raw.get("candidates"))[1:]:
-        yield from _messages_of(choice.get("message") or choice.get("content") or choice.get("text"), "assistant")
+def _answer_of(choice: Mapping[str, Any]) -> Iterable[ChatMessage]:
+    return _messages_of(choice.get("message") or choice.get("content") or choice.get("text"), "assistant")
+
+
+def _reasons_of(choices: Sequence[Mapping[str, Any]], reasons: Sequence[str]) -> Sequence[str | None]:
+    """Why each choice ended; `None` for one of which that is not known, as in a stream that broke off."""
+    if len(reasons) >= len(choices):
+        return reasons
+    said = (choice.get("finish_reason", choice.get("finishReason")) for choice in choices)
+    return [reason if reason in reasons else None for reason in said]
 
 
 def _of_message(message: Message) -> ChatMessage:
