@@ -19,7 +19,7 @@ from .._base.waiting import is_on_event_loop, is_on_trio
 from ..ai.llm.pricing import load_table, table_is_loaded, until_table_is_loaded
 from ..ai.llm.providers._error_bodies import error_from_body
 from ..ai.llm.providers._hosts import hosts_named_by_user
-from ..ai.llm.providers._http import HttpReply
+from ..ai.llm.providers._http import OWN_AGENT, HttpReply
 from ..ai.llm.providers._wire_format import StreamedError
 from ..errors import LLMConnectionError, LLMError
 from ..flows.budget import current_budget, needs_price
@@ -40,7 +40,6 @@ _MAX_WAIT_S = 70.0
 """Longer than any SDK waits between two attempts: Google's and Cohere's wait up to 60 s."""
 _STAINLESS_WAIT_S = 20.0
 """Longer than SDKs made by Stainless wait, which name the attempt in a header: up to 10 s, or as `Retry-After` says."""
-_OWN_AGENT = "tracemind-otel/"
 
 _pending: PendingCalls[LogicalCall] = PendingCalls()
 _sending: contextvars.ContextVar[Attempt | bool] = contextvars.ContextVar("tracemind_wire", default=False)
@@ -144,7 +143,7 @@ def begin(
         BudgetExceededError: a budget denies the call, or has no room for another attempt. The SDK gets it in place of a
             reply; when it tries again, it gets the same.
     """
-    if headers.get("user-agent", "").startswith(_OWN_AGENT):
+    if headers.get("user-agent", "") == OWN_AGENT:
         return None
     sent = Sent(current_owner(), url, body, headers)
     call = _continued(sent) if _pending.has(sent.owner) else None

@@ -15,11 +15,14 @@ from ....errors import ConfigError
 Headers = Sequence[tuple[bytes, bytes]]
 """Header names and values, as they are sent."""
 
+OWN_AGENT = f"tracemind-otel/{__version__}"
+"""The `user-agent` of every request, by which the hooks of HTTP libraries know them."""
+
 JSON_HEADERS: Headers = (
     (b"accept", b"application/json"),
     (b"accept-encoding", b"gzip, deflate"),
     (b"content-type", b"application/json"),
-    (b"user-agent", f"tracemind-otel/{__version__}".encode()),
+    (b"user-agent", OWN_AGENT.encode()),
 )
 """The headers of every request."""
 
