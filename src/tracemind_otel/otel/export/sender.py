@@ -122,8 +122,7 @@ class Sender:
         self._failed_at_flush = 0
         self._flushes = list[_Flush]()
         self._seldom = Seldom()
-        # At once where a process may have left something that this one is to send.
-        self._drain_at = time.monotonic() + (0.0 if self._spool.keeps_starts else self._delay_s)
+        self._drain_at = time.monotonic() + self._delay_s
 
     # --- For any thread ---
 
@@ -202,12 +201,16 @@ class Sender:
         self._end(messages)
 
     def _adopt(self) -> None:
-        """Send what other processes left too."""
+        """Send what other processes left, before what waits here."""
+        before = self._gone + self._spool.waiting
         try:
             self._spool.adopt()
         except Exception:
             report_fault(log, self._name, "adopt")
-        self._target = max(self._target, self._gone + self._spool.waiting)
+        added = max(self._gone + self._spool.waiting - before, 0)
+        self._target = max(self._target, self._gone) + added
+        for flush in self._flushes:
+            flush.target += added
 
     @property
     def _gone(self) -> int:
@@ -230,8 +233,6 @@ class Sender:
         elif time.monotonic() >= self._drain_at:
             self._adopt()
             self._aim_at_all()
-            if not self._has_work:
-                self._held = self._taken()
         elif self._is_told:
             full = self._spool.waiting // self._max_items * self._max_items
             self._target = max(self._target, self._gone + full)
@@ -258,17 +259,11 @@ class Sender:
             self.stats.in_doubt = self._doubtful
 
     def _taken(self) -> tuple[Batch, bytes] | None:
-        """The next batch and its request. A spool on disk may first take over what another process has left."""
-        before = self._gone + self._spool.waiting
+        """The next batch, and its request."""
         batch = self._spool.take(self._byte_limit, self._max_items)
-        added = max(self._gone + self._spool.waiting - before, 0)
-        self._target = max(self._target, self._gone) + added
-        for flush in self._flushes:
-            flush.target += added  # what was taken over is sent first
         if batch is not None:
-            self._target = max(self._target, self._gone + batch.count)
             return batch, request_body(batch.items)
-        self._target = self._gone  # damaged records for instance have gone without a request
+        self._target = self._gone  # records that were damaged have gone without a request
         for flush in self._flushes:
             flush.target = min(flush.target, self._gone)
         return None

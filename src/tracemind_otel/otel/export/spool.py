@@ -39,11 +39,6 @@ class Spool(Protocol):
     """
 
     @property
-    def keeps_starts(self) -> bool:
-        """Whether it outlives the process, and keeps the starts of spans, so that another process can end them."""
-        ...
-
-    @property
     def waiting(self) -> int:
         """Spans that are kept: neither settled nor dropped."""
         ...
