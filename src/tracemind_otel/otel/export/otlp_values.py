@@ -7,7 +7,7 @@ length, because keys and values come from users too: a key with many values, suc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .protobuf import (
     MAX_INT64,
@@ -22,6 +22,10 @@ from .protobuf import (
     varint,
     varint_tag,
 )
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 T = TypeVar("T")
 
@@ -211,25 +215,6 @@ def _plain(attributes: Any) -> dict[str, object]:
 
 # --- Resources and scopes ---
 
-
-class _Resource(Protocol):
-    @property
-    def attributes(self) -> Attributes: ...
-    @property
-    def schema_url(self) -> str: ...
-
-
-class _Scope(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def version(self) -> str | None: ...
-    @property
-    def schema_url(self) -> str | None: ...
-    @property
-    def attributes(self) -> Attributes | None: ...
-
-
 _RESOURCE = length_tag(1)
 _RESOURCE_ATTRIBUTES = length_tag(1)
 _SCOPE = length_tag(1)
@@ -239,19 +224,19 @@ _SCOPE_ATTRIBUTES = length_tag(3)
 _SCHEMA_URL = length_tag(3)
 _NO_SCOPE = _SCOPE + prefixed(b"")
 
-_resources: dict[int, tuple[_Resource, bytes]] = {}
-_scopes: dict[int, tuple[_Scope, bytes]] = {}
+_resources: dict[int, tuple[Resource, bytes]] = {}
+_scopes: dict[int, tuple[InstrumentationScope, bytes]] = {}
 """By identity, because hashing a resource costs more than encoding a span; the object is held so that its id is not
 another's later."""
 
 
-def resource_fields(resource: _Resource) -> bytes:
+def resource_fields(resource: Resource) -> bytes:
     """The fields `resource` and `schema_url` of ResourceSpans, ResourceMetrics and ResourceLogs."""
     kept = _resources.get(id(resource))
     return kept[1] if kept else _keep(_resources, resource, _encoded_resource(resource))
 
 
-def scope_fields(scope: _Scope | None) -> bytes:
+def scope_fields(scope: InstrumentationScope | None) -> bytes:
     """The fields `scope` and `schema_url` of ScopeSpans, ScopeMetrics and ScopeLogs."""
     if scope is None:
         return _NO_SCOPE
@@ -266,12 +251,12 @@ def _keep(kept: dict[int, tuple[T, bytes]], source: T, encoded: bytes) -> bytes:
     return encoded
 
 
-def _encoded_resource(resource: _Resource) -> bytes:
+def _encoded_resource(resource: Resource) -> bytes:
     attributes = attributes_fields(_RESOURCE_ATTRIBUTES, resource.attributes)
     return _RESOURCE + prefixed(attributes) + optional_string(_SCHEMA_URL, resource.schema_url)
 
 
-def _encoded_scope(scope: _Scope) -> bytes:
+def _encoded_scope(scope: InstrumentationScope) -> bytes:
     name = optional_string(_SCOPE_NAME, scope.name) + optional_string(_SCOPE_VERSION, scope.version)
     attributes = attributes_fields(_SCOPE_ATTRIBUTES, scope.attributes)
     return _SCOPE + prefixed(name + attributes) + optional_string(_SCHEMA_URL, scope.schema_url)

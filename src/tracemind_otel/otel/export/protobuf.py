@@ -32,13 +32,13 @@ def _encoded_varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-SMALL_VARINTS = tuple(map(_encoded_varint, range(4096)))
+_SMALL_VARINTS = tuple(map(_encoded_varint, range(1024)))
 """The varints of most lengths and counts, by value."""
 
 
 def varint(value: int) -> bytes:
     """An integer of up to 64 bits, with or without a sign."""
-    return SMALL_VARINTS[value] if 0 <= value < 4096 else _encoded_varint(value & MAX_UINT64)
+    return _SMALL_VARINTS[value] if 0 <= value < 1024 else _encoded_varint(value & MAX_UINT64)
 
 
 def zigzag(value: int) -> bytes:
@@ -69,7 +69,7 @@ def length_tag(field: int) -> bytes:
 def prefixed(value: bytes) -> bytes:
     """The value after its length, as it follows its tag."""
     length = len(value)
-    return (SMALL_VARINTS[length] if length < 4096 else _encoded_varint(length)) + value
+    return (_SMALL_VARINTS[length] if length < 1024 else _encoded_varint(length)) + value
 
 
 def without_prefix(field: bytes, tag: bytes) -> bytes:
