@@ -20,7 +20,7 @@ def licence() -> str:
 
 def expected() -> bytes:
     """The packaged table of the installed version."""
-    return packaged_form(installed_table(licence()))
+    return packaged_form(installed_table(metadata.version("genai-prices"), licence()))
 
 
 if __name__ == "__main__":

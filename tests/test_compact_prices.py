@@ -31,7 +31,7 @@ from tracemind_otel.ai.llm.usage import LLMUsage
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 SNAPSHOT = data_snapshot.get_snapshot()
-LIBRARY, COMPACT = LibraryTable(SNAPSHOT), CompactTable(list(installed_table()))
+LIBRARY, COMPACT = LibraryTable(SNAPSHOT), CompactTable(list(installed_table(genai_prices.__version__)))
 PROVIDERS = [provider.id for provider in SNAPSHOT.providers]
 
 

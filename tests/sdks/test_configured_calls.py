@@ -203,7 +203,7 @@ assert "genai_prices" not in sys.modules, "the first call imported the library"
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["async", "stream", "sync", "budget", "aiohttp"])
 def test_the_first_call_of_a_process_is_in_the_sums(kind: str, provider_server: ProviderServer, tmp_path: Path) -> None:
-    """Neither `configure()` nor the call imports the library of prices; yet a flow on an event loop knows the cost when the call is over."""
+    """Neither `configure()` nor a call imports the library of prices; yet the flow knows the cost of its first call."""
     base = provider_server.case("openai")
     ran = run_program(FIRST_CALL, kind, f"{base}/v1", tmp_path / "spans.jsonl", environment={"NO_PROXY": "127.0.0.1"})
     assert (ran.returncode, ran.stderr) == (0, "")

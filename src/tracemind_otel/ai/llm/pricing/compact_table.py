@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..usage import LLMUsage
 from .rates import Cost, Rate, Rates
@@ -91,8 +90,7 @@ class CompactTable:
         return self._models[index]
 
 
-@dataclass(frozen=True, slots=True)
-class _Provider:
+class _Provider(NamedTuple):
     """A provider, with its fields in the order of the table's header."""
 
     id: str
@@ -210,8 +208,7 @@ class CompactModel:
         return _Selected(Rates.of_table(prices, field_of), priced_units(prices, self._units))
 
 
-@dataclass(frozen=True, slots=True)
-class _Selected:
+class _Selected(NamedTuple):
     """The prices that are in force for a call."""
 
     rates: Rates
@@ -220,8 +217,7 @@ class _Selected:
     """The rates of all units."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Period:
+class _Period(NamedTuple):
     """When a price is in force."""
 
     first_day: date | None = None
@@ -250,18 +246,16 @@ class _Period:
         return now >= start or now < end if end < start else start <= now < end
 
 
-@dataclass(frozen=True, slots=True)
-class _Dated:
+class _Dated(NamedTuple):
     """A price with the time at which it is in force."""
 
     period: _Period
     """When it is in force."""
-    prices: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    prices: Mapping[str, Any]
     """Its rates, by the table's keys."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Variant:
+class _Variant(NamedTuple):
     """The rates that differ under conditions."""
 
     when: Mapping[str, str]

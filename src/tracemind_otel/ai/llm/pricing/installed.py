@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,22 +19,18 @@ from typing import Any
 from . import library_constructors
 from .table_usage import field_of_unit
 
-__all__ = ("UnsupportedDataError", "installed_table", "installed_version")
+__all__ = ("UnsupportedDataError", "installed_table")
 
 
 class UnsupportedDataError(Exception):
     """The library's data has something that only the library can price."""
 
 
-def installed_version() -> str:
-    """The version of the installed `genai-prices`."""
-    return metadata.version("genai-prices")
-
-
-def installed_table(notice: str = "") -> Iterator[str]:
+def installed_table(version: str, notice: str = "") -> Iterator[str]:
     """The lines of the compact form of the installed data: a header, then the models of each provider.
 
     Args:
+        version: the version of the installed `genai-prices`.
         notice: a note to readers of the header, such as a licence.
 
     Raises:
@@ -48,7 +44,7 @@ def installed_table(notice: str = "") -> Iterator[str]:
         raise UnsupportedDataError(f"the data of genai-prices has new units: {', '.join(sorted(unknown))}")
     header = {
         "notice": notice,
-        "version": installed_version(),
+        "version": version,
         "units": rows,
         "providers": [provider[:4] for provider in providers],
     }

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ...._base.fork import hold_over_fork
 from ..usage import LLMUsage
 from .rates import Cost, Rates
-from .table_file import compact_table
 from .table_usage import is_charged_otherwise, unpriced_parts, used_parts
 
 if TYPE_CHECKING:
@@ -156,9 +155,17 @@ class PriceTable:
         with _loading:
             loaded = self._current()
             if loaded is None:
-                table = None if _SNAPSHOTS in sys.modules else compact_table()
-                loaded = self._loaded = self._of_library() if table is None else _Loaded(table)
+                loaded = self._loaded = self._of_data() or self._of_library()
             return loaded
+
+    def _of_data(self) -> _Loaded | None:
+        if _SNAPSHOTS in sys.modules:
+            return None
+        # What reads it is imported here, because a program imports this module on its event loop.
+        from .table_file import compact_table
+
+        table = compact_table()
+        return None if table is None else _Loaded(table)
 
     def _of_library(self) -> _Loaded:
         from genai_prices import data_snapshot

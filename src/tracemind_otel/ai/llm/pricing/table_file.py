@@ -10,9 +10,9 @@ import logging
 import pkgutil
 import zlib
 from collections.abc import Iterable
+from importlib import metadata
 
 from .compact_table import CompactTable
-from .installed import UnsupportedDataError, installed_table, installed_version
 
 log = logging.getLogger(__name__)
 
@@ -22,14 +22,16 @@ PACKAGED = "genai_prices.jsonl"
 
 def compact_table() -> CompactTable | None:
     """The compact table of the installed version; `None` if only the library itself can price its data."""
-    version, packaged = installed_version(), _packaged_table()
+    version, packaged = metadata.version("genai-prices"), _packaged_table()
     if packaged is not None and packaged.version == version:
         return packaged
     if packaged is not None and _series(packaged.version) != _series(version):
         log.debug("genai-prices %s may compute prices in a new way; the library itself is used", version)
         return None
+    from .installed import UnsupportedDataError, installed_table
+
     try:
-        return CompactTable(list(installed_table()))
+        return CompactTable(list(installed_table(version)))
     except UnsupportedDataError as error:
         log.debug("the library itself is used for prices: %s", error)
         return None

@@ -7,14 +7,13 @@ and what is left of the whole costs the rate of the whole. Sums are exact, and e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 from .rates import SCALE, Cost, Rate
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """A unit of the price table."""
 
     field: str | None
@@ -25,8 +24,7 @@ class Unit:
     """What is counted: the family, the direction, the modality and the like."""
 
 
-@dataclass(frozen=True, slots=True)
-class PricedUnit:
+class PricedUnit(NamedTuple):
     """A unit that has a rate in one price."""
 
     unit: Unit
