@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from .otel.logs import LogContextFilter
     from .otel.propagation import continue_trace, inject_context
     from .otel.recorder import OTelRecorder
+    from .otel.setup.spool_processor import SpoolSpanProcessor
     from .otel.setup.telemetry import Telemetry
     from .recording.port import Recorder
     from .recording.recorders import CompositeRecorder, InMemoryRecorder
@@ -108,6 +109,7 @@ __all__ = [
     "ReasoningDelta",
     "Recorder",
     "ResultStream",
+    "SpoolSpanProcessor",
     "SyncResultStream",
     "Telemetry",
     "Text",
@@ -200,6 +202,7 @@ _MODULES = {
     "otel.logs": ("LogContextFilter",),
     "otel.propagation": ("continue_trace", "inject_context"),
     "otel.recorder": ("OTelRecorder",),
+    "otel.setup.spool_processor": ("SpoolSpanProcessor",),
     "otel.setup.telemetry": ("Telemetry",),
     "recording.port": ("Recorder",),
     "wire.call_span": ("llm_call_span",),

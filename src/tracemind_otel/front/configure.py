@@ -63,6 +63,7 @@ def configure(
     headers: Mapping[str, str] | None = None,
     preset: str | None = None,
     file: str | os.PathLike[str] | None = None,
+    spool: str | os.PathLike[str] | None = None,
     resource: Mapping[str, AttributeValue] | None = None,
     tracer_provider: trace.TracerProvider | None = None,
     meter_provider: metrics.MeterProvider | None = None,
@@ -96,6 +97,8 @@ def configure(
             `"jaeger,langfuse"`: spans also get the attributes that it reads. The default is `TRACEMIND_PRESET`, else
             none. docs/backends.md lists them.
         file: a file to which the spans are appended as OTLP JSON lines. Given alone, nothing goes to the network.
+        spool: a directory in which spans wait for the receiver, also when the process is killed: the next process with
+            this spool sends them. The default is `TRACEMIND_SPOOL_DIR`, else they wait in memory.
         resource: attributes of the resource, besides those of `OTEL_RESOURCE_ATTRIBUTES`.
         tracer_provider: a provider to join.
         meter_provider: a provider to join.
@@ -144,7 +147,13 @@ def configure(
     labels = MetricLabels(metric_attributes, DistinctValues(metric_attribute_limit))
     content = content_options(capture_content, content_limit, redact)
     config = export_config(
-        endpoint=endpoint, protocol=protocol, headers=headers, file=file, preset=preset, has_events=content.on_event
+        endpoint=endpoint,
+        protocol=protocol,
+        headers=headers,
+        file=file,
+        preset=preset,
+        spool=spool,
+        has_events=content.on_event,
     )
     own_prices = None if prices is None else load_prices(prices)
     joined = Providers(

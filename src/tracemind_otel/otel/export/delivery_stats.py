@@ -78,6 +78,11 @@ class DeliveryStats:
         return self._accepted
 
     @property
+    def delivered(self) -> int:
+        """The number of items that arrived."""
+        return self._delivered
+
+    @property
     def failed(self) -> int:
         """The number of items whose export failed; it never decreases."""
         return self._failed
@@ -91,6 +96,10 @@ class DeliveryStats:
             self._told(missing - doubtful, "did not reach", self._reasons),
             self._told(doubtful, "may or may not have arrived at", self._reasons),
         )
+
+    def kept(self) -> str | None:
+        """What waits on disk for the next process, in words; `None` if nothing does."""
+        return None
 
     def _told(self, count: int, fate: str, reasons: Iterable[str]) -> str:
         why = ", ".join(reasons)
@@ -185,7 +194,6 @@ class SpoolStats(DeliveryStats):
         )
 
     def kept(self) -> str | None:
-        """What waits on disk for the next process, in words; `None` if nothing does."""
         waiting = self._spool.waiting
         return f"{waiting} {self.items} wait in {self._kept_in}" if self._kept_in is not None and waiting else None
 

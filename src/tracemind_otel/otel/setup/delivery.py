@@ -7,11 +7,13 @@ So its exporters are watched from outside, and slow calls run in threads of thei
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 from ..._base.dropped import end_dropped
 from ..._base.once import report_fault
@@ -88,6 +90,10 @@ class WatchedExporter:
         self._exporter = None
         self.stats.begin_anew()
 
+    def interrupt(self) -> None:
+        """Cut short a shut-down that waits for the receiver."""
+        self.shutdown()
+
     def shutdown(self, *args: Any, **kwargs: Any) -> None:
         """Shut down once, which also cuts short a wait between the exporter's own retries."""
         if self._exporter is not None and not self._is_shut_down:
@@ -95,8 +101,43 @@ class WatchedExporter:
             self._exporter.shutdown(*args, **kwargs)
 
 
+class Destination(Protocol):
+    """What sends to one place, and ends with the pipeline."""
+
+    @property
+    def stats(self) -> DeliveryStats:
+        """What arrived and what did not."""
+        ...
+
+    def begin_anew(self) -> None:
+        """In a forked child: what was not sent at the fork is the parent's."""
+        ...
+
+    def interrupt(self) -> None:
+        """Cut short a shut-down that waits for the receiver."""
+        ...
+
+
+def undelivered(stats: Iterable[DeliveryStats]) -> list[str]:
+    """What was lost, and what waits on disk for the next process, a line of each."""
+    each = [*stats]
+    lost = "; ".join(filter(None, (one.loss() for one in each)))
+    kept = "; ".join(filter(None, (one.kept() for one in each)))
+    lines = [f"tracemind-otel: lost: {lost}. Is a Collector running there?"] if lost else []
+    return [*lines, f"tracemind-otel: kept: {kept}. The next process with this spool sends them."] if kept else lines
+
+
+def write_to_stderr(lines: Iterable[str]) -> None:
+    """Write lines. If stderr is closed or missing, only the return value of a shut-down says it."""
+    with suppress(AttributeError, OSError, ValueError):
+        sys.stderr.write("".join(f"{line}\n" for line in lines))
+
+
 class OneShot:
-    """A slow call that runs once, in a thread that is started early: at interpreter exit none can be started."""
+    """A slow call that runs once, in a thread that is started early: at interpreter exit none can be started.
+
+    It fails if it raises or returns False.
+    """
 
     def __init__(self, name: str, function: Callable[[], object]) -> None:
         self._function = function
@@ -108,7 +149,7 @@ class OneShot:
     def _run(self) -> None:
         self._told.wait()
         try:
-            self._function()
+            self._failed = self._function() is False
         except Exception:
             self._failed = True
             report_fault(log, threading.current_thread().name, "run")

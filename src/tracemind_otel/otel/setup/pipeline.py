@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +22,6 @@ from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider, Observa
 from opentelemetry.sdk.metrics.export import AggregationTemporality, ConsoleMetricExporter
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
 from ...errors import ConfigError
@@ -38,6 +37,7 @@ from .preset_spans import PresetSpans
 from .processors import AtFlowEnd, CountingEventProcessor, CountingProcessor, FlowIds, FlushAtFlowEnd
 from .settings import ExportConfig, seconds_in, variable
 from .span_prices import SpanPrices
+from .spool_processor import AsSent, SpoolProcessor, span_delivery
 from .telemetry import Pipeline, is_placeholder
 
 if TYPE_CHECKING:
@@ -183,8 +183,8 @@ def _add_traces(pipeline: Pipeline, config: ExportConfig, resource: Resource) ->
     with _rejections_by_sdk("OTEL_TRACES_SAMPLER", "OTEL_SPAN_", "OTEL_EVENT_", "OTEL_LINK_", "OTEL_ATTRIBUTE_"):
         pipeline.providers["traces"] = provider = CallTracerProvider(resource)
 
-    def add(make: Callable[[], Any], stats: DeliveryStats, presets: Presets | None = None) -> CountingProcessor:
-        exporter = _watched(pipeline, make, stats, _requests(presets))
+    def add(make: Callable[[], Any], stats: DeliveryStats) -> CountingProcessor:
+        exporter = _watched(pipeline, make, stats, span_requests)
         with _rejections_by_sdk("OTEL_BSP_"):
             processor = CountingProcessor(exporter, stats)
         provider.add_own_processor(processor)
@@ -198,25 +198,25 @@ def _add_traces(pipeline: Pipeline, config: ExportConfig, resource: Resource) ->
         file = add(partial(file_exporter, os.path.abspath(config.file)), DeliveryStats(config.file))
         provider.add_own_processor(FlushAtFlowEnd(file.force_flush))
     if "traces" in config.signals:
-        stats = DeliveryStats(config.destination("traces"))
-        add(partial(otlp_exporter, config, "traces", stats), stats, config.presets)
+        processor = SpoolProcessor(span_delivery(config, _as_sent(config.presets)))
+        pipeline.destinations.append(processor)
+        provider.add_own_processor(processor)
 
 
-def _requests(presets: Presets | None) -> Callable[[Sequence[ReadableSpan]], Iterator[tuple[Any, int]]]:
-    """How a batch is cut into requests. What presets add or leave out for their address, no other destination sees."""
+def _as_sent(presets: Presets | None) -> AsSent | None:
+    """How spans differ for the presets' address. What they add or leave out there, no other destination sees."""
     if presets is None:
-        return span_requests
+        return None
     from .preset_attributes import as_sent
 
-    change = as_sent(presets)
-    return span_requests if change is None else lambda spans: span_requests([*map(change, spans)])
+    return as_sent(presets)
 
 
 def _watched(pipeline: Pipeline, *arguments: Any) -> WatchedExporter:
     """An exporter that belongs to the pipeline."""
     with _rejections_by_sdk("OTEL_EXPORTER_OTLP_", "OTEL_PYTHON_EXPORTER_OTLP_"):
         exporter = WatchedExporter(*arguments)
-    pipeline.exporters.append(exporter)
+    pipeline.destinations.append(exporter)
     return exporter
 
 

@@ -66,6 +66,8 @@ class ExportConfig:
     """The signals that go to the receiver; none if only a file was asked for."""
     on_console: frozenset[Signal] = frozenset()
     """The signals that are printed on standard output."""
+    spool: str | None = None
+    """A directory in which spans wait for the receiver; `None` for the memory."""
     presets: Presets | None = None
     """The backends that receive it; `None` where no preset was asked for."""
 
@@ -131,6 +133,7 @@ def export_config(
     headers: Mapping[str, str] | None,
     file: str | os.PathLike[str] | None,
     preset: str | None = None,
+    spool: str | os.PathLike[str] | None = None,
     has_events: bool = False,
 ) -> ExportConfig:
     """Check the arguments and fill in the environment.
@@ -149,7 +152,8 @@ def export_config(
         endpoint=None if endpoint is None else _base_url(endpoint),
         protocols={signal: _protocol(protocol, signal, exporters[signal]) for signal in signals},
         headers={} if headers is None else _headers(headers),
-        file=None if file is None else _path(file),
+        file=None if file is None else _path("file", file),
+        spool=_spool(spool),
         signals=frozenset(s for s, names in exporters.items() if names & _OTLP_EXPORTERS.keys() and not is_file_alone),
         on_console=frozenset(signal for signal, names in exporters.items() if "console" in names),
         presets=presets,
@@ -216,13 +220,20 @@ def _protocol(argument: object, signal: Signal, exporters: set[str]) -> Protocol
     return cast("Protocol", value.strip())
 
 
-def _path(file: object) -> str:
+def _path(name: str, value: object) -> str:
     path: object = None
     with suppress(TypeError):
-        path = os.fspath(cast("str", file))
+        path = os.fspath(cast("str", value))
     if not isinstance(path, str) or not path:
-        raise ConfigError(f"file is {type(file).__name__}; it must be the path of a file")
+        kind = "directory" if name == "spool" else "file"
+        raise ConfigError(f"{name} is {type(value).__name__}; it must be the path of a {kind}")
     return path
+
+
+def _spool(argument: object) -> str | None:
+    """The directory, absolute, since the process and its children may change theirs."""
+    value = os.getenv("TRACEMIND_SPOOL_DIR") or None if argument is None else argument
+    return None if value is None else os.path.abspath(_path("spool", value))
 
 
 # --- Headers ---

@@ -6,12 +6,12 @@ import asyncio
 import atexit
 import copy
 import logging
-import sys
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
@@ -22,7 +22,7 @@ from ...recording.port import Recorder
 from ..current import Providers, use_providers
 from ..instruments import Instruments
 from ..recorder import OTelRecorder
-from .delivery import OneShot, WatchedExporter
+from .delivery import Destination, OneShot, undelivered, write_to_stderr
 from .exits import hook_tools, run_before_sigterm
 from .settings import Signal
 
@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_INTERRUPTED_WAIT_S = 0.5
+_INTERRUPTED_WAIT_S = 0.3
 """Seconds that an export may still take after its waits were cut short."""
-_EXIT_TIMEOUT_S = 3.0
-"""Seconds that the end of the process waits for the last export."""
+_STUCK_S = 1.2
+"""Seconds without an arrival after which a shut-down gives the receiver up."""
+_EXIT_TIMEOUT_S = 10.0
+"""Seconds that the end of the process waits for a receiver that takes one request after the other."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,19 +47,21 @@ class Pipeline:
     """The providers of the SDK; none for a signal whose provider was joined."""
     instruments: Instruments | None = None
     """Our own instruments; `None` where the SDK's are used."""
-    exporters: list[WatchedExporter] = field(default_factory=list[WatchedExporter])
-    """The exporters of both signals."""
+    destinations: list[Destination] = field(default_factory=list["Destination"])
+    """Where the signals go."""
     readers: list[OwnReader] = field(default_factory=list["OwnReader"])
     """Collect the metrics."""
 
     def discard(self) -> None:
         """Stop what was made before a mistake was found: its threads, its connections and its files."""
-        for part in (*self.providers.values(), *self.exporters):
-            part.shutdown()
+        for destination in self.destinations:
+            destination.interrupt()
+        for provider in self.providers.values():
+            provider.shutdown()
 
     def begin_anew(self) -> None:
         """In a forked child: threads, connections and sums are the parent's, and stay there."""
-        parts: list[WatchedExporter | OwnReader] = [*self.exporters, *self.readers]
+        parts: list[Destination | OwnReader] = [*self.destinations, *self.readers]
         for part in parts:
             part.begin_anew()
 
@@ -130,15 +134,19 @@ class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager
         """Send what is queued now, waiting at most `timeout_s` seconds.
 
         Returns:
-            Whether all of it arrived. Over gRPC items that the receiver rejected count as arrived, because the
-            exporter drops the answer. A provider that was joined is flushed by its owner, not here.
+            Whether all of it arrived. A provider that was joined is flushed by its owner, not here.
         """
         failed_before = self._failed()
-        flushes = [OneShot("tracemind-flush", provider.force_flush) for provider in self._made]
+        timeout_millis = int(timeout_s * 1000)
+        flushes = [OneShot("tracemind-flush", partial(each.force_flush, timeout_millis)) for each in self._made]
         return _run_all(flushes, timeout_s) and self._failed() <= failed_before
 
-    def shutdown(self, timeout_s: float = _EXIT_TIMEOUT_S) -> bool:
-        """Send what is queued and stop, waiting about `timeout_s` seconds at most; say on stderr what was lost.
+    def shutdown(self, timeout_s: float | None = None) -> bool:
+        """Send what is queued and stop; say on stderr what was lost, or waits on disk for the next process.
+
+        Args:
+            timeout_s: seconds to wait, about. By default a receiver that takes nothing is given up after 1.5 seconds,
+                and one that is slow after 10.
 
         Providers that were joined go on. A second call shuts down nothing again; it waits for the rest of the first.
 
@@ -146,47 +154,58 @@ class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager
             Whether everything arrived.
         """
         if self._is_shared:
-            return self.flush(timeout_s)
+            return self.flush(_EXIT_TIMEOUT_S if timeout_s is None else timeout_s)
         if not self._is_shut_down:
             self._is_shut_down = True
             atexit.unregister(self._at_exit)
             if self._before_shutdown is not None:
                 self._before_shutdown()
             _forget(self)
-        finished = _run_all(self._shutdowns, timeout_s) or self._interrupt()
+        finished = self._wait_while_it_sends() if timeout_s is None else _run_all(self._shutdowns, timeout_s)
+        finished = finished or self._interrupt()
         self.report_losses()
-        return finished and not self._losses()
+        return finished and not self._undelivered()
+
+    def _wait_while_it_sends(self) -> bool:
+        """Wait until everything has arrived, nothing arrives any more, or the time is over."""
+        deadline, arrived, before = time.monotonic() + _EXIT_TIMEOUT_S, self._arrived(), -1
+        finished = False
+        while not finished and arrived > before and (remaining_s := deadline - time.monotonic()) > 0:
+            finished = _run_all(self._shutdowns, min(remaining_s, _STUCK_S))
+            before, arrived = arrived, self._arrived()
+        return finished
 
     def _interrupt(self) -> bool:
         """Cut short the waits between an exporter's retries; returns whether everything finishes then."""
-        for exporter in self._pipeline.exporters:
-            exporter.shutdown()
+        for destination in self._pipeline.destinations:
+            destination.interrupt()
         return _run_all(self._shutdowns, _INTERRUPTED_WAIT_S)
 
     def _failed(self) -> int:
-        return sum(exporter.stats.failed for exporter in self._pipeline.exporters)
+        return sum(destination.stats.failed for destination in self._pipeline.destinations)
 
-    def _losses(self) -> list[str]:
-        return [loss for exporter in self._pipeline.exporters if (loss := exporter.stats.loss())]
+    def _arrived(self) -> int:
+        return sum(destination.stats.delivered for destination in self._pipeline.destinations)
+
+    def _undelivered(self) -> list[str]:
+        return undelivered(destination.stats for destination in self._pipeline.destinations)
 
     def report_losses(self) -> None:
-        """Say on stderr what was lost, unless that was said before."""
-        losses = self._losses()
-        if losses and losses != self._reported:
-            self._reported = losses
-            # If stderr is closed or missing, only the return value says it.
-            with suppress(AttributeError, OSError, ValueError):
-                sys.stderr.write(f"tracemind-otel: lost: {'; '.join(losses)}. Is a Collector running there?\n")
+        """Say on stderr what was lost, or waits on disk, unless that was said before."""
+        lines = self._undelivered()
+        if lines != self._reported:
+            self._reported = lines
+            write_to_stderr(lines)
 
     def _at_exit(self) -> None:
         # A wait failed a moment ago, so the next is short.
-        self.shutdown(_INTERRUPTED_WAIT_S if self._reported else _EXIT_TIMEOUT_S)
+        self.shutdown(_INTERRUPTED_WAIT_S if self._reported else None)
 
     async def aflush(self, timeout_s: float = 5.0) -> bool:
         """`flush`, without blocking the event loop."""
         return await asyncio.to_thread(self.flush, timeout_s)
 
-    async def ashutdown(self, timeout_s: float = _EXIT_TIMEOUT_S) -> bool:
+    async def ashutdown(self, timeout_s: float | None = None) -> bool:
         """`shutdown`, without blocking the event loop."""
         return await asyncio.to_thread(self.shutdown, timeout_s)
 
