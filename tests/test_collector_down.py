@@ -91,10 +91,11 @@ def test_nobody_listens(protocol: Protocol) -> None:
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 def test_nobody_answers(silent_port: int, protocol: Protocol) -> None:
-    """A Collector that accepts and never answers does not delay the end of the process."""
+    """A Collector that accepts and never answers does not delay the end, and nobody claims to know what it has."""
     done, ended_at = run_against(silent_port, protocol)
 
-    assert_harmless(done, ended_at, lost=f"{CALLS} of {CALLS} spans did not reach {destination(silent_port, protocol)}")
+    unknown = f"{CALLS} of {CALLS} spans may or may not have arrived at {destination(silent_port, protocol)}"
+    assert_harmless(done, ended_at, lost=unknown)
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])

@@ -32,6 +32,7 @@ _SET_UP = (
     "preset_spans",
     "processors",
     "span_prices",
+    "spool_processor",
 )
 LOADED_BY_CONFIGURE = {f"otel/setup/{name}.py" for name in _SET_UP} | {"testing/span_watch.py"}
 """Modules that need the SDK, which `configure()` or a fixture imports when it is called."""

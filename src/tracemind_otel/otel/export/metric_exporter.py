@@ -73,6 +73,10 @@ class OtlpMetricExporter:
 
     def shutdown(self, timeout_millis: float = 30_000, **_: object) -> None:
         """Cut short the wait between two attempts, and the request in flight where that is possible."""
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """The same."""
         self._stopped.set()
         self._transport.close()
 
@@ -141,3 +145,7 @@ class SpooledMetricExporter:
     def shutdown(self, timeout_millis: float = 30_000, **_: object) -> None:
         """Send what waits, and end."""
         self._sender.shutdown(timeout_millis / 1000)
+
+    def interrupt(self) -> None:
+        """Cut short a shut-down that waits for the receiver."""
+        self._sender.shutdown(0.0)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from math import inf, isinf
-from typing import Any
+from typing import Any, Protocol
 
 from opentelemetry.context import attach, detach, set_value
 from opentelemetry.sdk.metrics.export import (
@@ -28,7 +28,6 @@ from opentelemetry.sdk.resources import Resource, ServiceInstanceIdResourceDetec
 from ..._base.fork import hold_over_fork
 from ..._base.once import report_fault
 from .aggregation import OwnInstruments
-from .delivery import WatchedExporter
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +45,18 @@ child. Re-entrant: a callback of an observable instrument may fork."""
 hold_over_fork(_collecting, timeout_s=1.0)
 
 
+class MetricExporter(Protocol):
+    """Sends what a reader collected."""
+
+    def export(self, data: MetricsData, /, *, timeout_millis: float) -> object:
+        """Send one batch."""
+        ...
+
+    def shutdown(self) -> object:
+        """Stop, and cut short a wait for the receiver."""
+        ...
+
+
 class OwnReader(MetricReader):
     """Exports what the SDK's instruments and our own measured: at each interval, at a flush, and at the end.
 
@@ -60,7 +71,7 @@ class OwnReader(MetricReader):
 
     def __init__(
         self,
-        exporter: WatchedExporter,
+        exporter: MetricExporter,
         resource: Resource,
         interval_s: float,
         timeout_s: float,

@@ -31,13 +31,14 @@ from ..export.delivery_stats import DeliveryStats, EventDeliveryStats, MetricsDe
 from ..sanitize import sanitized_attributes
 from .call_spans import CallTracerProvider
 from .delivery import WatchedExporter
-from .exporters import file_exporter, metric_requests, otlp_exporter, span_requests
+from .exporters import file_exporter, metric_requests, span_requests
 from .metric_reader import OwnReader
 from .preset_spans import PresetSpans
 from .processors import AtFlowEnd, CountingEventProcessor, CountingProcessor, FlowIds, FlushAtFlowEnd
+from .receivers import metric_exporter, outbox
 from .settings import ExportConfig, seconds_in, variable
 from .span_prices import SpanPrices
-from .spool_processor import AsSent, SpoolProcessor, span_delivery
+from .spool_processor import AsSent, SpoolEventProcessor, SpoolProcessor
 from .telemetry import Pipeline, is_placeholder
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def _add_traces(pipeline: Pipeline, config: ExportConfig, resource: Resource) ->
         file = add(partial(file_exporter, os.path.abspath(config.file)), DeliveryStats(config.file))
         provider.add_own_processor(FlushAtFlowEnd(file.force_flush))
     if "traces" in config.signals:
-        processor = SpoolProcessor(span_delivery(config, _as_sent(config.presets)))
+        processor = SpoolProcessor(outbox(config, "traces"), _as_sent(config.presets))
         pipeline.destinations.append(processor)
         provider.add_own_processor(processor)
 
@@ -227,16 +228,15 @@ def _add_events(pipeline: Pipeline, config: ExportConfig, resource: Resource) ->
     with _rejections_by_sdk("OTEL_LOGRECORD_", "OTEL_ATTRIBUTE_"):
         pipeline.providers["logs"] = provider = LoggerProvider(resource, shutdown_on_exit=False)
 
-    def add(make: Callable[[], Any], stats: DeliveryStats) -> None:
-        exporter = _watched(pipeline, make, stats)
+    if "logs" in config.on_console:
+        stats = EventDeliveryStats("the console")
+        exporter = _watched(pipeline, ConsoleLogRecordExporter, stats)
         with _rejections_by_sdk("OTEL_BLRP_"):
             provider.add_log_record_processor(CountingEventProcessor(exporter, stats))
-
-    if "logs" in config.on_console:
-        add(ConsoleLogRecordExporter, EventDeliveryStats("the console"))
     if "logs" in config.signals:
-        stats = EventDeliveryStats(config.destination("logs"))
-        add(partial(otlp_exporter, config, "logs", stats), stats)
+        processor = SpoolEventProcessor(outbox(config, "logs"))
+        pipeline.destinations.append(processor)
+        provider.add_log_record_processor(processor)
     if not {"logs"} & (config.signals | config.on_console):
         log.warning("events with prompts and answers go nowhere: pass an endpoint, or capture_content='SPAN_ONLY'")
 
@@ -259,21 +259,19 @@ def _temporality(config: ExportConfig) -> str:
 
 
 def _add_metrics(pipeline: Pipeline, config: ExportConfig, resource: Resource) -> None:
-    def add(make: Callable[[], Any], stats: DeliveryStats, *kinds: Mapping[type, Any] | None) -> None:
-        exporter = _watched(pipeline, make, stats, metric_requests)
-        pipeline.readers.append(OwnReader(exporter, resource, interval_s, timeout_s, *kinds))
-
     interval_s = seconds_in("OTEL_METRIC_EXPORT_INTERVAL", 15_000)
     timeout_s = seconds_in("OTEL_METRIC_EXPORT_TIMEOUT", 30_000)
     if "metrics" in config.on_console:
-        add(ConsoleMetricExporter, MetricsDeliveryStats("the console"))
+        console = _watched(pipeline, ConsoleMetricExporter, MetricsDeliveryStats("the console"), metric_requests)
+        pipeline.readers.append(OwnReader(console, resource, interval_s, timeout_s))
     is_exponential = variable(f"{_OTLP_METRICS}_DEFAULT_HISTOGRAM_AGGREGATION") == "base2_exponential_bucket_histogram"
     if "metrics" in config.signals:
         preference = _temporality(config)
         delta = dict.fromkeys(_DELTA.get(preference, ()), AggregationTemporality.DELTA)
-        stats = MetricsDeliveryStats(config.destination("metrics"), is_delta=bool(delta))
+        exporter = metric_exporter(config, is_delta=bool(delta))
+        pipeline.destinations.append(exporter)
         aggregation: dict[type, Any] = {Histogram: ExponentialBucketHistogramAggregation()} if is_exponential else {}
-        add(partial(otlp_exporter, config, "metrics", stats), stats, delta, aggregation)
+        pipeline.readers.append(OwnReader(exporter, resource, interval_s, timeout_s, delta, aggregation))
     with _rejections_by_sdk("OTEL_METRICS_EXEMPLAR_FILTER", "OTEL_METRIC_"):
         pipeline.providers["metrics"] = MeterProvider(pipeline.readers, resource=resource, shutdown_on_exit=False)
     # Two readers would share the sums of our instruments, which begin anew after each export in delta temporality.

@@ -1,4 +1,4 @@
-"""The span processor that encodes each span as it ends, keeps the bytes in a spool, and sends them.
+"""The processors that encode each span as it ends and each event, keep the bytes in a spool, and have them sent.
 
 `configure()` adds one to the provider that it makes. `SpoolSpanProcessor` is the same for a provider of your own.
 """
@@ -9,26 +9,23 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import cast
 
 from opentelemetry.context import Context
+from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from ..._base.fork import in_forked_child
 from ..._base.once import report_fault
 from ..export.delivery_stats import SpoolStats
-from ..export.otlp_options import batch_options, otlp_options
+from ..export.otlp_logs import log_item
+from ..export.otlp_request import Item
 from ..export.otlp_spans import span_item
-from ..export.sender import Sender
 from ..export.spool import MemorySpool
-from ..export.transports import make_transport
 from ..instruments import is_ours
 from .delivery import undelivered, write_to_stderr
-from .settings import ExportConfig, Signal, export_config
-
-if TYPE_CHECKING:
-    from ..export.disk_spool import DiskSpool
+from .receivers import Outbox, outbox
+from .settings import export_config
 
 log = logging.getLogger(__name__)
 
@@ -43,79 +40,17 @@ _LONGEST_S = 3600.0
 """Seconds of a wait that something else ends."""
 
 
-@dataclass(frozen=True, slots=True)
-class SpanDelivery:
-    """The way of encoded spans to one receiver."""
-
-    spool: MemorySpool | DiskSpool
-    """Where they wait."""
-    sender: Sender
-    """Sends them."""
-    as_sent: AsSent | None = None
-    """How spans differ in what is sent; `None` where they do not."""
-
-
-def span_delivery(config: ExportConfig, as_sent: AsSent | None = None) -> SpanDelivery:
-    """Make the way to the receiver of a configuration, and start its thread.
-
-    Raises:
-        ConfigError: a variable has a value that is not allowed, or the spool's directory cannot be made.
-    """
-    signal: Signal = "traces"
-    protocol, url = config.protocols[signal], config.signal_endpoint(signal)
-    options, batches = otlp_options(signal, protocol, url), batch_options()
-    transport = make_transport(signal, protocol, url, config.signal_headers(signal), options)
-    spool = MemorySpool() if config.spool is None else _disk_spool(config.spool)
-    stats = SpoolStats(config.destination(signal), spool, kept_in=config.spool)
-    sender = Sender(
-        spool,
-        transport,
-        stats,
-        name="tracemind-spans",
-        delay_s=batches.delay_s,
-        max_items=batches.max_items,
-        timeout_s=options.timeout_s,
-    )
-    sender.start()
-    return SpanDelivery(spool, sender, as_sent)
-
-
-def _disk_spool(directory: str) -> DiskSpool:
-    from ..export.disk_spool import DiskSpool
-
-    return DiskSpool(directory)
-
-
-class SpoolProcessor(SpanProcessor):
-    """Encodes each sampled span as it ends, and hands it over.
+class _Spooling:
+    """Ends as its sender ends.
 
     Args:
-        delivery: the way to the receiver.
+        out: where items wait and what sends them.
     """
 
-    def __init__(self, delivery: SpanDelivery) -> None:
-        self._spool, self._sender, self._as_sent = delivery.spool, delivery.sender, delivery.as_sent
-        self._keep_start = None if isinstance(delivery.spool, MemorySpool) else delivery.spool.append_start
-        self.stats: SpoolStats = delivery.sender.stats
+    def __init__(self, out: Outbox) -> None:
+        self._spool, self._sender = out.spool, out.sender
+        self.stats: SpoolStats = out.sender.stats
         """What arrived and what did not."""
-
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        context = span.get_span_context()
-        if self._keep_start is not None and context.trace_flags.sampled and is_ours(span):
-            try:
-                self._keep_start(context.span_id.to_bytes(8), span_item(span))
-            except Exception:
-                report_fault(log, "SpoolSpanProcessor", "on_start")
-
-    def on_end(self, span: ReadableSpan) -> None:
-        if span.context is None or not span.context.trace_flags.sampled:
-            return
-        try:
-            self._spool.append(span_item(span if self._as_sent is None else self._as_sent(span)))
-            self._sender.told()
-        except Exception:
-            self.stats.lose(1, "it could not be encoded or kept")
-            report_fault(log, "SpoolSpanProcessor", "on_end")
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Send what waits now; returns whether everything has arrived since the flush before."""
@@ -132,6 +67,44 @@ class SpoolProcessor(SpanProcessor):
     def begin_anew(self) -> None:
         """In a forked child: what waits is the parent's."""
         self._sender.begin_anew()
+
+    def _keep(self, item: Item) -> None:
+        self._spool.append(item)
+        self._sender.told()
+
+    def _fail(self, during: str) -> None:
+        self.stats.lose(1, "it could not be encoded or kept")
+        report_fault(log, "SpoolSpanProcessor", during)
+
+
+class SpoolProcessor(_Spooling, SpanProcessor):
+    """Encodes each sampled span as it ends, and hands it over.
+
+    Args:
+        out: where to.
+        as_sent: how spans differ in what is sent; `None` where they do not.
+    """
+
+    def __init__(self, out: Outbox, as_sent: AsSent | None = None) -> None:
+        super().__init__(out)
+        self._as_sent = as_sent
+        self._keep_start = None if isinstance(out.spool, MemorySpool) else out.spool.append_start
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        context = span.get_span_context()
+        if self._keep_start is not None and context.trace_flags.sampled and is_ours(span):
+            try:
+                self._keep_start(context.span_id.to_bytes(8), span_item(span))
+            except Exception:
+                report_fault(log, "SpoolSpanProcessor", "on_start")
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if span.context is None or not span.context.trace_flags.sampled:
+            return
+        try:
+            self._keep(span_item(span if self._as_sent is None else self._as_sent(span)))
+        except Exception:
+            self._fail("on_end")
 
 
 class SpoolSpanProcessor(SpoolProcessor):
@@ -161,13 +134,23 @@ class SpoolSpanProcessor(SpoolProcessor):
         spool: str | os.PathLike[str] | None = None,
     ) -> None:
         config = export_config(endpoint=endpoint, protocol=protocol, headers=headers, file=None, spool=spool)
-        super().__init__(span_delivery(config))
+        super().__init__(outbox(config, "traces"))
         _begin_anew_in_children(self)
 
     def shutdown(self) -> None:
         """Send what waits, for about two seconds at most, and log what did not arrive."""
         self._sender.shutdown(EXIT_S)
         write_to_stderr(undelivered([self.stats]))
+
+
+class SpoolEventProcessor(_Spooling, LogRecordProcessor):
+    """Encodes each event, and hands it over."""
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        try:
+            self._keep(log_item(cast("ReadableLogRecord", log_record)))
+        except Exception:
+            self._fail("on_emit")
 
 
 def _begin_anew_in_children(processor: SpoolProcessor) -> None:
