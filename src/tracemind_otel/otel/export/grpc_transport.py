@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,8 +35,12 @@ class GrpcTransport:
     """
 
     def __init__(self, signal: Signal, url: str, headers: Mapping[str, str], options: OtlpOptions) -> None:
-        if importlib.util.find_spec("grpc") is None:
-            raise ConfigError("protocol grpc needs the package grpcio; install it, or use protocol='http/protobuf'")
+        try:
+            late_import("grpc")  # at once: while a program ends nothing can be imported
+        except ImportError:
+            raise ConfigError(
+                "protocol grpc needs the package grpcio; install it, or use protocol='http/protobuf'"
+            ) from None
         self._method = _METHODS[signal]
         self._target = urlsplit(url).netloc if "://" in url else url
         self._metadata = tuple(headers.items())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import ssl
 import zlib
 from collections.abc import Callable, Mapping
@@ -41,8 +40,13 @@ class HttpTransport:
     """
 
     def __init__(self, url: str, headers: Mapping[str, str], options: OtlpOptions, *, adapter: Any = None) -> None:
-        if importlib.util.find_spec("requests") is None:
-            raise ConfigError("protocol http/protobuf needs the package requests; install it, or use protocol='grpc'")
+        try:
+            # At once: while a program ends nothing can be imported. The first request would import the last two.
+            late_import("requests", "netrc", "encodings.idna")
+        except ImportError:
+            raise ConfigError(
+                "protocol http/protobuf needs the package requests; install it, or use protocol='grpc'"
+            ) from None
         encoding = {} if options.compression == "none" else {"content-encoding": options.compression}
         standard = {"content-type": "application/x-protobuf", "user-agent": USER_AGENT}
         self._url = url
@@ -81,9 +85,7 @@ class HttpTransport:
         return self._session
 
     def _new_session(self) -> Any:
-        # The first request would import the last two, and a fork must not interrupt that.
-        requests = late_import("requests", "netrc", "encodings.idna")
-        session = requests.Session()
+        session = late_import("requests").Session()
         if self._adapter is not None:
             session.mount("http://", self._adapter)
             session.mount("https://", self._adapter)
