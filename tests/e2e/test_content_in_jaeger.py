@@ -21,7 +21,7 @@ import tracemind_otel as tm
 from tracemind_otel.ai.llm import LLMUsage
 from tracemind_otel.ai.llm.providers import FakeLLMClient
 
-endpoint, protocol, content, preset = sys.argv[1:]
+endpoint, protocol, content, preset, times = sys.argv[1:]
 
 @tm.tool
 def look_up(city):
@@ -31,8 +31,8 @@ def look_up(city):
 async def travel():
     tool = {"name": "look_up", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
     config = tm.LLMCallConfig(
-        "fake", "toy-1", system="Be brief", prompt="Wie ist es in Zürich? 🌤", max_retries=3, timeout_ms=1000,
-        extra={"tools": [tool]},
+        "fake", "toy-1", system="Be brief", prompt="Wie ist es in Zürich? 🌤" * int(times),
+        max_retries=3, timeout_ms=1000, extra={"tools": [tool]},
     )
     client = FakeLLMClient(script=["timeout", "429 retry-after=0.01", "ok"], usage=LLMUsage(100, 50, 150, 0.25))
     await tm.run_llm_call("f", "ask", config, client=client)
@@ -49,10 +49,12 @@ CONTENT = ("gen_ai.system_instructions", "gen_ai.input.messages", "gen_ai.output
 QUESTION = "Wie ist es in Zürich? 🌤"
 
 
-def run(stack: Stack, content: str, *, preset: str = "", protocol: str = "http/protobuf") -> dict[str, Span]:
+def run(
+    stack: Stack, content: str, *, preset: str = "", protocol: str = "http/protobuf", times: int = 1
+) -> dict[str, Span]:
     """The spans of one run of the program, as Jaeger has them, by their names."""
     endpoint = stack.otlp_grpc if protocol == "grpc" else stack.otlp_http
-    done = run_program(PROGRAM, endpoint, protocol, content, preset)
+    done = run_program(PROGRAM, endpoint, protocol, content, preset, times)
     assert done.returncode == 0, done.stderr
     assert "lost" not in done.stderr
     spans = {span["name"]: span for span in stack.wait_for_trace(done.stdout.split()[0], spans=6)}
@@ -80,6 +82,19 @@ def test_content_on_spans_is_in_jaeger_in_the_form_that_its_tab_reads(stack: Sta
     tool = spans["execute_tool look_up"]["attributes"]
     assert json.loads(tool["gen_ai.tool.call.arguments"]) == {"city": "Zürich"}
     assert json.loads(tool["gen_ai.tool.call.result"]) == {"weather": "sunny in Zürich"}
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_a_prompt_of_a_megabyte_is_in_jaeger_cut_to_fit(stack: Stack, protocol: str) -> None:
+    """It is no longer than the limit, still JSON of the right form, and costs no other span."""
+    spans = run(stack, "SPAN_ONLY", protocol=protocol, times=40_000)
+    raw = spans["chat toy-1"]["attributes"]["gen_ai.input.messages"]
+    assert len(raw.encode()) <= 65_536
+    [message] = json.loads(raw)
+    assert_messages([message])
+    [part] = message["parts"]
+    assert part["type"] == "text"
+    assert part["content"].startswith(QUESTION)
 
 
 def test_nothing_of_it_is_in_jaeger_unasked(stack: Stack) -> None:
