@@ -128,7 +128,7 @@ def main() -> None:
     from benchmarks import server, streaming
 
     with ExitStack() as stack:
-        urls = stack.enter_context(server.running_server()), stack.enter_context(streaming.running_server())
+        urls = stack.enter_context(server.running_server()), f"{stack.enter_context(streaming.running_server())}/v1"
         here, there = (Worker(tree, *urls) for tree in (HERE, options.tree.resolve()))
         print(json.dumps(compare(here, there, options.rounds), indent=2))
         for worker in (here, there):

@@ -1,15 +1,16 @@
 """What reading a stream costs, in CPU time of this process for one chunk.
 
-Four ways to read the same stream of Chat Completions (200 chunks in one write, usage in the last) alternate in
-short slices:
+Four ways to read the same stream of Chat Completions (200 chunks, usage in the last) alternate in short slices:
 
 - httpx:   by hand over httpx's own transport: `aiter_bytes`, split at newlines, `json.loads`; no telemetry
-- aiohttp: the same by hand over the aiohttp transport
+- aiohttp: the same by hand over aiohttp
 - ours:    `stream_llm_call` over the transport that a client has by itself: typed events, tokens, cost, a span and
-           metrics, on what `configure()` makes
+           metrics, encoded and sent to a receiver in another process, as `configure()` does it
 - ours_quiet: the same with a recorder that does nothing
 
-`ratio_to_httpx` is ours / httpx and `ratio_to_aiohttp` is ours / aiohttp, medians of neighbouring slices.
+First all chunks come in one write: `ratio_to_httpx` is ours / httpx, the median of neighbouring slices. Then each
+chunk comes alone, half a millisecond after the one before: `over_aiohttp_us` is what a chunk of ours costs more than by
+hand, the median of the differences of neighbours: most of such a chunk is waking up, which varies with the machine.
 """
 
 from __future__ import annotations
@@ -22,22 +23,27 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Generator
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import aiohttp
 import httpx
-from httpx_aiohttp import HttpxAiohttpClient
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.overhead import CONFIG, MODEL, PROMPT, cpu_us, recorder_of_configure
+import tracemind_otel as tm
+from benchmarks.overhead import CONFIG, MODEL, PROMPT, cpu_us
+from benchmarks.sink import running_sink
 from tracemind_otel import Finish, Recorder, TextDelta, stream_llm_call
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 
 Call = Callable[[], Awaitable[None]]
 
 CHUNKS = 200
+GAP_S = 0.0005
 WORD = "word "
 
 
@@ -65,15 +71,18 @@ def _chunk(number: int) -> bytes:
     return b"data: " + json.dumps(document, separators=(",", ":")).encode() + b"\n\n"
 
 
-BODY = b"".join(_chunk(number) for number in range(CHUNKS)) + b"data: [DONE]\n\n"
-RESPONSE = (
+HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nx-request-id: req_benchmark\r\n"
-    b"content-length: %d\r\n\r\n%b" % (len(BODY), BODY)
+    b"transfer-encoding: chunked\r\n\r\n"
 )
+PIECES = [b"%x\r\n%b\r\n" % (len(event), event) for event in (*map(_chunk, range(CHUNKS)), b"data: [DONE]\n\n")]
+"""The events as servers send them: nobody knows the length of a stream before its end."""
+PIECES[-1] += b"0\r\n\r\n"
+RESPONSE = b"".join((HEAD, *PIECES))
 
 
 class _Streams(asyncio.Protocol):
-    """Answers each request with the whole stream in one write."""
+    """Answers each request with the whole stream in one write, or below `/alone` with a write for each chunk."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -88,7 +97,16 @@ class _Streams(asyncio.Protocol):
         length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if b"content-length:" in line)
         if len(rest) >= length:
             self._received = rest[length:]
-            self._transport.write(RESPONSE)
+            if head.startswith(b"POST /alone"):
+                threading.Thread(target=self._write_one_by_one, args=(asyncio.get_running_loop(),)).start()
+            else:
+                self._transport.write(RESPONSE)
+
+    def _write_one_by_one(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In a thread: a loop's timers are no finer than a millisecond."""
+        for piece in (HEAD, *PIECES):
+            time.sleep(GAP_S)
+            loop.call_soon_threadsafe(self._transport.write, piece)
 
 
 async def _serve() -> None:
@@ -100,43 +118,59 @@ async def _serve() -> None:
 
 @contextmanager
 def running_server() -> Generator[str]:
-    """The base URL of a server that runs until the block ends."""
+    """The URL of a server that runs until the block ends."""
     program = [sys.executable, os.path.abspath(__file__), "--serve"]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
         process.communicate()
 
 
-def by_hand(client: httpx.AsyncClient, base_url: str) -> Call:
-    """A stream read as anybody would write it."""
-    payload = {
-        "model": MODEL,
-        "messages": [{"role": "user", "content": PROMPT}],
-        "temperature": 0.2,
-        "top_p": 0.9,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
+PAYLOAD = {
+    "model": MODEL,
+    "messages": [{"role": "user", "content": PROMPT}],
+    "temperature": 0.2,
+    "top_p": 0.9,
+    "stream": True,
+    "stream_options": {"include_usage": True},
+}
+HEADERS = {"authorization": "Bearer benchmark"}
 
+
+def over_httpx(client: httpx.AsyncClient, base_url: str) -> Call:
     async def call() -> None:
-        rest, texts, usage = b"", list[str](), None
-        headers = {"authorization": "Bearer benchmark"}
-        async with client.stream("POST", f"{base_url}/chat/completions", json=payload, headers=headers) as response:
+        url = f"{base_url}/chat/completions"
+        async with client.stream("POST", url, json=PAYLOAD, headers=HEADERS) as response:
             response.raise_for_status()
-            async for data in response.aiter_bytes():
-                *lines, rest = (rest + data).split(b"\n")
-                for line in lines:
-                    if not line.startswith(b"data: ") or line == b"data: [DONE]":
-                        continue
-                    document = json.loads(line[6:])
-                    usage = document.get("usage") or usage
-                    if document["choices"] and (text := document["choices"][0]["delta"].get("content")):
-                        texts.append(text)
-        assert len(texts) == CHUNKS - 2
-        assert usage is not None
+            await _parsed_by_hand(response.aiter_bytes())
 
     return call
+
+
+def over_aiohttp(session: aiohttp.ClientSession, base_url: str) -> Call:
+    async def call() -> None:
+        url = f"{base_url}/chat/completions"
+        async with session.post(url, json=PAYLOAD, headers=HEADERS) as response:
+            response.raise_for_status()
+            await _parsed_by_hand(aiter(response.content.iter_any()))
+
+    return call
+
+
+async def _parsed_by_hand(pieces: AsyncIterator[bytes]) -> None:
+    """A stream read as anybody would write it."""
+    rest, texts, usage = b"", list[str](), None
+    async for data in pieces:
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            if not line.startswith(b"data: ") or line == b"data: [DONE]":
+                continue
+            document = json.loads(line[6:])
+            usage = document.get("usage") or usage
+            if document["choices"] and (text := document["choices"][0]["delta"].get("content")):
+                texts.append(text)
+    assert len(texts) == CHUNKS - 2
+    assert usage is not None
 
 
 def by_step(client: OpenAILLMClient, recorder: Recorder) -> Call:
@@ -157,14 +191,14 @@ def by_step(client: OpenAILLMClient, recorder: Recorder) -> Call:
     return call
 
 
-async def measure(base_url: str, rounds: int, calls: int) -> dict[str, list[float]]:
+async def measure(base_url: str, recorder: Recorder, rounds: int, calls: int) -> dict[str, list[float]]:
     """CPU microseconds a chunk, slice by slice."""
-    async with HttpxAiohttpClient(timeout=None) as over_aiohttp, httpx.AsyncClient(timeout=None) as over_httpx:
+    async with aiohttp.ClientSession() as session, httpx.AsyncClient(timeout=None) as http_client:
         client = OpenAILLMClient("benchmark", base_url, timeout_s=None)
         cases: dict[str, Call] = {
-            "httpx": by_hand(over_httpx, base_url),
-            "aiohttp": by_hand(over_aiohttp, base_url),
-            "ours": by_step(client, recorder_of_configure()),
+            "httpx": over_httpx(http_client, base_url),
+            "aiohttp": over_aiohttp(session, base_url),
+            "ours": by_step(client, recorder),
             "ours_quiet": by_step(client, Recorder()),
         }
         for call in cases.values():
@@ -178,6 +212,7 @@ async def measure(base_url: str, rounds: int, calls: int) -> dict[str, list[floa
             first = round_number % len(names)
             for name in names[first:] + names[:first]:
                 slices[name].append(await cpu_us(cases[name], calls) / CHUNKS)
+        await client.aclose()
         return slices
 
 
@@ -186,12 +221,27 @@ def ratio(slices: dict[str, list[float]], more: str, less: str) -> float:
     return statistics.median(a / b for a, b in zip(slices[more], slices[less], strict=True))
 
 
+def over(slices: dict[str, list[float]], more: str, less: str) -> float:
+    """The median difference of neighbouring slices."""
+    return statistics.median(a - b for a, b in zip(slices[more], slices[less], strict=True))
+
+
 def report(slices: dict[str, list[float]]) -> dict[str, float]:
     return {
         **{f"{name}_us_per_chunk": round(statistics.median(values), 2) for name, values in slices.items()},
         "ratio_to_httpx": round(ratio(slices, "ours", "httpx"), 2),
         "ratio_to_aiohttp": round(ratio(slices, "ours", "aiohttp"), 2),
+        "over_aiohttp_us": round(over(slices, "ours", "aiohttp"), 2),
     }
+
+
+async def measure_both(base_url: str, sink_url: str, rounds: int, calls: int) -> dict[str, dict[str, float]]:
+    """The figures for chunks in one write, and for chunks that come alone."""
+    telemetry = tm.configure(service_name="benchmark", endpoint=sink_url, instrument=False)
+    together = await measure(f"{base_url}/v1", telemetry.recorder, rounds, calls)
+    alone = await measure(f"{base_url}/alone/v1", telemetry.recorder, rounds, max(1, calls // 12))
+    await asyncio.to_thread(telemetry.shutdown)
+    return {"in_one_write": report(together), "alone": report(alone)}
 
 
 def main() -> None:
@@ -203,11 +253,11 @@ def main() -> None:
     if options.serve:
         asyncio.run(_serve())
         return
-    with running_server() as base_url:
+    with running_server() as base_url, running_sink() as sink_url:
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
         if len(cores) > 1:
             os.sched_setaffinity(0, {cores[-1]})
-        figures = report(asyncio.run(measure(base_url, options.rounds, options.calls)))
+        figures = asyncio.run(measure_both(base_url, sink_url, options.rounds, options.calls))
     print(json.dumps(figures, indent=2))
 
 
