@@ -171,6 +171,17 @@ async def test_clients_share_connections(openai_server: OpenAIServer) -> None:
     assert first["connection"] == second["connection"]
 
 
+async def test_base_urls_of_one_server_share_connections(openai_server: OpenAIServer) -> None:
+    """Clients for two paths of one server share its connection pool."""
+    model = openai_server.script({"do": "echo"})
+    for path in ("", "/deployments/a"):
+        client = tm.LLMClientFactory.make("openai", api_key="k", base_url=f"{openai_server.base_url}{path}")
+        await client.complete(tm.LLMRequest("openai", model, "ping"))
+
+    first, second = openai_server.requests(model)
+    assert first["connection"] == second["connection"]
+
+
 async def test_factory_keeps_clients() -> None:
     """Within an event loop the factory returns the same client for the same arguments, whatever the name's case."""
     assert tm.LLMClientFactory.make("openai", api_key="a") is tm.LLMClientFactory.make("OpenAI", api_key="a")

@@ -100,6 +100,7 @@ class WireClient(AsyncLLMClient):
         self._key = key_of("api_key", key)
         self._key_hint = key_hint
         self.base_url, parts = base_url_of("base_url", base_url)
+        self._origin = f"{parts.scheme}://{parts.netloc.lower()}"
         self.server_address = parts.hostname
         self.server_port = parts.port or _DEFAULT_PORTS[parts.scheme]
         self._timeout_s = sending.get("timeout_s")
@@ -180,7 +181,7 @@ class WireClient(AsyncLLMClient):
         url = f"{self.base_url}{self._wire.path(req, is_stream)}"
         if self._http_client is not None and self._given is None:
             self._given = await asyncio.to_thread(given_sender, self._http_client)
-        sender = self._given or await self._pools.get().sender(self.base_url)
+        sender = self._given or await self._pools.get().sender(self._origin)
         opened = await sender.open(url, await self._headers_for(url, body), body)
         if 200 <= opened.head.status_code < 300:
             return opened

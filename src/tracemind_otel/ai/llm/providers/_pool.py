@@ -19,24 +19,24 @@ _importing = threading.Lock()
 
 
 class HttpPool:
-    """The senders of one event loop, one for each base URL."""
+    """The senders of one event loop, one for each server."""
 
     def __init__(self) -> None:
         self._senders: dict[str, PooledSender] = {}
         self._making = asyncio.Lock()
 
-    async def sender(self, base_url: str) -> PooledSender:
-        """The sender for a base URL, made on first use.
+    async def sender(self, origin: str) -> PooledSender:
+        """The sender for a server, given as `scheme://host:port`; made on first use.
 
         Raises:
             LLMConnectionError: the environment's certificates or proxy cannot be used.
         """
-        if (sender := self._senders.get(base_url)) is not None:
+        if (sender := self._senders.get(origin)) is not None:
             return sender
         async with self._making:
-            if base_url not in self._senders:
-                self._senders[base_url] = await asyncio.to_thread(_pooled_sender, base_url)
-            return self._senders[base_url]
+            if origin not in self._senders:
+                self._senders[origin] = await asyncio.to_thread(_pooled_sender, origin)
+            return self._senders[origin]
 
     async def aclose(self) -> None:
         """Close every sender."""
@@ -65,10 +65,10 @@ shared_pools = new_pools()
 atexit.register(shared_pools.drop_closed)
 
 
-def _pooled_sender(base_url: str) -> PooledSender:
+def _pooled_sender(origin: str) -> PooledSender:
     with _importing:
         from ._sending import PooledSender
-    return PooledSender(base_url)
+    return PooledSender(origin)
 
 
 def given_sender(client: httpx.AsyncClient) -> GivenClientSender:

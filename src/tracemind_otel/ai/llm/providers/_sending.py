@@ -243,8 +243,8 @@ class HttpSender(abc.ABC):
 class PooledSender(HttpSender):
     """Sends through transports of its own, without a client, which would add cookies, redirects and the like."""
 
-    def __init__(self, base_url: str) -> None:
-        self._keeping, self._fresh = new_transports(base_url)
+    def __init__(self, origin: str) -> None:
+        self._keeping, self._fresh = new_transports(origin)
 
     def _request(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Request:
         """With a stream for its content, which spares headers that the transport sets too: a tenth of the time."""

@@ -34,14 +34,17 @@ _MAX_UNBUFFERED = 0x10000
 """Bytes of a body that aiohttp writes in one piece, which a closed connection refuses as a whole."""
 
 
-def new_transports(base_url: str) -> tuple[AiohttpTransport, AiohttpTransport]:
+def new_transports(origin: str) -> tuple[AiohttpTransport, AiohttpTransport]:
     """Transports to one server, by the environment's proxy: one keeps its connections, one makes new ones each time.
+
+    Args:
+        origin: the server, as `scheme://host:port`.
 
     Raises:
         LLMConnectionError: the environment names certificates that cannot be loaded, or a proxy of another kind.
     """
-    proxy = proxy_for(base_url, urllib.request.getproxies())
-    trusted = _trusted(base_url, proxy)
+    proxy = proxy_for(origin, urllib.request.getproxies())
+    trusted = _trusted(origin, proxy)
     keeping = AiohttpTransport(trusted, proxy, keepalive_timeout=_KEEP_IDLE_S)
     return keeping, AiohttpTransport(trusted, proxy, force_close=True)
 
@@ -141,11 +144,11 @@ def _left_in(content: aiohttp.StreamReader) -> bytes:
     return data
 
 
-def _trusted(base_url: str, proxy: str | None) -> ssl.SSLContext:
+def _trusted(origin: str, proxy: str | None) -> ssl.SSLContext:
     proxy_scheme = urlsplit(proxy).scheme if proxy else "http"
     if proxy_scheme not in ("http", "https"):
         raise unusable_proxy(proxy_scheme)
-    if "https" not in (urlsplit(base_url).scheme, proxy_scheme):
+    if "https" not in (urlsplit(origin).scheme, proxy_scheme):
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts no one, and is never used
     try:
         return _from_environment(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
