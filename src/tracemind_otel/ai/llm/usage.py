@@ -134,6 +134,10 @@ class LLMUsage:
         _check_names(parts, _NO_COST)
         return self._changed({**_NO_COST, "cost_usd": cost_usd, "cost_source": cost_source, **parts})
 
+    def priced(self, cost: Mapping[str, Any]) -> LLMUsage:
+        """The same usage with all the fields of a cost, by name; for every call, so their names are not checked."""
+        return self._changed(cost)
+
     @property
     def billable(self) -> LLMUsage:
         """The usage to price: the charged counts, where the provider reports them apart."""

@@ -94,6 +94,8 @@ class Table(Protocol):
 
 def special(conditions: Mapping[str, str]) -> dict[str, str]:
     """The conditions that mean another price than the normal one."""
+    if _STANDARD.issuperset(conditions.values()):
+        return {}  # nearly every call
     return {key: value for key, value in conditions.items() if value.lower() not in _STANDARD}
 
 

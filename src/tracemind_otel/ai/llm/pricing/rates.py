@@ -42,8 +42,7 @@ class Cost(NamedTuple):
 
     def of(self, usage: LLMUsage) -> LLMUsage:
         """The usage at this cost."""
-        fields: dict[str, Any] = dict(zip(self._fields, self, strict=True))
-        return usage.with_cost(**fields)
+        return usage.priced(self._asdict())
 
 
 @dataclass(frozen=True, slots=True)
