@@ -234,6 +234,18 @@ def test_an_agent_of_others_is_nearer_than_ours(here: Captured, agent: dict[str,
     assert "gen_ai.workflow.name" not in attributes(here.span("agent"))
 
 
+async def test_a_call_of_ours_in_an_agent_of_others_names_it(here: Captured) -> None:
+    """With an agent of ours farther out or without one: the call belongs to the nearest."""
+    agent = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "triage"}
+    with tm.flow("support"), tm.agent("planner"), theirs(here, "agent", attributes=agent):
+        await ask()
+    assert names_of(here, CALL) == ("support", "triage")
+    here.exporter.clear()
+    with theirs(here, "agent", attributes=agent):
+        await ask()
+    assert names_of(here, CALL) == (None, "triage")
+
+
 def test_our_agent_below_one_of_others_is_nearer(here: Captured) -> None:
     """The innermost agent counts, whoever made its span."""
     agent = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "triage"}

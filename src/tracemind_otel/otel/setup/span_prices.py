@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,7 +51,7 @@ from ..open_spans import (
 )
 from ..recorder import JoinedSpan, OTelRecorder, add_cost
 from ..sanitize import encodable
-from ..semconv import ERROR_TYPE, GEN_AI_RESPONSE_ID
+from ..semconv import ERROR_TYPE, GEN_AI_AGENT_NAME, GEN_AI_RESPONSE_ID
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +86,7 @@ class SpanPrices(SpanProcessor):
         if is_ours(span):
             if is_model_call(attributes):
                 opened.count()
+                _name_agent_of_others(span, opened, attributes)
             return
         if is_model_span(span):
             told = told_call(attributes)
@@ -102,6 +103,13 @@ class SpanPrices(SpanProcessor):
             reply = attributes_of(span).get(GEN_AI_RESPONSE_ID)
             if isinstance(reply, str) and is_ours(span):
                 keep_own_reply(reply, span.context)
+
+
+def _name_agent_of_others(span: Span, opened: OpenSpan, attributes: Mapping[str, Any]) -> None:
+    """Name the agent that another instrumentation's span tells of, if it is nearer to a call of ours than our own."""
+    agent = opened.names.get(GEN_AI_AGENT_NAME)
+    if agent is not None and agent != attributes.get(GEN_AI_AGENT_NAME):
+        span.set_attributes(encodable({GEN_AI_AGENT_NAME: agent}))
 
 
 class _Ending:
