@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...errors import ConfigError
-from .answers import Answer, Later, Refused, delivered, grpc_answer, secrets_in
+from .answers import Answer, Later, delivered, grpc_answer, secrets_in
 from .late_import import late_import
 from .otlp_options import USER_AGENT, OtlpOptions, Signal, provided_credentials
 
@@ -72,10 +72,8 @@ class GrpcTransport:
 
     def _failure(self, error: Exception) -> Answer:
         code = getattr(error, "code", None)
-        if code is None:
-            if isinstance(error, ValueError):  # the channel was closed by another thread before the request was sent
-                return Later("the channel is closed")
-            return Refused(f"the request cannot be sent: {type(error).__name__}")
+        if code is None:  # before anything was sent: another thread has closed the channel, for instance
+            return Later(f"the request cannot be sent: {type(error).__name__}")
         if code().name == "UNAVAILABLE":
             self.close()  # or the channel tries to connect again only after a wait of its own, of up to two minutes
         return grpc_answer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import ssl
 import zlib
 from collections.abc import Callable, Mapping
@@ -123,17 +124,23 @@ def _beginning(response: Any) -> bytes:
 
 def failure_answer(error: Exception) -> Answer:
     """What an exception of `requests` means: whether the request was sent before it."""
-    requests, urllib3 = late_import("requests.exceptions", "urllib3.exceptions"), late_import("urllib3.exceptions")
-    reason = _reason(error)
-    if isinstance(error, requests.ConnectTimeout | requests.ProxyError | requests.SSLError):
+    if isinstance(error, ImportError):
+        return Later(f"requests cannot be imported: {error}")
+    requests, urllib3 = late_import("requests.exceptions"), late_import("urllib3.exceptions")
+    reason, causes = _reason(error), _causes(error)
+    if isinstance(
+        error, requests.InvalidURL | requests.InvalidSchema | requests.MissingSchema | requests.InvalidHeader
+    ):
+        return Refused(f"the request cannot be sent: {reason}")
+    unsent = (urllib3.NewConnectionError, urllib3.ConnectTimeoutError, urllib3.ProxyError)
+    if any(isinstance(cause, unsent) for cause in causes):
         return Later(reason)
-    if isinstance(error, requests.ConnectionError):
-        causes = _causes(error)
-        is_unsent = any(isinstance(cause, urllib3.NewConnectionError | urllib3.ConnectTimeoutError) for cause in causes)
-        return (Later if is_unsent else Unknown)(reason)
-    if isinstance(error, requests.Timeout | requests.ChunkedEncodingError):
+    if isinstance(error, requests.SSLError):
+        is_cut = any(isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError) for cause in causes)
+        return (Unknown if is_cut else Later)(reason)
+    if isinstance(error, requests.ConnectionError | requests.Timeout | requests.ChunkedEncodingError):
         return Unknown(reason)
-    return Refused(f"the request cannot be sent: {reason}")
+    return Later(reason)  # it is not about the connection: a file with certificates is being replaced, for instance
 
 
 def _reason(error: BaseException) -> str:
@@ -145,6 +152,10 @@ def _reason(error: BaseException) -> str:
     if any("Timeout" in type(cause).__name__ for cause in causes):
         is_connecting = any("Connect" in type(cause).__name__ for cause in causes)
         return "no connection within the time-out" if is_connecting else "no answer within the time-out"
+    if any(isinstance(cause, http.client.RemoteDisconnected) for cause in causes):
+        return "the connection was closed before an answer"
+    if any(isinstance(cause, http.client.BadStatusLine) for cause in causes):
+        return "the answer is not HTTP"
     strings = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
     return strings[-1] if strings else type(causes[-1]).__name__
 

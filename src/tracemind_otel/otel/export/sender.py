@@ -175,6 +175,8 @@ class Sender:
     def _wait_for(self, flush: _Flush, timeout_s: float) -> bool:
         if self._thread is None or not self._thread.is_alive():
             return self._has_delivered_all()
+        if self._thread is threading.current_thread():  # a handler of the log flushes, and would wait for itself
+            return False
         self._messages.put(flush)
         flush.done.wait(max(timeout_s, 0.0))
         return flush.arrived
