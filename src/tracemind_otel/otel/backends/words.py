@@ -284,7 +284,7 @@ def _notes(backend: Backend) -> Iterator[str]:
     if backend.leaves_out:
         yield f"It leaves out {', '.join(f'`{name}*`' for name in backend.leaves_out)} of what is sent there."
     if backend.names_reasons:
-        yield "It names an attempt that got no HTTP status with its reason, such as `attempt 1: timeout`."
+        yield "What is sent names an attempt that got no HTTP status with its reason, such as `attempt 1: timeout`."
     if backend.own_headers:
         yield f"It sets the header {', '.join(f'`{name}: {value}`' for name, value in backend.own_headers)}."
     if backend.temporality:
