@@ -47,10 +47,18 @@ class OtlpMetricExporter:
 
     def export(self, data: Any, timeout_millis: float = 10_000, **_: object) -> bool:
         """Send collected metrics in one or more requests; returns whether all points arrived."""
+        answers = self._send(self._encode(data), timeout_millis)
+        return all(isinstance(answer, Delivered) and not answer.rejected for answer in answers)
+
+    def export_items(self, items: list[Item], timeout_millis: float = 10_000) -> bool:
+        """Send what another process measured; returns whether that is done with: it arrived, or it never will."""
+        return not any(isinstance(answer, Later | Unknown) for answer in self._send(items, timeout_millis))
+
+    def _send(self, items: list[Item], timeout_millis: float) -> list[Answer]:
+        """The answers to one or more requests with these items."""
         deadline = time.monotonic() + min(self._timeout_s, timeout_millis / 1000)
-        waiting = deque(self._encode(data))
+        waiting, answers = deque(items), list[Answer]()
         self.stats.begin_export(sum(item.count for item in waiting))
-        arrived = True
         while (batch := batch_of(waiting, self._byte_limit, len(waiting))) is not None:
             answer = self._sent(batch, deadline)
             if isinstance(answer, TooLarge) and len(batch.items) > 1:
@@ -58,8 +66,9 @@ class OtlpMetricExporter:
                 continue
             for _item in batch.items:
                 waiting.popleft()
-            arrived = self._count(answer, batch) and arrived
-        return arrived
+            self._count(answer, batch)
+            answers.append(answer)
+        return answers
 
     def flush(self, timeout_s: float) -> bool:
         """Nothing waits here."""
@@ -100,16 +109,15 @@ class OtlpMetricExporter:
                 break
         return Unknown(answer.reason) if is_doubtful and isinstance(answer, Later) else answer
 
-    def _count(self, answer: Answer, batch: Batch) -> bool:
+    def _count(self, answer: Answer, batch: Batch) -> None:
         self.stats.settle(batch.count, delivered=isinstance(answer, Delivered))
         if isinstance(answer, Delivered):
             if answer.rejected or answer.message:
                 self.stats.reject(min(answer.rejected, batch.count), answer.message)
-            return not answer.rejected
+            return
         if isinstance(answer, Unknown):
             self.stats.in_doubt += batch.count
         self.stats.explain(answer.reason)
-        return False
 
 
 class SpooledMetricExporter:
@@ -129,7 +137,11 @@ class SpooledMetricExporter:
 
     def export(self, data: Any, timeout_millis: float = 10_000, **_: object) -> bool:
         """Keep collected metrics until the sender has sent them."""
-        for item in self._encode(data):
+        return self.export_items(self._encode(data))
+
+    def export_items(self, items: list[Item], timeout_millis: float = 10_000) -> bool:
+        """Keep what another process measured until the sender has sent it."""
+        for item in items:
             self._spool.append(item)
         self._sender.told()
         return True

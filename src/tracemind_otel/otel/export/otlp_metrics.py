@@ -109,11 +109,19 @@ def metric_items(data: MetricsData, max_bytes: int = MAX_BYTES) -> list[Item]:
         for group in data.resource_metrics
         for scope in group.scope_metrics
         for metric in scope.metrics
-        for item in _items(resource_fields(group.resource), scope_fields(scope.scope), metric, max_bytes)
+        for item in metric_parts(resource_fields(group.resource), scope_fields(scope.scope), metric, max_bytes)
     ]
 
 
-def _items(resource: bytes, scope: bytes, metric: Metric, max_bytes: int) -> Iterator[Item]:
+def metric_parts(resource: bytes, scope: bytes, metric: Metric, max_bytes: int = MAX_BYTES) -> Iterator[Item]:
+    """One metric as items, each as large as a request may be.
+
+    Args:
+        resource: the fields `resource` and `schema_url` of ResourceMetrics, encoded.
+        scope: the fields `scope` and `schema_url` of ScopeMetrics, encoded.
+        metric: what was collected, or anything with the same fields.
+        max_bytes: the size of a request.
+    """
     names = optional_string(_NAME, metric.name) + optional_string(_DESCRIPTION, metric.description)
     names += optional_string(_UNIT, metric.unit)
     shape = _shape(metric.data)

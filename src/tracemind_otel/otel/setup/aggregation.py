@@ -13,8 +13,8 @@ import logging
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache, partial
 from math import inf
 from typing import Any, Generic, TypeVar, cast
 
@@ -35,6 +35,8 @@ from opentelemetry.trace import SpanContext, get_current_span
 from ..._base.fork import hold_over_fork
 from ..._base.once import Once
 from ..._version import __version__
+from ..export.kept_sums import Identity, KeptSums, Slot
+from ..export.otlp_values import scope_fields
 from ..instruments import NO_SPAN, SCOPE_NAME, Attributes
 from ..metrics import metrics_schema_url
 from ..semconv import METRIC_OPERATION_DURATION
@@ -57,7 +59,7 @@ hold_over_fork(_lock)
 class _Total:
     """The sum of the measurements with one set of attributes."""
 
-    __slots__ = ("attributes", "is_idle", "started_ns", "value")
+    __slots__ = ("attributes", "is_idle", "slot", "started_ns", "value")
 
     def __init__(self, attributes: Attributes, started_ns: int) -> None:
         self.attributes = attributes
@@ -67,6 +69,7 @@ class _Total:
         """Begin an interval."""
         self.started_ns = started_ns
         self.is_idle = True
+        self.slot: Slot | None = None
         self.value: int | float = 0
 
     def point(self, time_ns: int) -> NumberDataPoint:
@@ -76,7 +79,17 @@ class _Total:
 class _Distribution:
     """The distribution of the measurements with one set of attributes."""
 
-    __slots__ = ("attributes", "boundaries", "bucket_counts", "exemplars", "maximum", "minimum", "started_ns", "total")
+    __slots__ = (
+        "attributes",
+        "boundaries",
+        "bucket_counts",
+        "exemplars",
+        "maximum",
+        "minimum",
+        "slot",
+        "started_ns",
+        "total",
+    )
 
     def __init__(self, boundaries: tuple[float, ...], attributes: Attributes, started_ns: int) -> None:
         self.boundaries = boundaries
@@ -86,6 +99,7 @@ class _Distribution:
     def restart(self, started_ns: int) -> None:
         """Begin an interval."""
         self.started_ns = started_ns
+        self.slot: Slot | None = None
         self.bucket_counts = [0] * (len(self.boundaries) + 1)
         self.total: int | float = 0
         self.minimum, self.maximum = inf, -inf
@@ -130,6 +144,7 @@ class _Instrument(Generic[S]):
         self._new_series: Callable[[Attributes, int], S] = new_series
         self._data = partial(data, aggregation_temporality=temporality)
         self._is_delta = temporality is AggregationTemporality.DELTA
+        self.new_slot: Callable[[Attributes], Slot] | None = None
         self.begin_anew()
 
     def begin_anew(self) -> None:
@@ -149,6 +164,17 @@ class _Instrument(Generic[S]):
                 for each in series:
                     each.restart(time_ns)
         return self._data(data_points=points) if points else None
+
+    def stop_keeping(self) -> None:
+        """Keep the sums in this process only."""
+        self.new_slot = None
+        for series in self._by_value.values():
+            series.slot = None
+
+    @property
+    def has_series(self) -> bool:
+        """Whether anything was ever measured."""
+        return bool(self._by_value)
 
     def _find(self, attributes: Attributes) -> S:
         """The series of equal attributes, a new one if need be."""
@@ -188,24 +214,27 @@ class OwnCounter(_Instrument[_Total]):
             series = self._by_identity.get(id(attributes)) or self._find(attributes)
             series.value += amount
             series.is_idle = False
+            if self.new_slot is not None:
+                slot = series.slot = series.slot or self.new_slot(series.attributes)
+                slot.write_total(series.started_ns, series.value)
 
 
 class OwnHistogram(_Instrument[_Distribution]):
     """A histogram with exemplars."""
 
     def __init__(self, boundaries: Sequence[float], temporality: AggregationTemporality) -> None:
-        self._boundaries = tuple(boundaries)
-        super().__init__(partial(_Distribution, self._boundaries), Histogram, temporality)
+        self.boundaries = tuple(boundaries)
+        super().__init__(partial(_Distribution, self.boundaries), Histogram, temporality)
 
     def record(self, amount: int | float, attributes: Attributes, context: Context) -> None:
         if not 0 <= amount < inf:
             _ignore(amount)
             return
-        bucket = bisect_left(self._boundaries, amount)
+        bucket = bisect_left(self.boundaries, amount)
         exemplar = None if context is NO_SPAN else _sampled(amount, context)
         with _lock:
             series = self._by_identity.get(id(attributes)) or self._find(attributes)
-            series.bucket_counts[bucket] += 1
+            count = series.bucket_counts[bucket] = series.bucket_counts[bucket] + 1
             series.total += amount
             if amount < series.minimum:
                 series.minimum = amount
@@ -213,6 +242,9 @@ class OwnHistogram(_Instrument[_Distribution]):
                 series.maximum = amount
             if exemplar is not None:
                 series.exemplars[bucket] = exemplar
+            if self.new_slot is not None:
+                slot = series.slot = series.slot or self.new_slot(series.attributes)
+                slot.write_bucket(series.started_ns, series.total, series.minimum, series.maximum, bucket, count)
 
 
 def _sampled(amount: int | float, context: Context) -> tuple[int | float, int, SpanContext] | None:
@@ -221,36 +253,104 @@ def _sampled(amount: int | float, context: Context) -> tuple[int | float, int, S
 
 
 class OwnInstruments:
-    """The instruments of one pipeline."""
+    """The instruments of one pipeline.
 
-    def __init__(self, *, is_delta: bool) -> None:
+    Args:
+        is_delta: whether sums begin again after each export.
+        sums: keeps the sums where they outlive this process.
+    """
+
+    def __init__(self, *, is_delta: bool, sums: KeptSums | None = None) -> None:
         self._temporality = AggregationTemporality.DELTA if is_delta else AggregationTemporality.CUMULATIVE
+        self._is_delta = is_delta
+        self._sums = sums
+        self._collected: list[str] = []
         self._made: dict[tuple[type, str, str, str], Any] = {}
 
     def create_counter(self, name: str, unit: str = "", description: str = "") -> OwnCounter:
         key = (OwnCounter, name, unit, description)
-        return cast("OwnCounter", self._made.setdefault(key, OwnCounter(self._temporality)))
+        counter = self._made.get(key) or self._made.setdefault(key, OwnCounter(self._temporality))
+        counter.new_slot = self._slots(name, unit, description)
+        return cast("OwnCounter", counter)
 
     def create_histogram(
         self, name: str, unit: str = "", description: str = "", *, explicit_bucket_boundaries_advisory: Sequence[float]
     ) -> OwnHistogram:
         new = OwnHistogram(explicit_bucket_boundaries_advisory, self._temporality)
-        return cast("OwnHistogram", self._made.setdefault((OwnHistogram, name, unit, description), new))
+        histogram = self._made.setdefault((OwnHistogram, name, unit, description), new)
+        histogram.new_slot = self._slots(name, unit, description, histogram.boundaries)
+        return cast("OwnHistogram", histogram)
+
+    def _slots(
+        self, name: str, unit: str, description: str, boundaries: Sequence[float] | None = None
+    ) -> Callable[[Attributes], Slot] | None:
+        """Makes a slot for each series of an instrument; `None` if no sums are kept."""
+        sums = self._sums
+        if sums is None:
+            return None
+
+        def new_slot(attributes: Attributes) -> Slot:
+            identity = Identity(name, unit, description, self._is_delta, attributes, boundaries)
+            measured = {name for (_, name, *_), instrument in self._made.items() if instrument.has_series}
+            return sums.slot(identity, _encoded_scope(_schema_url(measured)))
+
+        return new_slot
 
     def begin_anew(self) -> None:
         """Forget what was measured: in a forked child it is the parent's."""
+        self._collected = []
         for instrument in self._made.values():
             instrument.begin_anew()
 
     def collect(self) -> ScopeMetrics | None:
         """What was measured; `None` when there is nothing to export."""
+        if self._sums is None or not self._is_delta:
+            return self._collect()
+        with _lock:  # over all instruments, so that every sum is in one interval
+            self._collected = self._sums.begin_interval()
+            return self._collect()
+
+    def _collect(self) -> ScopeMetrics | None:
         time_ns = time.time_ns()
         metrics = [
             Metric(name, description, unit, data)
             for (_, name, unit, description), instrument in [*self._made.items()]
             if (data := instrument.collect(time_ns)) is not None
         ]
-        has_todays = any(metric.name == METRIC_OPERATION_DURATION for metric in metrics)
-        schema_url = metrics_schema_url(needs_todays=has_todays)
-        scope = InstrumentationScope(SCOPE_NAME, __version__, schema_url)
-        return ScopeMetrics(scope, metrics, schema_url or "") if metrics else None
+        schema_url = _schema_url({metric.name for metric in metrics})
+        return ScopeMetrics(_scope(schema_url), metrics, schema_url or "") if metrics else None
+
+    def exported(self) -> None:
+        """Note that what was collected has arrived, or is kept elsewhere. Sums that begin again are not kept longer."""
+        if self._sums is not None and self._is_delta:
+            collected, self._collected = self._collected, []
+            self._sums.forget(collected)
+
+    def end(self, *, is_exported: bool) -> None:
+        """Keep nothing more where it outlives this process.
+
+        Args:
+            is_exported: whether the last export has arrived; if not, the next process makes up for it.
+        """
+        if self._sums is not None:
+            with _lock:
+                for instrument in self._made.values():
+                    instrument.stop_keeping()
+                sums, self._sums = self._sums, None
+                last = sums.begin_interval()
+            if is_exported and not self._is_delta:
+                sums.forget(last)
+            sums.close()
+
+
+def _schema_url(measured: Collection[str]) -> str | None:
+    return metrics_schema_url(needs_todays=METRIC_OPERATION_DURATION in measured)
+
+
+def _scope(schema_url: str | None) -> InstrumentationScope:
+    return InstrumentationScope(SCOPE_NAME, __version__, schema_url)
+
+
+@lru_cache(maxsize=2)
+def _encoded_scope(schema_url: str | None) -> bytes:
+    return scope_fields(_scope(schema_url))

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from math import inf, isinf
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from opentelemetry.context import attach, detach, set_value
 from opentelemetry.sdk.metrics.export import (
@@ -27,6 +28,9 @@ from opentelemetry.sdk.resources import Resource, ServiceInstanceIdResourceDetec
 
 from ..._base.fork import hold_over_fork
 from ..._base.once import report_fault
+from ..export.kept_sums import KeptSums, LeftSums, left_sums
+from ..export.otlp_request import Item
+from ..export.otlp_values import resource_fields
 from .aggregation import OwnInstruments
 
 log = logging.getLogger(__name__)
@@ -57,6 +61,24 @@ class MetricExporter(Protocol):
         ...
 
 
+class ItemsExporter(MetricExporter, Protocol):
+    """One that also sends what is encoded already."""
+
+    def export_items(self, items: list[Item], /, *, timeout_millis: float) -> bool:
+        """Send one batch; returns whether nothing of it is to be sent again."""
+        ...
+
+
+@contextmanager
+def _suppressed() -> Generator[None]:
+    """A block that makes no spans."""
+    token = attach(set_value(_SUPPRESSED, True))
+    try:
+        yield
+    finally:
+        detach(token)
+
+
 class OwnReader(MetricReader):
     """Exports what the SDK's instruments and our own measured: at each interval, at a flush, and at the end.
 
@@ -67,6 +89,8 @@ class OwnReader(MetricReader):
         timeout_s: seconds that callbacks of observable instruments may take.
         temporality: the temporality of the SDK's kinds of instruments; cumulative by default.
         aggregation: the aggregation of the SDK's kinds of instruments; the SDK's choice by default.
+        sums_in: the directory in which our own sums are kept, and in which those of killed processes are looked for;
+            it needs an `ItemsExporter`.
     """
 
     def __init__(
@@ -77,9 +101,12 @@ class OwnReader(MetricReader):
         timeout_s: float,
         temporality: Mapping[type, AggregationTemporality] | None = None,
         aggregation: Mapping[type, Aggregation] | None = None,
+        *,
+        sums_in: str | None = None,
     ) -> None:
         super().__init__(dict(temporality or {}), dict(aggregation or {}))
-        self.instruments = OwnInstruments(is_delta=bool(temporality))
+        self._sums = None if sums_in is None else KeptSums(sums_in, resource_fields(resource))
+        self.instruments = OwnInstruments(is_delta=bool(temporality), sums=self._sums)
         self._exporter = exporter
         self._resource = resource
         self._interval_s = None if isinf(interval_s) else interval_s
@@ -87,6 +114,7 @@ class OwnReader(MetricReader):
         self._received: MetricsData | None = None
         self._thread: threading.Thread | None = None
         self._exported_at = -inf
+        self._has_arrived = True
 
     def start(self) -> None:
         """Begin to export; the reader must belong to a provider."""
@@ -100,6 +128,8 @@ class OwnReader(MetricReader):
         """In a forked child: the thread, its locks and all sums are the parent's."""
         self._resource = self._resource.merge(ServiceInstanceIdResourceDetector().detect())
         self.instruments.begin_anew()
+        if self._sums is not None:
+            self._sums.begin_anew(resource_fields(self._resource))
         self.start()
 
     def export_soon(self) -> None:
@@ -122,6 +152,7 @@ class OwnReader(MetricReader):
 
     def _run(self) -> None:
         is_last = False
+        self._export_left()
         while not is_last:
             self._told.wait(self._interval_s)
             self._told.clear()
@@ -130,17 +161,42 @@ class OwnReader(MetricReader):
                 self._export(self._timeout_s)
             except Exception:
                 report_fault(log, "metrics", "export")
+            if self._has_arrived and not is_last:
+                self._export_left()
+        self.instruments.end(is_exported=self._has_arrived)
 
     def _export(self, timeout_s: float) -> None:
-        token = attach(set_value(_SUPPRESSED, True))
+        with _suppressed(), self._exporting:
+            self._exported_at = time.monotonic()
+            data = self._collect_all(timeout_s)
+            if data is None:
+                return
+            self._has_arrived = False
+            result = self._exporter.export(data, timeout_millis=timeout_s * 1000)
+            self._has_arrived = result is True or getattr(result, "name", "") == "SUCCESS"
+            if self._has_arrived:
+                self.instruments.exported()
+
+    def _export_left(self) -> None:
+        """Export the last sums of processes that were killed. What does not arrive stays for the next time."""
         try:
-            with self._exporting:
-                self._exported_at = time.monotonic()
-                data = self._collect_all(timeout_s)
-                if data is not None:
-                    self._exporter.export(data, timeout_millis=timeout_s * 1000)
+            with _suppressed(), self._exporting:
+                for left in () if self._sums is None else left_sums(self._sums.root):
+                    if not self._export_once(left):
+                        return
+        except Exception:
+            report_fault(log, "metrics", "export_left")
+
+    def _export_once(self, left: LeftSums) -> bool:
+        exporter, has_arrived = cast("ItemsExporter", self._exporter), False
+        try:
+            has_arrived = exporter.export_items(left.items, timeout_millis=self._timeout_s * 1000)
         finally:
-            detach(token)
+            if has_arrived:
+                left.settle()
+            else:
+                left.give_back()
+        return has_arrived
 
     def _collect_all(self, timeout_s: float) -> MetricsData | None:
         with _collecting:
