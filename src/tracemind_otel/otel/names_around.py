@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ..flows.agents import current_agent
 from ..flows.totals import current_flow
 from .genai_spans import attributes_of
+from .instruments import is_ours
 from .semconv import GEN_AI_AGENT_NAME, GEN_AI_OPERATION_NAME, GEN_AI_WORKFLOW_NAME, INVOKE_AGENT, INVOKE_WORKFLOW
 
 Names = Mapping[str, str | None]
@@ -29,14 +30,16 @@ def names_inside(span: object, around: Names) -> Names:
     An agent that has no name still hides the one around it, to which the calls inside do not belong.
     """
     attributes = attributes_of(span)
-    named_by = _named_by(attributes)
+    named_by = _named_by(span, attributes)
     if named_by is None:
         return around
     name = attributes.get(named_by)
     return {**around, named_by: name if isinstance(name, str) else None}
 
 
-def _named_by(attributes: Mapping[str, object]) -> str | None:
-    if attributes.get("openinference.span.kind") == "AGENT":
-        return GEN_AI_AGENT_NAME
-    return _NAMED_BY.get(attributes.get(GEN_AI_OPERATION_NAME))
+def _named_by(span: object, attributes: Mapping[str, object]) -> str | None:
+    operation = attributes.get(GEN_AI_OPERATION_NAME)
+    if operation is not None:
+        return _NAMED_BY.get(operation)
+    is_agent = not is_ours(span) and attributes.get("openinference.span.kind") == "AGENT"
+    return GEN_AI_AGENT_NAME if is_agent else None

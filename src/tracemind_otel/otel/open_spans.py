@@ -35,6 +35,7 @@ class OpenSpan:
         "measured",
         "model",
         "names",
+        "names_inside",
         "owner",
         "parent",
         "place",
@@ -59,6 +60,8 @@ class OpenSpan:
         """What the maker of a call's span measures."""
         self.names: Names = {}
         """The names of the flow and the agent whose spans are around it."""
+        self.names_inside: Names | None = None
+        """The names for what is inside it; `None` until something is."""
         self.owner = 0
         """The task or thread that began a call."""
         self.span: Span | None = None

@@ -39,7 +39,7 @@ from ..genai_spans import (
 )
 from ..genai_usage import ToldCall, told_call
 from ..instruments import SCOPE_NAME, is_ours
-from ..names_around import names_around, names_inside
+from ..names_around import Names, names_around, names_inside
 from ..open_spans import (
     CallTellers,
     OpenSpan,
@@ -81,7 +81,8 @@ class SpanPrices(SpanProcessor):
             return
         parent = get_current_span(parent_context)
         opened = open_span(span.get_span_context(), parent.get_span_context(), scope_of(span))
-        opened.names = names_inside(parent, {} if opened.parent is None else opened.parent.names)
+        if opened.parent is not None:
+            opened.names = _names_inside(opened.parent, parent)
         attributes = attributes_of(span)
         if is_ours(span):
             if is_model_call(attributes):
@@ -103,6 +104,13 @@ class SpanPrices(SpanProcessor):
             reply = attributes_of(span).get(GEN_AI_RESPONSE_ID)
             if isinstance(reply, str) and is_ours(span):
                 keep_own_reply(reply, span.context)
+
+
+def _names_inside(opened: OpenSpan, span: object) -> Names:
+    """The names for what is inside an open span, found out when the first span inside it begins."""
+    if opened.names_inside is None:
+        opened.names_inside = names_inside(span, opened.names)
+    return opened.names_inside
 
 
 def _name_agent_of_others(span: Span, opened: OpenSpan, attributes: Mapping[str, Any]) -> None:
