@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from opentelemetry.trace import Span, get_current_span
@@ -24,6 +25,8 @@ _MEASURED: tuple[tuple[str, Measured], ...] = (
 """By the beginning of the instrumentation scope's name, as of 2026-11."""
 
 
+_USUAL_MAPPINGS = frozenset({dict, MappingProxyType})
+"""The types of a span's attributes, mostly; to ask for any mapping takes longer."""
 _MOST: tuple[Measured, ...] = ("everything", "tokens")
 _NAMED_BEFORE = ("openlit.",)
 """Scopes whose spans get their attributes at the end; their names begin with the operation."""
@@ -61,7 +64,8 @@ def has_input_without_cache(scope: str) -> bool:
 def attributes_of(span: object) -> Mapping[str, Any]:
     """The attributes of a span of the SDK; of any other none can be read."""
     found: object = getattr(span, "attributes", None)
-    return cast("Mapping[str, Any]", found) if isinstance(found, Mapping) else {}
+    is_mapping = type(found) in _USUAL_MAPPINGS or isinstance(found, Mapping)
+    return cast("Mapping[str, Any]", found) if is_mapping else {}
 
 
 def is_model_call(attributes: Mapping[str, Any]) -> bool:

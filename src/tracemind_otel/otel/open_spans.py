@@ -147,9 +147,9 @@ _calls_by_id: OrderedDict[str, CallTellers] = OrderedDict()
 _lock = threading.Lock()
 
 
-def open_span(context: SpanContext, parent: SpanContext, scope: str) -> OpenSpan:
+def open_span(context: SpanContext, parent: SpanContext | None, scope: str) -> OpenSpan:
     """Note that a span begins."""
-    around = _open.get(_key(parent))
+    around = None if parent is None else _open.get(_key(parent))
     made = OpenSpan(around, _place_of(parent) if around is None else around.place, scope)
     with _lock:
         if len(_open) >= _MAX_OPEN:
@@ -301,8 +301,8 @@ def _key(context: SpanContext) -> _Key:
     return context.trace_id, context.span_id
 
 
-def _place_of(context: SpanContext) -> _Place:
-    return context.trace_id if context.is_valid else ("outside", id(current_owner()))
+def _place_of(context: SpanContext | None) -> _Place:
+    return context.trace_id if context is not None and context.is_valid else ("outside", id(current_owner()))
 
 
 def _begin_anew() -> None:

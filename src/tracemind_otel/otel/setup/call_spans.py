@@ -11,7 +11,7 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from opentelemetry import trace
@@ -120,11 +120,8 @@ class CallSpan(Span):
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         if not self._may_change():
             return
-        if (
-            all(map(_is_plain, attributes.values()))
-            and len(self.attributes) + len(attributes) <= _MAX_ITEMS
-            and "" not in attributes
-        ):
+        has_room = len(self.attributes) + len(attributes) <= _MAX_ITEMS
+        if has_room and "" not in attributes and _are_plain(attributes.values()):
             self.attributes.update(attributes)
         else:
             for name, value in attributes.items():
@@ -194,5 +191,7 @@ class CallSpan(Span):
         return self.end_time is None
 
 
-def _is_plain(value: object) -> bool:
-    return type(value) in _PLAIN or (type(value) is tuple and all(type(item) is str for item in cast("Any", value)))
+def _are_plain(values: Collection[object]) -> bool:
+    others = set(map(type, values)) - _PLAIN
+    tuples = [cast("tuple[object, ...]", value) for value in values if type(value) is tuple] if others else ()
+    return others <= {tuple} and all(type(item) is str for value in tuples for item in value)

@@ -99,11 +99,13 @@ class SpanPrices(SpanProcessor):
         span.end = ending.end  # type: ignore[method-assign]
 
     def on_end(self, span: ReadableSpan) -> None:
-        if span.context is not None:
-            close_span(span.context)
-            reply = attributes_of(span).get(GEN_AI_RESPONSE_ID)
-            if isinstance(reply, str) and is_ours(span):
-                keep_own_reply(reply, span.context)
+        context = span.context
+        if context is not None:
+            close_span(context)
+            if is_ours(span):
+                reply = attributes_of(span).get(GEN_AI_RESPONSE_ID)
+                if isinstance(reply, str):
+                    keep_own_reply(reply, context)
 
 
 def _names_inside(opened: OpenSpan, span: object) -> Names:
