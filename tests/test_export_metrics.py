@@ -16,6 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.sdk.metrics import Counter, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 
+from tests.programs import run_program
 from tests.servers.fixture import closed_port
 from tests.servers.scripted_receiver import TAKES, Receiver, Reply, Request, http_receiver
 from tracemind_otel.otel.export.answers import Transport
@@ -200,9 +201,32 @@ def test_delta_points_survive_an_outage(delta: Measured) -> None:
         assert exporter.export(delta(2))
         receiver.wait_for(1)
         assert exporter.export(delta(3))
-        assert exporter.flush(20)
+        assert exporter.force_flush(20_000)
         taken = receiver.requests[2:]
         assert sum(values(taken)) == 5
         assert exporter.stats.loss() is None
         assert exporter.stats.accepted == 5
         exporter.shutdown()
+
+
+FLUSHES = """
+import sys
+import tracemind_otel as tm
+telemetry = tm.configure(endpoint=sys.argv[1])
+tm.flow(name="work")(lambda: None)()
+print(telemetry.flush(1.0))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("temporality", ["delta", "cumulative"])
+def test_flush_tells_whether_metrics_arrived(temporality: str) -> None:
+    """`flush` is false while points wait for a receiver that is away, whatever their temporality."""
+    variables = {
+        "OTEL_TRACES_EXPORTER": "none",
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": temporality,
+    }
+    with http_receiver() as receiver:
+        url = receiver.url.removesuffix("/v1/traces")
+        assert run_program(FLUSHES, url, environment=variables).stdout == "True\n"
+    assert run_program(FLUSHES, f"http://127.0.0.1:{closed_port()}", environment=variables).stdout == "False\n"

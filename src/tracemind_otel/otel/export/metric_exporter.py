@@ -70,7 +70,7 @@ class OtlpMetricExporter:
             answers.append(answer)
         return answers
 
-    def flush(self, timeout_s: float) -> bool:
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Nothing waits here."""
         return True
 
@@ -146,9 +146,9 @@ class SpooledMetricExporter:
         self._sender.told()
         return True
 
-    def flush(self, timeout_s: float) -> bool:
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Send what waits now; returns whether everything has arrived since the flush before."""
-        return self._sender.flush(timeout_s)
+        return self._sender.flush(timeout_millis / 1000)
 
     def begin_anew(self) -> None:
         """In a forked child: send what this process measures."""

@@ -56,6 +56,10 @@ class MetricExporter(Protocol):
         """Send one batch."""
         ...
 
+    def force_flush(self, timeout_millis: float) -> bool:
+        """Send what waits; returns whether it has arrived."""
+        ...
+
     def shutdown(self) -> object:
         """Stop, and cut short a wait for the receiver."""
         ...
@@ -138,9 +142,10 @@ class OwnReader(MetricReader):
             self._told.set()
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Export now."""
+        """Export now; returns whether the exporter keeps nothing that has not arrived."""
+        deadline = time.monotonic() + timeout_millis / 1000
         self._export(timeout_millis / 1000)
-        return True
+        return self._exporter.force_flush(max(deadline - time.monotonic(), 0.0) * 1000)
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
         """Export a last time, and stop."""

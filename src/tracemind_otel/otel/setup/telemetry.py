@@ -52,6 +52,11 @@ class Pipeline:
     readers: list[OwnReader] = field(default_factory=list["OwnReader"])
     """Collect the metrics."""
 
+    def flushes(self) -> list[Callable[[int], object]]:
+        """What sends now what waits. A meter provider does not tell whether its readers could."""
+        parts = [provider for signal, provider in self.providers.items() if signal != "metrics"]
+        return [part.force_flush for part in (*parts, *self.readers)]
+
     def discard(self) -> None:
         """Stop what was made before a mistake was found: its threads, its connections and its files."""
         for destination in self.destinations:
@@ -138,7 +143,7 @@ class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager
         """
         failed_before = self._failed()
         timeout_millis = int(timeout_s * 1000)
-        flushes = [OneShot("tracemind-flush", partial(each.force_flush, timeout_millis)) for each in self._made]
+        flushes = [OneShot("tracemind-flush", partial(flush, timeout_millis)) for flush in self._pipeline.flushes()]
         return _run_all(flushes, timeout_s) and self._failed() <= failed_before
 
     def shutdown(self, timeout_s: float | None = None) -> bool:
