@@ -59,9 +59,11 @@ class Provider:
             self.ledger.unseen_usd += cost_usd
         if fault == "slow":
             await asyncio.sleep(SLOW_S)
-        if payload.get("stream"):
-            return await self._stream(request, usage, fault)
-        return await self._reply(request, usage, fault)
+        answer = self._stream if payload.get("stream") else self._reply
+        try:
+            return await answer(request, usage, fault)
+        except ConnectionResetError:  # the application was killed
+            return web.Response()
 
     def _fault(self) -> str:
         drawn = self._random.random()

@@ -97,8 +97,9 @@ def configure(
             `"jaeger,langfuse"`: spans also get the attributes that it reads. The default is `TRACEMIND_PRESET`, else
             none. docs/backends.md lists them.
         file: a file to which the spans are appended as OTLP JSON lines. Given alone, nothing goes to the network.
-        spool: a directory in which spans wait for the receiver, also when the process is killed: the next process with
-            this spool sends them. The default is `TRACEMIND_SPOOL_DIR`, else they wait in memory.
+        spool: a directory in which spans and the sums of metrics wait for the receiver, also when the process is
+            killed: the next process with this spool sends them. The default is `TRACEMIND_SPOOL_DIR`, else they wait
+            in memory.
         resource: attributes of the resource, besides those of `OTEL_RESOURCE_ATTRIBUTES`.
         tracer_provider: a provider to join.
         meter_provider: a provider to join.

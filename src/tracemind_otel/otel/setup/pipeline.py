@@ -35,7 +35,7 @@ from .exporters import file_exporter, metric_requests, span_requests
 from .metric_reader import OwnReader
 from .preset_spans import PresetSpans
 from .processors import AtFlowEnd, CountingEventProcessor, CountingProcessor, FlowIds, FlushAtFlowEnd
-from .receivers import metric_exporter, outbox
+from .receivers import metric_exporter, outbox, sums_directory
 from .settings import ExportConfig, seconds_in, variable
 from .span_prices import SpanPrices
 from .spool_processor import AsSent, SpoolEventProcessor, SpoolProcessor
@@ -271,7 +271,9 @@ def _add_metrics(pipeline: Pipeline, config: ExportConfig, resource: Resource) -
         exporter = metric_exporter(config, is_delta=bool(delta))
         pipeline.destinations.append(exporter)
         aggregation: dict[type, Any] = {Histogram: ExponentialBucketHistogramAggregation()} if is_exponential else {}
-        pipeline.readers.append(OwnReader(exporter, resource, interval_s, timeout_s, delta, aggregation))
+        sums = sums_directory(config)
+        reader = OwnReader(exporter, resource, interval_s, timeout_s, delta, aggregation, sums_in=sums)
+        pipeline.readers.append(reader)
     with _rejections_by_sdk("OTEL_METRICS_EXEMPLAR_FILTER", "OTEL_METRIC_"):
         pipeline.providers["metrics"] = MeterProvider(pipeline.readers, resource=resource, shutdown_on_exit=False)
     # Two readers would share the sums of our instruments, which begin anew after each export in delta temporality.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,19 +33,18 @@ class Outbox:
 
 
 def outbox(config: ExportConfig, signal: Signal) -> Outbox:
-    """Make the outbox of a signal, and start its thread. Spans wait on disk if the configuration says so.
+    """Make the outbox of a signal, and start its thread. Items wait on disk if the configuration says so.
 
     Raises:
         ConfigError: a variable has a value that is not allowed.
     """
     transport, options = _transport(config, signal)
     batches = batch_options()
-    directory = config.spool if signal == "traces" else None
-    spool = MemorySpool() if directory is None else _disk_spool(directory)
+    spool = MemorySpool() if config.spool is None else _disk_spool(os.path.join(config.spool, signal))
     sender = Sender(
         spool,
         transport,
-        SpoolStats(config.destination(signal), spool, items=_ITEMS[signal], kept_in=directory),
+        SpoolStats(config.destination(signal), spool, items=_ITEMS[signal], kept_in=config.spool),
         name=f"tracemind-{signal}",
         delay_s=batches.delay_s,
         max_items=batches.max_items,
@@ -66,6 +66,11 @@ def metric_exporter(config: ExportConfig, *, is_delta: bool) -> OtlpMetricExport
     transport, options = _transport(config, "metrics")
     stats = MetricsDeliveryStats(config.destination("metrics"))
     return OtlpMetricExporter(transport, stats, metric_items, timeout_s=options.timeout_s)
+
+
+def sums_directory(config: ExportConfig) -> str | None:
+    """Where the sums of our metrics are kept, so that those of a killed process arrive; `None` without a spool."""
+    return None if config.spool is None else os.path.join(config.spool, "sums")
 
 
 def _transport(config: ExportConfig, signal: Signal) -> tuple[Transport, OtlpOptions]:
