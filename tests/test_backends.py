@@ -557,6 +557,35 @@ def dropped_of(sink: Sink, preset: str) -> dict[str, tuple[int, int]]:
     }
 
 
+KILLED = """
+import asyncio, os, sys
+import tracemind_otel as tm
+from tracemind_otel.ai.llm.providers import FakeLLMClient
+
+class Dies(FakeLLMClient):
+    async def complete(self, req):
+        os._exit(9)
+
+endpoint, spool = sys.argv[1:]
+tm.configure(endpoint=endpoint, preset="opik", spool=spool)
+with tm.flow("work"):
+    asyncio.run(tm.llm_call("fake/m", "hi", client=Dies()))
+"""
+
+
+@pytest.mark.slow
+def test_what_is_left_out_stays_out_of_spans_that_a_killed_process_began(sink: Sink, tmp_path: Path) -> None:
+    """The next process sends the flow and the call that never ended, with nothing that their backend does without."""
+    assert run_program(KILLED, sink.url, tmp_path).returncode == 9
+    following = "import sys, tracemind_otel as tm\nwith tm.configure(endpoint=sys.argv[1], spool=sys.argv[2]): pass"
+    done = run_program(following, sink.url, tmp_path)
+    assert done.returncode == 0, done.stderr
+    spans = {span.name: set(plain(span.attributes)) for span in sink.spans()}
+    assert set(spans) == {"invoke_workflow work", "chat m"}
+    left = {name for names in spans.values() for name in names if name.startswith("tracemind.")}
+    assert left == {"tracemind.interrupted"}
+
+
 @pytest.mark.slow
 def test_a_backend_without_metrics_gets_none(sink: Sink) -> None:
     """Phoenix gets traces, named after the service; metrics would be rejected there."""
@@ -692,6 +721,32 @@ def test_a_package_adds_a_backend_by_a_row() -> None:
     assert chat["acme.price"] == pytest.approx(0.0028, rel=1e-12)
     with pytest.raises(ConfigError, match="known are acme, aws"):
         backend_named("acne")
+
+
+FAULTY = """
+import tracemind_otel as tm, sys
+from dataclasses import replace
+from tracemind_otel.otel.backends import BACKENDS, Added, Value
+from tracemind_otel.otel.backends import rows
+
+def broken(facts):
+    raise KeyError("a mistake of theirs")
+
+faulty = Added(name="acme.sum", value=Value("broken", broken), on=("flow",))
+rows.BACKENDS["acme"] = replace(BACKENDS["jaeger"], name="acme", adds=(faulty,), adds_when_sent=(faulty,))
+with tm.configure(endpoint=sys.argv[1], preset="acme"), tm.flow("work"):
+    pass
+"""
+
+
+@pytest.mark.slow
+def test_a_row_that_raises_costs_no_span(sink: Sink) -> None:
+    """A mistake in a row of another package is logged; the span arrives without what the row would add."""
+    done = run_program(FAULTY, sink.url)
+    assert done.returncode == 0, done.stderr
+    assert [span.name for span in sink.spans()] == ["invoke_workflow work"]
+    assert "preset failed" in done.stderr
+    assert "lost" not in done.stderr
 
 
 @pytest.mark.usefixtures("outside")

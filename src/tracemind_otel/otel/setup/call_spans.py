@@ -111,6 +111,21 @@ class CallSpan(Span):
         """The resource of the provider."""
         return self._tracer.resource
 
+    @property
+    def dropped_attributes(self) -> int:
+        """Attributes over the limit."""
+        return _dropped_of(self.attributes)
+
+    @property
+    def dropped_events(self) -> int:
+        """Events over the limit."""
+        return _dropped_of(self.events)
+
+    @property
+    def dropped_links(self) -> int:
+        """Links over the limit."""
+        return _dropped_of(self.links)
+
     def get_span_context(self) -> SpanContext:
         return self.context
 
@@ -189,6 +204,10 @@ class CallSpan(Span):
         if self.end_time is not None:
             log.warning("The span %s has ended and cannot be changed", self.name)
         return self.end_time is None
+
+
+def _dropped_of(items: object) -> int:
+    return items.dropped if isinstance(items, BoundedAttributes | BoundedList) else 0
 
 
 def _are_plain(values: Collection[object]) -> bool:

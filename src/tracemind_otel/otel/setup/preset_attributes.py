@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan, Span
 
+from ..._base.once import report_fault
+from ...flows.totals import AttributeValue
 from .. import semconv
 from ..backends.backend import Backend
 from ..backends.derived import SpanFacts, span_type
@@ -18,6 +21,8 @@ from ..instruments import is_ours
 from ..sanitize import encodable
 from ..span_names import attempt_name_with_reason
 from .preset_spans import Around
+
+log = logging.getLogger(__name__)
 
 AsSent = Callable[[ReadableSpan], ReadableSpan]
 """Gives an ended span as one destination gets it. The span itself, which all destinations share, stays as it is."""
@@ -49,13 +54,22 @@ def as_sent(presets: Presets) -> AsSent | None:
 
 def _as_sent(presets: Presets, span: ReadableSpan) -> ReadableSpan:
     attributes = attributes_of(span)
-    facts = _facts(span)
-    added = {} if facts is None else additions(facts, presets.adds_when_sent)
+    added = _added(presets, span) if presets.adds_when_sent else {}
     left = kept(attributes, presets.leaves_out)
     name = _name_with_reason(span.name, attributes) if presets.names_reasons else span.name
     if not added and name == span.name and len(left) == len(attributes):
         return span
     return _SentSpan(span, name, {**left, **encodable(added)})
+
+
+def _added(presets: Presets, span: ReadableSpan) -> dict[str, AttributeValue]:
+    """What is added to a span as it is sent. A row of another package may raise, which costs no span."""
+    try:
+        facts = _facts(span)
+        return {} if facts is None else additions(facts, presets.adds_when_sent)
+    except Exception:
+        report_fault(log, "configure", "preset")
+        return {}
 
 
 def _facts(span: ReadableSpan, around: Around = _NOWHERE) -> SpanFacts | None:

@@ -94,7 +94,7 @@ class SpoolProcessor(_Spooling, SpanProcessor):
         context = span.get_span_context()
         if self._keep_start is not None and context.trace_flags.sampled and is_ours(span):
             try:
-                self._keep_start(context.span_id.to_bytes(8), span_item(span))
+                self._keep_start(context.span_id.to_bytes(8), self._item(span))
             except Exception:
                 report_fault(log, "SpoolSpanProcessor", "on_start")
 
@@ -102,9 +102,12 @@ class SpoolProcessor(_Spooling, SpanProcessor):
         if span.context is None or not span.context.trace_flags.sampled:
             return
         try:
-            self._keep(span_item(span if self._as_sent is None else self._as_sent(span)))
+            self._keep(self._item(span))
         except Exception:
             self._fail("on_end")
+
+    def _item(self, span: ReadableSpan) -> Item:
+        return span_item(span if self._as_sent is None else self._as_sent(span))
 
 
 class SpoolSpanProcessor(SpoolProcessor):
