@@ -100,3 +100,10 @@ def test_a_huge_message_does_not_hold_up_the_event_loop() -> None:
     started = time.thread_time()
     assert scrub(page, prompt=book) == page[:500] + "..."
     assert time.thread_time() - started < 0.5
+
+
+def test_each_text_of_a_conversation_is_found_by_itself() -> None:
+    """A short one too, whatever stands before and after it in the conversation."""
+    conversation = ("Be brief", "PIN 4711", "x" * 2_000)
+    assert scrub("invalid input: pin 4711", prompt=conversation) == WITHHELD
+    assert scrub("invalid input: no PIN", prompt=conversation) == "invalid input: no PIN"

@@ -7,9 +7,11 @@ import json
 import logging
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 import tracemind_otel as tm
@@ -17,7 +19,7 @@ from tests.programs import run_program
 from tests.servers.fixture import OpenAIServer, closed_port
 from tests.servers.fixture import openai_server as openai_server
 from tests.servers.openai_server import Action
-from tests.support import Captured
+from tests.support import Captured, attributes
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 
 KEY = "sk-proj-Zq81LmmT0x9vB3kE7wYd"
@@ -167,6 +169,125 @@ async def test_error_that_is_raised(openai_server: OpenAIServer, doors: Doors, n
     assert leaks(doors.text(), PROMPT) == []
 
 
+# --- Content ---
+
+_CONTENT = (
+    "gen_ai.system_instructions",
+    "gen_ai.input.messages",
+    "gen_ai.output.messages",
+    "gen_ai.tool.definitions",
+    "gen_ai.tool.call.arguments",
+    "gen_ai.tool.call.result",
+)
+"""The attributes that have content, if it is asked for."""
+
+
+def _reply(text: str) -> Action:
+    call = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": json.dumps({"said": text})}}
+    message = {"content": text, "tool_calls": [call]}
+    return {"body": json.dumps({"id": "chatcmpl-1", "choices": [{"message": message, "finish_reason": "stop"}]})}
+
+
+def _stream(text: str) -> Action:
+    piece = {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": "stop"}]}
+    return {"headers": {"content-type": "text/event-stream"}, "body": f"data: {json.dumps(piece)}\n\ndata: [DONE]\n\n"}
+
+
+@tm.tool
+def repeat(said: str) -> str:
+    return said
+
+
+async def _every_way(server: OpenAIServer, said: str) -> None:
+    """Send and receive it by calls, streams, a client that is not ours and a tool; the second half of them fails."""
+    told = {"message": f"bad request: {said}"}
+    failing = _error(400, told)
+    broken: Action = {
+        "headers": {"content-type": "text/event-stream"},
+        "body": f"data: {json.dumps({'error': told})}\n\n",
+    }
+    wrong: Action = {"body": json.dumps({"error": told})}
+    model = server.script(_reply(said), _stream(said), _reply(said), failing, broken, wrong, failing, broken, wrong)
+    config = tm.LLMCallConfig("openai", model, prompt=said, system=said, max_retries=0)
+    async with OpenAILLMClient(KEY, server.base_url) as client:
+        await tm.run_llm_call("f", "s", config, client=client)
+        async with tm.stream_llm_call("f", "s", config, client=client) as stream:
+            async for _ in stream:
+                pass
+        async with httpx.AsyncClient(headers={"authorization": f"Bearer {KEY}"}) as other:
+            body = json.dumps({"model": model, "messages": [{"role": "user", "content": said}]}).encode()
+            streamed = body.replace(b"{", b'{"stream": true, ', 1)
+            for content in (body, body, streamed, body):
+                await other.post(f"{server.base_url}/chat/completions", content=content)
+        await tm.run_llm_call("f", "s", config, client=client)
+        with suppress(tm.LLMError):
+            async with tm.stream_llm_call("f", "s", config, client=client) as stream:
+                async for _ in stream:
+                    pass
+        await tm.run_llm_call("f", "s", config, client=client)
+    repeat(said)
+
+
+def _configured(capture: Captured, server: OpenAIServer, *, content: bool) -> tm.Telemetry:
+    return tm.configure(
+        tracer_provider=capture.tracer_provider,
+        meter_provider=capture.meter_provider,
+        capture_content=content,
+        hosts={f"127.0.0.1:{server.port}": "openai"},
+    )
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, SHORT_PROMPT, FOREIGN_PROMPT], ids=["prompt", "short", "foreign"])
+async def test_without_content_nothing_of_what_is_said(
+    openai_server: OpenAIServer, capture: Captured, doors: Doors, prompt: str
+) -> None:
+    """Calls, streams, calls of other clients, tools and failures put neither prompt nor answer anywhere."""
+    with _configured(capture, openai_server, content=False):
+        await _every_way(openai_server, prompt)
+    assert len([span for span in capture.spans if span.name.startswith("chat")]) == 9
+    assert leaks(doors.text(), prompt) == []
+
+
+async def test_with_content_it_is_in_its_attributes_and_nowhere_else(
+    openai_server: OpenAIServer, capture: Captured, doors: Doors
+) -> None:
+    """Names, events, the status, other attributes, metrics and logs are as free of it as without."""
+    with _configured(capture, openai_server, content=True):
+        await _every_way(openai_server, FOREIGN_PROMPT)
+    told = doors.text()
+    content = {attributes(span)[name] for span in capture.spans for name in _CONTENT if name in attributes(span)}
+    assert all(FOREIGN_PROMPT in text for text in content if not text.startswith('[{"type":"function"'))
+    assert len(content) >= 4
+    for text in sorted(content, key=len, reverse=True):
+        for spelling in (json.dumps(text)[1:-1], repr(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], text):
+            told = told.replace(spelling, "")
+    assert leaks(told, FOREIGN_PROMPT) == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"My key is {KEY}.",
+        f"Authorization: Bearer {KEY}",
+        f'{{"api_key": "{KEY}", "n": 1}}',
+        json.dumps(json.dumps({"api_key": KEY})),
+        f"curl https://user:{KEY}@host/path?api_key={KEY}",
+        f"OPENAI_API_KEY={KEY}",
+        "x" * 70_000 + KEY,
+        "x" * 65_530 + KEY,
+        f"😀\ud800 {KEY}\0",
+    ],
+    ids=["words", "header", "json", "json-in-json", "url", "setting", "far-behind", "across-the-limit", "odd"],
+)
+async def test_with_content_no_key(openai_server: OpenAIServer, capture: Captured, doors: Doors, said: str) -> None:
+    """A key is scrubbed from prompts, answers, arguments and results, in each spelling and at each place."""
+    with _configured(capture, openai_server, content=True):
+        await _every_way(openai_server, said)
+    written = doors.text()
+    assert "gen_ai.input.messages" in written
+    assert [needle for needle in (KEY, KEY[:20], KEY[-16:]) if needle in written] == []
+
+
 class _TellingClient(tm.AsyncLLMClient):
     """A third-party client that puts the request into its errors."""
 
@@ -306,8 +427,9 @@ asyncio.run(main())
 """
 
 
-def test_local_file_and_stderr(openai_server: OpenAIServer, tmp_path: Path) -> None:
-    """A process's file of spans and its stderr have neither key nor prompt."""
+@pytest.mark.parametrize("content", ["", "SPAN_ONLY"], ids=["off", "on"])
+def test_local_file_and_stderr(openai_server: OpenAIServer, tmp_path: Path, content: str) -> None:
+    """A process's file of spans and its stderr have neither key nor prompt; the file has prompts if it is asked to."""
     path = tmp_path / "spans.jsonl"
     repeated = [
         openai_server.script(ECHOES[name](PROMPT)) for name in ("message", "html", "success-not-json", "time-out")
@@ -319,12 +441,20 @@ def test_local_file_and_stderr(openai_server: OpenAIServer, tmp_path: Path) -> N
         path,
         PROMPT,
         json.dumps([*repeated, good]),
-        environment={"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": openai_server.base_url},
+        environment={
+            "OPENAI_API_KEY": KEY,
+            "OPENAI_BASE_URL": openai_server.base_url,
+            "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": content,
+        },
     )
 
     assert done.returncode == 0, done.stderr
     written = path.read_text(encoding="utf-8")
     assert written.count('"chat scripted-') == 5
     assert "ai.llm_call openai/" in done.stderr, "the log is on"
-    assert leaks(written, PROMPT) == []
+    if content:
+        assert "Zanzibar" in written
+        assert KEY not in written
+    else:
+        assert leaks(written, PROMPT) == []
     assert leaks(done.stderr + done.stdout, PROMPT) == []

@@ -166,7 +166,7 @@ class Attempts:
             raise LLMConnectionError("the stream ended without its last event") from None
         if isinstance(error, ConfigError):
             raise error
-        prompt = self._target.request.all_text
+        prompt = self._target.request.texts
         if isinstance(error, LLMError):
             error.reword(scrub(_message_of(error) or type(error).__name__, prompt=prompt))
             raise error
@@ -188,7 +188,7 @@ class Attempts:
             self._context.leave()
 
 
-def as_llm_error(error: Exception, *, prompt: str) -> LLMError:
+def as_llm_error(error: Exception, *, prompt: Sequence[str]) -> LLMError:
     """The error of our tree for one of a client; its message may hold the prompt, which is removed."""
     said = scrub(_message_of(error), prompt=prompt)
     message = f"{type(error).__name__}: {said}" if said else type(error).__name__

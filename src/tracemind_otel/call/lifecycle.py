@@ -91,7 +91,7 @@ class Call:
 
     def as_llm_error(self, error: Exception) -> LLMError:
         """An exception outside our error tree, as one of it and without the prompt."""
-        return as_llm_error(error, prompt=self.target.request.all_text)
+        return as_llm_error(error, prompt=self.target.request.texts)
 
     def _end(self, status: StepStatus, result: Result, **fields: Any) -> Result:
         """End the call; the first end counts."""

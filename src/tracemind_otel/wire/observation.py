@@ -28,7 +28,7 @@ from .around import SeenInside
 from .grouping import PendingCalls
 from .logical_call import LogicalCall
 from .recognition import may_be_call, recognized
-from .reserving import strings_in
+from .reserving import texts_in
 from .tap import Tap, error_of
 from .whole_reply import reply_in_body
 
@@ -274,7 +274,7 @@ class Attempt:
     def rejected(self, status_code: int, headers: Mapping[str, str], body: bytes) -> None:
         """A reply came that is not a success."""
         try:
-            error = error_of(status_code, headers, body, strings_in(self._sent.body))
+            error = error_of(status_code, headers, body, texts_in(self._sent.body))
         except Exception:
             report_fault(log, "Attempt", "rejected")
             error = LLMError(f"the server answered HTTP {status_code}", status_code=status_code)
@@ -304,7 +304,8 @@ class Attempt:
     ) -> Tap:
         """A reply comes; returns what reads it. `is_repeated`: whether SDKs ask again when a whole reply is cut."""
         on_cut = partial(self._fail, is_repeated=is_repeated)
-        return Tap(self._call, status_code, headers, is_decoded=is_decoded, on_cut=on_cut)
+        said = partial(texts_in, self._sent.body)
+        return Tap(self._call, status_code, headers, is_decoded=is_decoded, on_cut=on_cut, said=said)
 
     def answered_whole(self, status_code: int, headers: Mapping[str, str], body: bytes) -> None:
         """A reply came whole, and decompressed."""
@@ -317,7 +318,8 @@ class Attempt:
             wire, needs_text = self._call.seen.wire, self._call.needs_text
             self._call.end_answered(reply_in_body(wire, status_code, headers, body, needs_text=needs_text))
         except StreamedError as fault:
-            self._end(error_from_body(HttpReply(status_code, headers, b""), fault.body, key=None, prompt=""))
+            said = texts_in(self._sent.body)
+            self._end(error_from_body(HttpReply(status_code, headers, b""), fault.body, key=None, prompt=said))
         except LLMError as fault:
             self._end(fault)
 

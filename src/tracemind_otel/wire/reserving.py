@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import cast
 
@@ -49,19 +50,38 @@ def held_for(
 
 
 def strings_in(body: bytes | None) -> str:
-    """Every string of a request, for counting its tokens and for keeping it out of messages."""
+    """Every string of a request, for counting its tokens."""
+    return "\n".join(text for _, text in _strings(body))
+
+
+def texts_in(body: bytes | None) -> tuple[str, ...]:
+    """What a request says, text by text, for keeping each of them out of messages; all other strings are one."""
+    said: list[str] = []
+    others: list[str] = []
+    for name, text in _strings(body):
+        (said if name in _SAYING else others).append(text)
+    return (*said, "\n".join(others))
+
+
+_SAYING = frozenset({
+    "arguments", "content", "documents", "input", "inputText", "instructions", "message", "output", "prompt", "query",
+    "response", "result", "system", "text", "texts",
+})  # fmt: skip
+"""The fields of requests whose strings are what is said, in any format."""
+
+
+def _strings(body: bytes | None) -> Iterator[tuple[str, str]]:
+    """Every string of a request, with the name of its field."""
     try:
         document: object = json.loads(body or b"")
     except (ValueError, RecursionError):
-        return ""
-    found: list[str] = []
-    waiting = [document]
+        return
+    waiting: list[tuple[str, object]] = [("", document)]
     while waiting:
-        value = waiting.pop()
+        name, value = waiting.pop()
         if isinstance(value, str):
-            found.append(value)
+            yield name, value
         elif isinstance(value, dict):
-            waiting.extend(cast("dict[str, object]", value).values())
+            waiting.extend(cast("dict[str, object]", value).items())
         elif isinstance(value, list):
-            waiting.extend(cast("list[object]", value))
-    return "\n".join(found)
+            waiting.extend((name, item) for item in cast("list[object]", value))

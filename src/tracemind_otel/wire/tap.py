@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from .._base.dropped import end_later, ended, opened
 from .._base.once import report_fault
@@ -31,6 +31,7 @@ class Tap:
         headers: the headers.
         is_decoded: whether the bytes come decompressed.
         on_cut: told of the fault that cut a whole reply, which SDKs repeat, in place of the call's end.
+        said: returns what the request says, text by text, which no error message may repeat.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class Tap:
         *,
         is_decoded: bool,
         on_cut: Callable[[LLMError], None],
+        said: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._call = call
+        self._said = said
         self._on_cut = on_cut
         self._decoder = decoder_for("" if is_decoded else headers.get("content-encoding", ""))
         """What decompresses the bytes; without one they are not read."""
@@ -125,7 +128,7 @@ class Tap:
         try:
             reply = self._completed(self._reading.finish())
         except StreamedError as fault:
-            error = error_from_body(self._reading.head, fault.body, key=None, prompt="")
+            error = error_from_body(self._reading.head, fault.body, key=None, prompt=self._said())
             self._call.end_failed(error, response=self._part())
         except LLMError as fault:
             self._call.end_failed(fault, response=self._part())
@@ -196,6 +199,6 @@ class Tap:
             report_fault(log, "Tap", "end")
 
 
-def error_of(status_code: int, headers: Mapping[str, str], body: bytes, sent: str) -> LLMError:
+def error_of(status_code: int, headers: Mapping[str, str], body: bytes, sent: Sequence[str]) -> LLMError:
     """The typed error for a status that is not a success, without what the request said."""
     return status_error(HttpReply(status_code, headers, body), key=None, prompt=sent)

@@ -29,21 +29,23 @@ _UNSPACED = re.compile(
 """Thai, Lao, Burmese, Khmer, Japanese, Chinese and Korean: no space parts their words, or endings stick to them."""
 
 
-def scrub(message: str, *, secrets: Iterable[str] = (), prompt: str = "") -> str:
+def scrub(message: str, *, secrets: Iterable[str] = (), prompt: str | Iterable[str] = ()) -> str:
     """An error message without the secrets, withheld whole where it repeats a part of the prompt.
 
     Args:
         message: the message, as a server or a client gave it.
         secrets: strings to replace, keys for instance; those of fewer than eight characters only as whole words.
-        prompt: what was sent. Any 24 characters of it in a row are a repetition; of a shorter one, the whole in words.
+        prompt: what was sent: one text, or each by itself. Any 24 characters of one in a row are a repetition; of a
+            shorter one, the whole in words.
     """
     for secret in filter(None, secrets):
         message = _without(secret, message)
     shown = message if len(message) <= _SHOWN else message[:_SHOWN] + "..."
-    return _WITHHELD if _repeats(message[:_SHOWN], prompt) else shown
+    texts = (prompt,) if isinstance(prompt, str) else prompt
+    return _WITHHELD if any(_repeats(message[:_SHOWN], text) for text in texts) else shown
 
 
-def scrub_token(token: str | None, *, secrets: Iterable[str] = (), prompt: str = "") -> str | None:
+def scrub_token(token: str | None, *, secrets: Iterable[str] = (), prompt: str | Iterable[str] = ()) -> str | None:
     """A code, a type or an id from a server; `None` if it repeats a secret or the prompt."""
     return token if token is not None and scrub(token, secrets=secrets, prompt=prompt) == token else None
 
@@ -63,7 +65,7 @@ def _repeats(message: str, prompt: str) -> bool:
     if len(sent) < (_LEAST_UNSPACED if _UNSPACED.search(sent) else _LEAST):
         return False
     if len(prompt) < _RUN:
-        return _says_whole(message, sent)
+        return sent in said and _says_whole(message, sent)
     if len(sent) < _RUN:
         return sent in said
     blocks = range(0, len(said) - _BLOCK + 1, _BLOCK)

@@ -126,6 +126,12 @@ class LLMRequest(SamplingOptions, _RequestArguments):
         texts = [self.system or "", *(message.text for message in self.conversation), *_texts_in(self.extra)]
         return "\n".join(text for text in texts if text)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The same text by text, for keeping each of them out of messages; what is in `extra` is one."""
+        said = (self.system or "", *(message.text for message in self.conversation), "\n".join(_texts_in(self.extra)))
+        return tuple(filter(None, said))
+
 
 @dataclass(frozen=True)
 class LLMResponse:

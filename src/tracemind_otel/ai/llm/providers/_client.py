@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import warnings
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 from ....errors import LLMAuthenticationError, LLMError, LLMTimeoutError
 from ..client import AsyncLLMClient
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_ASCII_JSON = json.JSONEncoder(separators=(",", ":"))
 _CONVENTIONAL_NAMES = {
     "aws": "aws.bedrock",
     "azure": "azure.ai.openai",
@@ -167,7 +168,7 @@ class WireClient(AsyncLLMClient):
     def _raise_typed(self, error: BaseException, reading: Reading, req: LLMRequest) -> None:
         """Raise an error that came inside a success as a typed one; keep the part of the reply that came before it."""
         if isinstance(error, StreamedError):
-            fault = error_from_body(reading.head, error.body, key=self._secret(), prompt=req.all_text)
+            fault = error_from_body(reading.head, error.body, key=self._secret(), prompt=req.texts)
             fault.reply = error.reply or reading.events_so_far()
             raise fault from None
         if isinstance(error, LLMError):
@@ -177,7 +178,7 @@ class WireClient(AsyncLLMClient):
         """Send the request and return when its reply begins; raises the error that a status tells."""
         if self._key is None and self._key_hint is not None:
             raise LLMAuthenticationError(self._key_hint)
-        body = _JSON.encode(self._wire.to_payload(req, is_stream)).encode()
+        body = _encoded(self._wire.to_payload(req, is_stream))
         url = f"{self.base_url}{self._wire.path(req, is_stream)}"
         if self._http_client is not None and self._given is None:
             self._given = await asyncio.to_thread(given_sender, self._http_client)
@@ -189,7 +190,7 @@ class WireClient(AsyncLLMClient):
             reply = await opened.error()
         finally:
             await opened.aclose()
-        raise status_error(reply, key=self._secret(), prompt=req.all_text, read=self._wire.errors_of)
+        raise status_error(reply, key=self._secret(), prompt=req.texts, read=self._wire.errors_of)
 
     async def _open_stream(self, req: LLMRequest) -> HttpStream:
         return await self._open(req, is_stream=True)
@@ -215,3 +216,11 @@ class WireClient(AsyncLLMClient):
 def telemetry_name_of(provider_name: str) -> str:
     """The conventions' value for a provider; a name that they do not list is its own."""
     return _CONVENTIONAL_NAMES.get(provider_name.lower(), provider_name)
+
+
+def _encoded(payload: Mapping[str, Any]) -> bytes:
+    """The body of a request. Half an emoji, where a string was cut, has no UTF-8, but an escape in JSON."""
+    try:
+        return _JSON.encode(payload).encode()
+    except UnicodeEncodeError:
+        return _ASCII_JSON.encode(payload).encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -131,7 +131,7 @@ def _status_in(value: object) -> int | None:
 
 
 def status_error(
-    reply: HttpReply, *, key: str | None, prompt: str, read: Callable[[object], ErrorBody] = error_body
+    reply: HttpReply, *, key: str | None, prompt: Sequence[str], read: Callable[[object], ErrorBody] = error_body
 ) -> LLMStatusError:
     """The typed error for a reply that is not a success."""
     document = document_in(reply.body)
@@ -157,7 +157,7 @@ def _redirection(reply: HttpReply) -> str | None:
     return f"the server redirects {where}, and redirects are not followed; set base_url to the address it names"
 
 
-def error_from_body(reply: HttpReply, body: ErrorBody, *, key: str | None, prompt: str) -> LLMStatusError:
+def error_from_body(reply: HttpReply, body: ErrorBody, *, key: str | None, prompt: Sequence[str]) -> LLMStatusError:
     """The typed error for what an error body says, in an error reply or inside a success."""
     withheld: Any = {"secrets": (key or "",), "prompt": prompt}
     is_success = 200 <= reply.status_code < 300

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import inspect
+import io
 import os
 import ssl
 import urllib.request
@@ -30,6 +31,8 @@ _LIMITS: dict[str, Any] = {"max_line_size": 128 * 1024, "max_field_size": 128 * 
 """Bytes of the longest header that is read, and how many headers, which newer releases of aiohttp limit."""
 if "max_headers" in inspect.signature(aiohttp.ClientSession.__init__).parameters:
     _LIMITS["max_headers"] = 2048
+_LARGE = 2**20
+"""Bytes of a body above which aiohttp wants a file."""
 _MAX_UNBUFFERED = 0x10000
 """Bytes of a body that aiohttp writes in one piece, which a closed connection refuses as a whole."""
 
@@ -72,7 +75,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             request.method,
             str(request.url),
             headers=[(name.decode(), value.decode()) for name, value in request.headers.raw],
-            data=b"".join(cast("httpx.ByteStream", request.stream)),
+            data=_in_turns(b"".join(cast("httpx.ByteStream", request.stream))),
             allow_redirects=False,
         )
         return httpx.Response(reply.status, headers=reply.raw_headers, stream=Body(reply), request=request)
@@ -93,6 +96,11 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         """Close all connections."""
         if self._session is not None:
             await self._session.close()
+
+
+def _in_turns(body: bytes) -> bytes | io.BytesIO:
+    """A body of more than a megabyte as a file, which aiohttp writes piece by piece; of such bytes it warns."""
+    return body if len(body) <= _LARGE else io.BytesIO(body)
 
 
 class Body(httpx.AsyncByteStream):
