@@ -61,6 +61,11 @@ nightly: $(VENV)/.done  ## Run the tests with llama.cpp and LiteLLM, which are b
 soak: $(VENV)/.done  ## Run the tests about ends, forks and threads 200 times (40 minutes)
 	@$(BIN)/python tests/soak.py
 
+.PHONY: chaos
+chaos: $(VENV)/.done  ## Break the provider, the Collector and the application for 90 s, then compare the accounts
+	@$(BIN)/python -m benchmarks.chaos --spool memory
+	@$(BIN)/python -m benchmarks.chaos --spool disk
+
 .PHONY: lint
 lint: $(VENV)/.done  ## Check style with ruff, and types with mypy and pyright
 	@$(BIN)/ruff check .

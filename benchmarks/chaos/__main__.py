@@ -16,15 +16,18 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 from .accounts import Accounts, settle
 from .world import Application, Collector, ask, server
+
+Spool = Literal["memory", "disk"]
 
 LONG_S, SHORT_S = 90.0, 20.0
 
 
 def run(
-    *, folder: Path, seconds: float, rate: float, seed: int, on_disk: bool, say: Callable[[str], object]
+    *, folder: Path, seconds: float, rate: float, seed: int, spool: Spool, say: Callable[[str], object]
 ) -> Accounts:
     """One run; the ledgers and the logs stay in the folder."""
     with ExitStack() as stack:
@@ -33,12 +36,13 @@ def run(
         collector = Collector(folder, sink_url)
         stack.callback(collector.kill)
         collector.start()
-        spool = folder / "spool" if on_disk else None
-        application = Application(folder, provider_url, collector.url, rate, spool)
+        application = Application(
+            folder, provider_url, collector.url, rate, None if spool == "memory" else folder / "spool"
+        )
         application.start(seconds)
         faults = threading.Thread(target=_faults, args=(collector, sink_url, seconds, say))
         faults.start()
-        if on_disk:
+        if spool == "disk":
             time.sleep(seconds / 2)
             say("the application is killed and started again")
             application.kill()
@@ -91,7 +95,7 @@ def main() -> None:
         seconds=options.seconds,
         rate=options.rate,
         seed=options.seed,
-        on_disk=options.spool == "disk",
+        spool=options.spool,
         say=lambda words: print(f"{time.monotonic() - started:6.1f} s  {words}", flush=True),
     )
     print(json.dumps(asdict(accounts), indent=2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -72,18 +71,18 @@ class Collector:
         program = next(each for each in GO_PROGRAMS if each.name == "otelcol")
         go = find_go()
         self._binary = find_built(program, go) or build_program(program, go)
-        self._log = (folder / "otelcol.log").open("ab")
+        self._log = folder / "otelcol.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it listens."""
-        self._process = subprocess.Popen(
-            [self._binary, f"--config={self._config}"], stdout=self._log, stderr=self._log, env=os.environ
-        )
+        with self._log.open("ab") as log:
+            command = [self._binary, f"--config={self._config}"]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + 30.0
         while not _listens(self._port):
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the Collector does not start; see {self._log.name}")
+                raise RuntimeError(f"the Collector does not start; see {self._log}")
             time.sleep(0.05)
 
     def kill(self) -> None:
@@ -106,11 +105,9 @@ class Application:
     def start(self, seconds: float) -> None:
         """Start it for so many seconds of calls."""
         command = [sys.executable, "-m", "benchmarks.chaos.application", *self._arguments]
-        self._process = subprocess.Popen(
-            [*command, str(self._rate), str(seconds), *self._spool],
-            cwd=HERE.parents[1],
-            stderr=(self._folder / "application.log").open("ab"),
-        )
+        with (self._folder / "application.log").open("ab") as log:
+            arguments = [*command, str(self._rate), str(seconds), *self._spool]
+            self._process = subprocess.Popen(arguments, cwd=HERE.parents[1], stderr=log)
 
     def kill(self) -> None:
         """End it with SIGKILL."""
