@@ -108,8 +108,8 @@ _CACHE_CREATION = Added(name=CACHE_CREATION, value=CACHE_WRITE_TOKENS)
 _COST = Added(name=semconv.GEN_AI_USAGE_COST, value=COST)
 _CONVERSATION = Added(name=semconv.GEN_AI_CONVERSATION_ID, value=CONVERSATION)
 _SYSTEM = Added(name=SYSTEM, value=PROVIDER)
-_WORKFLOW = Added(name=semconv.GEN_AI_WORKFLOW_NAME, value=WORKFLOW, on=("tool", "call"))
-_AGENT = Added(name=semconv.GEN_AI_AGENT_NAME, value=AGENT, on=("tool", "call"))
+_WORKFLOW = Added(name=semconv.GEN_AI_WORKFLOW_NAME, value=WORKFLOW, on=("tool",))
+_AGENT = Added(name=semconv.GEN_AI_AGENT_NAME, value=AGENT, on=("tool",))
 
 _SOURCE_READ = "the backend's source code"
 _VENDOR = "the vendor's documentation"
