@@ -276,5 +276,6 @@ def test_no_key_is_said_over_grpc() -> None:
     secrets = secrets_in({"authorization": f"Bearer {SECRET}"})
     answer = grpc_answer("UNAUTHENTICATED", f"key {SECRET} is unknown", {}, secrets)
     assert answer == Refused(
-        "UNAUTHENTICATED: key [redacted] is unknown; the key in the headers is probably missing or wrong"
+        "UNAUTHENTICATED: key [redacted] is unknown; the key in the headers is probably missing or wrong",
+        code="UNAUTHENTICATED",
     )

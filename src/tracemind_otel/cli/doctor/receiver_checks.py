@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 
+from ...otel.export.http_transport import causes_of
 from ...otel.setup.settings import Protocol
 from .evidence import Evidence
 from .finding import Finding
@@ -123,19 +124,14 @@ def _by_answer(reply: Reply, protocol: Protocol) -> Iterator[Finding]:
 def _failure(reply: Reply) -> str:
     if reply.code == "DEADLINE_EXCEEDED" or "Timeout" in type(reply.error).__name__:
         return f"takes the connection and gives no answer within {reply.timeout_s:g} s"
-    return f"takes no export: {reply.code} {reply.said}".rstrip()
+    return f"takes no export: {reply.said}"
 
 
 def _untrusted(reply: Reply) -> str | None:
     """Why a certificate is not trusted; `None` for another fault."""
-    cause: object = reply.error
-    seen = list[object]()
-    while isinstance(cause, BaseException) and cause not in seen:
+    for cause in () if reply.error is None else causes_of(reply.error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return cause.verify_message
-        seen.append(cause)
-        arguments = cause.args[0] if cause.args else None
-        cause = getattr(arguments, "reason", None) or arguments or cause.__cause__
     return "gRPC's TLS rejects it" if "CERTIFICATE_VERIFY_FAILED" in reply.said else None
 
 

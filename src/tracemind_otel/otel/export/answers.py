@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Protocol, TypeAlias
@@ -25,39 +25,37 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
+class _NotTaken:
+    reason: str
+    """What happened, in words; without secrets."""
+    code: str = field(default="", kw_only=True)
+    """The status code of gRPC; empty over HTTP, and if there was no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Later(_NotTaken):
     """The receiver did not take the request, and may take it later."""
 
-    reason: str
-    """What happened, in words; without secrets."""
     after_s: float | None = None
     """Seconds that the receiver asks to wait before the next attempt."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(_NotTaken):
     """The request was sent, and nobody knows whether it was taken."""
 
-    reason: str
-    """What happened, in words; without secrets."""
     after_s: float | None = None
     """Seconds that the receiver asks to wait before the next attempt."""
 
 
 @dataclass(frozen=True, slots=True)
-class TooLarge:
+class TooLarge(_NotTaken):
     """The receiver takes no request of this size."""
-
-    reason: str
-    """What it answered, in words."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(_NotTaken):
     """The receiver will never take this request."""
-
-    reason: str
-    """What it answered, in words; without secrets."""
 
 
 Answer: TypeAlias = Delivered | Later | Unknown | TooLarge | Refused
@@ -199,13 +197,13 @@ def grpc_answer(
     said = _said(details, secrets)
     reason = f"{code}: {said}" if said else code
     if code == "RESOURCE_EXHAUSTED" and "larger than max" in details.lower():
-        return TooLarge(reason)
+        return TooLarge(reason, code=code)
     if code in retryable:
         is_sent = code in _SENT_CODES or (code == "UNAVAILABLE" and _is_cut(details.lower()))
-        return (Unknown if is_sent else Later)(reason, _asked_delay_s(trailing))
+        return (Unknown if is_sent else Later)(reason, _asked_delay_s(trailing), code=code)
     if code in _KEY_CODES:
-        return Refused(f"{reason}; the key in the headers is probably missing or wrong")
-    return Refused(reason)
+        return Refused(f"{reason}; the key in the headers is probably missing or wrong", code=code)
+    return Refused(reason, code=code)
 
 
 def _is_cut(details: str) -> bool:

@@ -127,7 +127,7 @@ def failure_answer(error: Exception) -> Answer:
     if isinstance(error, ImportError):
         return Later(f"requests cannot be imported: {error}")
     requests, urllib3 = late_import("requests.exceptions"), late_import("urllib3.exceptions")
-    reason, causes = _reason(error), _causes(error)
+    reason, causes = _reason(error), causes_of(error)
     if isinstance(
         error, requests.InvalidURL | requests.InvalidSchema | requests.MissingSchema | requests.InvalidHeader
     ):
@@ -145,7 +145,7 @@ def failure_answer(error: Exception) -> Answer:
 
 def _reason(error: BaseException) -> str:
     """What happened, in a few words. The messages of `requests` repeat the URL, whose query may have a key."""
-    causes = _causes(error)
+    causes = causes_of(error)
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"the certificate is not trusted: {cause.verify_message}"
@@ -160,7 +160,7 @@ def _reason(error: BaseException) -> str:
     return strings[-1] if strings else type(causes[-1]).__name__
 
 
-def _causes(error: BaseException) -> list[BaseException]:
+def causes_of(error: BaseException) -> list[BaseException]:
     """An exception and those that it came from: a cause, a `reason`, or an exception among the arguments."""
     found: list[BaseException] = []
     waiting: list[object] = [error]

@@ -43,6 +43,7 @@ class OtlpMetricExporter:
         self._encode = encode
         self._timeout_s = timeout_s
         self._byte_limit = max_bytes
+        self._obstacle = ""
         self._stopped = threading.Event()
 
     def export(self, data: Any, timeout_millis: float = 10_000, **_: object) -> bool:
@@ -92,11 +93,11 @@ class OtlpMetricExporter:
     def _sent(self, batch: Batch, deadline: float) -> Answer:
         """The answer to the last of a few attempts."""
         body = request_body(batch.items)
-        answer: Answer = Later("the time of the export is over")
+        answer: Answer = Later(self._obstacle or "the time of the export is over")
         is_doubtful = False
         for attempt in range(_MAX_ATTEMPTS):
             remaining_s = deadline - time.monotonic()
-            if remaining_s <= 0 or (attempt and self._stopped.is_set()):
+            if remaining_s <= 0 or self._stopped.is_set():
                 break
             self.stats.in_doubt += batch.count
             answer = self._transport.send(body, remaining_s)
@@ -111,6 +112,7 @@ class OtlpMetricExporter:
 
     def _count(self, answer: Answer, batch: Batch) -> None:
         self.stats.settle(batch.count, delivered=isinstance(answer, Delivered))
+        self._obstacle = "" if isinstance(answer, Delivered) else answer.reason
         if isinstance(answer, Delivered):
             if answer.rejected or answer.message:
                 self.stats.reject(min(answer.rejected, batch.count), answer.message)

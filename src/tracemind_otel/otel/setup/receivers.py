@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..export.answers import Transport
 from ..export.delivery_stats import MetricsDeliveryStats, SpoolStats
@@ -38,7 +38,7 @@ def outbox(config: ExportConfig, signal: Signal) -> Outbox:
     Raises:
         ConfigError: a variable has a value that is not allowed.
     """
-    transport, options = _transport(config, signal)
+    transport, options = receiver_transport(config, signal)
     batches = batch_options()
     spool = MemorySpool() if config.spool is None else _disk_spool(os.path.join(config.spool, signal))
     sender = Sender(
@@ -63,7 +63,7 @@ def metric_exporter(config: ExportConfig, *, is_delta: bool) -> OtlpMetricExport
     if is_delta:
         out = outbox(config, "metrics")
         return SpooledMetricExporter(out.spool, out.sender, metric_items)
-    transport, options = _transport(config, "metrics")
+    transport, options = receiver_transport(config, "metrics")
     stats = MetricsDeliveryStats(config.destination("metrics"))
     return OtlpMetricExporter(transport, stats, metric_items, timeout_s=options.timeout_s)
 
@@ -73,10 +73,23 @@ def sums_directory(config: ExportConfig) -> str | None:
     return None if config.spool is None else os.path.join(config.spool, "sums")
 
 
-def _transport(config: ExportConfig, signal: Signal) -> tuple[Transport, OtlpOptions]:
+def receiver_transport(config: ExportConfig, signal: Signal, *, adapter: Any = None) -> tuple[Transport, OtlpOptions]:
+    """Make the transport of a signal.
+
+    Args:
+        config: where to, over which protocol and with which headers.
+        signal: what is sent.
+        adapter: over HTTP, an adapter of `requests` that sends in place of its own.
+
+    Returns:
+        The transport, and the options that the variables gave it.
+
+    Raises:
+        ConfigError: an argument or a variable has a value that is not allowed.
+    """
     protocol, url = config.protocols[signal], config.signal_endpoint(signal)
     options = otlp_options(signal, protocol, url)
-    return make_transport(signal, protocol, url, config.signal_headers(signal), options), options
+    return make_transport(signal, protocol, url, config.signal_headers(signal), options, adapter=adapter), options
 
 
 def _disk_spool(directory: str) -> DiskSpool:
