@@ -30,7 +30,7 @@ from tracemind_otel.ai.llm.pricing import Price
 from tracemind_otel.cli.main import main
 from tracemind_otel.errors import ConfigError
 from tracemind_otel.otel.backends import BACKENDS, Field, SpanFacts, SpanView, backend_named, chosen_presets, shown
-from tracemind_otel.otel.backends.words import backends_page
+from tracemind_otel.otel.backends.words import backend_section, backends_page
 
 NAMES = (
     "jaeger",
@@ -683,19 +683,9 @@ def test_who_uses_no_preset_does_not_load_the_table() -> None:
 # --- Backends of others
 
 
-OUTSIDE = """
-from dataclasses import replace
-from tracemind_otel.otel.backends import BACKENDS, Added, KindRead, Read, copied
-
-BACKEND = replace(
-    BACKENDS["jaeger"],
-    name="acme",
-    title="Acme Traces",
-    adds=(Added(name="acme.price", value=copied("gen_ai.usage.cost")),),
-    reads={**BACKENDS["jaeger"].reads, "cost": Read(names=("acme.price",))},
-)
-NO_BACKEND = 7
-"""
+OWN_ROW = PAGE.read_text(encoding="utf-8").split("## Adding a backend")[1].split("```python\n")[1].split("```")[0]
+"""The row that the page shows."""
+OUTSIDE = f"{OWN_ROW}\nNO_BACKEND = 7\n"
 
 
 @pytest.fixture
@@ -721,6 +711,26 @@ def test_a_package_adds_a_backend_by_a_row() -> None:
     assert chat["acme.price"] == pytest.approx(0.0028, rel=1e-12)
     with pytest.raises(ConfigError, match="known are acme, aws"):
         backend_named("acne")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("outside")
+def test_a_backend_of_another_package_goes_the_whole_way(sink: Sink, tmp_path: Path) -> None:
+    """By the variable, in what is sent, in `doctor`, and in the words of the page, as if it stood in our table."""
+    environment = {"PYTHONPATH": str(tmp_path)}
+    file = tmp_path / "trace.jsonl"
+    chat = next(span for span in sent(sink, "acme", **environment).spans() if span.name == "chat acme-plain")
+    assert plain(chat.attributes)["acme.price"] == pytest.approx(SCENES["call"].cost_usd)
+    sent(sink, "", str(file), **environment)
+    done = run("-m", "tracemind_otel", "doctor", "--backend", "acme", file, directory=tmp_path, environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert "What Acme Traces will show" in done.stdout
+    assert "  cost            needs preset='acme': now on 0 of 6, then on 6" in done.stdout
+    assert "  user            no: it has no view of users" in done.stdout
+    section = backend_section(backend_named("acme"))
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT=https://otlp.acme.example\nTRACEMIND_PRESET=acme" in section
+    assert "- cost: `acme.price`" in section
+    assert "- `acme.price`, on model calls: `gen_ai.usage.cost`" in section
 
 
 FAULTY = """

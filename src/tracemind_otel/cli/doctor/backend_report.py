@@ -74,7 +74,7 @@ def _line(backend: Backend, views: Sequence[SpanView], field: Field) -> Line:
 
 
 def _why(backend: Backend, field: Field) -> str:
-    return backend.kind.note if field == "kind" else backend.reads[field].note
+    return backend.kind.note if field == "kind" else backend.read(field).note
 
 
 def backend_text(backend: Backend, name: str, lines: Sequence[Line]) -> str:
@@ -113,7 +113,7 @@ def _said(backend: Backend, line: Line) -> str:
         return f"on {line.shown:,} of {line.count:,}{also}"
     if line.field == "kind":
         return f"no: {line.why or 'it does not tell them from other spans'}"
-    return f"no: {line.why or _unread(backend.reads[line.field])}"
+    return f"no: {line.why or _unread(backend.read(line.field))}"
 
 
 def _example(line: Line) -> str:
@@ -132,7 +132,7 @@ def _elsewhere(backend: Backend, field: Field) -> str:
     """Where it is read, if not from spans, so that the file cannot tell whether it shows."""
     if field == "kind":
         return ""
-    read = backend.reads[field]
+    read = backend.read(field)
     also = f"; {read.note}" if read.note else ""
     if read.metric:
         return f"from the metric {read.metric}, of which a file of spans tells nothing{also}"

@@ -37,6 +37,9 @@ class Read:
     """Why it is not shown, or what else it takes."""
 
 
+_UNSAID = Read(note="nothing is known of it")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KindRead:
     """How a backend finds out what a span is."""
@@ -82,7 +85,7 @@ class Backend:
     title: str
     """The name in documentation and messages."""
     reads: Mapping[Field, Read]
-    """Where it finds what it shows."""
+    """Where it finds what it shows; what is missing does not show."""
     kind: KindRead
     """How it finds out what a span is."""
     adds: tuple[Added, ...] = ()
@@ -122,6 +125,10 @@ class Backend:
     """How this is known: the backend's source, its documentation, or a run."""
     as_of: str
     """The day or month for which it holds."""
+
+    def read(self, field_: Field) -> Read:
+        """Where it finds one thing."""
+        return self.reads.get(field_, _UNSAID)
 
     def with_option(self, name: str) -> Backend:
         """The same with one of its options."""

@@ -91,7 +91,7 @@ def shown(backend: Backend, view: SpanView, field: Field) -> Shown:
     attributes = view.facts.attributes
     if field == "kind":
         return _shown_kind(backend, attributes)
-    read = backend.reads[field]
+    read = backend.read(field)
     if read.status:
         return Shown(value=view.is_error or None, name="status")
     if read.span_name:

@@ -101,13 +101,35 @@ point, whose name is the name of the preset:
 acme = "acme_telemetry:BACKEND"
 ```
 
-`tracemind_otel.otel.backends` has `Backend` and its parts; `rows.py` in it has the rows above to start from.
+```python
+from tracemind_otel.otel.backends import Added, Backend, KindRead, Read, copied
+
+BACKEND = Backend(
+    name="acme",
+    title="Acme Traces",
+    kind=KindRead(names=("gen_ai.operation.name",), known={"chat": "model call", "execute_tool": "tool"}),
+    reads={
+        "model": Read(names=("gen_ai.request.model",)),
+        "cost": Read(names=("acme.price",)),
+        "user": Read(note="it has no view of users"),
+    },
+    adds=(Added(name="acme.price", value=copied("gen_ai.usage.cost")),),
+    endpoint="https://otlp.acme.example",
+    source="its documentation",
+    as_of="2026-11",
+)
+```
+
+`configure(preset="acme")` and `doctor --backend acme` then work as above. The rows of this page are in
+`tracemind_otel.otel.backends.rows`.
 """
 
 
 def backends_page() -> str:
     """The page docs/backends.md, whole."""
-    return "\n".join([_INTRODUCTION, *_table(BACKENDS.values()), "", _LEGEND, "", *_sections(), _OWN])
+    return "\n".join(
+        [_INTRODUCTION, *_table(BACKENDS.values()), "", _LEGEND, "", *map(backend_section, BACKENDS.values()), _OWN]
+    )
 
 
 def _table(backends: Iterable[Backend]) -> Iterator[str]:
@@ -139,7 +161,7 @@ def _mark_of_flow(backend: Backend) -> str:
 
 def mark_of(backend: Backend, field: Field) -> str:
     """How the table marks what a backend shows."""
-    read = backend.reads[field]
+    read = backend.read(field)
     if read.metric or read.event:
         return "m" if read.metric else "e"
     if read.status or read.span_name:
@@ -186,14 +208,16 @@ _SAMPLES: Mapping[SpanType, SpanView] = {
 """Spans as ours are without a preset, with all that a call or a tool may have."""
 
 
-def _sections() -> Iterator[str]:
-    for backend in BACKENDS.values():
-        yield f"## {backend.title}"
-        yield ""
-        yield from _three_lines(backend)
-        yield from _shown(backend)
-        yield from _not_shown(backend)
-        yield from _notes(backend)
+def backend_section(backend: Backend) -> str:
+    """What the page says of one backend: the lines to set, what shows, what does not and why, what the preset adds."""
+    return "\n".join([f"## {backend.title}", "", *_section(backend)])
+
+
+def _section(backend: Backend) -> Iterator[str]:
+    yield from _three_lines(backend)
+    yield from _shown(backend)
+    yield from _not_shown(backend)
+    yield from _notes(backend)
 
 
 def _three_lines(backend: Backend) -> Iterator[str]:
@@ -214,7 +238,7 @@ def _shown(backend: Backend) -> Iterator[str]:
     for field, words in FIELD_WORDS.items():
         if field == "kind" or mark_of(backend, field) == "–":
             continue
-        yield f"- {words}: {_source(backend.reads[field])}{_also(backend.reads[field].note)}"
+        yield f"- {words}: {_source(backend.read(field))}{_also(backend.read(field).note)}"
     yield ""
 
 
@@ -242,7 +266,7 @@ def _not_shown(backend: Backend) -> Iterator[str]:
     if missing:
         yield "Does not show:"
         yield ""
-        yield from (f"- {FIELD_WORDS[field]}: {backend.reads[field].note}" for field in missing)
+        yield from (f"- {FIELD_WORDS[field]}: {backend.read(field).note}" for field in missing)
         yield ""
 
 
