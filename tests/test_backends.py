@@ -31,6 +31,7 @@ from tracemind_otel.cli.main import main
 from tracemind_otel.errors import ConfigError
 from tracemind_otel.otel.backends import BACKENDS, Field, SpanFacts, SpanView, backend_named, chosen_presets, shown
 from tracemind_otel.otel.backends.words import backend_section, backends_page
+from tracemind_otel.otel.setup.settings import export_config
 
 NAMES = (
     "jaeger",
@@ -797,6 +798,22 @@ def test_doctor_says_what_to_do_about_each_thing_that_does_not_show(
             assert line.startswith(("yes", "none in this file", "needs preset=", "no: ", "from the ")), line
             assert "None" not in line
         assert report.rstrip().endswith(".")
+
+
+@pytest.mark.parametrize("preset", NAMES)
+def test_the_lines_of_the_page_are_what_configure_takes(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set as they stand, they send spans to the backend's address with its headers decoded."""
+    section = backend_section(BACKENDS[preset])
+    lines = dict(line.split("=", 1) for line in section.split("```text\n")[1].split("```")[0].splitlines())
+    for name, value in lines.items():
+        monkeypatch.setenv(name, value)
+    config = export_config(endpoint=None, protocol=None, headers=None, file=None)
+    assert [backend.name for backend in config.presets.backends] == [preset] if config.presets else False
+    assert config.signal_endpoint("traces") == lines["OTEL_EXPORTER_OTLP_ENDPOINT"] + "/v1/traces"
+    headers = config.signal_headers("traces")
+    assert {name for name, _ in BACKENDS[preset].headers + BACKENDS[preset].own_headers} == {*headers}
+    assert "%20" not in str(headers)
+    assert config.protocols["traces"] == "http/protobuf"
 
 
 def doctor(tmp_path: Path, *arguments: object) -> str:

@@ -77,6 +77,9 @@ tm.configure(preset="jaeger,phoenix", file="trace.jsonl").shutdown()
 stays as it is. Without a preset nothing is added. A preset sends nothing anywhere: endpoint and headers stay yours.
 Some presets have an option, which you add to their name: `azure+users`.
 
+Each section below has the lines to set in the environment. Words in capitals are yours to fill in, and `BASE64(a:b)`
+stands for the output of `printf %s a:b | base64`. In headers `%20` is a space.
+
 The presets of one `configure()` share one address, usually a Collector's. Metrics are not sent if none of the backends
 takes any, unless `OTEL_METRICS_EXPORTER` or `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT` is set.
 
@@ -303,7 +306,7 @@ def _listed(words: Iterable[str]) -> str:
 def _notes(backend: Backend) -> Iterator[str]:
     yield from _added(backend)
     for name, option in backend.options.items():
-        added = _listed(f"`{each.name}`, {each.value.says}" for each in option.adds)
+        added = _listed(f"`{each.name}` ({each.value.says})" for each in option.adds)
         yield f"The preset `{backend.name}+{name}` also adds {added}. {option.why}"
     if backend.leaves_out:
         yield f"It leaves out {', '.join(f'`{name}*`' for name in backend.leaves_out)} of what is sent there."
