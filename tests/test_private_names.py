@@ -16,7 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "sdks/test_aiohttp_calls.py": {"_request"},
     # A value of an event loop that was closed badly is let go without any effect that a user sees.
     "test_findings.py": {"_loop"},
-    # The API and the SDK have no public name for log records yet, nor the official encoder, with which ours is compared.
+    # The API and the SDK have no public name for log records yet; the official encoder has none either.
     "test_otlp_logs.py": {"_logs", "_log_encoder"},
     # Thousands of cuts of each stream, and lines of megabytes: through a client this would take minutes.
     "wire/test_sse.py": {"_sse"},
