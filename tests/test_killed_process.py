@@ -20,15 +20,19 @@ from tracemind_otel.ai.llm.providers import FakeLLMClient
 
 telemetry = tm.configure(endpoint=sys.argv[1], spool=sys.argv[2])
 
-async def call():
-    client = FakeLLMClient(0, usage=LLMUsage(10, 5, 15, 0.25))
+class Killing(FakeLLMClient):
+    async def complete(self, req):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+async def call(make=FakeLLMClient):
+    client = make(0, usage=LLMUsage(10, 5, 15, 0.25))
     await tm.run_llm_call("f", "s", tm.LLMCallConfig("fake", "toy-1", "hi"), telemetry.recorder, client=client)
 
 @tm.flow(name="killed flow")
 async def flow():
     await call()
     await call()
-    os.kill(os.getpid(), signal.SIGKILL)
+    await call(Killing)
 
 import asyncio
 asyncio.run(flow())
@@ -49,22 +53,21 @@ DELTA = {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta"}
 @pytest.mark.slow
 @pytest.mark.parametrize("environment", [{}, DELTA], ids=["cumulative", "delta"])
 def test_the_next_process_sends_spans_and_sums(tmp_path: Path, sink: Sink, environment: Mapping[str, str]) -> None:
-    """Every span arrives once, the flow that was open ends as interrupted, and the counter equals the cost."""
+    """Every span arrives once, the flow and the call that were open end as interrupted, the counter equals the cost."""
     killed = run_program(KILLED, sink.url, tmp_path, environment={**UNSENT, **environment})
     assert killed.returncode == -9
     assert sink.posts == []
     for _ in range(2):
         done = run_program(NEXT, sink.url, tmp_path, environment=environment)
         assert (done.returncode, done.stderr) == (0, "")
-    spans = {span.name: span for span in sink.spans()}
-    assert len(sink.spans()) == len({span.span_id for span in sink.spans()}) == 3
-    flow = spans["invoke_workflow killed flow"]
-    assert flow.status.code == Status.STATUS_CODE_ERROR
-    assert plain(flow.attributes)["tracemind.interrupted"] is True
-    for span in sink.spans():
-        assert span.trace_id == flow.trace_id
-        assert span.span_id == flow.span_id or "tracemind.interrupted" not in plain(span.attributes)
-        assert flow.start_time_unix_nano <= span.end_time_unix_nano <= flow.end_time_unix_nano
+    spans = sink.spans()
+    assert len(spans) == len({span.span_id for span in spans}) == 4
+    assert len({span.trace_id for span in spans}) == 1
+    open_spans = [span for span in spans if "tracemind.interrupted" in plain(span.attributes)]
+    assert sorted(span.name for span in open_spans) == ["chat toy-1", "invoke_workflow killed flow"]
+    for span in open_spans:
+        assert span.status.code == Status.STATUS_CODE_ERROR
+        assert span.end_time_unix_nano == max(each.end_time_unix_nano for each in spans) >= span.start_time_unix_nano
     [totals] = sink.counters("tracemind.llm.cost").values()
     assert totals == [0.5]
     assert not any(path.is_file() for path in tmp_path.rglob("*"))

@@ -114,7 +114,7 @@ class KeptSums:
     def begin_anew(self, resource: bytes) -> None:
         """Begin without any series; in a forked child the parent keeps its own."""
         self._resource = resource
-        self._scope = b""
+        self._scope: bytes = b""
         self._directory: ProcessDirectory | None = None
         self._made = 0
         self._memory: mmap.mmap | None = None
@@ -128,7 +128,7 @@ class KeptSums:
             identity: what tells the series from others.
             scope: the fields `scope` and `schema_url` of ScopeMetrics, encoded; the newest holds for all series.
         """
-        encoded = json.dumps([getattr(identity, name) for name in Identity.__slots__], default=_plain).encode()
+        encoded = json.dumps([getattr(identity, name) for name in Identity.__slots__], default=str).encode()
         buckets = 0 if identity.boundaries is None else len(identity.boundaries) + 1
         heads = _IDENTITY.size + len(encoded)
         size = heads + 2 * _HEAD.size + buckets * _COUNT.size
@@ -201,11 +201,6 @@ class KeptSums:
             else:
                 self._directory.remove()
             self._directory = None
-
-
-def _plain(value: object) -> object:
-    """What JSON does not know: a mapping of another class, or any other value as a string."""
-    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 # --- What others left ---
