@@ -83,10 +83,8 @@ wheel: $(VENV)/.done  ## Build the wheel and run the smoke tests on it, outside 
 	@$(BIN)/python tests/wheel.py
 
 .PHONY: bench
-bench: $(VENV)/.done  ## Measure the overhead of a call, a streamed chunk, a decorated function and of `instrument()`
-	@$(BIN)/python benchmarks/overhead.py
-	@$(BIN)/python benchmarks/streaming.py
-	@$(BIN)/python benchmarks/decorators.py
+bench: $(VENV)/.done  ## Measure all figures of performance, each beside its aim, and what `instrument()` costs
+	@$(BIN)/python -m benchmarks
 	@$(BIN)/python benchmarks/wire.py
 
 .PHONY: bench-against

@@ -77,7 +77,7 @@ class Collector:
     def start(self) -> None:
         """Start it and wait until it listens."""
         with self._log.open("ab") as log:
-            command = [self._binary, f"--config={self._config}"]
+            command = [str(self._binary), f"--config={self._config}"]
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + 30.0
         while not _listens(self._port):
