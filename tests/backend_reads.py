@@ -39,9 +39,11 @@ READS: Mapping[str, Mapping[Shows, str]] = {
         "answer": f"output.value {_ANSWER}",
     },
     "mlflow": {
-        "model": f"{_RESPONSE} {_REQUEST}", "input": _INPUT, "output": _OUTPUT, "cache_read": _READ,
-        "cache_write": f"{_NEW_WRITE} {_OLD_WRITE}", "cost": "mlflow.llm.cost#total_cost",
-        "session": f"{_SESSION} {_CONVERSATION}", "user": _USER, "answer": _ANSWER,
+        "model": f"llm.model_name {_RESPONSE} {_REQUEST}", "input": f"{_OI}.prompt {_INPUT}",
+        "output": f"{_OI}.completion {_OUTPUT}", "cache_read": f"{_OI}.prompt_details.cache_read {_READ}",
+        "cache_write": f"{_OI}.prompt_details.cache_write {_NEW_WRITE} {_OLD_WRITE}",
+        "cost": "mlflow.llm.cost#total_cost", "session": f"{_SESSION} {_CONVERSATION}", "user": _USER,
+        "answer": f"output.value {_ANSWER}",
     },
     "langfuse": {
         "model": f"{_LANGFUSE}.model.name {_RESPONSE} {_REQUEST}",

@@ -326,6 +326,15 @@ def test_a_span_of_another_instrumentation_shows_our_cost(preset: str, names: st
     assert read(preset, "cost", chat) == pytest.approx(0.0028, rel=1e-12)
 
 
+@pytest.mark.parametrize("preset", ["phoenix", "mlflow"])
+def test_the_rows_know_that_a_backend_reads_openinference(preset: str) -> None:
+    """Of a span with nothing but OpenInference's names, doctor says what their own servers show of one."""
+    facts = SpanFacts(type="call", attributes=TOLD["OpenInference's"])
+    view, fields = SpanView(facts=facts), ("kind", "model", "input_tokens", "output_tokens")
+    said = [shown(BACKENDS[preset], view, field).value for field in fields]
+    assert said == ["model call", "acme-other", 1_000, 100]
+
+
 def test_what_a_span_of_another_instrumentation_has_stays() -> None:
     """A name that the maker has set keeps its value."""
     chat = foreign_span("mlflow,phoenix", **TOLD["the newest names"], **{"mlflow.llm.cost": "theirs"})

@@ -137,6 +137,10 @@ JAEGER = Backend(
     ),
     names_reasons=True,
     endpoint="http://localhost:4318",
+    notes=(
+        "Jaeger itself takes no metrics: send to a Collector, which `docker compose up` starts with it, or set "
+        "`OTEL_METRICS_EXPORTER=none`.",
+    ),
     source=_SOURCE_READ,
     as_of="2026-08",
 )
@@ -144,14 +148,26 @@ JAEGER = Backend(
 _OI_KIND = "openinference.span.kind"
 _OI_INPUT, _OI_OUTPUT = "input.value", "output.value"
 _OI_MIME = "output.mime_type"
+_OI_MODEL, _OI_IN_TOKENS, _OI_OUT_TOKENS = "llm.model_name", "llm.token_count.prompt", "llm.token_count.completion"
+_OI_KINDS: Mapping[str, str] = {
+    "LLM": "model call",
+    "EMBEDDING": "embedding",
+    "CHAIN": "chain",
+    "AGENT": "agent",
+    "TOOL": "tool",
+    "RETRIEVER": "retriever",
+    "RERANKER": "reranker",
+    "GUARDRAIL": "guardrail",
+    "EVALUATOR": "evaluator",
+}
 _OI_PROMPT, _OI_COMPLETION = "llm.token_count.prompt_details", "llm.token_count.completion_details"
 PHOENIX = Backend(
     name="phoenix",
     title="Arize Phoenix",
     reads=_reads(
-        model=Read(names=("llm.model_name", semconv.GEN_AI_REQUEST_MODEL)),
-        input_tokens=Read(names=("llm.token_count.prompt", semconv.GEN_AI_USAGE_INPUT_TOKENS)),
-        output_tokens=Read(names=("llm.token_count.completion", semconv.GEN_AI_USAGE_OUTPUT_TOKENS)),
+        model=Read(names=(_OI_MODEL, semconv.GEN_AI_REQUEST_MODEL)),
+        input_tokens=Read(names=(_OI_IN_TOKENS, semconv.GEN_AI_USAGE_INPUT_TOKENS)),
+        output_tokens=Read(names=(_OI_OUT_TOKENS, semconv.GEN_AI_USAGE_OUTPUT_TOKENS)),
         cache_read=Read(names=(f"{_OI_PROMPT}.cache_read", semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS)),
         cache_write=Read(names=(f"{_OI_PROMPT}.cache_write", CACHE_CREATION)),
         reasoning=Read(names=(f"{_OI_COMPLETION}.reasoning",)),
@@ -164,25 +180,14 @@ PHOENIX = Backend(
     ),
     kind=KindRead(
         names=(_OI_KIND, semconv.GEN_AI_OPERATION_NAME),
-        known={
-            **_OPERATIONS,
-            "LLM": "model call",
-            "EMBEDDING": "embedding",
-            "CHAIN": "chain",
-            "AGENT": "agent",
-            "TOOL": "tool",
-            "RETRIEVER": "retriever",
-            "RERANKER": "reranker",
-            "GUARDRAIL": "guardrail",
-            "EVALUATOR": "evaluator",
-        },
+        known={**_OPERATIONS, **_OI_KINDS},
     ),
     adds=(
         Added(name=_OI_KIND, value=fixed("CHAIN"), on=("flow", "step")),
         Added(name=_OI_KIND, value=fixed("AGENT"), on=("agent",)),
         Added(name=_OI_KIND, value=fixed("TOOL"), on=("tool",)),
         Added(name=_OI_KIND, value=OPENINFERENCE_KIND),
-        Added(name="llm.model_name", value=MODEL),
+        Added(name=_OI_MODEL, value=MODEL),
         Added(name=f"{_OI_PROMPT}.cache_read", value=CACHE_READ_TOKENS),
         Added(name=f"{_OI_PROMPT}.cache_write", value=CACHE_WRITE_TOKENS),
         Added(name=f"{_OI_COMPLETION}.reasoning", value=REASONING_TOKENS),
@@ -207,16 +212,24 @@ MLFLOW = Backend(
     name="mlflow",
     title="MLflow",
     reads=_reads(
-        model=Read(names=(semconv.GEN_AI_RESPONSE_MODEL, semconv.GEN_AI_REQUEST_MODEL)),
-        cache_write=Read(names=(semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS, CACHE_CREATION)),
+        model=Read(names=(_OI_MODEL, semconv.GEN_AI_RESPONSE_MODEL, semconv.GEN_AI_REQUEST_MODEL)),
+        input_tokens=Read(names=(_OI_IN_TOKENS, semconv.GEN_AI_USAGE_INPUT_TOKENS)),
+        output_tokens=Read(names=(_OI_OUT_TOKENS, semconv.GEN_AI_USAGE_OUTPUT_TOKENS)),
+        cache_read=Read(names=(f"{_OI_PROMPT}.cache_read", semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS)),
+        cache_write=Read(
+            names=(f"{_OI_PROMPT}.cache_write", semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS, CACHE_CREATION)
+        ),
         reasoning=_unread("it keeps no count of reasoning tokens"),
+        messages=Read(
+            names=(_OI_OUTPUT, _OI_INPUT, semconv.GEN_AI_OUTPUT_MESSAGES, semconv.GEN_AI_INPUT_MESSAGES),
+        ),
         tool=_SPAN_NAME,
         cost=Read(names=(f"{_ML_COST}#total_cost",), note=f"without `{_ML_COST}` MLflow computes a cost of its own"),
         session=Read(names=(semconv.SESSION_ID, semconv.GEN_AI_CONVERSATION_ID)),
     ),
     kind=KindRead(
-        names=(_ML_TYPE, semconv.GEN_AI_OPERATION_NAME),
-        known={**_OPERATIONS, '"CHAIN"': "chain"},
+        names=(_ML_TYPE, _OI_KIND, semconv.GEN_AI_OPERATION_NAME),
+        known={**_OPERATIONS, **_OI_KINDS, '"CHAIN"': "chain"},
     ),
     adds=(
         Added(name=_ML_TYPE, value=fixed('"CHAIN"'), on=("flow", "step")),
