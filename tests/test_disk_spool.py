@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from tests.programs import run_program
 from tests.spooling import drained, numbered, numbers, spans
 from tracemind_otel.otel.export import disk_spool
-from tracemind_otel.otel.export.answers import Delivered
+from tracemind_otel.otel.export.answers import Delivered, ignore
 from tracemind_otel.otel.export.delivery_stats import SpoolStats
 from tracemind_otel.otel.export.disk_spool import DiskSpool
 from tracemind_otel.otel.export.sender import Sender
@@ -501,7 +502,7 @@ class Receiver:
     def __init__(self) -> None:
         self.received = list[int]()
 
-    def send(self, body: bytes, timeout_s: float) -> Delivered:
+    def send(self, body: bytes, timeout_s: float, on_sending: Callable[[], object] = ignore) -> Delivered:
         groups = ExportTraceServiceRequest.FromString(body).resource_spans
         sent = [span for group in groups for scope in group.scope_spans for span in scope.spans]
         self.received += [int.from_bytes(span.span_id, "big") for span in sent]

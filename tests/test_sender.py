@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections import Counter
@@ -24,7 +25,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 from tests.programs import run_program
 from tests.servers.fixture import closed_port
 from tests.servers.scripted_receiver import TAKES, Receiver, Reply, Request, grpc_receiver, http_receiver
-from tracemind_otel.otel.export.answers import Answer, Delivered, Later, Refused, TooLarge, Transport, Unknown
+from tracemind_otel.otel.export.answers import Answer, Delivered, Later, Refused, TooLarge, Transport, Unknown, ignore
 from tracemind_otel.otel.export.delivery_stats import SpoolStats
 from tracemind_otel.otel.export.disk_spool import DiskSpool
 from tracemind_otel.otel.export.otlp_options import otlp_options
@@ -84,9 +85,8 @@ def sending(
 @contextmanager
 def sending_to(receiver: Receiver, protocol: str = "http/protobuf", **options: Any) -> Generator[Sending]:
     """The same, to a receiver, with attempts that follow each other at once."""
-    with sending(
-        transport_to(receiver.url, protocol), destination=receiver.url, **{"wait_s": at_once, **options}
-    ) as made:
+    settled: dict[str, Any] = {"wait_s": at_once, "destination": receiver.url, **options}
+    with sending(transport_to(receiver.url, protocol), **settled) as made:
         yield made
 
 
@@ -418,6 +418,18 @@ def test_a_receiver_that_does_not_answer(protocol: str) -> None:
     assert "2 of 3 spans may or may not have arrived at" in told
 
 
+def test_a_request_that_was_never_sent() -> None:
+    """While TLS is not agreed on nothing has been sent, so at the end the spans are lost and not in doubt."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/v1/traces"
+        with sending(transport_to(url), destination=url, max_items=2, timeout_s=60.0) as made:
+            made.append(1, 2)
+            connection, _ = silent.accept()
+            with connection:
+                assert not made.sender.shutdown(0.1)
+                assert made.stats.loss() == f"2 of 2 spans did not reach {url} (not sent)"
+
+
 def test_unknown_then_refused() -> None:
     """A request that is refused the second time may have arrived the first time, so it is not called lost."""
     with sending(ScriptedTransport([Unknown("cut"), Refused("400")]), wait_s=at_once) as made:
@@ -616,7 +628,7 @@ class ScriptedTransport:
         self._answers = answers
         self._on_send = on_send
 
-    def send(self, body: bytes, timeout_s: float) -> Answer:
+    def send(self, body: bytes, timeout_s: float, on_sending: Callable[[], object] = ignore) -> Answer:
         self._on_send()
         self.sent.append(body)
         self.answered.set()
@@ -637,11 +649,11 @@ class GatedTransport(ScriptedTransport):
         self.entered, self.opened = threading.Event(), threading.Event()
         self.bodies: list[bytes] = []
 
-    def send(self, body: bytes, timeout_s: float) -> Answer:
+    def send(self, body: bytes, timeout_s: float, on_sending: Callable[[], object] = ignore) -> Answer:
         self.entered.set()
         self.opened.wait(60)
         self.bodies.append(body)
-        return super().send(body, timeout_s)
+        return super().send(body, timeout_s, on_sending)
 
 
 class SwitchedTransport(ScriptedTransport):
@@ -652,8 +664,8 @@ class SwitchedTransport(ScriptedTransport):
         self.transport = transport
         self.failed = threading.Event()
 
-    def send(self, body: bytes, timeout_s: float) -> Answer:
-        answer = self.transport.send(body, timeout_s)
+    def send(self, body: bytes, timeout_s: float, on_sending: Callable[[], object] = ignore) -> Answer:
+        answer = self.transport.send(body, timeout_s, on_sending)
         if not isinstance(answer, Delivered):
             self.failed.set()
         return answer
@@ -675,7 +687,7 @@ class AccountingTransport(ScriptedTransport):
         self.history: list[tuple[list[bytes], Answer, bool]] = []
         """The spans of each request, its answer, and whether they arrived."""
 
-    def send(self, body: bytes, timeout_s: float) -> Answer:
+    def send(self, body: bytes, timeout_s: float, on_sending: Callable[[], object] = ignore) -> Answer:
         answer, is_taken = self._script.pop(0) if self._script else (self._rest, False)
         spans = Request("", {}, body, 0.0, None).span_ids
         self.history.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -61,15 +61,20 @@ class Refused(_NotTaken):
 Answer: TypeAlias = Delivered | Later | Unknown | TooLarge | Refused
 
 
+def ignore() -> None:
+    """Do nothing."""
+
+
 class Transport(Protocol):
     """Sends requests to one receiver. One thread sends; any thread closes."""
 
-    def send(self, body: bytes, timeout_s: float) -> Answer:
+    def send(self, body: bytes, timeout_s: float, on_sending: Callable[[], object] = ignore) -> Answer:
         """Make one attempt, which raises nothing.
 
         Args:
             body: the encoded request.
             timeout_s: seconds to wait for a connection, and again for the answer.
+            on_sending: called as soon as the receiver may get a part of the request.
         """
         ...
 

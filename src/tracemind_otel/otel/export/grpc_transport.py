@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from ...errors import ConfigError
-from .answers import Answer, Later, delivered, grpc_answer, secrets_in
+from .answers import Answer, Later, delivered, grpc_answer, ignore, secrets_in
 from .late_import import late_import
 from .otlp_options import USER_AGENT, OtlpOptions, Signal, provided_credentials
 
@@ -51,13 +51,14 @@ class GrpcTransport:
         if options.is_secure and options.credential_provider is not None:
             self._credentials = self._provided(options.credential_provider)
 
-    def send(self, body: bytes, timeout_s: float) -> Answer:
+    def send(self, body: bytes, timeout_s: float, on_sending: Callable[[], object] = ignore) -> Answer:
         try:
             export = self._opened().unary_unary(self._method, request_serializer=None, response_deserializer=None)
+            on_sending()
             answer = export(body, timeout=timeout_s, metadata=self._metadata)
-            return delivered(answer, is_json=False, secrets=self._secrets)
         except Exception as error:
             return self._failure(error)
+        return delivered(answer, is_json=False, secrets=self._secrets)
 
     def begin_anew(self) -> None:
         if self._channel is not None:
@@ -70,19 +71,14 @@ class GrpcTransport:
         if channel is not None:
             channel.close()
 
-    def _failure(self, error: Exception) -> Answer:
-        code = getattr(error, "code", None)
-        if code is None:  # before anything was sent: another thread has closed the channel, for instance
+    def _failure(self, error: Any) -> Answer:
+        if not isinstance(error, late_import("grpc").RpcError):  # before anything was sent: the channel was closed
             return Later(f"the request cannot be sent: {type(error).__name__}")
-        if code().name == "UNAVAILABLE":
+        code: str = error.code().name
+        if code == "UNAVAILABLE":
             self.close()  # or the channel tries to connect again only after a wait of its own, of up to two minutes
-        return grpc_answer(
-            code().name,
-            getattr(error, "details", str)() or "",
-            dict(getattr(error, "trailing_metadata", tuple)() or ()),
-            self._secrets,
-            self._options.retryable_codes,
-        )
+        trailing: dict[str, bytes | str] = dict(error.trailing_metadata() or ())
+        return grpc_answer(code, error.details() or "", trailing, self._secrets, self._options.retryable_codes)
 
     def _opened(self) -> Any:
         if self._channel is None:

@@ -6,11 +6,11 @@ import gzip
 import http.client
 import ssl
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ...errors import ConfigError
-from .answers import Answer, Later, Refused, Unknown, http_answer, secrets_in
+from .answers import Answer, Later, Refused, Unknown, http_answer, ignore, secrets_in
 from .late_import import late_import
 from .otlp_options import USER_AGENT, Compression, OtlpOptions, provided_credentials
 
@@ -59,15 +59,22 @@ class HttpTransport:
         if options.credential_provider is not None:
             self._session = self._provided(options.credential_provider)
 
-    def send(self, body: bytes, timeout_s: float) -> Answer:
+    def send(self, body: bytes, timeout_s: float, on_sending: Callable[[], object] = ignore) -> Answer:
+        data = self._data(_compress[self._options.compression](body), on_sending)
         try:
-            session = self._opened()
-            compressed = _compress[self._options.compression](body)
-            response = session.post(self._url, data=compressed, timeout=timeout_s, **self._request_options())
+            response = self._opened().post(self._url, data=data, timeout=timeout_s, **self._request_options())
         except Exception as error:
-            return failure_answer(error)
+            is_sent = data.is_sent if isinstance(data, _ObservedBody) else not _is_before_sending(error)
+            return failure_answer(error, is_sent=is_sent)
         with response:
             return http_answer(response.status_code, response.headers, _beginning(response), self._secrets)
+
+    def _data(self, body: bytes, on_sending: Callable[[], object]) -> bytes | _ObservedBody:
+        # A session that is provided may sign the body, and needs bytes.
+        if self._options.credential_provider is None and body:
+            return _ObservedBody(body, on_sending)
+        on_sending()
+        return body
 
     def begin_anew(self) -> None:
         if self._session is not None:
@@ -111,6 +118,23 @@ class HttpTransport:
         return options
 
 
+class _ObservedBody:
+    """A body that tells when it begins to be sent: once the connection is made, and its TLS."""
+
+    def __init__(self, content: bytes, on_sending: Callable[[], object]) -> None:
+        self.is_sent = False
+        self._content = content
+        self._on_sending = on_sending
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.is_sent = True
+        self._on_sending()
+        yield self._content
+
+
 def _beginning(response: Any) -> bytes:
     """The beginning of the body; what is left of it when the connection is cut, because the status has said all."""
     try:
@@ -122,25 +146,20 @@ def _beginning(response: Any) -> bytes:
 # --- Failures ---
 
 
-def failure_answer(error: Exception) -> Answer:
-    """What an exception of `requests` means: whether the request was sent before it."""
-    if isinstance(error, ImportError):
-        return Later(f"requests cannot be imported: {error}")
-    requests, urllib3 = late_import("requests.exceptions"), late_import("urllib3.exceptions")
-    reason, causes = _reason(error), causes_of(error)
-    if isinstance(
-        error, requests.InvalidURL | requests.InvalidSchema | requests.MissingSchema | requests.InvalidHeader
-    ):
-        return Refused(f"the request cannot be sent: {reason}")
-    unsent = (urllib3.NewConnectionError, urllib3.ConnectTimeoutError, urllib3.ProxyError)
-    if any(isinstance(cause, unsent) for cause in causes):
-        return Later(reason)
-    if isinstance(error, requests.SSLError):
-        is_cut = any(isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError) for cause in causes)
-        return (Unknown if is_cut else Later)(reason)
-    if isinstance(error, requests.ConnectionError | requests.Timeout | requests.ChunkedEncodingError):
+def failure_answer(error: Exception, *, is_sent: bool) -> Answer:
+    """What an exception of `requests` means for a request that was or was not sent before it."""
+    reason = _reason(error)
+    if is_sent:
         return Unknown(reason)
-    return Later(reason)  # it is not about the connection: a file with certificates is being replaced, for instance
+    is_impossible = type(error).__name__ in ("InvalidURL", "InvalidSchema", "MissingSchema", "InvalidHeader")
+    return Refused(f"the request cannot be sent: {reason}") if is_impossible else Later(reason)
+
+
+def _is_before_sending(error: Exception) -> bool:
+    """Whether the exception is one of those that come before anything is sent."""
+    urllib3 = late_import("urllib3.exceptions")
+    before = (urllib3.NewConnectionError, urllib3.ConnectTimeoutError, urllib3.ProxyError, ssl.SSLCertVerificationError)
+    return any(isinstance(cause, before) for cause in causes_of(error))
 
 
 def _reason(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from .answers import Answer, Delivered, Later, TooLarge, Transport, Unknown
@@ -99,9 +100,9 @@ class OtlpMetricExporter:
             remaining_s = deadline - time.monotonic()
             if remaining_s <= 0 or self._stopped.is_set():
                 break
-            self.stats.in_doubt += batch.count
-            answer = self._transport.send(body, remaining_s)
-            self.stats.in_doubt -= batch.count
+            before = self.stats.in_doubt
+            answer = self._transport.send(body, remaining_s, partial(self._doubt, before + batch.count))
+            self.stats.in_doubt = before
             is_doubtful = is_doubtful or isinstance(answer, Unknown)
             if not isinstance(answer, Later | Unknown):
                 return answer
@@ -109,6 +110,10 @@ class OtlpMetricExporter:
             if attempt + 1 == _MAX_ATTEMPTS or wait_s >= deadline - time.monotonic() or self._stopped.wait(wait_s):
                 break
         return Unknown(answer.reason) if is_doubtful and isinstance(answer, Later) else answer
+
+    def _doubt(self, count: int) -> None:
+        """Until there is an answer, the receiver may or may not have these."""
+        self.stats.in_doubt = count
 
     def _count(self, answer: Answer, batch: Batch) -> None:
         self.stats.settle(batch.count, delivered=isinstance(answer, Delivered))

@@ -256,9 +256,13 @@ class Sender:
             self._held = self._taken()
         if self._held is not None:
             batch, body = self._held
-            self.stats.in_doubt = max(self._doubtful, batch.count)
-            self._act_on(self._transport.send(body, self._timeout_s), batch)
+            self._act_on(self._transport.send(body, self._timeout_s, self._doubt_held), batch)
             self.stats.in_doubt = self._doubtful
+
+    def _doubt_held(self) -> None:
+        """Until there is an answer, the receiver may or may not have the batch."""
+        if self._held is not None:
+            self.stats.in_doubt = max(self._doubtful, self._held[0].count)
 
     def _taken(self) -> tuple[Batch, bytes] | None:
         """The next batch, and its request."""
