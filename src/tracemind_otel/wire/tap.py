@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from .._base.dropped import end_later, ended, opened
 from .._base.once import report_fault
+from ..ai.llm.providers._compression import decoder_for
 from ..ai.llm.providers._error_bodies import error_from_body, status_error
 from ..ai.llm.providers._http import HttpReply
 from ..ai.llm.providers._reading import Reading
 from ..ai.llm.providers._wire_format import StreamedError
 from ..ai.llm.types import LLMResponse
 from ..errors import LLMConnectionError, LLMError
-from .compression import decoder_for
 from .lean_decoders import lean_decoder
 from .logical_call import LogicalCall
 from .whole_reply import WholeReading

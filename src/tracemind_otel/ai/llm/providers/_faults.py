@@ -6,18 +6,19 @@ import os
 import socket
 import ssl
 from collections.abc import Generator, Mapping
+from urllib.parse import urlsplit
 
 import aiohttp
-import httpx
 
 from ....errors import LLMConnectionError, LLMError, LLMResponseError, LLMTimeoutError
+from ._compression import UndecodableError
 from ._http import http_libraries
 
 
 def transport_faults() -> tuple[type[Exception], ...]:
     """The exceptions that the HTTP libraries raise where no whole reply came."""
     own = [fault for library in http_libraries() for fault in (library.HTTPError, library.StreamError)]
-    return (*own, aiohttp.ClientError, OSError, EOFError)
+    return (*own, aiohttp.ClientError, UndecodableError, OSError, EOFError)
 
 
 def native_fault(error: BaseException) -> BaseException:
@@ -25,9 +26,9 @@ def native_fault(error: BaseException) -> BaseException:
     return error if isinstance(error, aiohttp.ClientError) else error.__cause__ or error
 
 
-def transport_error(error: Exception, url: httpx.URL) -> LLMError:
-    """The typed error for a fault."""
-    where = url.host if url.port is None else f"{url.host}:{url.port}"
+def transport_error(error: Exception, url: str) -> LLMError:
+    """The typed error for a fault of a request to this URL."""
+    where = urlsplit(url).netloc
     may_be_billed = not _was_never_sent(error)
     if tls_faults := [each for each in _chain(error) if isinstance(each, ssl.SSLError)]:
         return _tls_error(tls_faults[-1], where, may_be_billed=may_be_billed)
@@ -57,7 +58,7 @@ def _connection_error(error: Exception, where: str, *, may_be_billed: bool) -> L
 def _unreadable(error: Exception) -> str | None:
     """What is wrong with a reply that came and cannot be read; `None` for any other fault."""
     cause = native_fault(error)
-    if _is_a(error, "DecodingError"):
+    if isinstance(error, UndecodableError) or _is_a(error, "DecodingError"):
         return "cannot be read: its body is not compressed as its content-encoding says"
     is_http = isinstance(cause, aiohttp.ClientResponseError | aiohttp.http.HttpProcessingError)
     if is_http and not isinstance(cause, aiohttp.ClientHttpProxyError):

@@ -1,4 +1,4 @@
-"""One request over HTTP by httpx's API, and its reply; a kept connection that broke costs no attempt.
+"""One request over HTTP, and its reply; a kept connection that broke costs no attempt.
 
 A finish reason is not the end of a reply. In most formats the usage follows it, some servers send one with every chunk
 (Gemini's older models, and proxies that translate), and some send no end mark. So the rest is awaited, for seconds.
@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import cast
-
-import httpx
+from typing import TYPE_CHECKING, Protocol
 
 from ....errors import LLMConnectionError
 from ..liveness import Beat, DeadlinePassedError, Patience, ProviderSilentError, current_beat, patience_left_s
@@ -25,7 +23,10 @@ from ._faults import transport_error, transport_faults
 from ._http import Headers, HttpReply, library_of
 from ._loop import PerLoop
 from ._reading import Reading
-from ._transport import Body, Exchange, current_exchange, new_transports
+from ._transport import Exchange, current_exchange, new_transports
+
+if TYPE_CHECKING:
+    import httpx
 
 _WHOLE_S = 2.0
 """Seconds of silence that end a reply with its finish reason to which nothing is missing."""
@@ -43,18 +44,37 @@ _MAX_ERROR_BYTES = 2**20
 """Bytes of an error's body that are read."""
 
 
+Sent = tuple[str, Headers, bytes]
+"""URL, headers and body of a request."""
+
+
+class Reply(Protocol):
+    """A reply of either library whose head has come. Iterating it yields its body, decompressed, as it comes."""
+
+    head: HttpReply
+    """The status and the headers."""
+    read: Callable[[], Awaitable[bytes]] | None
+    """Waits for the next bytes, in any context, and returns none at the end; `None` if only iterating gives them."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    def has_all_come(self) -> bool:
+        """Whether the whole body has been received; false where the library does not say."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connection, or return it to the pool if the body has been read."""
+        ...
+
+
 class HttpStream:
     """A reply whose body is still coming: read it, and `finish` it or close it."""
 
-    def __init__(self, response: httpx.Response, has_all_come: Callable[[], bool]) -> None:
-        self._response = response
-        self._has_all_come = has_all_come
-        own = response.stream if isinstance(response.stream, Body) else None
-        self.head = HttpReply(response.status_code, response.headers if own is None else own.headers, b"")
-        # httpx passes each piece through four generators, which a body that is not compressed does not need.
-        self._body = response.aiter_bytes() if own is None or own.is_compressed else aiter(own)
-        self.aclose = response.aclose if own is None else own.aclose
-        """Closes the connection, or returns it to the pool if the body has been read."""
+    def __init__(self, reply: Reply, url: str) -> None:
+        self._reply, self._url = reply, url
+        self._body = aiter(reply)
+        self.head = reply.head
+        self.aclose = reply.aclose
 
     async def read(self, reading: Reading) -> None:
         """Read the reply to its end, for a caller who needs no events.
@@ -100,18 +120,13 @@ class HttpStream:
             yield rest
 
     def shortcut(self, reading: Reading) -> Shortcut | None:
-        """A way to read without `events`, between two of its batches; `None` if the body is not one of our transport.
-
-        The body of a client of the user's may run code that looks at the current span.
-        """
-        body = self._body
-        if not isinstance(body, Body):
-            return None
-        return Shortcut(body.read, reading.feed, lambda: reading.is_ending)
+        """A way to read without `events`, between two of its batches; `None` if the reply has none."""
+        read = self._reply.read
+        return None if read is None else Shortcut(read, reading.feed, lambda: reading.is_ending)
 
     def _cut_by(self, fault: Exception) -> LLMConnectionError:
         """The error of a reply that a fault cut; raises that of any other fault."""
-        error = transport_error(fault, self._response.request.url)
+        error = transport_error(fault, self._url)
         error.__cause__ = fault
         if not isinstance(error, LLMConnectionError):
             raise error from fault
@@ -150,9 +165,9 @@ class HttpStream:
 
     async def finish(self) -> None:
         """Keep the connection of a reply that has ended if its body ends now or in a packet of its own right after."""
-        if self._has_all_come():
+        if self._reply.has_all_come():
             await self.aclose()
-        elif not self._response.is_closed:
+        else:
             rests = _rests.get()
             task = asyncio.get_running_loop().create_task(self._read_rest())
             rests.add(task)
@@ -193,11 +208,7 @@ class HttpSender(abc.ABC):
     """Sends requests; a subclass says through what."""
 
     @abc.abstractmethod
-    def _request(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Request:
-        """The request, made with the library that sends it."""
-
-    @abc.abstractmethod
-    async def _exchange(self, request: httpx.Request, exchange: Exchange, *, again: bool) -> httpx.Response:
+    async def _exchange(self, sent: Sent, exchange: Exchange, *, again: bool) -> Reply:
         """Send a request and return with the head of its reply; `again`, where a kept connection has lost it."""
 
     async def open(self, url: str, headers: Headers, body: bytes) -> HttpStream:
@@ -206,54 +217,45 @@ class HttpSender(abc.ABC):
         Raises:
             LLMConnectionError, LLMTimeoutError, LLMResponseError: they did not come.
         """
-        exchange = Exchange()
+        sent, exchange = (url, headers, body), Exchange()
         current_exchange.set(exchange)
-        request = self._request(url, headers, body, exchange)
         try:
-            response = await self._exchange(request, exchange, again=False)
+            return HttpStream(await self._exchange(sent, exchange, again=False), url)
         except transport_faults() as error:
             fault = error
-        else:
-            return HttpStream(response, exchange.has_all_come)
         ledger = current_ledger() if exchange.may_be_billed(fault, body) else None
         if not exchange.broke_unanswered(fault) or not (ledger is None or ledger.hold_again()):
-            raise transport_error(fault, request.url) from fault
+            raise transport_error(fault, url) from fault
         try:
-            response = await self._send_again(request, exchange)
+            reply = await self._send_again(sent, exchange)
         except BaseException:
             if ledger is not None:
                 ledger.presume()
             raise
         if ledger is not None:
             ledger.release()
-        return HttpStream(response, exchange.has_all_come)
+        return HttpStream(reply, url)
 
-    async def _send_again(self, request: httpx.Request, exchange: Exchange) -> httpx.Response:
+    async def _send_again(self, sent: Sent, exchange: Exchange) -> Reply:
         """On a new connection; a client of the user's may keep more connections that its server has closed."""
         for is_last in (*[False] * _MAX_MORE, True):
             exchange.begin_anew()
             try:
-                return await self._exchange(request, exchange, again=True)
+                return await self._exchange(sent, exchange, again=True)
             except transport_faults() as error:
                 if is_last or not exchange.broke_unanswered(error):
-                    raise transport_error(error, request.url) from error
+                    raise transport_error(error, sent[0]) from error
         raise AssertionError
 
 
 class PooledSender(HttpSender):
-    """Sends through transports of its own, without a client, which would add cookies, redirects and the like."""
+    """Sends through transports of the package's own."""
 
     def __init__(self, origin: str) -> None:
         self._keeping, self._fresh = new_transports(origin)
 
-    def _request(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Request:
-        """With a stream for its content, which spares headers that the transport sets too: a tenth of the time."""
-        return httpx.Request("POST", _parsed(httpx.URL, url), headers=headers, stream=httpx.ByteStream(body))
-
-    async def _exchange(self, request: httpx.Request, exchange: Exchange, *, again: bool) -> httpx.Response:
-        response = await (self._fresh if again else self._keeping).handle_async_request(request)
-        exchange.has_all_come = cast("Body", response.stream).has_all_come
-        return response
+    async def _exchange(self, sent: Sent, exchange: Exchange, *, again: bool) -> Reply:
+        return await (self._fresh if again else self._keeping).send(*sent)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -272,16 +274,30 @@ class GivenClientSender(HttpSender):
         self._library = library_of(client)
         self._given = client
 
-    def _request(self, url: str, headers: Headers, body: bytes, exchange: Exchange) -> httpx.Request:
-        address = _parsed(self._library.URL, url)
-        extensions = {"trace": exchange.on_httpcore}
-        request: httpx.Request = self._library.Request(
-            "POST", address, headers=headers, content=body, extensions=extensions
-        )
-        return request
+    async def _exchange(self, sent: Sent, exchange: Exchange, *, again: bool) -> Reply:
+        url, headers, body = sent
+        address, extensions = _parsed(self._library.URL, url), {"trace": exchange.on_httpcore}
+        request = self._library.Request("POST", address, headers=headers, content=body, extensions=extensions)
+        return HttpxReply(await self._given.send(request, stream=True))
 
-    async def _exchange(self, request: httpx.Request, exchange: Exchange, *, again: bool) -> httpx.Response:
-        return await self._given.send(request, stream=True)
+
+class HttpxReply:
+    """A reply of httpx or its successor."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self.head = HttpReply(response.status_code, response.headers, b"")
+        """The status and the headers."""
+        self.read: Callable[[], Awaitable[bytes]] | None = None
+        """Not given: a client of the user's may run code that looks at the current span."""
+        self.aclose = response.aclose
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._response.aiter_bytes()
+
+    def has_all_come(self) -> bool:
+        """Whether the body has been read to its end, which is when httpx closes it."""
+        return self._response.is_closed
 
 
 @lru_cache(maxsize=256)

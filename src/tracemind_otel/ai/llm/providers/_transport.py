@@ -1,4 +1,4 @@
-"""The httpx transport of the pools, over an aiohttp session, which also tells how far a request got on its connection.
+"""The transport of the pools, over a session of aiohttp, which also tells how far a request got on its connection.
 
 httpx's own pool costs the square of its connections. Importing this and loading certificates is slow: `_pool` does both
 in a worker thread.
@@ -13,16 +13,18 @@ import os
 import ssl
 import urllib.request
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import aiohttp
-import httpx
+import certifi
 
+from ._compression import UndecodableError, decoder_for
 from ._faults import native_fault, no_certificates, unusable_proxy
+from ._http import Headers, HttpReply
 from ._proxies import proxy_for
 
 _KEEP_IDLE_S = 20.0
@@ -52,11 +54,10 @@ def new_transports(origin: str) -> tuple[AiohttpTransport, AiohttpTransport]:
     return keeping, AiohttpTransport(trusted, proxy, force_close=True)
 
 
-class AiohttpTransport(httpx.AsyncBaseTransport):
-    """httpx's transport interface over one aiohttp session.
+class AiohttpTransport:
+    """Sends requests to one server through a session of aiohttp, which its instrumentations see.
 
-    It sends requests whose body is in memory, without cookies, redirects and time-outs, and raises aiohttp's own
-    exceptions, which tell more faults apart than httpx's.
+    It follows no redirects, keeps no cookies, sets no time-outs, and raises aiohttp's own exceptions.
 
     Args:
         trusted: the certificates to trust.
@@ -68,17 +69,17 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._trusted, self._proxy, self._connections = trusted, proxy, connections
         self._session: aiohttp.ClientSession | None = None
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def send(self, url: str, headers: Headers, body: bytes) -> AiohttpReply:
         """Send a request and return when the head of its reply has come."""
         session = self._session or self._new_session()
         reply = await session.request(
-            request.method,
-            str(request.url),
-            headers=[(name.decode(), value.decode()) for name, value in request.headers.raw],
-            data=_in_turns(b"".join(cast("httpx.ByteStream", request.stream))),
+            "POST",
+            url,
+            headers=[(name.decode(), value.decode()) for name, value in headers],
+            data=_in_turns(body),
             allow_redirects=False,
         )
-        return httpx.Response(reply.status, headers=reply.raw_headers, stream=Body(reply), request=request)
+        return AiohttpReply(reply)
 
     def _new_session(self) -> aiohttp.ClientSession:
         """Made on first use, since it belongs to the running loop."""
@@ -87,7 +88,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=self._proxy,
             timeout=aiohttp.ClientTimeout(),
-            auto_decompress=False,  # httpx does it, also for what this Python has no module for
+            auto_decompress=False,  # `_compression` knows more codings
             **_LIMITS,
         )
         return self._session
@@ -103,20 +104,18 @@ def _in_turns(body: bytes) -> bytes | io.BytesIO:
     return body if len(body) <= _LARGE else io.BytesIO(body)
 
 
-class Body(httpx.AsyncByteStream):
-    """The body of a reply as its bytes come; those that came before a fault are given before it is raised."""
+class AiohttpReply:
+    """A reply with its body as the bytes come; those that came before a fault are given before it is raised."""
 
     def __init__(self, reply: aiohttp.ClientResponse) -> None:
         self._reply = reply
-        self.headers: Mapping[str, str] = reply.headers
-        """The headers of the reply. httpx's decode all of them for each name that is looked up."""
-        self.read = reply.content.readany
-        """Waits for the next bytes; returns none at the end. Iterating also gives those that came before a fault."""
-
-    @property
-    def is_compressed(self) -> bool:
-        """Whether its bytes are to be decompressed."""
-        return "content-encoding" in self.headers
+        self.head = HttpReply(reply.status, reply.headers, b"")
+        """The status and the headers, which have no body."""
+        codings = reply.headers.getall("content-encoding", ())
+        self._decoder = decoder_for(",".join(codings)) if codings else None
+        self.read: Callable[[], Awaitable[bytes]] | None = reply.content.readany if self._decoder is None else None
+        """Waits for the next bytes; `None` if they are compressed. Iterating also gives those that came before a fault.
+        """
 
     def has_all_come(self) -> bool:
         """Whether the whole body has been received, read or not."""
@@ -130,7 +129,12 @@ class Body(httpx.AsyncByteStream):
         data = await content.readany() if content.exception() is None else _left_in(content)
         if not data:
             raise StopAsyncIteration
-        return data
+        if self._decoder is None:
+            return data
+        try:
+            return self._decoder.decompress(data)
+        except Exception as error:  # each library has its own
+            raise UndecodableError from error
 
     async def aclose(self) -> None:
         """Close the connection, or return it to the pool if the body has been read."""
@@ -165,9 +169,11 @@ def _trusted(origin: str, proxy: str | None) -> ssl.SSLContext:
 
 
 @lru_cache(maxsize=4)
-def _from_environment(_cert_file: str | None, _cert_dir: str | None) -> ssl.SSLContext:
-    """Loading the certificates takes tens of milliseconds."""
-    return httpx.create_ssl_context()
+def _from_environment(cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
+    """The certificates that httpx trusts, too. Loading them takes tens of milliseconds."""
+    if cert_file or not cert_dir:
+        return ssl.create_default_context(cafile=cert_file or certifi.where())
+    return ssl.create_default_context(capath=cert_dir)
 
 
 @dataclass(slots=True)
@@ -182,8 +188,6 @@ class Exchange:
     """Whether the writing of the body may have begun."""
     is_answered: bool = False
     """Whether the head of a reply has come, where the library says so; aiohttp raises another error then."""
-    has_all_come: Callable[[], bool] = field(default=bool)
-    """Returns whether the whole body has been received, read or not; false where the library does not say."""
 
     def begin_anew(self) -> None:
         """Reset for sending the same request again on another connection."""

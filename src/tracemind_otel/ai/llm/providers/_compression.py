@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from .._base.once import Once
+from ...._base.once import Once
 
 log = logging.getLogger(__name__)
 
@@ -16,6 +16,11 @@ _GZIP_OR_ZLIB = 47
 """`wbits` for either, told apart by their headers."""
 _RAW = -15
 """`wbits` for data without a header, which some servers send as deflate."""
+
+
+class UndecodableError(Exception):
+    """A body is not compressed as its headers say."""
+
 
 _UNREADABLE = Once()
 """Encodings that were logged as not readable."""
