@@ -12,7 +12,7 @@ from ..semconv import ERROR_TYPE, TRACEMIND_INTERRUPTED
 from .otlp_request import Item
 from .otlp_spans import interrupted_item
 from .process_directory import ProcessDirectory, orphaned
-from .segments import SUFFIX, Entry, Segment
+from .segments import SUFFIX, Entry, Segment, segment_name
 from .started_spans import PREFIX, read_started, span_id_of
 
 log = logging.getLogger(__name__)
@@ -21,8 +21,6 @@ _MARKS = {TRACEMIND_INTERRUPTED: True, ERROR_TYPE: "interrupted"}
 _REASON = "the process ended before this did"
 
 _UNFINISHED = "interrupted.tmp"
-_AFTER_ALL = "z"
-"""What the name of that segment begins with, so that it is read last."""
 
 
 @dataclass(slots=True)
@@ -36,6 +34,20 @@ class Estate:
     unwritten: list[Item] = field(default_factory=list[Item])
     """The spans that it had not ended, if the disk is full; otherwise they are in the last segment."""
 
+    def move_to(self, directory: ProcessDirectory) -> None:
+        """Move the segments to a directory of this process, and delete their own."""
+        moved = list[Segment]()
+        try:
+            for segment in self.segments:
+                segment.move(directory.path)
+                moved.append(segment)
+        except OSError as error:
+            log.warning("Spool %s of a process that ended cannot be moved, and waits: %s", self.directory.path, error)
+            self.segments = moved
+            self.directory.release()
+        else:
+            self.directory.remove()
+
 
 def estates(root: str) -> Iterator[Estate]:
     """What each process left that has ended. No other process reads or deletes it any more."""
@@ -43,7 +55,7 @@ def estates(root: str) -> Iterator[Estate]:
         try:
             estate = _read(directory)
         except OSError as error:
-            log.warning("Spool %s of a process that ended cannot be read, and is left there: %s", directory.path, error)
+            log.warning("Spool %s of a process that ended cannot be read, and waits: %s", directory.path, error)
             directory.release()
         else:
             yield estate
@@ -63,16 +75,12 @@ def _read(directory: ProcessDirectory) -> Estate:
     for path in _segments(directory.path):
         segment, made_ns = _loaded(path, see)
         last_ns = max(last_ns, made_ns)
-        if segment.is_done:
-            segment.delete()
-        else:
-            estate.segments.append(segment)
+        estate.segments.append(segment)
     interrupted = [interrupted_item(start.item, last_ns, _MARKS, _REASON) for start in started.values()]
-    if interrupted:
-        _write(estate, interrupted, last_ns)
-    for name in os.listdir(directory.path):
-        if name.startswith(PREFIX):
-            os.unlink(os.path.join(directory.path, name))
+    _end_started(estate, interrupted, last_ns)
+    for segment in [segment for segment in estate.segments if segment.is_done]:
+        estate.segments.remove(segment)
+        segment.delete()  # not before the starts, since it may have their ends
     kept = sum(segment.kept for segment in estate.segments) + len(estate.unwritten)
     if kept:
         log.info(
@@ -108,24 +116,25 @@ def _loaded(path: str, see: Callable[[Entry], object]) -> tuple[Segment, int]:
     return segment, made_ns
 
 
-def _write(estate: Estate, interrupted: list[Item], last_ns: int) -> None:
-    """Write spans that the process had not ended to a segment of their own, before their starts are deleted.
+def _end_started(estate: Estate, interrupted: list[Item], last_ns: int) -> None:
+    """Write spans that the process had not ended to a segment of their own, and delete their starts.
 
     If this process is killed between the two, the next one finds both, and so that they have ended.
     """
     directory = estate.directory.path
     unfinished = os.path.join(directory, _UNFINISHED)
-    path = os.path.join(directory, f"{_AFTER_ALL}{len(_segments(directory)):08d}{SUFFIX}")
-    try:
-        if os.path.lexists(unfinished):
-            os.unlink(unfinished)  # of a process that was killed here
-        segment = Segment.create(unfinished)
-        for item in interrupted:
-            segment.append(item, last_ns)
-        segment.seal()
-        os.rename(unfinished, path)
-    except OSError:
-        estate.unwritten = interrupted
-    else:
-        segment.path = path
-        estate.segments.append(segment)
+    if os.path.lexists(unfinished):
+        os.unlink(unfinished)  # of a process that was killed here
+    if interrupted:
+        try:
+            segment = Segment.create(unfinished)
+            for item in interrupted:
+                segment.append(item, last_ns)
+            segment.seal()
+            segment.move(directory, segment_name())
+            estate.segments.append(segment)
+        except OSError:
+            estate.unwritten = interrupted
+    for name in os.listdir(directory):
+        if name.startswith(PREFIX):
+            os.unlink(os.path.join(directory, name))

@@ -16,7 +16,7 @@ from .adoption import Estate, estates
 from .intake import Intake
 from .otlp_request import Item
 from .process_directory import ProcessDirectory
-from .segments import SUFFIX, Reading, Segment
+from .segments import Reading, Segment, segment_name
 from .spool import Batch, MemorySpool
 from .started_spans import StartedSpans, span_id_of
 
@@ -74,9 +74,7 @@ class DiskSpool:
         self._own: ProcessDirectory | None = None
         self._started: StartedSpans | None = None
         self._active: Segment | None = None
-        self._made = 0
         self._segments = list[Segment]()
-        self._estates = list[Estate]()
         self._taken: dict[Batch, tuple[Segment, tuple[int, int]]] = {}
         self._byte_size = 0
         self._kept = 0
@@ -90,8 +88,7 @@ class DiskSpool:
         """Begin empty in a forked child; it opens a directory of its own for its first item."""
         for segment in self._segments:
             segment.close()
-        if self._started is not None:
-            self._started.close()
+        self._close_started()
         self._begin()
 
     @property
@@ -157,21 +154,32 @@ class DiskSpool:
             self._drop_oldest()
 
     def _next_segment(self) -> Segment:
-        if self._active is not None:
-            self._active.seal()
-            self._active = None
+        self._seal_active()
         own = self._open()
-        self._made += 1
-        self._active = segment = Segment.create(os.path.join(own.path, f"{self._made:08d}{SUFFIX}"))
+        self._active = segment = Segment.create(os.path.join(own.path, segment_name()))
+        if self._fsync:
+            own.fsync()
         self._segments.append(segment)
         self._byte_size += segment.size
         return segment
 
+    def _seal_active(self) -> None:
+        if self._active is not None:
+            self._active.seal()
+            self._active = None
+
     def _open(self) -> ProcessDirectory:
-        if self._own is None:
-            self._own = ProcessDirectory.create(self.directory)
-            self._started = StartedSpans(self._own.path, min(_MAX_STARTED, self._max_bytes // 4))
-        return self._own
+        return self._own or self._settle_in(ProcessDirectory.create(self.directory))
+
+    def _settle_in(self, directory: ProcessDirectory) -> ProcessDirectory:
+        self._own = directory
+        self._started = StartedSpans(directory.path, min(_MAX_STARTED, self._max_bytes // 4))
+        return directory
+
+    def _close_started(self) -> None:
+        if self._started is not None:
+            self._started.close()
+            self._started = None
 
     def _write_start(self, span_id: bytes, item: Item) -> None:
         self._open()
@@ -207,9 +215,6 @@ class DiskSpool:
             self._active = None
         self._segments.remove(segment)
         self._byte_size -= segment.size
-        for estate in self._estates:
-            if segment in estate.segments:
-                estate.segments.remove(segment)
 
     def _delete(self, segment: Segment) -> None:
         try:
@@ -218,7 +223,6 @@ class DiskSpool:
             pass
         except OSError as error:
             self._tell_not_noted(error)
-        self._leave_empty_estates()
 
     # --- Sending ---
 
@@ -242,6 +246,8 @@ class DiskSpool:
                 batch = _batch(reading)
                 if batch is not None:
                     self._taken[batch] = (segment, taken)
+                if reading.damaged and segment is self._active:  # somebody writes to it, or has deleted it
+                    self._seal_active()
             if reading.damaged:
                 self._tell(
                     logging.WARNING,
@@ -305,21 +311,25 @@ class DiskSpool:
         place = 0
         for estate in estates(self.directory):
             with self._intake.held():
+                own = self._inhabit(estate)
+            if estate.directory is not own:
+                estate.move_to(own)
+            with self._intake.held():
                 self._segments[place:place] = estate.segments
                 place += len(estate.segments)
                 self._byte_size += sum(segment.size for segment in estate.segments)
                 self._kept += sum(segment.kept for segment in estate.segments)
                 for item in estate.unwritten:
                     self._memory.append(item)
-                self._estates.append(estate)
                 self._drop_oldest()
-            self._leave_empty_estates()
         self._report()
 
-    def _leave_empty_estates(self) -> None:
-        for estate in [estate for estate in self._estates if not estate.segments]:
-            self._estates.remove(estate)
-            estate.directory.remove()
+    def _inhabit(self, estate: Estate) -> ProcessDirectory:
+        """The directory of this process; that of the other if a full disk has no room for another one."""
+        try:
+            return self._open()
+        except OSError:
+            return self._settle_in(estate.directory)
 
     # --- The end ---
 
@@ -332,20 +342,13 @@ class DiskSpool:
             self._is_closed = True
             for segment in self._segments:
                 segment.close()
-            if self._started is not None:
-                self._started.close()
-            is_empty = not self._started and not any(segment.kept for segment in self._own_segments())
-            for directory in [estate.directory for estate in self._estates]:
-                directory.release()
+            is_empty = not self._started and not self._kept
+            self._close_started()
             if self._own is not None and is_empty:
                 self._own.remove()
             elif self._own is not None:
                 self._own.release()
         self._report()
-
-    def _own_segments(self) -> list[Segment]:
-        adopted = {id(segment) for estate in self._estates for segment in estate.segments}
-        return [segment for segment in self._segments if id(segment) not in adopted]
 
     def _write_memory(self) -> None:
         while (batch := self._memory.take(SEGMENT_BYTES, 1)) is not None:
@@ -362,6 +365,10 @@ class DiskSpool:
     def _turn_to_memory(self, error: OSError) -> None:
         self._failed_at = time.monotonic()
         self._tell_failure(error)
+        if self._own is not None and not os.path.isdir(self._own.path):  # somebody has deleted it
+            self._own.release()
+            self._close_started()
+            self._own = None
 
     def _return_to_disk(self) -> None:
         if self._failed_at is not None:

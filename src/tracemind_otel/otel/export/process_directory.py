@@ -77,6 +77,14 @@ class ProcessDirectory:
             os.close(descriptor)
             return None
 
+    def fsync(self) -> None:
+        """Have the names of its files on the disk."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
     def release(self) -> None:
         """Leave the directory to the next process."""
         with _locking:

@@ -358,6 +358,14 @@ class Segment:
 
     # --- The end ---
 
+    def move(self, directory: str, name: str | None = None) -> None:
+        """Move the file to another directory of the same spool."""
+        path = os.path.join(directory, name or os.path.basename(self.path))
+        if os.path.lexists(path):
+            path = os.path.join(directory, segment_name())
+        os.rename(self.path, path)
+        self.path = path
+
     def close(self) -> None:
         """Close the file."""
         self.seal()
@@ -369,6 +377,11 @@ class Segment:
         """Delete the file."""
         self.close()
         os.unlink(self.path)
+
+
+def segment_name() -> str:
+    """The name of a new segment; names sort by age, also beside those of other processes."""
+    return f"{time.time_ns():019d}-{os.getpid()}{SUFFIX}"
 
 
 def _write(descriptor: int, data: bytes) -> None:
