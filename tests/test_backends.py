@@ -330,7 +330,8 @@ def test_a_span_of_another_instrumentation_shows_our_cost(preset: str, names: st
 def test_the_rows_know_that_a_backend_reads_openinference(preset: str) -> None:
     """Of a span with nothing but OpenInference's names, doctor says what their own servers show of one."""
     facts = SpanFacts(type="call", attributes=TOLD["OpenInference's"])
-    view, fields = SpanView(facts=facts), ("kind", "model", "input_tokens", "output_tokens")
+    view = SpanView(facts=facts)
+    fields: tuple[Field, ...] = ("kind", "model", "input_tokens", "output_tokens")
     said = [shown(BACKENDS[preset], view, field).value for field in fields]
     assert said == ["model call", "acme-other", 1_000, 100]
 
