@@ -84,6 +84,10 @@ class WatchedExporter:
         finally:
             self.stats.settle(size, delivered=delivered)
 
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        """Send what the exporter holds back."""
+        return self._exporter is None or bool(self._exporter.force_flush(int(timeout_millis)))
+
     def begin_anew(self) -> None:
         """In a forked child: the next export gets an exporter of its own. Two processes cannot share a connection."""
         _parents.append(self._exporter)
