@@ -106,7 +106,7 @@ class WireClient(AsyncLLMClient):
         self.server_port = parts.port or _DEFAULT_PORTS[parts.scheme]
         self._timeout_s = sending.get("timeout_s")
         scheme = "Bearer " if key_header == "authorization" else ""
-        key_headers = () if self._key is None else ((key_header.encode(), f"{scheme}{self._key}".encode()),)
+        key_headers = () if self._key is None else ((key_header, f"{scheme}{self._key}"),)
         self._headers = (*JSON_HEADERS, *key_headers, *headers)
         self._http_client = sending.get("http_client")
         if self._http_client is not None:

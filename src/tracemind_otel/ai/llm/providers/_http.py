@@ -12,17 +12,17 @@ from urllib.parse import SplitResult, urlsplit
 from ...._version import __version__
 from ....errors import ConfigError
 
-Headers = Sequence[tuple[bytes, bytes]]
+Headers = Sequence[tuple[str, str]]
 """Header names and values, as they are sent."""
 
 OWN_AGENT = f"tracemind-otel/{__version__}"
 """The `user-agent` of every request, by which the hooks of HTTP libraries know them."""
 
 JSON_HEADERS: Headers = (
-    (b"accept", b"application/json"),
-    (b"accept-encoding", b"gzip, deflate"),
-    (b"content-type", b"application/json"),
-    (b"user-agent", OWN_AGENT.encode()),
+    ("accept", "application/json"),
+    ("accept-encoding", "gzip, deflate"),
+    ("content-type", "application/json"),
+    ("user-agent", OWN_AGENT),
 )
 """The headers of every request."""
 

@@ -75,7 +75,7 @@ class AiohttpTransport:
         reply = await session.request(
             "POST",
             url,
-            headers=[(name.decode(), value.decode()) for name, value in headers],
+            headers=headers,
             data=_in_turns(body),
             allow_redirects=False,
         )

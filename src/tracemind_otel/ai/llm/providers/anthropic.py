@@ -47,7 +47,7 @@ from .presets import Preset
 DEFAULT_MAX_TOKENS = 4096
 """The limit of output tokens where the request sets none: the API requires one, and every model allows this."""
 
-_VERSION = b"2023-06-01"
+_VERSION = "2023-06-01"
 """With the version after it (2026-10-21), the API rejects temperature, top_p and top_k even at their default values."""
 
 _FINISH_REASONS: dict[str, FinishReason] = {
@@ -396,6 +396,6 @@ PRESET = Preset(
     key_variables=("ANTHROPIC_API_KEY",),
     url_variables=("ANTHROPIC_BASE_URL",),
     key_header="x-api-key",
-    headers=((b"anthropic-version", _VERSION),),
+    headers=(("anthropic-version", _VERSION),),
 )
 """Anthropic."""

@@ -316,7 +316,7 @@ class BedrockLLMClient(WireClient):
     async def _headers_for(self, url: str, body: bytes) -> Headers:
         signed = await asyncio.to_thread(self._signature, url, body)
         # Whole replies are JSON and streams are frames, whatever `accept` says.
-        return (*(header for header in self._headers if header[0] != b"accept"), *signed)
+        return (*(header for header in self._headers if header[0] != "accept"), *signed)
 
     def _secret(self) -> str | None:
         return self._key or self._token
@@ -332,7 +332,7 @@ class BedrockLLMClient(WireClient):
         request = _botocore("awsrequest").AWSRequest(method="POST", url=url, data=body, headers=content_type)
         _botocore("auth").SigV4Auth(credentials, "bedrock", self._region).add_auth(request)
         signed = ((name.lower(), value) for name, value in request.headers.items())
-        return tuple((name.encode(), value.encode()) for name, value in signed if name != "content-type")
+        return tuple(header for header in signed if header[0] != "content-type")
 
     def _credentials(self) -> Any:
         """Credentials that are valid now; those of a role are renewed by botocore."""

@@ -36,7 +36,7 @@ class Preset:
     """Whether it rejects requests without a key."""
     key_header: str = "authorization"
     """The header that carries the key."""
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
     """Further headers of every request."""
     client_class: type[WireClient] = WireClient
     """The class of its clients."""

@@ -62,7 +62,7 @@ class _VertexFormat(WireClient):
         token = self._token = key_of("token", given if isinstance(given, str) else await given)
         if token is None:
             raise LLMAuthenticationError("the token callback gave no token")
-        return (*self._headers, (b"authorization", f"Bearer {token}".encode()))
+        return (*self._headers, ("authorization", f"Bearer {token}"))
 
     def _secret(self) -> str | None:
         return self._token
