@@ -246,10 +246,12 @@ def test_a_snapshot_that_the_program_sets_later_is_used_from_the_next_call_on(
 
     monkeypatch.setitem(sys.modules, "genai_prices.data_snapshot", data_snapshot)
     use_snapshot(with_price_of_two())
+    assert not table.is_loaded  # so that nobody reads the library's data on an event loop
     assert table.unmatched("openai", ["gpt-4o-mini"]) == ["gpt-4o-mini"]
     assert cost_of_a_million(table) == (2.0, "2026-11-20")
 
     use_snapshot(SNAPSHOT)
+    assert table.is_loaded
     assert cost_of_a_million(table) == (0.15, genai_prices.__version__)
 
 

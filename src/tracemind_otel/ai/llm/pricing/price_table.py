@@ -120,8 +120,11 @@ class PriceTable:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether a table is there, so that a search takes a few milliseconds at most."""
-        return self._loaded is not None
+        """Whether a table is there, so that a search takes a few milliseconds at most.
+
+        It is not from the moment the program imports the library until the library's data is there too.
+        """
+        return self._loaded is not None and (self._get_snapshot is not None or _SNAPSHOTS not in sys.modules)
 
     def is_matched(self, provider: str, model: str) -> bool:
         """Whether the model was searched before, so that no slow search is needed."""
