@@ -351,6 +351,19 @@ def test_a_damaged_file_breaks_nothing(place: float, byte: int) -> None:
         assert all(isinstance(left, LeftSums) for left in left_sums(copy))
 
 
+def test_sums_that_nobody_exports_are_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A process that crashes again and again, without a receiver, does not fill the disk."""
+    for number in range(1010):
+        (tmp_path / f"{10**18 + number}-1").mkdir()
+    own = keeping(tmp_path)
+    own.create_counter("c").add(5, {}, NO_SPAN)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 1001
+    assert names[0] == f"{10**18 + 10}-1", "the oldest are deleted"
+    assert "10 processes" in caplog.text
+    own.end(is_exported=True)
+
+
 def test_garbage_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A file that is none of ours, or damaged at its beginning, is named, and deleted."""
     own = keeping(tmp_path / "own")

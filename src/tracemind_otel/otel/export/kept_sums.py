@@ -11,6 +11,7 @@ then the other one counts. A head also says what the count of its bucket becomes
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import logging
 import mmap
@@ -29,8 +30,10 @@ from .protobuf import float64
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 256 * 1024
-"""Bytes of a file: some hundred series."""
+_FIRST_FILE, _FILE = 32 * 1024, 256 * 1024
+"""Bytes of the first file of an interval, for about a hundred series, and of each further one."""
+_MAX_LEFT = 1000
+"""Directories of processes whose sums nobody has exported; beyond that the oldest is deleted."""
 _PREFIX = "sums-"
 _MAGIC = b"TMSUMS_1"
 _START = struct.Struct("<8sIII")
@@ -144,26 +147,26 @@ class KeptSums:
 
     def _room(self, size: int, scope: bytes) -> mmap.mmap:
         """A file with so much room."""
-        if self._memory is None or scope != self._scope or self._used + size > _CHUNK:
+        if self._memory is None or scope != self._scope or self._used + size > len(self._memory):
             shared = self._resource + scope
             beginning = _START.pack(_MAGIC, len(self._resource), len(scope), crc32(shared)) + shared
-            if len(beginning) + size > _CHUNK:
-                raise OSError(errno.EFBIG, f"a series with its resource has more than {_CHUNK} bytes")
-            self._memory = self._next_file(beginning)
+            usual = _FILE if self._interval else _FIRST_FILE
+            self._memory = self._next_file(beginning, max(usual, len(beginning) + size))
             self._scope, self._used = scope, len(beginning)
         return self._memory
 
-    def _next_file(self, beginning: bytes) -> mmap.mmap:
+    def _next_file(self, beginning: bytes, size: int) -> mmap.mmap:
         if self._directory is None:
+            _delete_oldest(self.root)
             self._directory = ProcessDirectory.create(self.root)
         self._made += 1
         path = os.path.join(self._directory.path, f"{_PREFIX}{self._made:08d}")
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600)
         try:
             # Written, not only made longer: on a full disk a store into a hole would end the process.
-            if os.write(descriptor, beginning.ljust(_CHUNK, b"\0")) != _CHUNK:
+            if os.write(descriptor, beginning.ljust(size, b"\0")) != size:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            memory = mmap.mmap(descriptor, _CHUNK)
+            memory = mmap.mmap(descriptor, size)
         except BaseException:
             os.unlink(path)
             raise
@@ -283,6 +286,15 @@ def left_sums(root: str) -> Iterator[LeftSums]:
             yield left
         else:
             left.settle()
+
+
+def _delete_oldest(root: str) -> None:
+    """Delete what nobody could export for so long that too many have left something."""
+    excess = len(os.listdir(root)) - _MAX_LEFT if os.path.isdir(root) else 0
+    if excess > 0:
+        log.warning("Metrics of %d processes that were killed are deleted in %s: %d are kept", excess, root, _MAX_LEFT)
+        for directory in itertools.islice(orphaned(root), excess):
+            directory.remove()
 
 
 def _files(directory: str) -> list[str]:
