@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
@@ -437,6 +438,27 @@ def test_grpc_to_a_backend_that_takes_http_only_is_warned_of(caplog: pytest.LogC
     with tm.configure(tracer_provider=provider, protocol="grpc", preset="mlflow"):
         pass
     assert "MLflow takes OTLP over HTTP only" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("preset", "told"),
+    [
+        ("datadog", "preset datadog needs .* do it there: send the header dd-otlp-source: llmobs"),
+        ("phoenix", "preset phoenix .*set openinference.project.name of the resource to the service's name"),
+        ("opik", r"preset opik .*drop the attributes tracemind\.\*"),
+    ],
+)
+def test_what_a_preset_cannot_do_for_a_provider_of_yours_is_warned_of(
+    preset: str, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its exporter is yours, so the header, the resource and what is left out are yours too."""
+    with tm.configure(tracer_provider=TracerProvider(), meter_provider=MeterProvider(), preset=preset):
+        pass
+    assert re.search(told, caplog.text)
+    caplog.clear()
+    with tm.configure(tracer_provider=TracerProvider(), meter_provider=MeterProvider(), preset="mlflow"):
+        pass
+    assert "needs more" not in caplog.text
 
 
 PROGRAM = """

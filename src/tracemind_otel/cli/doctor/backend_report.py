@@ -158,9 +158,10 @@ def _sentence(backend: Backend, lines: Sequence[Line]) -> str:
     """The whole in a sentence: what shows, what the preset brings, what does not show."""
     words: dict[str, list[str]] = {"yes": [], "elsewhere": [], "preset": [], "no": []}
     for field, group in _by_field(lines):
-        verdicts = {line.spans: _verdict(backend, line) for line in group if line.count or _elsewhere(backend, field)}
+        told = [line for line in group if line.count or _elsewhere(backend, field)]
+        verdicts: dict[SpanType, str] = {line.spans: _verdict(backend, line) for line in told}
         for verdict in dict.fromkeys(verdicts.values()):
-            spans = [spans for spans, each in verdicts.items() if each == verdict]
+            spans: list[SpanType] = [spans for spans, each in verdicts.items() if each == verdict]
             words[verdict].append(_named(field, spans, verdicts))
     parts = [f"{backend.title} will show {', '.join(words['yes']) or 'nothing'}"]
     if words["elsewhere"]:

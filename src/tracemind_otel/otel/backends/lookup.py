@@ -58,6 +58,15 @@ class Presets:
         return {name: value for backend in self.backends for name, value in backend.own_headers}
 
     @property
+    def export_needs(self) -> tuple[str, ...]:
+        """What `configure()` does for the backends where it sends the spans itself, in words."""
+        return (
+            *(f"send the header {name}: {value}" for name, value in self.headers.items()),
+            *(f"set {name} of the resource to the service's name" for name in self.resource),
+            *(f"drop the attributes {name}*" for name in self.leaves_out),
+        )
+
+    @property
     def resource(self) -> tuple[str, ...]:
         """Attributes of the resource that get the name of the service."""
         return tuple(name for backend in self.backends for name in backend.resource)

@@ -87,7 +87,7 @@ Some presets change only what is sent: they leave attributes out, or add sums of
 would add to the calls below. A file and the spans themselves do not change. If several presets share the address, an
 attribute is left out only if all of them leave it out, and sums are not added; the log says so. The backends behind a
 Collector share an address too, so name each of them in `preset`. With a tracer provider of your own nothing of this
-happens, since `configure()` sends no spans then.
+happens, since `configure()` sends no spans then; the log says what to do there.
 
 `tracemind-otel doctor --backend NAME FILE` says what a backend will show of a file of yours, and why not the rest.
 

@@ -118,6 +118,12 @@ def _warn(pipeline: Pipeline, config: ExportConfig) -> None:
             "Call configure() before that provider is set",
             config.file,
         )
+    if "traces" not in pipeline.providers and config.presets is not None and (needs := config.presets.export_needs):
+        log.warning(
+            "preset %s needs more than attributes: there is a tracer provider already, so do it there: %s",
+            ", ".join(backend.name for backend in config.presets.backends),
+            "; ".join(needs),
+        )
     if "traces" in pipeline.providers and os.getenv("OTEL_CONFIG_FILE"):
         log.warning(
             "OTEL_CONFIG_FILE is set, but nothing has applied it, and configure() does not read it. Install "
