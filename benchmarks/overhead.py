@@ -87,14 +87,14 @@ def recorder_of_configure() -> OTelRecorder:
     from tracemind_otel.otel.current import Providers, use_providers
     from tracemind_otel.otel.export.delivery_stats import DeliveryStats, MetricsDeliveryStats
     from tracemind_otel.otel.setup.delivery import WatchedExporter
-    from tracemind_otel.otel.setup.exporters import metric_requests
+    from tracemind_otel.otel.setup.exporters import point_count
     from tracemind_otel.otel.setup.metric_reader import OwnReader
     from tracemind_otel.otel.setup.processors import CountingProcessor
 
     tracer_provider = TracerProvider()
     ledger = DeliveryStats("nowhere")
     tracer_provider.add_span_processor(CountingProcessor(WatchedExporter(DroppingSpans, ledger), ledger))
-    exporter = WatchedExporter(DroppingMetrics, MetricsDeliveryStats("nowhere"), metric_requests)
+    exporter = WatchedExporter(DroppingMetrics, MetricsDeliveryStats("nowhere"), count=point_count)
     reader = OwnReader(exporter, tracer_provider.resource, interval_s=1.0, timeout_s=10.0)
     meter_provider = MeterProvider([reader])
     reader.start()

@@ -160,7 +160,7 @@ class OwnSide(Side):
 
     def __init__(self, *, is_delta: bool) -> None:
         self.exporter = Kept()
-        watched = WatchedExporter(lambda: self.exporter, MetricsDeliveryStats("a test"), lambda data: [(data, 1)])
+        watched = WatchedExporter(lambda: self.exporter, MetricsDeliveryStats("a test"), count=lambda _: 1)
         self.reader = OwnReader(watched, RESOURCE, float("inf"), 10.0, preference(is_delta=is_delta))
         provider = MeterProvider([self.reader], RESOURCE, shutdown_on_exit=False)
         self.reader.start()

@@ -19,11 +19,12 @@ from ..errors import ConfigError
 from ..flows.totals import AttributeValue
 from ..otel.capture import Redact
 from ..otel.current import Providers
+from ..otel.export.otlp_variables import Signal
 from ..otel.labels import DISTINCT_VALUES, DistinctValues, MetricLabels
 from ..otel.metrics import latest_workflow_names
 from ..otel.sanitize import MAX_BYTES
 from ..otel.setup.content_settings import content_options
-from ..otel.setup.settings import ExportConfig, Signal, export_config, sdk_is_disabled, sees_sdk_calls
+from ..otel.setup.settings import ExportConfig, export_config, sdk_is_disabled, sees_sdk_calls
 from ..otel.setup.telemetry import Pipeline, Telemetry, activate, active, is_placeholder
 from ..wire import instrument as sdk_calls
 

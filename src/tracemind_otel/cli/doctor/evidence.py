@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...errors import ConfigError
 from ...front.configure import SetUp
-from ...otel.setup.settings import Signal
+from ...otel.export.otlp_variables import Signal
 from ..otlp_file import FileSpan
 from .receiver import Reply
 

@@ -18,7 +18,8 @@ from typing import Any
 from ...ai.llm.pricing import is_in_wrong_unit, prices_set
 from ...errors import ConfigError
 from ...front.configure import SetUp, configure, latest_set_up
-from ...otel.setup.settings import Signal, sdk_is_disabled
+from ...otel.export.otlp_variables import Signal
+from ...otel.setup.settings import sdk_is_disabled
 from . import receiver_checks, setup_checks, span_checks
 from .application import Ran, UnusableAppError, run_application
 from .evidence import Evidence, MadeProvider, SpanSource

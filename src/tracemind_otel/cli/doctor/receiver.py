@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from ...errors import ConfigError
 from ...otel.export.answers import Delivered
-from ...otel.setup.settings import ExportConfig, Signal
+from ...otel.export.otlp_variables import Signal
+from ...otel.setup.settings import ExportConfig
 from .spoken import Spoken, spoken_at
 
 _TIMEOUT_S = 5.0

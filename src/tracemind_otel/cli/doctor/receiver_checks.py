@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterator
 
 from ...otel.export.http_transport import causes_of
-from ...otel.setup.settings import Protocol
+from ...otel.export.otlp_variables import Protocol
 from .evidence import Evidence
 from .finding import Finding
 from .receiver import Reply

@@ -8,7 +8,8 @@ from dataclasses import asdict
 
 from ..._version import __version__
 from ...front.configure import SetUp
-from ...otel.setup.settings import ExportConfig, Signal
+from ...otel.export.otlp_variables import Signal
+from ...otel.setup.settings import ExportConfig
 from ..trace_tree import printable
 from .evidence import Evidence, MadeProvider, ProviderKeys
 from .finding import Finding

@@ -13,7 +13,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.environment_variables import OTEL_PYTHON_METER_PROVIDER, OTEL_PYTHON_TRACER_PROVIDER
 
 from ...errors import ConfigError
-from ...otel.setup.settings import Signal
+from ...otel.export.otlp_variables import Signal
 from ...otel.setup.telemetry import is_placeholder
 from ..otlp_file import FileEvent, FileSpan, Scalar
 from .evidence import MadeProvider

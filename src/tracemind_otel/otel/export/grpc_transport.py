@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from ...errors import ConfigError
 from .answers import Answer, Later, delivered, grpc_answer, ignore, secrets_in
 from .late_import import late_import
-from .otlp_options import USER_AGENT, OtlpOptions, Signal, provided_credentials
+from .otlp_options import USER_AGENT, OtlpOptions, provided_credentials
+from .otlp_variables import Signal
 
 _METHODS: Mapping[Signal, str] = {
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",

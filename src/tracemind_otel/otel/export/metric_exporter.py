@@ -11,8 +11,8 @@ from typing import Any
 
 from .answers import Answer, Delivered, Later, TooLarge, Transport, Unknown
 from .delivery_stats import MetricsDeliveryStats
-from .otlp_request import Item, request_body
-from .sender import MAX_REQUEST_BYTES, Sender
+from .otlp_request import MAX_REQUEST_BYTES, Item, request_body
+from .sender import Sender
 from .spool import Batch, Spool, batch_of
 
 _MAX_ATTEMPTS = 4

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .otlp_request import Item
+from .otlp_request import MAX_REQUEST_BYTES, Item
 from .otlp_values import attributes_fields, resource_fields, scope_fields
 from .protobuf import (
     MAX_INT64,
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
         NumberDataPoint,
     )
 
-MAX_BYTES = 4_000_000
-"""Bytes of a request that a metric may fill alone; the default limit of gRPC receivers is 4 MiB."""
 _FRAME_BYTES = 64
 """An upper bound of the tags and lengths around the data points of one metric."""
 
@@ -97,7 +95,7 @@ _EXEMPLAR_INT = fixed64_tag(6)
 _EXEMPLAR_ATTRIBUTES = length_tag(7)
 
 
-def metric_items(data: MetricsData, max_bytes: int = MAX_BYTES) -> list[Item]:
+def metric_items(data: MetricsData, max_bytes: int = MAX_REQUEST_BYTES) -> list[Item]:
     """Everything that was collected, an item a metric; a metric without data points says nothing and is left out.
 
     Args:
@@ -113,7 +111,7 @@ def metric_items(data: MetricsData, max_bytes: int = MAX_BYTES) -> list[Item]:
     ]
 
 
-def metric_parts(resource: bytes, scope: bytes, metric: Metric, max_bytes: int = MAX_BYTES) -> Iterator[Item]:
+def metric_parts(resource: bytes, scope: bytes, metric: Metric, max_bytes: int = MAX_REQUEST_BYTES) -> Iterator[Item]:
     """One metric as items, each as large as a request may be.
 
     Args:

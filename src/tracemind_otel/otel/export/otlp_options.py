@@ -11,10 +11,9 @@ from urllib.parse import urlsplit
 from ..._version import __version__
 from ...errors import ConfigError
 from .answers import RETRYABLE_CODES
+from .otlp_variables import Protocol, Signal, otlp_variable
 
 Compression = Literal["none", "gzip", "deflate"]
-Protocol = Literal["http/protobuf", "grpc"]
-Signal = Literal["traces", "metrics", "logs"]
 
 USER_AGENT = f"tracemind-otel/{__version__}"
 """The product that sends, as every request names it."""
@@ -59,14 +58,14 @@ def otlp_options(signal: Signal, protocol: Protocol, url: str) -> OtlpOptions:
     is_secure = _is_secure(signal, protocol, url)
     transport = "HTTP" if protocol == "http/protobuf" else "GRPC"
     return OtlpOptions(
-        timeout_s=_timeout_s(*_variable("OTEL_EXPORTER_OTLP", signal, "TIMEOUT")),
-        compression=_compression(protocol, *_variable("OTEL_EXPORTER_OTLP", signal, "COMPRESSION")),
+        timeout_s=_timeout_s(*otlp_variable(signal, "TIMEOUT")),
+        compression=_compression(protocol, *otlp_variable(signal, "COMPRESSION")),
         is_secure=is_secure,
         certificate=_file(signal, "CERTIFICATE") if is_secure else None,
         client_key=_file(signal, "CLIENT_KEY") if is_secure else None,
         client_certificate=_file(signal, "CLIENT_CERTIFICATE") if is_secure else None,
-        credential_provider=_variable(
-            f"OTEL_PYTHON_EXPORTER_OTLP_{transport}", signal, "CREDENTIAL_PROVIDER"
+        credential_provider=otlp_variable(
+            signal, "CREDENTIAL_PROVIDER", f"OTEL_PYTHON_EXPORTER_OTLP_{transport}"
         )[1] or None,
         retryable_codes=_retryable_codes("OTEL_PYTHON_EXPORTER_OTLP_GRPC_RETRYABLE_ERROR_CODES"),
     )  # fmt: skip
@@ -120,18 +119,11 @@ def provided_credentials(name: str) -> Any:
         raise ConfigError(f"the credential provider {name!r} fails with {type(error).__name__}") from error
 
 
-def _variable(prefix: str, signal: Signal, option: str) -> tuple[str, str]:
-    """The name and the value of a variable: the signal's own, else that of all signals."""
-    own, general = f"{prefix}_{signal.upper()}_{option}", f"{prefix}_{option}"
-    value = os.getenv(own, "").strip()
-    return (own, value) if value else (general, os.getenv(general, "").strip())
-
-
 def _is_secure(signal: Signal, protocol: Protocol, url: str) -> bool:
     scheme = urlsplit(url).scheme if "://" in url else ""
     if protocol == "http/protobuf" or scheme == "https":
         return scheme == "https"
-    insecure = _variable("OTEL_EXPORTER_OTLP", signal, "INSECURE")[1].lower()
+    insecure = otlp_variable(signal, "INSECURE")[1].lower()
     return insecure != "true" if insecure else scheme != "http"
 
 
@@ -155,7 +147,7 @@ def _compression(protocol: Protocol, name: str, value: str) -> Compression:
 
 
 def _file(signal: Signal, option: str) -> str | None:
-    name, path = _variable("OTEL_EXPORTER_OTLP", signal, option)
+    name, path = otlp_variable(signal, option)
     if not path:
         return None
     try:

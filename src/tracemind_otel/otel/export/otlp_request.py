@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from .protobuf import length_tag, prefixed
 
+MAX_REQUEST_BYTES = 4_000_000
+"""Bytes of one request; the default limit of gRPC receivers is 4 MiB."""
+
 _RESOURCE_GROUP = length_tag(1)
 _SCOPE_GROUP = length_tag(2)
 

@@ -17,13 +17,11 @@ from ..._base.dropped import end_dropped
 from ..._base.once import Seldom, report_fault
 from .answers import Answer, Delivered, Later, Refused, TooLarge, Transport, Unknown
 from .delivery_stats import SpoolStats
-from .otlp_request import request_body
+from .otlp_request import MAX_REQUEST_BYTES, request_body
 from .spool import Batch, Spool
 
 log = logging.getLogger(__name__)
 
-MAX_REQUEST_BYTES = 4_000_000
-"""Bytes of one request; the default limit of gRPC receivers is 4 MiB."""
 SUPPRESSED = "suppress_instrumentation"
 """The context key that tells instrumentations of HTTP clients and of gRPC to make no span."""
 _LONGEST_WAIT_S = 3600.0

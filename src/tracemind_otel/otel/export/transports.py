@@ -8,7 +8,8 @@ from typing import Any
 from .answers import Transport
 from .grpc_transport import GrpcTransport
 from .http_transport import HttpTransport
-from .otlp_options import OtlpOptions, Protocol, Signal
+from .otlp_options import OtlpOptions
+from .otlp_variables import Protocol, Signal
 
 
 def make_transport(

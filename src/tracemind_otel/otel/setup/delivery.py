@@ -1,7 +1,7 @@
-"""Counts what is handed to an exporter of the SDK, what arrives, and what is lost.
+"""What is written to a file or to the console is counted, and what does not arrive is said at the end.
 
-The SDK does not: it drops a failed batch, its `force_flush` always returns True, and it does not keep its time-outs.
-So its exporters are watched from outside, and slow calls run in threads of their own.
+The SDK's `force_flush` always returns True, and it does not keep its time-outs. So its exporters are watched from
+outside, and slow calls run in threads of their own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _logged_at: dict[tuple[str, str], float] = {}
 
 
 def _once_a_minute(record: logging.LogRecord) -> bool:
-    """A log filter. An exporter whose receiver is down repeats the same message at every attempt."""
+    """A log filter. An exporter whose file cannot be written repeats the same message for every batch."""
     key, now = (record.name, str(record.msg)), time.monotonic()
     if now - _logged_at.get(key, -inf) < _SELDOM_S:
         return False
@@ -37,28 +37,32 @@ def _once_a_minute(record: logging.LogRecord) -> bool:
 
 
 _parents: list[Any] = []
-"""Exporters of the process from which this one was forked, kept so that nothing closes the parent's connections."""
+"""Exporters of the process from which this one was forked, kept so that nothing closes the parent's files."""
 
 
 class WatchedExporter:
-    """An exporter of spans or of metrics whose results are counted.
+    """An exporter of the SDK whose results are counted: to a file, or to the console.
 
     Args:
         make: makes the exporter; a forked child calls it again.
         stats: counts what arrives.
-        requests: cuts a batch into requests, each with the number of its items.
+        count: the number of items in a batch.
+        mend: a batch as the exporter gets it.
     """
 
     def __init__(
         self,
         make: Callable[[], Any],
         stats: DeliveryStats,
-        requests: Callable[[Any], Iterable[tuple[Any, int]]] = lambda batch: [(batch, len(batch))],
+        *,
+        count: Callable[[Any], int] = len,
+        mend: Callable[[Any], Any] | None = None,
     ) -> None:
         self._make = make
         self._exporter = make()
         self.stats = stats
-        self._requests = requests
+        self._count = count
+        self._mend = mend
         self._is_shut_down = False
         logging.getLogger(type(self._exporter).__module__).addFilter(_once_a_minute)
 
@@ -66,19 +70,15 @@ class WatchedExporter:
         return getattr(self._exporter, name)
 
     def export(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """Export a batch in one or more requests, and count those that arrive."""
+        """Export a batch, and count it."""
         end_dropped()
-        requests = [*self._requests(batch)]
-        self.stats.begin_export(sum(size for _, size in requests))
-        results = [self._export(request, size, *args, **kwargs) for request, size in requests]
-        return next((result for result in results if result.name != "SUCCESS"), results[-1])
-
-    def _export(self, request: Any, size: int, *args: Any, **kwargs: Any) -> Any:
+        size = self._count(batch)
+        self.stats.begin_export(size)
         delivered = False
         try:
             if self._exporter is None:
                 self._exporter = self._make()
-            result = self._exporter.export(request, *args, **kwargs)
+            result = self._exporter.export(batch if self._mend is None else self._mend(batch), *args, **kwargs)
             delivered = result.name == "SUCCESS"
             return result
         finally:
@@ -89,17 +89,17 @@ class WatchedExporter:
         return self._exporter is None or bool(self._exporter.force_flush(int(timeout_millis)))
 
     def begin_anew(self) -> None:
-        """In a forked child: the next export gets an exporter of its own. Two processes cannot share a connection."""
+        """In a forked child: the next export opens the file anew, and the parent's stays open."""
         _parents.append(self._exporter)
         self._exporter = None
         self.stats.begin_anew()
 
     def interrupt(self) -> None:
-        """Cut short a shut-down that waits for the receiver."""
+        """Close the file."""
         self.shutdown()
 
     def shutdown(self, *args: Any, **kwargs: Any) -> None:
-        """Shut down once, which also cuts short a wait between the exporter's own retries."""
+        """Shut down once."""
         if self._exporter is not None and not self._is_shut_down:
             self._is_shut_down = True
             self._exporter.shutdown(*args, **kwargs)

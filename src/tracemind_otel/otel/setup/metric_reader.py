@@ -31,15 +31,13 @@ from ..._base.once import report_fault
 from ..export.kept_sums import KeptSums, LeftSums, left_sums
 from ..export.otlp_request import Item
 from ..export.otlp_values import resource_fields
+from ..export.sender import SUPPRESSED
 from .aggregation import OwnInstruments
 
 log = logging.getLogger(__name__)
 
 _FRESH_S = 5.0
 """Seconds after an export in which the end of a flow causes no other."""
-
-_SUPPRESSED = "suppress_instrumentation"
-"""The context key that tells instrumentations of HTTP clients and of gRPC to make no span."""
 
 _collecting = threading.RLock()
 """Held while the SDK collects under its own locks. A thread that forks holds it too, so those locks are free in the
@@ -76,7 +74,7 @@ class ItemsExporter(MetricExporter, Protocol):
 @contextmanager
 def _suppressed() -> Generator[None]:
     """A block that makes no spans."""
-    token = attach(set_value(_SUPPRESSED, True))
+    token = attach(set_value(SUPPRESSED, True))
     try:
         yield
     finally:

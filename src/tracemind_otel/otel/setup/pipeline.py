@@ -31,7 +31,7 @@ from ..export.delivery_stats import DeliveryStats, EventDeliveryStats, MetricsDe
 from ..sanitize import sanitized_attributes
 from .call_spans import CallTracerProvider
 from .delivery import WatchedExporter
-from .exporters import file_exporter, metric_requests, span_requests
+from .exporters import file_exporter, mended_spans, point_count
 from .metric_reader import OwnReader
 from .preset_spans import PresetSpans
 from .processors import AtFlowEnd, CountingEventProcessor, CountingProcessor, FlowIds, FlushAtFlowEnd
@@ -191,7 +191,7 @@ def _add_traces(pipeline: Pipeline, config: ExportConfig, resource: Resource) ->
         pipeline.providers["traces"] = provider = CallTracerProvider(resource)
 
     def add(make: Callable[[], Any], stats: DeliveryStats) -> CountingProcessor:
-        exporter = _watched(pipeline, make, stats, span_requests)
+        exporter = _watched(pipeline, make, stats, mend=mended_spans)
         with _rejections_by_sdk("OTEL_BSP_"):
             processor = CountingProcessor(exporter, stats)
         provider.add_own_processor(processor)
@@ -219,10 +219,9 @@ def _as_sent(presets: Presets | None) -> AsSent | None:
     return as_sent(presets)
 
 
-def _watched(pipeline: Pipeline, *arguments: Any) -> WatchedExporter:
+def _watched(pipeline: Pipeline, *arguments: Any, **options: Any) -> WatchedExporter:
     """An exporter that belongs to the pipeline."""
-    with _rejections_by_sdk("OTEL_EXPORTER_OTLP_", "OTEL_PYTHON_EXPORTER_OTLP_"):
-        exporter = WatchedExporter(*arguments)
+    exporter = WatchedExporter(*arguments, **options)
     pipeline.destinations.append(exporter)
     return exporter
 
@@ -268,7 +267,7 @@ def _add_metrics(pipeline: Pipeline, config: ExportConfig, resource: Resource) -
     interval_s = seconds_in("OTEL_METRIC_EXPORT_INTERVAL", 15_000)
     timeout_s = seconds_in("OTEL_METRIC_EXPORT_TIMEOUT", 30_000)
     if "metrics" in config.on_console:
-        console = _watched(pipeline, ConsoleMetricExporter, MetricsDeliveryStats("the console"), metric_requests)
+        console = _watched(pipeline, ConsoleMetricExporter, MetricsDeliveryStats("the console"), count=point_count)
         pipeline.readers.append(OwnReader(console, resource, interval_s, timeout_s))
     is_exponential = variable(f"{_OTLP_METRICS}_DEFAULT_HISTOGRAM_AGGREGATION") == "base2_exponential_bucket_histogram"
     if "metrics" in config.signals:

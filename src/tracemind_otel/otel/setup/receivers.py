@@ -11,10 +11,11 @@ from ..export.delivery_stats import MetricsDeliveryStats, SpoolStats
 from ..export.metric_exporter import OtlpMetricExporter, SpooledMetricExporter
 from ..export.otlp_metrics import metric_items
 from ..export.otlp_options import OtlpOptions, batch_options, otlp_options
+from ..export.otlp_variables import Signal
 from ..export.sender import Sender
 from ..export.spool import MemorySpool
 from ..export.transports import make_transport
-from .settings import ExportConfig, Signal
+from .settings import ExportConfig
 
 if TYPE_CHECKING:
     from ..export.disk_spool import DiskSpool

@@ -1,7 +1,7 @@
 """The options of `configure()`, and the environment variables that stand in for them.
 
-The SDK and its exporters read the other `OTEL_*` variables: service name, resource attributes, sampler, time-outs,
-compression, certificates, batch sizes.
+Time-outs, compression, certificates and batch sizes are read by `otel/export/otlp_options.py`; the other `OTEL_*`
+variables, such as service name, resource attributes and sampler, by the SDK.
 """
 
 from __future__ import annotations
@@ -12,18 +12,16 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote, urlsplit
 
 from ...errors import ConfigError
+from ..export.otlp_variables import Protocol, Signal, otlp_variable
 
 if TYPE_CHECKING:
     from ..backends.lookup import Presets
 
 log = logging.getLogger(__name__)
-
-Protocol = Literal["http/protobuf", "grpc"]
-Signal = Literal["traces", "metrics", "logs"]
 
 _SIGNALS: tuple[Signal, ...] = ("traces", "metrics")
 """The signals that are always set up; `logs` only carries the events with prompts and answers."""
@@ -87,7 +85,7 @@ class ExportConfig:
         if self.endpoint is not None:
             name, url = "endpoint", self.endpoint + path
         else:
-            name, value = _otlp_variable(signal, "ENDPOINT")
+            name, value = otlp_variable(signal, "ENDPOINT")
             url = _checked_url(name, value or f"http://localhost:{_PORTS[protocol]}", protocol == "grpc")
             url = url.rstrip("/") + path if name == "OTEL_EXPORTER_OTLP_ENDPOINT" else url
         if protocol == "grpc" and "@" in url:
@@ -98,7 +96,7 @@ class ExportConfig:
         """The argument or the variable that says where one signal goes; `None` for the default."""
         if self.endpoint is not None:
             return "endpoint"
-        name, value = _otlp_variable(signal, "ENDPOINT")
+        name, value = otlp_variable(signal, "ENDPOINT")
         return name if value else None
 
     def signal_headers(self, signal: Signal) -> dict[str, str]:
@@ -108,7 +106,7 @@ class ExportConfig:
             ConfigError: a variable does not hold headers; the message names it and shows no value.
         """
         needed = {} if self.presets is None else dict(self.presets.headers)
-        return needed | _headers_in(*_otlp_variable(signal, "HEADERS")) | dict(self.headers)
+        return needed | _headers_in(*otlp_variable(signal, "HEADERS")) | dict(self.headers)
 
     def destination(self, signal: Signal) -> str:
         """The URL of one signal for messages, without user name, password and query."""
@@ -143,7 +141,7 @@ def export_config(
     """
     signals: tuple[Signal, ...] = (*_SIGNALS, "logs") if has_events else _SIGNALS
     exporters: dict[Signal, set[str]] = {signal: _exporters(signal) for signal in signals}
-    has_endpoint = endpoint is not None or any(_otlp_variable(signal, "ENDPOINT")[1] for signal in _SIGNALS)
+    has_endpoint = endpoint is not None or any(otlp_variable(signal, "ENDPOINT")[1] for signal in _SIGNALS)
     is_file_alone = file is not None and not has_endpoint
     presets = _presets(preset)
     if presets is not None and not presets.takes_metrics and not _metrics_are_asked_for():
@@ -189,13 +187,6 @@ def _warn_of_protocol(config: ExportConfig) -> None:
             )
 
 
-def _otlp_variable(signal: Signal, option: str) -> tuple[str, str]:
-    """The name and the value of the variable that sets an option: the signal's own, else that of all signals."""
-    own, general = f"OTEL_EXPORTER_OTLP_{signal.upper()}_{option}", f"OTEL_EXPORTER_OTLP_{option}"
-    value = os.getenv(own)
-    return (own, value) if value else (general, os.getenv(general, ""))
-
-
 def _exporters(signal: Signal) -> set[str]:
     """The exporters that the standard variable names, without those that we do not make, which are logged."""
     variable = f"OTEL_{signal.upper()}_EXPORTER"
@@ -213,7 +204,7 @@ def _exporters(signal: Signal) -> set[str]:
 def _protocol(argument: object, signal: Signal, exporters: set[str]) -> Protocol:
     implied = next(filter(None, (_OTLP_EXPORTERS.get(name) for name in sorted(exporters))), None)
     exporter = f"OTEL_{signal.upper()}_EXPORTER"
-    named = [("protocol", argument), (exporter, implied), _otlp_variable(signal, "PROTOCOL")]
+    named = [("protocol", argument), (exporter, implied), otlp_variable(signal, "PROTOCOL")]
     name, value = next(((name, value) for name, value in named if value), ("protocol", "http/protobuf"))
     if not isinstance(value, str) or value.strip() not in _PORTS:
         raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(_PORTS)}")

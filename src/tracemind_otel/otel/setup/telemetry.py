@@ -20,11 +20,11 @@ from ..._base.dropped import end_dropped
 from ..._base.fork import in_forked_child
 from ...recording.port import Recorder
 from ..current import Providers, use_providers
+from ..export.otlp_variables import Signal
 from ..instruments import Instruments
 from ..recorder import OTelRecorder
 from .delivery import Destination, OneShot, undelivered, write_to_stderr
 from .exits import hook_tools, run_before_sigterm
-from .settings import Signal
 
 if TYPE_CHECKING:
     from .metric_reader import OwnReader
