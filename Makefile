@@ -62,9 +62,10 @@ soak: $(VENV)/.done  ## Run the tests about ends, forks and threads 200 times (4
 	@$(BIN)/python tests/soak.py
 
 .PHONY: chaos
-chaos: $(VENV)/.done  ## Break the provider, the Collector and the application for 90 s, then compare the accounts
+chaos: $(VENV)/.done  ## Break the provider, the Collector and the application three times, then compare the accounts
 	@$(BIN)/python -m benchmarks.chaos --spool memory
 	@$(BIN)/python -m benchmarks.chaos --spool disk
+	@$(BIN)/python -m benchmarks.chaos --spool full-disk
 
 .PHONY: lint
 lint: $(VENV)/.done  ## Check style with ruff, and types with mypy and pyright

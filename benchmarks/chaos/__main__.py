@@ -2,7 +2,8 @@
 
 The application makes calls at a steady rate while the provider answers with 429 and 5xx, breaks connections and cuts
 replies, the real Collector is killed twice, stopped, and made to answer 503 and 429. With a spool on disk the
-application is killed half-way and started again. Afterwards each span, each cost and the provider's bill are compared.
+application is killed half-way and started again; `full-disk` is a disk of two megabytes, without the kill. Afterwards
+each span, each cost and the provider's bill are compared.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from .accounts import Accounts, settle
-from .world import Application, Collector, ask, server
+from .world import Application, Collector, ask, server, small_disk
 
-Spool = Literal["memory", "disk"]
+Spool = Literal["memory", "disk", "full-disk"]
 
 LONG_S, SHORT_S = 90.0, 20.0
 
@@ -36,9 +37,10 @@ def run(
         collector = Collector(folder, sink_url)
         stack.callback(collector.kill)
         collector.start()
-        application = Application(
-            folder, provider_url, collector.url, rate, None if spool == "memory" else folder / "spool"
-        )
+        directory = None if spool == "memory" else folder / "spool"
+        if directory is not None and spool == "full-disk":
+            stack.enter_context(small_disk(directory))
+        application = Application(folder, provider_url, collector.url, rate, directory)
         application.start(seconds)
         faults = threading.Thread(target=_faults, args=(collector, sink_url, seconds, say))
         faults.start()
@@ -85,7 +87,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=LONG_S, help=f"seconds of calls (default {LONG_S:g})")
     parser.add_argument("--rate", type=float, default=300.0, help="calls a second (default 300)")
     parser.add_argument("--seed", type=int, default=7, help="of the provider's faults (default 7)")
-    parser.add_argument("--spool", choices=("memory", "disk"), default="disk", help="where spans wait (default disk)")
+    parser.add_argument("--spool", choices=get_args(Spool), default="disk", help="where spans wait (default disk)")
     options = parser.parse_args()
     started = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="tracemind-chaos-"))

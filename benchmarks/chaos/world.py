@@ -53,6 +53,21 @@ def server(module: str, *arguments: str) -> Generator[str]:
         process.communicate()
 
 
+@contextmanager
+def small_disk(directory: Path) -> Generator[None]:
+    """A file system of two megabytes at a directory, which takes root to mount."""
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(directory)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SystemExit(f"a small file system cannot be mounted, which takes root: {error}") from None
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(directory)], check=True)
+
+
 def ask(url: str, method: str = "GET") -> Any:
     """The JSON at an address; `None` where the answer is empty."""
     with _NO_PROXY.open(urllib.request.Request(url, method=method), timeout=60.0) as response:
