@@ -16,6 +16,7 @@ from tests.support import Captured, UseSnapshot, captured
 from tracemind_otel._base.once import FAULTS
 from tracemind_otel.ai.llm import pricing
 from tracemind_otel.ai.llm.retry import RetryPolicy
+from tracemind_otel.call.lost_replies import usual_output
 from tracemind_otel.errors import LLMError
 from tracemind_otel.flows.budget import COUNTED_AS_ZERO
 from tracemind_otel.flows.correlation import LEFT_OUT
@@ -57,6 +58,7 @@ _SLOW = frozenset(
         "kinds",
         "layers",
         "lifecycle",
+        "lost_replies",
         "prices_of_every_model",
         "propagation",
         "pytest_plugin",
@@ -159,7 +161,7 @@ def _clean_slate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in list(os.environ):
         if name.endswith(_KEYS_AND_ADDRESSES) or name.startswith("OTEL_"):
             monkeypatch.delenv(name)
-    for said in (FAULTS, LEFT_OUT, COUNTED_AS_ZERO, pricing.UNPRICED):
+    for said in (FAULTS, LEFT_OUT, COUNTED_AS_ZERO, pricing.UNPRICED, usual_output):
         said.forget()
     yield
     pricing.set_prices([])

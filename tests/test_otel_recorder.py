@@ -446,7 +446,7 @@ async def test_error_type_is_the_same_everywhere(capture: Captured) -> None:
 
 
 async def test_a_cancelled_call(capture: Captured) -> None:
-    """A cancelled call has an unset status, no `error.type`, no exception event, and a mark."""
+    """A cancelled call has an unset status, no `error.type`, no exception event, a mark, and what it may be billed."""
     client = Client(None)
     task = asyncio.create_task(call(capture.recorder(), client))
     await client.attempting.wait()
@@ -454,7 +454,10 @@ async def test_a_cancelled_call(capture: Captured) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     span = capture.spans[0]
-    assert dict(attributes(span)) == {**AT_START, "tracemind.retry.count": 0, "tracemind.cancelled": True}
+    presumed = attributes(span)["tracemind.cost.presumed_usd"]
+    ending = {"tracemind.retry.count": 0, "tracemind.cancelled": True, "tracemind.cost.presumed_usd": presumed}
+    assert dict(attributes(span)) == {**AT_START, **ending}
+    assert presumed == pytest.approx(0.15e-6)  # the input alone: one token of gpt-4o-mini
     assert (span.status.status_code, span.events) == (StatusCode.UNSET, ())
 
 

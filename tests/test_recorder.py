@@ -175,6 +175,7 @@ def test_the_default_forwards_to_the_three_methods() -> None:
                 "error_type": "429",
                 "status_code": 429,
                 "failed_ns": None,
+                "presumed_cost_usd": None,
             },
         ),
         ("end", "f", "s", "success", {"status": "ok"}),

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from datetime import UTC, datetime
 
+from .._base.once import report_fault
 from ..ai.llm.pricing import find_price, price_reply, price_reply_now
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..flows.agents import current_agent
@@ -14,6 +15,8 @@ from ..flows.totals import current_flow
 from ..recording.port import StepEnd
 from .config import CallTarget
 from .estimate import expected_usage
+from .lost_replies import presumed_cost, usual_output
+from .result import is_response
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,8 @@ class CallAccount:
         self._agent = current_agent()
         self._budget = current_budget()
         self.reservation: Reservation | None = None
+        self.presumed_usd: float | None = None
+        """USD that lost replies presumably cost; `None` where none was lost, or where the price is unknown."""
 
     async def reserve(self, within_s: float | None) -> None:
         """Hold what the call is expected to use, if there is a budget around it.
@@ -74,16 +79,48 @@ class CallAccount:
         asked_for = self._target.cfg.model
         return (response.response_model, asked_for) if response.response_model else (asked_for,)
 
+    async def until_priced(self) -> None:
+        """Find the price of the model, so that `presume` need not load the table; never raises a fault of ours."""
+        target = self._target
+        await self._expected_cost(expected_usage(target.request, target.client.default_max_tokens), None)
+
+    def presume(self, part: object = None) -> float | None:
+        """What the reply that was just lost presumably cost; the call's sum has it too.
+
+        Args:
+            part: the part of the reply that came.
+        """
+        target = self._target
+        try:
+            reply = part if is_response(part) else None
+            expected = expected_usage(target.request, target.client.default_max_tokens)
+            names = target.provider_name, target.request.model
+            cost_usd = presumed_cost(*names, expected, step=self._step_id, part=reply)
+        except Exception:
+            report_fault(log, "CallAccount", "presume")
+            return None
+        if cost_usd is not None:
+            self.presumed_usd = (self.presumed_usd or 0.0) + cost_usd
+        return cost_usd
+
     def close(self, end: StepEnd, *, was_sent: bool, assume_billed: bool) -> None:
         """Add the call to the flow, and settle its reservation; a call that was not sent counts nowhere.
 
         With `assume_billed`, an attempt of unknown usage counts as what was held for it.
         """
         try:
+            if end.error is None:
+                usual_output.note(self._step_id, self._target.priced_name, end.usage)
             if self._agent is not None and was_sent:
                 self._agent.count_inference()
             if self._flow is not None and was_sent:
-                self._flow.add_call(end.usage, retries=end.retries, step=self._step_id, model=self._target.priced_name)
+                self._flow.add_call(
+                    end.usage,
+                    retries=end.retries,
+                    step=self._step_id,
+                    model=self._target.priced_name,
+                    presumed_cost_usd=self.presumed_usd,
+                )
         finally:
             if self.reservation is not None and was_sent:
                 self.reservation.settle(end.usage, assume_billed=assume_billed)

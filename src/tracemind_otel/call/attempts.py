@@ -20,6 +20,7 @@ from ..flows.correlation import hidden_correlation
 from ..recording.port import StepHandle, StepRetry
 from .accounting import CallAccount
 from .config import CallTarget
+from .lost_replies import is_lost
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +55,13 @@ class Attempts:
         while True:
             self.made += 1
             self.is_running = True
+            if self._patience is not None:
+                self._patience.is_unsent = False
             try:
                 return await attempt()
             except LLMError as error:
+                if is_lost(error):
+                    await self._account.until_priced()
                 delay_s = self._policy.next_delay_s(error, failed_attempts=self.made, remaining_s=self.remaining_s())
                 if delay_s is None or not self._may_repeat(error):
                     raise
@@ -69,6 +74,11 @@ class Attempts:
         """Do not count the running attempt: it sent nothing."""
         self.made = max(0, self.made - 1)
         self.is_running = False
+
+    @property
+    def may_have_sent(self) -> bool:
+        """Whether the running attempt may have reached the provider."""
+        return self.is_running and not (self._patience is not None and self._patience.is_unsent)
 
     def _may_repeat(self, error: LLMError) -> bool:
         """Whether the budgets have room for another attempt beside this one, which may be billed."""
@@ -87,6 +97,7 @@ class Attempts:
             reason=error.retry_reason,
             error_type=error.error_type,
             status_code=error.status_code,
+            presumed_cost_usd=self._account.presume(error.reply) if is_lost(error) else None,
         )
         failed = f"attempt {retry.attempt} of {retry.max_attempts} failed ({retry.error_type})"
         log.info("%s: %s, next in %.3g s", self._target.name, failed, delay_s)
@@ -161,7 +172,8 @@ class Attempts:
         if isinstance(error, DeadlinePassedError):
             raise self.deadline_error() from None
         if isinstance(error, ProviderSilentError):
-            raise LLMTimeoutError(f"timeout after {self._target.cfg.timeout_ms / 1000.0:.2f}s") from None
+            said = f"timeout after {self._target.cfg.timeout_ms / 1000.0:.2f}s"
+            raise LLMTimeoutError(said, may_be_billed=self.may_have_sent) from None
         if isinstance(error, StopAsyncIteration):
             raise LLMConnectionError("the stream ended without its last event") from None
         if isinstance(error, ConfigError):
@@ -174,7 +186,8 @@ class Attempts:
 
     def deadline_error(self) -> LLMTimeoutError:
         """The error of a call whose deadline has passed."""
-        return LLMTimeoutError(f"deadline of {self._target.cfg.deadline_ms} ms exceeded", retryable=False)
+        said = f"deadline of {self._target.cfg.deadline_ms} ms exceeded"
+        return LLMTimeoutError(said, retryable=False, may_be_billed=self.may_have_sent)
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline; `None` where there is none."""

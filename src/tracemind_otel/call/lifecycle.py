@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 from ..ai.llm.client import AsyncLLMClient
@@ -14,6 +15,7 @@ from ..recording.port import Recorder, StepEnd, StepStatus, begin_safely, listen
 from .accounting import CallAccount
 from .attempts import Attempts, as_llm_error
 from .config import CallTarget, LLMCallConfig
+from .lost_replies import lacks_reply
 from .result import Result, cancelled_result, error_result, ok_result
 
 log = logging.getLogger(__name__)
@@ -101,6 +103,10 @@ class Call:
         attempts = self.attempts
         attempts.stop()
         end = StepEnd(status=status, payload=result, retries=attempts.retries, **fields)
+        if attempts.may_have_sent and lacks_reply(end):
+            end = replace(end, presumed_cost_usd=self.account.presume(end.response))
+        if self.account.presumed_usd is not None:
+            result["presumed_cost_usd"] = self.account.presumed_usd
         assume_billed = attempts.is_running and (end.error is None or end.error.may_be_billed)
         try:
             self.account.close(end, was_sent=attempts.made > 0, assume_billed=assume_billed)

@@ -30,7 +30,7 @@ from .breakdown import (
 )
 from .otlp_file import FileEvent, FileSpan
 from .sums_table import format_cost
-from .trace_tree import format_duration, format_usd
+from .trace_tree import format_duration, format_usd, presumed_cost
 
 _SPELLED_OUT = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that are shown by number: control, format (bidirectional marks are), surrogate, unassigned."""
@@ -231,6 +231,7 @@ def _notes(span: FileSpan) -> Iterator[tuple[str, str]]:
         delay = number(values, semconv.TRACEMIND_RETRY_DELAY_S)
         why = f"{reason} ({status})" if status is not None else str(reason)
         waited = "" if delay is None else f", waited {format_duration(delay)}"
+        waited += f", {presumed}" if (presumed := presumed_cost(values)) else ""
         yield "warn", f"attempt {_text(values.get(semconv.TRACEMIND_RETRY_ATTEMPT, '?'))} failed: {_text(why)}{waited}"
     if span.attributes.get(semconv.TRACEMIND_CANCELLED) is True:
         yield "warn", "cancelled"
@@ -277,4 +278,6 @@ def _span_cost(span: FileSpan) -> str:
         return format_usd(cost)
     if (total := number(span.attributes, semconv.TRACEMIND_FLOW_COST_USD)) is not None:
         return f"{format_usd(total)} in all"
+    if presumed := presumed_cost(span.attributes):
+        return presumed
     return "price unknown" if is_call(span) and has_no_price(span) else ""

@@ -235,11 +235,19 @@ def _side(attributes: Mapping[str, Scalar], name: str, word: str, subsets: Seque
 def _cost_parts(span: FileSpan) -> list[_Part]:
     if (cost := cost_usd(span.attributes)) is not None:
         return [(format_usd(cost), "green")]
+    if presumed := presumed_cost(span.attributes):
+        return [(presumed, "yellow")]
     return [("price unknown", "yellow")] if is_call(span) and has_no_price(span) else []
 
 
+def presumed_cost(attributes: Mapping[str, Scalar], name: str = semconv.TRACEMIND_COST_PRESUMED_USD) -> str:
+    """`$0.00045 presumed`, for a reply that was lost; empty where none was."""
+    cost = number(attributes, name)
+    return "" if cost is None else f"{format_usd(cost)} presumed"
+
+
 def _flow_sums(attributes: Mapping[str, Scalar]) -> str:
-    """`3 calls, 2 retries, 1,000 in / 500 out, $0.00045 in all`; empty for a span without sums."""
+    """`3 calls, 2 retries, 1,000 in / 500 out, $0.00045, $0.0001 presumed in all`; empty for a span without sums."""
     calls = _count(attributes, semconv.TRACEMIND_FLOW_LLM_CALLS)
     if not calls:
         return ""
@@ -248,7 +256,11 @@ def _flow_sums(attributes: Mapping[str, Scalar]) -> str:
     tokens_out = _count(attributes, semconv.TRACEMIND_FLOW_OUTPUT_TOKENS) or "0"
     cost = number(attributes, semconv.TRACEMIND_FLOW_COST_USD)
     sums = [_plural(calls, "call"), _plural(retries, "retry"), f"{tokens_in} in / {tokens_out} out"]
-    return f"{', '.join(sums if cost is None else [*sums, format_usd(cost)])} in all"
+    costs = (
+        "" if cost is None else format_usd(cost),
+        presumed_cost(attributes, semconv.TRACEMIND_FLOW_PRESUMED_COST_USD),
+    )
+    return f"{', '.join(filter(None, (*sums, *costs)))} in all"
 
 
 def _plural(count: str, word: str) -> str:
@@ -274,7 +286,8 @@ def _retry_parts(attributes: Mapping[str, Scalar]) -> list[_Part]:
     delay_s = number(attributes, semconv.TRACEMIND_RETRY_DELAY_S)
     why = reason if detail == reason else f"{reason} ({detail})"
     waited = "" if delay_s is None else f", waited {delay_s:.3g} s"
-    return [(f"retry {which} {why}{waited}", "yellow")]
+    presumed = presumed_cost(attributes)
+    return [(f"retry {which} {why}{waited}{presumed and f', {presumed}'}", "yellow")]
 
 
 def _budget_parts(attributes: Mapping[str, Scalar]) -> list[_Part]:

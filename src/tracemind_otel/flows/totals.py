@@ -50,6 +50,8 @@ class FlowTotals:
     """Failed attempts that were repeated."""
     unpriced_calls: int = 0
     """Calls that used something whose price is unknown, so that `cost_usd` lacks it."""
+    presumed_cost_usd: float | None = None
+    """USD that lost replies presumably cost, which `cost_usd` lacks; `None` when none was lost that has a price."""
 
     @property
     def tokens(self) -> int:
@@ -60,23 +62,32 @@ class FlowTotals:
 class _Sums:
     """Sums under the lock."""
 
-    __slots__ = ("_cost_usd", "_input_tokens", "_llm_calls", "_output_tokens", "_retries", "_unpriced_calls")
+    __slots__ = (
+        "_cost_usd",
+        "_input_tokens",
+        "_llm_calls",
+        "_output_tokens",
+        "_presumed_usd",
+        "_retries",
+        "_unpriced_calls",
+    )
 
     def __init__(self) -> None:
         self._cost_usd: float | None = None
+        self._presumed_usd: float | None = None
         self._input_tokens = self._output_tokens = self._llm_calls = self._retries = self._unpriced_calls = 0
 
-    def add(self, usage: LLMUsage | None, retries: int) -> None:
+    def add(self, usage: LLMUsage | None, retries: int, presumed_usd: float | None) -> None:
         self._llm_calls += 1
         self._retries += retries
+        self._presumed_usd = _sum(self._presumed_usd, presumed_usd)
         if usage is None:
             return
         self._input_tokens += usage.prompt_tokens or 0
         self._output_tokens += usage.completion_tokens or 0
         if usage.cost_usd is None:
             self._unpriced_calls += 1
-        else:
-            self._cost_usd = (self._cost_usd or 0.0) + usage.cost_usd
+        self._cost_usd = _sum(self._cost_usd, usage.cost_usd)
 
     def join(self, other: _Sums) -> None:
         self._llm_calls += other._llm_calls
@@ -84,8 +95,8 @@ class _Sums:
         self._input_tokens += other._input_tokens
         self._output_tokens += other._output_tokens
         self._unpriced_calls += other._unpriced_calls
-        if other._cost_usd is not None:
-            self._cost_usd = (self._cost_usd or 0.0) + other._cost_usd
+        self._cost_usd = _sum(self._cost_usd, other._cost_usd)
+        self._presumed_usd = _sum(self._presumed_usd, other._presumed_usd)
 
     def totals(self) -> FlowTotals:
         return FlowTotals(
@@ -95,7 +106,12 @@ class _Sums:
             self._llm_calls,
             self._retries,
             self._unpriced_calls,
+            self._presumed_usd,
         )
+
+
+def _sum(sum_usd: float | None, usd: float | None) -> float | None:
+    return sum_usd if usd is None else (sum_usd or 0.0) + usd
 
 
 _MAX_PARTS = 1000
@@ -162,6 +178,11 @@ class FlowRun:
         return self._tool_calls
 
     @property
+    def presumed_cost_usd(self) -> float | None:
+        """USD so far that lost replies presumably cost, which `cost_usd` lacks; `None` when none was lost."""
+        return self.totals().presumed_cost_usd
+
+    @property
     def unpriced_calls(self) -> int:
         """Calls so far that used something whose price is unknown, so that `cost_usd` lacks it."""
         return self.totals().unpriced_calls
@@ -194,7 +215,9 @@ class FlowRun:
         with _lock:
             return self._own.totals()
 
-    def add_call(self, usage: LLMUsage | None, *, retries: int, step: str, model: str) -> None:
+    def add_call(
+        self, usage: LLMUsage | None, *, retries: int, step: str, model: str, presumed_cost_usd: float | None = None
+    ) -> None:
         """Count one call, here and in every flow around this one.
 
         Args:
@@ -202,13 +225,14 @@ class FlowRun:
             retries: failed attempts that were repeated.
             step: the id of its step.
             model: `provider/model`.
+            presumed_cost_usd: USD that its lost replies presumably cost.
         """
         with _lock:
-            self._own.add(usage, retries)
+            self._own.add(usage, retries, presumed_cost_usd)
             run: FlowRun | None = self
             while run is not None:
-                run._all.add(usage, retries)
-                run._part(step, model).add(usage, retries)
+                run._all.add(usage, retries, presumed_cost_usd)
+                run._part(step, model).add(usage, retries, presumed_cost_usd)
                 run = run.parent
 
     def add_tool_call(self) -> None:

@@ -155,6 +155,7 @@ class CallMetrics:
             has_latest_cost_names=has_latest_cost_names,
         )
         self.record_retry = self._ours.record_retry
+        self.record_presumed = self._ours.record_presumed
         self.record_denial = self._ours.record_denial
         self._conventional: list[_ConventionalMetrics] = []
         if names != "latest":
@@ -218,6 +219,9 @@ class _OurMetrics:
             if has_latest_cost_names
             else None
         )
+        self._presumed_cost = instruments.create_counter(
+            semconv.METRIC_LLM_PRESUMED_COST, "USD", "Presumed cost of attempts whose reply was lost"
+        )
         self._retries = instruments.create_counter(semconv.METRIC_LLM_RETRIES, "{retry}", "Attempts that were repeated")
         self._unpriced = instruments.create_counter(
             semconv.METRIC_LLM_UNPRICED_CALLS, "{call}", "Model calls that succeeded and whose price is unknown"
@@ -229,6 +233,10 @@ class _OurMetrics:
     def record_retry(self, attributes: Attributes) -> None:
         """Measure an attempt that failed and is repeated."""
         self._retries.add(1, attributes, NO_SPAN)
+
+    def record_presumed(self, cost_usd: float, attributes: Attributes) -> None:
+        """Measure what an attempt presumably cost whose reply was lost."""
+        self._presumed_cost.add(cost_usd, attributes, NO_SPAN)
 
     def record_denial(self, attributes: Attributes) -> None:
         """Measure a call that a budget denied."""

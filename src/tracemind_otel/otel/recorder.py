@@ -165,12 +165,15 @@ class _Outlet:
             self.metrics.record_denial(self.attributes_of_denial(call, error))
             return
         model = None if response is None else response.response_model
+        attributes = self.attribute_sets(call, model, None if error is None else error.error_type)
+        if end.presumed_cost_usd is not None:
+            self.metrics.record_presumed(end.presumed_cost_usd, attributes.plain)
         self.metrics.record(
             EndedCall(
                 duration_s,
                 end.usage,
                 error is not None,
-                self.attribute_sets(call, model, None if error is None else error.error_type),
+                attributes,
                 call.context,
                 call.first_chunk_s,
                 call.measured,
@@ -178,10 +181,13 @@ class _Outlet:
             )
         )
 
-    def attributes_of_retry(self, call: _CallHandle, retry: StepRetry) -> Attributes:
-        """The attributes of an attempt that failed."""
+    def record_retry(self, call: _CallHandle, retry: StepRetry) -> None:
+        """Measure an attempt that failed and is repeated."""
         also = ((semconv.TRACEMIND_RETRY_REASON, retry.reason),)
-        return self.attribute_sets(call, None, retry.error_type, also).plain
+        self.metrics.record_retry(self.attribute_sets(call, None, retry.error_type, also).plain)
+        if retry.presumed_cost_usd is not None:
+            attributes = self.attribute_sets(call, None, retry.error_type).plain
+            self.metrics.record_presumed(retry.presumed_cost_usd, attributes)
 
     def attributes_of_denial(self, call: _CallHandle, error: BudgetExceededError) -> Attributes:
         """The attributes of a call that a budget denied."""
@@ -265,7 +271,7 @@ class _CallHandle(StepHandle):
             self._span.add_event(semconv.RETRY_EVENT, _retry_attributes(retry), retry.failed_ns)
             if self._outlet.providers.has_attempt_spans:
                 self._attempt_failed(retry)
-        self._outlet.metrics.record_retry(self._outlet.attributes_of_retry(self, retry))
+        self._outlet.record_retry(self, retry)
 
     def _attempt_failed(self, retry: StepRetry) -> None:
         if self._attempts is None:
@@ -398,6 +404,8 @@ class _JoinedHandle(_CallHandle):
             self._attempts.end(end, ended_ns)
         if span.is_recording():
             attributes: dict[str, AttributeValue] = {semconv.TRACEMIND_RETRY_COUNT: end.retries}
+            if end.presumed_cost_usd is not None:
+                attributes[semconv.TRACEMIND_COST_PRESUMED_USD] = end.presumed_cost_usd
             if end.usage is not None:
                 _add_cost_of(attributes, end.usage, has_latest_names=self._outlet.has_latest_cost_names)
             own = attributes_of(span)  # a figure of its maker stays
@@ -508,6 +516,8 @@ def _retry_attributes(retry: StepRetry) -> dict[str, AttributeValue]:
         attributes[semconv.TRACEMIND_RETRY_MAX_ATTEMPTS] = retry.max_attempts
     if retry.status_code is not None:
         attributes[semconv.HTTP_RESPONSE_STATUS_CODE] = retry.status_code
+    if retry.presumed_cost_usd is not None:
+        attributes[semconv.TRACEMIND_COST_PRESUMED_USD] = retry.presumed_cost_usd
     return attributes
 
 
@@ -529,6 +539,8 @@ def _end_attributes(
             attributes[semconv.HTTP_RESPONSE_STATUS_CODE] = end.error.status_code
     if end.cancelled:
         attributes[semconv.TRACEMIND_CANCELLED] = True
+    if end.presumed_cost_usd is not None:
+        attributes[semconv.TRACEMIND_COST_PRESUMED_USD] = end.presumed_cost_usd
     return attributes
 
 

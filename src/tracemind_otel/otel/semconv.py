@@ -143,6 +143,10 @@ TRACEMIND_RETRY_DELAY_S: Final = "tracemind.retry.delay_s"
 TRACEMIND_RETRY_REASON: Final = "tracemind.retry.reason"
 TRACEMIND_RETRY_COUNT: Final = "tracemind.retry.count"
 
+TRACEMIND_COST_PRESUMED_USD: Final = "tracemind.cost.presumed_usd"
+"""On the event of a repeated attempt whose reply was lost, or on the span if it was the last one: their sum is the
+counter's. It is no part of `tracemind.cost_usd`, which replies have shown."""
+
 # --- The final failure: a span event ---
 EXCEPTION_EVENT: Final = "exception"
 EXCEPTION_TYPE: Final = "exception.type"
@@ -166,6 +170,7 @@ GEN_AI_TOOL_NAME: Final = "gen_ai.tool.name"
 GEN_AI_TOOL_TYPE: Final = "gen_ai.tool.type"
 TOOL_TYPE_FUNCTION: Final = "function"
 TRACEMIND_FLOW_COST_USD: Final = "tracemind.flow.cost_usd"
+TRACEMIND_FLOW_PRESUMED_COST_USD: Final = "tracemind.flow.presumed_cost_usd"
 TRACEMIND_FLOW_INPUT_TOKENS: Final = "tracemind.flow.input_tokens"
 TRACEMIND_FLOW_OUTPUT_TOKENS: Final = "tracemind.flow.output_tokens"
 TRACEMIND_FLOW_LLM_CALLS: Final = "tracemind.flow.llm_calls"
@@ -173,6 +178,7 @@ TRACEMIND_FLOW_RETRIES: Final = "tracemind.flow.retries"
 
 # --- The same without nested flows: these may be added up over all flows, and nothing is counted twice ---
 TRACEMIND_FLOW_OWN_COST_USD: Final = "tracemind.flow.own.cost_usd"
+TRACEMIND_FLOW_OWN_PRESUMED_COST_USD: Final = "tracemind.flow.own.presumed_cost_usd"
 TRACEMIND_FLOW_OWN_INPUT_TOKENS: Final = "tracemind.flow.own.input_tokens"
 TRACEMIND_FLOW_OWN_OUTPUT_TOKENS: Final = "tracemind.flow.own.output_tokens"
 TRACEMIND_FLOW_OWN_LLM_CALLS: Final = "tracemind.flow.own.llm_calls"
@@ -269,6 +275,8 @@ RUNTIME_METRICS: Final = "tracemind.runtime."
 """The beginning of the names of the trace-mind runtime's own metrics."""
 METRIC_BUDGET_LIMIT: Final = "tracemind.budget.limit"
 METRIC_BUDGET_SPENT: Final = "tracemind.budget.spent"
+METRIC_LLM_PRESUMED_COST: Final = "tracemind.llm.presumed_cost"
+"""Beside `tracemind.llm.cost`, whose sum is what replies have shown: estimates would spoil it."""
 TRACEMIND_COST_KIND: Final = "tracemind.cost.kind"
 """On `tracemind.llm.cost` where it was asked for: `input`, `cached`, `output`, `fee`, or `whole`."""
 

@@ -459,6 +459,7 @@ class FlowSpanRun(SpanRun):
 
 _ALL = (
     semconv.TRACEMIND_FLOW_COST_USD,
+    semconv.TRACEMIND_FLOW_PRESUMED_COST_USD,
     semconv.TRACEMIND_FLOW_INPUT_TOKENS,
     semconv.TRACEMIND_FLOW_OUTPUT_TOKENS,
     semconv.TRACEMIND_FLOW_LLM_CALLS,
@@ -466,6 +467,7 @@ _ALL = (
 )
 _OWN = (
     semconv.TRACEMIND_FLOW_OWN_COST_USD,
+    semconv.TRACEMIND_FLOW_OWN_PRESUMED_COST_USD,
     semconv.TRACEMIND_FLOW_OWN_INPUT_TOKENS,
     semconv.TRACEMIND_FLOW_OWN_OUTPUT_TOKENS,
     semconv.TRACEMIND_FLOW_OWN_LLM_CALLS,
@@ -474,7 +476,8 @@ _OWN = (
 
 
 def _totals_attributes(names: tuple[str, ...], totals: FlowTotals) -> dict[str, int | float]:
-    values = (totals.cost_usd, totals.input_tokens, totals.output_tokens, totals.llm_calls, totals.retries)
+    costs = (totals.cost_usd, totals.presumed_cost_usd)
+    values = (*costs, totals.input_tokens, totals.output_tokens, totals.llm_calls, totals.retries)
     return {name: value for name, value in zip(names, values, strict=True) if value is not None}
 
 

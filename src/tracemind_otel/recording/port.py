@@ -84,6 +84,8 @@ class StepRetry:
     """The HTTP status, where a reply came."""
     failed_ns: int | None = None
     """The end of the attempt, in nanoseconds since the epoch; `None` for now."""
+    presumed_cost_usd: float | None = None
+    """USD that the attempt presumably cost though its reply was lost; `None` where it was not, or has no price."""
 
     def payload(self) -> dict[str, Any]:
         """The dict that `record_step_retry` gets."""
@@ -114,6 +116,8 @@ class StepEnd:
     """Whether the call counts; not one that has calls inside it which count themselves."""
     ended_ns: int | None = None
     """The end of the last attempt, in nanoseconds since the epoch; `None` for now."""
+    presumed_cost_usd: float | None = None
+    """USD that the last attempt presumably cost though its reply was lost; `None` where it was not, or has no price."""
 
 
 class StepHandle:

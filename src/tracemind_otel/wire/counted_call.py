@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 from .._base.once import report_fault
 from ..ai.llm.pricing import UnknownServer, price_reply_soon, warm_up
 from ..ai.llm.types import LLMResponse, LLMUsage
+from ..call.lost_replies import lacks_reply, presumed_cost, usual_output
 from ..errors import BudgetExceededError, LLMError
 from ..flows.agents import current_agent
 from ..flows.budget import Reservation
@@ -51,6 +54,10 @@ class CountedCall:
         self.unknown_server: UnknownServer | None = None
         self.told: CallTellers | None = None
         """What keeps who else tells of the call."""
+        self.expected: Callable[[], LLMUsage] | None = None
+        """Estimates what the call uses: the input, and the most output; `None` where the request was not seen."""
+        self.presumed_usd: float | None = None
+        """USD that lost replies presumably cost."""
         self._model = start.model
         self._provider = provider
         self._step_id = start.step_id
@@ -127,11 +134,29 @@ class CountedCall:
         at = datetime.now(UTC)
         price_reply_soon(self._provider, models, response, end, at=at, unknown_server=self.unknown_server)
 
+    def presume(self, part: LLMResponse | None = None) -> float | None:
+        """What the reply that was just lost presumably cost; the call's sum has it too."""
+        if self.expected is None or not self.is_counted or not self._model:
+            return None
+        try:
+            names = self._provider, self._model
+            cost_usd = presumed_cost(*names, self.expected(), step=self._step_id, part=part)
+        except Exception:
+            report_fault(log, "CountedCall", "presume")
+            return None
+        if cost_usd is not None:
+            self.presumed_usd = (self.presumed_usd or 0.0) + cost_usd
+        return cost_usd
+
     def _end(self, end: StepEnd) -> None:
         if self._has_ended:
             return
         self._has_ended = True
+        if lacks_reply(end):
+            end = replace(end, presumed_cost_usd=self.presume(end.response))
         try:
+            if end.error is None:
+                usual_output.note(self._step_id, f"{self._provider}/{self._model}", end.usage)
             if self.told is not None:
                 self.told.priced(end.usage)
             if self.reservation is not None:
@@ -143,7 +168,13 @@ class CountedCall:
             if self.flow is not None and was_sent:
                 answered_by = None if end.response is None else end.response.response_model
                 model = f"{self._provider}/{self._model or answered_by or 'unknown'}"
-                self.flow.add_call(end.usage, retries=end.retries, step=self._step_id, model=model)
+                self.flow.add_call(
+                    end.usage,
+                    retries=end.retries,
+                    step=self._step_id,
+                    model=model,
+                    presumed_cost_usd=self.presumed_usd,
+                )
         except Exception:
             report_fault(log, "CountedCall", "end")
         finally:

@@ -10,6 +10,7 @@ from ..ai.llm.message_parts import InputContent, input_of_body
 from ..ai.llm.pricing import UnknownServer
 from ..ai.llm.providers._client import telemetry_name_of
 from ..ai.llm.providers._hosts import UNKNOWN
+from ..call.lost_replies import is_lost
 from ..errors import BudgetExceededError, LLMError
 from ..flows.correlation import current_correlation, current_step
 from ..otel.recorder import JoinedSpan
@@ -90,6 +91,7 @@ class LogicalCall(CountedCall):
                 error_type=failure.error_type,
                 status_code=failure.status_code,
                 failed_ns=self._failed_ns,
+                presumed_cost_usd=self.presume(failure.reply) if is_lost(failure) else None,
             )
         )
         self._handle.next_attempt()

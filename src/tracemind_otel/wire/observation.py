@@ -30,6 +30,7 @@ from .logical_call import LogicalCall
 from .recognition import may_be_call, recognized
 from .reserving import texts_in
 from .tap import Tap, error_of
+from .usage_estimate import expected_in
 from .whole_reply import reply_in_body
 
 log = logging.getLogger(__name__)
@@ -153,6 +154,7 @@ def begin(
         return None
     else:
         call = LogicalCall(seen, host, port, body if is_content_captured() else None)
+        call.expected = partial(expected_in, seen, body)
         if _estimates_usage and seen.is_stream:
             _guarded(call.estimate_usage, body)
         _guarded(call.reserve, body)

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
-from ..ai.llm.types import LLMResponse
+from ..ai.llm.types import LLMResponse, LLMUsage
 from ..call.estimate import CharacterTokenizer
+from .recognition import ModelCall
 
 _NOT_SAID = frozenset(
     {"role", "type", "id", "tool_call_id", "model", "url", "data", "bytes", "mimeType", "media_type", "format"}
@@ -58,6 +59,13 @@ class UsageEstimate:
         arguments = "".join(each if isinstance(each, str) else json.dumps(dict(each)) for each in calls)
         said = (reply.text, reply.reasoning or "", arguments)
         return sum(CharacterTokenizer().count(text, self.model) for text in said)
+
+
+def expected_in(seen: ModelCall, body: bytes | None) -> LLMUsage:
+    """What a call is expected to use: the input by a rule of thumb, and as much output as the request allows."""
+    prompt = UsageEstimate.of_request(seen.model, body).prompt_tokens
+    output = seen.sampling.get("max_tokens") or 0
+    return LLMUsage(prompt, output, prompt + output, estimated=True)
 
 
 def _said_in(document: Mapping[str, object]) -> Iterator[str]:

@@ -47,11 +47,14 @@ class Patience(Wait):
         self._ends_at = None if whole_s is None else self._now() + whole_s
         self._last_beat = 0.0
         self._timer: asyncio.Handle | None = None
-        self._outer: Patience | None = None
+        self.outer: Patience | None = None
+        """The one around, which also hears the beats."""
+        self.is_unsent = False
+        """Whether a connection is still awaited, so that nothing can have been sent."""
 
     def listening(self) -> Setting:
         """A block in which the readers of bytes call this one's beat, and through it that of the one around."""
-        self._outer = _listener.get()
+        self.outer = _listener.get()
         return set_here(_listener, self)
 
     def __enter__(self) -> None:
@@ -63,13 +66,13 @@ class Patience(Wait):
     def beat(self) -> None:
         """Note that bytes came."""
         self._last_beat = self._now()
-        if self._outer is not None:
-            self._outer.beat()
+        if self.outer is not None:
+            self.outer.beat()
 
     def left_s(self) -> float:
         """Seconds until this, or one around it, gives up if nothing comes."""
         left_s = self._due - self._now()
-        return left_s if self._outer is None else min(left_s, self._outer.left_s())
+        return left_s if self.outer is None else min(left_s, self.outer.left_s())
 
     def stop(self) -> None:
         """Cancel the timer: there are no more waits."""
@@ -102,6 +105,14 @@ def current_beat() -> Beat:
     """The function to call whenever bytes come. Get it once for each reply; calling it is cheap."""
     listener = _listener.get()
     return (lambda: None) if listener is None else listener.beat
+
+
+def note_unsent(*, is_unsent: bool) -> None:
+    """Note that a connection for the request is awaited, or that it is there now."""
+    listener = _listener.get()
+    while listener is not None:
+        listener.is_unsent = is_unsent
+        listener = listener.outer
 
 
 def is_heard() -> bool:

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import certifi
 
+from ..liveness import note_unsent
 from ._compression import UndecodableError, decoder_for
 from ._faults import native_fault, no_certificates, unusable_proxy
 from ._http import Headers, HttpReply
@@ -206,8 +207,10 @@ class Exchange:
         """httpx's `trace` extension."""
         if name.startswith("connection.connect_"):
             self.is_new = True
+            note_unsent(is_unsent=True)
         elif name.endswith(".send_request_headers.started"):
             self.is_kept, self.is_written = not self.is_new, False
+            note_unsent(is_unsent=False)
         elif name.endswith(".send_request_body.started"):
             self.is_written = True
         elif name.endswith(".receive_response_headers.complete"):
@@ -237,14 +240,19 @@ def _was_refused(error: BaseException | None) -> bool:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells an exchange that its connection is a kept one. aiohttp's tracing would cost 40 µs a call."""
+    """Tells an exchange that its connection is a kept one, and the call around that it waits for a connection.
+
+    aiohttp's tracing would cost 40 µs a call.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType]
         self._given_out: weakref.WeakSet[object] = weakref.WeakSet()
 
     async def connect(self, *args: Any, **options: Any) -> Any:
+        note_unsent(is_unsent=True)
         connection: Any = await super().connect(*args, **options)
+        note_unsent(is_unsent=False)
         protocol, exchange = connection.protocol, current_exchange.get()
         if protocol not in self._given_out:
             self._given_out.add(protocol)
