@@ -27,13 +27,13 @@ MODULE = ("-m", "tracemind_otel")
 
 TREE = """\
 tracemind-demo  trace ID
-└── invoke_workflow answer_ticket  TIME  3 calls, 3 retries, 1,420 in / 506 out, $0.0005166 in all
+└── invoke_workflow answer_ticket  TIME  3 calls, 3 retries, 1,420 in / 506 out, $0.0005166, $0.0000006 presumed in all
     ├── classify  TIME
     │   └── chat demo-small  TIME  420 in / 6 out  $0.0000666
     ├── draft_reply  TIME
     │   └── chat demo-small  TIME  1,000 in (256 cached) / 500 out (128 reasoning)  $0.00045
     │       ├── retry 1/3 rate_limit (429), waited 0.2 s
-    │       └── retry 2/3 timeout, waited JITTER s
+    │       └── retry 2/3 timeout, waited JITTER s, $0.0000006 presumed
     └── translate_reply  TIME
         └── chat demo-small  TIME  ERROR 503: HTTP 503: scripted
             └── retry 1/2 server_error (503), waited 0.3 s
