@@ -26,6 +26,11 @@ SUPPRESSED = "suppress_instrumentation"
 """The context key that tells instrumentations of HTTP clients and of gRPC to make no span."""
 _LONGEST_WAIT_S = 3600.0
 """Seconds after which the thread looks again, because a lock cannot wait for years."""
+_PATIENCE = 3
+"""Requests in a row without an answer, after which a smaller one is tried: some receivers cut what is too large for
+them, and on a slow line it never arrives in time."""
+_SMALL_BYTES = 64 * 1024
+"""Bytes of a request that is not made smaller for that reason."""
 _CLOSING_S = 0.2
 """Seconds that the thread may take to end after its request was cut short."""
 
@@ -67,7 +72,8 @@ class Sender:
     """Sends what waits in a spool: a full batch at once, the rest after a delay.
 
     Items leave the spool when a receiver has taken them, or will never take them. A request whose outcome is unknown
-    is sent again as it was. The wait between two attempts has no limit in total, because the spool bounds what waits.
+    is sent again as it was, and in parts only if that does not help. There is no limit to the attempts, because the
+    spool bounds what waits.
 
     Args:
         spool: what is to be sent.
@@ -114,7 +120,7 @@ class Sender:
         self._held: tuple[Batch, bytes] | None = None
         self._doubtful = 0
         self._byte_limit = self._max_bytes
-        self._failures = 0
+        self._failures = self._unanswered = 0
         self._not_before = -inf
         self._settled = self._target = 0
         self._failed_at_flush = 0
@@ -197,7 +203,7 @@ class Sender:
                 self._rest()
             except Exception:
                 report_fault(log, self._name, "send")
-                self._not_before = time.monotonic() + 1.0
+                self._not_before = time.monotonic() + self._wait_s(1)
         self._end(messages)
 
     def _adopt(self) -> None:
@@ -283,10 +289,8 @@ class Sender:
             case Delivered(rejected, message):
                 self._delivered(batch, min(rejected, batch.count), message)
             case TooLarge(reason) if len(batch.items) > 1:
-                self._byte_limit = max(batch.byte_size // 2, 1)
-                self._spool.give_back(batch)
-                self._held = None
                 log.info("%s takes no request of %d bytes: %s", self.stats.destination, batch.byte_size, reason)
+                self._halve(batch)
             case TooLarge(reason) | Refused(reason):
                 self._give_up(batch, reason)
             case Later(reason, after_s):
@@ -294,6 +298,14 @@ class Sender:
             case Unknown(reason, after_s):
                 self._doubtful = max(self._doubtful, batch.count)
                 self._retry(reason, after_s)
+                self._unanswered += 1
+                if self._unanswered % _PATIENCE == 0 and batch.byte_size > _SMALL_BYTES and len(batch.items) > 1:
+                    self._halve(batch)
+
+    def _halve(self, batch: Batch) -> None:
+        self._byte_limit = max(batch.byte_size // 2, 1)
+        self._spool.give_back(batch)
+        self._held = None
 
     def _delivered(self, batch: Batch, rejected: int, message: str) -> None:
         self._settle(batch)
@@ -316,7 +328,7 @@ class Sender:
         self._spool.settle(batch)
         self._settled += batch.count
         self._doubtful = max(self._doubtful - batch.count, 0)
-        self._failures = 0
+        self._failures = self._unanswered = 0
         self.stats.obstacle = ""
 
     def _retry(self, reason: str, after_s: float | None) -> None:
