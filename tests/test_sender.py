@@ -62,8 +62,9 @@ class Sending:
     def append(self, *numbers: int, size: int = 0) -> None:
         """Keep spans, as their ends do."""
         for number in numbers:
-            self.spool.append(item(number, size))
-            self.sender.told()
+            made = item(number, size)
+            self.spool.append(made)
+            self.sender.told(len(made.record))
 
 
 @contextmanager
@@ -131,6 +132,13 @@ def test_a_batch_that_is_not_full_is_sent_after_the_delay() -> None:
     with http_receiver() as receiver, sending_to(receiver, delay_s=0.05) as made:
         made.append(1)
         assert receiver.wait_for(1)[0].span_ids == ids(1)
+
+
+def test_large_spans_do_not_wait_for_a_full_batch() -> None:
+    """A few large spans fill a request by their bytes, which is sent at once too, or they would fill the spool."""
+    with http_receiver() as receiver, sending_to(receiver) as made:
+        made.append(*range(50), size=100_000)
+        assert len(receiver.wait_for(1)[0].body) > 3_800_000
 
 
 def test_flush_sends_what_waits() -> None:

@@ -115,8 +115,8 @@ class Sender:
     def _reset(self) -> None:
         # Signal handlers and finalizers may put to a queue of this kind; a lock or an event they may not touch.
         self._messages = SimpleQueue[_Flush | None]()
-        self._is_told = False
-        self._is_over = False
+        self._is_told = self._is_over = False
+        self._fresh_bytes = 0
         self._held: tuple[Batch, bytes] | None = None
         self._doubtful = 0
         self._byte_limit = self._max_bytes
@@ -135,9 +135,10 @@ class Sender:
         self._thread = threading.Thread(target=self._run, args=(self._messages,), name=self._name, daemon=True)
         self._thread.start()
 
-    def told(self) -> None:
-        """Wake the thread if a batch is full; called after each `append`."""
-        if not self._is_told and self._spool.waiting >= self._max_items:
+    def told(self, byte_size: int = 0) -> None:
+        """Wake the thread if a batch is full; called after each `append`, with the size of the item."""
+        self._fresh_bytes += byte_size  # two threads may lose a little of it, which does no harm
+        if not self._is_told and (self._spool.waiting >= self._max_items or self._fresh_bytes >= self._max_bytes):
             self._is_told = True
             self._messages.put(None)
 
@@ -239,9 +240,12 @@ class Sender:
         elif time.monotonic() >= self._drain_at:
             self._adopt()
             self._aim_at_all()
+        elif self._fresh_bytes >= self._max_bytes:
+            self._aim_at_all()
         elif self._is_told:
             full = self._spool.waiting // self._max_items * self._max_items
             self._target = max(self._target, self._gone + full)
+            self._fresh_bytes = 0
 
     def _begin(self, flush: _Flush) -> None:
         self._aim_at_all()
@@ -252,6 +256,7 @@ class Sender:
     def _aim_at_all(self) -> None:
         """Send all that waits now. What arrives meanwhile waits, or a busy process would send it in tiny batches."""
         end_dropped()
+        self._fresh_bytes = 0
         self._target = self._gone + self._spool.waiting
         self._drain_at = time.monotonic() + self._delay_s
 

@@ -70,7 +70,7 @@ class _Spooling:
 
     def _keep(self, item: Item) -> None:
         self._spool.append(item)
-        self._sender.told()
+        self._sender.told(len(item.record))
 
     def _fail(self, during: str) -> None:
         self.stats.lose(1, "it could not be encoded or kept")
