@@ -95,6 +95,7 @@ class CallSpan(Span):
 
     kind = SpanKind.CLIENT
     links: Sequence[Link] = ()
+    dropped_attributes = dropped_events = dropped_links = 0  # counted when it ends
 
     def __init__(self, tracer: Tracer, name: str, context: SpanContext, parent: SpanContext | None) -> None:
         self._tracer = tracer
@@ -104,27 +105,7 @@ class CallSpan(Span):
         self.end_time: int | None = None
         self.status = Status(StatusCode.UNSET)
         self.events: Sequence[Event] = ()
-        self.instrumentation_scope = _SCOPE
-
-    @property
-    def resource(self) -> Resource:
-        """The resource of the provider."""
-        return self._tracer.resource
-
-    @property
-    def dropped_attributes(self) -> int:
-        """Attributes over the limit."""
-        return _dropped_of(self.attributes)
-
-    @property
-    def dropped_events(self) -> int:
-        """Events over the limit."""
-        return _dropped_of(self.events)
-
-    @property
-    def dropped_links(self) -> int:
-        """Links over the limit."""
-        return _dropped_of(self.links)
+        self.resource, self.instrumentation_scope = tracer.resource, _SCOPE
 
     def get_span_context(self) -> SpanContext:
         return self.context
@@ -204,10 +185,6 @@ class CallSpan(Span):
         if self.end_time is not None:
             log.warning("The span %s has ended and cannot be changed", self.name)
         return self.end_time is None
-
-
-def _dropped_of(items: object) -> int:
-    return items.dropped if isinstance(items, BoundedAttributes | BoundedList) else 0
 
 
 def _are_plain(values: Collection[object]) -> bool:
