@@ -34,10 +34,8 @@ AsSent = Callable[[ReadableSpan], ReadableSpan]
 
 EXIT_S = 1.5
 """Seconds that the end of a process waits for a receiver that takes nothing."""
-
-
-_LONGEST_S = 3600.0
-"""Seconds of a wait that something else ends."""
+_LONGEST_S = 30.0
+"""Seconds that a shut-down waits for the receiver, as in the SDK, unless `interrupt` ends it before."""
 
 
 class _Spooling:
@@ -57,7 +55,7 @@ class _Spooling:
         return self._sender.flush(timeout_millis / 1000)
 
     def shutdown(self) -> None:
-        """Send what waits, until everything has arrived or `interrupt` is called."""
+        """Send what waits, for 30 seconds at most."""
         self._sender.shutdown(_LONGEST_S)
 
     def interrupt(self) -> None:
