@@ -26,7 +26,8 @@ from tracemind_otel.ai.llm.pricing import table_file
 from tracemind_otel.ai.llm.pricing.compact_table import CompactTable
 from tracemind_otel.ai.llm.pricing.installed import installed_table
 from tracemind_otel.ai.llm.pricing.library_table import LibraryTable
-from tracemind_otel.ai.llm.pricing.price_table import Model, PriceTable
+from tracemind_otel.ai.llm.pricing.price_table import PriceTable
+from tracemind_otel.ai.llm.pricing.tables import Model
 from tracemind_otel.ai.llm.usage import LLMUsage
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

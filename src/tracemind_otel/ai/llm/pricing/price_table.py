@@ -9,10 +9,9 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...._base.fork import hold_over_fork
 from ..usage import LLMUsage
@@ -21,6 +20,8 @@ from .table_usage import is_charged_otherwise, unpriced_parts, used_parts
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
+
+    from .tables import Model, Table
 
 # Held by a thread that forks: a child that inherits the lock of a half-done import could never load the table.
 _loading = threading.RLock()
@@ -46,52 +47,6 @@ _STANDARD = frozenset(
 """Values of a condition that mean the normal price."""
 
 
-class Model(Protocol):
-    """A model that was found in a table."""
-
-    @property
-    def id(self) -> str:
-        """Its id in the table."""
-        ...
-
-    @property
-    def is_priced(self) -> bool:
-        """Whether it has a price, which may be without rates."""
-        ...
-
-    @property
-    def conditions(self) -> frozenset[tuple[str, str]]:
-        """The conditions that may change its price."""
-        ...
-
-    def rates(self, at: datetime, conditions: Mapping[str, str]) -> Rates:
-        """The rates in force at a time, under the conditions of a call."""
-        ...
-
-    def listed(self, at: datetime, conditions: Mapping[str, str]) -> set[tuple[str, str]]:
-        """The conditions for which it has a price at that time, and that the call has."""
-        ...
-
-    def cost_by_unit(
-        self, usage: LLMUsage, at: datetime, conditions: Mapping[str, str]
-    ) -> tuple[Cost, tuple[str, ...]]:
-        """The cost of usage in any unit, and the fields whose counts had to be assumed."""
-        ...
-
-
-class Table(Protocol):
-    """The prices of every model."""
-
-    @property
-    def version(self) -> str:
-        """The version of `genai-prices`, or the date on which its updater fetched the data."""
-        ...
-
-    def find(self, provider: str | None, model: str) -> Model | None:
-        """The model with that name at a provider; `provider=None` lets the name decide the provider."""
-        ...
-
-
 def special(conditions: Mapping[str, str]) -> dict[str, str]:
     """The conditions that mean another price than the normal one."""
     if _STANDARD.issuperset(conditions.values()):
@@ -99,16 +54,15 @@ def special(conditions: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in conditions.items() if value.lower() not in _STANDARD}
 
 
-@dataclass(frozen=True, slots=True)
-class _Loaded:
+class _Loaded(NamedTuple):
     """A table, and what was found in it."""
 
     table: Table
     """The table."""
+    models: dict[tuple[str | None, str], Model | None]
+    """The models that were searched, by provider and name."""
     snapshot: DataSnapshot | None = None
     """The library's data in it; `None` for the compact table."""
-    models: dict[tuple[str | None, str], Model | None] = field(default_factory=dict[tuple[str | None, str], Any])
-    """The models that were searched, by provider and name."""
 
 
 class PriceTable:
@@ -170,7 +124,7 @@ class PriceTable:
         from .table_file import compact_table
 
         table = compact_table()
-        return None if table is None else _Loaded(table)
+        return None if table is None else _Loaded(table, {})
 
     def _of_library(self) -> _Loaded:
         from genai_prices import data_snapshot
@@ -180,7 +134,7 @@ class PriceTable:
         # The first snapshot imports the data. Until it is there the event loop, which asks too, must not wait for it.
         snapshot = data_snapshot.get_snapshot()
         self._get_snapshot = data_snapshot.get_snapshot
-        return _Loaded(LibraryTable(snapshot), snapshot)
+        return _Loaded(LibraryTable(snapshot), {}, snapshot)
 
     def _found(self, provider: str | None, model: str) -> tuple[Model | None, str]:
         """A model with the version of its table; one that was found before is not searched again."""

@@ -45,8 +45,7 @@ class Cost(NamedTuple):
         return usage.priced(self._asdict())
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(NamedTuple):
     """The price of a million tokens, which may depend on the prompt size."""
 
     base: int
@@ -74,8 +73,7 @@ class Rate:
         return rate
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A part of the input or of the output that has a rate of its own."""
 
     field: str
