@@ -343,6 +343,33 @@ def test_what_a_span_of_another_instrumentation_has_stays() -> None:
     assert chat["mlflow.llm.cost"] == "theirs"
 
 
+@pytest.mark.parametrize(
+    ("told", "kind"),
+    [
+        ({"openinference.span.kind": "TOOL"}, "tool"),
+        ({"openinference.span.kind": "AGENT"}, "chain"),
+        ({"traceloop.span.kind": "workflow"}, "chain"),
+        ({"traceloop.span.kind": "tool"}, "tool"),
+        ({"gen_ai.operation.name": "execute_tool"}, "tool"),
+        ({"openinference.span.kind": "CHAIN"}, None),
+        ({"db.system": "sqlite"}, None),
+    ],
+)
+def test_flows_agents_and_tools_of_other_instrumentations_are_told_apart(
+    told: dict[str, str], kind: str | None
+) -> None:
+    """By whichever convention they are made, a preset adds the kind and the session that its backend reads."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with tm.configure(tracer_provider=provider, meter_provider=MeterProvider(), preset="langsmith"):
+        tracer = provider.get_tracer("some.instrumentation")
+        with tm.flow("work"), tm.using_attributes(session_id=SESSION):
+            tracer.start_span("theirs", attributes=told).end()
+    theirs = next(attributes(span) for span in exporter.get_finished_spans() if span.name == "theirs")
+    assert theirs.get("langsmith.span.kind") == kind
+    assert theirs.get("langsmith.trace.session_id") == (None if kind is None else SESSION)
+
+
 @pytest.mark.parametrize("preset", ["honeycomb", "splunk"])
 def test_a_span_of_another_instrumentation_is_in_its_flow_and_agent(preset: str) -> None:
     """Backends that group by these names find them on spans that are not ours, too."""

@@ -22,6 +22,11 @@ _TYPES: Mapping[object, SpanType] = {
     semconv.INVOKE_AGENT: "agent",
     semconv.EXECUTE_TOOL: "tool",
 }
+_TYPES_OF_OTHERS: Mapping[str, Mapping[object, SpanType]] = {
+    "openinference.span.kind": {"AGENT": "agent", "TOOL": "tool"},
+    "traceloop.span.kind": {"workflow": "flow", "agent": "agent", "tool": "tool", "task": "step"},
+}
+"""By the attributes of OpenInference and OpenLLMetry. A chain of OpenInference may be anything, so it is left alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +67,9 @@ def span_type(attributes: Mapping[str, Any], *, is_ours: bool) -> SpanType | Non
         return found
     if is_model_call(attributes):
         return "call"
+    for name, types in _TYPES_OF_OTHERS.items():
+        if (told := types.get(attributes.get(name))) is not None:
+            return told
     is_step = is_ours and not {semconv.GEN_AI_OPERATION_NAME, semconv.TRACEMIND_RETRY_ATTEMPT} & attributes.keys()
     return "step" if is_step else None
 

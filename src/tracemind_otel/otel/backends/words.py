@@ -93,7 +93,7 @@ happens, since `configure()` sends no spans then; the log says what to do there.
 
 ## What each backend shows
 """
-_OWN = """\
+_OWN = f"""\
 ## Adding a backend
 
 A backend is a row: a `Backend` that says what it reads and what is to be added. A package of yours adds one by an entry
@@ -110,13 +110,13 @@ from tracemind_otel.otel.backends import Added, Backend, KindRead, Read, copied
 BACKEND = Backend(
     name="acme",
     title="Acme Traces",
-    kind=KindRead(names=("gen_ai.operation.name",), known={"chat": "model call", "execute_tool": "tool"}),
-    reads={
-        "model": Read(names=("gen_ai.request.model",)),
+    kind=KindRead(names=("{semconv.GEN_AI_OPERATION_NAME}",), known={{"chat": "model call", "{semconv.EXECUTE_TOOL}": "tool"}}),
+    reads={{
+        "model": Read(names=("{semconv.GEN_AI_REQUEST_MODEL}",)),
         "cost": Read(names=("acme.price",)),
         "user": Read(note="it has no view of users"),
-    },
-    adds=(Added(name="acme.price", value=copied("gen_ai.usage.cost")),),
+    }},
+    adds=(Added(name="acme.price", value=copied("{semconv.GEN_AI_USAGE_COST}")),),
     endpoint="https://otlp.acme.example",
     source="its documentation",
     as_of="2026-11",
