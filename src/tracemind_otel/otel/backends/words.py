@@ -110,7 +110,7 @@ from tracemind_otel.otel.backends import Added, Backend, KindRead, Read, copied
 BACKEND = Backend(
     name="acme",
     title="Acme Traces",
-    kind=KindRead(names=("{semconv.GEN_AI_OPERATION_NAME}",), known={{"chat": "model call", "{semconv.EXECUTE_TOOL}": "tool"}}),
+    kind=KindRead(names=("{semconv.GEN_AI_OPERATION_NAME}",), known={{"chat": "model call", "execute_tool": "tool"}}),
     reads={{
         "model": Read(names=("{semconv.GEN_AI_REQUEST_MODEL}",)),
         "cost": Read(names=("acme.price",)),
