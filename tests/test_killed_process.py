@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
+import tracemind_otel as tm
 from tests.programs import run_program
 from tests.servers.otlp_sink import Sink, plain
 from tests.servers.otlp_sink import sink as sink
@@ -71,3 +72,29 @@ def test_the_next_process_sends_spans_and_sums(tmp_path: Path, sink: Sink, envir
     [totals] = sink.counters("tracemind.llm.cost").values()
     assert totals == [0.5]
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+SYNCED = """
+import os, sys
+synced, fsync = [], os.fsync
+os.fsync = lambda descriptor: synced.append(descriptor) or fsync(descriptor)
+import tracemind_otel as tm
+telemetry = tm.configure(endpoint=sys.argv[1], spool=sys.argv[2])
+tm.step(name="a step")(lambda: None)()
+print(len(synced) > 0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("value", "printed"), [("", "False"), ("false", "False"), ("true", "True")])
+def test_a_variable_asks_for_the_disk(tmp_path: Path, sink: Sink, value: str, printed: str) -> None:
+    """With `TRACEMIND_SPOOL_FSYNC=true` a span is on the disk when it has ended, otherwise in the page cache."""
+    done = run_program(SYNCED, sink.url, tmp_path, environment={"TRACEMIND_SPOOL_FSYNC": value})
+    assert (done.returncode, done.stdout.strip()) == (0, printed), done.stderr
+
+
+def test_a_variable_with_another_value_is_rejected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The message names the variable and what it may be."""
+    monkeypatch.setenv("TRACEMIND_SPOOL_FSYNC", "sometimes")
+    with pytest.raises(tm.ConfigError, match="TRACEMIND_SPOOL_FSYNC is 'sometimes'; it must be true or false"):
+        tm.SpoolSpanProcessor(endpoint="http://localhost:1", spool=tmp_path)

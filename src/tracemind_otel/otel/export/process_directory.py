@@ -46,6 +46,8 @@ class ProcessDirectory:
     @classmethod
     def create(cls, root: str) -> ProcessDirectory:
         """A new directory, which only this user reads."""
+        if sys.platform == "win32":
+            raise OSError("Windows has no flock, which tells a process that lives from one that has ended")
         os.makedirs(root, 0o700, exist_ok=True)
         while True:
             path = os.path.join(root, f"{time.time_ns()}-{os.getpid()}")
@@ -108,8 +110,6 @@ class ProcessDirectory:
 
 def _locked(descriptor: int, path: str) -> bool:
     """Lock a file; returns whether it is locked, and still the one at that path."""
-    if sys.platform == "win32":
-        raise OSError("a spool on disk needs fcntl.flock, which Windows does not have")
     import fcntl
 
     try:

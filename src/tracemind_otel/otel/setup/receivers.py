@@ -15,7 +15,7 @@ from ..export.otlp_variables import Signal
 from ..export.sender import Sender
 from ..export.spool import MemorySpool
 from ..export.transports import make_transport
-from .settings import ExportConfig
+from .settings import ExportConfig, syncs_spool
 
 if TYPE_CHECKING:
     from ..export.disk_spool import DiskSpool
@@ -96,4 +96,4 @@ def receiver_transport(config: ExportConfig, signal: Signal, *, adapter: Any = N
 def _disk_spool(directory: str) -> DiskSpool:
     from ..export.disk_spool import DiskSpool
 
-    return DiskSpool(directory)
+    return DiskSpool(directory, fsync=syncs_spool())

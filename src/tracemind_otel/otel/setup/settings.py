@@ -310,10 +310,23 @@ def sees_sdk_calls() -> bool:
     Raises:
         ConfigError: the variable is neither `true` nor `false`.
     """
-    value = variable("TRACEMIND_INSTRUMENT")
+    return _is_on("TRACEMIND_INSTRUMENT", default=True)
+
+
+def syncs_spool() -> bool:
+    """Whether a span is on the disk before it counts as kept, by `TRACEMIND_SPOOL_FSYNC`.
+
+    Raises:
+        ConfigError: the variable is neither `true` nor `false`.
+    """
+    return _is_on("TRACEMIND_SPOOL_FSYNC", default=False)
+
+
+def _is_on(name: str, *, default: bool) -> bool:
+    value = variable(name)
     if value not in ("", "true", "false"):
-        raise ConfigError(f"TRACEMIND_INSTRUMENT is {value!r}; it must be true or false")
-    return value != "false"
+        raise ConfigError(f"{name} is {value!r}; it must be true or false")
+    return value == "true" if value else default
 
 
 def seconds_in(variable: str, default_ms: float) -> float:
