@@ -152,6 +152,22 @@ def test_a_price_is_found_without_importing_the_library() -> None:
     assert in_a_fresh_process() == f"0.15 {genai_prices.__version__} False"
 
 
+MEMORY = """
+import tracemalloc
+from tracemind_otel.ai.llm import pricing
+tracemalloc.start()
+pricing.load_table()
+print(tracemalloc.get_traced_memory()[1])
+"""
+
+
+@pytest.mark.slow
+def test_the_table_takes_little_memory() -> None:
+    """Loading it takes less than 8 MiB, also at its peak."""
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) < 8 * 2**20
+
+
 @pytest.fixture
 def other_version(tmp_path: Path) -> Path:
     """A folder with a later version of the library, in which a million input tokens of the model cost 0.77 USD."""
