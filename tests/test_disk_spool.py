@@ -8,6 +8,8 @@ import logging
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from tests.programs import run_program
+from tests.programs import REPOSITORY, clean_environment, run_program
 from tests.spooling import drained, numbered, numbers, spans
 from tracemind_otel.otel.export import disk_spool
 from tracemind_otel.otel.export.answers import Delivered, ignore
@@ -510,6 +512,55 @@ def test_a_full_disk_costs_no_span_and_sends_none_twice(tmp_path: Path) -> None:
     assert sorted(json.loads(done.stdout)["sent"]) == [*range(20, 60), 100]
     assert done.stderr.count("cannot write to its disk") == 1
     assert drained(left_behind(tmp_path)) == []
+
+
+SMALL_DISK = """
+import json, os, subprocess, sys
+from tests.spooling import drained, ended, forked, numbered, numbers, read_all, tell
+from tracemind_otel.otel.export.disk_spool import DiskSpool
+
+root = sys.argv[1]
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", root], check=True)
+
+def fill(report):
+    spool = DiskSpool(root)
+    for number in range(800):
+        spool.append_start(number.to_bytes(8, "big"), numbered(number))
+        spool.append(numbered(number, 1000))
+    for _ in range(8):
+        batch = spool.take(1 << 20, 50)
+        tell(report, "", *numbers(batch.items))
+        spool.settle(batch)
+
+process, report = forked(fill)
+sent = [*map(int, read_all(report).split())]
+ended(process)
+spool = DiskSpool(root)
+spool.adopt()
+left = numbers(drained(spool))
+spool.close()
+print(json.dumps({"sent": sent, "left": left, "files": os.listdir(root)}))
+"""
+
+
+@pytest.mark.slow
+def test_a_disk_that_runs_full_and_a_kill_cost_what_was_in_memory(tmp_path: Path) -> None:
+    """What was sent is not sent again, what is on the disk is, and no span is shown as interrupted beside itself."""
+    unshare = shutil.which("unshare")
+    may_mount = unshare and subprocess.run([unshare, "-m", "mount", "-t", "tmpfs", "tmpfs", tmp_path], check=False)
+    if not unshare or not may_mount or may_mount.returncode:
+        pytest.skip("this user may not mount a small disk")
+    command = [unshare, "-m", sys.executable, "-c", SMALL_DISK, str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=clean_environment(), capture_output=True, encoding="utf-8", timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("cannot write to its disk") == 1
+    seen = json.loads(done.stdout)
+    assert len(seen["sent"]) > 300
+    assert len({*seen["sent"], *seen["left"]}) == len(seen["sent"]) + len(seen["left"])
+    assert len(seen["left"]) > 100
+    assert seen["files"] == []
 
 
 @pytest.mark.slow
