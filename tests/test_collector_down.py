@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from tests.programs import Finished, run_program
 from tests.servers.fixture import closed_port
+from tests.servers.otlp_sink import Sink
+from tests.servers.otlp_sink import sink as sink
 
 Protocol = Literal["http/protobuf", "grpc"]
 CALLS = 25
@@ -120,3 +124,30 @@ def test_metrics_are_named_too(protocol: Protocol) -> None:
     done, _ = run_against(closed_port(), protocol)
 
     assert "metric points did not reach" in done.stderr
+
+
+ONE_FLOW = """
+import sys
+import tracemind_otel as tm
+
+telemetry = tm.configure(endpoint=sys.argv[1], spool=sys.argv[2])
+with tm.flow("nightly"):
+    tm.llm_call_sync("fake/toy-1", "Hello")
+"""
+
+
+def test_a_disk_spool_loses_nothing(tmp_path: Path, sink: Sink) -> None:
+    """Spans and sums of a process that ends meanwhile are kept, as a line says, and the next process sends them."""
+    spool = tmp_path / "spool"
+    done = run_program(ONE_FLOW, f"http://127.0.0.1:{closed_port()}", spool)
+    assert done.returncode == 0, done.stderr
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("tracemind-otel:")]
+    assert re.fullmatch(
+        rf"tracemind-otel: kept: 2 spans wait in {spool}; \d+ metric points wait in {spool}\. "
+        r"The next process with this spool sends them\.",
+        line,
+    )
+    done = run_program(ONE_FLOW, sink.url, spool)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(sink.spans()) == 4
+    assert len(sink.counters("gen_ai.client.operation.duration")) == 2  # processes

@@ -90,7 +90,7 @@ class DeliveryStats:
     def loss(self) -> str | None:
         """What has not arrived, in words; `None` if everything has."""
         with self._lock:
-            missing, doubtful = self._accepted - self._delivered, self.in_doubt
+            missing, doubtful = self._missing(), self.in_doubt
         doubtful = min(doubtful, missing)
         return _joined(
             self._told(missing - doubtful, "did not reach", self._reasons),
@@ -100,6 +100,9 @@ class DeliveryStats:
     def kept(self) -> str | None:
         """What waits on disk for the next process, in words; `None` if nothing does."""
         return None
+
+    def _missing(self) -> int:
+        return self._accepted - self._delivered
 
     def _told(self, count: int, fate: str, reasons: Iterable[str]) -> str:
         why = ", ".join(reasons)
@@ -116,21 +119,36 @@ class EventDeliveryStats(DeliveryStats):
 class MetricsDeliveryStats(DeliveryStats):
     """The data points on their way to one destination.
 
-    In cumulative temporality only those of the last export count, because they hold the sums since the start.
+    Only those of the last export count, because they hold the sums since the start: points with delta temporality go
+    through a spool.
+
+    Args:
+        destination: the URL of the receiver, for messages.
+        kept_in: the directory in which sums outlive the process.
     """
 
     items = "metric points"
 
-    def __init__(self, destination: str, *, is_delta: bool = False) -> None:
+    def __init__(self, destination: str, *, kept_in: str | None = None) -> None:
         super().__init__(destination)
-        self._is_delta = is_delta
+        self._kept_in = kept_in
+        self._kept = 0
+
+    def keep(self, count: int) -> None:
+        """Note how many points of the export that begins are kept on disk; they are not lost if it fails."""
+        self._kept = count
+
+    def kept(self) -> str | None:
+        count = min(super()._missing(), self._kept)
+        return f"{count} {self.items} wait in {self._kept_in}" if count else None
+
+    def _missing(self) -> int:
+        return max(super()._missing() - self._kept, 0)
 
     def begin_export(self, count: int) -> None:
         with self._lock:
-            if not self._is_delta:
-                self._accepted = self._delivered = self.in_doubt = 0
-                self._reasons.clear()
-            self._accepted += count
+            self._accepted, self._delivered, self.in_doubt = count, 0, 0
+            self._reasons.clear()
 
 
 class SpoolStats(DeliveryStats):

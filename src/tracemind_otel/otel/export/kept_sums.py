@@ -111,7 +111,8 @@ class KeptSums:
 
     def __init__(self, root: str, resource: bytes) -> None:
         self.root = os.path.abspath(root)
-        self._has_failed = False
+        self.has_failed = False
+        """Whether there was no room for a series, so that not all sums outlive this process."""
         self.begin_anew(resource)
 
     def begin_anew(self, resource: bytes) -> None:
@@ -176,8 +177,8 @@ class KeptSums:
         return memory
 
     def _report(self, error: OSError) -> None:
-        if not self._has_failed:
-            self._has_failed = True
+        if not self.has_failed:
+            self.has_failed = True
             log.warning(
                 "Metrics are not kept in %s (%s): if this process is killed, what it measured since its last export is "
                 "lost. Make room, or name another directory by configure(spool=...) or TRACEMIND_SPOOL_DIR",

@@ -47,8 +47,15 @@ class OtlpMetricExporter:
         self._obstacle = ""
         self._stopped = threading.Event()
 
-    def export(self, data: Any, timeout_millis: float = 10_000, **_: object) -> bool:
-        """Send collected metrics in one or more requests; returns whether all points arrived."""
+    def export(self, data: Any, timeout_millis: float = 10_000, *, kept_points: int = 0, **_: object) -> bool:
+        """Send collected metrics in one or more requests; returns whether all points arrived.
+
+        Args:
+            data: what was collected.
+            timeout_millis: milliseconds that it may take with its repetitions.
+            kept_points: how many of the data points are kept on disk until they arrive.
+        """
+        self.stats.keep(kept_points)
         answers = self._send(self._encode(data), timeout_millis)
         return all(isinstance(answer, Delivered) and not answer.rejected for answer in answers)
 

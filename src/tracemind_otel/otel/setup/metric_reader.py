@@ -50,8 +50,8 @@ hold_over_fork(_collecting, timeout_s=1.0)
 class MetricExporter(Protocol):
     """Sends what a reader collected."""
 
-    def export(self, data: MetricsData, /, *, timeout_millis: float) -> object:
-        """Send one batch."""
+    def export(self, data: MetricsData, /, *, timeout_millis: float, kept_points: int = 0) -> object:
+        """Send one batch; `kept_points` of its data points are kept on disk until they arrive."""
         ...
 
     def force_flush(self, timeout_millis: float) -> bool:
@@ -117,6 +117,7 @@ class OwnReader(MetricReader):
         self._thread: threading.Thread | None = None
         self._exported_at = -inf
         self._has_arrived = True
+        self._own_points = 0
 
     def start(self) -> None:
         """Begin to export; the reader must belong to a provider."""
@@ -175,7 +176,8 @@ class OwnReader(MetricReader):
             if data is None:
                 return
             self._has_arrived = False
-            result = self._exporter.export(data, timeout_millis=timeout_s * 1000)
+            kept = {} if self._sums is None or self._sums.has_failed else {"kept_points": self._own_points}
+            result = self._exporter.export(data, timeout_millis=timeout_s * 1000, **kept)
             self._has_arrived = result is True or getattr(result, "name", "") == "SUCCESS"
             if self._has_arrived:
                 self.instruments.exported()
@@ -206,6 +208,7 @@ class OwnReader(MetricReader):
             self._received = None
             self.collect(timeout_s * 1000)
             theirs, ours = self._received, self.instruments.collect()
+        self._own_points = 0 if ours is None else sum(len(metric.data.data_points) for metric in ours.metrics)
         return theirs if ours is None else self._merged(theirs, ours)
 
     def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> None:

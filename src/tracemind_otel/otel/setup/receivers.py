@@ -65,7 +65,7 @@ def metric_exporter(config: ExportConfig, *, is_delta: bool) -> OtlpMetricExport
         out = outbox(config, "metrics")
         return SpooledMetricExporter(out.spool, out.sender, metric_items)
     transport, options = receiver_transport(config, "metrics")
-    stats = MetricsDeliveryStats(config.destination("metrics"))
+    stats = MetricsDeliveryStats(config.destination("metrics"), kept_in=config.spool)
     return OtlpMetricExporter(transport, stats, metric_items, timeout_s=options.timeout_s)
 
 
