@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Generator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import openai
@@ -119,6 +120,16 @@ async def test_its_labels(capture: Captured, server: BillingServer) -> None:
     assert labels.pop("error.type") == "LLMConnectionError"
     assert usual.pop("gen_ai.response.model") == MODEL
     assert labels == usual
+
+
+async def test_a_reply_after_a_lost_one(server: BillingServer) -> None:
+    """The result of a call that succeeded in the end has its own cost, and beside it that of the lost reply."""
+    async with OpenAILLMClient("sk-test", server.base_url(OUTPUT)) as client:
+        ask_again = partial(tm.llm_call, f"openai/{MODEL}", client=client, timeout_ms=300)
+        first, again = await ask_again("answer"), await ask_again("hang answer")
+    assert (first.presumed_cost_usd, "presumed_cost_usd" in first.as_dict()) == (None, False)
+    assert again.cost_usd == pytest.approx(price("hang answer", OUTPUT))
+    assert again.presumed_cost_usd == pytest.approx(price("hang answer", OUTPUT))
 
 
 # --- The estimate
@@ -235,3 +246,20 @@ def test_calls_of_an_sdk(capture: Captured, server: BillingServer) -> None:
     assert len(presumed) == 3
     assert sum(costs) + sum(presumed) == pytest.approx(server.billed_usd(), rel=1e-9)
     assert counted(capture, "tracemind.llm.presumed_cost") == pytest.approx(sum(presumed))
+
+
+def test_a_stream_of_an_sdk_that_is_closed_early(capture: Captured, server: BillingServer) -> None:
+    """A stream that an SDK's user leaves before its usage has come is presumed, since nothing of it is priced."""
+    tm.instrument(hosts={f"127.0.0.1:{server.port}": "openai"})
+    try:
+        with openai.OpenAI(api_key="k", base_url=server.base_url(OUTPUT), max_retries=0) as client:
+            ask: Any = partial(client.chat.completions.create, model=MODEL, stream=True)
+            for script, is_read in (("answer", True), ("cut", False)):
+                with tm.step(name="ask"), ask(messages=[{"role": "user", "content": script}]) as stream:
+                    for _ in stream:
+                        if not is_read:
+                            break
+    finally:
+        tm.uninstrument()
+    assert presumed_on_spans(capture) == [pytest.approx(price("cut", OUTPUT))]
+    assert "tracemind.cost_usd" not in attributes(calls(capture.spans)[-1])

@@ -42,6 +42,8 @@ class LLMResult:
     """The tier that served the call, where the provider says so."""
     request_id: str | None = None
     """The provider's id of the HTTP request, for its support."""
+    presumed_cost_usd: float | None = None
+    """USD that attempts presumably cost whose reply was lost, which `cost_usd` lacks; `None` where none was."""
     closed_early: bool = False
     """Whether a stream was closed before its end."""
     plain: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
