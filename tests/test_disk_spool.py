@@ -428,6 +428,18 @@ def test_a_spool_that_has_delivered_everything_leaves_nothing(tmp_path: Path) ->
         assert len([*tmp_path.iterdir()]) == kept
 
 
+def test_files_do_not_pile_up(tmp_path: Path) -> None:
+    """A process that sends what it appends keeps one file, however long it lives."""
+    spool = DiskSpool(str(tmp_path), 1 << 16)
+    for number in range(300):
+        spool.append(numbered(number, 1000))
+        if number % 4 == 3:
+            assert len(drained(spool)) == 4
+    assert len([*tmp_path.glob("*/*.spool")]) == 1
+    assert (spool.waiting, spool.dropped) == (0, 0)
+    spool.close()
+
+
 def test_nothing_but_our_own_directories_is_touched(tmp_path: Path) -> None:
     """Whatever else lies in the directory of a spool stays as it is."""
     other = tmp_path / "logs" / "today.spool"

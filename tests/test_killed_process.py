@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -71,6 +72,41 @@ def test_the_next_process_sends_spans_and_sums(tmp_path: Path, sink: Sink, envir
         assert span.end_time_unix_nano == max(each.end_time_unix_nano for each in spans) >= span.start_time_unix_nano
     [totals] = sink.counters("tracemind.llm.cost").values()
     assert totals == [0.5]
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+FORKED = """
+import asyncio, os, signal, sys
+import tracemind_otel as tm
+from tracemind_otel.ai.llm import LLMUsage
+from tracemind_otel.ai.llm.providers import FakeLLMClient
+
+telemetry = tm.configure(endpoint=sys.argv[1], spool=sys.argv[2])
+
+async def call():
+    client = FakeLLMClient(0, usage=LLMUsage(10, 5, 15, 0.25))
+    await tm.run_llm_call("f", "s", tm.LLMCallConfig("fake", "toy-1", "hi"), telemetry.recorder, client=client)
+
+asyncio.run(call())
+child = os.fork()
+asyncio.run(call())
+if child:
+    os.waitpid(child, 0)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_killed_child_and_its_parent_leave_what_each_of_them_did(tmp_path: Path, sink: Sink) -> None:
+    """Neither repeats what the other has; each has its own sums."""
+    options = ("-W", "ignore::DeprecationWarning")  # Python 3.12 warns of a fork beside threads
+    killed = run_program(FORKED, sink.url, tmp_path, options=options, environment=UNSENT)
+    assert killed.returncode == -9
+    done = run_program(NEXT, sink.url, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(sink.spans()) == len({span.span_id for span in sink.spans()}) == 3
+    assert sorted(sink.counters("tracemind.llm.cost").values()) == [[0.25], [0.5]]
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 

@@ -92,9 +92,6 @@ class MemorySpool:
         max_bytes: bytes that it holds at most.
     """
 
-    keeps_starts = False
-    """Whether it keeps the starts of spans, so that another process can end them if this one is killed."""
-
     def __init__(self, max_bytes: int = DEFAULT_MEMORY) -> None:
         self._max_bytes = max_bytes
         self.begin_anew()
