@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY, dataclass, fields
 from functools import partial
 from typing import Any, cast
 
+from .._base.frozen import of_fields
 from ..ai.llm.client import AsyncLLMClient
 from ..ai.llm.message_parts import input_of_request
 from ..ai.llm.sampling import SAMPLING_RULES, Rule, SamplingOptions, is_number, is_sequence_of, is_whole
@@ -112,16 +113,15 @@ class LLMCallConfig(SamplingOptions, _ConfigArguments):
         text = self.template or self.prompt
         if not text and not self.messages:
             raise ConfigError(f"{STEP_TYPE} requires either 'prompt' or 'template', or 'messages'")
-        options = self.sampling()
-        options["stop"] = tuple(self.stop)
-        return LLMRequest(
-            self.provider,
-            self.model,
-            apply_vars(text or "", self.vars),
+        return of_fields(
+            LLMRequest,
+            {**self.sampling(), "stop": tuple(self.stop)},
+            provider=self.provider,
+            model=self.model,
+            prompt=apply_vars(text or "", self.vars),
             extra=dict(self.extra) if self.extra else {},
             messages=tuple(self.messages),
             system=self.system,
-            **options,
         )
 
 
@@ -196,7 +196,9 @@ class CallTarget:
 
     def start(self, flow_id: str, step_id: str, *, is_stream: bool) -> StepStart:
         """The start of the call, for a recorder."""
-        return StepStart(
+        return of_fields(
+            StepStart,
+            self.request.sampling(),
             flow_id=flow_id or current_correlation().flow_id or "",
             step_id=step_id,
             step_type=STEP_TYPE,
@@ -209,5 +211,4 @@ class CallTarget:
             prompt_name=self.cfg.prompt_name,
             prompt_version=self.cfg.prompt_version,
             asked=partial(input_of_request, self.request),
-            **self.request.sampling(),
         )

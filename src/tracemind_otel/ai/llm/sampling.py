@@ -74,7 +74,8 @@ def is_sequence_of(value: object, kind: type) -> bool:
     """Whether a value is a sequence, other than a string, of items of a type."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         return False
-    return all(isinstance(item, kind) for item in cast("Sequence[object]", value))
+    kinds = set(map(type, cast("Sequence[object]", value)))
+    return all(issubclass(each, kind) for each in kinds)
 
 
 _NUMBER = Rule(lambda value: value is None or is_number(value), "a number or absent")
