@@ -526,6 +526,32 @@ def test_a_full_disk_costs_no_span_and_sends_none_twice(tmp_path: Path) -> None:
     assert drained(left_behind(tmp_path)) == []
 
 
+WITHOUT_DESCRIPTORS = """
+import json, os, resource, sys
+from tests.spooling import drained, numbered, numbers
+from tracemind_otel.otel.export.disk_spool import DiskSpool
+
+spool = DiskSpool(sys.argv[1])
+for number in range(3):
+    spool.append(numbered(number))
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+assert spool.take(1 << 20, 10) is None
+assert (spool.waiting, spool.dropped) == (3, 0)
+resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+print(json.dumps(numbers(drained(spool))))
+spool.close()
+"""
+
+
+@pytest.mark.slow
+def test_a_process_without_file_descriptors_loses_nothing(tmp_path: Path) -> None:
+    """A file that cannot be opened now is read later; that is said."""
+    done = run_program(WITHOUT_DESCRIPTORS, tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (0, "[0, 1, 2]"), done.stderr
+    assert "Too many open files" in done.stderr
+
+
 SMALL_DISK = """
 import json, os, subprocess, sys
 from tests.spooling import drained, ended, forked, numbered, numbers, read_all, tell

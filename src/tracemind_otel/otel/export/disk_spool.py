@@ -238,7 +238,13 @@ class DiskSpool:
                 if segment is None:
                     return None
                 wanted = segment.begin_taking()
-            reading = segment.read(*wanted, max_bytes, max_items)  # meanwhile others append
+            try:
+                reading = segment.read(*wanted, max_bytes, max_items)  # meanwhile others append
+            except OSError as error:
+                with self._intake.held():
+                    segment.stop_taking(wanted)
+                self._tell_once("Spool %s cannot be read now, and is tried again: %s", self.directory, error)
+                return None
             with self._intake.held():
                 taken = segment.end_taking(wanted, reading)
                 batch = _batch(reading)

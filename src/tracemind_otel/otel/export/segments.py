@@ -278,13 +278,19 @@ class Segment:
         return Item(self._shared[entry.resource], self._shared[entry.scope], entry.payload, entry.spans)
 
     def read(self, start: int, end: int, max_bytes: int, max_items: int) -> Reading:
-        """The first items of a range that fit into one request, at least one if there are any."""
+        """The first items of a range that fit into one request, at least one if there are any.
+
+        Raises:
+            OSError: the file cannot be read now. One that is gone, or on a broken disk, is read as damaged.
+        """
         ahead = min(end, start + max_bytes + _READ_AHEAD)
         try:
             reading = self._read(start, ahead, max_bytes, max_items, is_cut=ahead < end)
             return reading if reading is not None else self._read(start, end, max_bytes, max_items) or _lost(start, end)
-        except OSError:
-            return _lost(start, end)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EIO):
+                return _lost(start, end)
+            raise
 
     def _read(self, start: int, end: int, max_bytes: int, max_items: int, *, is_cut: bool = False) -> Reading | None:
         """Read a range; `None` if it is cut inside its first item."""
@@ -311,7 +317,12 @@ class Segment:
 
     def _descriptor(self) -> int:
         if self._opened is None:
-            self._opened = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                self._opened = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW)
+            except OSError as error:
+                if error.errno not in (errno.EROFS, errno.EACCES):
+                    raise
+                self._opened = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW)
         return self._opened
 
     # --- What waits, and what is settled ---
@@ -325,6 +336,10 @@ class Segment:
         """The first range that waits; the segment is not dropped while it is read."""
         self.taken.append(self.waiting[0])
         return self.waiting[0]
+
+    def stop_taking(self, wanted: tuple[int, int]) -> None:
+        """Note that nothing was read of that range."""
+        self.taken.remove(wanted)
 
     def end_taking(self, wanted: tuple[int, int], reading: Reading) -> tuple[int, int]:
         """Note what was read of that range; returns the range of the items."""
