@@ -284,7 +284,7 @@ def test_a_receiver_that_never_will(status: int, reason: str, caplog: pytest.Log
         assert made.stats.loss() == f"3 of 5 spans did not reach {receiver.url} ({reason})"
         assert not made.sender.shutdown(20)
     said = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
-    assert said == [f"{receiver.url} refused 2 spans, which are lost: {reason}"]
+    assert said == [f"Failed to export spans: {receiver.url} refused 2 spans, which are lost: {reason}"]
 
 
 def test_a_loss_between_two_flushes_is_told_by_the_second() -> None:

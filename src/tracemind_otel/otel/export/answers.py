@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -179,6 +180,7 @@ _KEY_CODES = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 _SENT_CODES = ("CANCELLED", "DEADLINE_EXCEEDED")
 """Codes of a request that was given up after it was sent."""
 _NOT_CONNECTED = ("failed to connect", "errors resolving", "dns resolution failed")
+_CONNECTING = re.compile(r"^failed to connect to all addresses; last error: (?:[A-Z_]+: )?")
 _CUT = ("socket closed", "stream removed", "reset", "goaway", "broken pipe", "end of tcp stream", "ping timeout")
 """How gRPC says that a connection was cut under a request. It gives the same code as a receiver that is busy."""
 
@@ -199,7 +201,7 @@ def grpc_answer(
         secrets: strings that no message may repeat.
         retryable: the codes after which the request may be sent again.
     """
-    said = _said(details, secrets)
+    said = _said(_CONNECTING.sub("", details), secrets)
     reason = f"{code}: {said}" if said else code
     if code == "RESOURCE_EXHAUSTED" and "larger than max" in details.lower():
         return TooLarge(reason, code=code)

@@ -65,10 +65,10 @@ class DeliveryStats:
             self._delivered -= count
             self._failed += count
 
-    def explain(self, reason: str) -> None:
-        """Note why items did not arrive."""
-        if _SELDOM.is_due(self.destination):
-            log.warning("%s took no %s: %s", self.destination, self.items, reason)
+    def explain(self, reason: str, *, logs: bool) -> None:
+        """Note why items did not arrive, and log it once a minute if `logs` says so."""
+        if logs and _SELDOM.is_due(self.destination):
+            log.warning("Failed to export %s: %s took none: %s", self.items, self.destination, reason)
         if len(self._reasons) < _MAX_REASONS:
             self._reasons[reason] = None
 
@@ -87,15 +87,22 @@ class DeliveryStats:
         """The number of items whose export failed; it never decreases."""
         return self._failed
 
-    def loss(self) -> str | None:
-        """What has not arrived, in words; `None` if everything has."""
+    def lost(self) -> str | None:
+        """What has not arrived, in words; `None` if nothing is lost."""
         with self._lock:
-            missing, doubtful = self._missing(), self.in_doubt
-        doubtful = min(doubtful, missing)
-        return _joined(
-            self._told(missing - doubtful, "did not reach", self._reasons),
-            self._told(doubtful, "may or may not have arrived at", self._reasons),
-        )
+            missing = self._missing()
+        return self._told(missing - min(self.in_doubt, missing), "did not reach", self._reasons)
+
+    def doubtful(self) -> str | None:
+        """What may or may not have arrived, in words; `None` if nothing may."""
+        with self._lock:
+            missing = self._missing()
+        doubtful = min(self.in_doubt, missing)
+        return self._told(doubtful, "may or may not have arrived at", self._reasons or ["no answer yet"])
+
+    def loss(self) -> str | None:
+        """What has not arrived or may not have, in words; `None` if everything has."""
+        return "; ".join(filter(None, (self.lost(), self.doubtful()))) or None
 
     def kept(self) -> str | None:
         """What waits on disk for the next process, in words; `None` if nothing does."""
@@ -104,10 +111,10 @@ class DeliveryStats:
     def _missing(self) -> int:
         return self._accepted - self._delivered
 
-    def _told(self, count: int, fate: str, reasons: Iterable[str]) -> str:
+    def _told(self, count: int, fate: str, reasons: Iterable[str]) -> str | None:
         why = ", ".join(reasons)
         what = f"{count} of {self.accepted} {self.items} {fate} {self.destination}"
-        return "" if not count else f"{what} ({why})" if why else what
+        return None if not count else f"{what} ({why})" if why else what
 
 
 class EventDeliveryStats(DeliveryStats):
@@ -198,18 +205,19 @@ class SpoolStats(DeliveryStats):
     def failed(self) -> int:
         return self._failed + self._spool.dropped
 
-    def loss(self) -> str | None:
-        lost, doubts = self._lost.copy(), self._given_up.copy()
-        lost["dropped, because the spool was full"] += self._spool.dropped
+    def lost(self) -> str | None:
+        counts = self._lost.copy()
+        counts["dropped, because the spool was full"] += self._spool.dropped
         if self._kept_in is None:
             waiting = self._spool.waiting
-            doubtful = min(self.in_doubt, waiting)
-            lost[self.obstacle or "not sent"] += waiting - doubtful
-            doubts[self.obstacle or "no answer yet"] += doubtful
-        return _joined(
-            self._told(lost.total(), "did not reach", _frequent(lost)),
-            self._told(doubts.total(), "may or may not have arrived at", _frequent(doubts)),
-        )
+            counts[self.obstacle or "not sent"] += waiting - min(self.in_doubt, waiting)
+        return self._told(counts.total(), "did not reach", _frequent(counts))
+
+    def doubtful(self) -> str | None:
+        counts = self._given_up.copy()
+        if self._kept_in is None:
+            counts[self.obstacle or "no answer yet"] += min(self.in_doubt, self._spool.waiting)
+        return self._told(counts.total(), "may or may not have arrived at", _frequent(counts))
 
     def kept(self) -> str | None:
         waiting = self._spool.waiting
@@ -223,7 +231,3 @@ def _named(reason: str, counts: Counter[str]) -> str:
 
 def _frequent(counts: Counter[str]) -> list[str]:
     return [reason for reason, _ in (+counts).most_common(_MAX_REASONS)]
-
-
-def _joined(*clauses: str) -> str | None:
-    return "; ".join(filter(None, clauses)) or None

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...errors import ConfigError
-from .answers import Answer, Later, delivered, grpc_answer, ignore, secrets_in
+from .answers import Answer, Later, Unknown, delivered, grpc_answer, ignore, secrets_in
 from .late_import import late_import
 from .otlp_options import USER_AGENT, OtlpOptions, provided_credentials
 from .otlp_variables import Signal
@@ -76,6 +76,8 @@ class GrpcTransport:
         if not isinstance(error, late_import("grpc").RpcError):  # before anything was sent: the channel was closed
             return Later(f"the request cannot be sent: {type(error).__name__}")
         code: str = error.code().name
+        if code == "CANCELLED" and self._channel is None:
+            return Unknown("no answer before the end", code=code)
         if code == "UNAVAILABLE":
             self.close()  # or the channel tries to connect again only after a wait of its own, of up to two minutes
         trailing: dict[str, bytes | str] = dict(error.trailing_metadata() or ())

@@ -124,14 +124,14 @@ class OtlpMetricExporter:
 
     def _count(self, answer: Answer, batch: Batch) -> None:
         self.stats.settle(batch.count, delivered=isinstance(answer, Delivered))
-        self._obstacle = "" if isinstance(answer, Delivered) else answer.reason
+        failed_before, self._obstacle = bool(self._obstacle), "" if isinstance(answer, Delivered) else answer.reason
         if isinstance(answer, Delivered):
             if answer.rejected or answer.message:
                 self.stats.reject(min(answer.rejected, batch.count), answer.message)
             return
         if isinstance(answer, Unknown):
             self.stats.in_doubt += batch.count
-        self.stats.explain(answer.reason)
+        self.stats.explain(answer.reason, logs=failed_before and not self._stopped.is_set())
 
 
 class SpooledMetricExporter:

@@ -115,7 +115,7 @@ class Sender:
     def _reset(self) -> None:
         # Signal handlers and finalizers may put to a queue of this kind; a lock or an event they may not touch.
         self._messages = SimpleQueue[_Flush | None]()
-        self._is_told = self._is_over = False
+        self._is_told = self._is_ending = self._is_over = False
         self._fresh_bytes = 0
         self._held: tuple[Batch, bytes] | None = None
         self._doubtful = 0
@@ -157,6 +157,7 @@ class Sender:
             Whether everything has arrived that was ever appended. What waits on disk has not.
         """
         deadline = time.monotonic() + timeout_s
+        self._is_ending = True
         self._wait_for(_Flush(deadline, is_last=True), timeout_s)
         if self._thread is None:
             self._end(self._messages)
@@ -319,14 +320,14 @@ class Sender:
         if rejected:
             self.stats.lose(rejected, message or "rejected without a reason")
         if rejected or message:
-            self._say("%s rejected %d %s: %s", rejected, self.stats.items, message or "no reason given")
+            self._say("%s rejected %d %s: %s", rejected, message or "no reason given")
 
     def _give_up(self, batch: Batch, reason: str) -> None:
         doubtful = min(self._doubtful, batch.count)
         self._settle(batch)
         self.stats.give_up(doubtful, reason)
         self.stats.lose(batch.count - doubtful, reason)
-        self._say("%s refused %d %s, which are lost: %s", batch.count, self.stats.items, reason)
+        self._say("%s refused %d %s, which are lost: %s", batch.count, reason)
 
     def _settle(self, batch: Batch) -> None:
         self._held = None  # first, or an error of the spool would have it sent again
@@ -344,7 +345,8 @@ class Sender:
             flush.attempts += 1
             waits_s.append(_short_s(flush.attempts))
         self._not_before = time.monotonic() + (min(waits_s) if after_s is None else after_s)
-        self._say("%s took no %s, and %d wait: %s", self.stats.items, self._spool.waiting, reason)
+        if self._failures > 1 and not self._is_ending:  # at the end the caller is told what did not arrive
+            self._say("%s took none of %d %s that wait: %s", self._spool.waiting, reason)
 
     def _answer_flushes(self) -> None:
         """Answer those whose items have left the spool, and those whose time ends before the next attempt."""
@@ -369,7 +371,8 @@ class Sender:
             if flush is not None:
                 flush.finish(arrived=self._has_delivered_all())
 
-    def _say(self, message: str, *arguments: object) -> None:
-        """Log a warning about the destination, once a minute."""
+    def _say(self, message: str, count: int, reason: str) -> None:
+        """Log a warning about so many items, once a minute."""
         if self._seldom.is_due(message):
-            log.warning(message, self.stats.destination, *arguments)
+            what = message % (self.stats.destination, count, self.stats.items, reason)
+            log.warning("Failed to export %s: %s", self.stats.items, what)

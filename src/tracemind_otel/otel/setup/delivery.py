@@ -123,12 +123,15 @@ class Destination(Protocol):
 
 
 def undelivered(stats: Iterable[DeliveryStats]) -> list[str]:
-    """What was lost, and what waits on disk for the next process, a line of each."""
+    """What was lost, what may or may not have arrived, and what waits on disk for the next process, a line of each."""
     each = [*stats]
-    lost = "; ".join(filter(None, (one.loss() for one in each)))
-    kept = "; ".join(filter(None, (one.kept() for one in each)))
-    lines = [f"tracemind-otel: lost: {lost}. Is a Collector running there?"] if lost else []
-    return [*lines, f"tracemind-otel: kept: {kept}. The next process with this spool sends them."] if kept else lines
+    lines = [
+        ("lost", [one.lost() for one in each], "Is a Collector running there?"),
+        ("unknown", [one.doubtful() for one in each], "The Collector there did not answer."),
+        ("kept", [one.kept() for one in each], "The next process with this spool sends them."),
+    ]
+    told = [(title, "; ".join(filter(None, clauses)), hint) for title, clauses, hint in lines]
+    return [f"tracemind-otel: {title}: {clauses}. {hint}" for title, clauses, hint in told if clauses]
 
 
 def write_to_stderr(lines: Iterable[str]) -> None:
