@@ -181,12 +181,12 @@ class DiskSpool:
 
     def _write_start(self, span_id: bytes, item: Item) -> None:
         self._open()
-        if self._started is not None and not self._started.add(span_id, item, time.time_ns()):
+        reason = "" if self._started is None else self._started.add(span_id, item, time.time_ns())
+        if reason:
             self._tell_once(
-                "Spool %s keeps no more starts of spans: %d are open, or one is larger than 64 KiB. If this process is "
-                "killed, such spans have no end; end each span",
+                "Spool %s does not keep all starts of spans, because %s. If this process is killed, those are missing",
                 self.directory,
-                len(self._started),
+                reason,
             )
 
     def _end_start(self, item: Item) -> None:

@@ -65,17 +65,19 @@ class StartedSpans:
     def __len__(self) -> int:
         return len(self._places)
 
-    def add(self, span_id: bytes, item: Item, time_ns: int) -> bool:
-        """Write down a start; returns whether there was room."""
+    def add(self, span_id: bytes, item: Item, time_ns: int) -> str:
+        """Write down a start; returns why it is not, if so."""
         shared = (item.resource, item.scope, item.record)
         fields = _FIELDS.pack(span_id, time_ns, *map(len, shared))
         body = b"".join((fields, *shared))
         size = next((size for size in _SIZES if size >= len(body) + _CHECKSUM.size), None)
-        if size is None or span_id in self._places:
-            return size is not None
+        if size is None:
+            return "a span has more than 64 KiB when it starts"
+        if span_id in self._places:
+            return ""
         if not self._free[size]:
             if self.byte_size + size > self._max_bytes:
-                return False
+                return f"{len(self._places)} spans are open at the same time, which is too many"
             self._free[size].append(self._slots[size] * size)
             self._slots[size] += 1
             self.byte_size += size
@@ -85,7 +87,7 @@ class StartedSpans:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._free[size].pop()
         self._places[span_id] = (size, offset)
-        return True
+        return ""
 
     def end(self, span_id: bytes) -> None:
         """Free the slot of a span that has ended."""
