@@ -237,6 +237,23 @@ def _configured(capture: Captured, server: OpenAIServer, *, content: bool) -> tm
     )
 
 
+@pytest.mark.parametrize("header", ["authorization", "x-api-key"])
+@pytest.mark.parametrize("name", list(ECHOES))
+async def test_server_that_repeats_to_another_client(
+    openai_server: OpenAIServer, capture: Captured, doors: Doors, name: str, header: str
+) -> None:
+    """A server's error that repeats key and prompt of a client that is not ours puts neither into telemetry or logs."""
+    model = openai_server.script(ECHOES[name](PROMPT))
+    value = f"Bearer {KEY}" if header == "authorization" else KEY
+    with _configured(capture, openai_server, content=False):
+        async with httpx.AsyncClient(headers={header: value}, timeout=0.5) as other:
+            body = json.dumps({"model": model, "messages": [{"role": "user", "content": PROMPT}]}).encode()
+            with suppress(httpx.HTTPError):
+                await other.post(f"{openai_server.base_url}/chat/completions", content=body)
+    assert [span.name for span in capture.spans] == [f"chat {model}"]
+    assert leaks(doors.text(), PROMPT) == []
+
+
 @pytest.mark.parametrize("prompt", [PROMPT, SHORT_PROMPT, FOREIGN_PROMPT], ids=["prompt", "short", "foreign"])
 async def test_without_content_nothing_of_what_is_said(
     openai_server: OpenAIServer, capture: Captured, doors: Doors, prompt: str

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from .._base.fork import in_forked_child
 from .._base.once import report_fault
@@ -24,12 +25,13 @@ from ..ai.llm.providers._wire_format import StreamedError
 from ..errors import LLMConnectionError, LLMError
 from ..flows.budget import current_budget, needs_price
 from ..otel.current import is_content_captured
+from ..otel.redaction import is_secret_name
 from .around import SeenInside
 from .grouping import PendingCalls
 from .logical_call import LogicalCall
 from .recognition import may_be_call, recognized
 from .reserving import texts_in
-from .tap import Tap, error_of
+from .tap import Said, Tap, error_of
 from .usage_estimate import expected_in
 from .whole_reply import reply_in_body
 
@@ -188,6 +190,16 @@ class Sent:
     headers: Mapping[str, str]
     """The headers."""
 
+    def said(self) -> Said:
+        """What it says, with the values of the headers and of the query that hold keys."""
+        try:
+            held = [str(value).rpartition(" ")[2] for name, value in self.headers.items() if is_secret_name(str(name))]
+            query = [value for name, value in parse_qsl(urlsplit(str(self.url)).query) if name == "key"]
+            return Said(texts_in(self.body), (*held, *query))
+        except Exception:
+            report_fault(log, "Sent", "said")
+            return Said()
+
     @property
     def key(self) -> str:
         """The URL, and the id that AWS's SDK gives to all attempts of a call."""
@@ -276,7 +288,7 @@ class Attempt:
     def rejected(self, status_code: int, headers: Mapping[str, str], body: bytes) -> None:
         """A reply came that is not a success."""
         try:
-            error = error_of(status_code, headers, body, texts_in(self._sent.body))
+            error = error_of(status_code, headers, body, self._sent.said())
         except Exception:
             report_fault(log, "Attempt", "rejected")
             error = LLMError(f"the server answered HTTP {status_code}", status_code=status_code)
@@ -306,8 +318,7 @@ class Attempt:
     ) -> Tap:
         """A reply comes; returns what reads it. `is_repeated`: whether SDKs ask again when a whole reply is cut."""
         on_cut = partial(self._fail, is_repeated=is_repeated)
-        said = partial(texts_in, self._sent.body)
-        return Tap(self._call, status_code, headers, is_decoded=is_decoded, on_cut=on_cut, said=said)
+        return Tap(self._call, status_code, headers, is_decoded=is_decoded, on_cut=on_cut, said=self._sent.said)
 
     def answered_whole(self, status_code: int, headers: Mapping[str, str], body: bytes) -> None:
         """A reply came whole, and decompressed."""
@@ -320,8 +331,8 @@ class Attempt:
             wire, needs_text = self._call.seen.wire, self._call.needs_text
             self._call.end_answered(reply_in_body(wire, status_code, headers, body, needs_text=needs_text))
         except StreamedError as fault:
-            said = texts_in(self._sent.body)
-            self._end(error_from_body(HttpReply(status_code, headers, b""), fault.body, key=None, prompt=said))
+            said, head = self._sent.said(), HttpReply(status_code, headers, b"")
+            self._end(error_from_body(head, fault.body, secrets=said.secrets, prompt=said.texts))
         except LLMError as fault:
             self._end(fault)
 

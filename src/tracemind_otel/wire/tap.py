@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from .._base.dropped import end_later, ended, opened
 from .._base.once import report_fault
@@ -22,6 +23,15 @@ from .whole_reply import WholeReading
 log = logging.getLogger(__name__)
 
 
+class Said(NamedTuple):
+    """What a request says, which no error message may repeat."""
+
+    texts: Sequence[str] = ()
+    """The conversation, text by text."""
+    secrets: Sequence[str] = ()
+    """The keys with which it was sent."""
+
+
 class Tap:
     """The reader of one reply.
 
@@ -31,7 +41,7 @@ class Tap:
         headers: the headers.
         is_decoded: whether the bytes come decompressed.
         on_cut: told of the fault that cut a whole reply, which SDKs repeat, in place of the call's end.
-        said: returns what the request says, text by text, which no error message may repeat.
+        said: returns what the request says, which no error message may repeat.
     """
 
     def __init__(
@@ -42,7 +52,7 @@ class Tap:
         *,
         is_decoded: bool,
         on_cut: Callable[[LLMError], None],
-        said: Callable[[], Sequence[str]] = tuple,
+        said: Callable[[], Said] = Said,
     ) -> None:
         self._call = call
         self._said = said
@@ -128,7 +138,8 @@ class Tap:
         try:
             reply = self._completed(self._reading.finish())
         except StreamedError as fault:
-            error = error_from_body(self._reading.head, fault.body, key=None, prompt=self._said())
+            said = self._said()
+            error = error_from_body(self._reading.head, fault.body, secrets=said.secrets, prompt=said.texts)
             self._call.end_failed(error, response=self._part())
         except LLMError as fault:
             self._call.end_failed(fault, response=self._part())
@@ -199,6 +210,6 @@ class Tap:
             report_fault(log, "Tap", "end")
 
 
-def error_of(status_code: int, headers: Mapping[str, str], body: bytes, sent: Sequence[str]) -> LLMError:
+def error_of(status_code: int, headers: Mapping[str, str], body: bytes, said: Said) -> LLMError:
     """The typed error for a status that is not a success, without what the request said."""
-    return status_error(HttpReply(status_code, headers, body), key=None, prompt=sent)
+    return status_error(HttpReply(status_code, headers, body), secrets=said.secrets, prompt=said.texts)

@@ -19,7 +19,7 @@ from . import observation
 from .instances import unwrap_on_class, wrap_on_class
 from .observation import Attempt
 from .recognition import may_be_call
-from .tap import error_of
+from .tap import Said, error_of
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +140,6 @@ def _answered(attempt: Attempt, response: Any) -> None:
     """Note a status that is usually repeated. Not the body, which is nobody's to read here, nor a challenge (401)."""
     try:
         if observation.is_usually_repeated(response.status_code):
-            attempt.failed_in_transport(error_of(response.status_code, response.headers, b"", ""))
+            attempt.failed_in_transport(error_of(response.status_code, response.headers, b"", Said()))
     except Exception:
         report_fault(log, "transport", "read")

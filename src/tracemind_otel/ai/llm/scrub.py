@@ -29,7 +29,7 @@ _UNSPACED = re.compile(
 """Thai, Lao, Burmese, Khmer, Japanese, Chinese and Korean: no space parts their words, or endings stick to them."""
 
 
-def scrub(message: str, *, secrets: Iterable[str] = (), prompt: str | Iterable[str] = ()) -> str:
+def scrub(message: str, *, secrets: Iterable[str | None] = (), prompt: str | Iterable[str] = ()) -> str:
     """An error message without the secrets, withheld whole where it repeats a part of the prompt.
 
     Args:
@@ -45,7 +45,9 @@ def scrub(message: str, *, secrets: Iterable[str] = (), prompt: str | Iterable[s
     return _WITHHELD if any(_repeats(message[:_SHOWN], text) for text in texts) else shown
 
 
-def scrub_token(token: str | None, *, secrets: Iterable[str] = (), prompt: str | Iterable[str] = ()) -> str | None:
+def scrub_token(
+    token: str | None, *, secrets: Iterable[str | None] = (), prompt: str | Iterable[str] = ()
+) -> str | None:
     """A code, a type or an id from a server; `None` if it repeats a secret or the prompt."""
     return token if token is not None and scrub(token, secrets=secrets, prompt=prompt) == token else None
 

@@ -168,7 +168,7 @@ class WireClient(AsyncLLMClient):
     def _raise_typed(self, error: BaseException, reading: Reading, req: LLMRequest) -> None:
         """Raise an error that came inside a success as a typed one; keep the part of the reply that came before it."""
         if isinstance(error, StreamedError):
-            fault = error_from_body(reading.head, error.body, key=self._secret(), prompt=req.texts)
+            fault = error_from_body(reading.head, error.body, secrets=(self._secret(),), prompt=req.texts)
             fault.reply = error.reply or reading.events_so_far()
             raise fault from None
         if isinstance(error, LLMError):
@@ -190,7 +190,7 @@ class WireClient(AsyncLLMClient):
             reply = await opened.error()
         finally:
             await opened.aclose()
-        raise status_error(reply, key=self._secret(), prompt=req.texts, read=self._wire.errors_of)
+        raise status_error(reply, secrets=(self._secret(),), prompt=req.texts, read=self._wire.errors_of)
 
     async def _open_stream(self, req: LLMRequest) -> HttpStream:
         return await self._open(req, is_stream=True)

@@ -131,7 +131,11 @@ def _status_in(value: object) -> int | None:
 
 
 def status_error(
-    reply: HttpReply, *, key: str | None, prompt: Sequence[str], read: Callable[[object], ErrorBody] = error_body
+    reply: HttpReply,
+    *,
+    secrets: Sequence[str | None],
+    prompt: Sequence[str],
+    read: Callable[[object], ErrorBody] = error_body,
 ) -> LLMStatusError:
     """The typed error for a reply that is not a success."""
     document = document_in(reply.body)
@@ -141,7 +145,7 @@ def status_error(
         # A page adds nothing to the status.
         message = f"{redirection}: {message}" if message and isinstance(document, dict) else redirection
     kind = body.type or reply.headers.get("x-amzn-errortype", "").partition(":")[0] or None
-    return error_from_body(reply, replace(body, message=message, type=kind), key=key, prompt=prompt)
+    return error_from_body(reply, replace(body, message=message, type=kind), secrets=secrets, prompt=prompt)
 
 
 def _redirection(reply: HttpReply) -> str | None:
@@ -157,9 +161,11 @@ def _redirection(reply: HttpReply) -> str | None:
     return f"the server redirects {where}, and redirects are not followed; set base_url to the address it names"
 
 
-def error_from_body(reply: HttpReply, body: ErrorBody, *, key: str | None, prompt: Sequence[str]) -> LLMStatusError:
+def error_from_body(
+    reply: HttpReply, body: ErrorBody, *, secrets: Sequence[str | None], prompt: Sequence[str]
+) -> LLMStatusError:
     """The typed error for what an error body says, in an error reply or inside a success."""
-    withheld: Any = {"secrets": (key or "",), "prompt": prompt}
+    withheld: Any = {"secrets": secrets, "prompt": prompt}
     is_success = 200 <= reply.status_code < 300
     said = scrub(" ".join(body.message.split()), **withheld) if body.message else "no message"
     # Inside a success the figure in the body is a code like any other, and not HTTP's status.
