@@ -283,26 +283,32 @@ def test_a_value_that_is_not_allowed(
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("OTEL_BSP_SCHEDULE_DELAY", "0"),
-        ("OTEL_BSP_SCHEDULE_DELAY", "often"),
-        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "-1"),
-        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "9999"),
-        ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+        ("SCHEDULE_DELAY", "0"),
+        ("SCHEDULE_DELAY", "often"),
+        ("MAX_EXPORT_BATCH_SIZE", "-1"),
+        ("MAX_EXPORT_BATCH_SIZE", "9999"),
+        ("MAX_QUEUE_SIZE", "0"),
     ],
 )
-def test_a_batch_that_is_not_allowed(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+@pytest.mark.parametrize(("signal", "prefix"), [("traces", "OTEL_BSP_"), ("logs", "OTEL_BLRP_")])
+def test_a_batch_that_is_not_allowed(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, signal: Literal["traces", "logs"], prefix: str
+) -> None:
     """So is one in a variable of batches."""
-    monkeypatch.setenv(variable, value)
-    with pytest.raises(ConfigError, match=f"{variable} is '?{value}"):
-        batch_options()
+    monkeypatch.setenv(prefix + variable, value)
+    with pytest.raises(ConfigError, match=f"{prefix}{variable} is '?{value}"):
+        batch_options(signal)
 
 
-def test_the_variables_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("signal", "prefix", "delay_s"), [("traces", "OTEL_BSP", 5.0), ("logs", "OTEL_BLRP", 1.0)])
+def test_the_variables_of_batches(
+    monkeypatch: pytest.MonkeyPatch, signal: Literal["traces", "logs"], prefix: str, delay_s: float
+) -> None:
     """The delay is in milliseconds; without variables the defaults are those of the specification."""
-    assert (batch_options().delay_s, batch_options().max_items) == (5.0, 512)
-    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1500")
-    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "64")
-    assert (batch_options().delay_s, batch_options().max_items) == (1.5, 64)
+    assert (batch_options(signal).delay_s, batch_options(signal).max_items) == (delay_s, 512)
+    monkeypatch.setenv(f"{prefix}_SCHEDULE_DELAY", "1500")
+    monkeypatch.setenv(f"{prefix}_MAX_EXPORT_BATCH_SIZE", "64")
+    assert (batch_options(signal).delay_s, batch_options(signal).max_items) == (1.5, 64)
 
 
 # --- Credential providers ---

@@ -78,20 +78,25 @@ class BatchOptions:
     delay_s: float
     """Seconds after which a batch is sent that is not full."""
     max_items: int
-    """Spans that make a batch full."""
+    """Items that make a batch full."""
 
 
-def batch_options() -> BatchOptions:
+def batch_options(signal: Signal) -> BatchOptions:
     """Read the variables of batches. The limit of the queue is only checked: the spool has one in bytes.
+
+    Metrics have none: their reader has an interval of its own.
 
     Raises:
         ConfigError: a variable has a value that is not allowed.
     """
-    batch, queue = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "OTEL_BSP_MAX_QUEUE_SIZE"
+    if signal == "metrics":
+        return BatchOptions(delay_s=1.0, max_items=512)
+    prefix, delay_ms = ("OTEL_BSP", 5000) if signal == "traces" else ("OTEL_BLRP", 1000)
+    batch, queue = f"{prefix}_MAX_EXPORT_BATCH_SIZE", f"{prefix}_MAX_QUEUE_SIZE"
     max_items, max_queue = _positive(batch, 512), _positive(queue, 2048)
     if max_items > max_queue:
         raise ConfigError(f"{batch} is {max_items}; it must not be larger than {queue}, which is {max_queue}")
-    return BatchOptions(delay_s=_positive("OTEL_BSP_SCHEDULE_DELAY", 5000) / 1000, max_items=max_items)
+    return BatchOptions(delay_s=_positive(f"{prefix}_SCHEDULE_DELAY", delay_ms) / 1000, max_items=max_items)
 
 
 def _positive(name: str, default: int) -> int:

@@ -40,7 +40,7 @@ def outbox(config: ExportConfig, signal: Signal) -> Outbox:
         ConfigError: a variable has a value that is not allowed.
     """
     transport, options = receiver_transport(config, signal)
-    batches = batch_options()
+    batches = batch_options(signal)
     spool = MemorySpool() if config.spool is None else _disk_spool(os.path.join(config.spool, signal))
     sender = Sender(
         spool,
