@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import ssl
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -26,6 +27,7 @@ class Post:
     path: str
     headers: Mapping[str, str]
     body: bytes
+    """Uncompressed, if it came as gzip."""
     client: tuple[str, int] = ("", 0)
 
     @property
@@ -134,6 +136,8 @@ def listening(status: int = 200, protocol: str = "HTTP/1.0", tls: ssl.SSLContext
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
+            if self.headers.get("content-encoding") == "gzip":
+                body = gzip.decompress(body)
             post = Post(self.path, {k.lower(): v for k, v in self.headers.items()}, body, self.client_address)
             sink.posts.append(post)
             sink.hold(post)

@@ -1,0 +1,136 @@
+"""base.yaml and the overlays fit together, without the Collector."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+
+COLLECTOR = Path(__file__).resolve().parents[2] / "collector"
+OVERLAYS = sorted((COLLECTOR / "overlays").glob("*.yaml"))
+KINDS = {"receivers": "receiver", "processors": "processor", "exporters": "exporter", "connectors": "connector"}
+RENAMED = {
+    *("otlp", "otlphttp", "prometheusremotewrite", "spanmetrics", "signaltometrics", "loadbalancing", "logging"),
+    "batch",
+}
+WRITTEN_HEADERS = {"dd-otlp-source", "dd-otel-metric-config"}
+"""Headers without a secret."""
+
+Json = dict[str, Any]
+
+
+def read(path: Path) -> Json:
+    return cast("Json", yaml.safe_load(path.read_text()))
+
+
+def lists_in(config: Json, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of each list, which the Collector replaces as a whole."""
+    for key, value in config.items():
+        if isinstance(value, list):
+            yield (*path, key)
+        elif isinstance(value, dict):
+            yield from lists_in(cast("Json", value), (*path, key))
+
+
+def exporters_of(path: Path) -> dict[str, Json]:
+    return cast("dict[str, Json]", read(path).get("exporters") or {})
+
+
+def test_no_two_overlays_replace_the_same_list() -> None:
+    """Any two overlays can be combined in any order: neither replaces what the other set."""
+    lists = {path.stem: set(lists_in(read(path))) for path in OVERLAYS}
+
+    shared = {(a, b): lists[a] & lists[b] for a, b in itertools.combinations(lists, 2) if lists[a] & lists[b]}
+    assert shared == {}
+
+
+def test_an_overlay_replaces_no_list_of_the_base_but_the_extensions() -> None:
+    """The base's pipelines stay as they are, and the one overlay that sets the extensions keeps those of the base."""
+    base = read(COLLECTOR / "base.yaml")
+    replaced = {(path.stem, *where) for path in OVERLAYS for where in set(lists_in(read(path))) & set(lists_in(base))}
+
+    assert replaced == {("persistent-queue", "service", "extensions")}
+    extensions = read(COLLECTOR / "overlays" / "persistent-queue.yaml")["service"]["extensions"]
+    assert extensions[:-1] == base["service"]["extensions"]
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.stem)
+def test_an_overlay_fills_an_empty_step_or_adds_a_pipeline_at_a_forward_connector(path: Path) -> None:
+    """An overlay gives processors to a step that has none, or adds a pipeline that starts at a connector."""
+    base = read(COLLECTOR / "base.yaml")["service"]["pipelines"]
+    own = read(path).get("connectors", {})
+    for name, pipeline in (read(path).get("service", {}).get("pipelines") or {}).items():
+        if name in base:
+            assert pipeline.keys() == {"processors"}
+            assert "processors" not in base[name]
+        else:
+            assert all(receiver in own or receiver.startswith("forward/") for receiver in pipeline["receivers"]), name
+
+
+@pytest.mark.parametrize("path", [COLLECTOR / "base.yaml", *OVERLAYS], ids=lambda path: path.stem)
+def test_no_batch_processor_and_no_deprecated_name_in_an_overlay(path: Path) -> None:
+    """The files work with Collectors that dropped the batch processor and the old names."""
+    kinds = ("processors", "exporters", "connectors")
+    types = {name.partition("/")[0] for kind in kinds for name in read(path).get(kind) or {}}
+
+    assert not types & RENAMED
+
+
+@pytest.mark.parametrize("path", [COLLECTOR / "base.yaml", *OVERLAYS], ids=lambda path: path.stem)
+def test_the_collector_that_is_built_has_what_an_overlay_uses(path: Path) -> None:
+    """The native build has every component of the base and the overlays."""
+    modules = (COLLECTOR / "build" / "otelcol" / "builder.yaml").read_text()
+    for kind, suffix in {**KINDS, "extensions": "extension"}.items():
+        for name in read(path).get(kind) or {}:
+            module = name.partition("/")[0].replace("otlp_grpc", "otlp").replace("_", "")
+            assert re.search(rf"/{module}({suffix})? v", modules), name
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.stem)
+def test_secrets_and_addresses_come_from_the_environment(path: Path) -> None:
+    """No overlay holds a secret: each header and endpoint is read from a variable."""
+    for name, exporter in exporters_of(path).items():
+        endpoints = {key: value for key, value in exporter.items() if key.endswith("endpoint")}
+        headers = {key: value for key, value in exporter.get("headers", {}).items() if key not in WRITTEN_HEADERS}
+        assert endpoints, name
+        assert not [key for key, value in {**endpoints, **headers}.items() if "${env:" not in value], name
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.stem)
+def test_each_destination_batches_in_a_queue_that_can_be_on_disk(path: Path) -> None:
+    """Each OTLP destination retries, makes batches in its queue, and can keep that queue on disk."""
+    for name, exporter in exporters_of(path).items():
+        if name.startswith("otlp"):
+            assert exporter["sending_queue"]["storage"] == "${env:TRACEMIND_COLLECTOR_QUEUE:-}", name
+            assert exporter["sending_queue"]["batch"]["sizer"] == "bytes", name
+            assert exporter["retry_on_failure"], name
+
+
+def test_the_local_stack_and_the_overlays_agree() -> None:
+    """otelcol.yaml is base.yaml with Jaeger and Prometheus, in one file."""
+    stack, base = read(COLLECTOR / "otelcol.yaml"), read(COLLECTOR / "base.yaml")
+    jaeger = exporters_of(COLLECTOR / "overlays" / "jaeger.yaml")["otlp_grpc/jaeger"]
+    jaeger["sending_queue"].pop("storage")
+
+    assert stack["receivers"] == base["receivers"]
+    assert stack["processors"] == base["processors"]
+    assert stack["service"]["telemetry"] == base["service"]["telemetry"]
+    assert stack["exporters"]["otlp_grpc/jaeger"] == jaeger
+    assert (
+        stack["exporters"]["prometheus"]
+        == exporters_of(COLLECTOR / "overlays" / "prometheus-scrape.yaml")["prometheus"]
+    )
+
+
+def test_the_readme_lists_every_overlay_and_its_variables() -> None:
+    """Each overlay and each variable that it reads is in the README."""
+    readme = (COLLECTOR / "README.md").read_text()
+
+    assert [path.name for path in OVERLAYS if f"`{path.name}`" not in readme] == []
+    variables = {name for path in OVERLAYS for name in re.findall(r"\$\{env:(\w+)", path.read_text())}
+    assert sorted(name for name in variables if name not in readme) == []

@@ -1,0 +1,158 @@
+"""The real Collector with base.yaml and overlays, as a process of a test."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from collector.stack.console import StackError
+from collector.stack.golang import build_program, find_built, find_go
+from collector.stack.ports import free_ports, port_environment, url
+from collector.stack.processes import answers, wait_until
+from collector.stack.programs import GO_PROGRAMS, HOST, Ports
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.programs import REPOSITORY
+
+BASE = REPOSITORY / "collector" / "base.yaml"
+OVERLAYS = REPOSITORY / "collector" / "overlays"
+WAIT_S = 30.0
+Request = ExportTraceServiceRequest | ExportMetricsServiceRequest | ExportLogsServiceRequest
+NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+SETTINGS: Mapping[str, str] = {
+    "TRACEMIND_APM_ENDPOINT": "http://127.0.0.1:1",
+    "DT_ENDPOINT": "http://127.0.0.1:1",
+    "ELASTIC_OTLP_ENDPOINT": "http://127.0.0.1:1",
+    "GRAFANA_OTLP_ENDPOINT": "http://127.0.0.1:1/otlp",
+    "SPLUNK_INGEST_URL": "http://127.0.0.1:1",
+    "PROMETHEUS_URL": "http://127.0.0.1:1",
+    "PROMETHEUS_REMOTE_WRITE_URL": "http://127.0.0.1:1/api/v1/write",
+    "TRACEMIND_COLLECTOR_TOKEN": "token-of-the-test",
+    "TRACEMIND_COLLECTOR_TLS_CERT": "cert.pem",
+    "TRACEMIND_COLLECTOR_TLS_KEY": "key.pem",
+}
+"""What the overlays take from the environment and have no default for."""
+
+
+def collector_program() -> Path:
+    """The Collector's program, which is built the first time; the test is skipped without it and without Go."""
+    (program,) = [program for program in GO_PROGRAMS if program.name == "otelcol"]
+    go = find_go()
+    try:
+        return find_built(program, go) or build_program(program, go)
+    except StackError as error:
+        if os.environ.get("TRACEMIND_E2E_REQUIRED") == "1":
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+
+
+def config_arguments(overlays: Iterable[str]) -> list[str]:
+    """The options for base.yaml and these overlays."""
+    return [f"--config={BASE}", *(f"--config={OVERLAYS / name}.yaml" for name in overlays)]
+
+
+def settings_for(overlays: Iterable[str], changes: Mapping[str, str], state: Path) -> dict[str, str]:
+    """An environment with what these overlays need."""
+    queue = {"TRACEMIND_COLLECTOR_QUEUE": "file_storage/queue"} if "persistent-queue" in overlays else {}
+    directory = {"TRACEMIND_COLLECTOR_QUEUE_DIR": str(state / "queue")}
+    return {"PATH": os.environ["PATH"], **SETTINGS, **queue, **directory, **changes}
+
+
+def validate(
+    program: Path, overlays: Sequence[str], state: Path, without: Iterable[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run the Collector's `validate`."""
+    environment = {k: v for k, v in settings_for(overlays, {}, state).items() if k not in without}
+    command = [str(program), "validate", *config_arguments(overlays)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+@dataclasses.dataclass
+class Collector:
+    """A running Collector."""
+
+    process: subprocess.Popen[bytes]
+    ports: Ports
+    log: Path
+
+    @property
+    def otlp_http(self) -> str:
+        return url(self.ports["otlp_http"])
+
+    @property
+    def otlp_grpc(self) -> str:
+        return url(self.ports["otlp_grpc"])
+
+    @property
+    def metrics(self) -> str:
+        """The page that Prometheus scrapes, with the overlay prometheus-scrape."""
+        return url(self.ports["collector_metrics"], "/metrics")
+
+    def send(self, path: str, request: Request, headers: Mapping[str, str] | None = None) -> int:
+        """Send one OTLP request over HTTP; returns the status of the answer."""
+        return post(self.otlp_http + path, request.SerializeToString(), headers)
+
+    def kill(self) -> None:
+        """Kill the process without a chance to clean up."""
+        self.process.kill()
+        self.process.wait()
+
+
+def post(address: str, body: bytes, headers: Mapping[str, str] | None = None) -> int:
+    request = urllib.request.Request(
+        address, data=body, headers={"content-type": "application/x-protobuf", **(headers or {})}, method="POST"
+    )
+    try:
+        with NO_PROXY.open(request, timeout=WAIT_S) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+
+
+def read(address: str) -> str:
+    with NO_PROXY.open(address, timeout=WAIT_S) as response:
+        return str(response.read().decode())
+
+
+@contextmanager
+def collecting(
+    program: Path, state: Path, *overlays: str, settings: Mapping[str, str] | None = None
+) -> Generator[Collector]:
+    """Start the Collector on free ports; it is stopped with SIGTERM, so that it flushes, at the end."""
+    ports = free_ports()
+    environment = {
+        **settings_for(overlays, settings or {}, state),
+        **port_environment(ports),
+        "TRACEMIND_LISTEN_HOST": HOST,
+    }
+    log = state / "collector.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [str(program), *config_arguments(overlays)], env=environment, stdout=output, stderr=output
+        )
+    try:
+        health = url(ports["collector_health"], "/")
+        ready = wait_until(lambda: process.poll() is not None or answers(health), WAIT_S)
+        assert ready, log.read_text()
+        assert process.poll() is None, log.read_text()
+        yield Collector(process, ports, log)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(WAIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

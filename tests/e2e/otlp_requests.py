@@ -1,0 +1,130 @@
+"""OTLP requests for tests that speak to a Collector without an SDK."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AggregationTemporality,
+    Histogram,
+    HistogramDataPoint,
+    Metric,
+    NumberDataPoint,
+    ResourceMetrics,
+    ScopeMetrics,
+    Sum,
+)
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
+
+Value = str | bool | int | float | Sequence[str]
+SECOND = 1_000_000_000
+CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+
+
+def any_value(value: Value) -> AnyValue:
+    if isinstance(value, str):
+        return AnyValue(string_value=value)
+    if isinstance(value, bool):
+        return AnyValue(bool_value=value)
+    if isinstance(value, int):
+        return AnyValue(int_value=value)
+    if isinstance(value, float):
+        return AnyValue(double_value=value)
+    return AnyValue(array_value=ArrayValue(values=[any_value(item) for item in value]))
+
+
+def attributes(values: Mapping[str, Value]) -> list[KeyValue]:
+    return [KeyValue(key=key, value=any_value(value)) for key, value in values.items()]
+
+
+def resource(values: Mapping[str, Value] | None = None) -> Resource:
+    return Resource(attributes=attributes({"service.name": "test", "service.instance.id": "one", **(values or {})}))
+
+
+def span(
+    values: Mapping[str, Value],
+    *,
+    name: str = "chat gpt-5",
+    events: Mapping[str, Mapping[str, Value]] | None = None,
+    error: str | None = None,
+    seconds: float = 0.5,
+) -> Span:
+    """One span, the root of its own trace, that ends now."""
+    now = time.time_ns()
+    status = Status(code=Status.STATUS_CODE_ERROR, message=error) if error is not None else Status()
+    return Span(
+        trace_id=secrets.token_bytes(16),
+        span_id=secrets.token_bytes(8),
+        name=name,
+        kind=Span.SPAN_KIND_CLIENT,
+        start_time_unix_nano=now - int(seconds * SECOND),
+        end_time_unix_nano=now,
+        attributes=attributes(values),
+        events=[
+            Span.Event(name=event, time_unix_nano=now, attributes=attributes(values))
+            for event, values in (events or {}).items()
+        ],
+        status=status,
+    )
+
+
+def traces(spans: Iterable[Span], of: Mapping[str, Value] | None = None) -> ExportTraceServiceRequest:
+    scoped = ScopeSpans(spans=list(spans))
+    return ExportTraceServiceRequest(resource_spans=[ResourceSpans(resource=resource(of), scope_spans=[scoped])])
+
+
+def logs(event: str, values: Mapping[str, Value], body: str = "") -> ExportLogsServiceRequest:
+    record = LogRecord(
+        event_name=event,
+        time_unix_nano=time.time_ns(),
+        attributes=attributes(values),
+        body=AnyValue(string_value=body),
+    )
+    scoped = ScopeLogs(log_records=[record])
+    return ExportLogsServiceRequest(resource_logs=[ResourceLogs(resource=resource(), scope_logs=[scoped])])
+
+
+def metrics(cost: float, calls: int, values: Mapping[str, Value] | None = None) -> ExportMetricsServiceRequest:
+    """A counter and a histogram of a process that began just now, both cumulative as the SDK sends them."""
+    now = time.time_ns()
+    began = now - 60 * SECOND
+    labels = attributes(values or {})
+    counter = Metric(
+        name="tracemind.llm.cost",
+        unit="USD",
+        sum=Sum(
+            data_points=[
+                NumberDataPoint(as_double=cost, attributes=labels, start_time_unix_nano=began, time_unix_nano=now)
+            ],
+            aggregation_temporality=CUMULATIVE,
+            is_monotonic=True,
+        ),
+    )
+    durations = Metric(
+        name="gen_ai.client.operation.duration",
+        unit="s",
+        histogram=Histogram(
+            data_points=[
+                HistogramDataPoint(
+                    count=calls,
+                    sum=float(calls),
+                    bucket_counts=[calls, 0],
+                    explicit_bounds=[1.0],
+                    attributes=labels,
+                    start_time_unix_nano=began,
+                    time_unix_nano=now,
+                )
+            ],
+            aggregation_temporality=CUMULATIVE,
+        ),
+    )
+    scoped = ScopeMetrics(metrics=[counter, durations])
+    return ExportMetricsServiceRequest(resource_metrics=[ResourceMetrics(resource=resource(), scope_metrics=[scoped])])
