@@ -226,6 +226,20 @@ def test_retry_after_is_obeyed(status: int) -> None:
         assert first.body == second.body
 
 
+def test_retry_after_of_nothing() -> None:
+    """A receiver that asks for no wait, and is busy all the same, is not asked without any pause."""
+
+    def pause(failures: int) -> float:
+        return 0.2
+
+    busy = Reply(503, headers={"retry-after": "0"})
+    with http_receiver(busy, busy) as receiver, sending_to(receiver, max_items=2, wait_s=pause) as made:
+        made.append(1, 2)
+        first, second, third = receiver.wait_for(3)
+        assert second.came_at - first.came_at >= 0.2
+        assert third.came_at - second.came_at >= 0.2
+
+
 def test_retry_after_has_no_limit() -> None:
     """A wait of an hour is kept: the spans stay, a flush asks once and then says that they have not arrived."""
     hour = Reply(503, headers={"retry-after": "3600"})
@@ -749,6 +763,7 @@ def test_the_sum_holds(parts: list[int], script: list[tuple[Answer, bool]], rest
             appended += part
             made.sender.flush(0.02)
         made.sender.shutdown(0.05)
+        made.sender.shutdown(20)  # waits for the end of the first
         assert made.stats.accepted == appended
         loss = made.stats.loss() or ""
     lost, unknown = counted(loss, "did not reach"), counted(loss, "may or may not")

@@ -344,7 +344,9 @@ class Sender:
         for flush in self._flushes:
             flush.attempts += 1
             waits_s.append(_short_s(flush.attempts))
-        self._not_before = time.monotonic() + (min(waits_s) if after_s is None else after_s)
+        # A receiver that asks for no wait at all is not asked in a tight loop.
+        wait_s = min(waits_s) if after_s is None else max(after_s, min(*waits_s, 1.0))
+        self._not_before = time.monotonic() + wait_s
         if self._failures > 1 and not self._is_ending:  # at the end the caller is told what did not arrive
             self._say("%s took none of %d %s that wait: %s", self._spool.waiting, reason)
 
