@@ -132,6 +132,18 @@ async def test_a_reply_after_a_lost_one(server: BillingServer) -> None:
     assert again.presumed_cost_usd == pytest.approx(price("hang answer", OUTPUT))
 
 
+async def test_a_request_that_is_sent_again_within_an_attempt(capture: Captured, server: BillingServer) -> None:
+    """A busy connection that breaks costs no attempt, but its request may be billed: the span tells it."""
+    async with OpenAILLMClient("sk-test", server.base_url(OUTPUT)) as client:
+        await tm.llm_call(f"openai/{MODEL}", "answer", client=client)
+        result = await tm.llm_call(f"openai/{MODEL}", "reset answer", client=client)
+    assert result.retries == 0
+    assert attributes(calls(capture.spans)[-1])[PRESUMED] == pytest.approx(price("reset answer", OUTPUT))
+    assert result.cost_usd == result.presumed_cost_usd
+    costs = [attributes(span)["tracemind.cost_usd"] for span in calls(capture.spans)]
+    assert sum(costs) + sum(presumed_on_spans(capture)) == pytest.approx(server.billed_usd())
+
+
 # --- The estimate
 
 

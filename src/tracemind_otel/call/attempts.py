@@ -80,6 +80,11 @@ class Attempts:
         """Whether the running attempt may have reached the provider."""
         return self.is_running and not (self._patience is not None and self._patience.is_unsent)
 
+    @property
+    def lost_requests(self) -> int:
+        """Requests that were probably read by the provider, and sent again within an attempt."""
+        return 0 if self._patience is None else self._patience.lost_requests
+
     def _may_repeat(self, error: LLMError) -> bool:
         """Whether the budgets have room for another attempt beside this one, which may be billed."""
         reservation = self._account.reservation

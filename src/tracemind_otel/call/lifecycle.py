@@ -103,8 +103,11 @@ class Call:
         attempts = self.attempts
         attempts.stop()
         end = StepEnd(status=status, payload=result, retries=attempts.retries, **fields)
+        lost = [self.account.presume() for _ in range(attempts.lost_requests)]
         if attempts.may_have_sent and lacks_reply(end):
-            end = replace(end, presumed_cost_usd=self.account.presume(end.response))
+            lost.append(self.account.presume(end.response))
+        if any(lost):
+            end = replace(end, presumed_cost_usd=sum(filter(None, lost)))
         if self.account.presumed_usd is not None:
             result["presumed_cost_usd"] = self.account.presumed_usd
         assume_billed = attempts.is_running and (end.error is None or end.error.may_be_billed)

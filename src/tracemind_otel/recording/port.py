@@ -117,7 +117,8 @@ class StepEnd:
     ended_ns: int | None = None
     """The end of the last attempt, in nanoseconds since the epoch; `None` for now."""
     presumed_cost_usd: float | None = None
-    """USD that the last attempt presumably cost though its reply was lost; `None` where it was not, or has no price."""
+    """USD that the last attempt presumably cost though its reply was lost, and requests that were sent again within an
+    attempt; `None` where nothing was lost, or has no price."""
 
 
 class StepHandle:

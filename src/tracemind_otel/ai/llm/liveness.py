@@ -51,6 +51,8 @@ class Patience(Wait):
         """The one around, which also hears the beats."""
         self.is_unsent = False
         """Whether a connection is still awaited, so that nothing can have been sent."""
+        self.lost_requests = 0
+        """Requests that were probably read by the provider, and sent again because their connection broke."""
 
     def listening(self) -> Setting:
         """A block in which the readers of bytes call this one's beat, and through it that of the one around."""
@@ -112,6 +114,14 @@ def note_unsent(*, is_unsent: bool) -> None:
     listener = _listener.get()
     while listener is not None:
         listener.is_unsent = is_unsent
+        listener = listener.outer
+
+
+def note_lost_request() -> None:
+    """Note that a request is sent again, though the provider has probably read it."""
+    listener = _listener.get()
+    while listener is not None:
+        listener.lost_requests += 1
         listener = listener.outer
 
 

@@ -16,7 +16,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from ....errors import LLMConnectionError
-from ..liveness import Beat, DeadlinePassedError, Patience, ProviderSilentError, current_beat, patience_left_s
+from ..liveness import (
+    Beat,
+    DeadlinePassedError,
+    Patience,
+    ProviderSilentError,
+    current_beat,
+    note_lost_request,
+    patience_left_s,
+)
 from ..resends import current_ledger
 from ..types import Shortcut, StreamEvent
 from ._faults import transport_error, transport_faults
@@ -223,9 +231,12 @@ class HttpSender(abc.ABC):
             return HttpStream(await self._exchange(sent, exchange, again=False), url)
         except transport_faults() as error:
             fault = error
-        ledger = current_ledger() if exchange.may_be_billed(fault, body) else None
+        may_be_billed = exchange.may_be_billed(fault, body)
+        ledger = current_ledger() if may_be_billed else None
         if not exchange.broke_unanswered(fault) or not (ledger is None or ledger.hold_again()):
             raise transport_error(fault, url) from fault
+        if may_be_billed and exchange.was_busy:
+            note_lost_request()
         try:
             reply = await self._send_again(sent, exchange)
         except BaseException:

@@ -11,6 +11,7 @@ import inspect
 import io
 import os
 import ssl
+import time
 import urllib.request
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -36,6 +37,8 @@ if "max_headers" in inspect.signature(aiohttp.ClientSession.__init__).parameters
     _LIMITS["max_headers"] = 2048
 _LARGE = 2**20
 """Bytes of a body above which aiohttp wants a file."""
+_BUSY_S = 1.0
+"""Seconds that a connection stays open for sure: servers that close idle ones do so after five or more."""
 _MAX_UNBUFFERED = 0x10000
 """Bytes of a body that aiohttp writes in one piece, which a closed connection refuses as a whole."""
 
@@ -183,6 +186,8 @@ class Exchange:
 
     is_kept: bool = False
     """Whether the connection had carried a request before."""
+    was_busy: bool = False
+    """Whether that was shortly before: a server does not close such a connection for being idle."""
     is_new: bool = False
     """Whether a connection was made for it."""
     is_written: bool = True
@@ -192,7 +197,7 @@ class Exchange:
 
     def begin_anew(self) -> None:
         """Reset for sending the same request again on another connection."""
-        self.is_kept = self.is_new = self.is_answered = False
+        self.is_kept = self.was_busy = self.is_new = self.is_answered = False
         self.is_written = True
 
     def broke_unanswered(self, error: Exception) -> bool:
@@ -247,15 +252,16 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType]
-        self._given_out: weakref.WeakSet[object] = weakref.WeakSet()
+        self._given_out: weakref.WeakKeyDictionary[object, float] = weakref.WeakKeyDictionary()
+        """When each connection carried its last request."""
 
     async def connect(self, *args: Any, **options: Any) -> Any:
         note_unsent(is_unsent=True)
         connection: Any = await super().connect(*args, **options)
         note_unsent(is_unsent=False)
         protocol, exchange = connection.protocol, current_exchange.get()
-        if protocol not in self._given_out:
-            self._given_out.add(protocol)
-        elif exchange is not None:
-            exchange.is_kept = True
+        last, now = self._given_out.get(protocol), time.monotonic()
+        self._given_out[protocol] = now
+        if last is not None and exchange is not None:
+            exchange.is_kept, exchange.was_busy = True, now - last < _BUSY_S
         return connection
