@@ -227,6 +227,9 @@ class LeanEvents(EventDecoder):
         kept = self.sieve.kept(parts)
         return super()._events_in(kept) if kept else []
 
+    def _events_in_line(self, line: bytes) -> list[ServerSentEvent]:
+        return self._events_in(line)
+
     def end(self) -> list[ServerSentEvent]:
         """The events that were held, and the last one if the stream ended without its ending."""
         held = super()._events_in(self.sieve.held())

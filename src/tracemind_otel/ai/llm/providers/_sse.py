@@ -93,10 +93,14 @@ class EventDecoder(_PartDecoder):
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         # What comes alone is nearly always one whole event of one line, which is told in a quarter of the time.
         if data.startswith(_PLAIN) and data.find(b"\n\n") == len(data) - 2 and self._is_between_parts:
-            line = data[len(_PLAIN) : -2]
-            if _NEWLINE not in line and _CARRIAGE_RETURN not in line and line:
-                return [ServerSentEvent("message", line)]
+            line = data[:-2]
+            if _NEWLINE not in line and _CARRIAGE_RETURN not in line and len(line) > len(_PLAIN):
+                return self._events_in_line(line)
         return super().feed(data)
+
+    def _events_in_line(self, line: bytes) -> list[ServerSentEvent]:
+        """As `_events_in`, for a part that is one line of data."""
+        return [ServerSentEvent("message", line[len(_PLAIN) :])]
 
     def _events_in(self, parts: bytes) -> list[ServerSentEvent]:
         events: list[ServerSentEvent] = []
