@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.e2e.backends import Stack, prometheus_query
+from tests.e2e.backends import Sample, Stack, prometheus_query
 from tests.pages import Block, blocks
 from tests.programs import clean_environment
 
@@ -44,6 +44,9 @@ def test_the_cost_of_short_jobs_is_whole(stack: Stack) -> None:
     (block,) = (block for block in QUERIES if "increase(" in block.code and "how-to" in block.page)
     with ThreadPoolExecutor() as pool:
         costs = dict(zip(JOBS, pool.map(run_job, JOBS, [stack.otlp_http] * len(JOBS)), strict=True))
-    stack.wait_for_metric(f'count(tracemind_llm_cost_USD_total{{job=~"{"|".join(JOBS)}"}}) == {len(JOBS)}')
-    found = {sample["labels"]["job"]: sample["value"] for sample in prometheus_query(stack.prometheus, block.code)}
-    assert {job: found[job] for job in JOBS} == costs
+
+    def is_whole(samples: list[Sample]) -> bool:
+        found = {sample["labels"]["job"]: sample["value"] for sample in samples}
+        return {job: found.get(job) for job in JOBS} == costs
+
+    stack.wait_for_metric(block.code, until=is_whole)
