@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,7 +22,7 @@ from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.metrics.export import ResourceMetrics as CollectedResource
 from opentelemetry.sdk.resources import Resource
 
-from tests.programs import REPOSITORY, clean_environment, run_program
+from tests.programs import run_program
 from tests.servers.scripted_receiver import Reply, Request, http_receiver
 from tracemind_otel.otel.export.delivery_stats import MetricsDeliveryStats
 from tracemind_otel.otel.export.kept_sums import KeptSums, LeftSums, left_sums
@@ -112,55 +109,60 @@ def test_what_is_left_is_what_would_have_been_exported(
 
 
 MEASURING = """
-import itertools, os, sys
-from tests.test_kept_sums import keeping
+import itertools, json, os, random, signal, sys
+from tests.spooling import ended, forked, read_all
+from tests.test_kept_sums import exported, keeping
+from tracemind_otel.otel.export.kept_sums import left_sums
 from tracemind_otel.otel.instruments import NO_SPAN
 
-own = keeping(sys.argv[1])
-sets = [{"number": number} for number in range(3)]
-counter = own.create_counter("c")
-histogram = own.create_histogram("h", explicit_bucket_boundaries_advisory=(1.0, 10.0, 100.0))
-for count in itertools.count(1):
-    counter.add(count % 7, sets[0], NO_SPAN)
-    histogram.record(count % 150, sets[1], NO_SPAN)
-    os.write(1, b"x")
+root, chance = sys.argv[1], random.Random(1)
+
+def measure(report):
+    own = keeping(root)
+    counter = own.create_counter("c")
+    histogram = own.create_histogram("h", explicit_bucket_boundaries_advisory=(1.0, 10.0, 100.0))
+    for count in itertools.count(1):
+        counter.add(count % 7, {"a": 1}, NO_SPAN)
+        histogram.record(count % 150, {"a": 1}, NO_SPAN)
+        os.write(report, b"x")
+
+seen = []
+for kill in range(30):
+    process, report = forked(measure)
+    finished, enough = 0, chance.randint(1, 3000)
+    while finished < enough:
+        finished += len(os.read(report, 4096))
+    os.kill(process, signal.SIGKILL)
+    finished += len(read_all(report))
+    ended(process)
+    [left] = left_sums(root)
+    [group] = exported(left.items)
+    counter, histogram = sorted(group.scope_metrics[0].metrics, key=lambda metric: metric.name)
+    [total], [point] = counter.sum.data_points, histogram.histogram.data_points
+    seen.append([finished, total.as_int, point.sum, point.min, point.max, *point.bucket_counts])
+    left.settle()
+print(json.dumps({"seen": seen, "files": os.listdir(root)}))
 """
 
 
 @pytest.mark.slow
 def test_a_kill_costs_no_measurement_and_tears_none(tmp_path: Path) -> None:
     """Whenever a process is killed, its sums are those after some measurement, and after all that were finished."""
-    chance = random.Random(1)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", MEASURING, tmp_path / str(number)],
-            stdout=subprocess.PIPE,
-            cwd=REPOSITORY,
-            env=clean_environment(),
-        )
-        for number in range(2)
-    ]
-    for number, process in enumerate(processes):
-        assert process.stdout is not None
-        with process.stdout:
-            finished = len(process.stdout.read(chance.randint(1, 3000)))
-            process.send_signal(signal.SIGKILL)
-            finished += len(process.stdout.read())
-        process.wait()
-        [left] = left_sums(str(tmp_path / str(number)))
-        [group] = exported(left.items)
-        counter, histogram = sorted(group.scope_metrics[0].metrics, key=lambda metric: metric.name)
-        totals = [sum(count % 7 for count in range(1, upto + 1)) for upto in (finished, finished + 1)]
-        assert counter.sum.data_points[0].as_int in totals
-        [point] = histogram.histogram.data_points
-        assert point.count in (finished, finished + 1)
-        amounts = [count % 150 for count in range(1, point.count + 1)]
-        assert (point.sum, point.min, point.max) == (sum(amounts), min(amounts), max(amounts))
-        bounds = [-1.0, *BOUNDARIES, 1000.0]
-        buckets = [sum(low < amount <= high for amount in amounts) for low, high in itertools.pairwise(bounds)]
-        assert [*point.bucket_counts] == buckets
-        left.settle()
-        assert [*left_sums(str(tmp_path / str(number)))] == []
+    done = run_program(MEASURING, tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["files"] == []
+    for finished, total, *figures in found["seen"]:
+        # The measurement in which it was killed may count, though nobody was told that it was finished.
+        assert total in [sum(count % 7 for count in range(1, upto + 1)) for upto in (finished, finished + 1)]
+        assert figures in [distribution(upto) for upto in (finished, finished + 1)]
+
+
+def distribution(upto: int) -> list[float]:
+    """Sum, minimum, maximum and buckets after so many measurements."""
+    amounts = [count % 150 for count in range(1, upto + 1)]
+    bounds = itertools.pairwise([-1.0, *BOUNDARIES, 1000.0])
+    return [sum(amounts), min(amounts), max(amounts), *(sum(low < a <= high for a in amounts) for low, high in bounds)]
 
 
 # --- Export ---
