@@ -12,7 +12,7 @@ from typing import Any
 from .answers import Answer, Delivered, Later, TooLarge, Transport, Unknown
 from .delivery_stats import MetricsDeliveryStats
 from .otlp_request import MAX_REQUEST_BYTES, Item, request_body
-from .sender import Sender
+from .sender import Sender, grown
 from .spool import Batch, Spool, batch_of
 
 _MAX_ATTEMPTS = 4
@@ -43,7 +43,7 @@ class OtlpMetricExporter:
         self._transport = transport
         self._encode = encode
         self._timeout_s = timeout_s
-        self._byte_limit = max_bytes
+        self._byte_limit = self._max_bytes = max_bytes
         self._obstacle = ""
         self._stopped = threading.Event()
 
@@ -90,11 +90,11 @@ class OtlpMetricExporter:
         self.stats.begin_anew()
 
     def shutdown(self, timeout_millis: float = 30_000, **_: object) -> None:
-        """Cut short the wait between two attempts, and the request in flight where that is possible."""
+        """End: no further attempt is made."""
         self.interrupt()
 
     def interrupt(self) -> None:
-        """The same."""
+        """Cut short the wait between two attempts, and the request in flight where that is possible."""
         self._stopped.set()
         self._transport.close()
 
@@ -126,6 +126,7 @@ class OtlpMetricExporter:
         self.stats.settle(batch.count, delivered=isinstance(answer, Delivered))
         failed_before, self._obstacle = bool(self._obstacle), "" if isinstance(answer, Delivered) else answer.reason
         if isinstance(answer, Delivered):
+            self._byte_limit = grown(self._byte_limit, self._max_bytes)
             if answer.rejected or answer.message:
                 self.stats.reject(min(answer.rejected, batch.count), answer.message)
             return

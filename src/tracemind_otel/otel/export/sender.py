@@ -40,6 +40,11 @@ def exponential_s(failures: int) -> float:
     return min(2.0 ** min(failures - 1, 5), 30.0) * random.uniform(0.75, 1.25)
 
 
+def grown(byte_limit: int, max_bytes: int) -> int:
+    """A size of requests that may be a little larger, since one has arrived: a receiver's limit may be raised."""
+    return min(max_bytes, byte_limit + max(byte_limit // 64, 1024))
+
+
 def _short_s(failures: int) -> float:
     """The same while somebody waits: a quarter of a second, then twice as long each time."""
     return 0.25 * 2.0 ** min(failures - 1, 7)
@@ -316,7 +321,7 @@ class Sender:
     def _delivered(self, batch: Batch, rejected: int, message: str) -> None:
         self._settle(batch)
         self.stats.deliver(batch.count - rejected)
-        self._byte_limit = min(self._max_bytes, self._byte_limit + max(self._byte_limit // 64, 1024))
+        self._byte_limit = grown(self._byte_limit, self._max_bytes)
         if rejected:
             self.stats.lose(rejected, message or "rejected without a reason")
         if rejected or message:
