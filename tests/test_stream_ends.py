@@ -22,6 +22,7 @@ from tracemind_otel import (
     LLMRequest,
     LLMResponse,
     LLMResponseError,
+    LLMStream,
     LLMTimeoutError,
     Recorder,
     TextDelta,
@@ -30,6 +31,7 @@ from tracemind_otel import (
 )
 from tracemind_otel.ai.llm.liveness import DeadlinePassedError, Patience, ProviderSilentError, current_beat
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
+from tracemind_otel.ai.llm.types import StreamEvent
 from tracemind_otel.steps.ai_llm_call import LLMClientFactory
 
 Write = Callable[[str], Awaitable[None]]
@@ -300,6 +302,53 @@ async def test_a_stream_that_ends_early_keeps_what_was_reported(capture: Capture
     assert found["gen_ai.response.id"] == "msg_1"
     assert found["gen_ai.response.model"] == "claude-sonnet-4-5"
     assert found["gen_ai.usage.input_tokens"] == 1024
+
+
+async def test_closing_ends_the_wait_of_another_task(capture: Captured) -> None:
+    """Closing a stream ends it for a task that waits for its next chunk, and closes the connection."""
+    closed = asyncio.Event()
+
+    class Watching(Server):
+        async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            lines = head.lower().split(b"\r\n")
+            await reader.readexactly(next(int(x.split(b":")[1]) for x in lines if b"content-length" in x))
+            data = chunk("Hel").encode()
+            start = f"HTTP/1.1 200 OK\r\ncontent-type: {EVENTS}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+            writer.write(start + b"%x\r\n%b\r\n" % (len(data), data))
+            await reader.read()
+            closed.set()
+            writer.close()
+
+    async with running(Watching(saying(""))) as client:
+        stream = stream_llm_call("f", "s", config(), capture.recorder(), client=client)
+        assert await anext(stream) == TextDelta("Hel")
+        rest = asyncio.ensure_future(_rest_of(stream))
+        await asyncio.sleep(0)
+        await stream.aclose()
+        assert await rest == []
+        await asyncio.wait_for(closed.wait(), 10)
+    assert attributes(capture.span("chat gpt-4o-mini"))["tracemind.stream.closed_early"] is True
+
+
+async def _rest_of(stream: LLMStream) -> list[StreamEvent]:
+    return [event async for event in stream]
+
+
+async def test_two_tasks_share_a_stream(capture: Captured) -> None:
+    """Two tasks that read one stream get each event once between them."""
+
+    async def script(write: Write) -> None:
+        for number in range(20):
+            await write(chunk(f"{number} "))
+            await asyncio.sleep(0.001)
+        await write(WHOLE)
+
+    async with running(Server(script)) as client:
+        stream = stream_llm_call("f", "s", config(), capture.recorder(), client=client)
+        shares = await asyncio.gather(_rest_of(stream), _rest_of(stream))
+    texts = [event.text for share in shares for event in share if isinstance(event, TextDelta)]
+    assert sorted(texts) == sorted([*(f"{number} " for number in range(20)), "Hel", "lo"])
 
 
 # --- The form of the body

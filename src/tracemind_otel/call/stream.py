@@ -120,6 +120,12 @@ class LLMStream:
             self._idle = self._idle or asyncio.Event()
             await self._idle.wait()
 
+    def _stop_reading(self) -> None:
+        self._is_reading = False
+        if self._idle is not None:
+            self._idle.set()
+            self._idle = None
+
     async def _fill(self) -> None:
         """Wait for the next events; one task at a time. Any error here ends the call."""
         if self._is_reading:
@@ -160,10 +166,7 @@ class LLMStream:
         finally:
             if not self._is_open:
                 await self._close_batches()
-            self._is_reading = False
-            if self._idle is not None:
-                self._idle.set()
-                self._idle = None
+            self._stop_reading()
 
     def _failed(self, error: Exception) -> Exception | None:
         """End the call in an error; returns what to raise, `None` where the stream was closed meanwhile."""
