@@ -231,9 +231,16 @@ async def test_money_falls_into_different_buckets(capture: Captured) -> None:
 
 
 async def test_a_failed_call(capture: Captured) -> None:
-    """A failed call has a duration with its `error.type`, and neither cost nor tokens nor an unpriced count."""
+    """A failed call has a duration with its `error.type`, and neither cost nor tokens nor an unpriced count.
+
+    What its attempt before presumably cost, which timed out, has a counter of its own.
+    """
     await call(capture, LLMError("no", code="bad_request"))
-    assert set(metrics_of(capture)) == {"gen_ai.client.operation.duration", "tracemind.llm.retries"}
+    assert set(metrics_of(capture)) == {
+        "gen_ai.client.operation.duration",
+        "tracemind.llm.presumed_cost",
+        "tracemind.llm.retries",
+    }
     duration = point(capture, "gen_ai.client.operation.duration", HistogramDataPoint)
     assert (duration.attributes or {})["error.type"] == "bad_request"
 

@@ -63,7 +63,7 @@ SIGNATURES: list[tuple[Any, str]] = [
     (tm.CompositeRecorder, "(*recorders)"),
     (tm.InMemoryRecorder, "()"),
     (tm.Telemetry.flush, "(self, timeout_s=5.0)"),
-    (tm.Telemetry.shutdown, "(self, timeout_s=3.0)"),
+    (tm.Telemetry.shutdown, "(self, timeout_s=None)"),
 ]
 
 FIELDS: list[tuple[type[Any], str]] = [
