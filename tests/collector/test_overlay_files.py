@@ -111,6 +111,20 @@ def test_each_destination_batches_in_a_queue_that_can_be_on_disk(path: Path) -> 
             assert exporter["retry_on_failure"], name
 
 
+def test_no_accepted_span_is_larger_than_a_batch() -> None:
+    """The queue drops a span larger than a batch, and the rest of its request with it: the receiver rejects such
+    a span, so that the sender knows, and a destination with a smaller limit cuts long values first."""
+    protocols = read(COLLECTOR / "base.yaml")["receivers"]["otlp"]["protocols"]
+    accepted = protocols["http"]["max_request_body_size"]
+    assert protocols["grpc"]["max_recv_msg_size_mib"] * 2**20 == accepted
+
+    for path in OVERLAYS:
+        pipelines = read(path)["service"]["pipelines"] if exporters_of(path) else {}
+        for name, exporter in exporters_of(path).items():
+            if name.startswith("otlp") and exporter["sending_queue"]["batch"]["max_size"] < accepted:
+                assert pipelines[f"traces/{path.stem}"]["processors"] == [f"transform/{path.stem}"], path.name
+
+
 def test_the_local_stack_and_the_overlays_agree() -> None:
     """otelcol.yaml is base.yaml with Jaeger and Prometheus, in one file."""
     stack, base = read(COLLECTOR / "otelcol.yaml"), read(COLLECTOR / "base.yaml")

@@ -92,10 +92,12 @@ def logs(event: str, values: Mapping[str, Value], body: str = "") -> ExportLogsS
     return ExportLogsServiceRequest(resource_logs=[ResourceLogs(resource=resource(), scope_logs=[scoped])])
 
 
-def metrics(cost: float, calls: int, values: Mapping[str, Value] | None = None) -> ExportMetricsServiceRequest:
-    """A counter and a histogram of a process that began just now, both cumulative as the SDK sends them."""
+def metrics(
+    cost: float, calls: int, values: Mapping[str, Value] | None = None, *, began: int | None = None
+) -> ExportMetricsServiceRequest:
+    """A counter and a histogram, both cumulative as the SDK sends them, of a process that began then or now."""
     now = time.time_ns()
-    began = now - 60 * SECOND
+    began = began or now
     labels = attributes(values or {})
     counter = Metric(
         name="tracemind.llm.cost",

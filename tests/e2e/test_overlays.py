@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import json
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from collector.stack.processes import wait_until
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.e2e import otlp_requests as otlp
-from tests.e2e.collectors import OVERLAYS, WAIT_S, collecting, collector_program, validate
-from tests.servers.otlp_sink import Sink, plain
+from tests.e2e.collectors import OVERLAYS, WAIT_S, Collector, collecting, collector_program, read, validate
+from tests.programs import REPOSITORY, clean_environment
+from tests.servers.otlp_sink import Sink, listening, plain
 from tests.servers.otlp_sink import sink as sink
 
 pytestmark = pytest.mark.e2e
@@ -143,3 +158,388 @@ def test_without_the_overlay_content_arrives(program: Path, tmp_path: Path, sink
 
     assert plain(sink.spans()[0].attributes) == values
     assert sink.posts[0].headers["authorization"] == "Bearer apm"
+
+
+# --- destinations
+
+
+@dataclass(frozen=True)
+class Destination:
+    """What an APM expects of the requests that reach it."""
+
+    setting: str
+    base: str
+    headers: Mapping[str, str]
+    secrets: Mapping[str, str]
+    is_delta: bool = False
+    paths: tuple[str, ...] = ("/v1/traces", "/v1/metrics", "/v1/logs")
+
+
+DESTINATIONS = {
+    "otlp": Destination(
+        "TRACEMIND_APM_ENDPOINT", "", {"authorization": "Bearer s1"}, {"TRACEMIND_APM_AUTHORIZATION": "Bearer s1"}
+    ),
+    "datadog": Destination(
+        "DD_OTLP_ENDPOINT", "", {"dd-api-key": "s2", "dd-otlp-source": "llmobs"}, {"DD_API_KEY": "s2"}, is_delta=True
+    ),
+    "newrelic": Destination(
+        "NEW_RELIC_OTLP_ENDPOINT", "", {"api-key": "s3"}, {"NEW_RELIC_LICENSE_KEY": "s3"}, is_delta=True
+    ),
+    "grafana-cloud": Destination(
+        "GRAFANA_OTLP_ENDPOINT",
+        "/otlp",
+        {"authorization": "Basic czQ6czQ="},
+        {"GRAFANA_OTLP_BASIC": "czQ6czQ="},
+        paths=("/otlp/v1/traces", "/otlp/v1/metrics", "/otlp/v1/logs"),
+    ),
+    "dynatrace": Destination(
+        "DT_ENDPOINT",
+        "",
+        {"authorization": "Api-Token s5"},
+        {"DT_API_TOKEN": "s5"},
+        is_delta=True,
+        paths=("/api/v2/otlp/v1/traces", "/api/v2/otlp/v1/metrics", "/api/v2/otlp/v1/logs"),
+    ),
+    "elastic": Destination(
+        "ELASTIC_OTLP_ENDPOINT", "", {"authorization": "ApiKey s6"}, {"ELASTIC_API_KEY": "s6"}, is_delta=True
+    ),
+    "honeycomb": Destination("HONEYCOMB_ENDPOINT", "", {"x-honeycomb-team": "s7"}, {"HONEYCOMB_API_KEY": "s7"}),
+    "signoz": Destination("SIGNOZ_ENDPOINT", "", {"signoz-ingestion-key": "s8"}, {"SIGNOZ_INGESTION_KEY": "s8"}),
+    "splunk": Destination(
+        "SPLUNK_INGEST_URL",
+        "",
+        {"x-sf-token": "s9"},
+        {"SPLUNK_ACCESS_TOKEN": "s9"},
+        paths=("/v2/trace/otlp", "/v2/datapoint/otlp"),
+    ),
+    "prometheus-otlp": Destination(
+        "PROMETHEUS_URL",
+        "",
+        {"authorization": "Bearer s10"},
+        {"PROMETHEUS_AUTHORIZATION": "Bearer s10"},
+        paths=("/api/v1/otlp/v1/metrics",),
+    ),
+}
+"""By the documentation of each service, read in November 2026."""
+
+
+def metric_points(sink: Sink) -> list[tuple[str, int, float]]:
+    """Name, temporality and value of each point of a sum or a histogram."""
+    found: list[tuple[str, int, float]] = []
+    for post in sink.posts:
+        if not post.path.endswith(("metrics", "datapoint/otlp")):
+            continue
+        for part in ExportMetricsServiceRequest.FromString(post.body).resource_metrics:
+            for metric in (metric for scope in part.scope_metrics for metric in scope.metrics):
+                if metric.WhichOneof("data") == "sum":
+                    values = [point.as_double or point.as_int for point in metric.sum.data_points]
+                    found += [(metric.name, metric.sum.aggregation_temporality, value) for value in values]
+                else:
+                    values = [point.count for point in metric.histogram.data_points]
+                    found += [(metric.name, metric.histogram.aggregation_temporality, value) for value in values]
+    return found
+
+
+def test_each_apm_gets_its_path_headers_and_temporality(program: Path, tmp_path: Path) -> None:
+    """All destinations at once: each gets every signal that it takes, at its own path, with its own secret and no
+    other's, and metrics of the temporality that it stores, whose sum is the application's."""
+    with ExitStack() as stack:
+        sinks = {name: stack.enter_context(listening()) for name in DESTINATIONS}
+        settings: dict[str, str] = {}
+        for name, destination in DESTINATIONS.items():
+            settings |= {destination.setting: sinks[name].url + destination.base, **destination.secrets}
+        with collecting(program, tmp_path, *DESTINATIONS, settings=settings) as collector:
+            began = time.time_ns()
+            assert collector.send("/v1/traces", otlp.traces([otlp.span(KEPT)])) == 200
+            assert collector.send("/v1/logs", otlp.logs("gen_ai.test", KEPT)) == 200
+            for cost, calls in ((1.5, 1), (4.0, 3)):
+                assert collector.send("/v1/metrics", otlp.metrics(cost, calls, began=began)) == 200
+
+    for name, destination in DESTINATIONS.items():
+        posts = sinks[name].posts
+        assert {post.path for post in posts} == set(destination.paths), name
+        for post in posts:
+            assert {key: post.headers.get(key) for key in destination.headers} == destination.headers, name
+            assert post.headers["content-type"] == "application/x-protobuf"
+        points = metric_points(sinks[name])
+        delta, cumulative = ({metric for metric, kind, _ in points if kind == wanted} for wanted in (1, 2))
+        both = {"tracemind.llm.cost", "gen_ai.client.operation.duration"}
+        assert (delta, cumulative) == ((both, set()) if destination.is_delta else (set(), both)), name
+        costs = [value for metric, _, value in points if metric == "tracemind.llm.cost"]
+        assert (sum(costs) if destination.is_delta else max(costs)) == pytest.approx(4.0), name
+    datasets = {post.path: post.headers.get("x-honeycomb-dataset") for post in sinks["honeycomb"].posts}
+    assert datasets == {"/v1/traces": None, "/v1/logs": None, "/v1/metrics": "tracemind-metrics"}
+
+
+def test_metrics_are_written_to_and_scraped_by_prometheus(program: Path, tmp_path: Path) -> None:
+    """Remote write reaches the address as it is, with its header; the page to scrape shows the sum."""
+    with listening() as prometheus:
+        settings = {
+            "PROMETHEUS_REMOTE_WRITE_URL": f"{prometheus.url}/api/v1/write",
+            "PROMETHEUS_AUTHORIZATION": "Bearer p",
+        }
+        overlays = ("prometheus-remote-write", "prometheus-scrape")
+        with collecting(program, tmp_path, *overlays, settings=settings) as collector:
+            assert collector.send("/v1/metrics", otlp.metrics(4.0, 3, {"team": "search"})) == 200
+            assert wait_until(lambda: prometheus.posts != [], WAIT_S)
+            page = read(collector.metrics)
+
+    (post,) = prometheus.posts
+    assert (post.path, post.headers["authorization"]) == ("/api/v1/write", "Bearer p")
+    assert post.headers["content-encoding"] == "snappy"
+    assert re.search(r'^tracemind_llm_cost_USD_total\{.*job="test".*team="search".*\} 4(\.0)?$', page, re.MULTILINE), (
+        page
+    )
+
+
+# --- the queue on disk
+
+
+def test_a_killed_collector_loses_nothing_while_its_destination_is_away(program: Path, tmp_path: Path) -> None:
+    """What the Collector accepted while the destination was away arrives after a kill -9 and a restart."""
+    overlays = ("persistent-queue", "otlp")
+    with listening() as placeholder:
+        port = int(placeholder.url.rpartition(":")[2])
+    settings = {"TRACEMIND_APM_ENDPOINT": f"http://127.0.0.1:{port}"}
+    spans = [otlp.span({**KEPT, "number": number}) for number in range(1000)]
+    with collecting(program, tmp_path, *overlays, settings=settings) as collector:
+        for start in range(0, 1000, 10):
+            assert collector.send("/v1/traces", otlp.traces(spans[start : start + 10])) == 200
+        assert collector.send("/v1/logs", otlp.logs("gen_ai.test", KEPT)) == 200
+        assert collector.send("/v1/metrics", otlp.metrics(4.0, 3)) == 200
+        collector.kill()
+
+    with listening(port=port) as sink, collecting(program, tmp_path, *overlays, settings=settings):
+        await_spans(sink, 1000)
+        assert wait_until(lambda: {"/v1/logs", "/v1/metrics"} <= sink.paths, WAIT_S)
+    assert sorted({plain(span.attributes)["number"] for span in sink.spans()}) == list(range(1000))
+
+
+# --- tail sampling
+
+
+def test_tail_sampling_keeps_every_error_retry_slow_and_expensive_trace_of_2000(
+    program: Path, tmp_path: Path, sink: Sink
+) -> None:
+    """Of 2,000 traces every one with an error, a retry, a slow call or an expensive call or flow is kept whole, and
+    about one in ten of the others; spans that come in later batches follow the decision about their trace."""
+    kinds = {
+        "error": 60,
+        "named error": 60,
+        "retried event": 60,
+        "retried count": 60,
+        "slow": 60,
+        "expensive": 60,
+        "expensive flow": 60,
+        "provider cost": 60,
+    }
+    labels = [kind for kind, count in kinds.items() for _ in range(count)]
+    labels += ["plain"] * (2000 - len(labels))
+    calls, flows = zip(*(two_spans(kind, number) for number, kind in enumerate(labels)), strict=True)
+    settings = to_sink(sink, TRACEMIND_COLLECTOR_DECISION_WAIT="2s", TRACEMIND_COLLECTOR_SLOW_MS="10000")
+    with collecting(program, tmp_path, "tail-sampling", "otlp", settings=settings) as collector:
+        for spans in (calls, flows):
+            for start in range(0, 2000, 250):
+                assert collector.send("/v1/traces", otlp.traces(spans[start : start + 250])) == 200
+        await_spans(sink, 2 * sum(kinds.values()))
+
+    found: dict[bytes, list[Span]] = {}
+    for span in sink.spans():
+        found.setdefault(span.trace_id, []).append(span)
+    kept = Counter(str(plain(spans[0].attributes)["kind"]) for spans in found.values())
+    assert {kind: kept[kind] for kind in kinds} == kinds
+    assert all(len(spans) == 2 for spans in found.values())
+    assert 0.05 < kept["plain"] / (2000 - sum(kinds.values())) < 0.15
+
+
+def two_spans(kind: str, number: int) -> tuple[Span, Span]:
+    """A model call of this kind, and the flow around it."""
+    values: dict[str, otlp.Value] = {**KEPT, "kind": kind, "number": number, "gen_ai.usage.cost": 0.001}
+    flow_values: dict[str, otlp.Value] = {"gen_ai.operation.name": "invoke_workflow", "kind": kind}
+    match kind:
+        case "named error":
+            values["error.type"] = "429"
+        case "retried count":
+            values["tracemind.retry.count"] = 1
+        case "expensive":
+            values["tracemind.cost_usd"] = 0.05
+        case "provider cost":
+            values["gen_ai.usage.cost"] = 0.06
+        case "expensive flow":
+            flow_values["tracemind.flow.cost_usd"] = 2
+        case _:
+            pass
+    call = otlp.span(
+        values,
+        events={"tracemind.retry": {"tracemind.retry.attempt": 1}} if kind == "retried event" else None,
+        error="refused" if kind == "error" else None,
+        seconds=11 if kind == "slow" else 0.2,
+    )
+    flow = otlp.span(flow_values, name="invoke_workflow answer", seconds=0.3)
+    flow.trace_id, call.parent_span_id = call.trace_id, flow.span_id
+    return call, flow
+
+
+# --- token and TLS
+
+
+def test_the_receiver_refuses_a_wrong_token_and_accepts_the_right_one(
+    program: Path, tmp_path: Path, sink: Sink
+) -> None:
+    """Over HTTP and gRPC, data without the token or with another one is rejected, and with the right one arrives."""
+    settings = to_sink(sink, TRACEMIND_COLLECTOR_TOKEN="right")
+    request = otlp.traces([otlp.span(KEPT)])
+    with collecting(program, tmp_path, "receiver-token", "otlp", settings=settings) as collector:
+        for header in ({}, {"authorization": "Bearer wrong"}, {"authorization": "right"}):
+            assert collector.send("/v1/traces", request, header) == 401
+        assert collector.send("/v1/traces", request, {"authorization": "Bearer right"}) == 200
+        assert export_by_grpc(collector, request, "wrong") == "UNAUTHENTICATED"
+        assert export_by_grpc(collector, request, "right") == "OK"
+        await_spans(sink, 2)
+    assert len(sink.spans()) == 2
+
+
+def export_by_grpc(collector: Collector, request: ExportTraceServiceRequest, token: str) -> str:
+    """Send one request; returns the name of its status."""
+    grpc: Any = importlib.import_module("grpc")
+    stubs: Any = importlib.import_module("opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc")
+    with grpc.insecure_channel(collector.otlp_grpc.removeprefix("http://")) as channel:
+        metadata = [("authorization", f"Bearer {token}")]
+        try:
+            stubs.TraceServiceStub(channel).Export(request, metadata=metadata, timeout=WAIT_S)
+        except grpc.RpcError as error:
+            return str(error.code().name)
+    return "OK"
+
+
+def test_the_inert_token_of_the_base_opens_nothing(program: Path, tmp_path: Path) -> None:
+    """Without a token the Collector does not start: it never falls back to the one that stands in base.yaml."""
+    done = validate(program, ["receiver-token"], tmp_path, without=["TRACEMIND_COLLECTOR_TOKEN"])
+
+    assert done.returncode != 0
+    assert "no bearer token provided" in done.stderr
+
+
+def test_a_queue_on_disk_is_never_forgotten(program: Path, tmp_path: Path) -> None:
+    """With the file but without its variable the Collector does not start, instead of keeping the queue in memory."""
+    done = validate(program, ["persistent-queue", "jaeger"], tmp_path, without=["TRACEMIND_COLLECTOR_QUEUE"])
+
+    assert done.returncode != 0
+    assert "extensions" in done.stderr
+
+
+# --- metrics from spans
+
+
+def test_derived_and_sdk_metrics_each_equal_the_ledger(program: Path, tmp_path: Path, sink: Sink) -> None:
+    """The cost of the spans, the cost of the SDK's metric and the cost that the program adds up are the same to the
+    cent; all calls count although sampling keeps no trace; and the two have no name in common."""
+    settings = to_sink(
+        sink,
+        TRACEMIND_COLLECTOR_SAMPLE_PERCENT="0",
+        TRACEMIND_COLLECTOR_DECISION_WAIT="1s",
+        TRACEMIND_COLLECTOR_EXPENSIVE_USD="1000",
+    )
+    overlays = ("derived-metrics", "tail-sampling", "otlp")
+    with collecting(program, tmp_path, *overlays, settings=settings) as collector:
+        command = [
+            sys.executable,
+            str(REPOSITORY / "examples" / "platform_costs.py"),
+            "--endpoint",
+            collector.otlp_http,
+        ]
+        done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=60, check=True)
+    ledger = sum(float(usd) for usd in re.findall(r"^\w+: \$([\d.]+)$", done.stdout, re.MULTILINE))
+
+    sums = last_sums(sink)
+    assert ledger > 0
+    assert sums["tracemind.llm.cost"] == pytest.approx(ledger, abs=1e-6)
+    assert sums["tracemind.derived.llm.cost"] == pytest.approx(ledger, abs=1e-6)
+    assert sums["tracemind.derived.llm.calls"] == 5
+    ours = {name for name in sums if name.startswith("tracemind.derived.")}
+    assert ours == {f"tracemind.derived.llm.{name}" for name in ("calls", "cost", "input_tokens", "output_tokens")}
+
+
+def last_sums(sink: Sink) -> dict[str, float]:
+    """Each counter: the last value of every series, added up."""
+    values: dict[str, dict[tuple[bytes, bytes], float]] = {}
+    for request in sink.metric_requests():
+        for part in request.resource_metrics:
+            for metric in (metric for scope in part.scope_metrics for metric in scope.metrics):
+                for point in metric.sum.data_points:
+                    labels = b"".join(sorted(item.SerializeToString() for item in point.attributes))
+                    series = (part.resource.SerializeToString(deterministic=True), labels)
+                    values.setdefault(metric.name, {})[series] = point.as_double or point.as_int
+    return {name: sum(series.values()) for name, series in values.items()}
+
+
+def test_older_and_foreign_spans_count_under_the_current_names(program: Path, tmp_path: Path, sink: Sink) -> None:
+    """A call by OpenLLMetry, by OpenInference and by an older convention has the current names beside its own, so the
+    derived metrics count its tokens; a name that is there is not changed."""
+    foreign: list[dict[str, otlp.Value]] = [
+        {"gen_ai.system": "az.ai.openai", "llm.request.type": "chat", "gen_ai.request.model": "m"},
+        {
+            "llm.provider": "OpenAI",
+            "openinference.span.kind": "LLM",
+            "llm.model_name": "m",
+            "llm.token_count.prompt": 7,
+        },
+        {"gen_ai.system": "gemini", "gen_ai.operation.name": "chat", "gen_ai.request.model": "m"},
+        {"gen_ai.system": "other", "gen_ai.provider.name": "openai", "gen_ai.operation.name": "chat"},
+    ]
+    foreign[0] |= {"gen_ai.usage.prompt_tokens": 10, "gen_ai.usage.cache_read_input_tokens": 4}
+    foreign[1] |= {"llm.token_count.prompt": 7}
+    foreign[2] |= {"gen_ai.usage.input_tokens": 5, "gen_ai.usage.prompt_tokens": 99}
+    with collecting(program, tmp_path, "normalize", "derived-metrics", "otlp", settings=to_sink(sink)) as collector:
+        assert collector.send("/v1/traces", otlp.traces(otlp.span(values) for values in foreign)) == 200
+        await_spans(sink, 4)
+
+    found = [plain(span.attributes) for span in sink.spans()]
+    names = ("gen_ai.provider.name", "gen_ai.operation.name", "gen_ai.request.model", "gen_ai.usage.input_tokens")
+    assert [tuple(values.get(name) for name in names) for values in found] == [
+        ("azure.ai.openai", "chat", "m", 10),
+        ("openai", "chat", "m", 7),
+        ("gcp.gemini", "chat", "m", 5),
+        ("openai", "chat", None, None),
+    ]
+    assert found[0]["gen_ai.usage.cache_read.input_tokens"] == 4
+    assert all(values.items() <= now.items() for values, now in zip(foreign, found, strict=True))
+    assert last_sums(sink)["tracemind.derived.llm.input_tokens"] == 22
+
+
+def test_jaegers_monitor_tab_finds_its_series(program: Path, tmp_path: Path) -> None:
+    """Rates and durations have the names and labels that Jaeger asks Prometheus for."""
+    settings = {"TRACEMIND_COLLECTOR_MONITOR_INTERVAL": "200ms"}
+    with collecting(program, tmp_path, "monitor", "prometheus-scrape", settings=settings) as collector:
+        assert collector.send("/v1/traces", otlp.traces([otlp.span(KEPT, error="refused")])) == 200
+        assert wait_until(lambda: "traces_span_metrics" in read(collector.metrics), WAIT_S)
+        page = read(collector.metrics)
+
+    (line,) = [line for line in page.splitlines() if line.startswith("traces_span_metrics_calls_total{")]
+    for label in ('service_name="test"', 'span_name="chat gpt-5"', "SPAN_KIND_CLIENT", "STATUS_CODE_ERROR"):
+        assert label in line
+    assert "traces_span_metrics_duration_milliseconds_bucket{" in page
+
+
+# --- truncation
+
+
+def test_a_prompt_of_5_megabytes_passes_or_is_cut_cleanly(program: Path, tmp_path: Path, sink: Sink) -> None:
+    """A prompt of 5 MB passes whole; with truncation.yaml it becomes a short conversation of valid JSON, other strings
+    end between two characters, and the other spans of its batch are untouched."""
+    prompt = json.dumps([{"role": "user", "parts": [{"type": "text", "content": "x" * 5_000_000}]}])
+    long: dict[str, otlp.Value] = {**KEPT, "gen_ai.input.messages": prompt, "note": "é" * 40_000}
+    spans = [otlp.span(KEPT), otlp.span(long, events={"details": long}), otlp.span(KEPT)]
+    for overlays in (("otlp",), ("truncation", "otlp")):
+        with collecting(program, tmp_path, *overlays, settings=to_sink(sink)) as collector:
+            assert collector.send("/v1/traces", otlp.traces(spans)) == 200
+    whole, cut = ({span.span_id: span for span in half} for half in (sink.spans()[:3], sink.spans()[3:]))
+
+    assert [whole.get(span.span_id) == span for span in spans] == [True, True, True]
+    before, shortened, after = (cut[span.span_id] for span in spans)
+    assert [plain(before.attributes), plain(after.attributes)] == [KEPT, KEPT]
+    for values in (plain(shortened.attributes), plain(shortened.events[0].attributes)):
+        (message,) = json.loads(values["gen_ai.input.messages"])
+        assert message["parts"][0]["content"] == f"removed by the Collector, length {len(prompt)}"
+        assert values["note"] == "é" * 32_768
+        assert values["gen_ai.usage.input_tokens"] == KEPT["gen_ai.usage.input_tokens"]

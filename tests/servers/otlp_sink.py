@@ -127,8 +127,10 @@ def plain(attributes: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def listening(status: int = 200, protocol: str = "HTTP/1.0", tls: ssl.SSLContext | None = None) -> Generator[Sink]:
-    """A receiver on its own port; with `tls` it logs no client without TLS."""
+def listening(
+    status: int = 200, protocol: str = "HTTP/1.0", tls: ssl.SSLContext | None = None, port: int = 0
+) -> Generator[Sink]:
+    """A receiver on this port or a free one; with `tls` it logs no client without TLS."""
     sink = Sink(status)
 
     class Handler(BaseHTTPRequestHandler):
@@ -166,7 +168,7 @@ def listening(status: int = 200, protocol: str = "HTTP/1.0", tls: ssl.SSLContext
                 return connection, address
             return tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
 
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", port), Handler) as server:
         sink.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
