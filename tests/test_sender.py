@@ -604,6 +604,48 @@ print("parent", sender.shutdown(20), flush=True)
 """
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_a_fork_in_the_middle_of_a_request(protocol: str) -> None:
+    """A request that hangs while the process forks is the parent's alone, and holds up no request of the child."""
+    with RECEIVERS[protocol](Reply(behaviour="hangs")) as receiver:
+
+        def release() -> None:
+            receiver.wait_for(2)
+            receiver.released.set()
+
+        releasing = threading.Thread(target=release)
+        releasing.start()
+        done = run_program(FORKS_IN_A_REQUEST, receiver.url, protocol)
+        releasing.join()
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == ["child", "True", "parent", "True"]
+        assert receiver.requests[1].span_ids == ids(3)
+        assert {*receiver.span_ids()} == {*ids(1, 3, 4)}
+
+
+FORKS_IN_A_REQUEST = """
+import os, sys, time
+from tests.test_sender import SpoolStats, MemorySpool, Sender, item, transport_to
+spool = MemorySpool()
+sender = Sender(spool, transport_to(*sys.argv[1:]), SpoolStats("receiver", spool), name="sender", max_items=1)
+sender.start()
+spool.append(item(1))
+sender.told()
+while not sender.stats.in_doubt:
+    time.sleep(0.01)
+child = os.fork()
+if child == 0:
+    sender.begin_anew()
+    spool.append(item(3))
+    print("child", sender.shutdown(20), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+spool.append(item(4))
+print("parent", sender.shutdown(20), flush=True)
+"""
+
+
 # --- A spool on disk ---
 
 
