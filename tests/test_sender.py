@@ -30,7 +30,7 @@ from tracemind_otel.otel.export.delivery_stats import SpoolStats
 from tracemind_otel.otel.export.disk_spool import DiskSpool
 from tracemind_otel.otel.export.otlp_options import otlp_options
 from tracemind_otel.otel.export.otlp_request import MAX_REQUEST_BYTES, Item
-from tracemind_otel.otel.export.sender import Sender
+from tracemind_otel.otel.export.sender import Sender, exponential_s
 from tracemind_otel.otel.export.spool import MemorySpool
 from tracemind_otel.otel.export.transports import make_transport
 
@@ -224,6 +224,14 @@ def test_retry_after_is_obeyed(status: int) -> None:
         first, second = receiver.wait_for(2)
         assert second.came_at - first.came_at >= 0.4
         assert first.body == second.body
+
+
+def test_the_waits_grow_and_differ() -> None:
+    """A receiver that is away is asked less often, never later than after some seconds, and not by all at once."""
+    waits = [[exponential_s(failures) for _ in range(50)] for failures in (1, 2, 3, 4, 5, 50, 5000)]
+    assert [round(sum(each) / 50) for each in waits[:3]] == [1, 2, 4]
+    assert all(0.75 <= min(each) <= max(each) <= 12.5 for each in waits)
+    assert all(len(set(each)) > 1 for each in waits)
 
 
 def test_retry_after_of_nothing() -> None:

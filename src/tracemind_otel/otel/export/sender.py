@@ -36,8 +36,11 @@ _CLOSING_S = 0.2
 
 
 def exponential_s(failures: int) -> float:
-    """The seconds to wait after so many failures in a row: 1, 2, 4 and so on up to 30, give or take a quarter."""
-    return min(2.0 ** min(failures - 1, 5), 30.0) * random.uniform(0.75, 1.25)
+    """The seconds to wait after so many failures in a row: 1, 2, 4, 8 and then 10, give or take a quarter.
+
+    No more, or a spool in memory that an outage has half filled is full before the receiver is asked again.
+    """
+    return min(2.0 ** min(failures - 1, 4), 10.0) * random.uniform(0.75, 1.25)
 
 
 def grown(byte_limit: int, max_bytes: int) -> int:
