@@ -480,6 +480,97 @@ def test_nothing_but_our_own_directories_is_touched(tmp_path: Path) -> None:
     assert other.read_text() == "mine"
 
 
+def test_only_the_directory_of_the_process_is_deleted(tmp_path: Path) -> None:
+    """Whoever puts a link in its place makes the end of the process delete no files of others."""
+    root, away, precious = tmp_path / "spool", tmp_path / "away", tmp_path / "precious"
+    precious.mkdir()
+    (precious / "letter").write_text("Dear")
+    spool = DiskSpool(str(root))
+    spool.append(numbered(1))
+    assert numbers(drained(spool)) == [1]
+    (own,) = root.iterdir()
+    own.rename(away)
+    own.symlink_to(precious)
+    spool.close()
+    assert (precious / "letter").read_text() == "Dear"
+
+
+def left_by_another(root: Path) -> Path:
+    """The directory of a process that has ended, without anything in it."""
+    made = root / f"{1:019d}-1"
+    made.mkdir(parents=True, mode=0o700)
+    (made / "lock").touch()
+    return made
+
+
+@pytest.mark.parametrize("name", ["1-1.spool", "started-1024"])
+def test_no_link_leads_out_of_a_spool(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What a link points to is not taken over, nor is a pipe read, which would wait for ever."""
+    other = DiskSpool(str(tmp_path / "other"))
+    other.append(numbered(1))
+    other.append_start((2).to_bytes(8), numbered(2))
+    (theirs,) = (tmp_path / "other").rglob("*.spool" if name.endswith(".spool") else "started-*")
+    (left_by_another(tmp_path / "links") / name).symlink_to(theirs)
+    os.mkfifo(left_by_another(tmp_path / "pipes") / name)
+    for root in (tmp_path / "links", tmp_path / "pipes"):
+        spool = left_behind(root)
+        assert drained(spool) == []
+        spool.close()
+        assert "cannot be read, and waits" in caplog.text
+        caplog.clear()
+    other.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes directories of others")
+def test_what_another_user_left_is_not_taken_over(tmp_path: Path) -> None:
+    """It may be planted, to have this process send it."""
+    left = DiskSpool(str(tmp_path))
+    left.append(numbered(1))
+    left.close()
+    (directory,) = tmp_path.iterdir()
+    os.chown(directory, 12345, -1)
+    assert drained(left_behind(tmp_path)) == []
+    os.chown(directory, os.geteuid(), -1)
+    assert numbers(drained(left_behind(tmp_path))) == [1]
+
+
+EARLY_IN_CHILD = """
+import os, sys
+
+root = sys.argv[1]
+made = []
+
+def make():
+    from tests.spooling import numbered
+    spool = DiskSpool(root)
+    spool.append(numbered(1))
+    made.append(spool)
+
+os.register_at_fork(after_in_child=make)  # before those of the package
+from tracemind_otel.otel.export.disk_spool import DiskSpool
+from tracemind_otel.otel.export.process_directory import ProcessDirectory
+
+waiting, release = os.pipe()
+done, is_done = os.pipe()
+if os.fork() == 0:
+    os.write(is_done, b".")
+    os.read(waiting, 1)
+    os._exit(0)
+os.read(done, 1)
+(name,) = os.listdir(root)
+print(ProcessDirectory.adopt(os.path.join(root, name)))
+os.write(release, b".")
+os.wait()
+"""
+
+
+@pytest.mark.slow
+def test_what_begins_early_in_a_child_keeps_its_lock(tmp_path: Path) -> None:
+    """A spool that a hook opens right after a fork belongs to the child for as long as it lives."""
+    done = run_program(EARLY_IN_CHILD, tmp_path)
+    assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr
+
+
 def test_without_a_directory_spans_wait_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A directory that cannot be made is said once, with what to do, and no span is lost."""
     (tmp_path / "file").write_text("")

@@ -25,7 +25,7 @@ from zlib import crc32
 
 from .otlp_metrics import metric_parts
 from .otlp_request import Item
-from .process_directory import ProcessDirectory, orphaned
+from .process_directory import ProcessDirectory, orphaned, regular_file
 from .protobuf import float64
 
 log = logging.getLogger(__name__)
@@ -307,7 +307,7 @@ def _items(paths: Iterable[str]) -> list[Item]:
     metrics: dict[tuple[object, ...], Any] = {}
     resource = scope = b""
     for path in paths:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=regular_file) as file:
             data = file.read()
         magic, *lengths, checksum = _START.unpack_from(data.ljust(_START.size, b"\0"))
         middle, end = _START.size + lengths[0], _START.size + sum(lengths)

@@ -6,8 +6,10 @@ that has ended; the first that gets the lock adopts it, so no two processes ever
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import sys
 import threading
 import time
@@ -21,16 +23,20 @@ _NAME = re.compile(r"\d{19}-\d+")
 
 _locking = threading.RLock()
 """Held while a lock is taken and its descriptor noted, so that no fork happens between the two."""
-_descriptors = set[int]()
-"""The locks that this process holds. A forked child shares them, and would hold them when its parent has ended."""
+_descriptors = dict[int, int]()
+"""The locks that this process holds, each with the process that took it. A forked child shares those of its parent, and
+would hold them when that has ended."""
 
 hold_over_fork(_locking)
 
 
 def _let_go_of_parents_locks() -> None:
-    # Closed, not unlocked: unlocking would take the lock from the parent too.
-    while _descriptors:
-        os.close(_descriptors.pop())
+    # Closed, not unlocked: unlocking would take the lock from the parent too. What ran before in this child may have
+    # taken a lock of its own.
+    with _locking:
+        for descriptor in [each for each, process in _descriptors.items() if process != os.getpid()]:
+            del _descriptors[descriptor]
+            os.close(descriptor)
 
 
 in_forked_child(_let_go_of_parents_locks)
@@ -50,7 +56,7 @@ class ProcessDirectory:
             raise OSError("Windows has no flock, which tells a process that lives from one that has ended")
         os.makedirs(root, 0o700, exist_ok=True)
         while True:
-            path = os.path.join(root, f"{time.time_ns()}-{os.getpid()}")
+            path = os.path.join(root, f"{time.time_ns():019d}-{os.getpid()}")
             try:
                 os.mkdir(path, 0o700)
             except FileExistsError:
@@ -74,7 +80,7 @@ class ProcessDirectory:
                 os.close(descriptor)
                 raise
             if is_locked:
-                _descriptors.add(descriptor)
+                _descriptors[descriptor] = os.getpid()
                 return cls(path, descriptor)
             os.close(descriptor)
             return None
@@ -91,17 +97,22 @@ class ProcessDirectory:
         """Leave the directory to the next process."""
         with _locking:
             if self._descriptor in _descriptors:
-                _descriptors.remove(self._descriptor)
+                del _descriptors[self._descriptor]
                 os.close(self._descriptor)
 
     def remove(self) -> None:
-        """Delete the directory with all that is in it."""
+        """Delete the directory with all that is in it, unless another one is at its path by now."""
         try:
-            for name in os.listdir(self.path):
-                if name != _LOCK:
-                    os.unlink(os.path.join(self.path, name))
-            os.unlink(os.path.join(self.path, _LOCK))  # last: what is without a lock is empty
-            os.rmdir(self.path)
+            directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if os.path.samestat(os.fstat(self._descriptor), os.stat(_LOCK, dir_fd=directory)):
+                    for name in os.listdir(directory):
+                        if name != _LOCK:
+                            os.unlink(name, dir_fd=directory)
+                    os.unlink(_LOCK, dir_fd=directory)  # last: what is without a lock is empty
+                    os.rmdir(self.path)
+            finally:
+                os.close(directory)
         except OSError:
             pass  # another process tries to adopt it: that one deletes it
         finally:
@@ -120,7 +131,7 @@ def _locked(descriptor: int, path: str) -> bool:
 
 
 def orphaned(root: str) -> Iterator[ProcessDirectory]:
-    """The directories of processes that have ended, oldest first, each locked for this one."""
+    """The directories of this user's processes that have ended, oldest first, each locked for this one."""
     try:
         names = sorted(name for name in os.listdir(root) if _NAME.fullmatch(name))
     except OSError:
@@ -128,8 +139,23 @@ def orphaned(root: str) -> Iterator[ProcessDirectory]:
     for name in names:
         path = os.path.join(root, name)
         try:
-            directory = None if os.path.islink(path) else ProcessDirectory.adopt(path)
+            directory = ProcessDirectory.adopt(path) if _is_own(path) else None
         except OSError:
-            continue  # another user's, or on a disk that is read-only
+            continue  # on a disk that is read-only
         if directory is not None:
             yield directory
+
+
+def _is_own(path: str) -> bool:
+    """Whether this is a directory of this user. Others may plant spans, or links to files that they cannot read."""
+    found = os.lstat(path)
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def regular_file(path: str, flags: int) -> int:
+    """Open a file, for `open(opener=...)`: no link that leads out of the directory, and no pipe, which blocks."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file", path)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from .otlp_request import Item
+from .process_directory import regular_file
 from .spool import GROUP_OVERHEAD
 
 SUFFIX = ".spool"
@@ -229,9 +230,10 @@ class Segment:
     def seal(self) -> None:
         """Append nothing more."""
         self.is_sealed = True
-        if self._appended is not None:
-            os.close(self._appended)
-            self._appended = None
+        # First forgotten: a fork in between would make the child close it once more.
+        descriptor, self._appended = self._appended, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     # --- Reading ---
 
@@ -246,7 +248,7 @@ class Segment:
         Returns:
             The segment, what of it is damaged, and when it was made, in nanoseconds since the epoch.
         """
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=regular_file) as file:
             data = file.read()
         segment = cls(path, size=len(data), is_sealed=True)
         magic, made_ns = _HEADER.unpack_from(data.ljust(_RECORDS, b"\0"))
@@ -384,9 +386,9 @@ class Segment:
     def close(self) -> None:
         """Close the file."""
         self.seal()
-        if self._opened is not None:
-            os.close(self._opened)
-            self._opened = None
+        descriptor, self._opened = self._opened, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def delete(self) -> None:
         """Delete the file."""

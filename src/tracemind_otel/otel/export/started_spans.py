@@ -14,6 +14,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from .otlp_request import Item
+from .process_directory import regular_file
 
 PREFIX = "started-"
 
@@ -120,7 +121,7 @@ def read_started(directory: str) -> dict[bytes, Started]:
 
 
 def _read_file(path: str, size: int) -> Iterator[tuple[bytes, Started]]:
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=regular_file) as file:
         while slot := file.read(size):
             if len(slot) < _FRAME:
                 return
