@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import ssl
 import subprocess
 import urllib.error
 import urllib.request
@@ -109,12 +110,14 @@ class Collector:
         self.process.wait()
 
 
-def post(address: str, body: bytes, headers: Mapping[str, str] | None = None) -> int:
+def post(address: str, body: bytes, headers: Mapping[str, str] | None = None, tls: ssl.SSLContext | None = None) -> int:
+    """Send a body; returns the status of the answer."""
     request = urllib.request.Request(
         address, data=body, headers={"content-type": "application/x-protobuf", **(headers or {})}, method="POST"
     )
     try:
-        with NO_PROXY.open(request, timeout=WAIT_S) as response:
+        opener = NO_PROXY if tls is None else urllib.request.build_opener(urllib.request.HTTPSHandler(context=tls))
+        with opener.open(request, timeout=WAIT_S) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         error.close()

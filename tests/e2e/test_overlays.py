@@ -6,6 +6,7 @@ import importlib
 import itertools
 import json
 import re
+import ssl
 import subprocess
 import sys
 import time
@@ -24,10 +25,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.e2e import otlp_requests as otlp
-from tests.e2e.collectors import OVERLAYS, WAIT_S, Collector, collecting, collector_program, read, validate
+from tests.e2e.collectors import OVERLAYS, WAIT_S, Collector, collecting, collector_program, post, read, validate
 from tests.programs import REPOSITORY, clean_environment
 from tests.servers.otlp_sink import Sink, listening, plain
 from tests.servers.otlp_sink import sink as sink
+from tests.wire.certificates import server_context
 
 pytestmark = pytest.mark.e2e
 
@@ -226,10 +228,10 @@ DESTINATIONS = {
 def metric_points(sink: Sink) -> list[tuple[str, int, float]]:
     """Name, temporality and value of each point of a sum or a histogram."""
     found: list[tuple[str, int, float]] = []
-    for post in sink.posts:
-        if not post.path.endswith(("metrics", "datapoint/otlp")):
+    for request in sink.posts:
+        if not request.path.endswith(("metrics", "datapoint/otlp")):
             continue
-        for part in ExportMetricsServiceRequest.FromString(post.body).resource_metrics:
+        for part in ExportMetricsServiceRequest.FromString(request.body).resource_metrics:
             for metric in (metric for scope in part.scope_metrics for metric in scope.metrics):
                 if metric.WhichOneof("data") == "sum":
                     values = [point.as_double or point.as_int for point in metric.sum.data_points]
@@ -257,10 +259,10 @@ def test_each_apm_gets_its_path_headers_and_temporality(program: Path, tmp_path:
 
     for name, destination in DESTINATIONS.items():
         posts = sinks[name].posts
-        assert {post.path for post in posts} == set(destination.paths), name
-        for post in posts:
-            assert {key: post.headers.get(key) for key in destination.headers} == destination.headers, name
-            assert post.headers["content-type"] == "application/x-protobuf"
+        assert {request.path for request in posts} == set(destination.paths), name
+        for request in posts:
+            assert {key: request.headers.get(key) for key in destination.headers} == destination.headers, name
+            assert request.headers["content-type"] == "application/x-protobuf"
         points = metric_points(sinks[name])
         delta, cumulative = ({metric for metric, kind, _ in points if kind == wanted} for wanted in (1, 2))
         both = {"tracemind.llm.cost", "gen_ai.client.operation.duration"}
@@ -410,6 +412,31 @@ def export_by_grpc(collector: Collector, request: ExportTraceServiceRequest, tok
         except grpc.RpcError as error:
             return str(error.code().name)
     return "OK"
+
+
+def test_the_receiver_takes_tls_only_and_asks_for_certificates_where_told(
+    program: Path, tmp_path: Path, sink: Sink
+) -> None:
+    """Data over TLS arrives and plain HTTP is refused; with an authority, so is a client without its certificate."""
+    _, trusted = server_context(tmp_path)
+    pem = str(tmp_path / "server.pem")
+    settings = to_sink(sink, TRACEMIND_COLLECTOR_TLS_CERT=pem, TRACEMIND_COLLECTOR_TLS_KEY=pem)
+    body = otlp.traces([otlp.span(KEPT)]).SerializeToString()
+    stranger, known = (ssl.create_default_context(cafile=str(trusted)) for _ in range(2))
+    known.load_cert_chain(pem)
+    with collecting(program, tmp_path, "receiver-tls", "otlp", settings=settings) as collector:
+        address = collector.otlp_http.replace("http:", "https:") + "/v1/traces"
+        assert post(address, body, tls=stranger) == 200
+        assert post(collector.otlp_http + "/v1/traces", body) == 400
+        await_spans(sink, 1)
+
+    settings["TRACEMIND_COLLECTOR_TLS_CLIENT_CA"] = str(trusted)
+    with collecting(program, tmp_path, "receiver-tls", "otlp", settings=settings) as collector:
+        address = collector.otlp_http.replace("http:", "https:") + "/v1/traces"
+        with pytest.raises(OSError, match=r"(?i)certificate required|EOF|reset|broken pipe"):
+            post(address, body, tls=stranger)
+        assert post(address, body, tls=known) == 200
+    assert len(sink.spans()) == 2
 
 
 def test_the_inert_token_of_the_base_opens_nothing(program: Path, tmp_path: Path) -> None:
