@@ -37,8 +37,17 @@ def lists_in(config: Json, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
             yield from lists_in(cast("Json", value), (*path, key))
 
 
+def components(path: Path, kind: str) -> dict[str, Json]:
+    """The components of one kind that a file defines."""
+    return cast("dict[str, Json]", read(path).get(kind) or {})
+
+
 def exporters_of(path: Path) -> dict[str, Json]:
-    return cast("dict[str, Json]", read(path).get("exporters") or {})
+    return components(path, "exporters")
+
+
+def pipelines_of(path: Path) -> dict[str, dict[str, list[str]]]:
+    return cast("dict[str, dict[str, list[str]]]", read(path).get("service", {}).get("pipelines") or {})
 
 
 def test_no_two_overlays_replace_the_same_list() -> None:
@@ -62,9 +71,9 @@ def test_an_overlay_replaces_no_list_of_the_base_but_the_extensions() -> None:
 @pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.stem)
 def test_an_overlay_fills_an_empty_step_or_adds_a_pipeline_at_a_forward_connector(path: Path) -> None:
     """An overlay gives processors to a step that has none, or adds a pipeline that starts at a connector."""
-    base = read(COLLECTOR / "base.yaml")["service"]["pipelines"]
-    own = read(path).get("connectors", {})
-    for name, pipeline in (read(path).get("service", {}).get("pipelines") or {}).items():
+    base = pipelines_of(COLLECTOR / "base.yaml")
+    own = components(path, "connectors")
+    for name, pipeline in pipelines_of(path).items():
         if name in base:
             assert pipeline.keys() == {"processors"}
             assert "processors" not in base[name]
@@ -76,7 +85,7 @@ def test_an_overlay_fills_an_empty_step_or_adds_a_pipeline_at_a_forward_connecto
 def test_no_batch_processor_and_no_deprecated_name_in_an_overlay(path: Path) -> None:
     """The files work with Collectors that dropped the batch processor and the old names."""
     kinds = ("processors", "exporters", "connectors")
-    types = {name.partition("/")[0] for kind in kinds for name in read(path).get(kind) or {}}
+    types = {name.partition("/")[0] for kind in kinds for name in components(path, kind)}
 
     assert not types & RENAMED
 
@@ -86,7 +95,7 @@ def test_the_collector_that_is_built_has_what_an_overlay_uses(path: Path) -> Non
     """The native build has every component of the base and the overlays."""
     modules = (COLLECTOR / "build" / "otelcol" / "builder.yaml").read_text()
     for kind, suffix in {**KINDS, "extensions": "extension"}.items():
-        for name in read(path).get(kind) or {}:
+        for name in components(path, kind):
             module = name.partition("/")[0].replace("otlp_grpc", "otlp").replace("_", "")
             assert re.search(rf"/{module}({suffix})? v", modules), name
 
@@ -119,10 +128,9 @@ def test_no_accepted_span_is_larger_than_a_batch() -> None:
     assert protocols["grpc"]["max_recv_msg_size_mib"] * 2**20 == accepted
 
     for path in OVERLAYS:
-        pipelines = read(path)["service"]["pipelines"] if exporters_of(path) else {}
         for name, exporter in exporters_of(path).items():
             if name.startswith("otlp") and exporter["sending_queue"]["batch"]["max_size"] < accepted:
-                assert pipelines[f"traces/{path.stem}"]["processors"] == [f"transform/{path.stem}"], path.name
+                assert pipelines_of(path)[f"traces/{path.stem}"]["processors"] == [f"transform/{path.stem}"], path.name
 
 
 def test_the_local_stack_and_the_overlays_agree() -> None:

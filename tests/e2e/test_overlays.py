@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,15 @@ def program() -> Path:
 
 def test_every_combination_of_two_overlays_and_all_of_them_are_valid(program: Path, tmp_path: Path) -> None:
     """The Collector accepts base.yaml alone, with each overlay, with each two, and with all."""
-    combinations = [(), *((name,) for name in NAMES), *itertools.combinations(NAMES, 2), tuple(NAMES)]
+    combinations: list[tuple[str, ...]] = [
+        (),
+        *((name,) for name in NAMES),
+        *itertools.combinations(NAMES, 2),
+        tuple(NAMES),
+    ]
 
     with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda names: validate(program, names, tmp_path), combinations))
+        results = list(pool.map(partial(validate, program, state=tmp_path), combinations))
 
     failed = {names: done.stderr for names, done in zip(combinations, results, strict=True) if done.returncode != 0}
     assert failed == {}
