@@ -139,7 +139,8 @@ with tm.flow("nightly"):
 def test_a_disk_spool_loses_nothing(tmp_path: Path, sink: Sink) -> None:
     """Spans and sums of a process that ends meanwhile are kept, as a line says, and the next process sends them."""
     spool = tmp_path / "spool"
-    done = run_program(ONE_FLOW, f"http://127.0.0.1:{closed_port()}", spool)
+    url = f"http://127.0.0.1:{closed_port()}"
+    done = run_program(ONE_FLOW, url, spool)
     assert done.returncode == 0, done.stderr
     [line] = [line for line in done.stderr.splitlines() if line.startswith("tracemind-otel:")]
     assert re.fullmatch(
@@ -147,6 +148,10 @@ def test_a_disk_spool_loses_nothing(tmp_path: Path, sink: Sink) -> None:
         r"The next process with this spool sends them\.",
         line,
     )
+    done = run_program(
+        "import sys, tracemind_otel as tm\ntm.configure(endpoint=sys.argv[1], spool=sys.argv[2])", url, spool
+    )
+    assert line in done.stderr, "the process after it has nothing of its own, and keeps what it found"
     done = run_program(ONE_FLOW, sink.url, spool)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(sink.spans()) == 4

@@ -85,7 +85,7 @@ def test_a_healthy_application_has_no_findings(tmp_path: Path, sink: Sink) -> No
     report = examined(tmp_path, "--app", write_app(tmp_path, HEALTHY_APP), OTEL_EXPORTER_OTLP_ENDPOINT=sink.url)
     assert report["findings"] == []
     assert report["exit_code"] == 0
-    assert report["facts"]["SIGTERM"].startswith("configure() sends what is queued")
+    assert report["facts"]["SIGTERM"].startswith("configure() sends what waits")
     assert {span.name for span in sink.spans()} >= {"invoke_workflow answer"}
 
 

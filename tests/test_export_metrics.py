@@ -114,6 +114,28 @@ def test_the_next_export_makes_up_for_a_refused_one(cumulative: Measured) -> Non
         exporter.shutdown()
 
 
+def test_nothing_is_sent_after_an_interrupt(cumulative: Measured) -> None:
+    """A shut-down that has given the receiver up makes no attempt more, and knows that these points did not arrive."""
+    with http_receiver(Reply(400)) as receiver:
+        exporter = exporter_to(receiver.url)
+        assert not exporter.export(cumulative(1))
+        exporter.interrupt()
+        assert not exporter.export(cumulative(2))
+        assert len(receiver.requests) == 1
+        assert exporter.stats.loss() == f"2 of 2 metric points did not reach {receiver.url} (400 Bad Request)"
+
+
+def test_points_that_are_kept_are_not_lost(cumulative: Measured) -> None:
+    """Of three points that do not arrive, the two that are kept on disk are said to wait there."""
+    with http_receiver(script=lambda _: Reply(503)) as receiver:
+        stats = MetricsDeliveryStats(receiver.url, kept_in="DIR")
+        exporter = OtlpMetricExporter(transport_to(receiver.url), stats, metric_items, timeout_s=0.2)
+        assert not exporter.export(cumulative(3), kept_points=2)
+        assert (stats.loss() or "").startswith("1 of 3 metric points did not reach")
+        assert stats.kept() == "2 metric points wait in DIR"
+        exporter.shutdown()
+
+
 def test_points_that_are_rejected(cumulative: Measured, caplog: pytest.LogCaptureFixture) -> None:
     """A receiver that takes the request may reject points; that is counted and said."""
     part = ExportMetricsPartialSuccess(rejected_data_points=1, error_message="label too long")

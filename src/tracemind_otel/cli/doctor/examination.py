@@ -196,9 +196,9 @@ def _at_sigterm() -> str:
     """Who handles the signal by which servers and orchestrators end a process."""
     handler = signal.getsignal(signal.SIGTERM)
     if getattr(handler, "__module__", "").startswith("tracemind_otel."):
-        return "configure() sends what is queued, then the process ends"
+        return "configure() sends what waits, then the process ends"
     if handler == signal.SIG_DFL:
-        return "the process ends, and what is queued is lost, unless a server above sends it"
+        return "the process ends, and what waits is lost, unless a server above sends it"
     return "the application handles it: end by sys.exit() there, or call flush()"
 
 

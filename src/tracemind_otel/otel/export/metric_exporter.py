@@ -61,7 +61,11 @@ class OtlpMetricExporter:
 
     def export_items(self, items: list[Item], timeout_millis: float = 10_000) -> bool:
         """Send what another process measured; returns whether that is done with: it arrived, or it never will."""
-        return not any(isinstance(answer, Later | Unknown) for answer in self._send(items, timeout_millis))
+        self.stats.keep(sum(item.count for item in items))
+        is_over = not any(isinstance(answer, Later | Unknown) for answer in self._send(items, timeout_millis))
+        if is_over:
+            self.stats.keep(0)
+        return is_over
 
     def _send(self, items: list[Item], timeout_millis: float) -> list[Answer]:
         """The answers to one or more requests with these items."""

@@ -1,4 +1,4 @@
-"""Sends what is queued in processes that end without `atexit`, by a hook in the tool that ends them.
+"""Sends what waits in processes that end without `atexit`, by a hook in the tool that ends them.
 
 No tool is imported here. A hook is set when `configure()` runs and right after each fork, if its tool is loaded by
 then. That is early enough: a tool that ends its children by `os._exit` is loaded before it forks them, and in a spawned

@@ -57,7 +57,8 @@ def _is_storable(value: object) -> bool:
     if isinstance(value, int):
         return -(2**63) <= value < 2**63
     if isinstance(value, Mapping):
-        return all(map(_is_storable, [item for pair in value.items() for item in pair]))
+        items = cast("Mapping[object, object]", value).items()
+        return all(_is_storable(name) and _is_storable(item) for name, item in items)
     if isinstance(value, Sequence) and not isinstance(value, bytes):
         return all(map(_is_storable, cast("Sequence[object]", value)))
     return True

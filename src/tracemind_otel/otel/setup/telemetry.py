@@ -136,7 +136,7 @@ class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager
         self._prepare()
 
     def flush(self, timeout_s: float = 5.0) -> bool:
-        """Send what is queued now, waiting at most `timeout_s` seconds.
+        """Send what waits now, waiting at most `timeout_s` seconds.
 
         Returns:
             Whether all of it arrived. A provider that was joined is flushed by its owner, not here.
@@ -147,7 +147,7 @@ class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager
         return _run_all(flushes, timeout_s) and self._failed() <= failed_before
 
     def shutdown(self, timeout_s: float | None = None) -> bool:
-        """Send what is queued and stop; say on stderr what was lost, or waits on disk for the next process.
+        """Send what waits and stop; say on stderr what was lost, or waits on disk for the next process.
 
         Args:
             timeout_s: seconds to wait, about. By default a receiver that takes nothing is given up after 1.5 seconds,
@@ -247,7 +247,7 @@ def active() -> Telemetry | None:
 
 
 def activate(telemetry: Telemetry) -> None:
-    """Make this the set-up of the process; it sends what is queued before the process ends, however it ends."""
+    """Make this the set-up of the process; it sends what waits before the process ends, however it ends."""
     _set_ups.append(telemetry)
     if telemetry.has_made_something:
         hook_tools(_deliver)
@@ -262,7 +262,7 @@ def _forget(telemetry: Telemetry) -> None:
 
 
 def _deliver() -> None:
-    """Send what is queued before a tool ends this process, and report what was lost."""
+    """Send what waits before a tool ends this process, and report what was lost."""
     for telemetry in [*_set_ups]:
         telemetry.settle()
         telemetry.flush(_EXIT_TIMEOUT_S)
