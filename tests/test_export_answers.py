@@ -116,6 +116,8 @@ def test_json_that_rejects_nothing(body: bytes) -> None:
         (503, Later),
         (502, Unknown),
         (504, Unknown),
+        (102, Unknown),
+        (103, Unknown),
         (413, TooLarge),
         (301, Refused),
         (308, Refused),

@@ -84,6 +84,17 @@ def test_the_connection_is_kept(receiver: Receiver) -> None:
     assert len({request.client for request in receiver.requests}) == 1
 
 
+def test_an_answer_before_the_answer() -> None:
+    """Nobody knows what a receiver did that hints at an answer, and the next request does not get that one."""
+    with http_receiver(Reply(103)) as receiver:
+        transport = transport_to(receiver.url)
+        assert isinstance(transport.send(BODY, 5.0), Unknown)
+        assert transport.send(BODY, 5.0) == Delivered()
+        first, second = receiver.requests
+        assert first.client != second.client
+        transport.close()
+
+
 @pytest.mark.parametrize("compression", ["gzip", "deflate", "none", " GZIP "])
 @pytest.mark.parametrize("prefix", [GENERAL, OWN])
 def test_compression_over_http(monkeypatch: pytest.MonkeyPatch, compression: str, prefix: str) -> None:

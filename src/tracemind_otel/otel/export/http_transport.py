@@ -67,7 +67,9 @@ class HttpTransport:
             is_sent = data.is_sent if isinstance(data, _ObservedBody) else not _is_before_sending(error)
             return failure_answer(error, is_sent=is_sent)
         with response:
-            return http_answer(response.status_code, response.headers, _beginning(response), self._secrets)
+            # After one such as 103 the connection still has the real answer, which is not that to the next request.
+            body = _beginning(response) if response.status_code >= 200 else b""
+            return http_answer(response.status_code, response.headers, body, self._secrets)
 
     def _data(self, body: bytes, on_sending: Callable[[], object]) -> bytes | _ObservedBody:
         # A session that is provided may sign the body, and needs bytes.
