@@ -1,4 +1,4 @@
-"""The transport of one signal, over HTTP or gRPC. What it needs is imported by the first request."""
+"""The transport of one signal, over HTTP or gRPC."""
 
 from __future__ import annotations
 
