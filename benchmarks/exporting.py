@@ -70,7 +70,7 @@ async def cpu_us(call: Call, flush: Flush, calls: int) -> float:
 
 async def measure(base_url: str, sink_url: str, rounds: int, calls: int) -> dict[str, list[float]]:
     async with HttpxAiohttpClient(timeout=None) as http_client:
-        client = OpenAILLMClient("benchmark", base_url, timeout_s=None, http_client=http_client)
+        client = OpenAILLMClient("benchmark", base_url, timeout_s=None)
         telemetry = tm.configure(service_name="benchmark", endpoint=sink_url, instrument=False)
         bare = BareCall(http_client, base_url)
         cases: dict[str, tuple[Call, Flush]] = {
