@@ -126,8 +126,6 @@ def http_answer(status: int, headers: Mapping[str, str], body: bytes, secrets: I
     content_type = headers.get("content-type", "").lower()
     if status < 200:
         return Unknown(f"the answer is {_named(status)}, which another one should follow")
-    if status < 200:
-        return Unknown(f"the answer is {status}, which is not the last one")
     if status < 300:
         if _is_page(content_type, body):
             return Refused(f"the answer is {status} with a page of HTML, so no OTLP receiver is there")
