@@ -231,6 +231,9 @@ DESTINATIONS = {
 """By the documentation of each service, read in November 2026."""
 
 
+DELTA, CUMULATIVE = 1, 2
+
+
 def metric_points(sink: Sink) -> list[tuple[str, int, float]]:
     """Name, temporality and value of each point of a sum or a histogram."""
     found: list[tuple[str, int, float]] = []
@@ -270,7 +273,7 @@ def test_each_apm_gets_its_path_headers_and_temporality(program: Path, tmp_path:
             assert {key: request.headers.get(key) for key in destination.headers} == destination.headers, name
             assert request.headers["content-type"] == "application/x-protobuf"
         points = metric_points(sinks[name])
-        delta, cumulative = ({metric for metric, kind, _ in points if kind == wanted} for wanted in (1, 2))
+        delta, cumulative = ({metric for metric, kind, _ in points if kind == wanted} for wanted in (DELTA, CUMULATIVE))
         both = {"tracemind.llm.cost", "gen_ai.client.operation.duration"}
         assert (delta, cumulative) == ((both, set()) if destination.is_delta else (set(), both)), name
         costs = [value for metric, _, value in points if metric == "tracemind.llm.cost"]
@@ -466,31 +469,63 @@ def test_a_queue_on_disk_is_never_forgotten(program: Path, tmp_path: Path) -> No
 
 def test_derived_and_sdk_metrics_each_equal_the_ledger(program: Path, tmp_path: Path, sink: Sink) -> None:
     """The cost of the spans, the cost of the SDK's metric and the cost that the program adds up are the same to the
-    cent; all calls count although sampling keeps no trace; and the two have no name in common."""
-    settings = to_sink(
-        sink,
-        TRACEMIND_COLLECTOR_SAMPLE_PERCENT="0",
-        TRACEMIND_COLLECTOR_DECISION_WAIT="1s",
-        TRACEMIND_COLLECTOR_EXPENSIVE_USD="1000",
-    )
-    overlays = ("derived-metrics", "tail-sampling", "otlp")
-    with collecting(program, tmp_path, *overlays, settings=settings) as collector:
-        command = [
-            sys.executable,
-            str(REPOSITORY / "examples" / "platform_costs.py"),
-            "--endpoint",
-            collector.otlp_http,
-        ]
-        done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=60, check=True)
-    ledger = sum(float(usd) for usd in re.findall(r"^\w+: \$([\d.]+)$", done.stdout, re.MULTILINE))
+    cent, at a destination of cumulative metrics and at one of delta metrics; all calls count although sampling keeps no
+    trace; and the two have no name in common."""
+    with listening() as delta:
+        settings = to_sink(
+            sink,
+            NEW_RELIC_OTLP_ENDPOINT=delta.url,
+            TRACEMIND_COLLECTOR_SAMPLE_PERCENT="0",
+            TRACEMIND_COLLECTOR_DECISION_WAIT="1s",
+            TRACEMIND_COLLECTOR_EXPENSIVE_USD="1000",
+        )
+        overlays = ("derived-metrics", "tail-sampling", "otlp", "newrelic")
+        with collecting(program, tmp_path, *overlays, settings=settings) as collector:
+            ledger = sum(run_platform_example(collector) for _ in range(2))
 
-    sums = last_sums(sink)
     assert ledger > 0
-    assert sums["tracemind.llm.cost"] == pytest.approx(ledger, abs=1e-6)
-    assert sums["tracemind.derived.llm.cost"] == pytest.approx(ledger, abs=1e-6)
-    assert sums["tracemind.derived.llm.calls"] == 5
+    sums = last_sums(sink)
+    for values in (sums, all_sums(delta)):
+        assert values["tracemind.llm.cost"] == pytest.approx(ledger, abs=1e-6)
+        assert values["tracemind.derived.llm.cost"] == pytest.approx(ledger, abs=1e-6)
+        assert values["tracemind.derived.llm.calls"] == 10
     ours = {name for name in sums if name.startswith("tracemind.derived.")}
     assert ours == {f"tracemind.derived.llm.{name}" for name in ("calls", "cost", "input_tokens", "output_tokens")}
+
+
+def test_derived_metrics_count_every_call_of_parallel_senders(program: Path, tmp_path: Path) -> None:
+    """Of calls that arrive on many connections at once none is left out, also when one batch overtakes another."""
+    call: dict[str, otlp.Value] = {"gen_ai.operation.name": "chat", "tracemind.cost_usd": 0.25}
+    batches = [otlp.traces([otlp.span(call)]) for _ in range(1600)]
+    with collecting(program, tmp_path, "derived-metrics", "prometheus-scrape") as collector:
+        with ThreadPoolExecutor(16) as pool:
+            assert set(pool.map(partial(collector.send, "/v1/traces"), batches)) == {200}
+
+        def counted() -> dict[str, float]:
+            found = re.findall(
+                r"^tracemind_derived_llm_(\w+?)_total\{.*\} (\S+)$", read(collector.metrics), re.MULTILINE
+            )
+            return {name: float(value) for name, value in found}
+
+        wait_until(lambda: counted() == {"calls": 1600, "cost_USD": 400}, WAIT_S)
+        assert counted() == {"calls": 1600, "cost_USD": 400}
+
+
+def run_platform_example(collector: Collector) -> float:
+    """Run the example, a process of five calls; returns the cost that it prints."""
+    example = str(REPOSITORY / "examples" / "platform_costs.py")
+    command = [sys.executable, example, "--endpoint", collector.otlp_http]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=60, check=True)
+    return sum(float(usd) for usd in re.findall(r"^\w+: \$([\d.]+)$", done.stdout, re.MULTILINE))
+
+
+def all_sums(sink: Sink) -> dict[str, float]:
+    """Each counter of delta temporality: all its values, added up."""
+    values: dict[str, float] = {}
+    for name, kind, value in metric_points(sink):
+        if kind == DELTA:
+            values[name] = values.get(name, 0.0) + value
+    return values
 
 
 def last_sums(sink: Sink) -> dict[str, float]:
