@@ -363,6 +363,16 @@ def test_tail_sampling_keeps_every_error_retry_slow_and_expensive_trace_of_2000(
     assert 0.05 < kept["plain"] / (2000 - sum(kinds.values())) < 0.15
 
 
+def test_more_traces_than_the_sampler_holds_make_senders_wait(program: Path, tmp_path: Path, sink: Sink) -> None:
+    """A burst beyond the number of traces that the sampler holds loses no trace with an error."""
+    settings = to_sink(sink, TRACEMIND_COLLECTOR_DECISION_WAIT="1s", TRACEMIND_COLLECTOR_SAMPLED_TRACES="100")
+    with collecting(program, tmp_path, "tail-sampling", "otlp", settings=settings) as collector:
+        for _ in range(2):
+            failed = [otlp.span(KEPT, error="refused") for _ in range(100)]
+            assert collector.send("/v1/traces", otlp.traces(failed)) == 200
+        await_spans(sink, 200)
+
+
 def two_spans(kind: str, number: int) -> tuple[Span, Span]:
     """A model call of this kind, and the flow around it."""
     values: dict[str, otlp.Value] = {**KEPT, "kind": kind, "number": number, "gen_ai.usage.cost": 0.001}
