@@ -156,3 +156,15 @@ def test_the_readme_lists_every_overlay_and_its_variables() -> None:
     assert [path.name for path in OVERLAYS if f"`{path.name}`" not in readme] == []
     variables = {name for path in OVERLAYS for name in re.findall(r"\$\{env:(\w+)", path.read_text())}
     assert sorted(name for name in variables if name not in readme) == []
+
+
+def test_compose_mounts_the_files_that_it_names() -> None:
+    """The variant for Docker changes only the Collector, and each file that it names is below the folder it mounts."""
+    (name, service) = next(iter(components(COLLECTOR / "docker-compose.overlays.yml", "services").items()))
+    (mount,) = cast("list[str]", service["volumes"])
+    source, target, mode = mount.split(":")
+    files = [COLLECTOR / word.removeprefix(f"--config={target}/") for word in cast("list[str]", service["command"])]
+
+    assert (name, (COLLECTOR.parent / source).resolve(), mode) == ("otelcol", COLLECTOR, "ro")
+    assert [path for path in files if not path.is_file()] == []
+    assert files[0] == COLLECTOR / "base.yaml"
