@@ -25,7 +25,8 @@ from opentelemetry.sdk.resources import Resource
 from tests.programs import run_program
 from tests.servers.scripted_receiver import Reply, Request, http_receiver
 from tracemind_otel.otel.export.delivery_stats import MetricsDeliveryStats
-from tracemind_otel.otel.export.kept_sums import KeptSums, LeftSums, left_sums
+from tracemind_otel.otel.export.kept_sums import KeptSums
+from tracemind_otel.otel.export.left_sums import LeftSums, left_sums
 from tracemind_otel.otel.export.metric_exporter import OtlpMetricExporter
 from tracemind_otel.otel.export.otlp_metrics import metric_items
 from tracemind_otel.otel.export.otlp_options import otlp_options
@@ -112,7 +113,7 @@ MEASURING = """
 import itertools, json, os, random, signal, sys
 from tests.spooling import ended, forked, read_all
 from tests.test_kept_sums import exported, keeping
-from tracemind_otel.otel.export.kept_sums import left_sums
+from tracemind_otel.otel.export.left_sums import left_sums
 from tracemind_otel.otel.instruments import NO_SPAN
 
 root, chance = sys.argv[1], random.Random(1)

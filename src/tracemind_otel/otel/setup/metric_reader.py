@@ -28,7 +28,8 @@ from opentelemetry.sdk.resources import Resource, ServiceInstanceIdResourceDetec
 
 from ..._base.fork import hold_over_fork
 from ..._base.once import report_fault
-from ..export.kept_sums import KeptSums, LeftSums, left_sums
+from ..export.kept_sums import KeptSums
+from ..export.left_sums import LeftSums, left_sums
 from ..export.otlp_request import Item
 from ..export.otlp_values import resource_fields
 from ..export.sender import SUPPRESSED
