@@ -11,21 +11,24 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from collector.stack.processes import wait_until
+from collector.stack.ports import free_ports, url
+from collector.stack.processes import answers, wait_until
+from collector.stack.prometheus import fetch_prometheus, find_prometheus
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.e2e import otlp_requests as otlp
+from tests.e2e.backends import wait_for_metric
 from tests.e2e.collectors import OVERLAYS, WAIT_S, Collector, collecting, collector_program, post, read, validate
 from tests.programs import REPOSITORY, clean_environment
 from tests.servers.otlp_sink import Sink, listening, plain
@@ -301,6 +304,38 @@ def test_metrics_are_written_to_and_scraped_by_prometheus(program: Path, tmp_pat
     assert re.search(r'^tracemind_llm_cost_USD_total\{.*job="test".*team="search".*\} 4(\.0)?$', page, re.MULTILINE), (
         page
     )
+
+
+def test_a_real_prometheus_takes_what_is_written(program: Path, tmp_path: Path) -> None:
+    """Prometheus stores the cost that remote write brings, with the service as its job."""
+    with remote_write_prometheus(tmp_path) as address:
+        settings = {"PROMETHEUS_REMOTE_WRITE_URL": f"{address}/api/v1/write"}
+        with collecting(program, tmp_path, "prometheus-remote-write", settings=settings) as collector:
+            assert collector.send("/v1/metrics", otlp.metrics(4.0, 3, {"team": "search"})) == 200
+        (sample,) = wait_for_metric(address, "tracemind_llm_cost_USD_total")
+
+    assert (sample["value"], sample["labels"]["job"], sample["labels"]["team"]) == (4.0, "test", "search")
+
+
+@contextmanager
+def remote_write_prometheus(state: Path) -> Generator[str]:
+    """A Prometheus that takes remote writes."""
+    program = find_prometheus() or fetch_prometheus()
+    (state / "prometheus.yml").write_text("global: {}\n")
+    address = url(free_ports()["prometheus"])
+    command = [
+        str(program),
+        f"--config.file={state / 'prometheus.yml'}",
+        f"--storage.tsdb.path={state / 'data'}",
+        f"--web.listen-address={address.removeprefix('http://')}",
+        "--web.enable-remote-write-receiver",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            assert wait_until(lambda: answers(f"{address}/-/ready"), WAIT_S)
+            yield address
+        finally:
+            process.terminate()
 
 
 # --- the queue on disk
