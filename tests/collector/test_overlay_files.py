@@ -134,10 +134,12 @@ def test_no_accepted_span_is_larger_than_a_batch() -> None:
 
 
 def test_the_local_stack_and_the_overlays_agree() -> None:
-    """otelcol.yaml is base.yaml with Jaeger and Prometheus, in one file."""
+    """otelcol.yaml is base.yaml with Jaeger and Prometheus in one file, with fixed limits."""
     stack, base = read(COLLECTOR / "otelcol.yaml"), read(COLLECTOR / "base.yaml")
     jaeger = exporters_of(COLLECTOR / "overlays" / "jaeger.yaml")["otlp_grpc/jaeger"]
     jaeger["sending_queue"].pop("storage")
+    jaeger["sending_queue"]["queue_size"] = 1000
+    jaeger["retry_on_failure"]["max_elapsed_time"] = "300s"
 
     assert stack["receivers"] == base["receivers"]
     assert stack["processors"] == base["processors"]

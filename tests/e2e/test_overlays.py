@@ -361,6 +361,17 @@ def test_a_killed_collector_loses_nothing_while_its_destination_is_away(program:
     assert sorted({plain(span.attributes)["number"] for span in sink.spans()}) == list(range(1000))
 
 
+def test_a_full_queue_is_told_to_the_sender(program: Path, tmp_path: Path) -> None:
+    """A Collector whose queue is full answers 503, so that the sender keeps what it has."""
+    large: dict[str, otlp.Value] = {**KEPT, "note": "x" * 300_000}
+    settings = {"TRACEMIND_COLLECTOR_QUEUE_SIZE": "5"}
+    with collecting(program, tmp_path, "persistent-queue", "otlp", settings=settings) as collector:
+        answered = Counter(collector.send("/v1/traces", otlp.traces([otlp.span(large)])) for _ in range(20))
+        collector.kill()
+
+    assert answered.keys() == {200, 503}
+
+
 # --- tail sampling
 
 
