@@ -124,6 +124,23 @@ long()
     assert cost.as_double == 0.75
 
 
+def test_what_ends_after_the_shut_down_waits_for_the_next_process(tmp_path: Path, sink: Sink) -> None:
+    """Threads that still work while a process ends, as after SIGTERM, lose nothing."""
+    body = """
+span = telemetry.tracer_provider.get_tracer("theirs").start_span("late")
+work(1)
+print(telemetry.shutdown())
+span.end()
+"""
+    first = program(body, sink.url, tmp_path / "spool")
+    assert (first.returncode, first.stdout, first.stderr) == (0, "True\n", "")
+    assert not named(sink.spans(), "late")
+    second = program("work(1)", sink.url, tmp_path / "spool")
+    assert (second.returncode, second.stderr) == (0, "")
+    assert len(named(sink.spans(), "late")) == 1
+    assert len(sink.spans()) == 5
+
+
 def test_only_the_user_can_read_a_spool(tmp_path: Path) -> None:
     """Directories of a spool are 0700, and its files 0600."""
     program("work(1)", dead_endpoint(), tmp_path / "spool")

@@ -689,6 +689,18 @@ def test_what_waits_on_disk_is_not_lost(tmp_path: Path) -> None:
         assert sender.stats.kept() is None
 
 
+def test_what_no_disk_took_is_lost(tmp_path: Path) -> None:
+    """Where the directory cannot be written, spans wait in memory, and at the end nothing is said to be kept."""
+    (tmp_path / "file").touch()
+    dead = transport_to(f"http://127.0.0.1:{closed_port()}")
+    with sending_from_disk(tmp_path / "file" / "spool", dead) as (spool, sender):
+        for number in range(3):
+            spool.append(item(number))
+        assert not sender.shutdown(0.3)
+        assert sender.stats.kept() is None
+        assert "3 of 3 spans did not reach" in (sender.stats.loss() or "")
+
+
 def test_a_flush_of_what_was_taken_over_and_of_what_is_new(tmp_path: Path) -> None:
     """A flush waits for both, however they are ordered."""
     with sending_from_disk(tmp_path, ScriptedTransport([], on_send=fail_always)) as (spool, sender):

@@ -167,7 +167,7 @@ class SpoolStats(DeliveryStats):
         destination: the URL of the receiver, for messages.
         spool: keeps what waits, and counts what it dropped.
         items: what is counted, in the plural.
-        kept_in: the directory of a spool that outlives the process; what waits there is not lost.
+        kept_in: the directory of a spool on disk, for messages.
     """
 
     def __init__(self, destination: str, spool: Spool, *, items: str = "spans", kept_in: str | None = None) -> None:
@@ -208,20 +208,23 @@ class SpoolStats(DeliveryStats):
     def lost(self) -> str | None:
         counts = self._lost.copy()
         counts["dropped, because the spool was full"] += self._spool.dropped
-        if self._kept_in is None:
-            waiting = self._spool.waiting
-            counts[self.obstacle or "not sent"] += waiting - min(self.in_doubt, waiting)
+        fleeting = self._fleeting
+        counts[self.obstacle or "not sent"] += fleeting - min(self.in_doubt, fleeting)
         return self._told(counts.total(), "did not reach", _frequent(counts))
 
     def doubtful(self) -> str | None:
         counts = self._given_up.copy()
-        if self._kept_in is None:
-            counts[self.obstacle or "no answer yet"] += min(self.in_doubt, self._spool.waiting)
+        counts[self.obstacle or "no answer yet"] += min(self.in_doubt, self._fleeting)
         return self._told(counts.total(), "may or may not have arrived at", _frequent(counts))
 
     def kept(self) -> str | None:
-        waiting = self._spool.waiting
-        return f"{waiting} {self.items} wait in {self._kept_in}" if self._kept_in is not None and waiting else None
+        lasting = self._spool.lasting
+        return f"{lasting} {self.items} wait in {self._kept_in}" if lasting else None
+
+    @property
+    def _fleeting(self) -> int:
+        """What waits and ends with this process: in a spool on disk, what that could not write."""
+        return max(self._spool.waiting - self._spool.lasting, 0)
 
 
 def _named(reason: str, counts: Counter[str]) -> str:

@@ -94,6 +94,10 @@ class DiskSpool:
         return self._kept + self._memory.waiting
 
     @property
+    def lasting(self) -> int:
+        return self._kept
+
+    @property
     def dropped(self) -> int:
         return self._dropped + self._memory.dropped
 
@@ -117,9 +121,6 @@ class DiskSpool:
 
     def _admit(self, arrived: tuple[bytes | None, Item]) -> None:
         span_id, item = arrived
-        if self._is_closed:
-            self._dropped += 0 if span_id is not None else item.count
-            return
         if self._failed_at is None or time.monotonic() - self._failed_at >= RETRY_S:
             try:
                 if span_id is None:
@@ -347,7 +348,10 @@ class DiskSpool:
     # --- The end ---
 
     def close(self) -> None:
-        """Close all files, and leave what waits to the next process. What waits in memory is written if it can be."""
+        """Close all files, and leave what waits to the next process. What waits in memory is written if it can be.
+
+        What is appended after that goes to another directory, which the next process takes over too.
+        """
         with self._intake.held():
             if self._is_closed:
                 return
@@ -361,6 +365,8 @@ class DiskSpool:
                 self._own.remove()
             elif self._own is not None:
                 self._own.release()
+            self._own = self._active = None
+            self._segments, self._byte_size = [], 0  # another process may have them by now
         self._report()
 
     def _write_memory(self) -> None:

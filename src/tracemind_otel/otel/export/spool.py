@@ -44,6 +44,11 @@ class Spool(Protocol):
         ...
 
     @property
+    def lasting(self) -> int:
+        """Those of them that outlive this process."""
+        ...
+
+    @property
     def dropped(self) -> int:
         """Spans that were dropped because the spool was full; it never decreases."""
         ...
@@ -81,7 +86,7 @@ class Spool(Protocol):
         ...
 
     def close(self) -> None:
-        """Release files and locks; nothing is appended or taken any more."""
+        """Release files and locks; nothing is taken any more. What is appended all the same waits here."""
         ...
 
 
@@ -108,6 +113,10 @@ class MemorySpool:
     @property
     def waiting(self) -> int:
         return self._kept
+
+    @property
+    def lasting(self) -> int:
+        return 0
 
     @property
     def dropped(self) -> int:
