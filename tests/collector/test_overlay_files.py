@@ -11,6 +11,8 @@ from typing import Any, cast
 import pytest
 import yaml
 
+from tracemind_otel.otel import semconv
+
 COLLECTOR = Path(__file__).resolve().parents[2] / "collector"
 OVERLAYS = sorted((COLLECTOR / "overlays").glob("*.yaml"))
 KINDS = {"receivers": "receiver", "processors": "processor", "exporters": "exporter", "connectors": "connector"}
@@ -131,6 +133,35 @@ def test_no_accepted_span_is_larger_than_a_batch() -> None:
         for name, exporter in exporters_of(path).items():
             if name.startswith("otlp") and exporter["sending_queue"]["batch"]["max_size"] < accepted:
                 assert pipelines_of(path)[f"traces/{path.stem}"]["processors"] == [f"transform/{path.stem}"], path.name
+
+
+CONTENT = {
+    semconv.GEN_AI_SYSTEM_INSTRUCTIONS,
+    semconv.GEN_AI_INPUT_MESSAGES,
+    semconv.GEN_AI_OUTPUT_MESSAGES,
+    semconv.GEN_AI_TOOL_DEFINITIONS,
+    semconv.GEN_AI_TOOL_CALL_ARGUMENTS,
+    semconv.GEN_AI_TOOL_CALL_RESULT,
+    semconv.TRACEMIND_FUNCTION_ARGUMENTS,
+    semconv.TRACEMIND_FUNCTION_RESULT,
+}
+
+
+def test_redaction_removes_the_attributes_with_content_and_no_others() -> None:
+    """Of all names that the SDK writes, exactly those of prompts, answers, arguments and results are removed."""
+    text = (COLLECTOR / "overlays" / "redaction.yaml").read_text()
+    patterns = re.findall(r'delete_matching_keys\(attributes, "(.+)"\)', text)
+    content = [re.compile(pattern.replace("\\\\", "\\")) for pattern in patterns]
+    names = {value for value in vars(semconv).values() if isinstance(value, str) and not value.startswith("https:")}
+    names |= {*semconv.USAGE_NAMES.values(), *semconv.RESPONSE_CONDITION_NAMES.values()}
+    names |= {
+        *semconv.TOLD_INPUT_TOKENS,
+        *semconv.TOLD_OUTPUT_TOKENS,
+        *semconv.TOLD_CACHE_READ,
+        *semconv.TOLD_REASONING,
+    }
+
+    assert {name for name in names if any(pattern.search(name) for pattern in content)} == CONTENT
 
 
 def test_the_local_stack_and_the_overlays_agree() -> None:
