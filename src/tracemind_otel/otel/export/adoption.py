@@ -12,7 +12,8 @@ from ..semconv import ERROR_TYPE, TRACEMIND_INTERRUPTED
 from .otlp_request import Item
 from .otlp_spans import interrupted_item
 from .process_directory import ProcessDirectory, orphaned
-from .segments import SUFFIX, Entry, Segment, segment_name
+from .segment_records import Entry
+from .segments import SUFFIX, Segment, segment_name
 from .started_spans import PREFIX, read_started, span_id_of
 
 log = logging.getLogger(__name__)

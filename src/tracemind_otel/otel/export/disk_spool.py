@@ -13,11 +13,12 @@ import time
 from collections import deque
 
 from .adoption import Estate, estates
+from .batches import Batch
 from .intake import Intake
 from .otlp_request import Item
 from .process_directory import ProcessDirectory
-from .segments import Reading, Segment, segment_name
-from .spool import Batch, MemorySpool
+from .segments import Segment, segment_name
+from .spool import MemorySpool
 from .started_spans import StartedSpans, span_id_of
 
 log = logging.getLogger(__name__)
@@ -248,7 +249,7 @@ class DiskSpool:
                 return None
             with self._intake.held():
                 taken = segment.end_taking(wanted, reading)
-                batch = _batch(reading)
+                batch = reading.batch
                 if batch is not None:
                     self._taken[batch] = (segment, taken)
                 if reading.damaged and segment is self._active:  # somebody writes to it, or has deleted it
@@ -424,8 +425,3 @@ class DiskSpool:
         while self._news:
             level, message, values = self._news.popleft()
             log.log(level, message, *values)
-
-
-def _batch(reading: Reading) -> Batch | None:
-    count = sum(item.count for item in reading.items)
-    return Batch(reading.items, reading.byte_size, count) if reading.items else None

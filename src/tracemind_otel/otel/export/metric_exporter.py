@@ -10,10 +10,11 @@ from functools import partial
 from typing import Any
 
 from .answers import Answer, Delivered, Later, TooLarge, Transport, Unknown
+from .batches import Batch, batch_of
 from .delivery_stats import MetricsDeliveryStats
 from .otlp_request import MAX_REQUEST_BYTES, Item, request_body
 from .sender import Sender, grown
-from .spool import Batch, Spool, batch_of
+from .spool import Spool
 
 _MAX_ATTEMPTS = 4
 _FIRST_WAIT_S = 0.5

@@ -1,4 +1,4 @@
-"""The files of a disk spool: records with checksums, appended one after the other.
+"""The files of a disk spool: records, appended one after the other.
 
 A segment begins with a header: what it is, when it was made, and the position up to which its items are settled. After
 that come records. A resource or a scope is a record of its own, which items name by its number, so that a segment can
@@ -12,14 +12,14 @@ import os
 import struct
 import time
 from bisect import insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 from zlib import crc32
 
+from .batches import Batch, BatchBuilder
 from .otlp_request import Item
 from .process_directory import regular_file
-from .spool import GROUP_OVERHEAD
+from .segment_records import ITEM, SHARED, Damage, Entry, entries, framed
 
 SUFFIX = ".spool"
 
@@ -30,111 +30,22 @@ _POSITION = struct.Struct("<II")
 _RECORDS = 32
 """The offset of the first record."""
 
-_MARKER = b"\xf5TM"
-"""What each record begins with, so that reading goes on after a damaged one."""
-_CHECKSUM = struct.Struct("<I")
-_FIELDS = struct.Struct("<IBHHIQ")
-"""Length of the payload, kind, resource, scope, count, nanoseconds since the epoch."""
-_FRAME = len(_MARKER) + _CHECKSUM.size + _FIELDS.size
-_ITEM, _SHARED = 1, 2
-
 _MAX_SHARED = 60_000
 """Resources and scopes of a segment, which are numbered in two bytes."""
 
 _READ_AHEAD = 64 * 1024
 
 
-class Entry(NamedTuple):
-    """A record of a segment."""
-
-    start: int
-    """Offset of its first byte."""
-    end: int
-    """Offset after its last byte."""
-    kind: int
-    """Whether it is an item, or a resource or scope."""
-    resource: int
-    """The number of its resource; of a resource or scope, its own number."""
-    scope: int
-    """The number of its scope."""
-    spans: int
-    """The spans in it."""
-    time_ns: int
-    """When it was written."""
-    payload: bytes
-    """The item's record, or the resource or scope."""
-
-
-class Damage(NamedTuple):
-    """Bytes of a segment that are no record."""
-
-    start: int
-    """Offset of the first byte."""
-    end: int
-    """Offset after the last byte."""
-
-
 @dataclass(frozen=True, slots=True)
 class Reading:
     """Items that were read from a segment."""
 
-    items: tuple[Item, ...]
-    """The items, oldest first."""
-    byte_size: int
-    """Bytes of the request that carries them, at most."""
+    batch: Batch | None
+    """The items; `None` if what was read has none."""
     end: int
     """Offset after what was read."""
     damaged: int
     """Bytes among it that were no record."""
-
-
-def _framed(kind: int, resource: int, scope: int, count: int, time_ns: int, payload: bytes) -> bytes:
-    fields = _FIELDS.pack(len(payload), kind, resource, scope, count, time_ns)
-    return b"".join((_MARKER, _CHECKSUM.pack(crc32(payload, crc32(fields))), fields, payload))
-
-
-def entries(data: bytes, base: int) -> Iterator[Entry | Damage]:
-    """The records in these bytes of a segment, and what lies between them.
-
-    Args:
-        data: bytes that begin at a record.
-        base: offset of the first byte in the segment.
-    """
-    offset = 0
-    while offset < len(data):
-        entry = _entry(data, offset, base)
-        if entry is None:
-            following = _following(data, offset + 1)
-            yield Damage(base + offset, base + following)
-            offset = following
-        else:
-            yield entry
-            offset = entry.end - base
-
-
-def _entry(data: bytes, offset: int, base: int) -> Entry | None:
-    """The record at this offset, if there is one and it is whole."""
-    start = offset + _FRAME
-    if start > len(data) or not data.startswith(_MARKER, offset):
-        return None
-    length, kind, resource, scope, count, time_ns = _FIELDS.unpack_from(data, start - _FIELDS.size)
-    end = start + length
-    if end > len(data) or kind not in (_ITEM, _SHARED):
-        return None
-    payload = data[start:end]
-    (checksum,) = _CHECKSUM.unpack_from(data, offset + len(_MARKER))
-    if crc32(payload, crc32(data[start - _FIELDS.size : start])) != checksum:
-        return None
-    return Entry(base + offset, base + end, kind, resource, scope, count, time_ns, payload)
-
-
-def _following(data: bytes, offset: int) -> int:
-    """Where the next whole record begins, else the end."""
-    while (offset := data.find(_MARKER, offset)) >= 0:
-        if _entry(data, offset, 0) is not None:
-            return offset
-        offset += 1
-    return len(data)
 
 
 @dataclass(slots=True, eq=False)
@@ -189,7 +100,7 @@ class Segment:
         frames, numbers = list[bytes](), dict[bytes, int]()
         resource = self._number(item.resource, time_ns, frames, numbers)
         scope = self._number(item.scope, time_ns, frames, numbers)
-        frame = _framed(_ITEM, resource, scope, item.count, time_ns, item.record)
+        frame = framed(ITEM, resource, scope, item.count, time_ns, item.record)
         data = b"".join((*frames, frame)) if frames else frame
         try:
             _write(self._appended, data)
@@ -208,7 +119,7 @@ class Segment:
         number = self._numbers.get(shared, numbers.get(shared))
         if number is None:
             number = numbers[shared] = len(self._numbers) + len(numbers)
-            frames.append(_framed(_SHARED, number, 0, 0, time_ns, shared))
+            frames.append(framed(SHARED, number, 0, 0, time_ns, shared))
         return number
 
     def _extend(self, byte_size: int, count: int) -> None:
@@ -258,7 +169,7 @@ class Segment:
         for entry in entries(data[_RECORDS:], _RECORDS):
             if isinstance(entry, Damage):
                 damages.append(entry)
-            elif entry.kind == _SHARED:
+            elif entry.kind == SHARED:
                 segment._shared[entry.resource] = entry.payload
             elif entry.resource not in segment._shared or entry.scope not in segment._shared:
                 damages.append(Damage(entry.start, entry.end))
@@ -297,25 +208,17 @@ class Segment:
     def _read(self, start: int, end: int, max_bytes: int, max_items: int, *, is_cut: bool = False) -> Reading | None:
         """Read a range; `None` if it is cut inside its first item."""
         data = os.pread(self._descriptor(), end - start, start)
-        items, groups, byte_size, damaged, read = list[Item](), set[tuple[int, int]](), 0, 0, start
+        builder, damaged, read = BatchBuilder(max_bytes, max_items), 0, start
         for entry in entries(data, start):
             if isinstance(entry, Damage):
                 if is_cut and entry.end == end:
-                    return Reading(tuple(items), byte_size, read, damaged) if items else None
+                    batch = builder.batch()
+                    return None if batch is None else Reading(batch, read, damaged)
                 damaged += entry.end - entry.start
-            elif entry.kind == _ITEM:
-                item = self.item(entry)
-                group = (entry.resource, entry.scope)
-                added = len(item.record)
-                if group not in groups:
-                    added += len(item.resource) + len(item.scope) + GROUP_OVERHEAD
-                if items and (byte_size + added > max_bytes or len(items) >= max_items):
-                    return Reading(tuple(items), byte_size, read, damaged)
-                groups.add(group)
-                items.append(item)
-                byte_size += added
+            elif entry.kind == ITEM and not builder.add(self.item(entry)):
+                return Reading(builder.batch(), read, damaged)
             read = entry.end
-        return Reading(tuple(items), byte_size, end, damaged + end - start - len(data))
+        return Reading(builder.batch(), end, damaged + end - start - len(data))
 
     def _descriptor(self) -> int:
         if self._opened is None:
@@ -351,7 +254,7 @@ class Segment:
         _, still = self.waiting.pop(0)
         if end < still:
             self.waiting.insert(0, (end, still))
-        if reading.items:
+        if reading.batch is not None:
             self.taken.append((start, end))
         return start, end
 
@@ -420,4 +323,4 @@ def _settled(data: bytes) -> int:
 
 
 def _lost(start: int, end: int) -> Reading:
-    return Reading((), 0, end, end - start)
+    return Reading(None, end, end - start)

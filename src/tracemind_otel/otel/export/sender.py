@@ -16,9 +16,10 @@ from opentelemetry.context import attach, set_value
 from ..._base.dropped import end_dropped
 from ..._base.once import Seldom, report_fault
 from .answers import Answer, Delivered, Later, Refused, TooLarge, Transport, Unknown
+from .batches import Batch
 from .delivery_stats import SpoolStats
 from .otlp_request import MAX_REQUEST_BYTES, request_body
-from .spool import Batch, Spool
+from .spool import Spool
 
 log = logging.getLogger(__name__)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
+from .batches import Batch, batch_of
 from .intake import Intake
 from .otlp_request import Item
 
@@ -15,21 +14,6 @@ DEFAULT_MEMORY = 64 * 1024 * 1024
 
 _ITEM_OVERHEAD = 160
 """Bytes of Python's objects for one item, beside its record. The resource and the scope are shared."""
-
-GROUP_OVERHEAD = 12
-"""Bytes of the tags and lengths around a resource's items and around a scope's, at most."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """Items that are being sent. They stay in the spool until the batch is settled or given back."""
-
-    items: tuple[Item, ...]
-    """The items, oldest first; never empty."""
-    byte_size: int
-    """Bytes of the request that carries them, at most."""
-    count: int
-    """Spans, data points or log records in it."""
 
 
 class Spool(Protocol):
@@ -165,19 +149,3 @@ class MemorySpool:
     def _forget(self, item: Item) -> None:
         self._byte_size -= len(item.record) + _ITEM_OVERHEAD
         self._kept -= item.count
-
-
-def batch_of(waiting: Iterable[Item], max_bytes: int, max_items: int) -> Batch | None:
-    """The first of these items that fit into one request, at least one of them, or `None` if there are none."""
-    items, groups, byte_size = list[Item](), set[tuple[bytes, bytes]](), 0
-    for item in waiting:
-        group = (item.resource, item.scope)
-        added = len(item.record)
-        if group not in groups:
-            added += len(item.resource) + len(item.scope) + GROUP_OVERHEAD
-        if items and (byte_size + added > max_bytes or len(items) >= max_items):
-            break
-        groups.add(group)
-        items.append(item)
-        byte_size += added
-    return Batch(tuple(items), byte_size, sum(item.count for item in items)) if items else None
