@@ -46,9 +46,9 @@ SETTINGS: Mapping[str, str] = {
 """What the overlays take from the environment and have no default for."""
 
 
-def collector_program() -> Path:
-    """The Collector's program, which is built the first time; the test is skipped without it and without Go."""
-    (program,) = [program for program in GO_PROGRAMS if program.name == "otelcol"]
+def go_program(name: str) -> Path:
+    """The program `otelcol` or `jaeger`, built the first time; the test is skipped without it and without Go."""
+    (program,) = [program for program in GO_PROGRAMS if program.name == name]
     go = find_go()
     try:
         return find_built(program, go) or build_program(program, go)

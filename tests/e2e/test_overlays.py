@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
+import math
+import os
 import re
 import ssl
 import subprocess
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collector.stack.ports import free_ports, url
+from collector.stack.ports import free_ports, port_environment, url
 from collector.stack.processes import answers, wait_until
 from collector.stack.prometheus import fetch_prometheus, find_prometheus
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -29,7 +31,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.e2e import otlp_requests as otlp
 from tests.e2e.backends import wait_for_metric
-from tests.e2e.collectors import OVERLAYS, WAIT_S, Collector, collecting, collector_program, post, read, validate
+from tests.e2e.collectors import OVERLAYS, WAIT_S, Collector, collecting, go_program, post, read, validate
 from tests.programs import REPOSITORY, clean_environment
 from tests.servers.otlp_sink import Sink, listening, plain
 from tests.servers.otlp_sink import sink as sink
@@ -42,7 +44,7 @@ NAMES = sorted(path.stem for path in OVERLAYS.glob("*.yaml"))
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    return collector_program()
+    return go_program("otelcol")
 
 
 # --- validation
@@ -643,6 +645,53 @@ def test_jaegers_monitor_tab_finds_its_series(program: Path, tmp_path: Path) -> 
     for label in ('service_name="test"', 'span_name="chat gpt-5"', "SPAN_KIND_CLIENT", "STATUS_CODE_ERROR"):
         assert label in line
     assert "traces_span_metrics_duration_milliseconds_bucket{" in page
+
+
+def test_jaegers_monitor_tab_shows_calls_and_errors(program: Path, tmp_path: Path) -> None:
+    """Jaeger with jaeger-monitor.yaml answers what its Monitor tab asks: the rate of calls and of errors by service."""
+    with remote_write_prometheus(tmp_path) as prometheus, monitoring_jaeger(tmp_path, prometheus) as jaeger:
+        settings = {
+            "PROMETHEUS_REMOTE_WRITE_URL": f"{prometheus}/api/v1/write",
+            "TRACEMIND_COLLECTOR_MONITOR_INTERVAL": "200ms",
+        }
+        with collecting(program, tmp_path, "monitor", "prometheus-remote-write", settings=settings) as collector:
+
+            def shown() -> dict[str, float]:
+                assert collector.send("/v1/traces", otlp.traces([otlp.span(KEPT, error="refused")])) == 200
+                return {what: rate_in_monitor(jaeger, what) for what in ("calls", "errors")}
+
+            assert wait_until(lambda: shown()["calls"] > 0 and shown()["errors"] == 1, WAIT_S), shown()
+
+
+@contextmanager
+def monitoring_jaeger(state: Path, prometheus: str) -> Generator[str]:
+    """The real Jaeger with jaeger-monitor.yaml."""
+    ports = free_ports()
+    environment = {
+        **os.environ,
+        **port_environment(ports),
+        "TRACEMIND_PROMETHEUS_URL": prometheus,
+        "TRACEMIND_JAEGER_UI_CONFIG": str(REPOSITORY / "collector" / "jaeger-ui.json"),
+    }
+    files = ("jaeger.yaml", "jaeger-monitor.yaml")
+    command = [str(go_program("jaeger")), *(f"--config={REPOSITORY / 'collector' / name}" for name in files)]
+    with (state / "jaeger.log").open("wb") as log, subprocess.Popen(command, env=environment, stderr=log) as process:
+        try:
+            ready = wait_until(lambda: answers(url(ports["jaeger_health"], "/status")), WAIT_S)
+            assert ready, (state / "jaeger.log").read_text()
+            yield url(ports["jaeger_http"])
+        finally:
+            process.terminate()
+
+
+def rate_in_monitor(jaeger: str, what: str) -> float:
+    """The highest rate of the last minutes, of client spans; 0 if there is none."""
+    now = int(time.time() * 1000)
+    query = f"service=test&endTs={now}&lookback=300000&step=1000&ratePer=60000&spanKind=client"
+    answer = json.loads(read(f"{jaeger}/api/metrics/{what}?{query}"))
+    points = [point for metric in answer["metrics"] for point in metric["metricPoints"]]
+    values = [float(point["gaugeValue"].get("doubleValue", 0)) for point in points]
+    return max((value for value in values if not math.isnan(value)), default=0.0)
 
 
 # --- truncation
