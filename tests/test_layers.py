@@ -25,6 +25,7 @@ PUBLISHED = {"steps/ai_llm_call.py", "runtime/recorder.py", "recipes/llm_call_ex
 _SET_UP = (
     "aggregation",
     "call_spans",
+    "event_pipeline",
     "exporters",
     "metric_reader",
     "pipeline",

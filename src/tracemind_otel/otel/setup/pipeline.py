@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import _logs as logs
 from opentelemetry import metrics, trace
-from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk._logs.export import ConsoleLogRecordExporter
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, ConsoleMetricExporter
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
@@ -27,18 +25,18 @@ from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 from ...errors import ConfigError
 from ...flows.totals import AttributeValue
 from ..current import Providers
-from ..export.delivery_stats import DeliveryStats, EventDeliveryStats, MetricsDeliveryStats
+from ..export.delivery_stats import DeliveryStats, MetricsDeliveryStats
 from ..sanitize import sanitized_attributes
 from .call_spans import CallTracerProvider
 from .delivery import WatchedExporter
 from .exporters import file_exporter, mended_spans, point_count
 from .metric_reader import OwnReader
 from .preset_spans import PresetSpans
-from .processors import AtFlowEnd, CountingEventProcessor, CountingProcessor, FlowIds, FlushAtFlowEnd
+from .processors import AtFlowEnd, CountingProcessor, FlowIds, FlushAtFlowEnd
 from .receivers import metric_exporter, outbox, sums_directory
 from .settings import ExportConfig, seconds_in, variable
 from .span_prices import SpanPrices
-from .spool_processor import AsSent, SpoolEventProcessor, SpoolProcessor
+from .spool_processor import AsSent, SpoolProcessor
 from .telemetry import Pipeline, is_placeholder
 
 if TYPE_CHECKING:
@@ -230,18 +228,12 @@ def _watched(pipeline: Pipeline, *arguments: Any, **options: Any) -> WatchedExpo
 
 
 def _add_events(pipeline: Pipeline, config: ExportConfig, resource: Resource) -> None:
-    with _rejections_by_sdk("OTEL_LOGRECORD_", "OTEL_ATTRIBUTE_"):
-        pipeline.providers["logs"] = provider = LoggerProvider(resource, shutdown_on_exit=False)
+    from .event_pipeline import event_provider
 
-    if "logs" in config.on_console:
-        stats = EventDeliveryStats("the console")
-        exporter = _watched(pipeline, ConsoleLogRecordExporter, stats)
-        with _rejections_by_sdk("OTEL_BLRP_"):
-            provider.add_log_record_processor(CountingEventProcessor(exporter, stats))
-    if "logs" in config.signals:
-        processor = SpoolEventProcessor(outbox(config, "logs"))
-        pipeline.destinations.append(processor)
-        provider.add_log_record_processor(processor)
+    with _rejections_by_sdk("OTEL_LOGRECORD_", "OTEL_ATTRIBUTE_", "OTEL_BLRP_"):
+        provider, destinations = event_provider(config, resource)
+    pipeline.providers["logs"] = provider
+    pipeline.destinations += destinations
     if not {"logs"} & (config.signals | config.on_console):
         log.warning("events with prompts and answers go nowhere: pass an endpoint, or capture_content='SPAN_ONLY'")
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from opentelemetry.context import Context
-from opentelemetry.sdk._logs import ReadWriteLogRecord
-from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
@@ -31,18 +29,6 @@ class CountingProcessor(BatchSpanProcessor):
         if span.context is not None and span.context.trace_flags.sampled:
             self._delivery_stats.accept(1)
         super().on_end(span)
-
-
-class CountingEventProcessor(BatchLogRecordProcessor):
-    """Counts the events on their way to an exporter."""
-
-    def __init__(self, exporter: Any, stats: DeliveryStats) -> None:
-        super().__init__(exporter)
-        self._delivery_stats = stats
-
-    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
-        self._delivery_stats.accept(1)
-        super().on_emit(log_record)
 
 
 class FlowIds(SpanProcessor):

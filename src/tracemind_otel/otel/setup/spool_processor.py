@@ -1,4 +1,4 @@
-"""The processors that encode each span as it ends and each event, keep the bytes in a spool, and have them sent.
+"""The span processor that encodes each span as it ends, keeps the bytes in a spool, and has them sent.
 
 `configure()` adds one to the provider that it makes. `SpoolSpanProcessor` is the same for a provider of your own.
 """
@@ -9,16 +9,13 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Mapping
-from typing import cast
 
 from opentelemetry.context import Context
-from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from ..._base.fork import in_forked_child
 from ..._base.once import report_fault
 from ..export.delivery_stats import SpoolStats
-from ..export.otlp_logs import log_item
 from ..export.otlp_request import Item
 from ..export.otlp_spans import span_item
 from ..export.spool import MemorySpool
@@ -38,7 +35,7 @@ _LONGEST_S = 30.0
 """Seconds that a shut-down waits for the receiver, as in the SDK, unless `interrupt` ends it before."""
 
 
-class _Spooling:
+class Spooling:
     """Ends as its sender ends.
 
     Args:
@@ -66,16 +63,16 @@ class _Spooling:
         """In a forked child: what waits is the parent's."""
         self._sender.begin_anew()
 
-    def _keep(self, item: Item) -> None:
+    def keep(self, item: Item) -> None:
         self._spool.append(item)
         self._sender.told(len(item.record))
 
-    def _fail(self, during: str) -> None:
+    def fail(self, during: str) -> None:
         self.stats.lose(1, "it could not be encoded or kept")
         report_fault(log, "SpoolSpanProcessor", during)
 
 
-class SpoolProcessor(_Spooling, SpanProcessor):
+class SpoolProcessor(Spooling, SpanProcessor):
     """Encodes each sampled span as it ends, and hands it over.
 
     Args:
@@ -100,9 +97,9 @@ class SpoolProcessor(_Spooling, SpanProcessor):
         if span.context is None or not span.context.trace_flags.sampled:
             return
         try:
-            self._keep(self._item(span))
+            self.keep(self._item(span))
         except Exception:
-            self._fail("on_end")
+            self.fail("on_end")
 
     def _item(self, span: ReadableSpan) -> Item:
         return span_item(span if self._as_sent is None else self._as_sent(span))
@@ -142,16 +139,6 @@ class SpoolSpanProcessor(SpoolProcessor):
         """Send what waits, for about two seconds at most, and log what did not arrive."""
         self._sender.shutdown(EXIT_S)
         write_to_stderr(undelivered([self.stats]))
-
-
-class SpoolEventProcessor(_Spooling, LogRecordProcessor):
-    """Encodes each event, and hands it over."""
-
-    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
-        try:
-            self._keep(log_item(cast("ReadableLogRecord", log_record)))
-        except Exception:
-            self._fail("on_emit")
 
 
 def _begin_anew_in_children(processor: SpoolProcessor) -> None:
