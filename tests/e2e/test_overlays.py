@@ -123,6 +123,7 @@ KEPT: dict[str, otlp.Value] = {
     "gen_ai.response.id": "chatcmpl-9x8y7z6w5v4u3t2s1r",
     "tracemind.flow.id": "0197f3c2-7d3e-7cc0-98c4-dc0c0c07398f",
     "server.address": "api.openai.com",
+    "note": "the task-force-of-the-department asks for basic understanding, npmjs and a secret garden",
 }
 
 
@@ -135,6 +136,7 @@ def test_content_and_keys_are_gone_before_any_destination(program: Path, tmp_pat
     leaks |= {
         "password.note": f"api_key='{SECRETS[-1]}'",
         "http.url": f"https://me:{SECRETS[-1]}@host/",
+        "header.note": f'{{"authorization": "Basic {SECRETS[-1]}"}}',
         "list": ["plain", SECRETS[0]],
     }
     sent = otlp.span(
