@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,20 @@ def test_a_call_has_the_span_that_the_sdk_makes(change: Any) -> None:
         found.append(told(kept.spans[0]))
 
     assert found[0] == found[1]
+
+
+def test_a_call_that_runs_can_be_read_as_json() -> None:
+    """A hook that writes the current span out gets what the SDK's span would give it."""
+    found = list[dict[str, Any]]()
+    for kept in (lean(), usual()):
+        span = started(kept.provider)
+        fill(span)
+        link(span)
+        written = json.loads(span.to_json(indent=None))
+        found.append({name: value for name, value in written.items() if name != "context"})
+
+    assert found[0] == found[1]
+    assert found[0]["end_time"] is None
 
 
 def test_an_exception_is_recorded_as_the_sdk_does() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import ssl
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 import pytest
 
@@ -265,6 +268,20 @@ def test_no_secret_in_a_reason() -> None:
         answer = sent_once(url)
         assert isinstance(answer, Later)
         assert SECRET not in repr(answer)
+
+
+@pytest.mark.parametrize("password", [SECRET, f"{SECRET}%20{SECRET}"])
+def test_no_password_of_the_url_in_an_answer(password: str) -> None:
+    """A receiver that repeats the password of the endpoint, as it is or as the header has it, is not quoted."""
+    sent = base64.b64encode(f"me:{unquote(password)}".encode()).decode()
+    for repeated in (password, unquote(password), sent):
+        message = json.dumps({"message": f"{repeated} is wrong"}).encode()
+        with http_receiver(Reply(401, message, headers={"content-type": "application/json"})) as receiver:
+            answer = sent_once(receiver.url.replace("//", f"//me:{password}@"))
+        assert isinstance(answer, Refused)
+        assert receiver.requests[0].headers["authorization"] == f"Basic {sent}"
+        assert "is wrong" in answer.reason
+        assert repeated not in answer.reason
 
 
 # --- Variables that cannot be followed ---

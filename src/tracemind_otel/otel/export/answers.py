@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Protocol, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 from ...ai.llm.scrub import scrub
 from .otlp_response import error_message, partial_success, retry_delay_in_status_s, retry_delay_s
@@ -88,9 +90,18 @@ class Transport(Protocol):
         ...
 
 
-def secrets_in(headers: Mapping[str, str]) -> frozenset[str]:
-    """What must not be repeated of a request's headers: each value, and what follows a scheme such as `Bearer`."""
-    return frozenset(part for value in headers.values() for part in (value, value.rpartition(" ")[2]) if part)
+def secrets_in(headers: Mapping[str, str], url: str = "") -> frozenset[str]:
+    """What must not be repeated of a request.
+
+    It is each value of the headers, what follows a scheme such as `Bearer`, and the password of the URL, also as the
+    header in which it is sent.
+    """
+    parts = {part for value in headers.values() for part in (value, value.rpartition(" ")[2])}
+    address = urlsplit(url)
+    if address.password:
+        user, password = unquote(address.username or ""), unquote(address.password)
+        parts |= {password, address.password, b64encode(f"{user}:{password}".encode()).decode()}
+    return frozenset(filter(None, parts))
 
 
 def delivered(body: bytes, *, is_json: bool, secrets: Iterable[str] = ()) -> Delivered:

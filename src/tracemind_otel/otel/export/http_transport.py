@@ -52,7 +52,7 @@ class HttpTransport:
         standard = {"content-type": "application/x-protobuf", "user-agent": USER_AGENT}
         self._url = url
         self._headers = standard | encoding | dict(headers)
-        self._secrets = secrets_in(headers)
+        self._secrets = secrets_in(headers, url)
         self._options = options
         self._adapter = adapter
         self._session: Any = None

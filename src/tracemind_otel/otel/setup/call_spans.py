@@ -170,15 +170,20 @@ class CallSpan(Span):
         if not self._may_change():
             return
         self.end_time = time.time_ns() if end_time is None else end_time
-        self._tracer.span_processor.on_end(
-            ReadableSpan(
-                *(self.name, self.context, self.parent, self.resource, self.attributes, self.events, self.links),
-                kind=self.kind,
-                status=self.status,
-                start_time=self.start_time,
-                end_time=self.end_time,
-                instrumentation_scope=_SCOPE,
-            )
+        self._tracer.span_processor.on_end(self._readable())
+
+    def to_json(self, indent: int | None = 4) -> str:
+        """The span as the SDK's console exporter writes it."""
+        return self._readable().to_json(indent)
+
+    def _readable(self) -> ReadableSpan:
+        return ReadableSpan(
+            *(self.name, self.context, self.parent, self.resource, self.attributes, self.events, self.links),
+            kind=self.kind,
+            status=self.status,
+            start_time=self.start_time,
+            end_time=self.end_time,
+            instrumentation_scope=_SCOPE,
         )
 
     def _may_change(self) -> bool:
