@@ -64,7 +64,7 @@ class Sending:
         for number in numbers:
             made = item(number, size)
             self.spool.append(made)
-            self.sender.told(len(made.record))
+            self.sender.notify(len(made.record))
 
 
 @contextmanager
@@ -272,7 +272,7 @@ def test_a_collector_that_is_started_late() -> None:
     sender.start()
     for number in range(3):
         spool.append(item(number))
-    sender.told()
+    sender.notify()
     assert switched.failed.wait(20)
     assert "3 of 3 spans" in (stats.loss() or "")
     with http_receiver() as receiver:
@@ -644,7 +644,7 @@ spool = MemorySpool()
 sender = Sender(spool, transport_to(*sys.argv[1:]), SpoolStats("receiver", spool), name="sender", max_items=1)
 sender.start()
 spool.append(item(1))
-sender.told()
+sender.notify()
 while not sender.stats.in_doubt:
     time.sleep(0.01)
 child = os.fork()

@@ -120,7 +120,7 @@ def _loaded(path: str, see: Callable[[Entry], object]) -> tuple[Segment, int]:
 def _end_started(estate: Estate, interrupted: list[Item], last_ns: int) -> None:
     """Write spans that the process had not ended to a segment of their own, and delete their starts.
 
-    If this process is killed between the two, the next one finds both, and so that they have ended.
+    If this process is killed between the two, the next one finds both, and the ends tell it to drop the starts.
     """
     directory = estate.directory.path
     unfinished = os.path.join(directory, _UNFINISHED)

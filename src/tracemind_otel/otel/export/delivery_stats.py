@@ -91,14 +91,14 @@ class DeliveryStats:
         """What has not arrived, in words; `None` if nothing is lost."""
         with self._lock:
             missing = self._missing()
-        return self._told(missing - min(self.in_doubt, missing), "did not reach", self._reasons)
+        return self._sentence(missing - min(self.in_doubt, missing), "did not reach", self._reasons)
 
     def doubtful(self) -> str | None:
         """What may or may not have arrived, in words; `None` if nothing may."""
         with self._lock:
             missing = self._missing()
         doubtful = min(self.in_doubt, missing)
-        return self._told(doubtful, "may or may not have arrived at", self._reasons or ["no answer yet"])
+        return self._sentence(doubtful, "may or may not have arrived at", self._reasons or ["no answer yet"])
 
     def loss(self) -> str | None:
         """What has not arrived or may not have, in words; `None` if everything has."""
@@ -111,7 +111,7 @@ class DeliveryStats:
     def _missing(self) -> int:
         return self._accepted - self._delivered
 
-    def _told(self, count: int, fate: str, reasons: Iterable[str]) -> str | None:
+    def _sentence(self, count: int, fate: str, reasons: Iterable[str]) -> str | None:
         why = ", ".join(reasons)
         what = f"{count} of {self.accepted} {self.items} {fate} {self.destination}"
         return None if not count else f"{what} ({why})" if why else what
@@ -210,12 +210,12 @@ class SpoolStats(DeliveryStats):
         counts["dropped, because the spool was full"] += self._spool.dropped
         fleeting = self._fleeting
         counts[self.obstacle or "not sent"] += fleeting - min(self.in_doubt, fleeting)
-        return self._told(counts.total(), "did not reach", _frequent(counts))
+        return self._sentence(counts.total(), "did not reach", _frequent(counts))
 
     def doubtful(self) -> str | None:
         counts = self._given_up.copy()
         counts[self.obstacle or "no answer yet"] += min(self.in_doubt, self._fleeting)
-        return self._told(counts.total(), "may or may not have arrived at", _frequent(counts))
+        return self._sentence(counts.total(), "may or may not have arrived at", _frequent(counts))
 
     def kept(self) -> str | None:
         lasting = self._spool.lasting

@@ -7,10 +7,8 @@ leaves the last batch to be sent twice, under the same span ids.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-from collections import deque
 
 from .adoption import Estate, estates
 from .batches import Batch
@@ -19,9 +17,8 @@ from .otlp_request import Item
 from .process_directory import ProcessDirectory
 from .segments import Segment, segment_name
 from .spool import MemorySpool
+from .spool_messages import SpoolMessages
 from .started_spans import StartedSpans, span_id_of
-
-log = logging.getLogger(__name__)
 
 DEFAULT_DISK = 1024 * 1024 * 1024
 """Bytes of a disk spool: an outage of 50 minutes at 300 spans a second."""
@@ -30,7 +27,7 @@ SEGMENT_BYTES = 4 * 1024 * 1024
 """Bytes of a segment. What a damaged file loses, and what a full spool drops at once, is one segment at most."""
 
 RETRY_S = 5.0
-"""Seconds in which a disk that failed is not tried again."""
+"""Seconds until a disk that failed is tried again."""
 
 _ADOPTION_S = 60.0
 """Seconds between two looks for directories of processes that have ended."""
@@ -42,10 +39,8 @@ _MAX_STARTED = 64 * 1024 * 1024
 class DiskSpool:
     """A spool in files, one directory for each process.
 
-    What processes left that have ended is adopted by the next one with a spool in the same directory, when it starts
-    and then once a minute.
-
-    While the disk is full or read-only, items wait in memory.
+    When it starts, and then once a minute, it adopts what ended processes left in the same directory. While the disk is
+    full or read-only, items wait in memory.
 
     Args:
         directory: where the directories of the processes are; all of them send to the same receiver.
@@ -58,14 +53,14 @@ class DiskSpool:
         self._max_bytes = max_bytes
         self._max_segment = min(SEGMENT_BYTES, max(max_bytes // 8, 1))
         self._fsync = fsync
-        self._told = set[str]()
+        self._messages = SpoolMessages(self.directory)
         self._begin()
         with self._intake.held():
             try:
                 self._open()
             except OSError as error:
                 self._turn_to_memory(error)
-        self._report()
+        self._messages.log()
 
     def _begin(self) -> None:
         self._intake = Intake(self._admit)
@@ -81,7 +76,7 @@ class DiskSpool:
         self._failed_at: float | None = None
         self._adopts_at = 0.0
         self._is_closed = False
-        self._news = deque[tuple[int, str, tuple[object, ...]]]()
+        self._messages.waiting.clear()
 
     def begin_anew(self) -> None:
         """Begin empty in a forked child; it opens a directory of its own for its first item."""
@@ -106,19 +101,19 @@ class DiskSpool:
 
     def append(self, item: Item) -> None:
         self._intake.put((None, item))
-        if self._news:
-            self._report()
+        if self._messages.waiting:
+            self._messages.log()
 
     def append_start(self, span_id: bytes, item: Item) -> None:
-        """Keep the start of a span until the span itself is appended. The process that adopts it else ends it.
+        """Keep the start of a span until the span itself is appended; otherwise the process that adopts it ends it.
 
         Args:
             span_id: the id of the span, 8 bytes.
             item: the span as it started.
         """
         self._intake.put((span_id, item))
-        if self._news:
-            self._report()
+        if self._messages.waiting:
+            self._messages.log()
 
     def _admit(self, arrived: tuple[bytes | None, Item]) -> None:
         span_id, item = arrived
@@ -185,11 +180,7 @@ class DiskSpool:
         self._open()
         reason = "" if self._started is None else self._started.add(span_id, item, time.time_ns())
         if reason:
-            self._tell_once(
-                "Spool %s does not keep all starts of spans, because %s. If this process is killed, those are missing",
-                self.directory,
-                reason,
-            )
+            self._messages.starts_not_kept(reason)
 
     def _end_start(self, item: Item) -> None:
         """Forget the start of a span that ends, after its end is written."""
@@ -197,7 +188,7 @@ class DiskSpool:
             try:
                 self._started.end(span_id_of(item.record))
             except OSError as error:
-                self._tell_not_noted(error)
+                self._messages.not_noted(error)
 
     def _drop_oldest(self) -> None:
         """Delete the oldest segments of which nothing is being sent, until the files are small enough."""
@@ -222,7 +213,7 @@ class DiskSpool:
         except FileNotFoundError:
             pass
         except OSError as error:
-            self._tell_not_noted(error)
+            self._messages.not_noted(error)
 
     # --- Sending ---
 
@@ -230,7 +221,7 @@ class DiskSpool:
         self._delete_done()
         # What waits in memory first, because it ends with the process.
         batch = self._memory.take(max_bytes, max_items) or self._take(max_bytes, max_items)
-        self._report()
+        self._messages.log()
         return batch
 
     def _take(self, max_bytes: int, max_items: int) -> Batch | None:
@@ -245,7 +236,7 @@ class DiskSpool:
             except OSError as error:
                 with self._intake.held():
                     segment.stop_taking(wanted)
-                self._tell_once("Spool %s cannot be read now, and is tried again: %s", self.directory, error)
+                self._messages.not_readable(error)
                 return None
             with self._intake.held():
                 taken = segment.end_taking(wanted, reading)
@@ -255,13 +246,7 @@ class DiskSpool:
                 if reading.damaged and segment is self._active:  # somebody writes to it, or has deleted it
                     self._seal_active()
             if reading.damaged:
-                self._tell(
-                    logging.WARNING,
-                    "Segment %s of a spool is damaged: %d of its bytes %d to %d cannot be read and are lost",
-                    segment.path,
-                    reading.damaged,
-                    *taken,
-                )
+                self._messages.damaged(segment.path, reading.damaged, taken)
             if batch is not None:
                 return batch
             self._tidy(segment)
@@ -278,7 +263,7 @@ class DiskSpool:
                 try:
                     segment.write_position(fsync=self._fsync)
                 except OSError as error:
-                    self._tell_not_noted(error)
+                    self._messages.not_noted(error)
         self._tidy(segment)
 
     def _settle_in_memory(self, batch: Batch) -> None:
@@ -308,7 +293,7 @@ class DiskSpool:
                 return
             self._forget(segment)
         self._delete(segment)
-        self._report()
+        self._messages.log()
 
     def _delete_done(self) -> None:
         """Delete segments that were settled before they were full."""
@@ -337,10 +322,10 @@ class DiskSpool:
                 for item in estate.unwritten:
                     self._memory.append(item)
                 self._drop_oldest()
-        self._report()
+        self._messages.log()
 
     def _inhabit(self, estate: Estate) -> ProcessDirectory:
-        """The directory of this process; that of the other if a full disk has no room for another one."""
+        """The directory of this process, or that of the ended one if a full disk has no room for another."""
         try:
             return self._open()
         except OSError:
@@ -349,7 +334,7 @@ class DiskSpool:
     # --- The end ---
 
     def close(self) -> None:
-        """Close all files, and leave what waits to the next process. What waits in memory is written if it can be.
+        """Write what waits in memory if the disk takes it, close all files, and leave what waits to the next process.
 
         What is appended after that goes to another directory, which the next process takes over too.
         """
@@ -368,14 +353,14 @@ class DiskSpool:
                 self._own.release()
             self._own = self._active = None
             self._segments, self._byte_size = [], 0  # another process may have them by now
-        self._report()
+        self._messages.log()
 
     def _write_memory(self) -> None:
         while (batch := self._memory.take(SEGMENT_BYTES, 1)) is not None:
             try:
                 self._write(batch.items[0])
             except OSError as error:
-                self._tell_failure(error)
+                self._messages.not_writable(error)
                 self._memory.give_back(batch)
                 return
             self._memory.settle(batch)
@@ -384,7 +369,7 @@ class DiskSpool:
 
     def _turn_to_memory(self, error: OSError) -> None:
         self._failed_at = time.monotonic()
-        self._tell_failure(error)
+        self._messages.not_writable(error)
         if self._own is not None and not os.path.isdir(self._own.path):  # somebody has deleted it
             self._own.release()
             self._close_started()
@@ -393,35 +378,4 @@ class DiskSpool:
     def _return_to_disk(self) -> None:
         if self._failed_at is not None:
             self._failed_at = None
-            self._tell(logging.INFO, "Spool %s writes to its disk again", self.directory)
-
-    def _tell_failure(self, error: OSError) -> None:
-        self._tell_once(
-            "Spool %s cannot write to its disk (%s): spans wait in memory until it can, and end with this process. "
-            "Make room or make the directory writable, or name another by configure(spool=...) or TRACEMIND_SPOOL_DIR",
-            self.directory,
-            error,
-        )
-
-    def _tell_not_noted(self, error: OSError) -> None:
-        self._tell_once(
-            "Spool %s cannot note what was delivered (%s): if this process is killed, the next one sends it again. "
-            "Make the directory writable",
-            self.directory,
-            error,
-        )
-
-    # A handler of the log may itself append to this spool, so messages wait until nothing is held.
-
-    def _tell(self, level: int, message: str, *values: object) -> None:
-        self._news.append((level, message, values))
-
-    def _tell_once(self, message: str, *values: object) -> None:
-        if message not in self._told:
-            self._told.add(message)
-            self._tell(logging.WARNING, message, *values)
-
-    def _report(self) -> None:
-        while self._news:
-            level, message, values = self._news.popleft()
-            log.log(level, message, *values)
+            self._messages.writable_again()

@@ -1,4 +1,4 @@
-"""One thing at a time from many threads, and from code that interrupts the one that is at it."""
+"""Passes things from many threads to one function, also from code that interrupts that function."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ T = TypeVar("T")
 class Intake(Generic[T]):
     """Passes what is put in to a function, one at a time and in order.
 
-    A thread waits for the one that is at it. A finalizer or a signal handler may interrupt that very thread, and cannot
-    wait: what it puts in is passed on by the code that it interrupted.
+    A thread waits while another one is in the function. A finalizer or a signal handler may interrupt that very thread,
+    and cannot wait: the code that it interrupted passes on what it puts in.
 
     Args:
         admit: gets what was put in; never two of them at the same time.
@@ -45,7 +45,7 @@ class Intake(Generic[T]):
         self.drain()
 
     def drain(self) -> None:
-        """Pass on what has arrived. It looks again after its end, so that nothing is left to a later call."""
+        """Pass on what has arrived, and look again when done, so that nothing is left to a later call."""
         while self._arrived:
             with self._lock:
                 if self._is_busy:  # in this thread, since the lock is free: it drains at its end

@@ -123,7 +123,7 @@ class KeptSums:
         self._interval = list[str]()
 
     def slot(self, identity: Identity, scope: bytes) -> Slot:
-        """A place for a new series. If the disk has none, which is said once, it is a place in memory.
+        """A place for a new series: in a file, or in memory if the disk has no room, which is logged once.
 
         Args:
             identity: the identity of the series.
@@ -144,7 +144,7 @@ class KeptSums:
         return Slot(memory, start + heads)
 
     def _room(self, size: int, scope: bytes) -> mmap.mmap:
-        """A file with so much room."""
+        """The memory of a file with so many bytes left; a new file if need be."""
         if self._memory is None or scope != self._scope or self._used + size > len(self._memory):
             shared = self._resource + scope
             beginning = START.pack(MAGIC, len(self._resource), len(scope), crc32(shared)) + shared

@@ -163,7 +163,7 @@ class SpooledMetricExporter:
         """Keep what another process measured until the sender has sent it."""
         for item in items:
             self._spool.append(item)
-            self._sender.told(len(item.record))
+            self._sender.notify(len(item.record))
         return True
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:

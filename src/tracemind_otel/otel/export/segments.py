@@ -141,7 +141,7 @@ class Segment:
     def seal(self) -> None:
         """Append nothing more."""
         self.is_sealed = True
-        # First forgotten: a fork in between would make the child close it once more.
+        # Forgotten before it is closed: a child that is forked in between would close it again.
         descriptor, self._appended = self._appended, None
         if descriptor is not None:
             os.close(descriptor)

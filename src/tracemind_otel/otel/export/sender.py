@@ -50,29 +50,29 @@ def grown(byte_limit: int, max_bytes: int) -> int:
 
 
 def _short_s(failures: int) -> float:
-    """The same while somebody waits: a quarter of a second, then twice as long each time."""
+    """The seconds to wait while a caller waits for the end: a quarter of one, then twice as long each time."""
     return 0.25 * 2.0 ** min(failures - 1, 7)
 
 
 @dataclass(eq=False, slots=True)
 class _Flush:
-    """Somebody who waits until everything has arrived."""
+    """A caller who waits until everything has arrived."""
 
     deadline: float
-    """The time, by the monotonic clock, at which he waits no longer."""
+    """The end of the wait, by the monotonic clock."""
     is_last: bool = False
-    """Whether the sender ends with it."""
+    """Whether the sender ends after it."""
     target: int = 0
-    """What must have left the spool, counted since the start."""
+    """The number of items that must have left the spool, counted since the start of the sender."""
     attempts: int = 0
-    """Attempts that have failed meanwhile."""
+    """Attempts that have failed during the wait."""
     arrived: bool = False
     """Whether everything has arrived."""
     done: threading.Event = field(default_factory=threading.Event)
-    """Set when the answer is known."""
+    """Set at the end of the wait."""
 
     def finish(self, *, arrived: bool) -> None:
-        """Give the answer."""
+        """End the wait."""
         self.arrived = arrived
         self.done.set()
 
@@ -124,7 +124,7 @@ class Sender:
     def _reset(self) -> None:
         # Signal handlers and finalizers may put to a queue of this kind; a lock or an event they may not touch.
         self._messages = SimpleQueue[_Flush | None]()
-        self._is_told = self._is_ending = self._is_over = False
+        self._is_notified = self._is_ending = self._is_over = False
         self._fresh_bytes = 0
         self._held: tuple[Batch, bytes] | None = None
         self._doubtful = 0
@@ -144,11 +144,11 @@ class Sender:
         self._thread = threading.Thread(target=self._run, args=(self._messages,), name=self._name, daemon=True)
         self._thread.start()
 
-    def told(self, byte_size: int = 0) -> None:
+    def notify(self, byte_size: int = 0) -> None:
         """Wake the thread if a batch is full; called after each `append`, with the size of the item."""
         self._fresh_bytes += byte_size  # two threads may lose a little of it, which does no harm
-        if not self._is_told and (self._spool.waiting >= self._max_items or self._fresh_bytes >= self._max_bytes):
-            self._is_told = True
+        if not self._is_notified and (self._spool.waiting >= self._max_items or self._fresh_bytes >= self._max_bytes):
+            self._is_notified = True
             self._messages.put(None)
 
     def flush(self, timeout_s: float) -> bool:
@@ -218,7 +218,7 @@ class Sender:
         self._end(messages)
 
     def _adopt(self) -> None:
-        """Send what other processes left, before what waits here."""
+        """Take over what ended processes left, and send it before what waits here."""
         before = self._gone + self._spool.waiting
         try:
             self._spool.adopt()
@@ -231,7 +231,7 @@ class Sender:
 
     @property
     def _gone(self) -> int:
-        """What has left the spool since the start."""
+        """The number of items that have left the spool since the start."""
         return self._settled + self._spool.dropped
 
     @property
@@ -252,7 +252,7 @@ class Sender:
             self._aim_at_all()
         elif self._fresh_bytes >= self._max_bytes:
             self._aim_at_all()
-        elif self._is_told:
+        elif self._is_notified:
             full = self._spool.waiting // self._max_items * self._max_items
             self._target = max(self._target, self._gone + full)
             self._fresh_bytes = 0
@@ -294,10 +294,10 @@ class Sender:
         return None
 
     def _rest(self) -> None:
-        """Let `told` wake the thread again, once there is nothing more to do."""
+        """Let `notify` wake the thread again, once there is nothing more to do."""
         if not self._has_work:
-            self._is_told = False
-            self.told()
+            self._is_notified = False
+            self.notify()
 
     def _act_on(self, answer: Answer, batch: Batch) -> None:
         match answer:
@@ -360,7 +360,7 @@ class Sender:
             self._say("%s took none of %d %s that wait: %s", self._spool.waiting, reason)
 
     def _answer_flushes(self) -> None:
-        """Answer those whose items have left the spool, and those whose time ends before the next attempt."""
+        """Answer the callers whose items have left the spool, and those whose wait ends before the next attempt."""
         next_at = max(time.monotonic(), self._not_before)
         finished = [flush for flush in self._flushes if self._gone >= flush.target]
         expired = [flush for flush in self._flushes if flush not in finished and next_at >= flush.deadline]

@@ -59,9 +59,9 @@ class Spool(Protocol):
         ...
 
     def adopt(self) -> None:
-        """Take over what processes left that have ended; it waits here as if it were this one's.
+        """Take over what ended processes left; it waits here like this process's own items.
 
-        Called often, by the thread that takes; it looks once a minute. It reads files, which can take seconds.
+        The thread that takes calls it often; it looks once a minute. It reads files, which can take seconds.
         """
         ...
 

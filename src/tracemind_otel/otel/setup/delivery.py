@@ -148,13 +148,13 @@ class OneShot:
 
     def __init__(self, name: str, function: Callable[[], object]) -> None:
         self._function = function
-        self._told = threading.Event()
+        self._started = threading.Event()
         self._done = threading.Event()
         self._failed = False
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def _run(self) -> None:
-        self._told.wait()
+        self._started.wait()
         try:
             self._failed = self._function() is False
         except Exception:
@@ -163,9 +163,9 @@ class OneShot:
         finally:
             self._done.set()
 
-    def tell(self) -> None:
-        """Run it, unless it has begun."""
-        self._told.set()
+    def start(self) -> None:
+        """Have the thread run it. A second call does nothing."""
+        self._started.set()
 
     def wait(self, timeout_s: float) -> bool:
         """Wait at most so long; returns whether it has finished without an exception."""

@@ -132,7 +132,7 @@ def run_before_sigterm(action: Action, timeout_s: float) -> None:
         shot = OneShot("tracemind-sigterm", action)
 
     def end(signum: int, frame: FrameType | None) -> None:
-        shot.tell()
+        shot.start()
         shot.wait(timeout_s)
         signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)

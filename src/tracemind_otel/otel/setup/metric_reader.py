@@ -123,7 +123,7 @@ class OwnReader(MetricReader):
     def start(self) -> None:
         """Begin to export; the reader must belong to a provider."""
         self._exporting = threading.Lock()
-        self._told = threading.Event()
+        self._woken = threading.Event()
         self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name="tracemind-metrics", daemon=True)
         self._thread.start()
@@ -139,7 +139,7 @@ class OwnReader(MetricReader):
     def export_soon(self) -> None:
         """Export in the reader's own thread, unless the last export is fresh."""
         if time.monotonic() - self._exported_at > _FRESH_S:
-            self._told.set()
+            self._woken.set()
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Export now; returns whether the exporter keeps nothing that has not arrived."""
@@ -151,7 +151,7 @@ class OwnReader(MetricReader):
         """Export a last time, and stop."""
         if self._thread is not None:
             self._is_stopped = True
-            self._told.set()
+            self._woken.set()
             self._thread.join(timeout_millis / 1000)
         self._exporter.shutdown()
 
@@ -159,8 +159,8 @@ class OwnReader(MetricReader):
         is_last = False
         self._export_left()
         while not is_last:
-            self._told.wait(self._interval_s)
-            self._told.clear()
+            self._woken.wait(self._interval_s)
+            self._woken.clear()
             is_last = self._is_stopped
             try:
                 self._export(self._timeout_s)

@@ -65,7 +65,7 @@ class Spooling:
 
     def keep(self, item: Item) -> None:
         self._spool.append(item)
-        self._sender.told(len(item.record))
+        self._sender.notify(len(item.record))
 
     def fail(self, during: str) -> None:
         self.stats.lose(1, "it could not be encoded or kept")

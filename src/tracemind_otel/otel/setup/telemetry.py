@@ -226,7 +226,7 @@ def _run_all(calls: Sequence[OneShot], timeout_s: float) -> bool:
     end_dropped()
     deadline = time.monotonic() + timeout_s
     for call in calls:
-        call.tell()
+        call.start()
     return all(call.wait(deadline - time.monotonic()) for call in calls)
 
 
