@@ -174,7 +174,7 @@ class CallSpan(Span):
 
     def to_json(self, indent: int | None = 4) -> str:
         """The span as the SDK's console exporter writes it."""
-        return self._readable().to_json(indent)
+        return cast("str", self._readable().to_json(indent))
 
     def _readable(self) -> ReadableSpan:
         return ReadableSpan(
