@@ -32,6 +32,7 @@ _SET_UP = (
     "preset_attributes",
     "preset_spans",
     "processors",
+    "series",
     "span_prices",
     "spool_processor",
 )

@@ -19,13 +19,10 @@ from math import inf
 from typing import Any, Generic, TypeVar, cast
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.metrics import Exemplar
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     Histogram,
-    HistogramDataPoint,
     Metric,
-    NumberDataPoint,
     ScopeMetrics,
     Sum,
 )
@@ -40,6 +37,7 @@ from ..export.otlp_values import scope_fields
 from ..instruments import NO_SPAN, SCOPE_NAME, Attributes
 from ..metrics import metrics_schema_url
 from ..semconv import METRIC_OPERATION_DURATION
+from .series import Distribution, Total
 
 log = logging.getLogger(__name__)
 
@@ -56,83 +54,7 @@ measure during a measurement. A thread that forks holds it too, so no child inhe
 hold_over_fork(_lock)
 
 
-class _Total:
-    """The sum of the measurements with one set of attributes."""
-
-    __slots__ = ("attributes", "is_idle", "slot", "started_ns", "value")
-
-    def __init__(self, attributes: Attributes, started_ns: int) -> None:
-        self.attributes = attributes
-        self.restart(started_ns)
-
-    def restart(self, started_ns: int) -> None:
-        """Begin an interval."""
-        self.started_ns = started_ns
-        self.is_idle = True
-        self.slot: Slot | None = None
-        self.value: int | float = 0
-
-    def point(self, time_ns: int) -> NumberDataPoint:
-        return NumberDataPoint(self.attributes, self.started_ns, time_ns, self.value)
-
-
-class _Distribution:
-    """The distribution of the measurements with one set of attributes."""
-
-    __slots__ = (
-        "attributes",
-        "boundaries",
-        "bucket_counts",
-        "exemplars",
-        "maximum",
-        "minimum",
-        "slot",
-        "started_ns",
-        "total",
-    )
-
-    def __init__(self, boundaries: tuple[float, ...], attributes: Attributes, started_ns: int) -> None:
-        self.boundaries = boundaries
-        self.attributes = attributes
-        self.restart(started_ns)
-
-    def restart(self, started_ns: int) -> None:
-        """Begin an interval."""
-        self.started_ns = started_ns
-        self.slot: Slot | None = None
-        self.bucket_counts = [0] * (len(self.boundaries) + 1)
-        self.total: int | float = 0
-        self.minimum, self.maximum = inf, -inf
-        # For each bucket its last measurement in a sampled span, with the time.
-        self.exemplars: dict[int, tuple[int | float, int, SpanContext]] = {}
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing was measured in this interval."""
-        return not any(self.bucket_counts)
-
-    def point(self, time_ns: int) -> HistogramDataPoint:
-        """The distribution as it is exported, with the exemplars since the last export."""
-        exemplars, self.exemplars = sorted(self.exemplars.items()), {}
-        left_out: Attributes | None = {} if self.attributes else None  # as in the SDK
-        return HistogramDataPoint(
-            attributes=self.attributes,
-            start_time_unix_nano=self.started_ns,
-            time_unix_nano=time_ns,
-            count=sum(self.bucket_counts),
-            sum=self.total,
-            bucket_counts=tuple(self.bucket_counts),
-            explicit_bounds=self.boundaries,
-            min=self.minimum,
-            max=self.maximum,
-            exemplars=[
-                Exemplar(left_out, amount, measured_ns, span.span_id, span.trace_id)
-                for _, (amount, measured_ns, span) in exemplars
-            ],
-        )
-
-
-S = TypeVar("S", _Total, _Distribution)
+S = TypeVar("S", Total, Distribution)
 
 
 class _Instrument(Generic[S]):
@@ -200,11 +122,11 @@ def _ignore(amount: float) -> None:
         log.warning("A measurement of %s is ignored: it must be a finite number of at least 0", amount)
 
 
-class OwnCounter(_Instrument[_Total]):
+class OwnCounter(_Instrument[Total]):
     """A counter without exemplars: those of duration and cost lead to the same traces."""
 
     def __init__(self, temporality: AggregationTemporality) -> None:
-        super().__init__(_Total, partial(Sum, is_monotonic=True), temporality)
+        super().__init__(Total, partial(Sum, is_monotonic=True), temporality)
 
     def add(self, amount: int | float, attributes: Attributes, context: Context) -> None:
         if not 0 <= amount < inf:
@@ -219,12 +141,12 @@ class OwnCounter(_Instrument[_Total]):
                 slot.write_total(series.started_ns, series.value)
 
 
-class OwnHistogram(_Instrument[_Distribution]):
+class OwnHistogram(_Instrument[Distribution]):
     """A histogram with exemplars."""
 
     def __init__(self, boundaries: Sequence[float], temporality: AggregationTemporality) -> None:
         self.boundaries = tuple(boundaries)
-        super().__init__(partial(_Distribution, self.boundaries), Histogram, temporality)
+        super().__init__(partial(Distribution, self.boundaries), Histogram, temporality)
 
     def record(self, amount: int | float, attributes: Attributes, context: Context) -> None:
         if not 0 <= amount < inf:

@@ -146,17 +146,8 @@ def price_reply_soon(
     That is at once, unless the table is not loaded yet and an event loop would wait for it: then a worker thread loads
     it, prices the reply and calls `done`.
     """
-
     unmatched = _table.unmatched(provider, models)
-    if not unmatched:
-        usage = price_reply_now(provider, models, response, at=at)
-        if unknown_server is None or not usage.is_whole:
-            _said_if_unpriced(provider, models, usage)
-        elif usage.cost_usd is None and UNPRICED.is_new(provider, unknown_server.name):
-            _say_that_it_is_unknown(unknown_server)
-        done(usage)
-        return
-    if not _needs_table(provider, models, response, at):
+    if unmatched and not _needs_table(provider, models, response, at):
         unmatched = []
 
     def search_and_price() -> None:
