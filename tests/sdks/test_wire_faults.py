@@ -58,7 +58,7 @@ STEPS = (
     f"{WIRE}.whole_reply.WholeReading.finish",
     f"{WIRE}.observation.reply_in_body",
     f"{WIRE}.observation.Sent",
-    f"{WIRE}.compression._Members.decompress",
+    "tracemind_otel.ai.llm.providers._compression._Members.decompress",
     f"{WIRE}.logical_call.LogicalCall.estimate_usage",
     f"{WIRE}.usage_estimate.UsageEstimate.completed",
     "tracemind_otel.flows.totals.FlowRun.add_call",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from ..ai.llm.pricing import price_now
+from ..ai.llm.pricing import price_at_hand
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..errors import LLMClientError, LLMError
 from ..recording.port import StepEnd
@@ -71,6 +71,8 @@ def presumed_cost(
 ) -> float | None:
     """USD that a lost reply presumably cost; `None` if the price is unknown, or if the model is free.
 
+    Nobody waits for it: before the price table is loaded it is unknown to an event loop.
+
     Args:
         provider: the provider whose prices apply.
         model: the model that was asked for.
@@ -88,5 +90,5 @@ def presumed_cost(
     total = (prompt or 0) + output
     usage = replace(known, prompt_tokens=prompt or 0, completion_tokens=output, total_tokens=total, estimated=True)
     models = (part.response_model, model) if part is not None and part.response_model else (model,)
-    cost = price_now(provider, models, usage, at=datetime.now(UTC))
+    cost = price_at_hand(provider, models, usage, at=datetime.now(UTC))
     return None if cost is None else cost.cost_usd or None

@@ -259,6 +259,14 @@ def price_now(provider: str, models: Sequence[str], usage: LLMUsage, *, at: date
     return _cost(provider, models, usage, at, NO_CONDITIONS)
 
 
+def price_at_hand(provider: str, models: Sequence[str], usage: LLMUsage, *, at: datetime) -> Cost | None:
+    """The same, but where an event loop would wait for the table it is loaded elsewhere, and there is no price yet."""
+    if not table_is_loaded() and is_on_event_loop() and not _is_priced_without_table(provider, models, at):
+        warm_up(provider, models[0])
+        return None
+    return price_now(provider, models, usage, at=at)
+
+
 def _needs_table(provider: str, models: Sequence[str], response: LLMResponse, at: datetime) -> bool:
     """Whether neither the reply nor the user's own prices give the cost."""
     if _names_zero(response):
