@@ -144,7 +144,8 @@ def test_a_disk_spool_loses_nothing(tmp_path: Path, sink: Sink) -> None:
     assert done.returncode == 0, done.stderr
     [line] = [line for line in done.stderr.splitlines() if line.startswith("tracemind-otel:")]
     assert re.fullmatch(
-        rf"tracemind-otel: kept: 2 spans wait in {spool}; \d+ metric points wait in {spool}\. "
+        rf"tracemind-otel: kept: 2 spans wait in {spool} \({url}/v1/traces: Connection refused\); "
+        rf"\d+ metric points wait in {spool} \({url}/v1/metrics: Connection refused\)\. "
         r"The next process with this spool sends them\.",
         line,
     )

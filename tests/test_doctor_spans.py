@@ -100,6 +100,23 @@ def test_the_model_that_answered_is_named() -> None:
     assert "openai/gpt-4o-mini-2024 (1)" in finding.what
 
 
+def test_an_unknown_host_is_told_from_an_unknown_model() -> None:
+    """The model has a price and its host is nobody's: the fix names the host, because no price is missing."""
+    at_gateway: dict[str, Any] = {
+        "cost": None,
+        "tracemind__step__type": "sdk.llm_call",
+        "server__address": "gateway.acme.example",
+        "server__port": 8000,
+    }
+    known = call(2, 1, **at_gateway)
+    unknown = call(3, 1, gen_ai__request__model="own-1", **at_gateway)
+    by_host, by_model = found(flow(1), known, unknown)
+    assert (by_host.check, by_model.check) == ("unpriced-model", "unpriced-model")
+    assert by_host.what.endswith("whose prices hold there: openai/gpt-4o-mini at gateway.acme.example:8000 (1)")
+    assert "configure(hosts={'gateway.acme.example:8000': 'openai'})" in by_host.fix
+    assert by_model.what.endswith("calls have no cost: openai/own-1 (1)")
+
+
 def test_a_reply_without_tokens_needs_no_price() -> None:
     """No price helps a reply that reports no tokens: it is a warning of its own."""
     assert checks(flow(1), call(2, 1, tokens=None, cost=None)) == ["no-usage"]

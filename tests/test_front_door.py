@@ -178,6 +178,13 @@ async def test_a_mistake_is_named(model: str, options: Any, error: type[Exceptio
         await tm.llm_call(model, "Hello", **options)
 
 
+async def test_a_conversation_in_place_of_the_prompt_is_told_where_it_goes() -> None:
+    """A list of messages is what other libraries take there; the error names the argument for it."""
+    conversation: Any = [{"role": "user", "content": "Hello"}]
+    with pytest.raises(tm.ConfigError, match="prompt is list; it must be a string or absent; a conversation goes into"):
+        await tm.llm_call("fake/toy-1", conversation)
+
+
 async def test_a_stream_gives_text_and_a_result(configured: Captured) -> None:
     """A stream gives events or text while it runs, and the whole reply with its cost at its end."""
     async with tm.llm_stream("fake/toy-1", "one two three") as stream:

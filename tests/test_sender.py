@@ -682,7 +682,7 @@ def test_what_waits_on_disk_is_not_lost(tmp_path: Path) -> None:
             spool.append(item(number))
         assert not sender.shutdown(0.3)
         assert sender.stats.loss() is None
-        assert sender.stats.kept() == f"3 spans wait in {tmp_path}"
+        assert sender.stats.kept() == f"3 spans wait in {tmp_path} (the receiver: Connection refused)"
     with http_receiver() as receiver, sending_from_disk(tmp_path, transport_to(receiver.url)) as (_, sender):
         assert receiver.wait_for(1)[0].span_ids == ids(0, 1, 2)
         assert sender.shutdown(20)

@@ -668,6 +668,46 @@ def test_mistakes_are_named(
     assert configured_providers() == Providers()
 
 
+def of_one_part(part: dict[str, Any]) -> dict[str, Any]:
+    return part
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attempt_spans": "false"}, "attempt_spans is str; it must be True or False"),
+        ({"cost_by_kind": 2}, "cost_by_kind is int; it must be True or False"),
+        ({"prices_over_reply": None}, "prices_over_reply is NoneType; it must be True or False"),
+        ({"tracer_provider": 3}, r"tracer_provider is int; it must be a provider with a get_tracer\(\)"),
+        ({"meter_provider": "otlp"}, r"meter_provider is str; it must be a provider with a get_meter\(\)"),
+        ({"prices": 3}, "prices is int; it must be the path of a TOML file, or a list of rows"),
+        ({"prices": {"model": "m", "input": 1, "output": 2}}, "prices is dict; it must be"),
+        ({"spool": ""}, "spool is empty; it must be the path of a directory"),
+        ({"file": ""}, "file is empty; it must be the path of a file"),
+        ({"redact": of_one_part}, "redact cannot be called with a part and its role"),
+    ],
+)
+def test_a_value_of_a_wrong_kind_is_rejected(options: dict[str, Any], message: str) -> None:
+    """A value that cannot be meant, such as "false" in place of False, is rejected by its argument's name."""
+    with pytest.raises(ConfigError, match=message):
+        tm.configure(**options)
+    assert configured_providers() == Providers()
+
+
+def of_any_arguments(*arguments: Any) -> Any:
+    return arguments[0]
+
+
+def of_an_optional_role(part: dict[str, Any], role: str = "user") -> dict[str, Any]:
+    return {**part, "role": role}
+
+
+@pytest.mark.parametrize("redact", [of_any_arguments, of_an_optional_role, dict])
+def test_a_redact_that_takes_two_arguments_in_any_way_is_accepted(redact: Any, tmp_path: Path) -> None:
+    """Optional and variable parameters are no mistake, and neither is a callable that does not tell its parameters."""
+    tm.configure(file=tmp_path / "trace.jsonl", redact=redact).shutdown()
+
+
 @pytest.mark.parametrize(
     ("options", "environment", "named"),
     [

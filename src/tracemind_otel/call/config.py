@@ -135,7 +135,7 @@ _MAPPING = Rule(lambda value: isinstance(value, Mapping | None), "a mapping or a
 _RULES: Mapping[str, Rule] = {
     "provider": _NAME,
     "model": _NAME,
-    "prompt": _STRING,
+    "prompt": Rule(_STRING.allows, "a string or absent; a conversation goes into messages"),
     "template": _STRING,
     "system": _STRING,
     "vars": _MAPPING,

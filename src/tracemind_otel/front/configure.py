@@ -33,6 +33,10 @@ from . import calls as calls
 
 log = logging.getLogger(__name__)
 
+_SWITCHES = ("attempt_spans", "cost_by_kind", "instrument", "prices_over_reply")
+_PROVIDERS = {"tracer_provider": "get_tracer", "meter_provider": "get_meter"}
+"""The arguments that are providers, and the method that each must have."""
+
 _made_here: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
@@ -139,7 +143,7 @@ def configure(
     if (owner := active()) is not None:
         _warn_of_ignored(asked_for)
         return owner.shared()
-    _check_kinds(resource=resource, metric_attribute_limit=metric_attribute_limit, redact=redact, instrument=instrument)
+    _check_kinds(asked_for)
     sees_calls = sees_sdk_calls() and instrument
     if sees_calls and sdk_calls.is_gevent():
         sees_calls = False
@@ -208,15 +212,33 @@ def _warn_of_ignored(asked_for: Mapping[str, object]) -> None:
     log.warning("configure() was called before: %s. Shut the first one down to configure anew", ignored)
 
 
-def _check_kinds(*, resource: object, metric_attribute_limit: object, redact: object, instrument: object) -> None:
-    if not isinstance(instrument, bool):
-        raise ConfigError(f"instrument is {type(instrument).__name__}; it must be True or False")
-    if redact is not None and not callable(redact):
-        raise ConfigError(f"redact is {type(redact).__name__}; it must be a function of a part and its role")
-    if resource is not None and not isinstance(resource, Mapping):
+def _check_kinds(arguments: Mapping[str, object]) -> None:
+    for name in _SWITCHES:
+        if not isinstance(value := arguments[name], bool):
+            raise ConfigError(f"{name} is {type(value).__name__}; it must be True or False")
+    for name, method in _PROVIDERS.items():
+        if (provider := arguments[name]) is not None and not callable(getattr(provider, method, None)):
+            raise ConfigError(f"{name} is {type(provider).__name__}; it must be a provider with a {method}()")
+    if (resource := arguments["resource"]) is not None and not isinstance(resource, Mapping):
         raise ConfigError(f"resource is {type(resource).__name__}; it must be a mapping of attributes")
-    if type(metric_attribute_limit) is not int or metric_attribute_limit < 1:
-        raise ConfigError(f"metric_attribute_limit is {metric_attribute_limit!r}; it must be a whole number from 1 on")
+    limit = arguments["metric_attribute_limit"]
+    if type(limit) is not int or limit < 1:
+        raise ConfigError(f"metric_attribute_limit is {limit!r}; it must be a whole number from 1 on")
+    if (redact := arguments["redact"]) is not None:
+        _check_redact(redact)
+
+
+def _check_redact(redact: object) -> None:
+    if not callable(redact):
+        raise ConfigError(f"redact is {type(redact).__name__}; it must be a function of a part and its role")
+    try:
+        signature = inspect.signature(redact)
+    except (TypeError, ValueError):  # of a function in C, which does not tell its parameters
+        return
+    try:
+        signature.bind({}, "user")
+    except TypeError as error:
+        raise ConfigError(f"redact cannot be called with a part and its role ({error}); it must take both") from None
 
 
 def _signals_of(providers: Providers) -> frozenset[Signal]:

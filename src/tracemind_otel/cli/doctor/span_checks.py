@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from ...ai.llm.pricing import Price, is_in_wrong_unit
+from ...ai.llm.pricing import Price, estimate_cost, is_in_wrong_unit
+from ...ai.llm.providers._hosts import UNKNOWN, provider_at
 from ...otel import semconv
+from ...wire.logical_call import STEP_TYPE as SDK_CALL
 from ..breakdown import cost_usd, has_no_price, is_call, model_calls, number
 from ..otlp_file import FileSpan
 from .evidence import Evidence, SpanSource
@@ -46,7 +48,11 @@ def _our_calls(source: SpanSource) -> list[FileSpan]:
 def _model(call: FileSpan) -> str:
     values = call.attributes
     model = values.get(semconv.GEN_AI_RESPONSE_MODEL) or values.get(semconv.GEN_AI_REQUEST_MODEL)
-    return f"{values.get(semconv.GEN_AI_PROVIDER_NAME, 'unknown provider')}/{model}"
+    return f"{_provider(call)}/{model}"
+
+
+def _provider(call: FileSpan) -> str:
+    return str(call.attributes.get(semconv.GEN_AI_PROVIDER_NAME, "unknown provider"))
 
 
 def _counted(names: Iterable[str]) -> str:
@@ -68,7 +74,14 @@ def _empty(source: SpanSource) -> Iterator[Finding]:
 
 def _unpriced(source: SpanSource) -> Iterator[Finding]:
     unpriced = [call for call in _our_calls(source) if has_no_price(call)]
-    models = [_model(call) for call in unpriced if _has_tokens(call)]
+    counted = [call for call in unpriced if _has_tokens(call)]
+    at_unknown = {server: _provider(call) for call in counted if (server := _unknown_server(call)) is not None}
+    if at_unknown:
+        names = (f"{_model(call)} at {server}" for call in counted if (server := _unknown_server(call)) is not None)
+        what = f"{source.name}: calls have no cost, because nobody knows whose prices hold there: {_counted(names)}"
+        fix = f"name whose prices hold: configure(hosts={at_unknown}) or TRACEMIND_HOSTS; or add prices by set_prices()"
+        yield Finding("unpriced-model", "error", what, fix)
+    models = [_model(call) for call in counted if _unknown_server(call) is None]
     if models:
         fix = "add prices for these models: tracemind_otel.set_prices(...) or configure(prices='prices.toml')"
         yield Finding("unpriced-model", "error", f"{source.name}: calls have no cost: {_counted(models)}", fix)
@@ -76,6 +89,18 @@ def _unpriced(source: SpanSource) -> Iterator[Finding]:
     if silent:
         what = f"{source.name}: replies without tokens, so without a cost: {_counted(silent)}"
         yield Finding("no-usage", "warning", what, "let the server report usage; for streams it often is an option")
+
+
+def _unknown_server(call: FileSpan) -> str | None:
+    """The server of another SDK's call, if only that nobody knows it keeps the call from having a price."""
+    values = call.attributes
+    host, port = str(values.get(semconv.SERVER_ADDRESS, "")), number(values, semconv.SERVER_PORT)
+    if values.get(semconv.TRACEMIND_STEP_TYPE) != SDK_CALL or not host or provider_at(host, None, {}) != UNKNOWN:
+        return None
+    models = (values.get(semconv.GEN_AI_RESPONSE_MODEL), values.get(semconv.GEN_AI_REQUEST_MODEL))
+    if all(estimate_cost(_provider(call), str(model), 1, 1) is None for model in models if model):
+        return None
+    return host if port is None else f"{host}:{int(port)}"
 
 
 def _has_tokens(call: FileSpan) -> bool:

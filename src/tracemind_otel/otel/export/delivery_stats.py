@@ -116,6 +116,12 @@ class DeliveryStats:
         what = f"{count} of {self.accepted} {self.items} {fate} {self.destination}"
         return None if not count else f"{what} ({why})" if why else what
 
+    def _waiting(self, count: int, directory: str | None, why: str) -> str | None:
+        if not count or directory is None:
+            return None
+        what = f"1 {self.items.removesuffix('s')} waits" if count == 1 else f"{count} {self.items} wait"
+        return f"{what} in {directory} ({self.destination}: {why})" if why else f"{what} in {directory}"
+
 
 class EventDeliveryStats(DeliveryStats):
     """The events on their way to one destination."""
@@ -146,8 +152,7 @@ class MetricsDeliveryStats(DeliveryStats):
         self._kept = count
 
     def kept(self) -> str | None:
-        count = min(super()._missing(), self._kept)
-        return f"{count} {self.items} wait in {self._kept_in}" if count else None
+        return self._waiting(min(super()._missing(), self._kept), self._kept_in, ", ".join(self._reasons))
 
     def _missing(self) -> int:
         return max(super()._missing() - self._kept, 0)
@@ -218,8 +223,7 @@ class SpoolStats(DeliveryStats):
         return self._sentence(counts.total(), "may or may not have arrived at", _frequent(counts))
 
     def kept(self) -> str | None:
-        lasting = self._spool.lasting
-        return f"{lasting} {self.items} wait in {self._kept_in}" if lasting else None
+        return self._waiting(self._spool.lasting, self._kept_in, self.obstacle)
 
     @property
     def _fleeting(self) -> int:

@@ -217,7 +217,8 @@ def _path(name: str, value: object) -> str:
         path = os.fspath(cast("str", value))
     if not isinstance(path, str) or not path:
         kind = "directory" if name == "spool" else "file"
-        raise ConfigError(f"{name} is {type(value).__name__}; it must be the path of a {kind}")
+        found = "empty" if path == "" else type(value).__name__
+        raise ConfigError(f"{name} is {found}; it must be the path of a {kind}")
     return path
 
 

@@ -116,8 +116,15 @@ def load_prices(source: PriceSource) -> tuple[Price, ...]:
     Raises:
         ConfigError: the file cannot be read or a row is wrong.
     """
-    rows: Iterable[object] = _rows_of_file(Path(source)) if isinstance(source, str | Path) else source
+    rows = _rows_of_file(Path(source)) if isinstance(source, str | Path) else _rows(source)
     return tuple(_price_of_row(row) for row in rows)
+
+
+def _rows(source: object) -> Iterable[object]:
+    kind = type(source).__name__
+    if isinstance(source, Mapping) or not isinstance(source, Iterable):
+        raise ConfigError(f"prices is {kind}; it must be the path of a TOML file, or a list of rows")
+    return cast("Iterable[object]", source)
 
 
 def _price_of_row(row: object) -> Price:
