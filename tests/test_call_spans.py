@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 import tracemind_otel as tm
+from tests.support import Captured
 from tracemind_otel.ai.llm.providers import FakeLLMClient
 from tracemind_otel.otel.setup.call_spans import CallSpan, CallTracerProvider
+from tracemind_otel.otel.setup.span_prices import SpanPrices
 
 RESOURCE = Resource({"service.name": "tests"})
 START = {"gen_ai.operation.name": "chat", "server.port": 443, "gen_ai.request.stop_sequences": ("a", "b")}
@@ -240,3 +243,39 @@ def test_calls_of_configure_have_such_spans(tmp_path: Path, caplog: pytest.LogCa
     assert [type(span) for span in seen] == [CallSpan]
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
     assert "chat toy-1" in path.read_text()
+
+
+def test_calls_of_our_own_take_no_memory_after_their_end() -> None:
+    """A service that calls models for weeks keeps of each call neither its span nor the id of its reply."""
+    provider = CallTracerProvider(RESOURCE)
+    provider.add_own_processor(SpanPrices())
+
+    def calls(first: int) -> None:
+        for number in range(first, first + 5_000):
+            span = started(provider)
+            span.set_attributes({"gen_ai.response.id": f"reply-{number}"})
+            span.end(20)
+
+    tracemalloc.start()
+    try:
+        calls(0)
+        before = tracemalloc.get_traced_memory()[0]
+        calls(5_000)
+        grown_bytes = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown_bytes < 300_000
+
+
+def test_the_reply_of_our_call_told_later(capture: Captured) -> None:
+    """A span of another instrumentation that ends after ours, with the id of its reply, is not counted again."""
+    theirs = capture.tracer_provider.get_tracer("acme.instrumentation")
+    reply = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o-mini", "gen_ai.response.id": "reply-1"}
+    usage = {"gen_ai.usage.input_tokens": 1_000, "gen_ai.usage.output_tokens": 200}
+    with tm.configure(tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider):
+        ours = capture.tracer_provider.get_tracer("tracemind_otel").start_span("chat", attributes=reply)
+        ours.end()
+        with tm.flow("work") as run:
+            for _ in range(2):
+                theirs.start_span("theirs", kind=SpanKind.CLIENT, attributes={**reply, **usage}).end()
+    assert run.llm_calls == 0

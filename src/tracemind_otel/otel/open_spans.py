@@ -130,9 +130,7 @@ class CallTellers:
         self.tokens = (usage.prompt_tokens, usage.completion_tokens)
         if response.response_id is not None:
             with _lock:
-                while len(_calls_by_id) >= _MAX_IDS:
-                    _calls_by_id.popitem(last=False)
-                _calls_by_id[response.response_id] = self
+                _keep_id(response.response_id, self)
 
     def priced(self, usage: LLMUsage | None) -> None:
         """Note the usage, for a span that comes after that of the call."""
@@ -144,6 +142,8 @@ _open: dict[_Key, OpenSpan] = {}
 _calls_at: dict[_Place, list[OpenSpan]] = {}
 _counted_at: OrderedDict[_Place, deque[CallTellers]] = OrderedDict()
 _calls_by_id: OrderedDict[str, CallTellers] = OrderedDict()
+_own_replies: OrderedDict[str, None] = OrderedDict()
+"""The ids of the replies to calls of our own."""
 _lock = threading.Lock()
 
 
@@ -233,13 +233,12 @@ def keep_told_call(opened: OpenSpan, model: str, started_ns: int) -> CallTellers
     return call
 
 
-def keep_own_reply(response_id: str, context: SpanContext) -> None:
+def keep_own_reply(response_id: str) -> None:
     """A span of ours has ended, whose call is counted; the id of its reply tells who else tells of it."""
     with _lock:
-        if response_id in _calls_by_id:
-            return
-        _calls_by_id[response_id] = call = CallTellers("", 0, response_id=response_id)
-    _keep(context.trace_id, call)
+        _own_replies[response_id] = None
+        if len(_own_replies) > _MAX_IDS:
+            _own_replies.popitem(last=False)
 
 
 def _keep(place: _Place, call: CallTellers) -> None:
@@ -270,7 +269,7 @@ def counted_call_told_by(
     reply = None if response is None else response.response_id
     with _lock:
         calls = [*reversed(_counted_at.get(opened.place, ()))]
-        if reply is not None and (same := _calls_by_id.get(reply)) is not None:
+        if reply is not None and (same := _call_with_id(reply)) is not None:
             calls.insert(0, same)
         for call in calls:
             is_reply = reply is not None and reply == call.response_id
@@ -282,6 +281,21 @@ def counted_call_told_by(
                 call.scopes.add(scope)
                 return call
     return None
+
+
+def _call_with_id(response_id: str) -> CallTellers | None:
+    """The counted call that got this reply. One of our own is described only when somebody else tells of it."""
+    call = _calls_by_id.get(response_id)
+    if call is None and response_id in _own_replies:
+        call = CallTellers("", 0, response_id=response_id)
+        _keep_id(response_id, call)
+    return call
+
+
+def _keep_id(response_id: str, call: CallTellers) -> None:
+    while len(_calls_by_id) >= _MAX_IDS:
+        _calls_by_id.popitem(last=False)
+    _calls_by_id[response_id] = call
 
 
 def _is_same(
@@ -312,6 +326,7 @@ def _begin_anew() -> None:
     _calls_at.clear()
     _counted_at.clear()
     _calls_by_id.clear()
+    _own_replies.clear()
 
 
 in_forked_child(_begin_anew)

@@ -105,7 +105,7 @@ class SpanPrices(SpanProcessor):
             if is_ours(span):
                 reply = attributes_of(span).get(GEN_AI_RESPONSE_ID)
                 if isinstance(reply, str):
-                    keep_own_reply(reply, context)
+                    keep_own_reply(reply)
 
 
 def _names_inside(opened: OpenSpan, span: object) -> Names:
