@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 from opentelemetry.trace import Span, get_current_span
 
+from .instruments import is_ours
 from .semconv import GEN_AI_OPERATION_NAME, TOLD_BY
 
 MODEL_OPERATIONS = frozenset({"chat", "text_completion", "generate_content", "embeddings"})
@@ -77,6 +78,11 @@ def is_model_call(attributes: Mapping[str, Any]) -> bool:
     if kind is not None:
         return kind in _OPENINFERENCE_KINDS
     return not TOLD_BY.isdisjoint(attributes)
+
+
+def is_own_call(span: Span) -> bool:
+    """Whether an open span is one of our calls of a model."""
+    return is_ours(span) and span.is_recording() and is_model_call(attributes_of(span))
 
 
 def measured_by_maker(span: object) -> Measured:

@@ -12,7 +12,7 @@ from opentelemetry.trace import Span, SpanContext, get_current_span
 from .._base.fork import in_forked_child
 from .._base.owner import current_owner
 from ..ai.llm.types import LLMResponse, LLMUsage
-from .genai_spans import Measured, most_measured
+from .genai_spans import Measured, is_own_call, most_measured
 from .names_around import Names
 
 _MAX_OPEN = 65_536
@@ -77,6 +77,10 @@ class OpenSpan:
     def count(self) -> None:
         """Note that the call of this span is counted; the spans around it report the same call."""
         self.has_told = True
+        self.count_inside()
+
+    def count_inside(self) -> None:
+        """Note that a call inside is counted; this span and those around it report the same call."""
         for span in self.upwards():
             span.is_counted = True
 
@@ -147,21 +151,36 @@ _own_replies: OrderedDict[str, None] = OrderedDict()
 _lock = threading.Lock()
 
 
-def open_span(context: SpanContext, parent: SpanContext | None, scope: str) -> OpenSpan:
-    """Note that a span begins."""
-    around = None if parent is None else _open.get(_key(parent))
-    made = OpenSpan(around, _place_of(parent) if around is None else around.place, scope)
+def open_span(span: Span, parent: Span, scope: str) -> OpenSpan:
+    """Note that a span begins which is no call of ours."""
+    around, context = open_around(parent), parent.get_span_context()
+    made = OpenSpan(around, _place_of(context) if around is None else around.place, scope)
+    made.has_told = is_own_call(parent)
     with _lock:
         if len(_open) >= _MAX_OPEN:
             _forget(next(iter(_open)))
-        _open[_key(context)] = made
+        _open[_key(span.get_span_context())] = made
     return made
+
+
+def open_around(parent: Span) -> OpenSpan | None:
+    """The innermost span that is noted around what begins in this one.
+
+    The span of a call of ours is not noted itself, because seldom anything begins in it.
+    """
+    around = _open.get(_key(parent.get_span_context()))
+    if around is None and is_own_call(parent):
+        outer: SpanContext | None = getattr(parent, "parent", None)
+        return None if outer is None else _open.get(_key(outer))
+    return around
 
 
 def close_span(context: SpanContext) -> None:
     """Note that a span has ended."""
-    with _lock:
-        _forget(_key(context))
+    key = _key(context)
+    if key in _open:
+        with _lock:
+            _forget(key)
 
 
 def _forget(key: _Key) -> None:
@@ -190,9 +209,9 @@ def begin_counted_call(model: str, started_ns: int, span: Span | None) -> CallTe
         started_ns: now.
         span: the span of somebody else that the call is recorded on.
     """
-    context = (span or get_current_span()).get_span_context()
-    around = _open.get(_key(context))
-    place = _place_of(context) if around is None else around.place
+    current = span or get_current_span()
+    around = open_around(current)
+    place = _place_of(current.get_span_context()) if around is None else around.place
     call = CallTellers(model, started_ns, span)
     chain = [] if around is None else [each for each in around.upwards() if each.is_call]
     owner = id(current_owner())
@@ -315,8 +334,8 @@ def _key(context: SpanContext) -> _Key:
     return context.trace_id, context.span_id
 
 
-def _place_of(context: SpanContext | None) -> _Place:
-    return context.trace_id if context is not None and context.is_valid else ("outside", id(current_owner()))
+def _place_of(context: SpanContext) -> _Place:
+    return context.trace_id if context.is_valid else ("outside", id(current_owner()))
 
 
 def _begin_anew() -> None:

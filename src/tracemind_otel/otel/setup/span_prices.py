@@ -18,6 +18,7 @@ from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+from opentelemetry.trace import Span as AnySpan
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 from ..._base.once import report_fault
@@ -47,6 +48,7 @@ from ..open_spans import (
     counted_call_told_by,
     keep_own_reply,
     keep_told_call,
+    open_around,
     open_span,
 )
 from ..recorder import JoinedSpan, OTelRecorder, add_cost
@@ -79,15 +81,15 @@ class SpanPrices(SpanProcessor):
     def _begin(self, span: Span, parent_context: Context | None) -> None:
         if span.kind not in _KINDS:
             return
+        attributes = attributes_of(span)
         parent = get_current_span(parent_context)
-        opened = open_span(span.get_span_context(), parent.get_span_context(), scope_of(span))
+        if is_ours(span) and is_model_call(attributes):
+            _begin_own_call(span, parent, attributes)
+            return
+        opened = open_span(span, parent, scope_of(span))
         if opened.parent is not None:
             opened.names = _names_inside(opened.parent, parent)
-        attributes = attributes_of(span)
         if is_ours(span):
-            if is_model_call(attributes):
-                opened.count()
-                _name_agent_of_others(span, opened, attributes)
             return
         if is_model_span(span):
             told = told_call(attributes)
@@ -115,9 +117,16 @@ def _names_inside(opened: OpenSpan, span: object) -> Names:
     return opened.names_inside
 
 
-def _name_agent_of_others(span: Span, opened: OpenSpan, attributes: Mapping[str, Any]) -> None:
-    """Name the agent that another instrumentation's span tells of, if it is nearer to a call of ours than our own."""
-    agent = opened.names.get(GEN_AI_AGENT_NAME)
+def _begin_own_call(span: Span, parent: AnySpan, attributes: Mapping[str, Any]) -> None:
+    """Count a call of ours on the spans around it, which report the same call.
+
+    Where another instrumentation's span tells of an agent nearer to it than our own, the call gets that name.
+    """
+    around = None if span.parent is None else open_around(parent)
+    if around is None:
+        return
+    around.count_inside()
+    agent = _names_inside(around, parent).get(GEN_AI_AGENT_NAME)
     if agent is not None and agent != attributes.get(GEN_AI_AGENT_NAME):
         span.set_attributes(encodable({GEN_AI_AGENT_NAME: agent}))
 
