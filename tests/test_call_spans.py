@@ -287,11 +287,12 @@ def test_spans_of_others_inside_our_call(capture: Captured) -> None:
     ours = capture.tracer_provider.get_tracer("tracemind_otel")
     chat = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o-mini"}
     usage = {"gen_ai.usage.input_tokens": 1_000, "gen_ai.usage.output_tokens": 200}
-    with tm.configure(tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider):
-        with tm.flow("work") as run, ours.start_as_current_span("chat", attributes=chat):
-            with (
-                theirs.start_as_current_span("transport"),
-                theirs.start_as_current_span("theirs", attributes=chat) as span,
-            ):
-                span.set_attributes(usage)
+    with (
+        tm.configure(tracer_provider=capture.tracer_provider, meter_provider=capture.meter_provider),
+        tm.flow("work") as run,
+        ours.start_as_current_span("chat", attributes=chat),
+        theirs.start_as_current_span("transport"),
+        theirs.start_as_current_span("theirs", attributes=chat) as span,
+    ):
+        span.set_attributes(usage)
     assert run.llm_calls == 0

@@ -82,10 +82,11 @@ class SpanPrices(SpanProcessor):
         if span.kind not in _KINDS:
             return
         attributes = attributes_of(span)
-        parent = get_current_span(parent_context)
         if is_ours(span) and is_model_call(attributes):
-            _begin_own_call(span, parent, attributes)
+            if span.parent is not None:
+                _begin_own_call(span, get_current_span(parent_context), attributes)
             return
+        parent = get_current_span(parent_context)
         opened = open_span(span, parent, scope_of(span))
         if opened.parent is not None:
             opened.names = _names_inside(opened.parent, parent)
@@ -122,7 +123,7 @@ def _begin_own_call(span: Span, parent: AnySpan, attributes: Mapping[str, Any]) 
 
     Where another instrumentation's span tells of an agent nearer to it than our own, the call gets that name.
     """
-    around = None if span.parent is None else open_around(parent)
+    around = open_around(parent)
     if around is None:
         return
     around.count_inside()
