@@ -69,6 +69,8 @@ def prepare_prometheus(state: Path, ports: Ports, scrape_interval: str | None) -
     folder = state / "prometheus"
     folder.mkdir(exist_ok=True)
     shutil.copy(COLLECTOR_DIR / "prometheus.yml", folder / "prometheus.yml")
+    rules_only = shutil.ignore_patterns("tests")
+    shutil.copytree(COLLECTOR_DIR / "rules", folder / "rules", ignore=rules_only, dirs_exist_ok=True)
     targets = [
         (f"{HOST}:{ports['collector_metrics']}", "applications"),
         (f"{HOST}:{ports['collector_telemetry']}", "collector"),

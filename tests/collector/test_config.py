@@ -248,14 +248,14 @@ def test_docker_and_the_native_build_run_the_same_collector() -> None:
 
 
 def test_mounted_files_exist_and_are_read_only() -> None:
-    """Mounted files exist, since Docker would make empty folders of them, and are read-only."""
+    """Mounted files and folders exist, since Docker would make empty folders of them, and are read-only."""
     mounts = [volume for service in services().values() for volume in service["volumes"]]
     files = [with_defaults(mount) for mount in mounts if with_defaults(mount).startswith(".")]
 
-    assert len(files) == 5
+    assert len(files) == 6
     for mount in files:
         source, target, mode = mount.split(":")
-        assert (ROOT / source).is_file(), source
+        assert (ROOT / source).exists(), source
         assert target.startswith("/etc/")
         assert mode == "ro"
 
@@ -269,6 +269,14 @@ def test_configuration_is_read_from_where_it_is_mounted() -> None:
         assert given <= targets
         assert given
     assert services()["jaeger"]["environment"]["TRACEMIND_JAEGER_UI_CONFIG"] == "/etc/jaeger/jaeger-ui.json"
+
+
+def test_prometheus_finds_its_rules_in_the_container() -> None:
+    """The folder of the rules is mounted where the configuration of Prometheus looks for them."""
+    (pattern,) = read_yaml(COLLECTOR / "prometheus.yml")["rule_files"]
+
+    assert f"./collector/rules:/etc/prometheus/{Path(pattern).parent}:ro" in services()["prometheus"]["volumes"]
+    assert {path.name for path in COLLECTOR.glob(pattern)} == {"recording.yml", "alerts.yml"}
 
 
 def test_health_checks_stand_only_where_the_image_can_run_them() -> None:
