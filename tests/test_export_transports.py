@@ -223,6 +223,13 @@ def test_nobody_is_there(protocol: str, host: str) -> None:
     assert isinstance(sent_once(f"http://{host}:{closed_port()}{path}"), Later)
 
 
+def test_http_to_a_port_for_grpc() -> None:
+    """The answer is not HTTP, and the reason names the variable that says so."""
+    with grpc_receiver() as there:
+        answer = sent_once(f"{there.url}/v1/traces")
+    assert "OTEL_EXPORTER_OTLP_PROTOCOL=grpc" in str(answer)
+
+
 def test_no_answer(receiver: Receiver) -> None:
     """A request that got no answer in time may have arrived."""
     receiver.answer_next(Reply(behaviour="hangs"))

@@ -176,7 +176,7 @@ def _reason(error: BaseException) -> str:
     if any(isinstance(cause, http.client.RemoteDisconnected) for cause in causes):
         return "the connection was closed before an answer"
     if any(isinstance(cause, http.client.BadStatusLine) for cause in causes):
-        return "the answer is not HTTP"
+        return "the answer is not HTTP; if this is a port for gRPC, set OTEL_EXPORTER_OTLP_PROTOCOL=grpc"
     strings = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
     return strings[-1] if strings else type(causes[-1]).__name__
 

@@ -127,7 +127,7 @@ def undelivered(stats: Iterable[DeliveryStats]) -> list[str]:
     each = [*stats]
     lines = [
         ("lost", [one.lost() for one in each], "Is a Collector running there?"),
-        ("unknown", [one.doubtful() for one in each], "The Collector there did not answer."),
+        ("unknown", [one.doubtful() for one in each], "The receiver did not confirm them."),
         ("kept", [one.kept() for one in each], "The next process with this spool sends them."),
     ]
     told = [(title, "; ".join(filter(None, clauses)), hint) for title, clauses, hint in lines]
