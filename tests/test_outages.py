@@ -141,6 +141,24 @@ span.end()
     assert len(sink.spans()) == 5
 
 
+def test_what_ends_with_the_interpreter_waits_for_the_next_process(tmp_path: Path, sink: Sink) -> None:
+    """An object that ends a span when the interpreter deletes it does so in time."""
+    body = """
+class Job:
+    def __init__(self):
+        self.span = telemetry.tracer_provider.get_tracer("theirs").start_span("job")
+    def __del__(self):
+        self.span.end()
+
+jobs = [Job(), Job()]
+"""
+    first = program(body, sink.url, tmp_path / "spool")
+    assert (first.returncode, first.stderr) == (0, "")
+    second = program("work(1)", sink.url, tmp_path / "spool")
+    assert (second.returncode, second.stderr) == (0, "")
+    assert len(named(sink.spans(), "job")) == 2
+
+
 def test_only_the_user_can_read_a_spool(tmp_path: Path) -> None:
     """Directories of a spool are 0700, and its files 0600."""
     program("work(1)", dead_endpoint(), tmp_path / "spool")

@@ -17,6 +17,9 @@ from collections.abc import Iterator
 
 from ..._base.fork import hold_over_fork, in_forked_child
 
+if sys.platform != "win32":
+    import fcntl  # at once: while a program ends nothing can be imported
+
 _LOCK = "lock"
 _NAME = re.compile(r"\d{19}-\d+")
 """The names of our directories: nanoseconds since the epoch, so that the oldest is the first, and the process."""
@@ -121,8 +124,6 @@ class ProcessDirectory:
 
 def _locked(descriptor: int, path: str) -> bool:
     """Lock a file; returns whether it is locked, and still the one at that path."""
-    import fcntl
-
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
