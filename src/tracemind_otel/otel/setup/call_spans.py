@@ -174,7 +174,8 @@ class CallSpan(Span):
 
     def to_json(self, indent: int | None = 4) -> str:
         """The span as the SDK's console exporter writes it."""
-        return cast("str", self._readable().to_json(indent))
+        written: str = self._readable().to_json(indent)
+        return written
 
     def _readable(self) -> ReadableSpan:
         return ReadableSpan(
