@@ -32,7 +32,7 @@ class _ClosedError(Exception):
 
 
 _SEQUENCES = (list, tuple, Sequence)
-"""Lists and tuples first, which are told in a tenth of the time."""
+"""Lists and tuples first, because checking for them takes a tenth of the time."""
 _DELTAS: frozenset[type] = frozenset({TextDelta, ReasoningDelta, ToolCallDelta})
 
 

@@ -48,14 +48,14 @@ class Patience(Wait):
         self._last_beat = 0.0
         self._timer: asyncio.Handle | None = None
         self.outer: Patience | None = None
-        """The one around, which also hears the beats."""
+        """The `Patience` around this one, which also gets the beats."""
         self.is_unsent = False
         """Whether a connection is still awaited, so that nothing can have been sent."""
         self.lost_requests = 0
         """Requests that were probably read by the provider, and sent again because their connection broke."""
 
     def listening(self) -> Setting:
-        """A block in which the readers of bytes call this one's beat, and through it that of the one around."""
+        """A block in which readers of bytes call this one's beat, and through it the beat of the one around."""
         self.outer = _listener.get()
         return set_here(_listener, self)
 

@@ -27,9 +27,9 @@ class GrpcTransport:
 
     Args:
         signal: what is sent.
-        url: where to; the scheme may be missing.
+        url: the URL of the receiver, or its host and port.
         headers: metadata of each request, by lower-case name.
-        options: how.
+        options: compression, TLS and credentials.
 
     Raises:
         ConfigError: gRPC is not installed, or a credential provider gives no credentials.

@@ -31,9 +31,9 @@ class HttpTransport:
     """Sends each request over a kept connection, which the first one opens.
 
     Args:
-        url: where to.
+        url: the URL of the receiver, with its path.
         headers: headers of each request, by lower-case name.
-        options: how.
+        options: time-out, compression, TLS and credentials.
         adapter: an HTTP adapter of `requests` that sends in place of its own.
 
     Raises:
@@ -67,7 +67,7 @@ class HttpTransport:
             is_sent = data.is_sent if isinstance(data, _ObservedBody) else not _is_before_sending(error)
             return failure_answer(error, is_sent=is_sent)
         with response:
-            # After one such as 103 the connection still has the real answer, which is not that to the next request.
+            # After one such as 103 the real answer still comes here, and the next request must not read it.
             body = _beginning(response) if response.status_code >= 200 else b""
             return http_answer(response.status_code, response.headers, body, self._secrets)
 
@@ -121,7 +121,7 @@ class HttpTransport:
 
 
 class _ObservedBody:
-    """A body that tells when it begins to be sent: once the connection is made, and its TLS."""
+    """A body that reports when its sending begins, which is after the connection and its TLS are set up."""
 
     def __init__(self, content: bytes, on_sending: Callable[[], object]) -> None:
         self.is_sent = False
@@ -138,7 +138,7 @@ class _ObservedBody:
 
 
 def _beginning(response: Any) -> bytes:
-    """The beginning of the body; what is left of it when the connection is cut, because the status has said all."""
+    """The beginning of the body; empty if the connection is cut, because the status alone is an answer."""
     try:
         return bytes(response.raw.read(_MOST_READ, decode_content=True))
     except Exception:
@@ -158,7 +158,7 @@ def failure_answer(error: Exception, *, is_sent: bool) -> Answer:
 
 
 def _is_before_sending(error: Exception) -> bool:
-    """Whether the exception is one of those that come before anything is sent."""
+    """Whether the exception was raised before anything was sent."""
     urllib3 = late_import("urllib3.exceptions")
     before = (urllib3.NewConnectionError, urllib3.ConnectTimeoutError, urllib3.ProxyError, ssl.SSLCertVerificationError)
     return any(isinstance(cause, before) for cause in causes_of(error))

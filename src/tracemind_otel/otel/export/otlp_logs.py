@@ -1,4 +1,4 @@
-"""Log records as OTLP has them: a pure function from a record of the SDK to bytes."""
+"""Encodes log records as OTLP: a pure function from a record of the SDK to bytes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _EVENT_NAME = length_tag(12)
 
 
 def log_item(record: ReadableLogRecord) -> Item:
-    """A log record, encoded. A value that OTLP cannot hold is mended, so that no record is lost for it."""
+    """A log record, encoded. A value that OTLP cannot hold is replaced, so that the record is not lost."""
     fields = _RECORD + prefixed(_log_record(record))
     return Item(resource_fields(record.resource), scope_fields(record.instrumentation_scope), fields)
 

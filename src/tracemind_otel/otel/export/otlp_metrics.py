@@ -1,4 +1,4 @@
-"""Metrics as OTLP has them: a pure function from what the SDK collected to bytes."""
+"""Encodes metrics as OTLP: pure functions from what the SDK collected to bytes."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ _EXEMPLAR_ATTRIBUTES = length_tag(7)
 
 
 def metric_items(data: MetricsData, max_bytes: int = MAX_REQUEST_BYTES) -> list[Item]:
-    """Everything that was collected, an item a metric; a metric without data points says nothing and is left out.
+    """Everything that was collected, one item for each metric. Metrics without data points are left out.
 
     Args:
         data: what the SDK's reader collected.

@@ -1,4 +1,4 @@
-"""Spans as OTLP has them: a pure function from a span of the SDK to bytes."""
+"""Encodes spans as OTLP: pure functions from a span of the SDK to bytes."""
 
 from __future__ import annotations
 
@@ -65,21 +65,21 @@ _CODES = {code: _STATUS_CODE + varint(code.value) for code in StatusCode}
 _STATUSES = {code: _STATUS + prefixed(encoded) for code, encoded in _CODES.items()}
 """The field of a status without a description."""
 _IS_LOCAL = pack_fixed32(0x100)
-"""Flags that say: it is known whether the context is remote, and it is not."""
+"""The flags of a context that is known to be local."""
 _IS_REMOTE = pack_fixed32(0x300)
-"""Flags that say: it is known whether the context is remote, and it is."""
+"""The flags of a context that is known to be remote."""
 
 
 def span_item(span: ReadableSpan) -> Item:
-    """A span that has ended, encoded. A value that OTLP cannot hold is mended, so that no span is lost for it."""
+    """A span that has ended, encoded. A value that OTLP cannot hold is replaced, so that the span is not lost."""
     return Item(resource_fields(span.resource), scope_fields(span.instrumentation_scope), _SPAN + prefixed(_span(span)))
 
 
 def interrupted_item(start: Item, end_ns: int, attributes: Attributes, reason: str) -> Item:
     """A span that never ended, as an ended one that failed.
 
-    Protobuf takes the last of two values of a field, joins repeated fields and merges messages, so what is missing is
-    written behind what there is.
+    Protobuf takes the last of two values of a field, joins repeated fields and merges messages, so what is
+    missing is appended.
 
     Args:
         start: the item of a span that had not ended.

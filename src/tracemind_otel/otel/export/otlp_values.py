@@ -1,4 +1,4 @@
-"""Attribute values, attributes, resources and instrumentation scopes as OTLP has them.
+"""Encodes attribute values, attributes, resources and instrumentation scopes as OTLP.
 
 The same few keys and values occur in every span, so their bytes are kept. What is kept is bounded in number and in
 length, because keys and values come from users too: a key with many values, such as an id or a prompt, keeps none.
@@ -32,7 +32,7 @@ T = TypeVar("T")
 Attributes = Mapping[str, Any]
 
 MAX_DEPTH = 24
-"""Arrays and maps inside each other; protobuf's own parsers reject a message with more than 100 levels."""
+"""The deepest nesting of arrays and maps; protobuf's own parsers reject a message with more than 100 levels."""
 _MAX_KEYS = 512
 """Keys whose bytes are kept."""
 _MAX_VALUES = 32
@@ -141,7 +141,7 @@ def _pair(key: bytes, value: bytes) -> bytes:
 
 
 class _Key:
-    """An attribute's key, and what is kept of the values it had."""
+    """An attribute's key, with the bytes of the values that it had before."""
 
     __slots__ = ("double_head", "encoded", "is_varied", "kept")
 
@@ -156,7 +156,7 @@ class _Key:
         return prefixed(self.encoded + _VALUE + prefixed(any_value(value)))
 
     def kept_pair(self, value: object) -> bytes:
-        """The same, which is kept for the next time, unless the key has many values."""
+        """The same, kept for the next time unless the key has many values."""
         pair = self.pair(value)
         if not self.is_varied:
             if len(self.kept) < _MAX_VALUES:
@@ -197,7 +197,7 @@ def attributes_fields(tag: bytes, attributes: Attributes | None) -> bytes:
 
 
 def _is_one_name(value: object) -> bool:
-    """Whether it is an array as short as the finish reasons of a call. One of a number is not: (1,) equals (True,)."""
+    """Whether it is an array of one short string, as finish reasons are. Numbers are left out: (1,) equals (True,)."""
     if type(value) is not tuple or len(cast("tuple[object, ...]", value)) != 1:
         return False
     [name] = cast("tuple[object]", value)
@@ -205,7 +205,7 @@ def _is_one_name(value: object) -> bool:
 
 
 def _plain(attributes: Any) -> dict[str, object]:
-    """A copy as a plain dict: the mappings of the SDK are slow to iterate, and take a lock for it."""
+    """A copy as a plain dict: the mappings of the SDK are slow to iterate and take a lock."""
     try:
         copy: dict[str, object] = attributes.copy()
     except AttributeError:
@@ -226,8 +226,8 @@ _NO_SCOPE = _SCOPE + prefixed(b"")
 
 _resources: dict[int, tuple[Resource, bytes]] = {}
 _scopes: dict[int, tuple[InstrumentationScope, bytes]] = {}
-"""By identity, because hashing a resource costs more than encoding a span; the object is held so that its id is not
-another's later."""
+"""By identity, because hashing a resource costs more than encoding a span; the object is held, so that no
+other one gets its id."""
 
 
 def resource_fields(resource: Resource) -> bytes:

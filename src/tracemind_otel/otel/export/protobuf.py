@@ -93,7 +93,7 @@ def as_string(value: object) -> str:
     """Any value as a string: telemetry holds what users gave it, and must not fail."""
     try:
         return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-    except Exception:  # an integer of more digits than Python prints, or a class of the user
+    except Exception:  # an integer of more digits than Python prints, or a class of a user
         return f"<{type(value).__name__}>"
 
 

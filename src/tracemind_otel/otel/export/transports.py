@@ -26,9 +26,9 @@ def make_transport(
     Args:
         signal: what is sent.
         protocol: over which protocol.
-        url: where to; over HTTP with the path.
+        url: the URL of the receiver, over HTTP with its path.
         headers: headers of each request, by lower-case name.
-        options: how, as `otlp_options` reads it.
+        options: time-out, compression, TLS and credentials, as `otlp_options` reads them.
         adapter: over HTTP, an adapter of `requests` that sends in place of its own.
 
     Raises:

@@ -1,6 +1,6 @@
-"""What is written to a file or to the console is counted, and what does not arrive is said at the end.
+"""Counts what is written to a file or to the console, and reports at the end what did not arrive anywhere.
 
-The SDK's `force_flush` always returns True, and it does not keep its time-outs. So its exporters are watched from
+The SDK's `force_flush` always returns True and ignores its time-out. So its exporters are watched from
 outside, and slow calls run in threads of their own.
 """
 
@@ -168,5 +168,5 @@ class OneShot:
         self._started.set()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait at most so long; returns whether it has finished without an exception."""
+        """Wait at most so many seconds; returns whether it has finished and did not fail."""
         return self._done.wait(max(timeout_s, 0.0)) and not self._failed

@@ -35,7 +35,7 @@ def point_count(data: MetricsData) -> int:
 
 
 def mended_spans(spans: Sequence[ReadableSpan]) -> list[ReadableSpan]:
-    """The spans, mended where OTLP cannot hold a value. Only another library can have made such a span."""
+    """The spans, with values replaced that OTLP cannot hold. Only spans of other libraries have such values."""
     return [span if _is_storable_span(span) else _mended_span(span) for span in spans]
 
 

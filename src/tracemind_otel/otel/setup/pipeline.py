@@ -60,9 +60,9 @@ def build(
     *,
     has_events: bool = False,
 ) -> Pipeline:
-    """Make what is missing, and make it global. After a mistake nothing of it is left.
+    """Make what is missing, and make it global. If an argument or a variable is wrong, nothing of it is left.
 
-    Beside a tracer provider that was joined no metrics are sent to a default address, which nobody may listen on.
+    If a tracer provider was joined, metrics are not sent to the default address, where perhaps nothing listens.
     """
     pipeline = Pipeline()
     try:
@@ -98,7 +98,7 @@ def _resource(
 
 @contextmanager
 def _rejections_by_sdk(*variables: str) -> Generator[None]:
-    """A block in which the SDK reads variables. What it raises is a mistake in one of them."""
+    """A block in which the SDK reads variables. What it raises is reported as a wrong value of one of them."""
     try:
         yield
     except ConfigError:
@@ -109,7 +109,7 @@ def _rejections_by_sdk(*variables: str) -> Generator[None]:
 
 
 def _warn(pipeline: Pipeline, config: ExportConfig) -> None:
-    """Say what the arguments ask for and do not get, and which port speaks another protocol."""
+    """Warn of options that have no effect, and of a port that is usual for the other protocol."""
     if "traces" not in pipeline.providers and config.file is not None:
         log.warning(
             "file %s is not written: there is a tracer provider already, and spans go where it sends them. "
@@ -137,7 +137,7 @@ class _Enriched:
     """A provider that has our processors."""
 
     provider: weakref.ref[Any]
-    """The provider. No key of a mapping, because Logfire's cannot be hashed."""
+    """The provider. It is not a key of a mapping, because Logfire's cannot be hashed."""
     presets: PresetSpans = field(default_factory=PresetSpans)
     """Adds what presets add; set by each `configure()`."""
     at_flow_end: AtFlowEnd = field(default_factory=AtFlowEnd)
@@ -209,7 +209,7 @@ def _add_traces(pipeline: Pipeline, config: ExportConfig, resource: Resource) ->
 
 
 def _as_sent(presets: Presets | None) -> AsSent | None:
-    """How spans differ for the presets' address. What they add or leave out there, no other destination sees."""
+    """How spans differ for the presets' address. No other destination sees what presets add or leave out there."""
     if presets is None:
         return None
     from .preset_attributes import as_sent

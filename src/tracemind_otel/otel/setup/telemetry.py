@@ -48,12 +48,12 @@ class Pipeline:
     instruments: Instruments | None = None
     """Our own instruments; `None` where the SDK's are used."""
     destinations: list[Destination] = field(default_factory=list["Destination"])
-    """Where the signals go."""
+    """The receivers and files to which the signals go."""
     readers: list[OwnReader] = field(default_factory=list["OwnReader"])
-    """Collect the metrics."""
+    """The readers that collect and export the metrics."""
 
     def flushes(self) -> list[Callable[[int], object]]:
-        """What sends now what waits. A meter provider does not tell whether its readers could."""
+        """The functions that send what waits. A meter provider does not say whether its readers succeeded."""
         parts = [provider for signal, provider in self.providers.items() if signal != "metrics"]
         return [part.force_flush for part in (*parts, *self.readers)]
 
@@ -125,7 +125,7 @@ class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager
         return handle
 
     def settle(self) -> None:
-        """End the calls that wait for a repetition: the process is about to end."""
+        """End the calls that wait for their next attempt, because the process is about to end."""
         if self._settle is not None:
             self._settle()
 
@@ -222,7 +222,7 @@ class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager
 
 
 def _run_all(calls: Sequence[OneShot], timeout_s: float) -> bool:
-    """Run them side by side; returns whether all of them finish in that time."""
+    """Run the calls side by side; returns whether all of them finish in that time."""
     end_dropped()
     deadline = time.monotonic() + timeout_s
     for call in calls:

@@ -32,7 +32,7 @@ from ._proxies import proxy_for
 _KEEP_IDLE_S = 20.0
 """Seconds an idle connection is kept: servers drop theirs after a minute or so."""
 _LIMITS: dict[str, Any] = {"max_line_size": 128 * 1024, "max_field_size": 128 * 1024}
-"""Bytes of the longest header that is read, and how many headers, which newer releases of aiohttp limit."""
+"""The longest header that is read, in bytes, and the most headers, which newer releases of aiohttp limit."""
 if "max_headers" in inspect.signature(aiohttp.ClientSession.__init__).parameters:
     _LIMITS["max_headers"] = 2048
 _LARGE = 2**20
@@ -148,7 +148,7 @@ class AiohttpReply:
 
 
 def _left_in(content: aiohttp.StreamReader) -> bytes:
-    """What is left in the buffer of a body that broke off; raises the reason where nothing is."""
+    """The bytes left in the buffer of a body that was cut; raises the cause if there are none."""
     error = cast("BaseException", content.exception())
     content.set_exception(cast("Any", None))
     try:
@@ -227,7 +227,7 @@ current_exchange: contextvars.ContextVar[Exchange | None] = contextvars.ContextV
 
 
 def _is_break(cause: BaseException) -> bool:
-    """By aiohttp's own classes, and by the names of those that httpx and its successor have in common."""
+    """Whether a connection broke: by aiohttp's classes, and by the names that httpx and its successor share."""
     if isinstance(cause, aiohttp.ServerDisconnectedError):
         return isinstance(cause.message, str)  # else it is the part of a head that came
     if isinstance(cause, aiohttp.ClientConnectionError):
