@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+
+from benchmarks.processes import LeanServer, running, serve
 
 REPLY = json.dumps(
     {
@@ -40,46 +39,19 @@ RESPONSE = (
 )
 
 
-class _Answers(asyncio.Protocol):
-    """Answers each request as soon as its body has come."""
+class ModelServer(LeanServer):
+    """Answers each request with the reply."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._received = b""
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        while (end := self._end_of_request()) is not None:
-            self._received = self._received[end:]
-            self._transport.write(RESPONSE)
-
-    def _end_of_request(self) -> int | None:
-        head, separator, rest = self._received.partition(b"\r\n\r\n")
-        if not separator:
-            return None
-        length = next(
-            int(line.partition(b":")[2]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
-        )
-        return len(head) + 4 + length if len(rest) >= length else None
-
-
-async def _serve() -> None:
-    server = await asyncio.get_running_loop().create_server(_Answers, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    async with server:
-        await asyncio.to_thread(sys.stdin.read)
+    def answer(self, request: bytes) -> None:
+        self.transport.write(RESPONSE)
 
 
 @contextmanager
 def running_server() -> Generator[str]:
     """The base URL of a server that runs until the block ends."""
-    program = [sys.executable, os.path.abspath(__file__)]
-    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
-        process.communicate()
+    with running("benchmarks.server") as url:
+        yield f"{url}/v1"
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve())
+    asyncio.run(serve(ModelServer))

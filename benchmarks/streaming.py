@@ -21,12 +21,11 @@ import gc
 import json
 import os
 import statistics
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import aiohttp
@@ -36,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tracemind_otel as tm
 from benchmarks.overhead import CONFIG, MODEL, PROMPT, cpu_us
+from benchmarks.processes import LeanServer, running, serve
 from benchmarks.sink import running_sink
 from tracemind_otel import Finish, Recorder, TextDelta, stream_llm_call
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
@@ -81,49 +81,25 @@ PIECES[-1] += b"0\r\n\r\n"
 RESPONSE = b"".join((HEAD, *PIECES))
 
 
-class _Streams(asyncio.Protocol):
+class StreamServer(LeanServer):
     """Answers each request with the whole stream in one write, or below `/alone` with a write for each chunk."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._received = b""
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        head, separator, rest = self._received.partition(b"\r\n\r\n")
-        if not separator:
-            return
-        length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if b"content-length:" in line)
-        if len(rest) >= length:
-            self._received = rest[length:]
-            if head.startswith(b"POST /alone"):
-                threading.Thread(target=self._write_one_by_one, args=(asyncio.get_running_loop(),)).start()
-            else:
-                self._transport.write(RESPONSE)
+    def answer(self, request: bytes) -> None:
+        if request.startswith(b"POST /alone"):
+            threading.Thread(target=self._write_one_by_one, args=(asyncio.get_running_loop(),)).start()
+        else:
+            self.transport.write(RESPONSE)
 
     def _write_one_by_one(self, loop: asyncio.AbstractEventLoop) -> None:
         """In a thread: a loop's timers are no finer than a millisecond."""
         for piece in (HEAD, *PIECES):
             time.sleep(GAP_S)
-            loop.call_soon_threadsafe(self._transport.write, piece)
+            loop.call_soon_threadsafe(self.transport.write, piece)
 
 
-async def _serve() -> None:
-    server = await asyncio.get_running_loop().create_server(_Streams, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    async with server:
-        await asyncio.to_thread(sys.stdin.read)
-
-
-@contextmanager
-def running_server() -> Generator[str]:
+def running_server() -> AbstractContextManager[str]:
     """The URL of a server that runs until the block ends."""
-    program = [sys.executable, os.path.abspath(__file__), "--serve"]
-    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-        process.communicate()
+    return running("benchmarks.streaming", "--serve")
 
 
 PAYLOAD = {
@@ -251,7 +227,7 @@ def main() -> None:
     parser.add_argument("--serve", action="store_true", help="be the server that answers (used by the program itself)")
     options = parser.parse_args()
     if options.serve:
-        asyncio.run(_serve())
+        asyncio.run(serve(StreamServer))
         return
     with running_server() as base_url, running_sink() as sink_url:
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []

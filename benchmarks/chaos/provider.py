@@ -17,6 +17,8 @@ from typing import Any
 
 from aiohttp import web
 
+from benchmarks.processes import serve_application
+
 MODEL = "gpt-4o-mini"
 INPUT_USD, OUTPUT_USD = 0.15e-6, 0.60e-6
 """What a token costs, as in the price table."""
@@ -130,13 +132,7 @@ async def _serve(seed: int) -> None:
     application = web.Application(client_max_size=2**24)
     application.router.add_post("/v1/chat/completions", provider.complete)
     application.router.add_get("/_ledger", provider.tell)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    print(runner.addresses[0][1], flush=True)
-    await asyncio.to_thread(sys.stdin.read)
-    await runner.cleanup()
+    await serve_application(application)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ Run as a program it prints its port and ends when its standard input closes.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import Counter
 from typing import Any
 
@@ -17,9 +16,11 @@ from aiohttp import web
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from benchmarks.processes import serve_application
 from tracemind_otel.otel import semconv
 
-COUNTERS = (semconv.METRIC_LLM_COST, "tracemind.llm.presumed_cost")
+COUNTERS = (semconv.METRIC_LLM_COST, semconv.METRIC_LLM_PRESUMED_COST)
+COSTS = (semconv.TRACEMIND_COST_USD, semconv.TRACEMIND_COST_PRESUMED_USD)
 
 
 class Sink:
@@ -46,12 +47,8 @@ class Sink:
                     self._copies[span_id] += 1
                     self._spans[span_id] = {
                         "parent": span.parent_span_id.hex(),
-                        **{
-                            each.key: each.value.double_value
-                            for each in span.attributes
-                            if each.key in (semconv.TRACEMIND_COST_USD, "tracemind.cost.presumed_usd")
-                        },
-                        "is_interrupted": any(each.key == "tracemind.interrupted" for each in span.attributes),
+                        **{each.key: each.value.double_value for each in span.attributes if each.key in COSTS},
+                        "is_interrupted": any(each.key == semconv.TRACEMIND_INTERRUPTED for each in span.attributes),
                     }
         return web.Response()
 
@@ -81,12 +78,7 @@ async def _serve() -> None:
     application.router.add_post("/v1/metrics", sink.take_metrics)
     application.router.add_put("/_mode/{mode}", sink.set_mode)
     application.router.add_get("/_accounts", sink.tell)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    print(runner.addresses[0][1], flush=True)
-    await asyncio.to_thread(sys.stdin.read)
-    await runner.cleanup()
+    await serve_application(application)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ import sys
 import time
 import urllib.request
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from collector.stack.golang import build_program, find_built, find_go
 from collector.stack.programs import GO_PROGRAMS
+
+from benchmarks.processes import running
 
 HERE = Path(__file__).resolve().parent
 CONFIG = """
@@ -41,16 +43,9 @@ service:
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-@contextmanager
-def server(module: str, *arguments: str) -> Generator[str]:
+def server(module: str, *arguments: str) -> AbstractContextManager[str]:
     """The base URL of one of the servers beside this file."""
-    command = [sys.executable, "-m", f"benchmarks.chaos.{module}", *arguments]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE.parents[1]
-    ) as process:
-        assert process.stdout is not None
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-        process.communicate()
+    return running(f"benchmarks.chaos.{module}", *arguments)
 
 
 @contextmanager
