@@ -291,6 +291,18 @@ def test_no_password_of_the_url_in_an_answer(password: str) -> None:
         assert repeated not in answer.reason
 
 
+def test_a_key_wins_over_a_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The header that the user set is sent, not the password that a file has for that host or for all hosts."""
+    (tmp_path / "netrc").write_text("default login me password other\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with http_receiver() as receiver:
+        sent_once(receiver.url, {"authorization": f"Bearer {SECRET}"})
+        sent_once(receiver.url)
+    keys = [request.headers.get("authorization") for request in receiver.requests]
+    assert keys == [f"Bearer {SECRET}", "Basic bWU6b3RoZXI="]
+
+
 # --- Variables that cannot be followed ---
 
 

@@ -111,6 +111,8 @@ class HttpTransport:
     def _request_options(self) -> dict[str, Any]:
         """Certificates are passed with each request, or those of REQUESTS_CA_BUNDLE would win."""
         options: dict[str, Any] = {"headers": self._headers, "allow_redirects": False, "stream": True}
+        if "authorization" in self._headers and self._options.credential_provider is None:
+            options["auth"] = _as_it_is  # or a password in a netrc file would take the place of that header
         if self._options.certificate is not None:
             options["verify"] = self._options.certificate
         if self._options.client_certificate is not None:
@@ -118,6 +120,11 @@ class HttpTransport:
             certificate = self._options.client_certificate
             options["cert"] = certificate if key is None else (certificate, key)
         return options
+
+
+def _as_it_is(request: Any) -> Any:
+    """An authentication that adds nothing to the request."""
+    return request
 
 
 class _ObservedBody:
