@@ -225,6 +225,23 @@ async def test_the_users_function_sees_each_part(capture: Captured) -> None:
     assert ("tool_call_response", "tool") in seen
 
 
+async def test_a_redact_that_returns_no_part_is_told_what_to_return(
+    capture: Captured, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A string in place of the part is the likely mistake: it is not recorded, and the log says what is needed."""
+
+    def redact(part: dict[str, Any], role: str) -> Any:
+        return "Secret"
+
+    with configured(capture, capture_content=True, redact=redact):
+        await converse()
+    messages = [message for each in recorded(capture)["gen_ai.input.messages"] for message in each]
+    assert [message["parts"] for message in messages] == [[]] * len(messages)
+    [told] = [record.message for record in caplog.records if "redact" in record.message]
+    assert told.startswith("configure.redact returned str, which is not recorded; it must return the part")
+    assert "Secret" not in caplog.text
+
+
 # --- Fitting ---
 
 PLANTED = st.sampled_from(["", "", KEY, f"password: {KEY}", f"https://user:{KEY}@host/", f'{{"api_key": "{KEY}"}}'])

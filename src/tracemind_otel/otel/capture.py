@@ -14,14 +14,14 @@ import logging
 import math
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, cast
 from uuid import UUID
 
-from .._base.once import report_fault
+from .._base.once import FAULTS, report_fault
 from .redaction import REDACTED, is_secret_name, without_secrets
 
 log = logging.getLogger(__name__)
@@ -58,10 +58,24 @@ def _recorded(value: object, field: str, redact: Redact | None, role: str, **par
     part[field] = _plain(value)
     try:
         kept = redact(part, role)
-        return None if kept is None else as_json(kept[field])
+        return as_json(kept[field]) if kept is not None and is_part_with(field, kept) else None
     except Exception:
         report_fault(log, "configure", "redact", is_users=True)
         return None
+
+
+def is_part_with(field: str, kept: object) -> bool:
+    """Whether `redact` returned a part with this field. The log says once if it did not."""
+    is_mapping = isinstance(kept, Mapping)
+    if is_mapping and field in kept:
+        return True
+    if FAULTS.is_new("redact", "returned"):
+        returned = f"a part without {field!r}" if is_mapping else type(kept).__name__
+        log.warning(
+            "configure.redact returned %s, which is not recorded; it must return the part, changed or not, or None",
+            returned,
+        )
+    return False
 
 
 def _plain(value: object) -> object:

@@ -15,7 +15,7 @@ from typing import Any, cast
 from .._base.once import report_fault
 from ..ai.llm.message_parts import ChatMessage, InputContent, Part
 from . import semconv
-from .capture import Redact, plain
+from .capture import Redact, is_part_with, plain
 from .sanitize import MAX_BYTES, sanitized_json
 
 log = logging.getLogger(__name__)
@@ -106,16 +106,10 @@ def _kept_parts(message: ChatMessage, redact: Redact) -> Iterator[Part]:
     for part in message.parts:
         try:
             kept = redact(cast("Part", _plain(part, _FOR_REDACT, _MAX_NODES)), message.role)
-            if kept is not None:
-                yield _with_type(kept)
+            if kept is not None and is_part_with("type", kept):
+                yield kept
         except Exception:
             report_fault(log, "configure", "redact", is_users=True)
-
-
-def _with_type(part: Part) -> Part:
-    if not isinstance(part.get("type"), str):
-        raise TypeError("redact must return a part with its type")
-    return part
 
 
 # --- Fitting ---
