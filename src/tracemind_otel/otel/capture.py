@@ -66,11 +66,10 @@ def _recorded(value: object, field: str, redact: Redact | None, role: str, **par
 
 def is_part_with(field: str, kept: object) -> bool:
     """Whether `redact` returned a part with this field. The log says once if it did not."""
-    is_mapping = isinstance(kept, Mapping)
-    if is_mapping and field in kept:
+    if isinstance(kept, Mapping) and field in kept:
         return True
     if FAULTS.is_new("redact", "returned"):
-        returned = f"a part without {field!r}" if is_mapping else type(kept).__name__
+        returned = f"a part without {field!r}" if isinstance(kept, Mapping) else type(kept).__name__
         log.warning(
             "configure.redact returned %s, which is not recorded; it must return the part, changed or not, or None",
             returned,
