@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 _WORDS = {"and", "or", "unless", "offset", "bool"}
 _NOT_A_METRIC = re.compile(
@@ -32,3 +34,12 @@ def loses_first_samples(expression: str) -> bool:
     """Whether it takes the increase of a counter other than in the form that counts a process of any age."""
     rest = _WHOLE.sub("whole", " ".join(expression.split()))
     return re.search(r"\b(?:increase|rate|irate|delta|idelta)\s*\(", rest) is not None
+
+
+def panels(dashboard: Path) -> dict[str, str]:
+    """The expression of each panel of a Grafana dashboard, by the panel's title."""
+    found: dict[str, str] = {}
+    for panel in json.loads(dashboard.read_text())["panels"]:
+        (target,) = panel["targets"]
+        found[panel["title"]] = target["expr"]
+    return found
