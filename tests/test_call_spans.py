@@ -200,7 +200,7 @@ def test_an_ended_span_is_not_changed(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_processor_of_somebody_else_gets_spans_of_the_sdk() -> None:
-    """Who adds a span processor gets what it may expect, from the next call on."""
+    """A span processor that is added gets the SDK's own spans from the next call on."""
     seen = list[object]()
 
     class Theirs(SpanProcessor):

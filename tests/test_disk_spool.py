@@ -195,7 +195,7 @@ print(json.dumps({"in_child": in_child, "of_parent": of_parent, "left": os.listd
 
 @pytest.mark.slow
 def test_a_forked_child_has_a_directory_of_its_own(tmp_path: Path) -> None:
-    """It begins empty, does not keep the parent's lock, and keeps its own while it lives."""
+    """A forked child begins empty, does not hold the parent's lock, and holds its own for as long as it lives."""
     seen = answer(FORKED, tmp_path)
     assert seen["in_child"] == [0, 0]
     assert seen["of_parent"] == [1, 2]
@@ -213,7 +213,7 @@ def left_behind(directory: Path) -> DiskSpool:
 
 
 def test_a_span_that_had_not_ended_is_ended_by_the_next_process(tmp_path: Path) -> None:
-    """It has status ERROR, `tracemind.interrupted`, and the time of the last sign of life as its end."""
+    """A span of a killed process has status ERROR, `tracemind.interrupted`, and ends at the last sign of life."""
     first = DiskSpool(str(tmp_path))
     for number in (1, 2, 3):
         first.append_start(number.to_bytes(8, "big"), numbered(number, 100 * number**4))
@@ -373,7 +373,7 @@ def test_a_segment_of_garbage_loses_itself_only(
 
 
 def test_damage_during_the_life_of_a_process_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The span is lost, is said, and nobody waits for it."""
+    """A span that was damaged on disk is lost and logged, and no flush waits for it."""
     spool = DiskSpool(str(tmp_path))
     for number in range(3):
         spool.append(numbered(number, 100))
@@ -441,7 +441,7 @@ def test_only_this_user_reads_a_spool(tmp_path: Path) -> None:
 
 
 def test_a_spool_that_has_delivered_everything_leaves_nothing(tmp_path: Path) -> None:
-    """Its directory is gone after its end; one with something left stays, and says how much."""
+    """The directory of a process is deleted at its end if all was delivered; else it stays, and what waits is said."""
     for kept in (0, 1):
         spool = DiskSpool(str(tmp_path))
         for number in range(3):
@@ -481,7 +481,7 @@ def test_nothing_but_our_own_directories_is_touched(tmp_path: Path) -> None:
 
 
 def test_only_the_directory_of_the_process_is_deleted(tmp_path: Path) -> None:
-    """Whoever puts a link in its place makes the end of the process delete no files of others."""
+    """A link in place of the process's directory does not make its end delete files of others."""
     root, away, precious = tmp_path / "spool", tmp_path / "away", tmp_path / "precious"
     precious.mkdir()
     (precious / "letter").write_text("Dear")
@@ -523,7 +523,7 @@ def test_no_link_leads_out_of_a_spool(tmp_path: Path, name: str, caplog: pytest.
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes directories of others")
 def test_what_another_user_left_is_not_taken_over(tmp_path: Path) -> None:
-    """It may be planted, to have this process send it."""
+    """A directory of another user is left alone: it may be planted to have this process send what is in it."""
     left = DiskSpool(str(tmp_path))
     left.append(numbered(1))
     left.close()
@@ -788,7 +788,7 @@ class Receiver:
 
 @pytest.mark.slow
 def test_a_sender_sends_what_a_killed_process_left(tmp_path: Path) -> None:
-    """It does so without any span of its own, and leaves nothing behind."""
+    """A process without any span of its own sends what a killed one left, and no file stays behind."""
     assert run_program(LEFT, tmp_path).returncode == 0
     spool, receiver = DiskSpool(str(tmp_path)), Receiver()
     sender = Sender(spool, receiver, SpoolStats("here", spool), name="test")

@@ -198,7 +198,7 @@ os._exit(0)
 
 @pytest.mark.slow
 def test_the_next_process_exports_what_a_killed_one_measured(tmp_path: Path) -> None:
-    """It does so when it starts, once, beside its own sums, and nothing stays behind."""
+    """A process that starts exports the sums of a killed one once, beside its own, and no file stays behind."""
     assert run_program(KILLED, tmp_path).returncode == 0
     with http_receiver() as receiver:
         for own in (2, 3):
@@ -227,7 +227,7 @@ def test_what_a_receiver_does_not_take_now_waits(tmp_path: Path, reply: Reply, o
 
 @pytest.mark.parametrize("is_up", [True, False])
 def test_a_process_that_ends_leaves_its_sums_only_if_the_last_export_failed(tmp_path: Path, is_up: bool) -> None:
-    """The next one then makes up for it."""
+    """If the last export of a process failed, the next process exports its sums."""
     with http_receiver() as receiver:
         reader = reader_to(receiver.url, tmp_path)
         reader.start()
@@ -290,7 +290,7 @@ os._exit(0)
 
 @pytest.mark.slow
 def test_a_forked_child_keeps_its_own_sums(tmp_path: Path) -> None:
-    """Each process has its own, under its own resource."""
+    """Parent and forked child keep separate sums, each under its own resource."""
     assert run_program(FORKED, tmp_path).returncode == 0
     groups = [group for left in left_sums(str(tmp_path)) for group in exported(left.items)]
     found = {group.resource.attributes[0].value.string_value: points(group)[0].as_int for group in groups}
@@ -319,7 +319,7 @@ def test_measuring_goes_on_where_nothing_can_be_kept(tmp_path: Path, caplog: pyt
 
 
 def test_many_series_have_many_files_which_only_this_user_reads(tmp_path: Path) -> None:
-    """All of them are found, whatever the umask is."""
+    """Sums of many series are all found by the next process, and their files are private, whatever the umask is."""
     before = os.umask(0)
     try:
         own = keeping(tmp_path)

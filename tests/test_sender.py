@@ -366,7 +366,7 @@ def test_a_receiver_with_a_limit_of_its_own() -> None:
 
 
 def test_a_grpc_receiver_with_a_limit_of_its_own() -> None:
-    """The same over gRPC, whose servers say RESOURCE_EXHAUSTED and name the size."""
+    """After RESOURCE_EXHAUSTED with a size, which is how gRPC servers say 413, requests are halved until they fit."""
     too_large = Reply("RESOURCE_EXHAUSTED", message="grpc: received message larger than max (99999 vs. 50000)")
     with (
         grpc_receiver(script=lambda request: too_large if len(request.body) > 50_000 else TAKES) as receiver,
@@ -501,7 +501,7 @@ def test_unknown_then_too_large() -> None:
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 def test_shutdown_without_a_receiver(protocol: str) -> None:
-    """Where nobody listens, shutdown ends within its time-out and says how many spans are lost, and why."""
+    """If nobody listens, shutdown ends within its time-out and says how many spans are lost, and why."""
     url = f"http://127.0.0.1:{closed_port()}"
     with sending(transport_to(url, protocol), destination=url) as made:
         made.append(*range(30))
@@ -516,7 +516,7 @@ def test_shutdown_without_a_receiver(protocol: str) -> None:
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 def test_shutdown_while_a_request_hangs(protocol: str) -> None:
-    """A request that hangs keeps nobody: shutdown returns when its time is over."""
+    """A request that hangs does not delay the end: shutdown returns when its time is over."""
     hangs = Reply(behaviour="hangs")
     with (
         RECEIVERS[protocol](hangs) as receiver,

@@ -83,7 +83,7 @@ def test_a_spool_is_a_queue_whose_items_stay_until_they_are_settled(
 @given(sizes=st.lists(st.integers(SMALLEST, 3000), max_size=60), taken=st.integers(0, 60))
 @settings(deadline=None)
 def test_a_full_spool_drops_its_oldest_items_and_counts_them(kind: str, sizes: list[int], taken: int) -> None:
-    """What is left are the newest; what was taken before is not dropped; the counts add up."""
+    """A full spool keeps the newest items; what was taken before is not dropped; the counts add up."""
     with room(kind) as directory:
         spool = made(kind, directory, 20_000)
         batch = None
@@ -108,7 +108,7 @@ def test_a_full_spool_drops_its_oldest_items_and_counts_them(kind: str, sizes: l
 
 @kinds
 def test_an_item_larger_than_the_spool_is_dropped(kind: str) -> None:
-    """It is counted, and nothing else is."""
+    """An item that no spool can hold is counted as dropped, and no other item is."""
     with room(kind) as directory:
         spool = made(kind, directory, 10_000)
         spool.append(numbered(1, 20_000, count=3))
@@ -118,7 +118,7 @@ def test_an_item_larger_than_the_spool_is_dropped(kind: str) -> None:
 
 @kinds
 def test_an_item_larger_than_a_request_is_taken_alone(kind: str) -> None:
-    """The sender finds out that the receiver does not want it, and settles it."""
+    """An item above the limit of a request is taken alone, so that the sender learns whether the receiver takes it."""
     with room(kind) as directory:
         spool = made(kind, directory, 1 << 24)
         for number, size in enumerate((300_000, 20, 300_000)):
@@ -182,7 +182,7 @@ def every_millisecond() -> Iterator[Callable[[Callable[[], object]], None]]:
 def test_a_signal_handler_appends_in_the_middle_of_an_append(
     kind: str, every_millisecond: Callable[[Callable[[], object]], None]
 ) -> None:
-    """Neither item is lost, and nothing waits for itself for ever."""
+    """A signal handler that interrupts an append may append too: both items are kept, and nothing deadlocks."""
     with room(kind) as directory:
         spool = made(kind, directory, 1 << 26)
         interruptions = iter(range(1_000_000, 2_000_000))
