@@ -30,7 +30,8 @@ from tracemind_otel.otel.export.delivery_stats import SpoolStats
 from tracemind_otel.otel.export.disk_spool import DiskSpool
 from tracemind_otel.otel.export.otlp_options import otlp_options
 from tracemind_otel.otel.export.otlp_request import MAX_REQUEST_BYTES, Item
-from tracemind_otel.otel.export.sender import Sender, exponential_s
+from tracemind_otel.otel.export.pace import exponential_s
+from tracemind_otel.otel.export.sender import Sender
 from tracemind_otel.otel.export.spool import MemorySpool
 from tracemind_otel.otel.export.transports import make_transport
 

@@ -13,7 +13,8 @@ from .answers import Answer, Delivered, Later, TooLarge, Transport, Unknown
 from .batches import Batch, batch_of
 from .delivery_stats import MetricsDeliveryStats
 from .otlp_request import MAX_REQUEST_BYTES, Item, request_body
-from .sender import Sender, grown
+from .pace import grown
+from .sender import Sender
 from .spool import Spool
 
 _MAX_ATTEMPTS = 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from .answers import Answer, Delivered, Later, Refused, TooLarge, Transport, Unk
 from .batches import Batch
 from .delivery_stats import SpoolStats
 from .otlp_request import MAX_REQUEST_BYTES, request_body
+from .pace import exponential_s, grown, impatient_s
 from .spool import Spool
 
 log = logging.getLogger(__name__)
@@ -34,24 +34,6 @@ _SMALL_BYTES = 64 * 1024
 """Bytes of a request that is not made smaller for that reason."""
 _CLOSING_S = 0.2
 """Seconds that the thread may take to end after its request was cut short."""
-
-
-def exponential_s(failures: int) -> float:
-    """The seconds to wait after so many failures in a row: 1, 2, 4, 8 and then 10, give or take a quarter.
-
-    No more, or a spool in memory that an outage has half filled is full before the receiver is asked again.
-    """
-    return min(2.0 ** min(failures - 1, 4), 10.0) * random.uniform(0.75, 1.25)
-
-
-def grown(byte_limit: int, max_bytes: int) -> int:
-    """A size of requests that may be a little larger, since one has arrived: a receiver's limit may be raised."""
-    return min(max_bytes, byte_limit + max(byte_limit // 64, 1024))
-
-
-def _short_s(failures: int) -> float:
-    """The seconds to wait while a caller waits for the end: a quarter of one, then twice as long each time."""
-    return 0.25 * 2.0 ** min(failures - 1, 7)
 
 
 @dataclass(eq=False, slots=True)
@@ -352,7 +334,7 @@ class Sender:
         waits_s = [self._wait_s(self._failures)]
         for flush in self._flushes:
             flush.attempts += 1
-            waits_s.append(_short_s(flush.attempts))
+            waits_s.append(impatient_s(flush.attempts))
         # A receiver that asks for no wait at all is not asked in a tight loop.
         wait_s = min(waits_s) if after_s is None else max(after_s, min(*waits_s, 1.0))
         self._not_before = time.monotonic() + wait_s
