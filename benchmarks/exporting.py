@@ -34,7 +34,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tracemind_otel as tm
-from benchmarks.overhead import BareCall, Call, HandWrittenCall, paired, step_call
+from benchmarks.overhead import BareCall, Call, assert_same_telemetry, hand_written_call, paired, step_call
 from benchmarks.server import running_server
 from benchmarks.sink import running_sink
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
@@ -48,15 +48,12 @@ def hand_written(bare: BareCall, client: OpenAILLMClient, sink_url: str) -> tupl
     tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{sink_url}/v1/traces")))
     reader = PeriodicExportingMetricReader(OTLPMetricExporter(f"{sink_url}/v1/metrics"))
     meter_provider = MeterProvider([reader], shutdown_on_exit=False)
-    assert client.server_address is not None
-    assert client.server_port is not None
 
     def flush() -> None:
         tracer_provider.force_flush()
         meter_provider.force_flush()
 
-    call = HandWrittenCall(bare, client.server_address, client.server_port, tracer_provider, meter_provider)
-    return call, flush
+    return hand_written_call(bare, client, tracer_provider, meter_provider), flush
 
 
 async def cpu_us(call: Call, flush: Flush, calls: int) -> float:
@@ -79,6 +76,7 @@ async def measure(base_url: str, sink_url: str, rounds: int, calls: int) -> dict
             "quiet": (step_call(client, tm.Recorder()), lambda: None),
             "step": (step_call(client, telemetry.recorder), telemetry.flush),
         }
+        await assert_same_telemetry(client, bare)
         for case in cases.values():
             await cpu_us(*case, calls)
         gc.collect()

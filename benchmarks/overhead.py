@@ -30,19 +30,26 @@ import httpx
 from httpx_aiohttp import HttpxAiohttpClient
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
+    InMemoryMetricReader,
     MetricExporter,
     MetricExportResult,
     MetricsData,
     PeriodicExportingMetricReader,
 )
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import (
+    BatchSpanProcessor,
+    SimpleSpanProcessor,
+    SpanExporter,
+    SpanExportResult,
+)
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, use_span
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.server import running_server
-from tracemind_otel import InMemoryRecorder, LLMCallConfig, OTelRecorder, Recorder, run_llm_call
+from tracemind_otel import LLMCallConfig, OTelRecorder, Recorder, run_llm_call
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 from tracemind_otel.otel import semconv
 
@@ -51,7 +58,8 @@ Call = Callable[[], Awaitable[None]]
 PROMPT = "Why does async I/O matter? " * 40
 MODEL = "gpt-4o-mini"
 CONFIG = LLMCallConfig("openai", MODEL, prompt=PROMPT, temperature=0.2, top_p=0.9)
-COST_USD = (800 * 0.15 + 200 * 0.075 + 500 * 0.60) / 1e6
+INPUT_USD, CACHED_USD, OUTPUT_USD = (800 * 0.15 + 200 * 0.075) / 1e6, 200 * 0.075 / 1e6, 500 * 0.60 / 1e6
+COST_USD = INPUT_USD + OUTPUT_USD
 
 
 class DroppingSpans(SpanExporter):
@@ -149,6 +157,8 @@ class HandWrittenCall:
             semconv.METRIC_LLM_CALL_COST, "USD", explicit_bucket_boundaries_advisory=semconv.COST_BOUNDARIES_USD
         )
         self._cost = meter.create_counter(semconv.METRIC_LLM_COST, "USD")
+        self._retries = meter.create_counter(semconv.METRIC_LLM_RETRIES, "{retry}")
+        self._cached = meter.create_counter(semconv.METRIC_LLM_CACHE_TOKENS, "{token}")
 
     async def __call__(self) -> None:
         started = time.perf_counter()
@@ -184,6 +194,13 @@ class HandWrittenCall:
                     semconv.TRACEMIND_COST_USD: COST_USD,
                     semconv.TRACEMIND_COST_SOURCE: "local",
                     semconv.TRACEMIND_COST_BUCKET: "lt_0.001",
+                    semconv.OPENAI_RESPONSE_SERVICE_TIER: "default",
+                    semconv.USAGE_NAMES["input_audio_tokens"]: 0,
+                    semconv.TRACEMIND_COST_INPUT_USD: INPUT_USD,
+                    semconv.TRACEMIND_COST_CACHED_USD: CACHED_USD,
+                    semconv.TRACEMIND_COST_OUTPUT_USD: OUTPUT_USD,
+                    semconv.TRACEMIND_COST_FEES_USD: 0.0,
+                    semconv.TRACEMIND_COST_TABLE: "0.2.3",
                 }
             )
             self._measure(time.perf_counter() - started)
@@ -202,6 +219,8 @@ class HandWrittenCall:
         self._tokens.record(500, {**attributes, semconv.GEN_AI_TOKEN_TYPE: "output"})
         self._call_cost.record(COST_USD, attributes)
         self._cost.add(COST_USD, attributes)
+        self._retries.add(0, attributes)
+        self._cached.add(200, {**attributes, semconv.TRACEMIND_CACHE_OPERATION: "read"})
 
 
 def step_call(client: OpenAILLMClient, recorder: Recorder) -> Call:
@@ -220,11 +239,42 @@ async def cpu_us(call: Call, calls: int) -> float:
     return (time.process_time() - started) / calls * 1e6
 
 
-async def assert_same_telemetry(client: OpenAILLMClient) -> None:
+async def assert_same_telemetry(client: OpenAILLMClient, bare: BareCall) -> None:
     """The hand-written side must not be compared with a step that records something else."""
-    recorder = InMemoryRecorder()
-    result = await run_llm_call("flow", "step", CONFIG, recorder, client=client)
-    assert abs(result["usage"]["cost_usd"] - COST_USD) < 1e-12, result["usage"]
+    told = list[tuple[dict[str, object], dict[str, int]]]()
+    for is_by_hand in (True, False):
+        exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
+        tracer_provider, meter_provider = TracerProvider(), MeterProvider([reader])
+        tracer_provider.add_span_processor(SimpleSpanProcessor(exporter))
+        recorder = OTelRecorder(tracer_provider=tracer_provider, meter_provider=meter_provider)
+        call = (
+            hand_written_call(bare, client, tracer_provider, meter_provider)
+            if is_by_hand
+            else step_call(client, recorder)
+        )
+        await call()
+        told.append((dict(exporter.get_finished_spans()[0].attributes or {}), _points(reader)))
+    assert told[0][1] == told[1][1]
+    assert told[0][0].keys() == told[1][0].keys()
+    values = {name: (value, told[1][0][name]) for name, value in told[0][0].items()}
+    assert all(ours == theirs or abs(float(str(ours)) - float(str(theirs))) < 1e-12 for ours, theirs in values.values())
+
+
+def _points(reader: InMemoryMetricReader) -> dict[str, int]:
+    """The number of data points of each metric."""
+    data = reader.get_metrics_data()
+    resources = [] if data is None else data.resource_metrics
+    metrics = [metric for resource in resources for scope in resource.scope_metrics for metric in scope.metrics]
+    return {metric.name: len(metric.data.data_points) for metric in metrics}
+
+
+def hand_written_call(
+    bare: BareCall, client: OpenAILLMClient, tracer_provider: TracerProvider, meter_provider: MeterProvider
+) -> HandWrittenCall:
+    """The call with hand-written telemetry, to the client's server."""
+    assert client.server_address is not None
+    assert client.server_port is not None
+    return HandWrittenCall(bare, client.server_address, client.server_port, tracer_provider, meter_provider)
 
 
 async def measure(base_url: str, rounds: int, calls: int) -> dict[str, list[float]]:
@@ -233,16 +283,14 @@ async def measure(base_url: str, rounds: int, calls: int) -> dict[str, list[floa
         tracer_provider, meter_provider = new_providers()
         joined = OTelRecorder(tracer_provider=tracer_provider, meter_provider=meter_provider)
         bare = BareCall(http_client, base_url)
-        assert client.server_address is not None
-        assert client.server_port is not None
         cases: dict[str, Call] = {
             "bare": bare,
-            "hand": HandWrittenCall(bare, client.server_address, client.server_port, *new_providers()),
+            "hand": hand_written_call(bare, client, *new_providers()),
             "quiet": step_call(client, Recorder()),
             "step": step_call(client, recorder_of_configure()),
             "joined": step_call(client, joined),
         }
-        await assert_same_telemetry(client)
+        await assert_same_telemetry(client, bare)
         for call in cases.values():
             await cpu_us(call, 4 * calls)
         gc.collect()
