@@ -263,8 +263,8 @@ async def assert_same_telemetry(client: OpenAILLMClient, bare: BareCall) -> None
 def _points(reader: InMemoryMetricReader) -> dict[str, int]:
     """The number of data points of each metric."""
     data = reader.get_metrics_data()
-    resources = [] if data is None else data.resource_metrics
-    metrics = [metric for resource in resources for scope in resource.scope_metrics for metric in scope.metrics]
+    assert data is not None
+    metrics = [metric for each in data.resource_metrics for scope in each.scope_metrics for metric in scope.metrics]
     return {metric.name: len(metric.data.data_points) for metric in metrics}
 
 
