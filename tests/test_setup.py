@@ -301,8 +301,18 @@ def test_what_arrives(sink: Sink) -> None:
     }
     (duration,) = metrics["gen_ai.client.operation.duration"].histogram.data_points
     assert (duration.count, sum(duration.bucket_counts), len(duration.explicit_bounds)) == (2, 2, 14)
-    assert {exemplar.span_id for exemplar in duration.exemplars} <= {span.span_id for span in calls}
-    assert duration.exemplars
+    # Each export has the exemplars since the one before.
+    durations = [
+        metric
+        for request in sink.metric_requests()
+        for resource in request.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        if metric.name == "gen_ai.client.operation.duration"
+    ]
+    exemplars = [each for metric in durations for point in metric.histogram.data_points for each in point.exemplars]
+    assert {exemplar.span_id for exemplar in exemplars} <= {span.span_id for span in calls}
+    assert exemplars
     assert "gen_ai.invoke_workflow.duration" in metrics
 
 
