@@ -30,8 +30,12 @@ pytestmark = pytest.mark.e2e
 Json = dict[str, Any]
 RULES = ROOT / "collector" / "rules"
 PANELS = panels(ROOT / "collector" / "grafana" / "dashboards" / "spend.json")
-FLEET = [("fleet-answer", "answer", "search"), ("fleet-digest", "digest", "news"), ("fleet-answer", "answer", "ads")]
-"""Job, flow and team of each process: two of them belong to one job."""
+FLEET = [
+    ("fleet-answer", "fleet-answer", "fleet-search"),
+    ("fleet-digest", "fleet-digest", "fleet-news"),
+    ("fleet-answer", "fleet-answer", "fleet-ads"),
+]
+"""Job, flow and team of each process: two of them belong to one job. No other test of the stack uses these names."""
 PROCESS = """
 import contextlib
 import json
