@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import json
-import os
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -28,6 +27,7 @@ from benchmarks.exporting import Flush, hand_written
 from benchmarks.overhead import BareCall, Call, step_call
 from benchmarks.server import running_server
 from benchmarks.sink import running_sink
+from benchmarks.slices import alternating, stay_on_one_core
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 
 CONCURRENT = 32
@@ -60,14 +60,7 @@ async def measure(base_url: str, sink_url: str, rounds: int, calls: int) -> dict
         }
         for case in cases.values():
             await cpu_us(*case, calls)
-        gc.collect()
-        gc.freeze()
-        slices: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
-        names = list(cases)
-        for round_number in range(rounds):
-            first = round_number % len(names)
-            for name in names[first:] + names[:first]:
-                slices[name].append(await cpu_us(*cases[name], calls))
+        slices = await alternating({name: partial(cpu_us, *case, calls) for name, case in cases.items()}, rounds)
         await telemetry.ashutdown()
         return slices
 
@@ -95,9 +88,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=256, help="calls in a slice (default 256)")
     options = parser.parse_args()
     with running_server() as base_url, running_sink() as sink_url:
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
-        if len(cores) > 1:
-            os.sched_setaffinity(0, {cores[-1]})
+        stay_on_one_core()
         figures = report(asyncio.run(measure(base_url, sink_url, options.rounds, options.calls)))
     print(json.dumps(figures, indent=2))
 

@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import json
-import os
 import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -49,6 +48,7 @@ from opentelemetry.trace import SpanKind, use_span
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.server import running_server
+from benchmarks.slices import alternating, stay_on_one_core
 from tracemind_otel import LLMCallConfig, OTelRecorder, Recorder, run_llm_call
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 from tracemind_otel.otel import semconv
@@ -293,16 +293,7 @@ async def measure(base_url: str, rounds: int, calls: int) -> dict[str, list[floa
         await assert_same_telemetry(client, bare)
         for call in cases.values():
             await cpu_us(call, 4 * calls)
-        gc.collect()
-        gc.freeze()
-        slices: dict[str, list[float]] = {name: [] for name in cases}
-        names = list(cases)
-        for round_number in range(rounds):
-            # Another one begins each time, so that none always follows the same neighbour.
-            first = round_number % len(names)
-            for name in names[first:] + names[:first]:
-                slices[name].append(await cpu_us(cases[name], calls))
-        return slices
+        return await alternating({name: partial(cpu_us, call, calls) for name, call in cases.items()}, rounds)
 
 
 def paired(slices: dict[str, list[float]], more: str, less: str) -> float:
@@ -328,9 +319,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=48, help="calls in a slice (default 48)")
     options = parser.parse_args()
     with running_server() as base_url:
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
-        if len(cores) > 1:
-            os.sched_setaffinity(0, {cores[-1]})
+        stay_on_one_core()
         figures = report(asyncio.run(measure(base_url, options.rounds, options.calls)))
     print(json.dumps(figures, indent=2))
 

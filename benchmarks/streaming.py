@@ -17,15 +17,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import json
-import os
 import statistics
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -37,6 +36,7 @@ import tracemind_otel as tm
 from benchmarks.overhead import CONFIG, MODEL, PROMPT, cpu_us
 from benchmarks.processes import LeanServer, running, serve
 from benchmarks.sink import running_sink
+from benchmarks.slices import alternating, stay_on_one_core
 from tracemind_otel import Finish, Recorder, TextDelta, stream_llm_call
 from tracemind_otel.ai.llm.providers import OpenAILLMClient
 
@@ -179,17 +179,9 @@ async def measure(base_url: str, recorder: Recorder, rounds: int, calls: int) ->
         }
         for call in cases.values():
             await cpu_us(call, 4 * calls)
-        gc.collect()
-        gc.freeze()
-        slices: dict[str, list[float]] = {name: [] for name in cases}
-        names = list(cases)
-        for round_number in range(rounds):
-            # Another one begins each time, so that none always follows the same neighbour.
-            first = round_number % len(names)
-            for name in names[first:] + names[:first]:
-                slices[name].append(await cpu_us(cases[name], calls) / CHUNKS)
+        slices = await alternating({name: partial(cpu_us, call, calls) for name, call in cases.items()}, rounds)
         await client.aclose()
-        return slices
+        return {name: [cost / CHUNKS for cost in costs] for name, costs in slices.items()}
 
 
 def ratio(slices: dict[str, list[float]], more: str, less: str) -> float:
@@ -230,9 +222,7 @@ def main() -> None:
         asyncio.run(serve(StreamServer))
         return
     with running_server() as base_url, running_sink() as sink_url:
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
-        if len(cores) > 1:
-            os.sched_setaffinity(0, {cores[-1]})
+        stay_on_one_core()
         figures = asyncio.run(measure_both(base_url, sink_url, options.rounds, options.calls))
     print(json.dumps(figures, indent=2))
 

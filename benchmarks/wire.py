@@ -21,7 +21,6 @@ import asyncio
 import gc
 import importlib
 import json
-import os
 import statistics
 import sys
 import time
@@ -40,6 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tracemind_otel as tm
 from benchmarks.overhead import MODEL, PROMPT, new_providers, recorder_of_configure
+from benchmarks.slices import stay_on_one_core
 
 Call = Callable[[], object]
 
@@ -307,9 +307,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=40, help="calls in a slice (default 40)")
     parser.add_argument("--no-sdk", action="store_true", help="leave out the calls by OpenAI's SDK")
     options = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
-    if len(cores) > 1:
-        os.sched_setaffinity(0, {cores[-1]})
+    stay_on_one_core()
     recorder_of_configure()
     tm.instrument()
     tm.uninstrument()

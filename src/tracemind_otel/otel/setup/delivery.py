@@ -9,31 +9,22 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from math import inf
 from typing import Any, Protocol
 
 from ..._base.dropped import end_dropped
-from ..._base.once import report_fault
+from ..._base.once import Seldom, report_fault
 from ..export.delivery_stats import DeliveryStats
 
 log = logging.getLogger(__name__)
 
-_SELDOM_S = 60.0
-
-
-_logged_at: dict[tuple[str, str], float] = {}
+_SELDOM = Seldom()
 
 
 def _once_a_minute(record: logging.LogRecord) -> bool:
     """A log filter. An exporter whose file cannot be written repeats the same message for every batch."""
-    key, now = (record.name, str(record.msg)), time.monotonic()
-    if now - _logged_at.get(key, -inf) < _SELDOM_S:
-        return False
-    _logged_at[key] = now
-    return True
+    return _SELDOM.is_due(record.name, str(record.msg))
 
 
 _parents: list[Any] = []
