@@ -30,7 +30,7 @@ def default_ports(mode: Mode) -> Ports:
             raise StackError(f"{port.env}={text} is not a port; set a number from 1 to 65535")
         ports[port.name] = int(text)
     for port in PORTS:
-        if (port.in_docker or mode == "native") and not is_free(ports[port.name]):
+        if (port.natively if mode == "native" else port.in_docker) and not is_free(ports[port.name]):
             raise StackError(
                 f"port {ports[port.name]} ({port.used_for}) is in use by another program; "
                 f"choose another with {port.env}=PORT, or pass --ports auto to use free ports"

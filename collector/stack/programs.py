@@ -27,6 +27,7 @@ class Port:
     default: int
     used_for: str
     in_docker: bool = True  # published by docker-compose.yml
+    natively: bool = True  # used by a program of the native stack
 
 
 PORTS = (
@@ -40,6 +41,7 @@ PORTS = (
     Port("jaeger_otlp", "TRACEMIND_JAEGER_OTLP_PORT", 14317, "OTLP from the Collector to Jaeger", False),
     Port("jaeger_grpc", "TRACEMIND_JAEGER_GRPC_PORT", 16685, "Jaeger's query API over gRPC", False),
     Port("jaeger_health", "TRACEMIND_JAEGER_HEALTH_PORT", 13134, "Jaeger's health", False),
+    Port("grafana", "TRACEMIND_GRAFANA_PORT", 3000, "Grafana", natively=False),
 )
 
 SHOWN_PORTS = PORTS[:5]

@@ -29,7 +29,8 @@ Json = dict[str, Any]
 
 CONFIGS = ("otelcol.yaml", "jaeger.yaml")
 RENAMED_TYPES = {"otlphttp", "prometheusremotewrite", "spanmetrics", "signaltometrics", "loadbalancing"}
-IMAGES_WITH_WGET = {"jaegertracing/jaeger", "prom/prometheus"}
+HEALTH_CHECK_PROGRAMS = {"jaegertracing/jaeger": "wget", "prom/prometheus": "wget", "grafana/grafana": "curl"}
+"""The program of each image that can ask for its health."""
 DEFAULT = re.compile(r"\$\{(?:env:)?(?P<name>[A-Z_]+):-(?P<default>[^}]*)\}")
 
 
@@ -252,7 +253,7 @@ def test_mounted_files_exist_and_are_read_only() -> None:
     mounts = [volume for service in services().values() for volume in service["volumes"]]
     files = [with_defaults(mount) for mount in mounts if with_defaults(mount).startswith(".")]
 
-    assert len(files) == 6
+    assert len(files) == 8
     for mount in files:
         source, target, mode = mount.split(":")
         assert (ROOT / source).exists(), source
@@ -282,7 +283,8 @@ def test_prometheus_finds_its_rules_in_the_container() -> None:
 def test_health_checks_stand_only_where_the_image_can_run_them() -> None:
     """The Collector's image, which has no other program, has no health check."""
     for service in services().values():
-        assert (image_and_tag(service)[0] in IMAGES_WITH_WGET) == ("healthcheck" in service)
+        _, program, *_ = service.get("healthcheck", {}).get("test", ("CMD", None))
+        assert program == HEALTH_CHECK_PROGRAMS.get(image_and_tag(service)[0])
 
 
 def test_services_come_back_and_have_their_limits() -> None:
