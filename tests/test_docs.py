@@ -16,7 +16,7 @@ import yaml
 
 import tracemind_otel as tm
 import tracemind_otel.errors
-from tests.pages import DOCS, PAGES, ROOT, Block, blocks, write_files
+from tests.pages import DOCS, OPERATIONS, PAGES, ROOT, Block, blocks, blocks_in, write_files
 from tracemind_otel.otel import semconv
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -28,10 +28,38 @@ def in_language(language: str) -> list[Block]:
 
 
 def shell_lines() -> list[str]:
-    return sorted({line for block in in_language("bash") for line in block.code.splitlines() if line})
+    """The shell commands of the pages; tests/e2e/test_commands.py has those of the pages about production."""
+    shell = [block for block in in_language("bash") if block.page not in OPERATIONS]
+    return sorted({line for block in shell for line in block.code.splitlines() if line})
 
 
-@pytest.mark.parametrize("block", [b for b in in_language("python") if not b.title], ids=str)
+def test_every_block_about_production_is_run_or_says_why_not() -> None:
+    """On the pages about production each block is run by a test, or says what it needs."""
+    problems = [f"{b.page}:{b.line}: {b.problem}" for b in blocks() if b.page in OPERATIONS and b.problem]
+    assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("```text\notelcol --config x.yaml\n```\n", "make it a block of bash"),
+        ("<!-- shows: output -->\n```text\nready\n```\n", ""),
+        ("```bash\ndocker compose up -d\n```\n", ""),
+        ("<!-- needs: docker -->\n\n```bash\ndocker compose up -d\n```\n", ""),
+        ("<!-- needs: docker -->\n```bash\nls\n```\n", "no command in it needs: docker"),
+        ("<!-- needs: luck -->\n```bash\nls\n```\n", "needs what? Known are account, cluster, docker"),
+        ("<!-- run by: tests/test_nothing.py -->\n```bash\nls\n```\n", "the file tests/test_nothing.py does not exist"),
+        ("1. A step:\n\n   ```console\n   $ ls\n   ```\n", "make it a block of bash"),
+    ],
+)
+def test_a_block_that_nobody_runs_is_found(text: str, problem: str) -> None:
+    """A command without a mark in a block that no test runs, and a mark that is not true, are named with their line."""
+    (block,) = blocks_in("page.md", f"# Page\n\n{text}")
+    assert block.problem.partition(",")[0] == problem.partition(",")[0]
+    assert block.line == 3 + text.partition("```")[0].count("\n")
+
+
+@pytest.mark.parametrize("block", [b for b in in_language("python") if not b.title and b.is_run], ids=str)
 def test_python_block_prints_what_it_says(block: Block, tmp_path: Path) -> None:
     """A Python block runs as it is, beside the files that its page shows, and prints what its comments say."""
     write_files(block.page, tmp_path)
