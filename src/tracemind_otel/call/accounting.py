@@ -10,7 +10,7 @@ from .._base.once import report_fault
 from ..ai.llm.pricing import find_price, price_reply, price_reply_now
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..flows.agents import current_agent
-from ..flows.budget import Estimate, Reservation, current_budget, needs_price, reserve
+from ..flows.budget import Estimate, Reservation, current_budget, needs_price, reserve_soon
 from ..flows.totals import current_flow
 from ..recording.port import StepEnd
 from .config import CallTarget
@@ -43,7 +43,7 @@ class CallAccount:
         """
         if self._budget is not None:
             estimate = await self._estimate(within_s, with_price=needs_price(self._budget))
-            self.reservation = reserve(self._budget, estimate)
+            self.reservation = await reserve_soon(self._budget, estimate)
 
     async def _estimate(self, within_s: float | None, *, with_price: bool) -> Estimate:
         target = self._target

@@ -63,7 +63,7 @@ class Attempts:
                 if is_lost(error):
                     await self._account.until_priced()
                 delay_s = self._policy.next_delay_s(error, failed_attempts=self.made, remaining_s=self.remaining_s())
-                if delay_s is None or not self._may_repeat(error):
+                if delay_s is None or not await self._may_repeat(error):
                     raise
                 self.is_running = False
                 self._report_retry(error, delay_s)
@@ -85,10 +85,10 @@ class Attempts:
         """Requests that were probably read by the provider, and sent again within an attempt."""
         return 0 if self._patience is None else self._patience.lost_requests
 
-    def _may_repeat(self, error: LLMError) -> bool:
+    async def _may_repeat(self, error: LLMError) -> bool:
         """Whether the budgets have room for another attempt beside this one, which may be billed."""
         reservation = self._account.reservation
-        if reservation is None or not error.may_be_billed or reservation.repeat():
+        if reservation is None or not error.may_be_billed or await reservation.repeat_soon():
             return True
         log.info("%s: attempt %d failed, and no budget is left for another", self._target.name, self.made)
         return False

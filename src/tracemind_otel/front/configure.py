@@ -16,6 +16,7 @@ from opentelemetry import metrics, trace
 from ..ai.llm.pricing import PriceSource, load_prices, set_prices
 from ..ai.llm.providers._hosts import name_hosts
 from ..errors import ConfigError
+from ..flows.shared.states import state_at, use_state
 from ..flows.totals import AttributeValue
 from ..otel.capture import Redact
 from ..otel.current import Providers
@@ -84,6 +85,7 @@ def configure(
     instrument: bool = True,
     hosts: Mapping[str, str] | None = None,
     estimate_missing_usage: bool | None = None,
+    state: str | None = None,
 ) -> Telemetry:
     """Join the OpenTelemetry set-up of this process, or make one from the arguments and the `OTEL_*` variables.
 
@@ -130,6 +132,8 @@ def configure(
             priced: `{"gateway.acme.example": "openai"}`; the default is `TRACEMIND_HOSTS`.
         estimate_missing_usage: estimate the tokens of other SDKs' streams that report none, and mark them as
             estimated; the default is `TRACEMIND_ESTIMATE_MISSING_USAGE`, else `False`.
+        state: where processes share the sums of budgets: `sqlite:////var/lib/app/limits.db` for one host, or the URL of
+            a Redis or Valkey server. The default is `TRACEMIND_STATE`, else nothing is shared.
 
     Returns:
         A handle with `recorder`, `flush`, `shutdown`. It is shut down at exit by itself. A second call before
@@ -162,6 +166,7 @@ def configure(
         has_events=content.on_event,
     )
     own_prices = None if prices is None else load_prices(prices)
+    shared_state = state_at(state)
     joined = Providers(
         tracer_provider=tracer_provider or _existing(trace.get_tracer_provider()),
         meter_provider=meter_provider or _existing(metrics.get_meter_provider()),
@@ -175,6 +180,8 @@ def configure(
         pipeline = build(joined, config, service_name, resource, has_events=content.on_event)
     _made_here.update(pipeline.providers.values())
     # Only now that nothing can go wrong any more: a mistake leaves nothing behind.
+    if shared_state is not None:
+        use_state(shared_state)
     if own_prices is not None:
         set_prices(own_prices, over_reply=prices_over_reply)
     providers = Providers(

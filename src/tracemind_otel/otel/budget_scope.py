@@ -16,10 +16,13 @@ from ..flows.budget import (
     BudgetLimits,
     BudgetSpent,
     BudgetThreshold,
+    OnStateAway,
     OnUnknownPrice,
+    Share,
     current_budget,
     enter_budget,
 )
+from ..flows.budget.accounts import shared_account
 from . import semconv
 from .current import Providers, configured_providers, instruments, meter
 from .instruments import NO_SPAN, Attributes
@@ -50,7 +53,7 @@ def checked_limits(
     return limits if limits.by_kind else None
 
 
-def measured_budget(span: Span, limits: BudgetLimits, name: str) -> Budget:
+def measured_budget(span: Span, limits: BudgetLimits, name: str, share: Share | None = None) -> Budget:
     """A budget inside the ones around it: a span gets an event for each threshold, and the metrics what is spent."""
     on_spent = None
     try:
@@ -58,7 +61,7 @@ def measured_budget(span: Span, limits: BudgetLimits, name: str) -> Budget:
     except Exception:
         report_fault(log, "budget", "measure")
     on_threshold = partial(_add_event, span)
-    return Budget(limits, name=name, parent=current_budget(), on_threshold=on_threshold, on_spent=on_spent)
+    return Budget(limits, name=name, parent=current_budget(), share=share, on_threshold=on_threshold, on_spent=on_spent)
 
 
 class _BudgetMeter:
@@ -130,10 +133,15 @@ class budget(Block["budget"]):  # noqa: N801  used like a function
         max_llm_calls: model calls, however they end.
         on_unknown_price: under `max_cost_usd`, whether a call whose price is unknown is denied (`refuse`, the default),
             or counts as `zero` with a warning.
-        name: what is limited, for messages.
+        name: what is limited, for messages, and for the account of a shared budget.
+        per: the window of a budget that is shared by many processes, such as `30s`, `5m`, `1h` or `1d`; it needs
+            `configure(state=...)`.
+        key: the user, team or API key whose sum is shared; each key has an account of its own.
+        on_state_away: whether a call of a shared budget is denied (`deny`, the default) or sent (`allow`) while the
+            state does not answer.
 
     Raises:
-        ConfigError: no limit is given, or one is no number of zero or more.
+        ConfigError: no limit is given, or one is no number of zero or more, or the shared budget has no name or state.
 
     Example:
         >>> with budget(max_llm_calls=10) as spending:
@@ -141,7 +149,7 @@ class budget(Block["budget"]):  # noqa: N801  used like a function
         0
     """
 
-    __slots__ = ("_budget", "_limits", "_name", "_setting")
+    __slots__ = ("_budget", "_limits", "_name", "_setting", "_shared")
 
     def __init__(
         self,
@@ -151,6 +159,9 @@ class budget(Block["budget"]):  # noqa: N801  used like a function
         max_llm_calls: int | None = None,
         on_unknown_price: OnUnknownPrice = "refuse",
         name: str = "budget",
+        per: str | None = None,
+        key: str | None = None,
+        on_state_away: OnStateAway = "deny",
     ) -> None:
         limits = checked_limits(
             max_cost_usd=max_cost_usd,
@@ -162,6 +173,7 @@ class budget(Block["budget"]):  # noqa: N801  used like a function
             raise ConfigError("budget() limits nothing; pass max_cost_usd, max_tokens or max_llm_calls")
         self._limits = limits
         self._name = name
+        self._shared = shared_account(name if name != "budget" else None, key, per, on_state_away)
         self._budget: Budget | None = None
         self._setting: Setting | None = None
 
@@ -179,7 +191,8 @@ class budget(Block["budget"]):  # noqa: N801  used like a function
     def _enter(self) -> budget:
         if self._setting is not None:
             raise RuntimeError("this budget(...) is in use; make one for each block")
-        self._budget = measured_budget(get_current_span(), self._limits, self._name)
+        share = None if self._shared is None else self._shared.share(self._limits)
+        self._budget = measured_budget(get_current_span(), self._limits, self._name, share)
         self._setting = enter_budget(self._budget)
         return self
 

@@ -16,7 +16,7 @@ from ..._base.context import set_here
 class ResendLedger(Protocol):
     """Keeps account of requests that were sent twice."""
 
-    def hold_again(self) -> bool:
+    async def hold_again_soon(self) -> bool:
         """Hold what the call is expected to use a second time; returns whether there is room for it."""
         ...
 

@@ -23,9 +23,11 @@ from .budgets import (
     enter_budget,
     needs_price,
     reserve,
+    reserve_soon,
     spend,
 )
 from .limits import BudgetLimits, OnUnknownPrice
+from .shares import OnStateAway, Share
 from .spending import BudgetSpent, Estimate, ModelSpending, Use
 
 __all__ = [
@@ -37,12 +39,15 @@ __all__ = [
     "BudgetThreshold",
     "Estimate",
     "ModelSpending",
+    "OnStateAway",
     "OnUnknownPrice",
     "Reservation",
+    "Share",
     "Use",
     "current_budget",
     "enter_budget",
     "needs_price",
     "reserve",
+    "reserve_soon",
     "spend",
 ]

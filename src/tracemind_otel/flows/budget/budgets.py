@@ -15,7 +15,8 @@ from ..._base.once import Once, report_fault
 from ...ai.llm.usage import LLMUsage
 from ...errors import BudgetExceededError, BudgetKind
 from .limits import BudgetLimits, amount, slack
-from .rules import RULES, Standing
+from .rules import LOCAL_RULES, RULES, Standing
+from .shares import Asking, Lease, Share, ask_async, ask_blocking, asking
 from .spending import Amounts, BudgetSpent, Estimate, Spending, Use
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ class Budget:
         parent: the budget around this one.
         on_threshold: called when a half, four fifths and all of a limit are spent, once each.
         on_spent: called with each amount that is spent of a limit, in USD, tokens or calls.
+        share: the account in the shared state that has the sums; this object then has this block's part of them.
     """
 
     def __init__(
@@ -101,12 +103,14 @@ class Budget:
         *,
         name: str,
         parent: Budget | None = None,
+        share: Share | None = None,
         on_threshold: Callable[[BudgetThreshold], None] | None = None,
         on_spent: Callable[[BudgetKind, float], None] | None = None,
     ) -> None:
         self.limits = limits
         self.name = name
         self.parent = parent
+        self.share = share
         # Re-entrant: a signal handler that flushes may end calls while this thread holds it.
         self._lock = threading.RLock()
         self._spending = Spending()
@@ -132,7 +136,7 @@ class Budget:
         """
         with self._lock:
             standing = Standing(self.name, self.limits, self._spending, self._unpriced_model, estimate, llm_calls)
-            for rule in RULES:
+            for rule in RULES if self.share is None else LOCAL_RULES:
                 denial = rule(standing)
                 if denial is not None:
                     raise denial
@@ -155,7 +159,8 @@ class Budget:
         """Count what was used without having been held."""
         with self._lock:
             self._spending.spend(estimate.model, use, llm_calls)
-            self._thresholds.note(self._spending.spent)
+            if self.share is None:
+                self._thresholds.note(self._spending.spent)
             if use.cost_usd is None and self.limits.needs_known_prices:
                 self._unpriced_model = estimate.model
 
@@ -200,10 +205,20 @@ in_forked_child(lambda: _current.set(None))
 
 
 def reserve(budget: Budget, estimate: Estimate) -> Reservation:
-    """Hold what a call is expected to use, in this budget and in all around it; if one denies it, in none of them."""
-    budgets = budget.and_outer()
-    _hold_all(budgets, estimate, llm_calls=1)
-    return Reservation(budgets, estimate)
+    """Hold what a call is expected to use, in this budget and in all around it; if one denies it, in none of them.
+
+    Where a budget is shared, it blocks the thread until the state has answered, but never an event loop.
+    """
+    held = Reservation(budget.and_outer(), estimate)
+    held.begin()
+    return held
+
+
+async def reserve_soon(budget: Budget, estimate: Estimate) -> Reservation:
+    """The same without blocking the thread."""
+    held = Reservation(budget.and_outer(), estimate)
+    await held.begin_soon()
+    return held
 
 
 def spend(budget: Budget, model: str, usage: LLMUsage | None) -> None:
@@ -212,6 +227,8 @@ def spend(budget: Budget, model: str, usage: LLMUsage | None) -> None:
     use = Use.of_call(nothing_held, usage, assume_billed=False)
     for each in budget.and_outer():
         each.add(nothing_held, use)
+        if each.share is not None:
+            each.share.spend(use, 1)
     for each in budget.and_outer():
         each.report(nothing_held, use, llm_calls=1)
 
@@ -236,15 +253,38 @@ def _hold_all(budgets: list[Budget], estimate: Estimate, *, llm_calls: int) -> N
 class Reservation:
     """What is held for one call by all budgets around it."""
 
-    __slots__ = ("_budgets", "_estimate")
+    __slots__ = ("_again", "_budgets", "_estimate", "_leases", "_shares")
 
     def __init__(self, budgets: list[Budget], estimate: Estimate) -> None:
         self._budgets = budgets
         self._estimate = estimate
+        self._shares = [budget.share for budget in budgets if budget.share is not None]
+        self._leases: list[Lease] = []
+        self._again: list[list[Lease]] = []
+        """The leases of requests that were sent again, the latest last."""
+
+    def begin(self) -> None:
+        """Hold what the call is expected to use.
+
+        Raises:
+            BudgetExceededError: a budget has less left.
+        """
+        self._leases = self._hold(llm_calls=1)
+
+    async def begin_soon(self) -> None:
+        """The same without blocking the thread."""
+        self._leases = await self._hold_soon(llm_calls=1)
 
     def repeat(self) -> bool:
         """Count a failed attempt that may be billed, if there is room for another one; returns whether there is."""
         has_room = self.hold_again()
+        if has_room:
+            self.presume()
+        return has_room
+
+    async def repeat_soon(self) -> bool:
+        """The same without blocking the thread."""
+        has_room = await self.hold_again_soon()
         if has_room:
             self.presume()
         return has_room
@@ -255,7 +295,7 @@ class Reservation:
         Raises:
             BudgetExceededError: there is no room for another one.
         """
-        _hold_all(self._budgets, self._estimate, llm_calls=0)
+        self._again.append(self._hold(llm_calls=0))
         self.presume()
 
     def hold_again(self) -> bool:
@@ -264,15 +304,24 @@ class Reservation:
         The first request may have reached the provider.
         """
         try:
-            _hold_all(self._budgets, self._estimate, llm_calls=0)
+            self._again.append(self._hold(llm_calls=0))
+        except BudgetExceededError:
+            return False
+        return True
+
+    async def hold_again_soon(self) -> bool:
+        """The same without blocking the thread."""
+        try:
+            self._again.append(await self._hold_soon(llm_calls=0))
         except BudgetExceededError:
             return False
         return True
 
     def release(self, *, llm_calls: int = 0) -> None:
         """Take back what `hold_again` held; with `llm_calls=1`, what `reserve` held for a call that was never sent."""
-        for budget in self._budgets:
-            budget.release(self._estimate, llm_calls=llm_calls)
+        for lease in self._take(llm_calls):
+            lease.release()
+        self._release_here(llm_calls)
 
     def presume(self) -> None:
         """Count what `hold_again` held as spent: one of the two requests may be billed without an answer."""
@@ -282,7 +331,39 @@ class Reservation:
         """End the call with its usage; with `assume_billed`, unknown usage counts as what was held."""
         self._settle(Use.of_call(self._estimate, usage, assume_billed=assume_billed), llm_calls=1)
 
+    def _hold(self, *, llm_calls: int) -> list[Lease]:
+        _hold_all(self._budgets, self._estimate, llm_calls=llm_calls)
+        try:
+            return ask_blocking(self._asking(llm_calls)) if self._shares else []
+        except BaseException:
+            self._release_here(llm_calls)
+            raise
+
+    async def _hold_soon(self, *, llm_calls: int) -> list[Lease]:
+        _hold_all(self._budgets, self._estimate, llm_calls=llm_calls)
+        try:
+            return await ask_async(self._asking(llm_calls)) if self._shares else []
+        except BaseException:
+            self._release_here(llm_calls)
+            raise
+
+    def _asking(self, llm_calls: int) -> Asking:
+        return asking(self._shares, self._estimate, llm_calls)
+
+    def _release_here(self, llm_calls: int) -> None:
+        for budget in self._budgets:
+            budget.release(self._estimate, llm_calls=llm_calls)
+
+    def _take(self, llm_calls: int) -> list[Lease]:
+        """The leases of the call, or those of its latest request that was sent again."""
+        if llm_calls:
+            taken, self._leases = self._leases, []
+            return taken
+        return self._again.pop() if self._again else []
+
     def _settle(self, use: Use, *, llm_calls: int) -> None:
+        for lease in self._take(llm_calls):
+            lease.settle(use, llm_calls)
         for budget in self._budgets:
             budget.settle(self._estimate, use, llm_calls=llm_calls)
         for budget in self._budgets:  # listeners run after every sum is complete

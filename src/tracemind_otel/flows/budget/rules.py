@@ -29,6 +29,12 @@ class Standing:
     llm_calls: int
     """1 for a call, 0 for a request that is sent again for a call that was admitted before."""
 
+    @property
+    def wanted(self) -> dict[BudgetKind, float]:
+        """What the call asks for, of each kind."""
+        estimate = self.estimate
+        return {"cost_usd": estimate.cost_usd or 0.0, "tokens": estimate.tokens, "llm_calls": self.llm_calls}
+
 
 def price_is_known(standing: Standing) -> BudgetExceededError | None:
     """A limit in USD needs the price of a call, unless its reply will name the cost."""
@@ -51,19 +57,20 @@ def spending_is_known(standing: Standing) -> BudgetExceededError | None:
 
 def limits_leave_room(standing: Standing) -> BudgetExceededError | None:
     """What is spent, held and expected must fit into every limit."""
-    estimate, llm_calls = standing.estimate, standing.llm_calls
-    wanted = {"cost_usd": estimate.cost_usd or 0.0, "tokens": estimate.tokens, "llm_calls": llm_calls}
+    llm_calls, wanted = standing.llm_calls, standing.wanted
     for kind, limit in standing.limits.by_kind.items():
         taken = getattr(standing.spending.spent, kind) + getattr(standing.spending.held, kind)
         is_full = taken >= limit - slack(kind, limit) and (llm_calls or kind != "llm_calls")
         if is_full or taken + wanted[kind] > limit + slack(kind, limit):
-            return _limit_exceeded(standing, kind, limit, wanted[kind])
+            return limit_exceeded(standing, kind, limit)
     return None
 
 
 Rule = Callable[[Standing], BudgetExceededError | None]
 RULES: tuple[Rule, ...] = (price_is_known, spending_is_known, limits_leave_room)
 """Every rule, in order; the first denial counts."""
+LOCAL_RULES: tuple[Rule, ...] = (price_is_known, spending_is_known)
+"""The rules of a budget whose sums a shared state keeps, which knows how much room there is."""
 
 
 def _unknown_price(standing: Standing, why: str, remedy: str) -> BudgetExceededError:
@@ -71,7 +78,16 @@ def _unknown_price(standing: Standing, why: str, remedy: str) -> BudgetExceededE
     return _denial(standing, "cost_usd", limit, f"cannot be held: {why}; this call was not sent. {remedy}")
 
 
-def _limit_exceeded(standing: Standing, kind: BudgetKind, limit: float, wanted: float) -> BudgetExceededError:
+def state_is_away(standing: Standing, why: str) -> BudgetExceededError:
+    """The shared state did not say whether there is room."""
+    kind, limit = next(iter(standing.limits.by_kind.items()))
+    remedy = "Pass on_state_away='allow' to send calls meanwhile"
+    return _denial(standing, kind, limit, f"cannot be asked: {why}; this call was not sent. {remedy}")
+
+
+def limit_exceeded(standing: Standing, kind: BudgetKind, limit: float) -> BudgetExceededError:
+    """A limit has no room for the call."""
+    wanted = standing.wanted[kind]
     spent, held = standing.spending.so_far(), standing.spending.held
     spent_of_it: float = getattr(spent, kind)
     is_spent = spent_of_it >= limit - slack(kind, limit)

@@ -233,7 +233,7 @@ class HttpSender(abc.ABC):
             fault = error
         may_be_billed = exchange.may_be_billed(fault, body)
         ledger = current_ledger() if may_be_billed else None
-        if not exchange.broke_unanswered(fault) or not (ledger is None or ledger.hold_again()):
+        if not exchange.broke_unanswered(fault) or not (ledger is None or await ledger.hold_again_soon()):
             raise transport_error(fault, url) from fault
         if may_be_billed and exchange.was_busy:
             note_lost_request()

@@ -1,0 +1,168 @@
+"""A shared state in one SQLite file, for the processes of one host."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .state_port import Account, Answer, Order, Settle, StateAwayError, Sums, minus, plus, room_is_lacking
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS spent (
+    name TEXT, key TEXT, window_s INTEGER, number INTEGER, ends_at REAL,
+    nano_usd INTEGER, tokens INTEGER, llm_calls INTEGER,
+    PRIMARY KEY (name, key, window_s, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS held (
+    name TEXT, key TEXT, window_s INTEGER, number INTEGER, owner TEXT, expires_at REAL,
+    nano_usd INTEGER, tokens INTEGER, llm_calls INTEGER,
+    PRIMARY KEY (name, key, window_s, number, owner)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS held_by_owner ON held (owner);
+CREATE INDEX IF NOT EXISTS spent_by_end ON spent (ends_at);
+"""
+_HERE = "name = ? AND key = ? AND window_s = ? AND number = ?"
+_SUMS = "COALESCE(SUM(nano_usd), 0), COALESCE(SUM(tokens), 0), COALESCE(SUM(llm_calls), 0)"
+_ADDED = """nano_usd = nano_usd + excluded.nano_usd, tokens = tokens + excluded.tokens,
+    llm_calls = llm_calls + excluded.llm_calls"""
+
+# No value is ever part of a statement.
+_SPENT = f"SELECT {_SUMS} FROM spent WHERE {_HERE}"  # noqa: S608
+_HELD = f"SELECT {_SUMS} FROM held WHERE {_HERE}"  # noqa: S608
+_EXPIRED = f"SELECT {_SUMS}, COUNT(*) FROM held WHERE {_HERE} AND expires_at < ?"  # noqa: S608
+_DROP_EXPIRED = f"DELETE FROM held WHERE {_HERE} AND expires_at < ?"  # noqa: S608
+_OWN = f"SELECT nano_usd, tokens, llm_calls FROM held WHERE {_HERE} AND owner = ?"  # noqa: S608
+_SET_OWN = f"UPDATE held SET nano_usd = ?, tokens = ?, llm_calls = ? WHERE {_HERE} AND owner = ?"  # noqa: S608
+_DROP_OWN = f"DELETE FROM held WHERE {_HERE} AND owner = ?"  # noqa: S608
+_HOLD = f"""INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET expires_at = excluded.expires_at, {_ADDED}"""  # noqa: S608
+_SPEND = f"INSERT INTO spent VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {_ADDED}"  # noqa: S608
+
+_KEPT_S = 86_400.0
+"""How long a window is kept after its end, for calls that began in it."""
+_RETRY_S = 0.000_3
+"""The wait for another process's transaction, which takes less than that; SQLite's own wait begins at 1 ms."""
+
+_Place = tuple[str, str, int, int]
+
+
+class SqliteState:
+    """Sums in a SQLite file in WAL mode, which is made with mode 0600.
+
+    Args:
+        path: the file.
+        timeout_s: seconds after which a file that another process has locked counts as away.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        try:
+            os.close(os.open(Path(path), os.O_RDWR | os.O_CREAT, 0o600))  # its -wal and -shm get the same mode
+            self._db = sqlite3.connect(path, timeout=timeout_s, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            # Without a sync for each commit: a crash of the host may lose the last commits, never the file.
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            with self._transaction():
+                for statement in filter(str.strip, _TABLES.split(";")):
+                    self._db.execute(statement)
+            self._db.execute("PRAGMA busy_timeout = 0")
+        except (OSError, sqlite3.Error) as error:
+            raise StateAwayError(f"{type(error).__name__}: {error}") from error
+
+    def apply(self, owner: str, orders: Sequence[Order], lease_s: float) -> list[Answer]:
+        """Carry out orders in one transaction."""
+        try:
+            with self._transaction():
+                now = time.time()
+                return [self._carry_out(owner, order, now, lease_s) for order in orders]
+        except sqlite3.Error as error:
+            raise StateAwayError(f"{type(error).__name__}: {error}") from error
+
+    def renew(self, owner: str, lease_s: float) -> None:
+        """Extend the lease of an owner, and drop the windows that nobody needs any more."""
+        now = time.time()
+        try:
+            with self._transaction():
+                self._db.execute("UPDATE held SET expires_at = ? WHERE owner = ?", (now + lease_s, owner))
+                self._db.execute("DELETE FROM spent WHERE ends_at < ?", (now - _KEPT_S,))
+        except sqlite3.Error as error:
+            raise StateAwayError(f"{type(error).__name__}: {error}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._begin()
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def _begin(self) -> None:
+        """Begin to write; waits for the other processes' transactions."""
+        until = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(_RETRY_S)
+
+    def _carry_out(self, owner: str, order: Order, now: float, lease_s: float) -> Answer:
+        window = _window_of(order, now)
+        account = order.account
+        place = (account.name, account.key, account.window_s, window)
+        self._expire(place, account, now)
+        if isinstance(order, Settle):
+            self._settle(owner, order, place)
+            return Answer(window, None, self._spent(place), self._held(place))
+        spent, held = self._spent(place), self._held(place)
+        lacking = room_is_lacking(order, plus(spent, held))
+        if lacking is None:
+            self._db.execute(_HOLD, (*place, owner, now + lease_s, *order.wanted))
+        return Answer(window, lacking, spent, held)
+
+    def _expire(self, place: _Place, account: Account, now: float) -> None:
+        """Count as spent what owners hold whose leases have expired."""
+        *sums, count = self._db.execute(_EXPIRED, (*place, now)).fetchone()
+        if count:
+            self._spend(place, account, Sums(*sums))
+            self._db.execute(_DROP_EXPIRED, (*place, now))
+
+    def _settle(self, owner: str, order: Settle, place: _Place) -> None:
+        """Where the lease had expired, what was held is spent already: only the difference is counted then."""
+        row = self._db.execute(_OWN, (*place, owner)).fetchone()
+        still_held = Sums(*row) if row else Sums()
+        freed = Sums(*map(min, still_held, order.held))
+        left = minus(still_held, freed)
+        if any(left):
+            self._db.execute(_SET_OWN, (*left, *place, owner))
+        elif row:
+            self._db.execute(_DROP_OWN, (*place, owner))
+        self._spend(place, order.account, minus(order.used, minus(order.held, freed)))
+
+    def _spend(self, place: _Place, account: Account, amount: Sums) -> None:
+        if any(amount):
+            ends_at = (place[-1] + 1) * account.window_s if account.window_s else None
+            self._db.execute(_SPEND, (*place, ends_at, *amount))
+
+    def _spent(self, place: _Place) -> Sums:
+        return Sums(*self._db.execute(_SPENT, place).fetchone())
+
+    def _held(self, place: _Place) -> Sums:
+        return Sums(*self._db.execute(_HELD, place).fetchone())
+
+
+def _window_of(order: Order, now: float) -> int:
+    if isinstance(order, Settle) and order.window is not None:
+        return order.window
+    seconds = order.account.window_s
+    return int(now // seconds) if seconds else 0
