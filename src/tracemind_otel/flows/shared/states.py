@@ -7,7 +7,7 @@ from collections.abc import Callable
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ...errors import ConfigError
-from .state_client import TIMEOUT_S, StateClient
+from .state_client import LEASE_S, TIMEOUT_S, StateClient
 from .state_port import SharedState
 
 _FORMS = "sqlite:///relative/file, sqlite:////absolute/file, redis://host:6379/0, rediss://host:6379/0 or valkey://..."
@@ -28,7 +28,7 @@ def use_state(client: StateClient | None) -> None:
         before.close()
 
 
-def state_at(url: str | None, *, timeout_s: float = TIMEOUT_S) -> StateClient | None:
+def state_at(url: str | None, *, timeout_s: float = TIMEOUT_S, lease_s: float = LEASE_S) -> StateClient | None:
     """The shared state at a URL, else at that of `TRACEMIND_STATE`; it connects with the first call.
 
     Raises:
@@ -46,14 +46,14 @@ def state_at(url: str | None, *, timeout_s: float = TIMEOUT_S) -> StateClient | 
     except ValueError:
         raise ConfigError(f"{field} is no URL; it must be one such as {_FORMS}") from None
     if parts.scheme == "sqlite":
-        return _sqlite(field, parts, timeout_s)
+        return _sqlite(field, parts, timeout_s, lease_s)
     if parts.scheme in ("redis", "rediss", "valkey", "valkeys") and parts.hostname:
         where = f"{parts.scheme}://{parts.hostname}:{port or 6379}{parts.path}"
-        return StateClient(_redis(value, timeout_s), where, timeout_s=timeout_s)
+        return StateClient(_redis(value, timeout_s), where, timeout_s=timeout_s, lease_s=lease_s)
     raise ConfigError(f"{field} names no state that is known; it must be a URL such as {_FORMS}")
 
 
-def _sqlite(field: str, parts: SplitResult, timeout_s: float) -> StateClient:
+def _sqlite(field: str, parts: SplitResult, timeout_s: float, lease_s: float) -> StateClient:
     path = unquote(parts.path)[1:]
     if parts.netloc or not path:
         raise ConfigError(f"{field} names no file; write it as sqlite:///relative/file or sqlite:////absolute/file")
@@ -66,7 +66,7 @@ def _sqlite(field: str, parts: SplitResult, timeout_s: float) -> StateClient:
 
         return SqliteState(path, timeout_s=timeout_s)
 
-    return StateClient(connect, path, timeout_s=timeout_s)
+    return StateClient(connect, path, timeout_s=timeout_s, lease_s=lease_s)
 
 
 def _redis(url: str, timeout_s: float) -> Callable[[], SharedState]:
