@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import shutil
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import tracemind_otel as tm
 from tests.programs import REPOSITORY, clean_environment
 from tests.servers.billing_server import running_billing_server
 from tests.shared_spender import LIMIT_USD, MAX_TOKENS, NAME
+from tracemind_otel.flows.shared.redis_state import RedisState
 from tracemind_otel.flows.shared.sqlite_state import SqliteState
-from tracemind_otel.flows.shared.state_port import NANO, Account, Answer, Settle, SharedState, Sums
+from tracemind_otel.flows.shared.state_client import StateClient
+from tracemind_otel.flows.shared.state_port import (
+    NANO,
+    Account,
+    Answer,
+    Reserve,
+    Settle,
+    SharedState,
+    StateAwayError,
+    Sums,
+)
+from tracemind_otel.flows.shared.states import state_at, use_state
 
+PASSWORD = "kept-to-itself"
 YEAR = Account(NAME, "", 365 * 86_400)
 
 
@@ -63,6 +84,228 @@ def eight_processes_four_killed(url: str, read: SharedState) -> None:
 
 @pytest.mark.slow
 def test_eight_processes_never_overspend_a_budget_in_sqlite(tmp_path: Path) -> None:
-    """The provider's bill of all of them, four of which are killed, is below the limit; the killed ones' calls count."""
+    """The provider's bill stays below the limit, and the calls of the four that are killed count as spent."""
     path = tmp_path / "limits.db"
     eight_processes_four_killed(f"sqlite:///{path}", SqliteState(path, timeout_s=5))
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Generator[str]:
+    """The URL of a Redis server with a password, which ends with the test."""
+    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    if program is None:
+        pytest.skip("neither redis-server nor valkey-server is installed")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    with subprocess.Popen([*command, "--requirepass", PASSWORD], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while "ready to accept connections" not in process.stdout.readline().lower():
+            assert process.poll() is None
+        threading.Thread(target=process.stdout.read, daemon=True).start()
+        yield f"redis://:{PASSWORD}@127.0.0.1:{port}/0"
+        process.kill()
+
+
+@pytest.mark.slow
+def test_eight_processes_never_overspend_a_budget_in_redis(redis_server: str) -> None:
+    """The same as in SQLite."""
+    eight_processes_four_killed(redis_server, RedisState(redis_server, timeout_s=5))
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty state of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'limits.db'}"
+    server: str = request.getfixturevalue("redis_server")
+    return server
+
+
+@pytest.fixture
+def state(url: str) -> Generator[SharedState]:
+    opened = RedisState(url, timeout_s=5) if url.startswith("redis") else SqliteState(url[10:], timeout_s=5)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def no_state_left() -> Generator[None]:
+    yield
+    use_state(None)
+
+
+def reserve(wanted: Sums, *, limit_tokens: int = 100, account: Account = YEAR) -> Reserve:
+    return Reserve(account, (None, limit_tokens, None), wanted, is_call=True)
+
+
+@pytest.mark.slow
+def test_what_is_held_counts_until_it_is_settled(state: SharedState) -> None:
+    """A second owner is denied what the first one holds, and gets what it did not use."""
+    first, second = (state.apply(owner, [reserve(Sums(0, 60, 1))], 60)[0] for owner in ("a", "b"))
+    assert (first.denied_by, second.denied_by) == (None, 1)
+    assert second.held == Sums(0, 60, 1)
+    settled = state.apply("a", [Settle(YEAR, first.window, Sums(0, 60, 1), Sums(0, 30, 1))], 60)[0]
+    assert (settled.spent, settled.held) == (Sums(0, 30, 1), Sums())
+    assert state.apply("b", [reserve(Sums(0, 60, 1))], 60)[0].denied_by is None
+
+
+@pytest.mark.slow
+def test_a_lease_that_expired_counts_as_spent_and_is_corrected_by_a_late_settlement(state: SharedState) -> None:
+    """A process that was only stopped does not count its call twice."""
+    granted = state.apply("a", [reserve(Sums(0, 60, 1))], 0.05)[0]
+    time.sleep(0.1)
+    assert standing(state).spent == Sums(0, 60, 1)
+    state.apply("a", [Settle(YEAR, granted.window, Sums(0, 60, 1), Sums(0, 10, 1))], 60)
+    left = standing(state)
+    assert (left.spent, left.held) == (Sums(0, 10, 1), Sums())
+
+
+@pytest.mark.slow
+def test_a_lease_that_is_renewed_does_not_expire(state: SharedState) -> None:
+    """A call may last longer than a lease."""
+    state.apply("a", [reserve(Sums(0, 60, 1))], 0.5)
+    state.renew("a", 60)
+    time.sleep(0.6)
+    assert standing(state).held == Sums(0, 60, 1)
+
+
+@pytest.mark.slow
+def test_each_key_and_each_window_has_a_sum_of_its_own(state: SharedState) -> None:
+    """Another user, another length and the next window begin at zero."""
+    second = Account("each user", "ada", 1)
+    assert state.apply("a", [reserve(Sums(0, 100, 1), account=second)], 60)[0].denied_by is None
+    for other in (Account("each user", "bob", 1), Account("each user", "ada", 60), Account("each", "ada", 1)):
+        assert state.apply("a", [reserve(Sums(0, 100, 1), account=other)], 60)[0].denied_by is None
+    time.sleep(1.01)
+    assert state.apply("a", [reserve(Sums(0, 100, 1), account=second)], 60)[0].denied_by is None
+
+
+@pytest.mark.slow
+def test_an_order_that_is_sent_again_counts_once(redis_server: str) -> None:
+    """After a lost answer nobody knows whether the server carried the order out."""
+    state = RedisState(redis_server, timeout_s=5)
+    asked = reserve(Sums(0, 60, 1))
+    granted = state.apply("a", [asked], 60)[0]
+    settle = Settle(YEAR, granted.window, Sums(0, 60, 1), Sums(0, 40, 1))
+    assert state.apply("a", [settle, settle], 60)[1].spent == Sums(0, 40, 1)
+    doubted, never_sent = reserve(Sums(0, 20, 1)), reserve(Sums(0, 20, 1))
+    state.apply("a", [doubted, reserve(Sums(0, 10, 1))], 60)
+    state.apply("a", [Settle(YEAR, None, each.wanted, Sums(), each.number) for each in (doubted, never_sent)], 60)
+    assert standing(state).held == Sums(0, 10, 1)
+    state.close()
+
+
+@pytest.mark.slow
+async def test_a_call_in_a_shared_budget_is_denied_by_what_another_spent(url: str, no_state_left: None) -> None:
+    """Two blocks with the same name, key and window share one sum; the message names them."""
+    client = state_at(url, timeout_s=5)
+    assert client is not None
+    use_state(client)
+    for _ in range(2):
+        with tm.budget(name="each user", key="ada", per="365d", max_llm_calls=2):
+            await tm.llm_call("fake/toy-1", "hi", max_tokens=5)
+    with tm.budget(name="each user", key="ada", per="365d", max_llm_calls=2):
+        with pytest.raises(tm.BudgetExceededError, match="'each user/ada' is spent: 2 of 2 calls spent"):
+            await tm.llm_call("fake/toy-1", "hi", max_tokens=5)
+    with tm.budget(name="each user", key="bob", per="365d", max_llm_calls=2):
+        await tm.llm_call("fake/toy-1", "hi", max_tokens=5)
+
+
+@pytest.mark.slow
+async def test_a_state_that_hangs_delays_no_call_beyond_its_time_out(
+    tmp_path: Path, no_state_left: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The policy decides, the loop goes on, the log has one line, and what was sent meanwhile is counted later."""
+    path = tmp_path / "limits.db"
+    client = state_at(f"sqlite:///{path}", timeout_s=0.2)
+    assert client is not None
+    use_state(client)
+    limits: dict[str, Any] = {"name": "team-a", "per": "365d", "max_llm_calls": 1_000}
+    with tm.budget(**limits):
+        await tm.llm_call("fake/toy-1", "hi", max_tokens=5)
+    assert client.flush(5)
+    locked = sqlite3.connect(path, isolation_level=None)
+    locked.execute("BEGIN IMMEDIATE")
+    longest = asyncio.create_task(longest_block_s())
+    began = time.monotonic()
+    with tm.budget(**limits, on_state_away="deny"):
+        ends = await asyncio.gather(
+            *(tm.llm_call("fake/toy-1", "hi", max_tokens=5) for _ in range(50)), return_exceptions=True
+        )
+    with tm.budget(**limits, on_state_away="allow"):
+        await asyncio.gather(*(tm.llm_call("fake/toy-1", "hi", max_tokens=5) for _ in range(50)))
+    took_s = time.monotonic() - began
+    longest.cancel()
+    assert all(isinstance(end, tm.BudgetExceededError) and "on_state_away='allow'" in str(end) for end in ends)
+    assert took_s < 1.5  # one time-out for all that waited; later calls do not wait
+    assert len([row for row in caplog.messages if "is away" in row]) == 1
+    locked.execute("ROLLBACK")
+    locked.close()
+    assert client.flush(10)
+    assert standing(SqliteState(path, timeout_s=5), Account("team-a", "", 365 * 86_400)).spent.llm_calls == 51
+    assert len([row for row in caplog.messages if "is back" in row]) == 1
+
+
+async def longest_block_s() -> None:
+    """Fail if the event loop is blocked for longer than the time-out."""
+    while True:
+        before = time.monotonic()
+        await asyncio.sleep(0.01)
+        assert time.monotonic() - before < 0.2
+
+
+@pytest.mark.slow
+async def test_a_server_that_is_away_and_comes_back(
+    redis_server: str, no_state_left: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wrong password is a state that is away; no message repeats it or the right one."""
+    wrong = redis_server.replace(PASSWORD, "wrong-secret")
+    client = state_at(wrong, timeout_s=1)
+    assert isinstance(client, StateClient)
+    with pytest.raises(StateAwayError):
+        client.ask(reserve(Sums(0, 1, 1))).result(5)
+    client.close(timeout_s=0.1)
+    assert "AuthenticationError" in caplog.text
+    assert "wrong-secret" not in caplog.text
+    assert PASSWORD not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "limits.db",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:////no/such/directory/x.db",
+        "http://user:hidden@host",
+        "redis://",
+    ],
+)
+def test_a_state_that_is_no_url_is_rejected(wrong: str) -> None:
+    """The message says what to write, and does not repeat a password."""
+    with pytest.raises(tm.ConfigError, match="state") as caught:
+        tm.configure(state=wrong)
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"per": "1d"}, "pass name="),
+        ({"name": "a", "per": "1 day"}, "per is '1 day'"),
+        ({"name": "a", "per": "0s"}, "per is '0s'"),
+        ({"name": "a", "key": ""}, "key of a shared budget"),
+        ({"name": "a", "per": "1d", "on_state_away": "wait"}, "on_state_away is 'wait'"),
+    ],
+)
+def test_a_shared_budget_that_is_wrong_is_rejected(arguments: dict[str, Any], message: str) -> None:
+    """The message names the argument."""
+    with pytest.raises(tm.ConfigError, match=message):
+        tm.budget(max_llm_calls=1, **arguments)
+
+
+def test_a_shared_budget_without_a_state_is_rejected() -> None:
+    """It would hold in this process only, which is not what was asked for."""
+    with pytest.raises(tm.ConfigError, match="configure\(state="), tm.budget(name="a", per="1d", max_llm_calls=1):
+        pass

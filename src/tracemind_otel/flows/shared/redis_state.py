@@ -13,97 +13,94 @@ from .state_port import Account, Answer, Order, Settle, StateAwayError, Sums
 _KEPT_S = 86_400
 """How long a window is kept after its end, for calls that began in it."""
 
-_COMMON = """
-local function number(key, field) return tonumber(redis.call('HGET', key, field) or '0') end
-local function add(key, field, amount)
-  if amount ~= 0 then redis.call('HINCRBY', key, field, string.format('%.0f', amount)) end
-end
+_REMEMBERED_S = 3_600
+"""How long the number of an order is remembered."""
+
+_SCRIPT = """
+-- KEYS[1]: the account
+-- ARGV: 1 number, 2 owner, 3 seconds of the lease, 4 seconds of the window, 5 window or '', 6 seconds it is kept,
+-- 7 seconds a number is remembered, 8 'reserve' or 'settle', 9 '1' where a call begins, or the number of the
+-- reservation that must have been granted, 10-12 limits or '', 13-15 amounts wanted or held, 16-18 amounts used
 local KINDS = {'usd', 'tokens', 'calls'}
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-"""
-
-_ORDER = (
-    _COMMON
-    + """
--- KEYS[1]: the account; ARGV: order id, owner, lease, window length, window or '', kept,
--- 'reserve' or 'settle', is_call, three limits or '', three amounts held or wanted, three amounts used
 local owner, lease, seconds, window = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local function numbered(name) return KEYS[1] .. ':order:' .. name end
+local granted = ARGV[8] == 'settle' and ARGV[9] ~= '' and redis.call('GET', numbered(ARGV[9]))
+if granted then window = granted end
 if window == '' then
   window = seconds == 0 and '0' or string.format('%.0f', math.floor(now / seconds))
 end
-local spent, owners = KEYS[1] .. ':' .. window .. ':spent', KEYS[1] .. ':' .. window .. ':owners'
+local sums, owners = KEYS[1] .. ':' .. window .. ':sums', KEYS[1] .. ':' .. window .. ':owners'
 local function held_by(name) return KEYS[1] .. ':' .. window .. ':held:' .. name end
+local function amount(key, field) return tonumber(redis.call('HGET', key, field) or '0') end
+local function add(key, field, more)
+  if more ~= 0 then redis.call('HINCRBY', key, field, string.format('%.0f', more)) end
+end
+local function remember(value) redis.call('SET', numbered(ARGV[1]), value, 'EX', ARGV[7]) end
 
 -- What owners hold whose leases have expired is spent.
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', owners, '-inf', '(' .. string.format('%.6f', now))) do
-  for _, kind in ipairs(KINDS) do add(spent, kind, number(held_by(name), kind)) end
+  for _, kind in ipairs(KINDS) do
+    local held = amount(held_by(name), kind)
+    add(sums, 'held_' .. kind, -held)
+    add(sums, kind, held)
+  end
   redis.call('DEL', held_by(name))
   redis.call('ZREM', owners, name)
 end
 
-local function sums()
-  local used, held = {}, {0, 0, 0}
-  for i, kind in ipairs(KINDS) do used[i] = number(spent, kind) end
-  for _, name in ipairs(redis.call('ZRANGE', owners, 0, -1)) do
-    for i, kind in ipairs(KINDS) do held[i] = held[i] + number(held_by(name), kind) end
-  end
-  return used, held
-end
-
 local mine, denied = held_by(owner), -1
-if ARGV[7] == 'reserve' then
-  local used, held = sums()
-  for i = 1, 3 do
-    local limit, wanted = tonumber(ARGV[8 + i]), tonumber(ARGV[11 + i])
-    if limit and denied < 0 then
-      local taken = used[i] + held[i]
-      if (taken >= limit and (ARGV[8] == '1' or i ~= 3)) or taken + wanted > limit then denied = i - 1 end
-    end
-  end
-  if denied < 0 then
-    for i, kind in ipairs(KINDS) do add(mine, kind, tonumber(ARGV[11 + i])) end
-    redis.call('ZADD', owners, string.format('%.6f', now + lease), owner)
-  end
-elseif redis.call('GET', KEYS[1] .. ':done:' .. ARGV[1]) == false then
-  local left = false
+local function settle()
+  local is_left = false
   for i, kind in ipairs(KINDS) do
-    local has, held = number(mine, kind), tonumber(ARGV[11 + i])
+    local has, held = amount(mine, kind), tonumber(ARGV[12 + i])
     local freed = math.min(has, held)
     add(mine, kind, -freed)
-    if has > freed then left = true end
+    add(sums, 'held_' .. kind, -freed)
     -- Where the lease had expired, the rest of what was held is spent already.
-    add(spent, kind, tonumber(ARGV[14 + i]) - (held - freed))
+    add(sums, kind, tonumber(ARGV[15 + i]) - (held - freed))
+    is_left = is_left or has > freed
   end
-  if not left then
+  if not is_left then
     redis.call('DEL', mine)
     redis.call('ZREM', owners, owner)
   end
-  -- A settlement whose answer is lost is sent again.
-  redis.call('SET', KEYS[1] .. ':done:' .. ARGV[1], '1', 'EX', ARGV[6])
+  remember('settled')
+end
+
+if ARGV[8] == 'reserve' then
+  for i, kind in ipairs(KINDS) do
+    local limit, wanted = tonumber(ARGV[9 + i]), tonumber(ARGV[12 + i])
+    if limit and denied < 0 then
+      local taken = amount(sums, kind) + amount(sums, 'held_' .. kind)
+      local is_full = taken >= limit and (ARGV[9] == '1' or i ~= 3)
+      if is_full or taken + wanted > limit then denied = i - 1 end
+    end
+  end
+  if denied < 0 then
+    for i, kind in ipairs(KINDS) do
+      add(mine, kind, tonumber(ARGV[12 + i]))
+      add(sums, 'held_' .. kind, tonumber(ARGV[12 + i]))
+    end
+    redis.call('ZADD', owners, string.format('%.6f', now + lease), owner)
+    remember(window)
+  end
+elseif redis.call('EXISTS', numbered(ARGV[1])) == 0 and (ARGV[9] == '' or granted) then
+  settle()
 end
 
 if seconds > 0 then
   local expires = string.format('%.0f', (tonumber(window) + 1) * seconds + tonumber(ARGV[6]))
-  for _, key in ipairs({spent, owners, mine}) do redis.call('EXPIREAT', key, expires) end
+  for _, key in ipairs({sums, owners, mine}) do redis.call('EXPIREAT', key, expires) end
 end
-local used, held = sums()
 local answer = {window, denied}
-for i = 1, 3 do
-  answer[2 + i], answer[5 + i] = string.format('%.0f', used[i]), string.format('%.0f', held[i])
+for i, kind in ipairs(KINDS) do
+  answer[2 + i] = string.format('%.0f', amount(sums, kind))
+  answer[5 + i] = string.format('%.0f', amount(sums, 'held_' .. kind))
 end
 return answer
 """
-)
-
-_RENEW = (
-    _COMMON
-    + """
--- KEYS[1]: the account; ARGV: owner, lease, window
-local owners = KEYS[1] .. ':' .. ARGV[3] .. ':owners'
-return redis.call('ZADD', owners, 'XX', string.format('%.6f', now + tonumber(ARGV[2])), ARGV[1])
-"""
-)
 
 
 class RedisState:
@@ -125,9 +122,7 @@ class RedisState:
                 retry=None,
                 client_name="tracemind-otel",
             )
-            self._order = self._redis.register_script(_ORDER)
-            self._renew = self._redis.register_script(_RENEW)
-            self._redis.ping()
+            self._script = str(self._redis.script_load(_SCRIPT))
         except (redis.RedisError, ValueError) as error:
             raise _away(error) from None
         self._holding: set[tuple[str, int]] = set()
@@ -142,31 +137,38 @@ class RedisState:
 
     def renew(self, owner: str, lease_s: float) -> None:
         """Extend the lease of an owner in every account in which it may hold something."""
+        holding = list(self._holding)
         try:
-            for key, window in list(self._holding):
-                if not self._is_held(key, window, owner):
-                    self._holding.discard((key, window))
-                self._renew(keys=[key], args=[owner, lease_s, window])
+            seconds, micros = self._redis.time()
+            with self._redis.pipeline(transaction=False) as pipeline:
+                for key, window in holding:
+                    expires = {owner: seconds + micros / 1e6 + lease_s}
+                    pipeline.zadd(f"{key}:{window}:owners", expires, xx=True, ch=True)
+                is_held = pipeline.execute()
         except redis.RedisError as error:
             raise _away(error) from None
+        self._holding = {place for place, held in zip(holding, is_held, strict=True) if held}
 
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()
 
-    def _is_held(self, key: str, window: int, owner: str) -> bool:
-        return self._redis.zscore(f"{key}:{window}:owners", owner) is not None
-
     def _applied(self, owner: str, orders: Sequence[Order], lease_s: float) -> list[Answer]:
-        self._redis.script_load(_ORDER) if not self._redis.script_exists(self._order.sha)[0] else None
-        with self._redis.pipeline(transaction=False) as pipeline:
-            for order in orders:
-                pipeline.evalsha(self._order.sha, 1, _key(order.account), *_arguments(owner, order, lease_s))
-            rows = cast("list[list[bytes | int]]", pipeline.execute())
+        try:
+            rows = self._sent(owner, orders, lease_s)
+        except redis.exceptions.NoScriptError:  # the server was started anew
+            self._redis.script_load(_SCRIPT)
+            rows = self._sent(owner, orders, lease_s)
         answers = [_answer(row) for row in rows]
         for order, answer in zip(orders, answers, strict=True):
             self._holding.add((_key(order.account), answer.window))
         return answers
+
+    def _sent(self, owner: str, orders: Sequence[Order], lease_s: float) -> list[list[bytes | int]]:
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for order in orders:
+                pipeline.evalsha(self._script, 1, _key(order.account), *_arguments(owner, order, lease_s))
+            return cast("list[list[bytes | int]]", pipeline.execute())
 
 
 def _key(account: Account) -> str:
@@ -176,13 +178,16 @@ def _key(account: Account) -> str:
 
 
 def _arguments(owner: str, order: Order, lease_s: float) -> list[str | int | float]:
+    """In the order of `ARGV`."""
+    window: str | int = ""
+    what: list[str | int | float]
     if isinstance(order, Settle):
         window = "" if order.window is None else order.window
-        kind = ["settle", 0, "", "", "", *order.held, *order.used]
-        return [order.number, owner, lease_s, order.account.window_s, window, _KEPT_S, *kind]
-    limits = ["" if limit is None else limit for limit in order.limits]
-    kind = ["reserve", int(order.is_call), *limits, *order.wanted, 0, 0, 0]
-    return ["", owner, lease_s, order.account.window_s, "", _KEPT_S, *kind]
+        what = ["settle", order.if_granted or "", "", "", "", *order.held, *order.used]
+    else:
+        limits = ["" if limit is None else limit for limit in order.limits]
+        what = ["reserve", int(order.is_call), *limits, *order.wanted, 0, 0, 0]
+    return [order.number, owner, lease_s, order.account.window_s, window, _KEPT_S, _REMEMBERED_S, *what]
 
 
 def _answer(row: list[bytes | int]) -> Answer:

@@ -122,7 +122,8 @@ class SqliteState:
         place = (account.name, account.key, account.window_s, window)
         self._expire(place, account, now)
         if isinstance(order, Settle):
-            self._settle(owner, order, place)
+            if order.if_granted is None:  # a transaction that failed granted nothing
+                self._settle(owner, order, place)
             return Answer(window, None, self._spent(place), self._held(place))
         spent, held = self._spent(place), self._held(place)
         lacking = room_is_lacking(order, plus(spent, held))

@@ -172,6 +172,7 @@ class StateClient:
             away = error if isinstance(error, StateAwayError) else StateAwayError(type(error).__name__)
             self._note_away(away)
             for each in asked:
+                self._doubt(each.order)
                 self._fail(each, away)
             return
         self._note_back()
@@ -214,6 +215,10 @@ class StateClient:
             was_away, self._is_away = self._is_away, False
         if was_away:
             log.warning("the shared state at %s is back", self.where)
+
+    def _doubt(self, order: Reserve) -> None:
+        """Take back a reservation that may have been granted, when the state is back."""
+        self.settle(Settle(order.account, None, order.wanted, Sums(), if_granted=order.number))
 
     @staticmethod
     def _fail(asked: _Asked, error: StateAwayError) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 NANO = 1_000_000_000
@@ -67,6 +68,8 @@ class Reserve:
     """The amount to hold."""
     is_call: bool
     """Whether a call begins; a request that is sent again for a call is no further one."""
+    number: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """What a state that may lose an answer knows the order by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,10 @@ class Settle:
     """The amount that is held."""
     used: Sums
     """The amount that was used."""
+    if_granted: str | None = None
+    """The number of a reservation whose answer was lost: the order counts only if that was granted."""
+    number: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """What a state that may lose an answer knows the order by: it is carried out once, however often it is sent."""
 
 
 Order = Reserve | Settle
