@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 import tracemind_otel as tm
 from tests.programs import REPOSITORY, clean_environment
@@ -205,9 +206,9 @@ async def test_a_call_in_a_shared_budget_is_denied_by_what_another_spent(url: st
     for _ in range(2):
         with tm.budget(name="each user", key="ada", per="365d", max_llm_calls=2):
             await tm.llm_call("fake/toy-1", "hi", max_tokens=5)
-    with tm.budget(name="each user", key="ada", per="365d", max_llm_calls=2):
-        with pytest.raises(tm.BudgetExceededError, match="'each user/ada' is spent: 2 of 2 calls spent"):
-            await tm.llm_call("fake/toy-1", "hi", max_tokens=5)
+    is_denied = pytest.raises(tm.BudgetExceededError, match="'each user/ada' is spent: 2 of 2 calls spent")
+    with tm.budget(name="each user", key="ada", per="365d", max_llm_calls=2), is_denied:
+        await tm.llm_call("fake/toy-1", "hi", max_tokens=5)
     with tm.budget(name="each user", key="bob", per="365d", max_llm_calls=2):
         await tm.llm_call("fake/toy-1", "hi", max_tokens=5)
 
@@ -236,6 +237,7 @@ async def test_a_state_that_hangs_delays_no_call_beyond_its_time_out(
     with tm.budget(**limits, on_state_away="allow"):
         await asyncio.gather(*(tm.llm_call("fake/toy-1", "hi", max_tokens=5) for _ in range(50)))
     took_s = time.monotonic() - began
+    assert not longest.done()
     longest.cancel()
     assert all(isinstance(end, tm.BudgetExceededError) and "on_state_away='allow'" in str(end) for end in ends)
     assert took_s < 1.5  # one time-out for all that waited; later calls do not wait
@@ -247,6 +249,31 @@ async def test_a_state_that_hangs_delays_no_call_beyond_its_time_out(
     assert len([row for row in caplog.messages if "is back" in row]) == 1
 
 
+@pytest.mark.slow
+async def test_a_server_that_hangs_delays_no_call_beyond_its_time_out(redis_server: str, no_state_left: None) -> None:
+    """What was sent meanwhile is counted when the server answers again, and nothing of a denied call stays held."""
+    client = state_at(redis_server, timeout_s=0.2)
+    assert client is not None
+    use_state(client)
+    limits: dict[str, Any] = {"name": "team-a", "per": "365d", "max_llm_calls": 1_000}
+    with tm.budget(**limits):
+        await tm.llm_call("fake/toy-1", "hi", max_tokens=5)
+    assert client.flush(5)
+    redis.Redis.from_url(redis_server).client_pause(1_500)
+    began = time.monotonic()
+    for policy, is_sent in (("deny", False), ("allow", True)):
+        with tm.budget(**limits, on_state_away=policy):
+            ends = await asyncio.gather(
+                *(tm.llm_call("fake/toy-1", "hi", max_tokens=5) for _ in range(50)), return_exceptions=True
+            )
+        assert [isinstance(end, tm.LLMResult) for end in ends] == [is_sent] * 50
+    assert time.monotonic() - began < 1.2
+    assert client.flush(10)
+    left = standing(RedisState(redis_server, timeout_s=5))
+    assert left.spent.llm_calls == 51
+    assert left.held == Sums()
+
+
 async def longest_block_s() -> None:
     """Fail if the event loop is blocked for longer than the time-out."""
     while True:
@@ -256,7 +283,7 @@ async def longest_block_s() -> None:
 
 
 @pytest.mark.slow
-async def test_a_server_that_is_away_and_comes_back(
+async def test_no_message_has_the_password(
     redis_server: str, no_state_left: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A wrong password is a state that is away; no message repeats it or the right one."""
@@ -307,5 +334,5 @@ def test_a_shared_budget_that_is_wrong_is_rejected(arguments: dict[str, Any], me
 
 def test_a_shared_budget_without_a_state_is_rejected() -> None:
     """It would hold in this process only, which is not what was asked for."""
-    with pytest.raises(tm.ConfigError, match="configure\(state="), tm.budget(name="a", per="1d", max_llm_calls=1):
+    with pytest.raises(tm.ConfigError, match=r"configure\(state="), tm.budget(name="a", per="1d", max_llm_calls=1):
         pass

@@ -203,7 +203,7 @@ class StateClient:
             late, self._asked = self._asked, deque()
         if not was_away:
             log.warning(
-                "the shared state at %s is away (%s); until it is back, on_state_away decides what budgets do",
+                "the shared state at %s is away (%s); until it answers again, on_state_away decides what budgets do",
                 self.where,
                 error,
             )
