@@ -24,6 +24,7 @@ import tracemind_otel as tm
 from tests.programs import REPOSITORY, clean_environment
 from tests.servers.billing_server import running_billing_server
 from tests.shared_spender import LIMIT_USD, MAX_TOKENS, NAME
+from tracemind_otel.flows.budget import OnStateAway
 from tracemind_otel.flows.shared.redis_state import RedisState
 from tracemind_otel.flows.shared.sqlite_state import SqliteState
 from tracemind_otel.flows.shared.state_client import StateClient
@@ -261,7 +262,8 @@ async def test_a_server_that_hangs_delays_no_call_beyond_its_time_out(redis_serv
     assert client.flush(5)
     redis.Redis.from_url(redis_server).client_pause(1_500)
     began = time.monotonic()
-    for policy, is_sent in (("deny", False), ("allow", True)):
+    policies: tuple[tuple[OnStateAway, bool], ...] = (("deny", False), ("allow", True))
+    for policy, is_sent in policies:
         with tm.budget(**limits, on_state_away=policy):
             ends = await asyncio.gather(
                 *(tm.llm_call("fake/toy-1", "hi", max_tokens=5) for _ in range(50)), return_exceptions=True
