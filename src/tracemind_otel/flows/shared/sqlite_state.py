@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from .state_port import Account, Answer, Order, Settle, StateAwayError, Sums, minus, plus, room_is_lacking
+
+log = logging.getLogger(__name__)
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS spent (
@@ -40,6 +45,8 @@ _HOLD = f"""INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET expires_at = excluded.expires_at, {_ADDED}"""  # noqa: S608
 _SPEND = f"INSERT INTO spent VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {_ADDED}"  # noqa: S608
 
+_CHECKPOINT_EVERY = 300
+"""Commits after which the log, of about four pages each, is moved into the file."""
 _KEPT_S = 86_400.0
 """How long a window is kept after its end, for calls that began in it."""
 _RETRY_S = 0.000_3
@@ -57,7 +64,10 @@ class SqliteState:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, timeout_s: float) -> None:
+        self._path = path
         self._timeout_s = timeout_s
+        self._commits = 0
+        self._checkpoint: threading.Thread | None = None
         try:
             os.close(os.open(Path(path), os.O_RDWR | os.O_CREAT, 0o600))  # its -wal and -shm get the same mode
             self._db = sqlite3.connect(path, timeout=timeout_s, isolation_level=None)
@@ -68,6 +78,7 @@ class SqliteState:
                 for statement in filter(str.strip, _TABLES.split(";")):
                     self._db.execute(statement)
             self._db.execute("PRAGMA busy_timeout = 0")
+            self._db.execute("PRAGMA wal_autocheckpoint = 0")
         except (OSError, sqlite3.Error) as error:
             raise StateAwayError(f"{type(error).__name__}: {error}") from error
 
@@ -92,6 +103,8 @@ class SqliteState:
 
     def close(self) -> None:
         """Close the file."""
+        if self._checkpoint is not None:
+            self._checkpoint.join()
         self._db.close()
 
     @contextmanager
@@ -103,6 +116,18 @@ class SqliteState:
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
+        self._commits += 1
+        if self._commits % _CHECKPOINT_EVERY == 0 and (self._checkpoint is None or not self._checkpoint.is_alive()):
+            self._checkpoint = threading.Thread(target=self._move_log, name="tracemind-checkpoint", daemon=True)
+            self._checkpoint.start()
+
+    def _move_log(self) -> None:
+        """Move the log into the file, in a thread of its own: its sync takes milliseconds and stops no transaction."""
+        try:
+            with contextlib.closing(sqlite3.connect(self._path)) as db:
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            log.debug("the log of %s was not moved: %s", self._path, error)
 
     def _begin(self) -> None:
         """Begin to write; waits for the other processes' transactions."""
