@@ -17,6 +17,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 import redis
 
@@ -338,3 +339,46 @@ def test_a_shared_budget_without_a_state_is_rejected() -> None:
     """It would hold in this process only, which is not what was asked for."""
     with pytest.raises(tm.ConfigError, match=r"configure\(state="), tm.budget(name="a", per="1d", max_llm_calls=1):
         pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_calls_of_another_sdk_are_held_by_a_shared_budget(url: str, no_state_left: None, is_async: bool) -> None:
+    """OpenAI's clients are denied what another process could have spent, on an event loop as well."""
+    client = state_at(url, timeout_s=5)
+    assert client is not None
+    use_state(client)
+    tm.instrument()
+    ask: dict[str, Any] = {
+        "model": "gpt-4o-mini",
+        "max_tokens": 40,
+        "messages": [{"role": "user", "content": "answer"}],
+    }
+    answered, denied = 0, 0
+    try:
+        with running_billing_server() as server:
+            options: dict[str, Any] = {"base_url": server.base_url(40), "api_key": "sk-none", "max_retries": 0}
+            for _ in range(6):
+                with tm.budget(name="team-a", per="365d", max_tokens=200):
+                    try:
+                        if is_async:
+                            async with openai.AsyncOpenAI(**options) as sdk:
+                                await sdk.chat.completions.create(**ask)
+                        else:
+                            with openai.OpenAI(**options) as blocking:
+                                blocking.chat.completions.create(**ask)
+                        answered += 1
+                    except (tm.BudgetExceededError, openai.APIConnectionError) as error:
+                        cause = error if isinstance(error, tm.BudgetExceededError) else error.__cause__
+                        assert isinstance(cause, tm.BudgetExceededError)
+                        denied += 1
+    finally:
+        tm.uninstrument()
+    assert client.flush(5)
+    opened = RedisState(url, timeout_s=5) if url.startswith("redis") else SqliteState(url[10:], timeout_s=5)
+    left = standing(opened)
+    opened.close()
+    assert (answered, denied) == (4, 2)
+    assert left.spent.llm_calls == 4
+    assert left.spent.tokens <= 200
+    assert left.held == Sums()

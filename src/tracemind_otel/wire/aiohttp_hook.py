@@ -29,7 +29,8 @@ def _request(request: Any, library: ModuleType, hosts: Mapping[str, str] | None 
             return await request(self, method, url, **options)
         if observation.needs_prices_first():
             await observation.until_priceable()
-        attempt = _attempt(self, method, url, options, library, hosts)
+        begin = functools.partial(_attempt, self, method, url, options, library, hosts)
+        attempt = await observation.begin_async(begin) if observation.asks_a_state() else begin()
         if attempt is None:
             return await request(self, method, url, **options)
         try:

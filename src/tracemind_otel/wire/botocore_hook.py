@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 def _send(send: Any, library: ModuleType, hosts: Mapping[str, str] | None = None) -> Any:
     @functools.wraps(send)
     def send_and_see(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        attempt = _attempt(request, hosts)
+        attempt = observation.begin_blocking(functools.partial(_attempt, request, hosts))
         if attempt is None:
             return send(self, request, *args, **kwargs)
         try:

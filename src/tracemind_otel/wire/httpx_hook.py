@@ -31,7 +31,7 @@ def _sight(library: ModuleType) -> Sight:
 def _sync_send(send: Any, library: ModuleType, hosts: Mapping[str, str] | None = None) -> Any:
     @functools.wraps(send)
     def send_and_see(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        attempt = _attempt(request, hosts)
+        attempt = observation.begin_blocking(functools.partial(_attempt, request, hosts))
         if attempt is None:
             return send(self, request, *args, **kwargs)
         try:
@@ -52,7 +52,8 @@ def _async_send(send: Any, library: ModuleType, hosts: Mapping[str, str] | None 
     async def send_and_see(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         if observation.needs_prices_first():
             await observation.until_priceable()
-        attempt = _attempt(request, hosts)
+        begin = functools.partial(_attempt, request, hosts)
+        attempt = await observation.begin_async(begin) if observation.asks_a_state() else begin()
         if attempt is None:
             return await send(self, request, *args, **kwargs)
         try:

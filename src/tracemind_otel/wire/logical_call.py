@@ -68,6 +68,18 @@ class LogicalCall(CountedCall):
         except BudgetExceededError as error:
             self.deny(error)
 
+    def deny_later(self, error: BudgetExceededError) -> None:
+        """End a call that a shared budget denies; an attempt that was sent before keeps what it holds."""
+        if not self.retries:
+            self.give_back()
+        self.deny(error)
+
+    def give_back(self) -> None:
+        """Hold nothing more of the budgets, because nothing was sent."""
+        reservation, self.reservation = self.reservation, None
+        if reservation is not None and not self.retries:
+            reservation.release(llm_calls=1)
+
     def begin_attempt(self) -> None:
         """Another attempt begins: the last one failed and is repeated, unless no budget is left for it."""
         if self._failure is None or self.denial is not None:

@@ -6,7 +6,8 @@ import contextvars
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..._base.context import Setting, set_here, surrounding_variable
@@ -250,6 +251,47 @@ def _hold_all(budgets: list[Budget], estimate: Estimate, *, llm_calls: int) -> N
         raise
 
 
+_deferred: contextvars.ContextVar[list[DeferredAsking] | None] = contextvars.ContextVar(
+    "tracemind_deferred", default=None
+)
+
+
+@contextmanager
+def deferring() -> Generator[list[DeferredAsking]]:
+    """A block in which no shared state is asked; its caller asks before it sends anything."""
+    deferred: list[DeferredAsking] = []
+    token = _deferred.set(deferred)
+    try:
+        yield deferred
+    finally:
+        _deferred.reset(token)
+
+
+def is_shared(budget: Budget | None) -> bool:
+    """Whether this budget, or one around it, is shared by many processes."""
+    return budget is not None and any(each.share is not None for each in budget.and_outer())
+
+
+@dataclass(frozen=True, slots=True)
+class DeferredAsking:
+    """What a reservation has still to ask of shared states; a denial is raised as by the reservation itself."""
+
+    reservation: Reservation
+    """The reservation, which the budgets of this process have granted."""
+    llm_calls: int
+    """1 for a call, 0 for a request that is sent again for it."""
+
+    async def ask(self) -> None:
+        """Ask without blocking the thread."""
+        leases = await ask_async(self.reservation.asking(self.llm_calls))
+        self.reservation.take_deferred(leases, self.llm_calls)
+
+    def ask_blocking(self) -> None:
+        """Ask in a thread that the request will block anyway."""
+        leases = ask_blocking(self.reservation.asking(self.llm_calls), may_block=True)
+        self.reservation.take_deferred(leases, self.llm_calls)
+
+
 class Reservation:
     """What is held for one call by all budgets around it."""
 
@@ -333,8 +375,14 @@ class Reservation:
 
     def _hold(self, *, llm_calls: int) -> list[Lease]:
         _hold_all(self._budgets, self._estimate, llm_calls=llm_calls)
+        if not self._shares:
+            return []
+        deferred = _deferred.get()
+        if deferred is not None:
+            deferred.append(DeferredAsking(self, llm_calls))
+            return []
         try:
-            return ask_blocking(self._asking(llm_calls)) if self._shares else []
+            return ask_blocking(self.asking(llm_calls))
         except BaseException:
             self._release_here(llm_calls)
             raise
@@ -342,12 +390,20 @@ class Reservation:
     async def _hold_soon(self, *, llm_calls: int) -> list[Lease]:
         _hold_all(self._budgets, self._estimate, llm_calls=llm_calls)
         try:
-            return await ask_async(self._asking(llm_calls)) if self._shares else []
+            return await ask_async(self.asking(llm_calls)) if self._shares else []
         except BaseException:
             self._release_here(llm_calls)
             raise
 
-    def _asking(self, llm_calls: int) -> Asking:
+    def take_deferred(self, leases: list[Lease], llm_calls: int) -> None:
+        """Have what a state granted after `deferring`; what is held for a repetition counts as spent at once."""
+        if llm_calls:
+            self._leases = leases
+        else:
+            for lease in leases:
+                lease.settle(Use.presumed(self._estimate), 0)
+
+    def asking(self, llm_calls: int) -> Asking:
         return asking(self._shares, self._estimate, llm_calls)
 
     def _release_here(self, llm_calls: int) -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal
 
-from ..._base.waiting import is_on_event_loop
+from ..._base.waiting import is_on_event_loop, is_on_trio
 from ...errors import BudgetExceededError, BudgetKind
 from ..shared.state_client import StateClient, give_up
 from ..shared.state_port import NANO, Account, Answer, Reserve, Settle, StateAwayError, Sums, nano_usd
@@ -137,9 +137,12 @@ def _asking_one(share: Share, estimate: Estimate, llm_calls: int) -> Generator[Q
     return Lease(share, answer.window, order.wanted)
 
 
-def ask_blocking(questions: Asking) -> list[Lease]:
-    """Wait for the answers in this thread, for which an event loop never waits: there the state counts as away."""
-    may_block = not is_on_event_loop()
+def ask_blocking(questions: Asking, *, may_block: bool | None = None) -> list[Lease]:
+    """Wait for the answers in this thread.
+
+    An event loop does not wait, and there the state counts as away, unless the code blocks it anyway: `may_block`.
+    """
+    may_block = not (is_on_event_loop() or is_on_trio()) if may_block is None else may_block
     try:
         question = next(questions)
         while True:
@@ -189,10 +192,12 @@ def _answer(question: Question) -> Answer:
 
 def _no_answer(question: Question) -> Answer:
     give_up(question.client, question.order, question.answer)
-    raise StateAwayError("this SDK's call cannot wait for it on an event loop")
+    raise StateAwayError("this call cannot wait for it on its event loop")
 
 
 async def _awaited(question: Question) -> Answer:
+    if is_on_trio():
+        return _no_answer(question)
     timeout_s = question.client.timeout_s
     try:
         async with asyncio.timeout(timeout_s):
