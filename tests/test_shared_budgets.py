@@ -22,7 +22,7 @@ import pytest
 import redis
 
 import tracemind_otel as tm
-from tests.programs import REPOSITORY, clean_environment
+from tests.programs import REPOSITORY, clean_environment, run_program
 from tests.servers.billing_server import running_billing_server
 from tests.shared_spender import LIMIT_USD, MAX_TOKENS, NAME
 from tracemind_otel.flows.budget import OnStateAway
@@ -382,3 +382,32 @@ async def test_calls_of_another_sdk_are_held_by_a_shared_budget(url: str, no_sta
     assert left.spent.llm_calls == 4
     assert left.spent.tokens <= 200
     assert left.held == Sums()
+
+
+FORKING = """
+import os, sys, warnings
+import tracemind_otel as tm
+warnings.simplefilter("ignore")  # Python 3.12 warns of every fork beside a thread
+tm.configure(file=sys.argv[2], state=sys.argv[1])
+
+def call():
+    with tm.budget(name="team-a", per="365d", max_llm_calls=10):
+        tm.llm_call_sync("fake/toy-1", "hi", max_tokens=5)
+
+call()
+child = os.fork()
+call()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.slow
+def test_a_forked_process_and_its_parent_each_deliver_what_they_spent(url: str, tmp_path: Path) -> None:
+    """Nothing is lost at exit, nothing counts twice, and nothing stays held."""
+    done = run_program(FORKING, url, tmp_path / "spans.jsonl")
+    assert done.returncode == 0, done.stderr
+    opened = RedisState(url, timeout_s=5) if url.startswith("redis") else SqliteState(url[10:], timeout_s=5)
+    left = standing(opened)
+    opened.close()
+    assert (left.spent.llm_calls, left.held) == (3, Sums())
