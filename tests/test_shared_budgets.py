@@ -411,3 +411,20 @@ def test_a_forked_process_and_its_parent_each_deliver_what_they_spent(url: str, 
     left = standing(opened)
     opened.close()
     assert (left.spent.llm_calls, left.held) == (3, Sums())
+
+
+@pytest.mark.slow
+async def test_each_threshold_of_a_shared_budget_is_reported_once(
+    url: str, no_state_left: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says once that the limit is spent, though every request has a block of its own."""
+    client = state_at(url, timeout_s=5)
+    assert client is not None
+    use_state(client)
+    for _ in range(4):
+        with tm.budget(name="each user", key="ada", per="365d", max_llm_calls=4):
+            await tm.llm_call("fake/toy-1", "hi", max_tokens=5)
+    assert client.flush(5)
+    use_state(None)
+    spent = [message for message in caplog.messages if "is spent" in message]
+    assert spent == ["budget of 'each user/ada': the limit of 4 calls is spent"]

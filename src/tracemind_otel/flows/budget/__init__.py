@@ -15,9 +15,7 @@ from __future__ import annotations
 
 from .budgets import (
     COUNTED_AS_ZERO,
-    THRESHOLDS,
     Budget,
-    BudgetThreshold,
     DeferredAsking,
     Reservation,
     current_budget,
@@ -32,6 +30,7 @@ from .budgets import (
 from .limits import BudgetLimits, OnUnknownPrice
 from .shares import OnStateAway, Share
 from .spending import BudgetSpent, Estimate, ModelSpending, Use
+from .thresholds import THRESHOLDS, BudgetThreshold
 
 __all__ = [
     "COUNTED_AS_ZERO",

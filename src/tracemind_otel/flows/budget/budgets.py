@@ -5,85 +5,25 @@ from __future__ import annotations
 import contextvars
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..._base.context import Setting, set_here, surrounding_variable
 from ..._base.fork import in_forked_child
 from ..._base.once import Once, report_fault
 from ...ai.llm.usage import LLMUsage
 from ...errors import BudgetExceededError, BudgetKind
-from .limits import BudgetLimits, amount, slack
+from .limits import BudgetLimits
 from .rules import LOCAL_RULES, RULES, Standing
 from .shares import Asking, Lease, Share, ask_async, ask_blocking, asking
-from .spending import Amounts, BudgetSpent, Estimate, Spending, Use
+from .spending import BudgetSpent, Estimate, Spending, Use
+from .thresholds import BudgetThreshold, ThresholdReports
 
 log = logging.getLogger(__name__)
 
 COUNTED_AS_ZERO = Once()
 """Models that were logged as counting zero."""
-
-THRESHOLDS = (0.5, 0.8, 1.0)
-"""The fractions of a limit that are reported."""
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetThreshold:
-    """A fraction of a limit that was reached."""
-
-    budget: str
-    """The budget's name."""
-    kind: BudgetKind
-    """The kind of limit."""
-    limit: float
-    """The limit, in USD, tokens or calls."""
-    spent: float
-    """What was spent of it by then, in the same unit."""
-    fraction: float
-    """The fraction that was reached: 0.5, 0.8 or 1.0."""
-
-
-class _ThresholdReports:
-    """Reports each threshold of one budget once, in order, and outside the budget's lock."""
-
-    def __init__(self, budget: str, limits: BudgetLimits, listener: Callable[[BudgetThreshold], None] | None) -> None:
-        self._budget = budget
-        self._limits = limits.by_kind
-        self._listener = listener
-        self._reached: set[tuple[BudgetKind, float]] = set()
-        self._unreported: deque[BudgetThreshold] = deque()
-        self._reporting = threading.Lock()
-
-    def note(self, spent: Amounts) -> None:
-        """Queue the thresholds that were newly reached; called under the budget's lock."""
-        for kind, limit in self._limits.items():
-            so_far = getattr(spent, kind)
-            for fraction in THRESHOLDS:
-                key = (kind, fraction)
-                if so_far >= fraction * limit - slack(kind, limit) and key not in self._reached:
-                    self._reached.add(key)
-                    self._unreported.append(BudgetThreshold(self._budget, kind, limit, so_far, fraction))
-
-    def report(self) -> None:
-        """Report what is queued, unless another thread does so now: it reports these too."""
-        while self._unreported and self._reporting.acquire(blocking=False):
-            try:
-                while self._unreported:
-                    self._report(self._unreported.popleft())
-            finally:
-                self._reporting.release()
-
-    def _report(self, threshold: BudgetThreshold) -> None:
-        if threshold.fraction == THRESHOLDS[-1]:
-            limit = amount(threshold.kind, threshold.limit)
-            log.warning("budget of %r: the limit of %s is spent", self._budget, limit)
-        try:
-            if self._listener is not None:
-                self._listener(threshold)
-        except Exception:
-            report_fault(log, "Budget", "on_threshold")
 
 
 class Budget:
@@ -111,12 +51,12 @@ class Budget:
         self.limits = limits
         self.name = name
         self.parent = parent
-        self.share = share
         # Re-entrant: a signal handler that flushes may end calls while this thread holds it.
         self._lock = threading.RLock()
         self._spending = Spending()
         self._unpriced_model: str | None = None
-        self._thresholds = _ThresholdReports(name, limits, on_threshold)
+        self._thresholds = ThresholdReports(name if share is None else share.name, limits, on_threshold)
+        self.share = None if share is None else replace(share, on_spent=self._thresholds.report_crossed)
         self._on_spent = on_spent
 
     @property

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from ..._base.waiting import is_on_event_loop, is_on_trio
 from ...errors import BudgetExceededError, BudgetKind
 from ..shared.state_client import StateClient, give_up
-from ..shared.state_port import NANO, Account, Answer, Reserve, Settle, StateAwayError, Sums, nano_usd
+from ..shared.state_port import NANO, Account, Answer, Reserve, Settle, StateAwayError, Sums, minus, nano_usd
 from .limits import BudgetLimits
 from .rules import Standing, limit_exceeded, state_is_away
 from .spending import Amounts, Estimate, Spending, Use
@@ -35,6 +36,8 @@ class Share:
     """The account's limits, as this process knows them."""
     on_state_away: OnStateAway
     """Whether a call is denied or sent while the state is away."""
+    on_spent: Callable[[Amounts, Amounts], None] | None = None
+    """Called in the state's thread with what was spent by all before and after an amount of this process."""
 
     @property
     def name(self) -> str:
@@ -83,7 +86,12 @@ class Lease:
     def settle(self, use: Use, llm_calls: int) -> None:
         """Count what was used in place of what is held."""
         used = Sums(nano_usd(use.cost_usd), use.tokens, llm_calls)
-        self.share.client.settle(Settle(self.share.account, self.window, self.held, used))
+        order = Settle(self.share.account, self.window, self.held, used)
+        self.share.client.settle(order, partial(self._settled, used))
+
+    def _settled(self, used: Sums, answer: Answer) -> None:
+        if self.share.on_spent is not None:
+            self.share.on_spent(_amounts(minus(answer.spent, used)), _amounts(answer.spent))
 
     def release(self) -> None:
         """Take back what is held."""

@@ -30,6 +30,9 @@ _BACKLOG = 100_000
 """The most settlements that wait for a state that is away."""
 
 
+_Settlement = tuple[Settle, Callable[[Answer], None] | None]
+
+
 class _Asked:
     """A reservation that a call waits for."""
 
@@ -73,7 +76,7 @@ class StateClient:
         self._owner = f"{os.getpid()}-{uuid.uuid4().hex}"
         self._waiting = threading.Condition()
         self._asked: deque[_Asked] = deque()
-        self._settlements: deque[Settle] = deque()
+        self._settlements: deque[_Settlement] = deque()
         self._thread: threading.Thread | None = None
         self._is_closing = False
         self._is_away = False
@@ -99,13 +102,13 @@ class StateClient:
             self._wake()
         return asked.answer
 
-    def settle(self, order: Settle) -> None:
-        """Count what was used, as soon as the state takes it; never waits."""
+    def settle(self, order: Settle, listener: Callable[[Answer], None] | None = None) -> None:
+        """Count what was used, as soon as the state takes it; never waits. The listener is told the answer."""
         with self._waiting:
             if len(self._settlements) >= _BACKLOG:
                 log.error("the shared state at %s has been away too long: a settlement is dropped", self.where)
                 return
-            self._settlements.append(order)
+            self._settlements.append((order, listener))
             self._wake()
 
     def take_back(self, order: Reserve, answer: Answer) -> None:
@@ -163,9 +166,9 @@ class StateClient:
         now = time.monotonic()
         return max((self._probe_at if self._is_away else self._renew_at) - now, 0.0)
 
-    def _carry_out(self, settlements: list[Settle], asked: list[_Asked]) -> None:
+    def _carry_out(self, settlements: list[_Settlement], asked: list[_Asked]) -> None:
         try:
-            answers = self._apply([*settlements, *(each.order for each in asked)])
+            answers = self._apply([*(order for order, _ in settlements), *(each.order for each in asked)])
         except Exception as error:
             if not isinstance(error, StateAwayError):
                 report_fault(log, type(self._state).__name__, "apply")
@@ -185,6 +188,9 @@ class StateClient:
                 each.answer.set_result(answer)
             except InvalidStateError:  # cancelled meanwhile
                 self.take_back(each.order, answer)
+        for (_, listener), answer in zip(settlements, answers, strict=False):
+            if listener is not None:
+                _tell(listener, answer)
 
     def _apply(self, orders: list[Order]) -> list[Answer]:
         if self._state is None:
@@ -226,6 +232,13 @@ class StateClient:
             asked.answer.set_exception(error)
         except InvalidStateError:  # the call no longer waits
             return
+
+
+def _tell(listener: Callable[[Answer], None], answer: Answer) -> None:
+    try:
+        listener(answer)
+    except Exception:
+        report_fault(log, "StateClient", "settle")
 
 
 def give_up(client: StateClient, order: Reserve, asked: Future[Answer]) -> None:
