@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import openai
 import pytest
@@ -261,7 +261,7 @@ async def test_a_server_that_hangs_delays_no_call_beyond_its_time_out(redis_serv
     with tm.budget(**limits):
         await tm.llm_call("fake/toy-1", "hi", max_tokens=5)
     assert client.flush(5)
-    redis.Redis.from_url(redis_server).client_pause(1_500)
+    cast("Any", redis.Redis).from_url(redis_server).client_pause(1_500)
     began = time.monotonic()
     policies: tuple[tuple[OnStateAway, bool], ...] = (("deny", False), ("allow", True))
     for policy, is_sent in policies:

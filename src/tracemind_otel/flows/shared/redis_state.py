@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import redis
+from redis.exceptions import NoScriptError
 
 from .state_port import Account, Answer, Order, Settle, StateAwayError, Sums
 
@@ -115,7 +116,7 @@ class RedisState:
         scheme, rest = url.split("://", 1)
         url = f"{scheme.replace('valkey', 'redis')}://{rest}"
         try:
-            self._redis: Any = redis.Redis.from_url(
+            self._redis: Any = cast("Any", redis.Redis).from_url(
                 url,
                 socket_timeout=timeout_s,
                 socket_connect_timeout=timeout_s,
@@ -156,7 +157,7 @@ class RedisState:
     def _applied(self, owner: str, orders: Sequence[Order], lease_s: float) -> list[Answer]:
         try:
             rows = self._sent(owner, orders, lease_s)
-        except redis.exceptions.NoScriptError:  # the server was started anew
+        except NoScriptError:  # the server was started anew
             self._redis.script_load(_SCRIPT)
             rows = self._sent(owner, orders, lease_s)
         answers = [_answer(row) for row in rows]

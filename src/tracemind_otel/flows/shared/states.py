@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ...errors import ConfigError
@@ -35,7 +36,7 @@ def state_at(url: str | None, *, timeout_s: float = TIMEOUT_S, lease_s: float = 
         ConfigError: the URL has no form that is known; its message does not repeat the URL, which may have a password.
     """
     field = "TRACEMIND_STATE" if url is None else "state"
-    value: object = os.getenv("TRACEMIND_STATE") or None if url is None else url
+    value = cast("object", os.getenv("TRACEMIND_STATE") or None if url is None else url)
     if value is None:
         return None
     if not isinstance(value, str):
