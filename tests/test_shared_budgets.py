@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,7 @@ import tracemind_otel as tm
 from tests.programs import REPOSITORY, clean_environment, run_program
 from tests.servers.billing_server import running_billing_server
 from tests.shared_spender import LIMIT_USD, MAX_TOKENS, NAME
+from tests.wire.certificates import server_context
 from tracemind_otel.flows.budget import OnStateAway
 from tracemind_otel.flows.shared.redis_state import RedisState
 from tracemind_otel.flows.shared.sqlite_state import SqliteState
@@ -92,22 +94,44 @@ def test_eight_processes_never_overspend_a_budget_in_sqlite(tmp_path: Path) -> N
     eight_processes_four_killed(f"sqlite:///{path}", SqliteState(path, timeout_s=5))
 
 
-@pytest.fixture
-def redis_server(tmp_path: Path) -> Generator[str]:
-    """The URL of a Redis server with a password, which ends with the test."""
+@contextmanager
+def running_redis(directory: Path, port_option: str, *options: str) -> Generator[int]:
+    """The port of a Redis server with a password."""
     program = shutil.which("redis-server") or shutil.which("valkey-server")
     if program is None:
         pytest.skip("neither redis-server nor valkey-server is installed")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    command = [program, *options, port_option, str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
     with subprocess.Popen([*command, "--requirepass", PASSWORD], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         while "ready to accept connections" not in process.stdout.readline().lower():
             assert process.poll() is None
         threading.Thread(target=process.stdout.read, daemon=True).start()
-        yield f"redis://:{PASSWORD}@127.0.0.1:{port}/0"
+        yield port
         process.kill()
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Generator[str]:
+    """The URL of a Redis server with a password, which ends with the test."""
+    with running_redis(tmp_path, "--port") as port:
+        yield f"redis://:{PASSWORD}@127.0.0.1:{port}/0"
+
+
+@pytest.mark.slow
+def test_a_redis_server_is_reached_by_tls(tmp_path: Path) -> None:
+    """The certificate is checked: without the one to trust, the state is away."""
+    _, trusted = server_context(tmp_path)
+    both = str(tmp_path / "server.pem")
+    files = ("--tls-cert-file", both, "--tls-key-file", both, "--tls-ca-cert-file", str(trusted))
+    with running_redis(tmp_path, "--tls-port", "--port", "0", "--tls-auth-clients", "no", *files) as port:
+        url = f"rediss://:{PASSWORD}@127.0.0.1:{port}/0"
+        with pytest.raises(StateAwayError):
+            RedisState(url, timeout_s=5)
+        state = RedisState(f"{url}?ssl_ca_certs={trusted}", timeout_s=5)
+        assert state.apply("a", [reserve(Sums(0, 60, 1))], 60)[0].denied_by is None
+        state.close()
 
 
 @pytest.mark.slow
