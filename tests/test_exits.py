@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from collector.stack.processes import wait_until
 
 from tests.ended import APP, CONFIGURED, WORK, assert_arrived, serving
 from tests.programs import clean_environment, run
@@ -152,6 +154,53 @@ def test_sigterm_with_nobody_there() -> None:
     assert code == -signal.SIGTERM
     assert took < 5
     assert "2 of 2 spans did not reach" in errors
+
+
+IN_A_CONTAINER = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+WORKS_ON = """
+asyncio.run(answer())
+print(os.getpid(), flush=True)
+sys.stdin.readline()
+asyncio.run(answer())
+"""
+
+
+def can_be_process_1() -> bool:
+    """Whether this user may start a program in a process namespace of its own, as a container has one."""
+    found = shutil.which(IN_A_CONTAINER[0])
+    return (
+        found is not None
+        and subprocess.run([*IN_A_CONTAINER, "true"], capture_output=True, check=False).returncode == 0
+    )
+
+
+def test_process_1_of_a_container_sends_and_works_on(sink: Sink) -> None:
+    """SIGTERM does not end process 1. What waits is sent at once, and what it does after that arrives too."""
+    if not can_be_process_1():
+        pytest.skip("this user cannot start a process namespace")
+    with subprocess.Popen(
+        [*IN_A_CONTAINER, sys.executable, "-W", "error", "-c", WORK + CONFIGURED + WORKS_ON],
+        env=clean_environment(SINK=sink.url, OTEL_BSP_SCHEDULE_DELAY="60000", OTEL_METRIC_EXPORT_INTERVAL="60000"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as namespace:
+        try:
+            assert namespace.stdout is not None
+            assert namespace.stdout.readline() == "1\n"
+            assert sink.spans() == []
+            children = Path(f"/proc/{namespace.pid}/task/{namespace.pid}/children").read_text()
+            os.kill(int(children), signal.SIGTERM)
+            assert wait_until(lambda: len(sink.spans()) == 2, 20)
+            assert namespace.poll() is None
+            _, errors = namespace.communicate("\n", timeout=60)
+        finally:
+            namespace.kill()
+    assert namespace.returncode == 0
+    assert "process 1 of its container" in errors
+    assert "lost" not in errors
+    assert_arrived(sink, 2)
 
 
 @pytest.mark.parametrize("order", ["first", "last"])

@@ -115,27 +115,41 @@ _HOOKS: dict[str, Callable[[Any, Action], None]] = {
 }
 
 
-def run_before_sigterm(action: Action, timeout_s: float) -> None:
-    """Run an action before SIGTERM ends the process or a forked child; only the main thread can set this up.
+def run_before_sigterm(shut_down: Action, flush: Action, timeout_s: float) -> None:
+    """Shut down before SIGTERM ends the process or a forked child; only the main thread can set this up.
 
-    Where something else handles the signal already, that handler stays.
+    Where something else handles the signal already, that handler stays. Process 1 of a container is not ended by a
+    SIGTERM that nobody handles: the kernel drops the signal. Such a process works on, so it only flushes.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         return
 
-    # A thread of its own: the code that a signal interrupts may hold any lock.
-    shot = OneShot("tracemind-sigterm", action)
-
     def begin_anew() -> None:
         nonlocal shot
-        shot = OneShot("tracemind-sigterm", action)
+        shot = make_shot()
+
+    def make_shot() -> OneShot:
+        # A thread of its own: the code that a signal interrupts may hold any lock.
+        action = functools.partial(_flush_process_1, flush) if os.getpid() == 1 else shut_down
+        return OneShot("tracemind-sigterm", action)
 
     def end(signum: int, frame: FrameType | None) -> None:
         shot.start()
-        shot.wait(timeout_s)
-        signal.signal(signum, signal.SIG_DFL)
-        os.kill(os.getpid(), signum)
+        if os.getpid() != 1:
+            shot.wait(timeout_s)
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
 
+    shot = make_shot()
     in_forked_child(begin_anew)
     signal.signal(signal.SIGTERM, end)
+
+
+def _flush_process_1(flush: Action) -> None:
+    """Send what waits before the container is killed, and say why it will be."""
+    flush()
+    log.warning(
+        "SIGTERM does not end this program, because it is process 1 of its container: it is killed after the grace "
+        "period. Handle the signal by sys.exit(), or start the program by an init process such as tini"
+    )

@@ -251,7 +251,7 @@ def activate(telemetry: Telemetry) -> None:
     _set_ups.append(telemetry)
     if telemetry.has_made_something:
         hook_tools(_deliver)
-        run_before_sigterm(_shut_down, _EXIT_TIMEOUT_S + _INTERRUPTED_WAIT_S)
+        run_before_sigterm(_shut_down, _flush, _EXIT_TIMEOUT_S + _INTERRUPTED_WAIT_S)
 
 
 def _forget(telemetry: Telemetry) -> None:
@@ -267,6 +267,11 @@ def _deliver() -> None:
         telemetry.settle()
         telemetry.flush(_EXIT_TIMEOUT_S)
         telemetry.report_losses()
+
+
+def _flush() -> None:
+    for telemetry in [*_set_ups]:
+        telemetry.flush(_EXIT_TIMEOUT_S)
 
 
 def _shut_down() -> None:
