@@ -125,14 +125,16 @@ def run_before_sigterm(shut_down: Action, flush: Action, timeout_s: float) -> No
     if not in_main_thread or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         return
 
-    def begin_anew() -> None:
-        nonlocal shot
-        shot = make_shot()
-
     def make_shot() -> OneShot:
         # A thread of its own: the code that a signal interrupts may hold any lock.
         action = functools.partial(_flush_process_1, flush) if os.getpid() == 1 else shut_down
         return OneShot("tracemind-sigterm", action)
+
+    shot = make_shot()
+
+    def begin_anew() -> None:
+        nonlocal shot
+        shot = make_shot()
 
     def end(signum: int, frame: FrameType | None) -> None:
         shot.start()
@@ -141,7 +143,6 @@ def run_before_sigterm(shut_down: Action, flush: Action, timeout_s: float) -> No
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
 
-    shot = make_shot()
     in_forked_child(begin_anew)
     signal.signal(signal.SIGTERM, end)
 
