@@ -209,6 +209,22 @@ def test_each_key_and_each_window_has_a_sum_of_its_own(state: SharedState) -> No
 
 
 @pytest.mark.slow
+def test_what_was_held_in_a_window_is_settled_in_it(state: SharedState) -> None:
+    """A call that ends in the next window takes no room of that one, and each answer says when its window ends."""
+    second = Account("each user", "ada", 1)
+    granted = state.apply("a", [reserve(Sums(0, 60, 1), account=second)], 60)[0]
+    assert granted.ends_in_s is not None
+    assert 0 < granted.ends_in_s <= 1
+    time.sleep(granted.ends_in_s + 0.01)
+    settle = Settle(second, granted.window, Sums(0, 60, 1), Sums(0, 50, 1))
+    before, now = state.apply("a", [settle, Settle(second, None, Sums(), Sums())], 60)
+    assert (before.spent, before.held, before.ends_in_s) == (Sums(0, 50, 1), Sums(), 0)
+    assert now.window > granted.window
+    assert (now.spent, now.held) == (Sums(), Sums())
+    assert state.apply("a", [Settle(Account("a", "b", 0), None, Sums(), Sums())], 60)[0].ends_in_s is None
+
+
+@pytest.mark.slow
 def test_an_order_that_is_sent_again_counts_once(redis_server: str) -> None:
     """After a lost answer nobody knows whether the server carried the order out."""
     state = RedisState(redis_server, timeout_s=5)

@@ -100,6 +100,8 @@ for i, kind in ipairs(KINDS) do
   answer[2 + i] = string.format('%.0f', amount(sums, kind))
   answer[5 + i] = string.format('%.0f', amount(sums, 'held_' .. kind))
 end
+-- Rounded up, so that who waits for so long does not come too early.
+answer[9] = seconds == 0 and -1 or math.ceil(math.max((tonumber(window) + 1) * seconds - now, 0) * 1000)
 return answer
 """
 
@@ -192,8 +194,9 @@ def _arguments(owner: str, order: Order, lease_s: float) -> list[str | int | flo
 
 
 def _answer(row: list[bytes | int]) -> Answer:
-    window, denied, *sums = (int(value) for value in row)
-    return Answer(window, None if denied < 0 else denied, Sums(*sums[:3]), Sums(*sums[3:]))
+    window, denied, *sums, ends_in_ms = (int(value) for value in row)
+    ends_in_s = None if ends_in_ms < 0 else ends_in_ms / 1000
+    return Answer(window, None if denied < 0 else denied, Sums(*sums[:3]), Sums(*sums[3:]), ends_in_s)
 
 
 def _away(error: Exception) -> StateAwayError:

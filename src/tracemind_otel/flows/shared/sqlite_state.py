@@ -149,12 +149,12 @@ class SqliteState:
         if isinstance(order, Settle):
             if order.if_granted is None:  # a transaction that failed granted nothing
                 self._settle(owner, order, place)
-            return Answer(window, None, self._spent(place), self._held(place))
+            return Answer(window, None, self._spent(place), self._held(place), _ends_in_s(place, now))
         spent, held = self._spent(place), self._held(place)
         lacking = room_is_lacking(order, plus(spent, held))
         if lacking is None:
             self._db.execute(_HOLD, (*place, owner, now + lease_s, *order.wanted))
-        return Answer(window, lacking, spent, held)
+        return Answer(window, lacking, spent, held, _ends_in_s(place, now))
 
     def _expire(self, place: _Place, account: Account, now: float) -> None:
         """Count as spent what owners hold whose leases have expired."""
@@ -192,3 +192,8 @@ def _window_of(order: Order, now: float) -> int:
         return order.window
     seconds = order.account.window_s
     return int(now // seconds) if seconds else 0
+
+
+def _ends_in_s(place: _Place, now: float) -> float | None:
+    _, _, seconds, window = place
+    return max((window + 1) * seconds - now, 0.0) if seconds else None

@@ -105,6 +105,8 @@ class Answer:
     """What is spent in this window."""
     held: Sums
     """What all processes hold in this window."""
+    ends_in_s: float | None = None
+    """Seconds until the window ends, by the state's clock; `None` for a window without an end."""
 
 
 class SharedState(Protocol):
