@@ -131,10 +131,14 @@ def read(address: str) -> str:
 
 @contextmanager
 def collecting(
-    program: Path, state: Path, *overlays: str, settings: Mapping[str, str] | None = None
+    program: Path,
+    state: Path,
+    *overlays: str,
+    settings: Mapping[str, str] | None = None,
+    ports: Ports | None = None,
 ) -> Generator[Collector]:
-    """Start the Collector on free ports; it is stopped with SIGTERM, so that it flushes, at the end."""
-    ports = free_ports()
+    """Start the Collector on these or free ports; it is stopped with SIGTERM, so that it flushes, at the end."""
+    ports = ports or free_ports()
     environment = {
         **settings_for(overlays, settings or {}, state),
         **port_environment(ports),
@@ -159,3 +163,47 @@ def collecting(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@dataclasses.dataclass
+class Jaeger:
+    """A running Jaeger."""
+
+    process: subprocess.Popen[bytes]
+    ports: Ports
+
+    @property
+    def http(self) -> str:
+        """The address of its API."""
+        return url(self.ports["jaeger_http"])
+
+    def kill(self) -> None:
+        """Kill the process without a chance to clean up."""
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def storing(
+    state: Path, *files: str, ports: Ports | None = None, settings: Mapping[str, str] | None = None
+) -> Generator[Jaeger]:
+    """The real Jaeger with jaeger.yaml and these files of the folder collector/, on these or free ports."""
+    ports = ports or free_ports()
+    environment = {
+        **os.environ,
+        **port_environment(ports),
+        "TRACEMIND_LISTEN_HOST": HOST,
+        "TRACEMIND_JAEGER_UI_CONFIG": str(BASE.parent / "jaeger-ui.json"),
+        **(settings or {}),
+    }
+    command = [str(go_program("jaeger")), *(f"--config={BASE.parent / name}" for name in ("jaeger.yaml", *files))]
+    log = state / "jaeger.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    try:
+        ready = wait_until(lambda: answers(url(ports["jaeger_health"], "/status")), WAIT_S)
+        assert ready, log.read_text()
+        yield Jaeger(process, ports)
+    finally:
+        process.terminate()
+        process.wait(WAIT_S)

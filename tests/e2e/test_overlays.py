@@ -6,7 +6,6 @@ import importlib
 import itertools
 import json
 import math
-import os
 import re
 import ssl
 import subprocess
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collector.stack.ports import free_ports, port_environment, url
+from collector.stack.ports import free_ports, url
 from collector.stack.processes import answers, wait_until
 from collector.stack.prometheus import fetch_prometheus, find_prometheus
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -31,7 +30,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.e2e import otlp_requests as otlp
 from tests.e2e.backends import wait_for_metric
-from tests.e2e.collectors import OVERLAYS, WAIT_S, Collector, collecting, go_program, post, read, validate
+from tests.e2e.collectors import OVERLAYS, WAIT_S, Collector, collecting, go_program, post, read, storing, validate
 from tests.programs import REPOSITORY, clean_environment
 from tests.servers.otlp_sink import Sink, listening, plain
 from tests.servers.otlp_sink import sink as sink
@@ -651,7 +650,10 @@ def test_jaegers_monitor_tab_finds_its_series(program: Path, tmp_path: Path) -> 
 
 def test_jaegers_monitor_tab_shows_calls_and_errors(program: Path, tmp_path: Path) -> None:
     """Jaeger with jaeger-monitor.yaml answers what its Monitor tab asks: the rate of calls and of errors by service."""
-    with remote_write_prometheus(tmp_path) as prometheus, monitoring_jaeger(tmp_path, prometheus) as jaeger:
+    with (
+        remote_write_prometheus(tmp_path) as prometheus,
+        storing(tmp_path, "jaeger-monitor.yaml", settings={"TRACEMIND_PROMETHEUS_URL": prometheus}) as jaeger,
+    ):
         settings = {
             "PROMETHEUS_REMOTE_WRITE_URL": f"{prometheus}/api/v1/write",
             "TRACEMIND_COLLECTOR_MONITOR_INTERVAL": "200ms",
@@ -660,30 +662,9 @@ def test_jaegers_monitor_tab_shows_calls_and_errors(program: Path, tmp_path: Pat
 
             def shown() -> dict[str, float]:
                 assert collector.send("/v1/traces", otlp.traces([otlp.span(KEPT, error="refused")])) == 200
-                return {what: rate_in_monitor(jaeger, what) for what in ("calls", "errors")}
+                return {what: rate_in_monitor(jaeger.http, what) for what in ("calls", "errors")}
 
             assert wait_until(lambda: shown()["calls"] > 0 and shown()["errors"] == 1, WAIT_S), shown()
-
-
-@contextmanager
-def monitoring_jaeger(state: Path, prometheus: str) -> Generator[str]:
-    """The real Jaeger with jaeger-monitor.yaml."""
-    ports = free_ports()
-    environment = {
-        **os.environ,
-        **port_environment(ports),
-        "TRACEMIND_PROMETHEUS_URL": prometheus,
-        "TRACEMIND_JAEGER_UI_CONFIG": str(REPOSITORY / "collector" / "jaeger-ui.json"),
-    }
-    files = ("jaeger.yaml", "jaeger-monitor.yaml")
-    command = [str(go_program("jaeger")), *(f"--config={REPOSITORY / 'collector' / name}" for name in files)]
-    with (state / "jaeger.log").open("wb") as log, subprocess.Popen(command, env=environment, stderr=log) as process:
-        try:
-            ready = wait_until(lambda: answers(url(ports["jaeger_health"], "/status")), WAIT_S)
-            assert ready, (state / "jaeger.log").read_text()
-            yield url(ports["jaeger_http"])
-        finally:
-            process.terminate()
 
 
 def rate_in_monitor(jaeger: str, what: str) -> float:
