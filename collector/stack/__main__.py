@@ -1,7 +1,7 @@
 """The command line: build, start and stop the OpenTelemetry Collector, Jaeger and Prometheus on this machine.
 
-The programs run natively if Go is installed or they were built before, otherwise in Docker. Only Python is needed.
-Files go to the cache or state folder; the programs listen on 127.0.0.1.
+Programs on the PATH are used if they can run the files of collector/, otherwise they are built with Go; without Go, the
+stack runs in Docker. Only Python is needed. Files go to the cache or state folder; the programs listen on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ from pathlib import Path
 
 from .commands import AUTO_SCRAPE_INTERVAL, command_build, command_down, command_logs, command_status, command_up
 from .console import EXIT_INTERRUPTED, SIGNALS, Interrupted, StackError, say
-from .programs import PORTS, PROGRAM_NAMES
+from .installed import BUILD
+from .programs import DEFAULT_STORAGE, PORTS, PROGRAM_NAMES, REQUIREMENTS, STORAGE_VARIABLE, storages
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         description="The local stack of tracemind-otel: OpenTelemetry Collector, Jaeger and Prometheus.",
-        epilog="Ports: " + ", ".join(f"{port.env} ({port.default})" for port in PORTS) + ". "
+        epilog=f"Ports: {', '.join(f'{port.env} ({port.default})' for port in PORTS)}. "
+        f"Programs: {', '.join(each.variable for each in REQUIREMENTS.values())}: the path of a program, or "
+        f"`{BUILD}` to leave out the PATH. "
         "Cache: TRACEMIND_STACK_CACHE, else $XDG_CACHE_HOME/tracemind-otel, else ~/.cache/tracemind-otel. "
-        "Exit codes: 0 done, 1 failed (status: not running), 2 wrong usage, 3 neither Go nor Docker.",
+        "Exit codes: 0 done, 1 failed (status: not running), 2 wrong usage, 3 nothing to run the programs with.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    build = commands.add_parser("build", help="build the Collector and Jaeger with Go, and fetch Prometheus")
+    build = commands.add_parser("build", help="build with Go, or fetch, each program that is not installed")
     build.set_defaults(run=command_build)
     add_up(commands.add_parser("up", help="start the stack, wait until it is ready and print the addresses"))
     down = commands.add_parser("down", help="stop what `up` started, and nothing else")
@@ -52,7 +55,13 @@ def add_up(up_parser: argparse.ArgumentParser) -> None:
         "--mode",
         choices=("auto", "native", "docker"),
         default="auto",
-        help="auto: native if Go is installed or the programs are built, otherwise docker",
+        help="auto: native if the programs are installed or can be built, otherwise docker",
+    )
+    up_parser.add_argument(
+        "--storage",
+        choices=storages(),
+        help=f"where Jaeger keeps traces: a file of collector/jaeger (default: {STORAGE_VARIABLE}, "
+        f"otherwise {DEFAULT_STORAGE})",
     )
     up_parser.add_argument(
         "--scrape-interval",

@@ -4,37 +4,44 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import json
+import os
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from .advice import nothing_to_run_with
 from .cache import default_state, file_lock
-from .console import EXIT_FAILED, EXIT_NOTHING_TO_RUN_WITH, SIGNALS, StackError, output_of, say
-from .docker import compose, docker_answers, stop_docker, up_docker
-from .golang import Go, find_go, needed_go_version
-from .native import build_all, natively_possible, up_native
+from .console import EXIT_FAILED, SIGNALS, StackError, output_of, say
+from .docker import compose, docker_answers, images, stop_docker, up_docker
+from .golang import Go, find_go
+from .native import Binaries, Found, check_storage, complete, find_all, up_native
 from .ports import addresses
 from .processes import PidFile, stop_processes
-from .programs import PROGRAM_NAMES, SHOWN_PORTS, Mode, UpOptions
+from .programs import (
+    DEFAULT_STORAGE,
+    PROGRAM_NAMES,
+    SHOWN_PORTS,
+    STORAGE_VARIABLE,
+    Mode,
+    Ports,
+    Source,
+    UpOptions,
+    jaeger_files,
+    storages,
+)
 
 AUTO_SCRAPE_INTERVAL = "1s"
 
 
-def choose_mode(wanted: str, go: Go | None) -> Mode:
-    if wanted in ("auto", "native") and natively_possible(go):
+def choose_mode(wanted: str, found: Found, go: Go | None) -> Mode:
+    missing = found.missing(go)
+    if wanted in ("auto", "native") and not missing:
         return "native"
     if wanted in ("auto", "docker") and docker_answers():
         return "docker"
-    go_remedy = f"Go {needed_go_version()} or newer"
-    what, remedy = {
-        "native": ("Go was not found", f"{go_remedy}, and Prometheus if there is no apt-get"),
-        "docker": ("no Docker engine answers", "Docker with its compose plugin, and start it"),
-        "auto": ("Go was not found and no Docker engine answers", f"{go_remedy}, or Docker with its compose plugin"),
-    }[wanted]
-    raise StackError(f"{what}; install {remedy}", EXIT_NOTHING_TO_RUN_WITH)
+    raise nothing_to_run_with(wanted, missing)
 
 
 def known_addresses(state: Path) -> dict[str, str] | None:
@@ -58,6 +65,7 @@ def process_states(state: Path, mode: str) -> list[tuple[str, str | None]]:
 def stop_all(state: Path) -> list[str]:
     stopped = stop_processes(state) + stop_docker(state)
     (state / "stack.json").unlink(missing_ok=True)
+    (state / "programs.json").unlink(missing_ok=True)
     return stopped
 
 
@@ -66,10 +74,16 @@ def state_lock(state: Path) -> contextlib.AbstractContextManager[None]:
 
 
 def command_build(_arguments: argparse.Namespace) -> int:
-    binaries = build_all(find_go())
-    for name, path in dataclasses.asdict(binaries).items():
-        print(f"{name:<11} {path}")
+    go = find_go()
+    binaries = complete(find_all(go, jaeger_files(DEFAULT_STORAGE)), go)
+    for name, source in sources(binaries).items():
+        say(f"{name}: {source}")
+        print(f"{name:<11} {source.path}")
     return 0
+
+
+def sources(binaries: Binaries) -> dict[str, Source]:
+    return {name: getattr(binaries, name) for name in PROGRAM_NAMES}
 
 
 def command_up(arguments: argparse.Namespace) -> int:
@@ -77,6 +91,7 @@ def command_up(arguments: argparse.Namespace) -> int:
     with state_lock(options.state):
         known = known_addresses(options.state)
         if known is not None:
+            check_same_storage(options)
             say("the stack is already running")
         else:
             known = up(options)
@@ -87,17 +102,35 @@ def command_up(arguments: argparse.Namespace) -> int:
 def up_options(arguments: argparse.Namespace) -> UpOptions:
     auto = arguments.ports == "auto"
     interval: str | None = arguments.scrape_interval or (AUTO_SCRAPE_INTERVAL if auto else None)
-    return UpOptions(state_of(arguments), auto, arguments.mode, interval)
+    return UpOptions(state_of(arguments), auto, arguments.mode, interval, storage_of(arguments))
+
+
+def storage_of(arguments: argparse.Namespace) -> str:
+    wanted: str = arguments.storage or os.environ.get(STORAGE_VARIABLE) or DEFAULT_STORAGE
+    if wanted not in storages():
+        raise StackError(f"{STORAGE_VARIABLE}={wanted} is not a storage; choose one of {', '.join(storages())}")
+    return wanted
+
+
+def check_same_storage(options: UpOptions) -> None:
+    """Reject another storage than that of the running stack, which `up` does not change."""
+    running = str(known_programs(options.state).get("storage", options.storage))
+    if running != options.storage:
+        raise StackError(f"the stack runs with the storage {running}; stop it with `down` to choose {options.storage}")
 
 
 def up(options: UpOptions) -> dict[str, str]:
     """Start everything or nothing: an error or an interrupt stops what was started."""
     stop_all(options.state)  # a killed `up` may have left some
     go = find_go()
-    mode = choose_mode(options.mode, go)
+    found = find_all(go, options.jaeger_files) if options.mode != "docker" else Found(None, None, None)
+    mode = choose_mode(options.mode, found, go)
     started = time.monotonic()
     try:
-        ports = up_native(options, go) if mode == "native" else up_docker(options)
+        ports, programs = start_native(options, found, go) if mode == "native" else (up_docker(options), images())
+        for name, description in programs.items():
+            say(f"{name}: {description}")
+        (options.state / "programs.json").write_text(json.dumps({**programs, "storage": options.storage}) + "\n")
         known = addresses(ports, mode)
         (options.state / "stack.json").write_text(json.dumps(known) + "\n")
     except BaseException:
@@ -108,9 +141,26 @@ def up(options: UpOptions) -> dict[str, str]:
     return known
 
 
+def start_native(options: UpOptions, found: Found, go: Go | None) -> tuple[Ports, dict[str, str]]:
+    """Build what is missing, and start the programs; returns where each came from."""
+    binaries = complete(found, go)
+    check_storage(binaries.jaeger, options)
+    return up_native(options, binaries), {name: str(source) for name, source in sources(binaries).items()}
+
+
+def known_programs(state: Path) -> dict[str, str]:
+    """Version and origin of each program of the last `up`, and Jaeger's storage."""
+    try:
+        known: dict[str, str] = json.loads((state / "programs.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known
+
+
 def table(known: Mapping[str, str], state: Path) -> str:
-    rows = [f"{port.used_for:<18} {known[port.name]}" for port in SHOWN_PORTS]
-    return "\n".join([*rows, f"{'runs by':<18} {known['mode']}", f"{'state and logs':<18} {state}"])
+    rows = {port.used_for: known[port.name] for port in SHOWN_PORTS}
+    rows |= {"runs by": known["mode"], "Jaeger's storage": known_programs(state).get("storage", DEFAULT_STORAGE)}
+    return "\n".join(f"{name:<18} {value}" for name, value in (rows | {"state and logs": str(state)}).items())
 
 
 def command_down(arguments: argparse.Namespace) -> int:
@@ -125,8 +175,10 @@ def command_status(arguments: argparse.Namespace) -> int:
     state = state_of(arguments)
     known = known_addresses(state)
     mode = "docker" if (state / "docker").exists() else "native"
+    programs = known_programs(state)
     for name, running_as in process_states(state, mode):
-        print(f"{name:<18} {f'running ({running_as})' if running_as else 'stopped'}")
+        what = f"running ({running_as}), {programs.get(name, 'unknown version')}" if running_as else "stopped"
+        print(f"{name:<18} {what}")
     if known is not None:
         print(table(known, state))
     return 0 if known is not None else EXIT_FAILED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,15 @@ from .cache import default_state
 from .console import LOG_TAIL_LINES, output_of, run_step
 from .ports import default_ports, free_ports, port_environment, url
 from .processes import wait_ready
-from .programs import COMPOSE_FILE, PROGRAM_NAMES, Ports, UpOptions, write_targets
+from .programs import (
+    COMPOSE_FILE,
+    PROGRAM_NAMES,
+    STORAGE_GATES,
+    STORAGE_VARIABLE,
+    Ports,
+    UpOptions,
+    write_targets,
+)
 
 
 def docker_answers() -> bool:
@@ -39,7 +48,7 @@ def compose_logs(state: Path, service: str) -> str:
 
 def up_docker(options: UpOptions) -> Ports:
     ports = free_ports() if options.auto_ports else default_ports("docker")
-    env = {**os.environ, **port_environment(ports)}
+    env = {**os.environ, **port_environment(ports), **storage_environment(options.storage)}
     if options.scrape_interval:
         targets = options.state / "targets.json"
         inside = [("otelcol:8889", "applications"), ("otelcol:8888", "collector")]
@@ -52,6 +61,16 @@ def up_docker(options: UpOptions) -> Ports:
     for name, address in docker_ready_urls(ports):
         wait_ready(address, name, lambda: None, functools.partial(compose_logs, options.state, name))
     return ports
+
+
+def storage_environment(storage: str) -> dict[str, str]:
+    return {STORAGE_VARIABLE: storage, "TRACEMIND_JAEGER_FEATURE_GATES": STORAGE_GATES.get(storage, "")}
+
+
+def images() -> dict[str, str]:
+    """The image of each program, as docker-compose.yml names it."""
+    services = re.findall(r"^  (\w+):\n(?:    .*\n)*?    image: (\S+)$", COMPOSE_FILE.read_text(), re.MULTILINE)
+    return {name: f"image {image}" for name, image in services if name in PROGRAM_NAMES}
 
 
 def docker_ready_urls(ports: Ports) -> list[tuple[str, str]]:

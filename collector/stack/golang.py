@@ -11,8 +11,8 @@ import shutil
 from pathlib import Path
 
 from .cache import cache_dir, publish, work_folder
-from .console import EXIT_NOTHING_TO_RUN_WITH, StackError, output_of, run_step, say
-from .programs import BUILD_DIR, GO_PROGRAMS, GoProgram
+from .console import EXIT_NOTHING_TO_RUN_WITH, StackError, output_of, run_step
+from .programs import GO_PROGRAMS, GoProgram, Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,15 +24,24 @@ class Go:
 
 def find_go() -> Go | None:
     """The installed Go; `None` if it is missing or older than the lock files require."""
+    go = any_go()
+    return go if go is not None and version_numbers(go.version) >= max(needed_versions()) else None
+
+
+def any_go() -> Go | None:
+    """The installed Go, of any version."""
     path = shutil.which("go")
     answer = output_of([path, "env", "GOVERSION", "GOOS", "GOARCH"]) if path else None
     if path is None or answer is None:
         return None
     version, system, machine = answer.splitlines()
-    if version_numbers(version) < max(needed_versions()):
-        say(f"the installed Go is {version}; install {needed_go_version()} or newer to build the programs")
-        return None
     return Go(path, version, f"{system}-{machine}")
+
+
+def why_no_go() -> str:
+    """Why `find_go` found none."""
+    go = any_go()
+    return f"the installed Go is {go.version}, not {needed_go_version()} or newer" if go else "Go was not found"
 
 
 def version_numbers(text: str) -> tuple[int, ...]:
@@ -77,21 +86,16 @@ def find_built(program: GoProgram, go: Go | None) -> Path | None:
     return next((binary for binary in reversed(binaries) if binary.is_file()), None)
 
 
+def built_source(program: GoProgram, path: Path) -> Source:
+    return Source(path, program.version, "built from source")
+
+
 def go_environment() -> dict[str, str]:
     return {**os.environ, "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
 
 
-def collector_version() -> str:
-    text = (BUILD_DIR / "otelcol" / "builder.yaml").read_text()
-    found = re.search(r"^  version: (\S+)$", text, re.MULTILINE)
-    if found is None:
-        raise StackError("collector/build/otelcol/builder.yaml has no dist.version; add it")
-    return found.group(1)
-
-
-def build_builder(go: Go) -> Path:
+def build_builder(version: str, go: Go) -> Path:
     """The Collector's source generator, at the version of the Collector."""
-    version = collector_version()
     final = cache_dir() / f"builder-{version}-{go.platform}-{go.version}"
     with work_folder("builder") as folder:
         if not (final / "builder").is_file():
@@ -106,11 +110,11 @@ def build_builder(go: Go) -> Path:
 def build_program(program: GoProgram, go: Go | None) -> Path:
     if go is None:
         raise StackError(
-            f"{program.name} is not built and Go was not found; install Go {needed_go_version()} or newer",
+            f"{program.name} is not built and {why_no_go()}; install Go {needed_go_version()} or newer",
             EXIT_NOTHING_TO_RUN_WITH,
         )
     final = built_dir(program, go)
-    builder = build_builder(go) if program.generated and find_built(program, go) is None else None
+    builder = build_builder(program.version, go) if program.generated and find_built(program, go) is None else None
     with work_folder(program.name) as folder:
         if (final / program.name).is_file():
             return final / program.name

@@ -6,38 +6,102 @@ import contextlib
 import dataclasses
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from .console import StackError, tail
-from .golang import Go, build_program, find_built
+from .console import StackError, output_of, tail
+from .golang import Go, build_program, built_source, find_built
+from .installed import UnfitError, check_files, find_installed
 from .ports import default_ports, free_ports, port_environment, url
 from .processes import PidFile, start, stop_processes, wait_ready
-from .programs import COLLECTOR_DIR, GO_PROGRAMS, HOST, Ports, Program, UpOptions, write_targets
-from .prometheus import can_fetch_prometheus, fetch_prometheus, find_prometheus
+from .programs import (
+    COLLECTOR_DIR,
+    GO_PROGRAMS,
+    HOST,
+    STORAGE_GATES,
+    GoProgram,
+    Ports,
+    Program,
+    Source,
+    UpOptions,
+    write_targets,
+)
+from .prometheus import can_fetch_prometheus, fetch_prometheus, prometheus_source, unpacked_source
 
 AUTO_PORT_TRIES = 3
 
 
-def natively_possible(go: Go | None) -> bool:
-    programs = go is not None or all(find_built(program, None) is not None for program in GO_PROGRAMS)
-    return programs and (find_prometheus() is not None or can_fetch_prometheus())
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What there is before anything is built; `None` for what is not there yet."""
+
+    otelcol: Source | None
+    jaeger: Source | None
+    prometheus: Source | None
+
+    def missing(self, go: Go | None) -> list[str]:
+        """The programs that can be neither found nor built."""
+        obtainable = {"otelcol": go is not None, "jaeger": go is not None, "prometheus": can_fetch_prometheus()}
+        return [name for name, possible in obtainable.items() if getattr(self, name) is None and not possible]
+
+
+def find_all(go: Go | None, jaeger_files: Sequence[Path]) -> Found:
+    otelcol, jaeger = GO_PROGRAMS
+    return Found(
+        find_program(otelcol, go, [COLLECTOR_DIR / "otelcol.yaml"]),
+        find_program(jaeger, go, jaeger_files),
+        prometheus_source(),
+    )
+
+
+def find_program(program: GoProgram, go: Go | None, files: Sequence[Path]) -> Source | None:
+    """An installed program that can run the files, or the one built before."""
+    built = find_built(program, go)
+    return find_installed(program.name, files) or (built_source(program, built) if built else None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Binaries:
-    otelcol: Path
-    jaeger: Path
-    prometheus: Path
+    otelcol: Source
+    jaeger: Source
+    prometheus: Source
 
 
-def build_all(go: Go | None) -> Binaries:
-    otelcol, jaeger = (find_built(program, go) or build_program(program, go) for program in GO_PROGRAMS)
-    return Binaries(otelcol, jaeger, find_prometheus() or fetch_prometheus())
+def complete(found: Found, go: Go | None) -> Binaries:
+    """Build or unpack what is missing."""
+    otelcol, jaeger = GO_PROGRAMS
+    return Binaries(
+        found.otelcol or built_source(otelcol, build_program(otelcol, go)),
+        found.jaeger or built_source(jaeger, build_program(jaeger, go)),
+        found.prometheus or unpacked_source(fetch_prometheus()),
+    )
 
 
-def native_programs(binaries: Binaries, ports: Ports, state: Path) -> list[Program]:
+def check_storage(jaeger: Source, options: UpOptions) -> None:
+    """Reject a storage that this Jaeger does not know, before anything is started."""
+    try:
+        check_files(jaeger.path, options.jaeger_files)
+    except UnfitError as fault:
+        raise StackError(
+            f"jaeger ({jaeger}) {fault}; put a newer jaeger on the PATH, or use Docker with --mode docker"
+        ) from None
+
+
+def jaeger_command(jaeger: Source, options: UpOptions) -> list[str]:
+    command = [str(jaeger.path), *(f"--config={file}" for file in options.jaeger_files)]
+    gate = STORAGE_GATES.get(options.storage)
+    return [*command, f"--feature-gates={gate}"] if gate and has_gate(jaeger.path, gate) else command
+
+
+def has_gate(jaeger: Path, gate: str) -> bool:
+    """Whether this Jaeger has the feature gate: it rejects an unknown one, and a later version has it no more."""
+    return gate in (output_of([str(jaeger), "featuregate"]) or "").split()
+
+
+def native_programs(binaries: Binaries, ports: Ports, options: UpOptions) -> list[Program]:
+    state = options.state
     prometheus_command = [
-        str(binaries.prometheus),
+        str(binaries.prometheus.path),
         f"--config.file={state / 'prometheus' / 'prometheus.yml'}",
         f"--storage.tsdb.path={state / 'prometheus' / 'data'}",
         f"--web.listen-address={HOST}:{ports['prometheus']}",
@@ -45,18 +109,19 @@ def native_programs(binaries: Binaries, ports: Ports, state: Path) -> list[Progr
     ]
     jaeger_ready = [url(ports["jaeger_health"], "/status"), url(ports["jaeger_http"], "/api/v3/services")]
     return [
-        Program("jaeger", [str(binaries.jaeger), f"--config={COLLECTOR_DIR / 'jaeger.yaml'}"], jaeger_ready),
+        Program("jaeger", jaeger_command(binaries.jaeger, options), jaeger_ready),
         Program(
             "otelcol",
-            [str(binaries.otelcol), f"--config={COLLECTOR_DIR / 'otelcol.yaml'}"],
+            [str(binaries.otelcol.path), f"--config={COLLECTOR_DIR / 'otelcol.yaml'}"],
             [url(ports["collector_health"], "/")],
         ),
         Program("prometheus", prometheus_command, [url(ports["prometheus"], "/-/ready")]),
     ]
 
 
-def native_environment(ports: Ports) -> dict[str, str]:
+def native_environment(ports: Ports, state: Path) -> dict[str, str]:
     return {
+        "TRACEMIND_JAEGER_BADGER_DIR": str(state / "badger"),
         **os.environ,
         **port_environment(ports),
         "TRACEMIND_LISTEN_HOST": HOST,
@@ -84,8 +149,8 @@ class PortLostError(StackError):
 
 def start_native(binaries: Binaries, ports: Ports, options: UpOptions) -> Ports:
     prepare_prometheus(options.state, ports, options.scrape_interval)
-    programs = native_programs(binaries, ports, options.state)
-    env = native_environment(ports)
+    programs = native_programs(binaries, ports, options)
+    env = native_environment(ports, options.state)
     for program in programs:  # Jaeger first: the Collector waits for seconds before it retries
         start(program, options.state, env)
         wait_program(program, options.state)
@@ -105,8 +170,7 @@ def wait_program(program: Program, state: Path) -> None:
         wait_ready(address, program.name, check_alive, lambda: tail(log))
 
 
-def up_native(options: UpOptions, go: Go | None) -> Ports:
-    binaries = build_all(go)
+def up_native(options: UpOptions, binaries: Binaries) -> Ports:
     if not options.auto_ports:
         return start_native(binaries, default_ports("native"), options)
     for _ in range(AUTO_PORT_TRIES - 1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,11 @@ COLLECTOR_DIR = Path(__file__).resolve().parents[1]
 
 BUILD_DIR = COLLECTOR_DIR / "build"
 COMPOSE_FILE = COLLECTOR_DIR.parent / "docker-compose.yml"
+STORAGE_DIR = COLLECTOR_DIR / "jaeger"
+STORAGE_VARIABLE = "TRACEMIND_JAEGER_STORAGE"
+DEFAULT_STORAGE = "memory"
+STORAGE_GATES = {"clickhouse": "storage.clickhouse"}
+"""Storages that are experimental in some versions of Jaeger, and the feature gate that switches them on there."""
 
 HOST = "127.0.0.1"
 
@@ -52,8 +57,11 @@ class GoProgram:
     """A program that is built from the lock files in collector/build/<name>/."""
 
     name: str
+    version: str
+    """What the build says of itself, or would if Jaeger's module had a version of Jaeger 2."""
     package: str
-    generated: bool  # main.go comes from the Collector's builder
+    generated: bool
+    """Whether main.go comes from the Collector's builder."""
 
     @property
     def lock_dir(self) -> Path:
@@ -61,11 +69,72 @@ class GoProgram:
 
 
 GO_PROGRAMS = (
-    GoProgram("otelcol", ".", generated=True),
-    GoProgram("jaeger", "github.com/jaegertracing/jaeger/cmd/jaeger", generated=False),
+    GoProgram("otelcol", "0.155.0", ".", generated=True),
+    GoProgram("jaeger", "2.13.0", "github.com/jaegertracing/jaeger/cmd/jaeger", generated=False),
 )
 
 PROGRAM_NAMES = ("otelcol", "jaeger", "prometheus")
+
+
+@dataclasses.dataclass(frozen=True)
+class Requirement:
+    """What an installed program must be, to be used in place of one that is built."""
+
+    name: str
+    commands: Sequence[str]
+    """Names to look for on the PATH."""
+    oldest: str
+    """The oldest version that the tests run with these files."""
+    components: Mapping[str, Sequence[str]]
+    """The components that its configuration uses, by kind."""
+
+    @property
+    def variable(self) -> str:
+        """The environment variable with the path of the program, or with `build`."""
+        return f"TRACEMIND_STACK_{self.name.upper()}"
+
+
+REQUIREMENTS = {
+    each.name: each
+    for each in (
+        Requirement(
+            "otelcol",
+            ("otelcol", "otelcol-contrib"),
+            "0.155.0",
+            {
+                "receivers": ["otlp"],
+                "processors": ["memory_limiter"],
+                "exporters": ["otlp_grpc", "prometheus", "debug"],
+                "extensions": ["health_check"],
+            },
+        ),
+        Requirement(
+            "jaeger",
+            ("jaeger",),
+            "2.13.0",
+            {
+                "receivers": ["otlp"],
+                "exporters": ["jaeger_storage_exporter"],
+                "extensions": ["healthcheckv2", "jaeger_storage", "jaeger_query"],
+            },
+        ),
+        Requirement("prometheus", ("prometheus",), "2.42.0", {}),
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A program that can be started."""
+
+    path: Path
+    version: str
+    """Empty if the program does not tell it."""
+    origin: str
+    """Where it was found, for a person."""
+
+    def __str__(self) -> str:
+        return f"{self.version or 'unknown version'}, {self.origin}: {self.path}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +152,21 @@ class UpOptions:
     auto_ports: bool
     mode: str
     scrape_interval: str | None
+    storage: str
+    """The file of collector/jaeger/ that says where Jaeger keeps traces."""
+
+    @property
+    def jaeger_files(self) -> list[Path]:
+        return jaeger_files(self.storage)
+
+
+def jaeger_files(storage: str) -> list[Path]:
+    """The files that Jaeger is started with, in their order."""
+    return [COLLECTOR_DIR / "jaeger.yaml", STORAGE_DIR / f"{storage}.yaml"]
+
+
+def storages() -> list[str]:
+    return sorted(path.stem for path in STORAGE_DIR.glob("*.yaml"))
 
 
 def write_targets(path: Path, targets: Sequence[tuple[str, str]], scrape_interval: str | None) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from .cache import cache_dir, publish, work_folder
 from .console import StackError, run_step
+from .installed import find_installed, version_of
+from .programs import Source
 
 
 def prometheus_dir() -> Path:
@@ -15,9 +17,18 @@ def prometheus_dir() -> Path:
 
 
 def find_prometheus() -> Path | None:
+    source = prometheus_source()
+    return source.path if source else None
+
+
+def prometheus_source() -> Source | None:
+    """The installed Prometheus, or the one unpacked before."""
     extracted = prometheus_dir() / "prometheus"
-    on_path = shutil.which("prometheus")
-    return Path(on_path) if on_path else extracted if extracted.is_file() else None
+    return find_installed("prometheus") or (unpacked_source(extracted) if extracted.is_file() else None)
+
+
+def unpacked_source(path: Path) -> Source:
+    return Source(path, version_of("prometheus", path), "from Debian's package")
 
 
 def can_fetch_prometheus() -> bool:
