@@ -46,7 +46,7 @@ def nothing_to_run_with(mode: str, missing: Sequence[str]) -> StackError:
 
 
 def native_faults(missing: Sequence[str]) -> list[str]:
-    absent = f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} not on the PATH"
+    absent = f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} missing"
     return [absent] if list(missing) == ["prometheus"] else [absent, why_no_go()]
 
 

@@ -58,7 +58,7 @@ class GoProgram:
 
     name: str
     version: str
-    """What the build says of itself, or would if Jaeger's module had a version of Jaeger 2."""
+    """Jaeger's build does not tell it: its module has the version of Jaeger 1 that was released with it."""
     package: str
     generated: bool
     """Whether main.go comes from the Collector's builder."""
@@ -81,6 +81,8 @@ class Requirement:
     """What an installed program must be, to be used in place of one that is built."""
 
     name: str
+    variable: str
+    """The environment variable with the path of the program, or with `build`."""
     commands: Sequence[str]
     """Names to look for on the PATH."""
     oldest: str
@@ -88,17 +90,13 @@ class Requirement:
     components: Mapping[str, Sequence[str]]
     """The components that its configuration uses, by kind."""
 
-    @property
-    def variable(self) -> str:
-        """The environment variable with the path of the program, or with `build`."""
-        return f"TRACEMIND_STACK_{self.name.upper()}"
-
 
 REQUIREMENTS = {
     each.name: each
     for each in (
         Requirement(
             "otelcol",
+            "TRACEMIND_STACK_OTELCOL",
             ("otelcol", "otelcol-contrib"),
             "0.155.0",
             {
@@ -110,6 +108,7 @@ REQUIREMENTS = {
         ),
         Requirement(
             "jaeger",
+            "TRACEMIND_STACK_JAEGER",
             ("jaeger",),
             "2.13.0",
             {
@@ -118,7 +117,7 @@ REQUIREMENTS = {
                 "extensions": ["healthcheckv2", "jaeger_storage", "jaeger_query"],
             },
         ),
-        Requirement("prometheus", ("prometheus",), "2.42.0", {}),
+        Requirement("prometheus", "TRACEMIND_STACK_PROMETHEUS", ("prometheus",), "2.42.0", {}),
     )
 }
 
