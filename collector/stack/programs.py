@@ -57,11 +57,11 @@ class GoProgram:
     """A program that is built from the lock files in collector/build/<name>/."""
 
     name: str
-    version: str
-    """Jaeger's build does not tell it: its module has the version of Jaeger 1 that was released with it."""
     package: str
     generated: bool
     """Whether main.go comes from the Collector's builder."""
+    version: str = ""
+    """Jaeger's build does not tell it: its module has the version of Jaeger 1 that was released with it."""
 
     @property
     def lock_dir(self) -> Path:
@@ -69,8 +69,8 @@ class GoProgram:
 
 
 GO_PROGRAMS = (
-    GoProgram("otelcol", "0.155.0", ".", generated=True),
-    GoProgram("jaeger", "2.13.0", "github.com/jaegertracing/jaeger/cmd/jaeger", generated=False),
+    GoProgram("otelcol", ".", generated=True, version="0.155.0"),
+    GoProgram("jaeger", "github.com/jaegertracing/jaeger/cmd/jaeger", generated=False, version="2.13.0"),
 )
 
 PROGRAM_NAMES = ("otelcol", "jaeger", "prometheus")

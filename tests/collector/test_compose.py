@@ -81,7 +81,8 @@ def test_every_published_port_is_a_port_of_this_host(compose: Path, path: Path) 
     assert {port.get("host_ip") for port in ports} <= {"127.0.0.1"}
     published = [port["published"] for port in ports]
     assert len(set(published)) == len(published)
-    assert not [service for service in model_of(compose, path)["services"].values() if "network_mode" in service]
+    modes = {service.get("network_mode", "none") for service in model_of(compose, path)["services"].values()}
+    assert modes == {"none"}
 
 
 def test_each_image_has_one_exact_version(compose: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,7 @@ def test_an_old_go_is_named_with_its_version(programs: Path) -> None:
 
 
 BROKEN = "exit 1"
-UNFIT = {
+UNFIT: dict[str, tuple[Callable[[Path], Path], str]] = {
     "too old": (lambda path: collector(path, version="0.99.0"), "has version 0.99.0, but 0.155.0 or newer is needed"),
     "without a component": (
         lambda path: collector(path, exporter="otlp"),
