@@ -1,0 +1,153 @@
+"""The Kubernetes examples as kustomize and Helm render them: valid for Kubernetes and for the real Collector."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+import yaml
+from collector.stack.prometheus import find_prometheus
+
+from tests.e2e.collectors import go_program
+from tests.manifests import (
+    CONFIG_FOLDER,
+    EXAMPLES,
+    HELM_VALUES,
+    KUSTOMIZATIONS,
+    Container,
+    Json,
+    containers,
+    helm_container,
+    pods_in,
+)
+from tests.pages import ROOT
+from tests.servers import kubernetes_tools
+
+pytestmark = pytest.mark.tools
+
+VERSIONS = ("1.30", "1.37")
+"""The oldest version with everything that the examples use, and the newest whose schemas are known."""
+CHARTS = "TRACEMIND_HELM_CHARTS"
+"""The variable that names a folder with the chart opentelemetry-collector, which no package registry has."""
+COLLECTORS = [each for each in [*containers(), *map(helm_container, HELM_VALUES)] if each.is_collector]
+
+
+@pytest.fixture(scope="module")
+def kustomize(visibly: Callable[[], AbstractContextManager[None]]) -> list[str]:
+    with visibly():
+        command = kubernetes_tools.kustomize()
+    return command or pytest.skip("needs kubectl, kustomize or Go")
+
+
+@pytest.fixture(scope="module")
+def validator(visibly: Callable[[], AbstractContextManager[None]]) -> list[str | Path]:
+    with visibly():
+        return kubernetes_tools.validator()
+
+
+def output_of(command: list[str] | list[str | Path]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def objects_in(text: str) -> list[Json]:
+    return [each for each in yaml.safe_load_all(text) if each]
+
+
+def assert_valid(validator: list[str | Path], file: Path) -> None:
+    """Kubernetes accepts what is in the file, and knows every field of it."""
+    for version in VERSIONS:
+        output_of([*validator, "-k", version, file])
+
+
+@pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda folder: folder.name)
+def test_kubernetes_accepts_every_manifest(
+    kustomize: list[str], validator: list[str | Path], tmp_path: Path, folder: Path
+) -> None:
+    """`kubectl apply -k` gives Kubernetes objects that fit its schemas, each with the name that others use for it."""
+    rendered = output_of([*kustomize, str(folder)])
+    (tmp_path / "rendered.yaml").write_text(rendered)
+    assert_valid(validator, tmp_path / "rendered.yaml")
+
+    objects = objects_in(rendered)
+    made = {each["metadata"]["name"] for each in objects if each["kind"] == "ConfigMap"}
+    for pod in (pod for each in objects for pod in pods_in(each)):
+        used = {volume["configMap"]["name"] for volume in pod.get("volumes", []) if "configMap" in volume}
+        used |= {source["configMapRef"]["name"] for each in pod["containers"] for source in each.get("envFrom", [])}
+        assert used <= made
+
+
+def test_a_misspelt_field_is_noticed(validator: list[str | Path], tmp_path: Path) -> None:
+    """The schemas know which fields there are."""
+    agent = (EXAMPLES / "collector" / "agent.yaml").read_text().replace("runAsNonRoot", "runAsNotRoot")
+    (tmp_path / "agent.yaml").write_text(agent)
+    done = subprocess.run([*validator, tmp_path / "agent.yaml"], capture_output=True, text=True, check=False)
+
+    assert done.returncode != 0
+    assert "runAsNotRoot" in done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def mounted(kustomize: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of the ConfigMap, as a container has them."""
+    folder = tmp_path_factory.mktemp("mounted")
+    (config_map,) = objects_in(output_of([*kustomize, str(ROOT / "collector")]))
+    for name, text in config_map["data"].items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("container", COLLECTORS, ids=str)
+def test_the_collector_accepts_the_configuration_of_each_container(
+    mounted: Path, tmp_path: Path, container: Container
+) -> None:
+    """The real Collector validates the files of the ConfigMap with the arguments and variables of each manifest."""
+    arguments = [word.replace(CONFIG_FOLDER, f"{mounted}/") for word in container.arguments]
+    environment = container.environment() | {"TRACEMIND_COLLECTOR_QUEUE_DIR": str(tmp_path)}
+    command = [str(go_program("otelcol")), "validate", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_prometheus_accepts_the_rules_and_its_configuration(tmp_path: Path) -> None:
+    """promtool takes the rules as the operator gets them, and the configuration for a Prometheus without it."""
+    prometheus = find_prometheus()
+    if prometheus is None:
+        pytest.skip("needs promtool, which comes with Prometheus")
+    promtool = str(prometheus.parent / "promtool")
+    printed = output_of([sys.executable, str(EXAMPLES / "monitoring" / "prometheusrule.py")])
+    (tmp_path / "rules").mkdir()
+    for each in objects_in(printed):
+        assert (each["apiVersion"], each["kind"]) == ("monitoring.coreos.com/v1", "PrometheusRule")
+        (tmp_path / "rules" / f"{each['metadata']['name']}.yml").write_text(yaml.safe_dump(each["spec"]))
+    (tmp_path / "prometheus.yml").write_text((EXAMPLES / "monitoring" / "prometheus.yml").read_text())
+
+    said = output_of([promtool, "check", "config", str(tmp_path / "prometheus.yml")])
+    assert said.count(" rules found") == len(list((ROOT / "collector" / "rules").glob("*.yml")))
+
+
+@pytest.mark.parametrize("values", HELM_VALUES, ids=lambda path: path.stem)
+def test_the_chart_accepts_the_values(validator: list[str | Path], tmp_path: Path, values: Path) -> None:
+    """`helm template` with the real chart, whose schema it checks, makes what the manifest beside it makes."""
+    charts = os.environ.get(CHARTS)
+    if charts is None:
+        pytest.skip(f"needs {CHARTS}, the path of a folder with the chart opentelemetry-collector")
+    helm = kubernetes_tools.helm()
+    assert helm is not None
+    chart = str(Path(charts) / "opentelemetry-collector")
+    rendered = output_of([helm, "template", "otelcol", chart, "--namespace=observability", f"--values={values}"])
+    (tmp_path / "rendered.yaml").write_text(rendered)
+    assert_valid(validator, tmp_path / "rendered.yaml")
+
+    (pod,) = (pod for each in objects_in(rendered) for pod in pods_in(each))
+    made, expected = Container("helm", pod["containers"][0], pod), helm_container(values)
+    assert made.arguments == expected.arguments
+    assert expected.environment().items() <= made.environment().items()
+    assert "GOMEMLIMIT" in made.environment()
