@@ -70,8 +70,8 @@ def read_all(path: Path) -> list[Json]:
 @cache
 def objects() -> list[Json]:
     """Every object of the examples, as it is written in the files."""
-    folders = {path for path in EXAMPLES.rglob("*.yaml") if path.parent.name != "helm"}
-    return [each for path in sorted(folders) for each in read_all(path)]
+    paths = [path for path in EXAMPLES.rglob("*.yaml") if path.parent.name != "helm"]
+    return [each for path in sorted(paths) if path.name != "kustomization.yaml" for each in read_all(path)]
 
 
 def pods_in(manifest: object) -> Iterator[Json]:

@@ -140,7 +140,7 @@ def test_mounts_and_volumes_belong_together(container: Container) -> None:
     claims = [
         claim["metadata"]["name"]
         for each in objects()
-        if each["kind"] == "StatefulSet" and container.owner == f"StatefulSet-{each['metadata']['name']}"
+        if container.owner == f"{each['kind']}-{each['metadata']['name']}"
         for claim in each["spec"].get("volumeClaimTemplates", [])
     ]
     volumes = {volume["name"] for volume in container.pod.get("volumes", [])} | set(claims)
