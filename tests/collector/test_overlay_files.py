@@ -20,6 +20,8 @@ RENAMED = {
     *("otlp", "otlphttp", "prometheusremotewrite", "spanmetrics", "signaltometrics", "loadbalancing", "logging"),
     "batch",
 }
+HANDOVER = "otlp_grpc/instances"
+"""Hands metrics over to a receiver of the same Collector, and is no destination."""
 WRITTEN_HEADERS = {"dd-otlp-source", "dd-otel-metric-config"}
 """Headers without a secret."""
 
@@ -48,6 +50,13 @@ def exporters_of(path: Path) -> dict[str, Json]:
     return components(path, "exporters")
 
 
+def destinations_of(path: Path) -> dict[str, Json]:
+    """The OTLP exporters that lead out of the Collector."""
+    return {
+        name: exporter for name, exporter in exporters_of(path).items() if name.startswith("otlp") and name != HANDOVER
+    }
+
+
 def pipelines_of(path: Path) -> dict[str, dict[str, list[str]]]:
     return cast("dict[str, dict[str, list[str]]]", read(path).get("service", {}).get("pipelines") or {})
 
@@ -60,12 +69,16 @@ def test_no_two_overlays_replace_the_same_list() -> None:
     assert shared == {}
 
 
-def test_an_overlay_replaces_no_list_of_the_base_but_the_extensions() -> None:
-    """The base's pipelines stay as they are, and the one overlay that sets the extensions keeps those of the base."""
+def test_an_overlay_replaces_only_the_extensions_and_the_way_of_metrics() -> None:
+    """The base's pipelines stay as they are but for the detour of aggregate-instances.yaml, and the one overlay that
+    sets the extensions keeps those of the base."""
     base = read(COLLECTOR / "base.yaml")
     replaced = {(path.stem, *where) for path in OVERLAYS for where in set(lists_in(read(path))) & set(lists_in(base))}
 
-    assert replaced == {("persistent-queue", "service", "extensions")}
+    assert replaced == {
+        ("persistent-queue", "service", "extensions"),
+        ("aggregate-instances", "service", "pipelines", "metrics/redact", "exporters"),
+    }
     extensions = read(COLLECTOR / "overlays" / "persistent-queue.yaml")["service"]["extensions"]
     assert extensions[:-1] == base["service"]["extensions"]
 
@@ -74,9 +87,11 @@ def test_an_overlay_replaces_no_list_of_the_base_but_the_extensions() -> None:
 def test_an_overlay_fills_an_empty_step_or_adds_a_pipeline_at_a_forward_connector(path: Path) -> None:
     """An overlay gives processors to a step that has none, or adds a pipeline that starts at a connector."""
     base = pipelines_of(COLLECTOR / "base.yaml")
-    own = components(path, "connectors")
+    own = components(path, "connectors").keys() | components(path, "receivers").keys()
     for name, pipeline in pipelines_of(path).items():
-        if name in base:
+        if pipeline.get("exporters") == [HANDOVER]:
+            assert pipeline.keys() == {"exporters"}
+        elif name in base:
             assert pipeline.keys() == {"processors"}
             assert "processors" not in base[name]
         else:
@@ -115,11 +130,10 @@ def test_secrets_and_addresses_come_from_the_environment(path: Path) -> None:
 @pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.stem)
 def test_each_destination_batches_in_a_queue_that_can_be_on_disk(path: Path) -> None:
     """Each OTLP destination retries, makes batches in its queue, and can keep that queue on disk."""
-    for name, exporter in exporters_of(path).items():
-        if name.startswith("otlp"):
-            assert exporter["sending_queue"]["storage"] == "${env:TRACEMIND_COLLECTOR_QUEUE:-}", name
-            assert exporter["sending_queue"]["batch"]["sizer"] == "bytes", name
-            assert exporter["retry_on_failure"], name
+    for name, exporter in destinations_of(path).items():
+        assert exporter["sending_queue"]["storage"] == "${env:TRACEMIND_COLLECTOR_QUEUE:-}", name
+        assert exporter["sending_queue"]["batch"]["sizer"] == "bytes", name
+        assert exporter["retry_on_failure"], name
 
 
 def test_no_accepted_span_is_larger_than_a_batch() -> None:
@@ -130,8 +144,8 @@ def test_no_accepted_span_is_larger_than_a_batch() -> None:
     assert protocols["grpc"]["max_recv_msg_size_mib"] * 2**20 == accepted
 
     for path in OVERLAYS:
-        for name, exporter in exporters_of(path).items():
-            if name.startswith("otlp") and exporter["sending_queue"]["batch"]["max_size"] < accepted:
+        for exporter in destinations_of(path).values():
+            if exporter["sending_queue"]["batch"]["max_size"] < accepted:
                 assert pipelines_of(path)[f"traces/{path.stem}"]["processors"] == [f"transform/{path.stem}"], path.name
 
 

@@ -27,6 +27,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 Value = str | bool | int | float | Sequence[str]
 SECOND = 1_000_000_000
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
 
 
 def any_value(value: Value) -> AnyValue:
@@ -93,9 +94,16 @@ def logs(event: str, values: Mapping[str, Value], body: str = "") -> ExportLogsS
 
 
 def metrics(
-    cost: float, calls: int, values: Mapping[str, Value] | None = None, *, began: int | None = None
+    cost: float,
+    calls: int,
+    values: Mapping[str, Value] | None = None,
+    *,
+    began: int | None = None,
+    of: Mapping[str, Value] | None = None,
+    temporality: AggregationTemporality.ValueType = CUMULATIVE,
+    schema_url: str = "",
 ) -> ExportMetricsServiceRequest:
-    """A counter and a histogram, both cumulative as the SDK sends them, of a process that began then or now."""
+    """A counter and a histogram, as the SDK sends them, of a process that began then or now."""
     now = time.time_ns()
     began = began or now
     labels = attributes(values or {})
@@ -106,7 +114,7 @@ def metrics(
             data_points=[
                 NumberDataPoint(as_double=cost, attributes=labels, start_time_unix_nano=began, time_unix_nano=now)
             ],
-            aggregation_temporality=CUMULATIVE,
+            aggregation_temporality=temporality,
             is_monotonic=True,
         ),
     )
@@ -125,8 +133,17 @@ def metrics(
                     time_unix_nano=now,
                 )
             ],
-            aggregation_temporality=CUMULATIVE,
+            aggregation_temporality=temporality,
         ),
     )
-    scoped = ScopeMetrics(metrics=[counter, durations])
-    return ExportMetricsServiceRequest(resource_metrics=[ResourceMetrics(resource=resource(), scope_metrics=[scoped])])
+    return metrics_of([counter, durations], of, schema_url)
+
+
+def metrics_of(
+    each: Iterable[Metric], of: Mapping[str, Value] | None = None, schema_url: str = ""
+) -> ExportMetricsServiceRequest:
+    """A request with these metrics of one process."""
+    scoped = ScopeMetrics(metrics=list(each), schema_url=schema_url)
+    return ExportMetricsServiceRequest(
+        resource_metrics=[ResourceMetrics(resource=resource(of), scope_metrics=[scoped])]
+    )

@@ -17,11 +17,9 @@ from typing import Any, cast
 
 import pytest
 import yaml
-from collector.stack.ports import free_ports, url
-from collector.stack.processes import answers
-from collector.stack.prometheus import find_prometheus
 
 from tests.e2e.backends import ROOT, Sample, Stack, get_json, poll, wait_for_metric
+from tests.e2e.prometheus_server import prometheus_program, serving
 from tests.programs import clean_environment
 from tests.promql import metric_names, panels
 
@@ -120,33 +118,22 @@ def run_process(endpoint: str, labels: tuple[str, str, str], names: str = "") ->
 @pytest.fixture(scope="module")
 def fleet(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """The fleet has ended, and a Prometheus of its own, configured as the stack's, evaluates the rules each second."""
-    program = find_prometheus()
-    if program is None or stack.mode != "native":
+    if stack.mode != "native":
         pytest.skip("needs the stack without Docker")
+    program = prometheus_program()
     folder = tmp_path_factory.mktemp("rules") / "prometheus"
     shutil.copytree(stack.state / "prometheus", folder, ignore=shutil.ignore_patterns("data"))
     for path in (folder / "rules").glob("*.yml"):
         path.write_text(re.sub(r"interval: \d+m", "interval: 1s", path.read_text()))
-    port = free_ports()["prometheus"]
     with ThreadPoolExecutor() as pool:
         optins = ["", "gen_ai_latest_experimental/dup", ""]
         costs = pool.map(run_process, [stack.otlp_http] * len(FLEET), FLEET, optins)
         by_labels = dict(zip(FLEET, costs, strict=True))
-    command = [
-        str(program),
-        f"--config.file={folder / 'prometheus.yml'}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            yield ready(Fleet(url(port), by_labels))
-        finally:
-            process.terminate()
+    with serving(program, folder / "prometheus.yml") as address:
+        yield ready(Fleet(address, by_labels))
 
 
 def ready(fleet: Fleet) -> Fleet:
-    poll(lambda: answers(f"{fleet.prometheus}/-/ready"), bool, 30.0, "Prometheus")
     fleet.wait_for("job:tracemind_llm_cost_usd:1h", "job", fleet.cost_by(0))
     return fleet
 
