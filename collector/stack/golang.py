@@ -121,7 +121,7 @@ def build_program(program: GoProgram, go: Go | None) -> Path:
         source, log = folder / "src", folder / "log"
         shutil.copytree(program.lock_dir, source)
         if builder is not None:
-            source = generate_source(builder, source, log)
+            source = generate_source(program.name, builder, source, log)
         out = folder / "out" / program.name
         flags = ["-mod=readonly", "-trimpath", "-ldflags=-s -w", "-buildvcs=false"]
         command = [go.path, "build", *flags, "-o", str(out), program.package]
@@ -131,10 +131,10 @@ def build_program(program: GoProgram, go: Go | None) -> Path:
     return final / program.name
 
 
-def generate_source(builder: Path, source: Path, log: Path) -> Path:
+def generate_source(name: str, builder: Path, source: Path, log: Path) -> Path:
     """Write main.go and components.go, which needs no network, and copy the lock files beside them."""
     command = [str(builder), "--config", "builder.yaml", "--skip-get-modules", "--skip-compilation"]
-    run_step("otelcol: writing its sources", command, source, log, go_environment())
+    run_step(f"{name}: writing its sources", command, source, log, go_environment())
     generated = source / "_build"
     for name in ("go.mod", "go.sum"):
         shutil.copy(source / name, generated / name)

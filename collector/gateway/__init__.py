@@ -1,0 +1,1 @@
+"""The chain for a fleet on one machine: `python -m collector.gateway`."""
