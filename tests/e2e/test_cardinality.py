@@ -27,7 +27,8 @@ from tests.e2e.backends import prometheus_query, wait_for_metric
 from tests.e2e.collectors import WAIT_S, Collector, collecting, go_program, read
 from tests.e2e.prometheus_server import prometheus_program, serving
 from tests.programs import REPOSITORY, clean_environment
-from tests.servers.otlp_sink import Sink
+from tests.servers.otlp_sink import Post, Sink
+from tests.servers.otlp_sink import plain as plain_values
 from tests.servers.otlp_sink import sink as sink
 
 pytestmark = pytest.mark.e2e
@@ -47,6 +48,7 @@ RESTARTS_A_DAY = 240
 """Of a service that starts anew ten times an hour."""
 
 PAGE = (REPOSITORY / "docs" / "how-to" / "prometheus.md").read_text()
+OVERFLOW = "otel.metric.overflow"
 COST = "tracemind_llm_cost_USD_total"
 CALLS = "gen_ai_client_operation_duration_seconds_count"
 SAMPLE = re.compile(r"(?P<name>[\w:]+)\{(?P<labels>.*)\} (?P<value>\S+)")
@@ -87,6 +89,29 @@ with tm.configure(
                             with contextlib.suppress(tm.LLMError):
                                 tm.llm_call_sync(model, "Hello", client=FakeLLMClient(1, script=[status]))
 print(json.dumps(sum(costs)))
+"""
+
+
+MANY_USERS = """
+import asyncio
+import sys
+import tracemind_otel as tm
+
+prices = [{"provider": "fake", "model": "toy-1", "input": 150, "output": 600}]
+names = {"metric_attributes": ["user.id"], "metric_attribute_limit": 5000}
+
+
+async def call(number):
+    with tm.using_attributes(user_id=f"user-{number}"):
+        return (await tm.llm_call("fake/toy-1", "one two three")).cost_usd
+
+
+async def main():
+    return await asyncio.gather(*map(call, range(int(sys.argv[2]))))
+
+
+with tm.configure(service_name="users", endpoint=sys.argv[1], prices=prices, **names):
+    print(sum(asyncio.run(main())))
 """
 
 
@@ -236,6 +261,31 @@ def test_the_buckets_of_the_page_are_dropped_by_prometheus(plain: Collector, tmp
     }
     costs = [point for point in series_of(plain, "buckets") if point.name == "tracemind_llm_call_cost_USD_bucket"]
     assert kept["value"] + len(costs) == 62
+
+
+def cost_points(post: Post) -> list[NumberDataPoint]:
+    """The points of the counter of cost in a request."""
+    if post.path != "/v1/metrics":
+        return []
+    scopes = ExportMetricsServiceRequest.FromString(post.body).resource_metrics[0].scope_metrics
+    metrics = (metric for scope in scopes for metric in scope.metrics if metric.name == "tracemind.llm.cost")
+    return [point for metric in metrics for point in metric.sum.data_points]
+
+
+def test_the_cost_of_too_many_users_is_whole(sink: Sink) -> None:
+    """Behind 2,000 users the cost of all further ones is in one series that says so, and no cent is missing."""
+    command = [sys.executable, "-c", MANY_USERS, sink.url, "2050"]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+    last: dict[str, float] = {}
+    for point in (point for post in sink.posts for point in cost_points(post)):
+        labels = plain_values(point.attributes)
+        last[OVERFLOW if OVERFLOW in labels else labels["user.id"]] = point.as_double
+
+    assert len(last) == 2001
+    assert sum(last.values()) == pytest.approx(float(done.stdout))
+    assert last[OVERFLOW] == pytest.approx(50 * last["user-0"])
 
 
 # --- restarts
