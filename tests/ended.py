@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -105,3 +106,18 @@ def serving(
             yield Server(process, f"http://{found[1]}:{found[2]}")
         finally:
             process.kill()
+
+
+IN_A_CONTAINER = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""The command that runs a program as process 1 of a process namespace of its own, as a container does."""
+
+
+def _can_be_process_1() -> bool:
+    found = shutil.which(IN_A_CONTAINER[0])
+    return (
+        found is not None
+        and subprocess.run([*IN_A_CONTAINER, "true"], capture_output=True, check=False).returncode == 0
+    )
+
+
+AS_PROCESS_1 = pytest.mark.skipif(not _can_be_process_1(), reason="this user may start no process namespace")

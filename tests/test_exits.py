@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 from collector.stack.processes import wait_until
 
-from tests.ended import APP, CONFIGURED, WORK, assert_arrived, serving
+from tests.ended import APP, AS_PROCESS_1, CONFIGURED, IN_A_CONTAINER, WORK, assert_arrived, serving
 from tests.programs import clean_environment, run
 from tests.servers.fixture import closed_port
 from tests.servers.otlp_sink import Sink, listening
@@ -156,7 +155,6 @@ def test_sigterm_with_nobody_there() -> None:
     assert "2 of 2 spans did not reach" in errors
 
 
-IN_A_CONTAINER = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 WORKS_ON = """
 asyncio.run(answer())
 print(os.getpid(), flush=True)
@@ -165,19 +163,9 @@ asyncio.run(answer())
 """
 
 
-def can_be_process_1() -> bool:
-    """Whether this user may start a program in a process namespace of its own, as a container has one."""
-    found = shutil.which(IN_A_CONTAINER[0])
-    return (
-        found is not None
-        and subprocess.run([*IN_A_CONTAINER, "true"], capture_output=True, check=False).returncode == 0
-    )
-
-
+@AS_PROCESS_1
 def test_process_1_of_a_container_sends_and_works_on(sink: Sink) -> None:
     """SIGTERM does not end process 1. What waits is sent at once, and what it does after that arrives too."""
-    if not can_be_process_1():
-        pytest.skip("this user cannot start a process namespace")
     with subprocess.Popen(
         [*IN_A_CONTAINER, sys.executable, "-W", "error", "-c", WORK + CONFIGURED + WORKS_ON],
         env=clean_environment(SINK=sink.url, OTEL_BSP_SCHEDULE_DELAY="60000", OTEL_METRIC_EXPORT_INTERVAL="60000"),

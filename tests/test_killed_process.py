@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +12,8 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 import tracemind_otel as tm
-from tests.programs import run_program
+from tests.ended import AS_PROCESS_1, IN_A_CONTAINER
+from tests.programs import REPOSITORY, clean_environment, run_program
 from tests.servers.otlp_sink import Sink, plain
 from tests.servers.otlp_sink import sink as sink
 
@@ -72,6 +75,20 @@ def test_the_next_process_sends_spans_and_sums(tmp_path: Path, sink: Sink, envir
         assert span.end_time_unix_nano == max(each.end_time_unix_nano for each in spans) >= span.start_time_unix_nano
     [totals] = sink.counters("tracemind.llm.cost").values()
     assert totals == [0.5]
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+@pytest.mark.slow
+@AS_PROCESS_1
+def test_a_container_that_starts_again_sends_what_the_one_before_left(tmp_path: Path, sink: Sink) -> None:
+    """Each container's program is process 1: a number that is taken again is not taken for a process that lives."""
+    environment = clean_environment(**UNSENT)
+    for source in (KILLED, NEXT):
+        program = [*IN_A_CONTAINER, sys.executable, "-c", "import os; assert os.getpid() == 1\n" + source]
+        command = [*program, sink.url, str(tmp_path)]
+        done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(sink.spans()) == 4
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 

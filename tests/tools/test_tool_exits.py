@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from collector.stack.processes import wait_until
 
 from tests.ended import APP, CONFIGURED, WORK, assert_arrived, serving
 from tests.programs import clean_environment
@@ -60,6 +61,26 @@ def test_gunicorn(python: Path, tmp_path: Path, sink: Sink, kind: str, preload: 
     workers = list[int]()
     with serving(tmp_path, *command, python=[python], SINK=sink.url, **PATH) as server:
         while len(set(workers)) < 2:
+            workers.append(server.ask())
+        code, log = server.stop(signal.SIGTERM)
+    assert code == 0
+    assert "Traceback" not in log
+    assert_arrived(sink, len(workers))
+
+
+@pytest.mark.parametrize("kind", ["uvicorn_worker.UvicornWorker", "sync"])
+def test_a_reload_of_gunicorn(python: Path, tmp_path: Path, sink: Sink, kind: str) -> None:
+    """At SIGHUP new workers take over, and those that end deliver what they did."""
+    (tmp_path / "service.py").write_text(APP.replace("CONFIGURED", CONFIGURED) if "." in kind else WSGI)
+    command = ["-m", "gunicorn", "-b", "127.0.0.1:0", "-w", "2", "-k", kind, "service:app"]
+    workers = list[int]()
+    with serving(tmp_path, *command, python=[python], SINK=sink.url, **PATH) as server:
+        while len(set(workers)) < 2:
+            workers.append(server.ask())
+        before = set(workers)
+        server.process.send_signal(signal.SIGHUP)
+        assert wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in before), 30)
+        while len(set(workers)) < 4:
             workers.append(server.ask())
         code, log = server.stop(signal.SIGTERM)
     assert code == 0
