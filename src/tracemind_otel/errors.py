@@ -169,6 +169,7 @@ class BudgetExceededError(LLMError):
         limit: the limit, in USD, tokens or calls.
         spent: what the attempts that have ended spent of it, in the same unit.
         spent_on: `spent` for each `provider/model`, the highest first.
+        retry_after_s: seconds until the window of a shared budget ends, if there may be room for the call then.
     """
 
     billed_by_default = False
@@ -183,8 +184,9 @@ class BudgetExceededError(LLMError):
         limit: float,
         spent: float,
         spent_on: Mapping[str, float] | None = None,
+        retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, retry_after_s=retry_after_s)
         self.budget = budget
         self.kind: BudgetKind = kind
         self.limit = limit

@@ -53,6 +53,7 @@ class CallAccount:
             tokens=usage.total_tokens or 0,
             cost_usd=await self._expected_cost(usage, within_s) if with_price else None,
             reports_cost=target.client.reports_cost,
+            is_bounded=bool(usage.completion_tokens),
         )
 
     async def _expected_cost(self, usage: LLMUsage, within_s: float | None) -> float | None:

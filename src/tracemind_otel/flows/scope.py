@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .._base.context import Setting
-from .budget import Budget, BudgetLimits, current_budget, enter_budget
+from ..errors import ConfigError
+from .budget import Budget, BudgetLimits, Share, current_budget, enter_budget
+from .budget.accounts import Sharing
 from .correlation import NO_CORRELATION, NO_PROMPT, Correlation, Prompt, enter_correlation, enter_step
-from .sources import NO_SOURCES, CorrelationSources
+from .sources import NO_SOURCES, ArgumentFunction, CorrelationSources
 from .totals import NO_ATTRIBUTES, AttributeValue, FlowRun, current_flow, enter_flow, flow_ends
 
 
@@ -21,10 +24,42 @@ class FlowSpec:
     """Ids and tags of everything below."""
     limits: BudgetLimits | None = None
     """Limits of all calls below; `None` for no budget."""
+    sharing: Sharing | None = None
+    """How the limits are shared by many processes; `None` for a budget of each run."""
+    key_of: ArgumentFunction | None = None
+    """Computes the key of the shared budget from the arguments; `None` for the key of `sharing`."""
 
     def ids_of(self, flow: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Correlation:
         """The ids of one run with these arguments."""
         return self.ids.of_call(flow, args, kwargs)
+
+    def share_of(self, flow: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Share | None:
+        """The account of one run with these arguments; `None` for a budget of this run alone.
+
+        Raises:
+            ConfigError: there is no state, or no key: a limit that cannot be held is no limit.
+        """
+        if self.sharing is None or self.limits is None:
+            return None
+        if self.key_of is None:
+            return self.sharing.share(flow, self.limits)
+        try:
+            key: Any = self.key_of(args, kwargs)
+        except Exception as error:
+            raise ConfigError(
+                f"key of @flow {flow!r} raised {type(error).__name__}; it must return a string for the arguments"
+            ) from error
+        return self.sharing.by_key(key).share(flow, self.limits)
+
+    def beside(self, signature: inspect.Signature) -> FlowSpec:
+        """The same for a decorated function of this signature."""
+        key_of = None if self.key_of is None else self.key_of.beside(signature)
+        return replace(self, ids=self.ids.beside(signature), key_of=key_of)
+
+    @property
+    def reads_arguments(self) -> bool:
+        """Whether an id or the key depends on the arguments of a call."""
+        return bool(self.ids.called.functions) or self.key_of is not None
 
 
 class NoScope:
@@ -70,9 +105,9 @@ class StepContext(NoScope):
             self._setting.undo()
 
 
-def plain_budget(limits: BudgetLimits, name: str) -> Budget:
+def plain_budget(limits: BudgetLimits, name: str, share: Share | None) -> Budget:
     """A budget inside the ones around it."""
-    return Budget(limits, name=name, parent=current_budget())
+    return Budget(limits, name=name, parent=current_budget(), share=share)
 
 
 class FlowContext(NoScope):
@@ -86,13 +121,14 @@ class FlowContext(NoScope):
         spec: FlowSpec,
         ids: Correlation,
         attributes: Mapping[str, AttributeValue] = NO_ATTRIBUTES,
-        make_budget: Callable[[BudgetLimits, str], Budget] = plain_budget,
+        share: Share | None = None,
+        make_budget: Callable[[BudgetLimits, str, Share | None], Budget] = plain_budget,
     ) -> None:
         self.run = FlowRun(name, attributes, current_flow())
         self._ids = ids
         self._budget: Budget | None = None
         if spec.limits is not None:
-            self._budget = make_budget(spec.limits, name)
+            self._budget = make_budget(spec.limits, name, share)
         self._settings: list[Setting] = []
 
     def enter(self) -> None:

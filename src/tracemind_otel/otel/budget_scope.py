@@ -22,7 +22,7 @@ from ..flows.budget import (
     current_budget,
     enter_budget,
 )
-from ..flows.budget.accounts import shared_account
+from ..flows.budget.accounts import checked_string, sharing
 from . import semconv
 from .current import Providers, configured_providers, instruments, meter
 from .instruments import NO_SPAN, Attributes
@@ -38,6 +38,8 @@ def checked_limits(
     max_tokens: int | None = None,
     max_llm_calls: int | None = None,
     on_unknown_price: OnUnknownPrice = "refuse",
+    reserve_cost_usd: float | None = None,
+    reserve_tokens: int | None = None,
 ) -> BudgetLimits | None:
     """The limits, or `None` where nothing is limited.
 
@@ -49,6 +51,8 @@ def checked_limits(
         max_tokens=max_tokens,
         max_llm_calls=max_llm_calls,
         on_unknown_price=on_unknown_price,
+        reserve_cost_usd=reserve_cost_usd,
+        reserve_tokens=reserve_tokens,
     )
     return limits if limits.by_kind else None
 
@@ -133,7 +137,9 @@ class budget(Block["budget"]):  # noqa: N801  used like a function
         max_llm_calls: model calls, however they end.
         on_unknown_price: under `max_cost_usd`, whether a call whose price is unknown is denied (`refuse`, the default),
             or counts as `zero` with a warning.
-        name: what is limited, for messages, and for the account of a shared budget.
+        reserve_cost_usd: USD that a call reserves at least where it does not limit its output by `max_tokens`.
+        reserve_tokens: tokens that such a call reserves at least.
+        name: what is limited, for messages, and for the account of a shared budget. The default is `budget`.
         per: the window of a budget that is shared by many processes, such as `30s`, `5m`, `1h` or `1d`; it needs
             `configure(state=...)`.
         key: the user, team or API key whose sum is shared; each key has an account of its own.
@@ -149,7 +155,7 @@ class budget(Block["budget"]):  # noqa: N801  used like a function
         0
     """
 
-    __slots__ = ("_budget", "_limits", "_name", "_setting", "_shared")
+    __slots__ = ("_budget", "_limits", "_name", "_setting", "_sharing")
 
     def __init__(
         self,
@@ -158,7 +164,9 @@ class budget(Block["budget"]):  # noqa: N801  used like a function
         max_tokens: int | None = None,
         max_llm_calls: int | None = None,
         on_unknown_price: OnUnknownPrice = "refuse",
-        name: str = "budget",
+        reserve_cost_usd: float | None = None,
+        reserve_tokens: int | None = None,
+        name: str | None = None,
         per: str | None = None,
         key: str | None = None,
         on_state_away: OnStateAway = "deny",
@@ -168,12 +176,18 @@ class budget(Block["budget"]):  # noqa: N801  used like a function
             max_tokens=max_tokens,
             max_llm_calls=max_llm_calls,
             on_unknown_price=on_unknown_price,
+            reserve_cost_usd=reserve_cost_usd,
+            reserve_tokens=reserve_tokens,
         )
         if limits is None:
             raise ConfigError("budget() limits nothing; pass max_cost_usd, max_tokens or max_llm_calls")
         self._limits = limits
-        self._name = name
-        self._shared = shared_account(name if name != "budget" else None, key, per, on_state_away)
+        self._name = "budget" if name is None else name
+        self._sharing = sharing(key=key, per=per, on_state_away=on_state_away)
+        if self._sharing is not None:
+            if name is None:
+                raise ConfigError("a budget with per or key is shared by its name; pass name='team-a' too")
+            checked_string("name", name)
         self._budget: Budget | None = None
         self._setting: Setting | None = None
 
@@ -191,7 +205,7 @@ class budget(Block["budget"]):  # noqa: N801  used like a function
     def _enter(self) -> budget:
         if self._setting is not None:
             raise RuntimeError("this budget(...) is in use; make one for each block")
-        share = None if self._shared is None else self._shared.share(self._limits)
+        share = None if self._sharing is None else self._sharing.share(self._name, self._limits)
         self._budget = measured_budget(get_current_span(), self._limits, self._name, share)
         self._setting = enter_budget(self._budget)
         return self

@@ -19,15 +19,15 @@ import abc
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
 from .._base.context import Block
 from ..errors import ConfigError
-from ..flows.budget import OnUnknownPrice
+from ..flows.budget import OnStateAway, OnUnknownPrice
+from ..flows.budget.accounts import sharing
 from ..flows.correlation import NO_PROMPT, Prompt, checked_prompt
 from ..flows.scope import FlowSpec
-from ..flows.sources import AttributeSource, AttributeSources, CorrelationSources, IdSource
+from ..flows.sources import ArgumentFunction, AttributeSource, AttributeSources, CorrelationSources, IdSource
 from ..flows.totals import NO_ATTRIBUTES, FlowRun
 from . import semconv
 from .budget_scope import checked_limits
@@ -92,6 +92,16 @@ class FlowOptions(SpanOptions, total=False):
     """How many of them there may be."""
     on_unknown_price: OnUnknownPrice
     """Under `max_cost_usd`, a call of unknown price: `refuse` it (default), or count it as `zero` and warn."""
+    reserve_cost_usd: float | None
+    """USD that a call reserves at least where it does not limit its output by `max_tokens`."""
+    reserve_tokens: int | None
+    """Tokens that such a call reserves at least."""
+    per: str | None
+    """The window in which all runs in all processes share the limits: `30s`, `5m`, `1h`, `1d`."""
+    key: IdSource | None
+    """Whose limits they are: a string, or a function of the call's arguments; each key has an account of its own."""
+    on_state_away: OnStateAway
+    """Whether a shared budget denies calls (`deny`, the default) or sends them (`allow`) while the state is away."""
 
 
 @overload
@@ -124,13 +134,22 @@ def flow(
         max_llm_calls: how many of them there may be.
         on_unknown_price: under `max_cost_usd`, whether a call whose price is unknown is denied (`refuse`, the default),
             or counts as `zero` with a warning.
+        reserve_cost_usd: USD that a call reserves at least where it does not limit its output by `max_tokens`.
+        reserve_tokens: tokens that such a call reserves at least.
+        per: the window in which all runs share the limits, in every process with the same `configure(state=...)`:
+            `30s`, `5m`, `1h` or `1d`. Without `per` and `key`, each run has the limits for itself.
+        key: whose limits they are, such as a user, a team or an API key; each key has an account of its own. It is a
+            string, or a function that is called with the arguments of the decorated one.
+        on_state_away: whether a shared budget denies calls (`deny`, the default) or sends them (`allow`) while the
+            state does not answer.
         capture_arguments: record the arguments as JSON (`tracemind.function.arguments`), without what looks like a
             secret; off by default, since they may hold prompts.
         capture_result: record the result likewise (`tracemind.function.result`); of a generator, its first
             hundred items.
 
     Raises:
-        ConfigError: an option has a value that is not allowed; the message names it.
+        ConfigError: an option has a value that is not allowed; the message names it. A run raises it where its limits
+            are shared and there is no state, or no key for its arguments.
         TypeError: what is decorated is not a function.
 
     Example:
@@ -246,6 +265,11 @@ def _flow_decorator(
     max_tokens: int | None = None,
     max_llm_calls: int | None = None,
     on_unknown_price: OnUnknownPrice = "refuse",
+    reserve_cost_usd: float | None = None,
+    reserve_tokens: int | None = None,
+    per: str | None = None,
+    key: IdSource | None = None,
+    on_state_away: OnStateAway = "deny",
     **options: Unpack[SpanOptions],
 ) -> FlowDecorator:
     sources = {"flow_id": flow_id, "session_id": session_id, "conversation_id": conversation_id, "user_id": user_id}
@@ -254,8 +278,16 @@ def _flow_decorator(
         max_tokens=max_tokens,
         max_llm_calls=max_llm_calls,
         on_unknown_price=on_unknown_price,
+        reserve_cost_usd=reserve_cost_usd,
+        reserve_tokens=reserve_tokens,
     )
-    return FlowDecorator(FlowSpec(ids=CorrelationSources.of(tags, **sources), limits=limits), **options)
+    key_of = ArgumentFunction.of("key", key) if callable(key) else None
+    fixed = None if callable(key) else key
+    shared = sharing(key=fixed, per=per, on_state_away=on_state_away, has_key_later=key_of is not None)
+    if shared is not None and limits is None:
+        raise ConfigError("per and key limit nothing by themselves; pass max_cost_usd, max_tokens or max_llm_calls too")
+    spec = FlowSpec(ids=CorrelationSources.of(tags, **sources), limits=limits, sharing=shared, key_of=key_of)
+    return FlowDecorator(spec, **options)
 
 
 class _Decorator(Block[T], Generic[T]):
@@ -340,8 +372,8 @@ class FlowDecorator(_Decorator[FlowRun]):
 
     def _starting(self, spec: SpanSpec, function: Callable[..., object]) -> Start:
         flow = self._flow
-        if flow.ids.called.functions and (signature := _signature(function)) is not None:
-            flow = replace(flow, ids=flow.ids.beside(signature))
+        if flow.reads_arguments and (signature := _signature(function)) is not None:
+            flow = flow.beside(signature)
         return functools.partial(start_flow, spec, flow)
 
     def _enter(self) -> FlowRun:

@@ -19,6 +19,7 @@ from .._base.dropped import end_dropped
 from .._base.once import report_fault
 from .._base.waiting import is_cancellation
 from ..flows.agents import AgentRun, current_agent, enter_agent
+from ..flows.budget import Share
 from ..flows.correlation import (
     NO_CORRELATION,
     NO_PROMPT,
@@ -183,16 +184,21 @@ def start_step(spec: SpanSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 def start_flow(
     spec: SpanSpec, flow: FlowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> FlowSpanRun | FlowContext:
-    """Start a run that is a flow; without a span it still has its sums, ids and budget."""
+    """Start a run that is a flow; without a span it still has its sums, ids and budget.
+
+    Raises:
+        ConfigError: its budget is shared, and there is no state or no key.
+    """
+    share = flow.share_of(spec.name, args, kwargs)
     ids, added = flow.ids_of(spec.name, args, kwargs), spec.sources.of_call(spec.span_name, args, kwargs)
     if not nothing_is_recorded():
         end_dropped()
         try:
-            return FlowSpanRun(spec, flow, ids, args, kwargs, added)
+            return FlowSpanRun(spec, flow, ids, args, kwargs, added, share)
         except Exception:
             report_fault(log, spec.kind.decorator, "start")
     hint_at_configure()
-    return FlowContext(spec.name, flow, ids, added)
+    return FlowContext(spec.name, flow, ids, added, share)
 
 
 class SpanRun:
@@ -419,9 +425,10 @@ class FlowSpanRun(SpanRun):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         added: Mapping[str, AttributeValue],
+        share: Share | None,
     ) -> None:
         super().__init__(spec, args, kwargs, added, ids)
-        self._flow = FlowContext(spec.name, flow, ids, added, partial(measured_budget, self._span))
+        self._flow = FlowContext(spec.name, flow, ids, added, share, partial(measured_budget, self._span))
         self.run = self._flow_run = self._flow.run
         if self._context is not None:
             self.run.trace_id = format_trace_id(self._span.get_span_context().trace_id)

@@ -29,10 +29,10 @@ def _request(request: Any, library: ModuleType, hosts: Mapping[str, str] | None 
             return await request(self, method, url, **options)
         if observation.needs_prices_first():
             await observation.until_priceable()
-        begin = functools.partial(_attempt, self, method, url, options, library, hosts)
-        attempt = await observation.begin_async(begin) if observation.asks_a_state() else begin()
+        attempt = _attempt(self, method, url, options, library, hosts)
         if attempt is None:
             return await request(self, method, url, **options)
+        await attempt.ask_soon()
         try:
             with attempt.active():
                 response = await request(self, method, url, **options)

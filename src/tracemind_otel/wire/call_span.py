@@ -68,7 +68,9 @@ class LLMCallSpans(Block["LLMCallSpan"]):
         if not callable(cast("object", function)) or isinstance(function, type):
             raise TypeError(f"@llm_call_span decorates functions, not {function!r}")
         if _has_a_body_of_its_own(function):
-            return wrap(function, lambda args, kwargs: self._begin())
+            if _is_awaited(function):
+                return wrap(function, lambda args, kwargs: self._begin(), CallRun.ask_soon)
+            return wrap(function, lambda args, kwargs: self._begin_blocking())
         if inspect.iscoroutinefunction(function):
             return cast("Callable[P, R]", self._around_coroutine(cast("Callable[P, Awaitable[object]]", function)))
         return self._around_function(function)
@@ -76,7 +78,7 @@ class LLMCallSpans(Block["LLMCallSpan"]):
     def _around_function(self, function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            run = self._begin()
+            run = self._begin_blocking()
             run.enter()
             try:
                 result = function(*args, **kwargs)
@@ -98,10 +100,26 @@ class LLMCallSpans(Block["LLMCallSpan"]):
     def _begin(self) -> CallRun:
         return CallRun(self._provider, self._model, self._operation, self._name)
 
+    def _begin_blocking(self) -> CallRun:
+        run = self._begin()
+        run.ask_blocking()
+        return run
+
     def _enter(self) -> LLMCallSpan:
+        self._reject_second_block()
+        return self._entered(self._begin_blocking())
+
+    async def __aenter__(self) -> LLMCallSpan:
+        self._reject_second_block()
+        run = self._begin()
+        await run.ask_soon()
+        return self._entered(run)
+
+    def _reject_second_block(self) -> None:
         if self._block is not None:
             raise RuntimeError("this llm_call_span(...) is in use; make one for each block")
-        run = self._begin()
+
+    def _entered(self, run: CallRun) -> LLMCallSpan:
         run.enter()
         self._block = Body(run)
         return LLMCallSpan(run)
@@ -118,7 +136,13 @@ def _has_a_body_of_its_own(function: Callable[..., object]) -> bool:
     return is_manager or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
+def _is_awaited(function: Callable[..., object]) -> bool:
+    """Whether its body begins where something can be awaited."""
+    return inspect.isasyncgenfunction(function) or code_of(function) in ASYNC_MANAGER_CODES
+
+
 async def _awaited(run: CallRun, make: Callable[[], Awaitable[object]]) -> object:
+    await run.ask_soon()
     run.enter()
     try:
         result = await make()

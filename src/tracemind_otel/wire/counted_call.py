@@ -14,7 +14,7 @@ from typing import Any
 from .._base.once import report_fault
 from ..ai.llm.pricing import UnknownServer, price_reply_soon, warm_up
 from ..ai.llm.types import LLMResponse, LLMUsage
-from ..call.lost_replies import lacks_reply, presumed_cost, usual_output
+from ..call.lost_replies import is_lost, lacks_reply, presumed_cost, usual_output
 from ..errors import BudgetExceededError, LLMError
 from ..flows.agents import current_agent
 from ..flows.budget import Reservation
@@ -51,6 +51,8 @@ class CountedCall:
         self.retries = 0
         self.denial: BudgetExceededError | None = None
         self.reservation: Reservation | None = None
+        self.failed_before: LLMError | None = None
+        """How the last attempt failed, where the budgets or a cancellation kept it from being repeated."""
         self.unknown_server: UnknownServer | None = None
         self.told: CallTellers | None = None
         """What keeps who else tells of the call."""
@@ -152,15 +154,17 @@ class CountedCall:
         if self._has_ended:
             return
         self._has_ended = True
-        if lacks_reply(end):
-            end = replace(end, presumed_cost_usd=self.presume(end.response))
+        lost = self.failed_before if self.failed_before is not None and is_lost(self.failed_before) else None
+        if lacks_reply(end) or lost is not None:
+            end = replace(end, presumed_cost_usd=self.presume(end.response if lost is None else lost.reply))
         try:
             if end.error is None:
                 usual_output.note(self._step_id, f"{self._provider}/{self._model}", end.usage)
             if self.told is not None:
                 self.told.priced(end.usage)
             if self.reservation is not None:
-                assume_billed = end.error is None or end.error.may_be_billed
+                told = end.error if self.failed_before is None else self.failed_before
+                assume_billed = told is None or told.may_be_billed
                 self.reservation.settle(end.usage, assume_billed=assume_billed)
             was_sent = self.denial is None or self.reservation is not None
             if self._agent is not None and was_sent:

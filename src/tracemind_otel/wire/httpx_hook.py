@@ -31,9 +31,10 @@ def _sight(library: ModuleType) -> Sight:
 def _sync_send(send: Any, library: ModuleType, hosts: Mapping[str, str] | None = None) -> Any:
     @functools.wraps(send)
     def send_and_see(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        attempt = observation.begin_blocking(functools.partial(_attempt, request, hosts))
+        attempt = _attempt(request, hosts)
         if attempt is None:
             return send(self, request, *args, **kwargs)
+        attempt.ask_blocking()
         try:
             with attempt.active():
                 response = send(self, request, *args, **kwargs)
@@ -52,10 +53,10 @@ def _async_send(send: Any, library: ModuleType, hosts: Mapping[str, str] | None 
     async def send_and_see(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         if observation.needs_prices_first():
             await observation.until_priceable()
-        begin = functools.partial(_attempt, request, hosts)
-        attempt = await observation.begin_async(begin) if observation.asks_a_state() else begin()
+        attempt = _attempt(request, hosts)
         if attempt is None:
             return await send(self, request, *args, **kwargs)
+        await attempt.ask_soon()
         try:
             with attempt.active():
                 response = await send(self, request, *args, **kwargs)

@@ -68,17 +68,24 @@ class LogicalCall(CountedCall):
         except BudgetExceededError as error:
             self.deny(error)
 
-    def deny_later(self, error: BudgetExceededError) -> None:
-        """End a call that a shared budget denies; an attempt that was sent before keeps what it holds."""
-        if not self.retries:
-            self.give_back()
-        self.deny(error)
+    @property
+    def is_unasked(self) -> bool:
+        """Whether shared budgets must be asked before the attempt is sent."""
+        return self.reservation is not None and self.reservation.is_unasked
 
-    def give_back(self) -> None:
-        """Hold nothing more of the budgets, because nothing was sent."""
-        reservation, self.reservation = self.reservation, None
-        if reservation is not None and not self.retries:
-            reservation.release(llm_calls=1)
+    def ask_blocking(self) -> None:
+        """Ask them, in a thread that the attempt will block anyway.
+
+        Raises:
+            BudgetExceededError: a budget denies it.
+        """
+        if self.reservation is not None:
+            self.reservation.ask_blocking(may_block=True)
+
+    async def ask_soon(self) -> None:
+        """The same without blocking the thread."""
+        if self.reservation is not None:
+            await self.reservation.ask_soon()
 
     def begin_attempt(self) -> None:
         """Another attempt begins: the last one failed and is repeated, unless no budget is left for it."""
@@ -86,10 +93,35 @@ class LogicalCall(CountedCall):
             return
         if self.reservation is not None and self._failure.may_be_billed:
             try:
-                self.reservation.repeat_or_raise()
+                self.reservation.hold_here(llm_calls=0)
             except BudgetExceededError as error:
-                self.deny(error)
+                self.deny_attempt(error)
                 return
+        if not self.is_unasked:
+            self.admit_attempt()
+
+    def deny_attempt(self, error: BudgetExceededError) -> None:
+        """End the call, because a budget denies its attempt. The one that failed before may still be billed."""
+        self._give_up_attempt()
+        self.deny(error)
+
+    def cancel_attempt(self) -> None:
+        """End the call, which was cancelled before its attempt was sent."""
+        self._give_up_attempt()
+        self.end_cancelled()
+
+    def _give_up_attempt(self) -> None:
+        if self._failure is None:
+            self.reservation = None  # nothing was ever sent, and nothing is held any more
+        else:
+            self.failed_before = self._failure
+
+    def admit_attempt(self) -> None:
+        """The budgets have room for the attempt; where it repeats another, that is a retry."""
+        if self._failure is None:
+            return
+        if self.reservation is not None and self._failure.may_be_billed:
+            self.reservation.presume()
         if self._joined is not None:
             move_to_current(self._joined)
         self.retries += 1

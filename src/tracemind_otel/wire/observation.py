@@ -23,7 +23,7 @@ from ..ai.llm.providers._hosts import hosts_named_by_user
 from ..ai.llm.providers._http import OWN_AGENT, HttpReply
 from ..ai.llm.providers._wire_format import StreamedError
 from ..errors import BudgetExceededError, LLMConnectionError, LLMError
-from ..flows.budget import current_budget, deferring, is_shared, needs_price
+from ..flows.budget import current_budget, needs_price
 from ..otel.current import is_content_captured
 from ..otel.redaction import is_secret_name
 from .around import SeenInside
@@ -102,39 +102,6 @@ def needs_prices_first() -> bool:
         return False
     budget = current_budget()
     return budget is not None and needs_price(budget)
-
-
-def begin_blocking(attempt: Callable[[], Attempt | None]) -> Attempt | None:
-    """Begin an attempt in a thread that its request blocks, and ask the shared states of the budgets around it.
-
-    Raises:
-        BudgetExceededError: a budget denies the call.
-    """
-    if not is_shared(current_budget()):
-        return attempt()
-    with deferring() as deferred:
-        begun = attempt()
-    if begun is not None and deferred:
-        with begun.admitting():
-            for each in deferred:
-                each.ask_blocking()
-    return begun
-
-
-async def begin_async(attempt: Callable[[], Attempt | None]) -> Attempt | None:
-    """The same without blocking the thread."""
-    with deferring() as deferred:
-        begun = attempt()
-    if begun is not None and deferred:
-        with begun.admitting():
-            for each in deferred:
-                await each.ask()
-    return begun
-
-
-def asks_a_state() -> bool:
-    """Whether a shared state must be asked before a call is sent."""
-    return is_shared(current_budget())
 
 
 async def until_priceable() -> None:
@@ -289,19 +256,37 @@ class Attempt:
         """A block in which the request is sent: the span is current, and no other hook looks at it."""
         return _Active(self, self._call)
 
+    def ask_blocking(self) -> None:
+        """Ask the shared budgets whether the request may be sent, in a thread that the request will block anyway.
+
+        Raises:
+            BudgetExceededError: a budget denies the call.
+        """
+        if self._call.is_unasked:
+            with self._asking():
+                self._call.ask_blocking()
+
+    async def ask_soon(self) -> None:
+        """The same without blocking the thread."""
+        if self._call.is_unasked:
+            with self._asking():
+                await self._call.ask_soon()
+
     @contextmanager
-    def admitting(self) -> Generator[None]:
-        """A block that asks whether the request may be sent; where it fails, the call ends and holds nothing."""
+    def _asking(self) -> Generator[None]:
+        """Ends the call where it is denied or cancelled meanwhile; with a fault of ours it goes on."""
         try:
             yield
         except BudgetExceededError as error:
-            _guarded(self._call.deny_later, error)
+            _guarded(self._call.deny_attempt, error)
             _guarded(_keep, self._call, self._sent, _MAX_WAIT_S)
             raise
+        except Exception:
+            report_fault(log, "Attempt", "ask")
         except BaseException:
-            _guarded(self._call.give_back)
-            _guarded(self._call.end_cancelled)
+            _guarded(self._call.cancel_attempt)
             raise
+        _guarded(self._call.admit_attempt)
 
     def sent_by_transport(self) -> None:
         """The transport sends the request: for the first time, or again by itself, which is a retry of the call.

@@ -22,9 +22,10 @@ log = logging.getLogger(__name__)
 def _send(send: Any, library: ModuleType, hosts: Mapping[str, str] | None = None) -> Any:
     @functools.wraps(send)
     def send_and_see(self: Any, request: Any, **kwargs: Any) -> Any:
-        attempt = observation.begin_blocking(functools.partial(_attempt, request, hosts))
+        attempt = _attempt(request, hosts)
         if attempt is None:
             return send(self, request, **kwargs)
+        attempt.ask_blocking()
         try:
             with attempt.active():
                 response = send(self, request, **kwargs)

@@ -10,12 +10,12 @@ from typing import cast
 from ..ai.llm.pricing import price_now
 from ..ai.llm.usage import LLMUsage
 from ..call.estimate import CharacterTokenizer
-from ..flows.budget import Estimate, Reservation, current_budget, needs_price, reserve
+from ..flows.budget import Estimate, Reservation, current_budget, needs_price, reserve_here
 from .recognition import ModelCall
 
 
 def reserve_for(seen: ModelCall, body: bytes | None) -> Reservation | None:
-    """Hold what a call is expected to use; `None` where there is no budget.
+    """Hold what a call is expected to use; `None` where there is no budget. Shared ones have yet to be asked.
 
     Raises:
         BudgetExceededError: the budget has less left; the call must not be sent.
@@ -30,7 +30,7 @@ def reserve_for(seen: ModelCall, body: bytes | None) -> Reservation | None:
 def held_for(
     provider: str, model: str, prompt: int = 0, output: int = 0, *, reports_cost: bool = False
 ) -> Reservation | None:
-    """Hold so many input and output tokens; `None` where there is no budget.
+    """Hold so many input and output tokens; `None` where there is no budget. Shared ones have yet to be asked.
 
     Raises:
         BudgetExceededError: the budget has less left; the call must not be sent.
@@ -45,8 +45,9 @@ def held_for(
         tokens=prompt + output,
         cost_usd=None if cost is None else cost.cost_usd,
         reports_cost=reports_cost,
+        is_bounded=output > 0,
     )
-    return reserve(budget, estimate)
+    return reserve_here(budget, estimate)
 
 
 def strings_in(body: bytes | None) -> str:

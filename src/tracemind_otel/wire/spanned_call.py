@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 from .._base.context import Setting
@@ -40,7 +41,7 @@ class CallRun:
         name: the name of the step; the default is the running step, else the model.
 
     Raises:
-        BudgetExceededError: a budget around the call is spent.
+        BudgetExceededError: a budget of this process around the call is spent; shared ones have yet to be asked.
     """
 
     def __init__(self, provider: str, model: str, operation: str, name: str | None) -> None:
@@ -62,6 +63,38 @@ class CallRun:
             self._call.reservation = held_for(provider, model)
         except BudgetExceededError as error:
             self._call.deny(error)
+            raise
+
+    def ask_blocking(self) -> None:
+        """Ask the shared budgets, which count as away on an event loop: it must not be blocked.
+
+        Raises:
+            BudgetExceededError: a budget denies the call.
+        """
+        if (held := self._call.reservation) is not None and held.is_unasked:
+            with self._asking():
+                held.ask_blocking()
+
+    async def ask_soon(self) -> None:
+        """The same where it can be awaited, and then on every event loop."""
+        if (held := self._call.reservation) is not None and held.is_unasked:
+            with self._asking():
+                await held.ask_soon()
+
+    @contextmanager
+    def _asking(self) -> Generator[None]:
+        """Ends the call where it is denied or cancelled meanwhile; with a fault of ours it goes on."""
+        try:
+            yield
+        except BudgetExceededError as error:
+            self._call.reservation = None
+            self._call.deny(error)
+            raise
+        except Exception:
+            report_fault(log, "llm_call_span", "ask")
+        except BaseException:
+            self._call.reservation = None
+            self._call.end_cancelled()
             raise
 
     def enter(self) -> None:

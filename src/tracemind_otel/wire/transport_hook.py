@@ -66,6 +66,7 @@ def _sync_handle(handle: Any, sight: Sight) -> Any:
             return _sent_inside(attempt, self, request)
         if (attempt := sight.begin(request)) is None:
             return handle(self, request)
+        attempt.ask_blocking()
         try:
             with attempt.active():
                 response = handle(self, request)
@@ -80,6 +81,7 @@ def _sync_handle(handle: Any, sight: Sight) -> Any:
         if not _is_call(request):
             return handle(transport, request)
         attempt.sent_by_transport()
+        attempt.ask_blocking()
         try:
             response = handle(transport, request)
         except Exception as error:
@@ -98,6 +100,7 @@ def _async_handle(handle: Any, sight: Sight) -> Any:
             return await _sent_inside(attempt, self, request)
         if (attempt := sight.begin(request)) is None:
             return await handle(self, request)
+        await attempt.ask_soon()
         try:
             with attempt.active():
                 response = await handle(self, request)
@@ -111,6 +114,7 @@ def _async_handle(handle: Any, sight: Sight) -> Any:
         if not _is_call(request):
             return await handle(transport, request)
         attempt.sent_by_transport()
+        await attempt.ask_soon()
         try:
             response = await handle(transport, request)
         except Exception as error:

@@ -16,18 +16,12 @@ from __future__ import annotations
 from .budgets import (
     COUNTED_AS_ZERO,
     Budget,
-    DeferredAsking,
-    Reservation,
     current_budget,
-    deferring,
     enter_budget,
-    is_shared,
     needs_price,
-    reserve,
-    reserve_soon,
-    spend,
 )
 from .limits import BudgetLimits, OnUnknownPrice
+from .reservations import Reservation, reserve, reserve_here, reserve_soon, spend
 from .shares import OnStateAway, Share
 from .spending import BudgetSpent, Estimate, ModelSpending, Use
 from .thresholds import THRESHOLDS, BudgetThreshold
@@ -39,7 +33,6 @@ __all__ = [
     "BudgetLimits",
     "BudgetSpent",
     "BudgetThreshold",
-    "DeferredAsking",
     "Estimate",
     "ModelSpending",
     "OnStateAway",
@@ -48,11 +41,10 @@ __all__ = [
     "Share",
     "Use",
     "current_budget",
-    "deferring",
     "enter_budget",
-    "is_shared",
     "needs_price",
     "reserve",
+    "reserve_here",
     "reserve_soon",
     "spend",
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from ...errors import BudgetKind, ConfigError
+from .spending import Estimate
 
 OnUnknownPrice = Literal["refuse", "zero"]
 """How a budget with a limit in USD treats a call whose price is unknown."""
@@ -31,6 +32,10 @@ class BudgetLimits:
     """Model calls, however they end."""
     on_unknown_price: OnUnknownPrice = "refuse"
     """Whether `max_cost_usd` denies a call of unknown price, or counts it as zero and warns."""
+    reserve_cost_usd: float | None = None
+    """USD that a call reserves at least where its request does not limit its output."""
+    reserve_tokens: int | None = None
+    """Tokens that such a call reserves at least."""
     by_kind: Mapping[BudgetKind, float] = field(init=False, repr=False, compare=False)
     """The limits that are set."""
 
@@ -38,6 +43,8 @@ class BudgetLimits:
         _check_number("max_cost_usd", self.max_cost_usd, (int, float), "number")
         _check_number("max_tokens", self.max_tokens, (int,), "whole number")
         _check_number("max_llm_calls", self.max_llm_calls, (int,), "whole number")
+        _check_reserve("cost_usd", self.reserve_cost_usd, self.max_cost_usd, (int, float), "number")
+        _check_reserve("tokens", self.reserve_tokens, self.max_tokens, (int,), "whole number")
         if self.on_unknown_price not in get_args(OnUnknownPrice):
             raise ConfigError(f"on_unknown_price is {self.on_unknown_price!r}; it must be 'refuse' or 'zero'")
         limits = {kind: getattr(self, f"max_{kind}") for kind in get_args(BudgetKind)}
@@ -49,12 +56,29 @@ class BudgetLimits:
         """Whether a call of unknown price is denied."""
         return self.max_cost_usd is not None and self.on_unknown_price == "refuse"
 
+    def reserved(self, estimate: Estimate) -> Estimate:
+        """What is held for a call: the estimate, and at least the declared reserve where its output has no limit."""
+        if self.reserve_cost_usd is None and self.reserve_tokens is None:
+            return estimate
+        return estimate.at_least(self.reserve_cost_usd, self.reserve_tokens)
+
 
 def _check_number(field: str, value: float | None, kinds: tuple[type, ...], allowed: str) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value < _BELOW:
         raise ConfigError(f"{field} is {value!r}; it must be a {allowed} of zero or more, and below 2**53")
+
+
+def _check_reserve(of: str, reserve: float | None, limit: float | None, kinds: tuple[type, ...], allowed: str) -> None:
+    field = f"reserve_{of}"
+    _check_number(field, reserve, kinds, allowed)
+    if reserve is None:
+        return
+    if limit is None:
+        raise ConfigError(f"{field} is a part of max_{of}, which is not set; pass max_{of} too")
+    if reserve > limit:
+        raise ConfigError(f"{field} is {reserve!r}, more than max_{of}={limit!r}, so no call would be sent; lower it")
 
 
 def slack(kind: BudgetKind, limit: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ class Standing:
     """What the call is expected to use."""
     llm_calls: int
     """1 for a call, 0 for a request that is sent again for a call that was admitted before."""
+    is_shared: bool = False
+    """Whether other processes share the sums: what one reserves is all that they know of its calls."""
 
     @property
     def wanted(self) -> dict[BudgetKind, float]:
@@ -37,13 +40,14 @@ class Standing:
 
 
 def price_is_known(standing: Standing) -> BudgetExceededError | None:
-    """A limit in USD needs the price of a call, unless its reply will name the cost."""
+    """A limit in USD needs the price of a call, unless its reply will name the cost and nobody else must know it."""
     estimate = standing.estimate
     if not standing.limits.needs_known_prices or estimate.cost_usd is not None:
         return None
-    if standing.llm_calls and estimate.reports_cost:
+    if standing.llm_calls and estimate.reports_cost and not standing.is_shared:
         return None
-    remedy = "Add a price by set_prices(), or pass on_unknown_price='zero'"
+    also = ", pass reserve_cost_usd" if estimate.reports_cost else ""
+    remedy = f"Add a price by set_prices(){also}, or pass on_unknown_price='zero'"
     return _unknown_price(standing, f"the price of {estimate.model} is unknown", remedy)
 
 
@@ -85,8 +89,10 @@ def state_is_away(standing: Standing, why: str) -> BudgetExceededError:
     return _denial(standing, kind, limit, f"cannot be asked: {why}; this call was not sent. {remedy}")
 
 
-def limit_exceeded(standing: Standing, kind: BudgetKind, limit: float) -> BudgetExceededError:
-    """A limit has no room for the call."""
+def limit_exceeded(
+    standing: Standing, kind: BudgetKind, limit: float, *, retry_after_s: float | None = None
+) -> BudgetExceededError:
+    """A limit has no room for the call; it may have after so many seconds."""
     wanted = standing.wanted[kind]
     spent, held = standing.spending.so_far(), standing.spending.held
     spent_of_it: float = getattr(spent, kind)
@@ -98,11 +104,16 @@ def limit_exceeded(standing: Standing, kind: BudgetKind, limit: float) -> Budget
     if not is_spent and kind != "llm_calls":
         parts.append(f"{amount(kind, wanted)} requested")
     said = f"{'is spent' if is_spent else 'has too little left for this call'}: {', '.join(parts)}"
-    remedy = f"Raise max_{kind}, or {'stop here' if is_spent or kind == 'llm_calls' else 'request less'}"
-    return _denial(standing, kind, limit, f"{said}; this call was not sent. {remedy}")
+    instead = "stop here" if is_spent or kind == "llm_calls" else "request less"
+    if retry_after_s is not None:
+        instead = f"wait {math.ceil(retry_after_s)} s until the window ends"
+    remedy = f"Raise max_{kind}, or {instead}"
+    return _denial(standing, kind, limit, f"{said}; this call was not sent. {remedy}", retry_after_s)
 
 
-def _denial(standing: Standing, kind: BudgetKind, limit: float, message: str) -> BudgetExceededError:
+def _denial(
+    standing: Standing, kind: BudgetKind, limit: float, message: str, retry_after_s: float | None = None
+) -> BudgetExceededError:
     spent = standing.spending.so_far()
     return BudgetExceededError(
         f"budget of {standing.budget!r} {message}",
@@ -111,6 +122,7 @@ def _denial(standing: Standing, kind: BudgetKind, limit: float, message: str) ->
         limit=limit,
         spent=getattr(spent, kind),
         spent_on={model.model: getattr(model, kind) for model in _most_first(kind, spent)},
+        retry_after_s=retry_after_s,
     )
 
 

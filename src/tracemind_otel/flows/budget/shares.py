@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from ..._base.waiting import is_on_event_loop, is_on_trio
 from ...errors import BudgetExceededError, BudgetKind
@@ -20,6 +21,7 @@ from .spending import Amounts, Estimate, Spending, Use
 OnStateAway = Literal["deny", "allow"]
 """How a shared budget treats a call while the state is away."""
 
+_NOTHING = Sums()
 _KINDS: tuple[BudgetKind, ...] = ("cost_usd", "tokens", "llm_calls")
 """In the order of `Sums`."""
 
@@ -55,9 +57,14 @@ class Share:
         wanted = Sums(nano_usd(estimate.cost_usd), estimate.tokens, llm_calls)
         return Reserve(self.account, in_sums, wanted, is_call=bool(llm_calls))
 
-    def spend(self, use: Use, llm_calls: int) -> None:
-        """Count what was used without having been held."""
-        Lease(self, None, Sums()).settle(use, llm_calls)
+    def spend(self, use: Use, llm_calls: int, *, window: int | None = None, held: Sums = _NOTHING) -> None:
+        """Count what was used, in place of what is held in a window."""
+        used = Sums(nano_usd(use.cost_usd), use.tokens, llm_calls)
+        self.client.settle(Settle(self.account, window, held, used), partial(self._spent, used))
+
+    def _spent(self, used: Sums, answer: Answer) -> None:
+        if self.on_spent is not None:
+            self.on_spent(_amounts(minus(answer.spent, used)), _amounts(answer.spent))
 
     def denial(self, answer: Answer, index: int, estimate: Estimate, llm_calls: int) -> BudgetExceededError:
         """Why the state denied a call."""
@@ -65,7 +72,9 @@ class Share:
         spending.spent, spending.held = _amounts(answer.spent), _amounts(answer.held)
         standing = Standing(self.name, self.limits, spending, None, estimate, llm_calls)
         kind = _KINDS[index]
-        return limit_exceeded(standing, kind, self.limits.by_kind[kind])
+        limit = self.limits.by_kind[kind]
+        ever_fits = standing.wanted[kind] <= limit
+        return limit_exceeded(standing, kind, limit, retry_after_s=answer.ends_in_s if ever_fits else None)
 
     def denial_unasked(self, estimate: Estimate, llm_calls: int, why: str) -> BudgetExceededError:
         """Why a call is denied while the state is away."""
@@ -82,16 +91,12 @@ class Lease:
     """The window in which it is held; `None` where the state was away and holds nothing."""
     held: Sums
     """The amount."""
+    estimate: Estimate
+    """What the call was expected to use."""
 
     def settle(self, use: Use, llm_calls: int) -> None:
         """Count what was used in place of what is held."""
-        used = Sums(nano_usd(use.cost_usd), use.tokens, llm_calls)
-        order = Settle(self.share.account, self.window, self.held, used)
-        self.share.client.settle(order, partial(self._settled, used))
-
-    def _settled(self, used: Sums, answer: Answer) -> None:
-        if self.share.on_spent is not None:
-            self.share.on_spent(_amounts(minus(answer.spent, used)), _amounts(answer.spent))
+        self.share.spend(use, llm_calls, window=self.window, held=self.held)
 
     def release(self) -> None:
         """Take back what is held."""
@@ -115,15 +120,15 @@ Asking = Generator[Question, Answer, list[Lease]]
 """Asks one account after the other; a driver waits for each answer, and sends it or throws `StateAwayError`."""
 
 
-def asking(shares: Sequence[Share], estimate: Estimate, llm_calls: int) -> Asking:
-    """Reserve in every account, or in none.
+def asking(shares: Sequence[tuple[Share, Estimate]], llm_calls: int) -> Asking:
+    """Reserve in every account what it reserves for a call, or nothing in any.
 
     Raises:
         BudgetExceededError: an account denies the call.
     """
     leases: list[Lease] = []
     try:
-        for share in shares:
+        for share, estimate in shares:
             leases += [(yield from _asking_one(share, estimate, llm_calls))]
     except BaseException:
         for lease in leases:
@@ -138,11 +143,11 @@ def _asking_one(share: Share, estimate: Estimate, llm_calls: int) -> Generator[Q
         answer = yield Question(share.client, order, share.client.ask(order))
     except StateAwayError as error:
         if share.on_state_away == "allow":
-            return Lease(share, None, Sums())
+            return Lease(share, None, _NOTHING, estimate)
         raise share.denial_unasked(estimate, llm_calls, str(error)) from None
     if answer.denied_by is not None:
         raise share.denial(answer, answer.denied_by, estimate, llm_calls)
-    return Lease(share, answer.window, order.wanted)
+    return Lease(share, answer.window, order.wanted, estimate)
 
 
 def ask_blocking(questions: Asking, *, may_block: bool | None = None) -> list[Lease]:
@@ -200,24 +205,50 @@ def _answer(question: Question) -> Answer:
 
 def _no_answer(question: Question) -> Answer:
     give_up(question.client, question.order, question.answer)
-    raise StateAwayError("this call cannot wait for it on its event loop")
+    raise StateAwayError("a call that is not awaited must not block the event loop; use `async with` or `async def`")
 
 
 async def _awaited(question: Question) -> Answer:
-    if is_on_trio():
-        return _no_answer(question)
-    timeout_s = question.client.timeout_s
+    answer, timeout_s = question.answer, question.client.timeout_s
     try:
-        async with asyncio.timeout(timeout_s):
-            return await asyncio.wrap_future(question.answer)
-    except TimeoutError:
-        give_up(question.client, question.order, question.answer)
-        raise StateAwayError(f"it did not answer within {timeout_s} s") from None
-    except StateAwayError:
-        raise
+        is_answered = answer.done() or await (_done_on_trio if is_on_trio() else _done)(answer, timeout_s)
     except BaseException:
-        give_up(question.client, question.order, question.answer)
+        give_up(question.client, question.order, answer)
         raise
+    if not is_answered:
+        give_up(question.client, question.order, answer)
+        raise StateAwayError(f"it did not answer within {timeout_s} s")
+    return answer.result()
+
+
+async def _done(answer: Future[Answer], timeout_s: float) -> bool:
+    """Whether it is answered in time.
+
+    Not by `asyncio.timeout`, which in Python 3.11 fails in a task that has outlived a cancellation.
+    """
+    waiting = asyncio.wrap_future(answer)
+    try:
+        await asyncio.wait([waiting], timeout=timeout_s)
+    finally:
+        if not waiting.cancel() and not waiting.cancelled():
+            waiting.exception()  # asyncio logs one that nobody looks at
+    return answer.done() and not answer.cancelled()
+
+
+async def _done_on_trio(answer: Future[Answer], timeout_s: float) -> bool:
+    trio: Any = sys.modules["trio"]
+    done, loop = trio.Event(), trio.lowlevel.current_trio_token()
+
+    def tell(_: object) -> None:
+        try:
+            loop.run_sync_soon(done.set)
+        except trio.RunFinishedError:  # nobody waits any more
+            return
+
+    answer.add_done_callback(tell)
+    with trio.move_on_after(timeout_s):
+        await done.wait()
+    return answer.done()
 
 
 def _amounts(sums: Sums) -> Amounts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 from ...ai.llm.usage import LLMUsage
 
@@ -19,6 +19,23 @@ class Estimate:
     """USD for these tokens; `None` when the price is unknown."""
     reports_cost: bool = False
     """Whether the client's replies name their cost, so that no price needs to be known before."""
+    is_bounded: bool = False
+    """Whether the request limits its output, so that the call uses no more than this."""
+
+    def at_least(self, cost_usd: float | None, tokens: int | None) -> Estimate:
+        """What a budget with a declared reserve holds.
+
+        A call without a limit of output holds at least the reserve. So does one whose cost only its reply tells. A
+        price that nobody will tell stays unknown.
+        """
+        holds_tokens = tokens is not None and not self.is_bounded
+        is_told_later = self.cost_usd is None and self.reports_cost
+        holds_cost = cost_usd is not None and (is_told_later or not (self.is_bounded or self.cost_usd is None))
+        return replace(
+            self,
+            tokens=max(self.tokens, tokens or 0) if holds_tokens else self.tokens,
+            cost_usd=max(self.cost_usd or 0.0, cost_usd or 0.0) if holds_cost else self.cost_usd,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,7 +18,7 @@ from ...ai.llm.types import LLMResponse, LLMUsage
 from ...ai.llm.usage import ReportedCost
 from ...call.estimate import CharacterTokenizer
 from ...errors import BudgetExceededError, LLMClientError, LLMError, LLMRateLimitError, LLMTimeoutError
-from ...flows.budget import current_budget, deferring, needs_price
+from ...flows.budget import current_budget, needs_price
 from ...flows.correlation import current_correlation, current_step
 from ...recording.port import StepRetry, StepStart
 from ...wire.counted_call import CountedCall
@@ -103,27 +103,19 @@ async def _reserve(made: RuntimeCall, provider: object, kwargs: Mapping[str, Any
             await until_priceable()
         prompt = CharacterTokenizer().count(str(kwargs.get("prompt")), str(kwargs.get("model")))
         is_own = name in _PROVIDERS.values()
-        with deferring() as deferred:
-            made.reservation = held_for(name, str(kwargs.get("model")), prompt, reports_cost=not is_own)
-        for each in deferred:
-            await each.ask()
+        made.reservation = held_for(name, str(kwargs.get("model")), prompt, reports_cost=not is_own)
+        if made.reservation is not None:
+            await made.reservation.ask_soon()
     except BudgetExceededError as error:
-        _give_back(made)
+        made.reservation = None
         made.deny(error)
         raise
     except asyncio.CancelledError:
-        _give_back(made)
+        made.reservation = None
         made.end_cancelled()
         raise
     except Exception:
         report_fault(log, "TraceMindInstrumentor", "reserve")
-
-
-def _give_back(made: RuntimeCall) -> None:
-    """Hold nothing more, because nothing was sent."""
-    reservation, made.reservation = made.reservation, None
-    if reservation is not None:
-        reservation.release(llm_calls=1)
 
 
 async def traced_retry(retry: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, cast
 
 from ..._base.dropped import Unread, drop, end_dropped, end_later, ended, opened
@@ -34,6 +34,10 @@ class SpanScope(Unread, Protocol):
 
 Start = Callable[[tuple[Any, ...], dict[str, Any]], SpanScope]
 """Starts a run for the arguments of a call; leaves the context as it is, and does not raise."""
+
+
+Ready = Callable[[Any], Awaitable[None]]
+"""What a run waits for before its body begins, where it can be awaited; the body does not begin if it raises."""
 
 
 class Body:

@@ -14,7 +14,7 @@ import types
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
-from .body import Start, abandon, code_of, end_call
+from .body import Ready, Start, abandon, code_of, end_call
 from .generators import wrap_async_generator_function, wrap_generator_function
 from .managers import ASYNC_MANAGER_CODES, MANAGER_CODES, wrap_async_manager_function, wrap_manager_function
 
@@ -34,23 +34,31 @@ _PLAIN_FUNCTIONS = (
 """What a plain wrapper can stand for, because it offers nothing but its call."""
 
 
-def wrap(function: Callable[P, R], start: Start) -> Callable[P, R]:
-    """A function of the same kind, name and signature, each call of which is a run."""
-    wrap_kind = _wrapper_for(function)
+def wrap(function: Callable[P, R], start: Start, ready: Ready | None = None) -> Callable[P, R]:
+    """A function of the same kind, name and signature, each call of which is a run.
+
+    Args:
+        function: the function.
+        start: starts a run.
+        ready: what an async generator and an async context manager await before their body begins.
+    """
+    wrap_kind = _wrapper_for(function, ready)
     wrapper = wrap_kind(function, start)
     if wrap_kind is _wrap_function and not isinstance(cast("object", function), _PLAIN_FUNCTIONS):
         return cast("Callable[P, R]", ForwardingCallable(wrapper, function))
     return functools.wraps(function)(cast("Callable[P, R]", wrapper))
 
 
-def _wrapper_for(function: Callable[..., Any]) -> Callable[[Callable[..., Any], Start], Callable[..., Any]]:
+def _wrapper_for(
+    function: Callable[..., Any], ready: Ready | None
+) -> Callable[[Callable[..., Any], Start], Callable[..., Any]]:
     code = code_of(function)
     if code in MANAGER_CODES:
         return wrap_manager_function
     if code in ASYNC_MANAGER_CODES:
-        return wrap_async_manager_function
+        return functools.partial(wrap_async_manager_function, ready=ready)
     if _is(inspect.isasyncgenfunction, function):
-        return wrap_async_generator_function
+        return functools.partial(wrap_async_generator_function, ready=ready)
     if _is(inspect.iscoroutinefunction, function) or _is_awaitable_generator(code):
         return _wrap_coroutine_function
     if _is(inspect.isgeneratorfunction, function):

@@ -11,7 +11,7 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from ..._base.context import inside
-from .body import Body, SpanScope, Start
+from .body import Body, Ready, SpanScope, Start
 
 
 def wrap_generator_function(function: Callable[..., Generator[Any, Any, Any]], start: Start) -> Callable[..., Any]:
@@ -51,7 +51,7 @@ def wrap_generator_function(function: Callable[..., Generator[Any, Any, Any]], s
 
 
 def wrap_async_generator_function(
-    function: Callable[..., AsyncGenerator[Any, Any]], start: Start
+    function: Callable[..., AsyncGenerator[Any, Any]], start: Start, ready: Ready | None = None
 ) -> Callable[..., Any]:
     """As `wrap_generator_function`."""
 
@@ -60,6 +60,8 @@ def wrap_async_generator_function(
         generator = function(*args, **kwargs)
         has_loop = sys.get_asyncgen_hooks().finalizer is not None
         run = start(args, kwargs)
+        if ready is not None:
+            await ready(run)
         context, body, is_closing = _context_of(run), Body(run, is_closed_by_loop=has_loop), False
         try:
             step: Awaitable[Any] = _first_step(generator, context)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any, Self
 
-from .body import Body, SpanScope, Start, code_of
+from .body import Body, Ready, SpanScope, Start, code_of
 
 
 class _Made:
@@ -26,10 +26,12 @@ class _Made:
         """Begin the block, unless it has begun: contextlib raises then, and the open block goes on."""
         if self._body is not None:
             return False
-        run = self._start()
+        self._enter(self._start())
+        return True
+
+    def _enter(self, run: SpanScope) -> None:
         run.enter()
         self._body = Body(run)
-        return True
 
     def _end(self, exc: BaseException | None) -> None:
         body, self._body = self._body, None
@@ -64,8 +66,20 @@ class _Manager(_Made, contextlib.ContextDecorator, contextlib.AbstractContextMan
 class _AsyncManager(_Made, contextlib.AsyncContextDecorator, contextlib.AbstractAsyncContextManager[Any]):
     """What a decorated `asynccontextmanager` function returns."""
 
+    def __init__(self, make: Callable[[], Any], start: Callable[[], SpanScope], ready: Ready | None) -> None:
+        super().__init__(make, start)
+        self._ready = ready
+
+    def _recreate_cm(self) -> Self:
+        return type(self)(self._make, self._start, self._ready)
+
     async def __aenter__(self) -> Any:
-        is_first = self._begin()
+        is_first = self._body is None
+        if is_first:
+            run = self._start()
+            if self._ready is not None:
+                await self._ready(run)
+            self._enter(run)
         try:
             return await self._manager.__aenter__()
         except BaseException as exc:
@@ -92,9 +106,11 @@ def wrap_manager_function(function: Callable[..., Any], start: Start) -> Callabl
     return run_manager_function
 
 
-def wrap_async_manager_function(function: Callable[..., Any], start: Start) -> Callable[..., Any]:
+def wrap_async_manager_function(
+    function: Callable[..., Any], start: Start, ready: Ready | None = None
+) -> Callable[..., Any]:
     def run_async_manager_function(*args: Any, **kwargs: Any) -> _AsyncManager:
-        return _AsyncManager(lambda: function(*args, **kwargs), lambda: start(args, kwargs))
+        return _AsyncManager(lambda: function(*args, **kwargs), lambda: start(args, kwargs), ready)
 
     return run_async_manager_function
 
