@@ -51,10 +51,10 @@ _NAMED_ROW = Row(
         Panel(
             "Budgets by name",
             (Query(_LIMIT, "limit"), Query(_SPENT_HOUR, "hour"), Query(_SPENT_DAY, "day")),
-            "Budgets of @tm.flow(max_...) and tm.budget(...), in USD, tokens or calls by their kind. The limit holds for "
-            "each run of a flow or block, or for a window if the budget is shared; what was spent is the sum of all runs "
-            "and processes, and may be above it. It includes what lost replies presumably cost. At 50, 80 and 100 % the "
-            "flow's span has an event.",
+            "Budgets of @tm.flow(max_...) and tm.budget(...), in USD, tokens or calls by their kind. The limit holds "
+            "for each run of a flow or block, or for a window if the budget is shared. What was spent is the sum of "
+            "all runs and processes, and may be above the limit. It includes what lost replies presumably cost. At "
+            "50, 80 and 100 % the flow's span has an event.",
             kind="table",
             width=24,
             columns={

@@ -33,9 +33,9 @@ _FIGURES = Row(
             "Pages of the Collector that Prometheus cannot read now. Not filtered by Collector.",
             warn_from=1,
         ),
-        stat("Spans received", f"sum {_gained('receiver_accepted_spans', '1h')}", "Spans that the Collector accepted."),
+        stat("Spans accepted", f"sum {_gained('receiver_accepted_spans', '1h')}", "Spans that the Collector accepted."),
         stat(
-            "Metric points received",
+            "Metric points accepted",
             f"sum {_gained('receiver_accepted_metric_points', '1h')}",
             "Points of metrics that the Collector accepted: one for each series and export.",
         ),
@@ -145,8 +145,8 @@ _PROCESS_ROW = Row(
         Panel(
             "Series of each scrape",
             (Query(f"scrape_samples_scraped{_SCRAPED}", "{{instance}}"),),
-            "Series that one scrape reads. With the applications' page it grows with processes, models, flows and named "
-            "attributes: see the page on Prometheus. Not filtered by Collector.",
+            "Series that one scrape reads. The applications' page grows with processes, models, flows and named "
+            "attributes. Not filtered by Collector.",
         ),
         Panel(
             "Processes that send metrics, by job",

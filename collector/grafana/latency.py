@@ -75,8 +75,8 @@ _FLOW_ROW = Row(
         Panel(
             "Duration of calls, 95th percentile, with traces",
             (Query(quantile(0.95, _RAW), "95 of 100 are faster", has_exemplars=True),),
-            f"{_ESTIMATE} Each mark is one call at its exact duration: click on it to open its trace in Jaeger. Not with "
-            "the newest metric names alone (OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental).",
+            f"{_ESTIMATE} Each mark is one call at its exact duration: click on it to open its trace in Jaeger. Not "
+            "for the newest metric names alone (OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental).",
             unit="s",
         ),
     ),

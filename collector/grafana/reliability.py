@@ -101,7 +101,7 @@ _RETRY_ROW = Row(
             "Retries of the last 15 minutes, by reason",
             REASON,
             _RETRIES,
-            f"{_QUARTER} rate_limit: send less, or ask for a higher limit. timeout and connection: replies may be lost.",
+            f"{_QUARTER} rate_limit: send less, or ask for a higher limit. timeout, connection: replies may be lost.",
         ),
         sums("Retries of the last 15 minutes, by model", MODEL, _RETRIES, _QUARTER),
         sums("Denied calls of the last hour, by budget", BUDGET, _DENIED, f"{_HOUR} Calls that were not sent."),

@@ -74,7 +74,7 @@ _BY = Row(
             "Cost of the last hour, by step",
             STEP,
             _STEPS,
-            f'{_EACH_POINT} The label needs metric_attributes=["step"]. A call outside of a step has its model as step.',
+            f'{_EACH_POINT} The label needs metric_attributes=["step"]. A call outside of steps has its model as step.',
             "currencyUSD",
         ),
         Panel(

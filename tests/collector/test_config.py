@@ -296,7 +296,7 @@ def test_prometheus_finds_its_rules_in_the_container() -> None:
     (pattern,) = read_yaml(COLLECTOR / "prometheus.yml")["rule_files"]
 
     assert f"./collector/rules:/etc/prometheus/{Path(pattern).parent}:ro" in services()["prometheus"]["volumes"]
-    assert {path.name for path in COLLECTOR.glob(pattern)} == {"recording.yml", "alerts.yml"}
+    assert {path.name for path in COLLECTOR.glob(pattern)} == {"recording.yml", "alerts.yml", "dashboards.yml"}
 
 
 def test_health_checks_stand_only_where_the_image_can_run_them() -> None:

@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from tests.e2e.backends import ROOT, STACK_COMMAND, Stack, run_stack
+from tests.e2e.fleet import Fleet, running_fleet
 
 NEITHER_GO_NOR_DOCKER = 3
 
@@ -32,6 +33,13 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield Stack(state=state, **start_stack(request.config, state))
     finally:
         run_stack("down", "--state", str(state))
+
+
+@pytest.fixture(scope="session")
+def fleet(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """The scripted fleet, whose metrics are in a Prometheus with the rules."""
+    with running_fleet(stack, tmp_path_factory.mktemp("fleet") / "prometheus") as running:
+        yield running
 
 
 def start_stack(config: pytest.Config, state: Path) -> dict[str, str]:

@@ -22,6 +22,7 @@ LIMIT = 40
 SPIKE_USD = 2.5
 CACHED = LLMUsage(prompt_tokens=100, completion_tokens=10, cache_read_tokens=40, cache_write_tokens=5)
 SPIKE = LLMUsage(prompt_tokens=1000, completion_tokens=100, cost_usd=SPIKE_USD)
+EMBEDDED = LLMUsage(prompt_tokens=7, cost_usd=0.001)
 RETRIED = {
     "rate_limit": "429 retry-after=0.01",
     "server_error": "503 retry-after=0.01",
@@ -36,6 +37,12 @@ class WithoutPrice(FakeLLMClient):
     """A provider whose models have prices, but not this one."""
 
     provider_name = "openai"
+
+
+class Embedder(FakeLLMClient):
+    """A provider of embeddings, whose metrics have names of their own under the newest conventions."""
+
+    operation = "embeddings"
 
 
 class Process:
@@ -83,7 +90,8 @@ class Process:
             self.fact("cost_usd", usage.cost_usd, **labels)
             self.fact("priced_calls", 1, **labels)
         for kind, tokens in (("input", usage.prompt_tokens), ("output", usage.completion_tokens)):
-            self.fact("tokens", tokens or 0, gen_ai_token_type=kind, **labels)
+            if tokens is not None:
+                self.fact("tokens", tokens, gen_ai_token_type=kind, **labels)
         for operation, tokens in (("read", usage.cache_read_tokens), ("write", usage.cache_write_tokens)):
             if tokens is not None:
                 self.fact("cache_tokens", tokens, tracemind_cache_operation=operation, **labels)
@@ -98,6 +106,7 @@ class Process:
             self.ask(FakeLLMClient(20))
         self.stream(model="toy-1", step="draft")
         self.ask(FakeLLMClient(1, usage=CACHED), step="review")
+        self.ask(Embedder(1, usage=EMBEDDED), model="toy-embed", step="search")
         self.ask(FakeLLMClient(1, script=["400"]), error="400")
         self.ask(FakeLLMClient(1, script=["404"]), step="review", error="404")
         self.ask(WithoutPrice(1), model="a-model-of-nobody")
