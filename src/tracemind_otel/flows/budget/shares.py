@@ -204,6 +204,8 @@ def _answer(question: Question) -> Answer:
 
 
 def _no_answer(question: Question) -> Answer:
+    if question.answer.done():
+        return question.answer.result()
     give_up(question.client, question.order, question.answer)
     raise StateAwayError("a call that is not awaited must not block the event loop; use `async with` or `async def`")
 

@@ -8,12 +8,12 @@ import os
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 
 from ..._base.fork import in_forked_child
 from ..._base.once import report_fault
+from .outbox import Batch, Listener, Outbox, fail, tell
 from .state_port import Answer, Order, Reserve, Settle, SharedState, StateAwayError, Sums
 
 log = logging.getLogger(__name__)
@@ -24,23 +24,10 @@ TIMEOUT_S = 0.25
 """Seconds that a call waits for the state."""
 _PROBE_S = 1.0
 """Seconds between two tries to reach a state that is away."""
-_BATCH = 256
-"""The most orders of one transaction, so that no other process waits long."""
-_BACKLOG = 100_000
-"""The most settlements that wait for a state that is away."""
-
-
-_Settlement = tuple[Settle, Callable[[Answer], None] | None]
-
-
-class _Asked:
-    """A reservation that a call waits for."""
-
-    __slots__ = ("answer", "order")
-
-    def __init__(self, order: Reserve) -> None:
-        self.order = order
-        self.answer: Future[Answer] = Future()
+_SETTLE_S = 0.01
+"""Seconds that a settlement waits for others, so that they share a transaction."""
+_TIDY_S = 0.25
+"""Seconds between two looks at what is reserved ahead."""
 
 
 class StateClient:
@@ -75,13 +62,14 @@ class StateClient:
         self._state: SharedState | None = None
         self._owner = f"{os.getpid()}-{uuid.uuid4().hex}"
         self._waiting = threading.Condition()
-        self._asked: deque[_Asked] = deque()
-        self._settlements: deque[_Settlement] = deque()
+        self._outbox = Outbox(self.where)
         self._thread: threading.Thread | None = None
         self._is_closing = False
         self._is_away = False
         self._probe_at = 0.0
         self._renew_at = 0.0
+        self._settle_at = 0.0
+        self._tidy_at = 0.0
 
     @property
     def is_away(self) -> bool:
@@ -91,25 +79,27 @@ class StateClient:
     def ask(self, order: Reserve) -> Future[Answer]:
         """Reserve; the future fails with `StateAwayError`. Cancelling it takes back what is granted later.
 
-        While the state is away, it fails at once.
+        It is done at once where this process has reserved ahead, and while the state is away, when it fails.
         """
-        asked = _Asked(order)
         with self._waiting:
             if self._is_away or self._is_closing:
-                asked.answer.set_exception(StateAwayError("the shared state is away"))
-                return asked.answer
-            self._asked.append(asked)
-            self._wake()
-        return asked.answer
+                away: Future[Answer] = Future()
+                away.set_exception(StateAwayError("the shared state is away"))
+                return away
+            answer = self._outbox.ask(order)
+            if self._outbox.is_urgent:
+                self._wake()
+        return answer
 
-    def settle(self, order: Settle, listener: Callable[[Answer], None] | None = None) -> None:
+    def settle(self, order: Settle, listener: Listener | None = None) -> None:
         """Count what was used, as soon as the state takes it; never waits. The listener is told the answer."""
         with self._waiting:
-            if len(self._settlements) >= _BACKLOG:
-                log.error("the shared state at %s has been away too long: a settlement is dropped", self.where)
-                return
-            self._settlements.append((order, listener))
-            self._wake()
+            is_first = not self._outbox.has_settlements
+            self._outbox.settle(order, listener)
+            if is_first:
+                self._settle_at = time.monotonic() + _SETTLE_S
+            if is_first or self._outbox.is_urgent:
+                self._wake()
 
     def take_back(self, order: Reserve, answer: Answer) -> None:
         """Free what was granted to a call that no longer waits for it."""
@@ -117,13 +107,16 @@ class StateClient:
             self.settle(Settle(order.account, answer.window, order.wanted, Sums()))
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until every settlement has been delivered; returns whether all have."""
+        """Deliver all settlements, give back all slices, and wait for that; returns whether it was done in time."""
         until = time.monotonic() + timeout_s
         with self._waiting:
-            while self._settlements or self._asked:
+            self._outbox.give_back_slices()
+            while not self._outbox.is_empty:
                 left = until - time.monotonic()
                 if left <= 0:
                     return False
+                self._settle_at = 0.0
+                self._wake()
                 self._waiting.wait(left)
         return True
 
@@ -147,50 +140,55 @@ class StateClient:
     def _run(self) -> None:
         while True:
             with self._waiting:
-                self._waiting.wait_for(self._has_work, timeout=self._pause_s())
+                self._wait_for_work()
                 if self._is_closing:
                     break
-                settlements = [self._settlements[i] for i in range(min(len(self._settlements), _BATCH))]
-                asked = [self._asked.popleft() for _ in range(min(len(self._asked), _BATCH))]
-            asked = [each for each in asked if not each.answer.cancelled()]
-            self._carry_out(settlements, asked)
+                if time.monotonic() >= self._tidy_at:
+                    self._tidy_at = time.monotonic() + _TIDY_S
+                    self._outbox.tidy()
+                batch = self._outbox.next_batch()
+            self._carry_out(batch)
         if self._state is not None:
             self._state.close()
 
-    def _has_work(self) -> bool:
-        if self._is_closing:
-            return True
-        return bool(self._asked) or (bool(self._settlements) and not self._is_away)
+    def _wait_for_work(self) -> None:
+        while not (self._is_closing or (self._outbox.is_urgent and not self._is_away)):
+            pause_s = self._next_at() - time.monotonic()
+            if pause_s <= 0:
+                return
+            self._waiting.wait(pause_s)
 
-    def _pause_s(self) -> float:
-        now = time.monotonic()
-        return max((self._probe_at if self._is_away else self._renew_at) - now, 0.0)
+    def _next_at(self) -> float:
+        """When there is something to do, though nobody waits."""
+        if self._is_away:
+            return self._probe_at
+        times = [self._renew_at]
+        if self._outbox.has_settlements:
+            times.append(self._settle_at)
+        if self._outbox.has_slices:
+            times.append(self._tidy_at)
+        return min(times)
 
-    def _carry_out(self, settlements: list[_Settlement], asked: list[_Asked]) -> None:
+    def _carry_out(self, batch: Batch) -> None:
         try:
-            answers = self._apply([*(order for order, _ in settlements), *(each.order for each in asked)])
+            answers = self._apply(batch.orders)
         except Exception as error:
             if not isinstance(error, StateAwayError):
                 report_fault(log, type(self._state).__name__, "apply")
             away = error if isinstance(error, StateAwayError) else StateAwayError(type(error).__name__)
-            self._note_away(away)
-            for each in asked:
-                self._doubt(each.order)
-                self._fail(each, away)
+            self._note_away(away, batch)
             return
         self._note_back()
         with self._waiting:
-            for _ in settlements:
-                self._settlements.popleft()
+            granted = self._outbox.carried_out(batch, answers)
+            self._settle_at = time.monotonic() + _SETTLE_S
             self._waiting.notify_all()
-        for each, answer in zip(asked, answers[len(settlements) :], strict=True):
+        for each, answer in granted:
             try:
                 each.answer.set_result(answer)
             except InvalidStateError:  # cancelled meanwhile
                 self.take_back(each.order, answer)
-        for (_, listener), answer in zip(settlements, answers, strict=False):
-            if listener is not None:
-                _tell(listener, answer)
+        tell(batch, answers)
 
     def _apply(self, orders: list[Order]) -> list[Answer]:
         if self._state is None:
@@ -201,44 +199,26 @@ class StateClient:
             self._renew_at = now + self._lease_s / 3
         return self._state.apply(self._owner, orders, self._lease_s) if orders else []
 
-    def _note_away(self, error: StateAwayError) -> None:
+    def _note_away(self, error: StateAwayError, batch: Batch) -> None:
         with self._waiting:
             was_away, self._is_away = self._is_away, True
             self._probe_at = time.monotonic() + _PROBE_S
             self._renew_at = 0.0
-            late, self._asked = self._asked, deque()
+            unanswered = self._outbox.failed(batch)
         if not was_away:
             log.warning(
                 "the shared state at %s is away (%s); until it answers again, on_state_away decides what budgets do",
                 self.where,
                 error,
             )
-        for each in late:
-            self._fail(each, error)
+        for each in unanswered:
+            fail(each, error)
 
     def _note_back(self) -> None:
         with self._waiting:
             was_away, self._is_away = self._is_away, False
         if was_away:
             log.warning("the shared state at %s is back", self.where)
-
-    def _doubt(self, order: Reserve) -> None:
-        """Take back a reservation that may have been granted, when the state is back."""
-        self.settle(Settle(order.account, None, order.wanted, Sums(), if_granted=order.number))
-
-    @staticmethod
-    def _fail(asked: _Asked, error: StateAwayError) -> None:
-        try:
-            asked.answer.set_exception(error)
-        except InvalidStateError:  # the call no longer waits
-            return
-
-
-def _tell(listener: Callable[[Answer], None], answer: Answer) -> None:
-    try:
-        listener(answer)
-    except Exception:
-        report_fault(log, "StateClient", "settle")
 
 
 def give_up(client: StateClient, order: Reserve, asked: Future[Answer]) -> None:

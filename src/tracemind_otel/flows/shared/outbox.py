@@ -1,0 +1,162 @@
+"""What a process wants of the shared state: reservations that calls wait for, settlements, and its slices."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass
+
+from ..._base.once import report_fault
+from .slices import Slices
+from .state_port import Answer, Order, Reserve, Settle, StateAwayError, Sums
+
+log = logging.getLogger(__name__)
+
+_BATCH = 256
+"""The most reservations, and the most settlements, of one transaction, so that no other process waits long."""
+_BACKLOG = 100_000
+"""The most settlements that wait for a state that is away."""
+
+Listener = Callable[[Answer], None]
+"""Is told how an account stands after a settlement."""
+_Settlement = tuple[Settle, Listener | None]
+
+
+class Asked:
+    """A reservation that a call waits for."""
+
+    __slots__ = ("answer", "order")
+
+    def __init__(self, order: Reserve) -> None:
+        self.order = order
+        self.answer: Future[Answer] = Future()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The orders of one transaction, in this order."""
+
+    settlements: Sequence[_Settlement]
+    """What was used, and what is given back."""
+    asked: Sequence[Asked]
+    """What calls wait for."""
+    refills: Sequence[Reserve]
+    """What is reserved ahead."""
+
+    @property
+    def orders(self) -> list[Order]:
+        """All of them."""
+        return [*(order for order, _ in self.settlements), *(each.order for each in self.asked), *self.refills]
+
+
+class Outbox:
+    """The orders of a process that the state has not taken yet; its owner holds a lock while it uses them."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._asked: deque[Asked] = deque()
+        self._settlements: deque[_Settlement] = deque()
+        self._slices = Slices()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no call waits, and every settlement is delivered."""
+        return not (self._asked or self._settlements)
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether a call waits, or a slice is low, or there is enough for a batch."""
+        return bool(self._asked) or self._slices.are_low or len(self._settlements) >= _BATCH
+
+    @property
+    def has_settlements(self) -> bool:
+        """Whether settlements wait."""
+        return bool(self._settlements)
+
+    @property
+    def has_slices(self) -> bool:
+        """Whether `tidy` is to be called from time to time."""
+        return self._slices.are_used
+
+    def ask(self, order: Reserve) -> Future[Answer]:
+        """Reserve out of a slice at once, or with the next batch."""
+        asked = Asked(order)
+        granted = self._slices.take(order)
+        if granted is not None:
+            asked.answer.set_result(granted)
+        else:
+            self._asked.append(asked)
+        return asked.answer
+
+    def settle(self, order: Settle, listener: Listener | None = None) -> None:
+        """Settle with one of the next batches."""
+        if len(self._settlements) >= _BACKLOG:
+            log.error("the shared state at %s has been away too long: a settlement is dropped", self._where)
+            return
+        self._settlements.append((order, listener))
+
+    def next_batch(self) -> Batch:
+        """What to send now; settlements stay here until `carried_out`."""
+        asked = [self._asked.popleft() for _ in range(min(len(self._asked), _BATCH))]
+        asked = [each for each in asked if not each.answer.cancelled()]
+        orders = [each.order for each in asked]
+        freed = self._slices.before_asking(orders)
+        self._settlements.extendleft((order, None) for order in freed)
+        settlements = [self._settlements[i] for i in range(min(len(self._settlements), _BATCH + len(freed)))]
+        return Batch(settlements, asked, self._slices.refills(orders))
+
+    def carried_out(self, batch: Batch, answers: Sequence[Answer]) -> list[tuple[Asked, Answer]]:
+        """Take note of the answers to a batch; returns those that calls wait for."""
+        for _ in batch.settlements:
+            self._settlements.popleft()
+        for order, answer in zip(batch.orders, answers, strict=True):
+            self._slices.note_answer(order.account, answer)
+        first = len(batch.settlements) + len(batch.asked)
+        for order, answer in zip(batch.refills, answers[first:], strict=True):
+            if answer.denied_by is None:
+                self._settle_all(self._slices.fill(order, answer))
+        return list(zip(batch.asked, answers[len(batch.settlements) : first], strict=True))
+
+    def failed(self, batch: Batch) -> list[Asked]:
+        """Take note that the state did not answer; returns the reservations for which no call should wait.
+
+        What it may have granted is taken back when it answers again, and so are the slices.
+        """
+        late, self._asked = list(self._asked), deque()
+        for order in (*(each.order for each in batch.asked), *batch.refills):
+            self.settle(Settle(order.account, None, order.wanted, Sums(), if_granted=order.number))
+        self.give_back_slices()
+        return [*batch.asked, *late]
+
+    def tidy(self) -> None:
+        """Give back what is reserved ahead and no longer needed."""
+        self._settle_all(self._slices.tidy())
+
+    def give_back_slices(self) -> None:
+        """Give back all that is reserved ahead."""
+        self._settle_all(self._slices.give_back_all())
+
+    def _settle_all(self, orders: Sequence[Settle]) -> None:
+        for order in orders:
+            self.settle(order)
+
+
+def tell(batch: Batch, answers: Sequence[Answer]) -> None:
+    """Tell the listeners of settlements how the accounts stand."""
+    for (_, listener), answer in zip(batch.settlements, answers, strict=False):
+        if listener is None:
+            continue
+        try:
+            listener(answer)
+        except Exception:
+            report_fault(log, "StateClient", "settle")
+
+
+def fail(asked: Asked, error: StateAwayError) -> None:
+    """Tell a call that the state did not answer, if it still waits."""
+    try:
+        asked.answer.set_exception(error)
+    except InvalidStateError:
+        return
