@@ -28,12 +28,14 @@ Limits = tuple[int | None, int | None, int | None]
 class _Slice:
     """What is reserved ahead in one account, and what the calls of this process ask of it."""
 
-    __slots__ = ("_at", "_calls", "_demand", "_typical", "account", "latest", "left", "limits", "window")
+    __slots__ = ("_at", "_calls", "_demand", "_typical", "account", "latest", "left", "limits", "mark", "window")
 
     def __init__(self, account: Account, limits: Limits) -> None:
         self.account = account
         self.limits = limits
         self.left = Sums()
+        self.mark = Sums()
+        """Half of what it had when it was filled; while it has more, nothing needs to be computed."""
         self.window = 0
         self.latest: Answer | None = None
         self._typical = Sums()
@@ -73,6 +75,11 @@ class _Slice:
                 fraction = min(fraction, (limit - taken) / _LARGEST_PART / amount)
         target = Sums(*(int(amount * fraction) for amount in demand))
         return target if self._holds_a_call(target) else _NOTHING
+
+    def is_below_mark(self) -> bool:
+        """Whether it may be low."""
+        left, mark = self.left, self.mark
+        return left[0] < mark[0] or left[1] < mark[1] or left[2] < mark[2]
 
     def is_low(self) -> bool:
         """Whether less than half of the target is left of anything."""
@@ -131,10 +138,10 @@ class Slices:
         if own is None:
             own = self._slices[account] = _Slice(account, order.limits)
         own.note(order.wanted)
-        is_granted = own.has_room_for(order)
+        is_granted = own.latest is not None and own.has_room_for(order)
         if is_granted:
             own.left = minus(own.left, order.wanted)
-        if account not in self._low and own.is_low():
+        if (not is_granted or own.is_below_mark()) and account not in self._low and own.is_low():
             self._low.add(account)
         if not is_granted or own.latest is None:
             return None
@@ -179,6 +186,7 @@ class Slices:
         freed = own.give_back() if own.window != answer.window else []
         own.window = answer.window
         own.left = plus(own.left, order.wanted)
+        own.mark = Sums(*(amount // 2 for amount in own.left))
         return freed
 
     def tidy(self) -> list[Settle]:

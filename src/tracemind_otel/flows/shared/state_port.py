@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import uuid
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -31,12 +31,12 @@ class Sums(NamedTuple):
 
 def plus(one: Sums, other: Sums) -> Sums:
     """The sum of each kind."""
-    return Sums(*(a + b for a, b in zip(one, other, strict=True)))
+    return Sums(one[0] + other[0], one[1] + other[1], one[2] + other[2])
 
 
 def minus(one: Sums, other: Sums) -> Sums:
     """The difference of each kind."""
-    return Sums(*(a - b for a, b in zip(one, other, strict=True)))
+    return Sums(one[0] - other[0], one[1] - other[1], one[2] - other[2])
 
 
 def nano_usd(cost_usd: float | None) -> int:
@@ -73,7 +73,7 @@ class Reserve:
     """The amount to hold."""
     is_call: bool
     """Whether a call begins; a request that is sent again for a call is no further one."""
-    number: str = field(default_factory=lambda: uuid.uuid4().hex)
+    number: str = field(default_factory=lambda: os.urandom(16).hex())
     """What a state that may lose an answer knows the order by."""
 
 
@@ -91,7 +91,7 @@ class Settle:
     """The amount that was used."""
     if_granted: str | None = None
     """The number of a reservation whose answer was lost: the order counts only if that was granted."""
-    number: str = field(default_factory=lambda: uuid.uuid4().hex)
+    number: str = field(default_factory=lambda: os.urandom(16).hex())
     """What a state that may lose an answer knows the order by: it is carried out once, however often it is sent."""
 
 
