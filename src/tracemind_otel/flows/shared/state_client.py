@@ -71,6 +71,11 @@ class StateClient:
         self._settle_at = 0.0
         self._tidy_at = 0.0
 
+    def start(self) -> None:
+        """Connect now, in the thread, so that the first call does not wait for it."""
+        with self._waiting:
+            self._wake()
+
     @property
     def is_away(self) -> bool:
         """Whether the state did not answer last time."""

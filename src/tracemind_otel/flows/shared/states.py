@@ -27,6 +27,8 @@ def use_state(client: StateClient | None) -> None:
     before, _current = _current, client
     if before is not None and before is not client:
         before.close()
+    if client is not None:
+        client.start()
 
 
 def state_at(url: str | None, *, timeout_s: float = TIMEOUT_S, lease_s: float = LEASE_S) -> StateClient | None:
