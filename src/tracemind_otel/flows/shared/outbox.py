@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -44,6 +45,8 @@ class Batch:
     """What calls wait for."""
     refills: Sequence[Reserve]
     """What is reserved ahead."""
+    sent_at: float
+    """When it was made, by the monotonic clock."""
 
     @property
     def orders(self) -> list[Order]:
@@ -105,14 +108,14 @@ class Outbox:
         freed = self._slices.before_asking(orders)
         self._settlements.extendleft((order, None) for order in freed)
         settlements = [self._settlements[i] for i in range(min(len(self._settlements), _BATCH + len(freed)))]
-        return Batch(settlements, asked, self._slices.refills(orders))
+        return Batch(settlements, asked, self._slices.refills(orders), time.monotonic())
 
     def carried_out(self, batch: Batch, answers: Sequence[Answer]) -> list[tuple[Asked, Answer]]:
         """Take note of the answers to a batch; returns those that calls wait for."""
         for _ in batch.settlements:
             self._settlements.popleft()
         for order, answer in zip(batch.orders, answers, strict=True):
-            self._slices.note_answer(order.account, answer)
+            self._slices.note_answer(order.account, answer, batch.sent_at)
         first = len(batch.settlements) + len(batch.asked)
         for order, answer in zip(batch.refills, answers[first:], strict=True):
             if answer.denied_by is None:

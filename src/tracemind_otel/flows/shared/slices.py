@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
-from .state_port import Account, Answer, Reserve, Settle, Sums, minus, plus, window_at
+from .state_port import Account, Answer, Reserve, Settle, Sums, minus, plus
 
 _MEMORY_S = 1.0
 """Seconds for which a reservation counts as demand; after them it has faded to 37 %."""
@@ -28,7 +29,19 @@ Limits = tuple[int | None, int | None, int | None]
 class _Slice:
     """What is reserved ahead in one account, and what the calls of this process ask of it."""
 
-    __slots__ = ("_at", "_calls", "_demand", "_typical", "account", "latest", "left", "limits", "mark", "window")
+    __slots__ = (
+        "_at",
+        "_calls",
+        "_demand",
+        "_typical",
+        "account",
+        "ends_at",
+        "latest",
+        "left",
+        "limits",
+        "mark",
+        "window",
+    )
 
     def __init__(self, account: Account, limits: Limits) -> None:
         self.account = account
@@ -38,6 +51,8 @@ class _Slice:
         """Half of what it had when it was filled; while it has more, nothing needs to be computed."""
         self.window = 0
         self.latest: Answer | None = None
+        self.ends_at = math.inf
+        """When the window of the latest answer ends, by the monotonic clock."""
         self._typical = Sums()
         self._calls = 0.0
         self._demand = (0.0, 0.0, 0.0)
@@ -53,20 +68,22 @@ class _Slice:
         self._typical = wanted
 
     def has_room_for(self, order: Reserve) -> bool:
-        """Whether a call may take its part, in the window that the clock shows."""
+        """Whether a call may take its part, while its window lasts."""
         left = self.left
+        if self.latest is None or self.latest.window != self.window:
+            return False
         if left[2] < order.wanted[2] or left[1] < order.wanted[1] or left[0] < order.wanted[0]:
             return False
-        if order.limits != self.limits or self.window != window_at(self.account, time.time()):
+        if order.limits != self.limits or time.monotonic() >= self.ends_at:
             return False
         return self._has_some(left)
 
     def target(self) -> Sums:
         """What ought to be reserved ahead: the demand, in a small part of what the account has left."""
-        faded, _ = self._faded()
+        faded, now = self._faded()
         if self._calls * faded < _LEAST_CALLS:
             return _NOTHING
-        if self.latest is not None and self.latest.window != window_at(self.account, time.time()):
+        if now >= self.ends_at:
             return _NOTHING
         demand = [amount * faded for amount in self._demand]
         fraction = 1.0
@@ -84,6 +101,10 @@ class _Slice:
     def is_low(self) -> bool:
         """Whether less than half of the target is left of anything."""
         return any(2 * have < want for have, want in zip(self.left, self.target(), strict=True))
+
+    def ends_in_s(self) -> float | None:
+        """Seconds until the window ends; `None` for a window without an end."""
+        return None if self.ends_at == math.inf else max(self.ends_at - time.monotonic(), 0.0)
 
     def is_idle(self) -> bool:
         """Whether nothing is left to remember."""
@@ -138,14 +159,14 @@ class Slices:
         if own is None:
             own = self._slices[account] = _Slice(account, order.limits)
         own.note(order.wanted)
-        is_granted = own.latest is not None and own.has_room_for(order)
+        is_granted = own.has_room_for(order)
         if is_granted:
             own.left = minus(own.left, order.wanted)
         if (not is_granted or own.is_below_mark()) and account not in self._low and own.is_low():
             self._low.add(account)
         if not is_granted or own.latest is None:
             return None
-        return Answer(own.window, None, own.latest.spent, own.latest.held)
+        return replace(own.latest, denied_by=None, ends_in_s=own.ends_in_s())
 
     def before_asking(self, orders: Iterable[Reserve]) -> list[Settle]:
         """Free the slices of the accounts that are asked: a call is not denied for what its own process has parked."""
@@ -172,11 +193,12 @@ class Slices:
         self._low.clear()
         return orders
 
-    def note_answer(self, account: Account, answer: Answer) -> None:
-        """Remember how an account stands."""
+    def note_answer(self, account: Account, answer: Answer, sent_at: float) -> None:
+        """Remember how an account stands; `sent_at` is when it was asked, by the monotonic clock."""
         own = self._slices.get(account)
         if own is not None and (own.latest is None or answer.window >= own.latest.window):
             own.latest = answer
+            own.ends_at = math.inf if answer.ends_in_s is None else sent_at + answer.ends_in_s
 
     def fill(self, order: Reserve, answer: Answer) -> list[Settle]:
         """Add what the state granted; returns the orders that free the slice of a window that is over."""

@@ -12,7 +12,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from .state_port import Account, Answer, Order, Settle, StateAwayError, Sums, minus, plus, room_is_lacking, window_at
+from .state_port import Account, Answer, Order, Settle, StateAwayError, Sums, minus, plus, room_is_lacking
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +190,8 @@ class SqliteState:
 def _window_of(order: Order, now: float) -> int:
     if isinstance(order, Settle) and order.window is not None:
         return order.window
-    return window_at(order.account, now)
+    seconds = order.account.window_s
+    return int(now // seconds) if seconds else 0
 
 
 def _ends_in_s(place: _Place, now: float) -> float | None:

@@ -56,11 +56,6 @@ class Account:
     """Seconds of a window; 0 for one window without an end."""
 
 
-def window_at(account: Account, now: float) -> int:
-    """The number of the window at a time in seconds since 1970."""
-    return int(now // account.window_s) if account.window_s else 0
-
-
 @dataclass(frozen=True, slots=True)
 class Reserve:
     """Hold an amount if every limit has room for it."""
