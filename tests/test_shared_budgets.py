@@ -82,7 +82,8 @@ def eight_processes_four_killed(url: str, read: SharedState) -> None:
     left = standing(read)
     spent = left.spent.nano_usd / NANO
     assert left.held == Sums()
-    assert left.spent.llm_calls == 400 + sum(end["answered"] + end["failed"] for end in ends)
+    ended = 400 + sum(end["answered"] + end["failed"] for end in ends)
+    assert 0 <= left.spent.llm_calls - ended <= 4 * left.spent.llm_calls / 64  # what the killed had reserved ahead
     assert billed <= spent <= LIMIT_USD
     assert spent > 0.95 * LIMIT_USD
 
