@@ -24,6 +24,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.programs import REPOSITORY
+from tests.servers.otlp_sink import Sink
 
 BASE = REPOSITORY / "collector" / "base.yaml"
 OVERLAYS = REPOSITORY / "collector" / "overlays"
@@ -207,3 +208,12 @@ def storing(
     finally:
         process.terminate()
         process.wait(WAIT_S)
+
+
+def to_sink(sink: Sink, **more: str) -> dict[str, str]:
+    """The settings of the overlay `otlp` for this receiver."""
+    return {"TRACEMIND_APM_ENDPOINT": sink.url, "TRACEMIND_APM_AUTHORIZATION": "Bearer apm", **more}
+
+
+def await_spans(sink: Sink, count: int) -> None:
+    assert wait_until(lambda: len(sink.spans()) >= count, WAIT_S), f"{len(sink.spans())} of {count} spans came"

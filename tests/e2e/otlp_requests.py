@@ -29,6 +29,25 @@ SECOND = 1_000_000_000
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
 
+KEPT: dict[str, Value] = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.request.model": "gpt-5",
+    "gen_ai.request.max_tokens": 4096,
+    "gen_ai.usage.input_tokens": 1234567890123456,
+    "gen_ai.usage.output_tokens": 7,
+    "gen_ai.usage.cache_read.input_tokens": 3,
+    "gen_ai.usage.cost": 0.0125,
+    "gen_ai.token.type": "input",
+    "llm.token_count.prompt": 5,
+    "gen_ai.prompt.name": "greeting",
+    "gen_ai.prompt.version": "3",
+    "gen_ai.response.id": "chatcmpl-9x8y7z6w5v4u3t2s1r",
+    "tracemind.flow.id": "0197f3c2-7d3e-7cc0-98c4-dc0c0c07398f",
+    "server.address": "api.openai.com",
+    "note": "the task-force-of-the-department asks for basic understanding, npmjs and a secret garden",
+}
+"""Attributes without a secret and without content, which no overlay changes."""
+
 
 def any_value(value: Value) -> AnyValue:
     if isinstance(value, str):

@@ -30,7 +30,19 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.e2e import otlp_requests as otlp
 from tests.e2e.backends import wait_for_metric
-from tests.e2e.collectors import OVERLAYS, WAIT_S, Collector, collecting, go_program, post, read, storing, validate
+from tests.e2e.collectors import (
+    OVERLAYS,
+    WAIT_S,
+    Collector,
+    await_spans,
+    collecting,
+    go_program,
+    post,
+    read,
+    storing,
+    to_sink,
+    validate,
+)
 from tests.programs import REPOSITORY, clean_environment
 from tests.servers.otlp_sink import Sink, listening, plain
 from tests.servers.otlp_sink import sink as sink
@@ -64,114 +76,6 @@ def test_every_combination_of_two_overlays_and_all_of_them_are_valid(program: Pa
     failed = {names: done.stderr for names, done in zip(combinations, results, strict=True) if done.returncode != 0}
     assert failed == {}
     assert not [done.stderr for done in results if "deprecated" in done.stderr]
-
-
-def to_sink(sink: Sink, **more: str) -> dict[str, str]:
-    """The settings of the overlay `otlp` for this receiver."""
-    return {"TRACEMIND_APM_ENDPOINT": sink.url, "TRACEMIND_APM_AUTHORIZATION": "Bearer apm", **more}
-
-
-def await_spans(sink: Sink, count: int) -> None:
-    assert wait_until(lambda: len(sink.spans()) >= count, WAIT_S), f"{len(sink.spans())} of {count} spans came"
-
-
-# --- redaction
-
-SECRETS = (
-    "sk-proj-abcdefghijklmnop1234",
-    "sk-ant-api03-ABCDEFGHIJKLMNOP",
-    "AIzaSyA-1234567890abcdefghijklmnopqrst",
-    "AKIAIOSFODNN7EXAMPLE",
-    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.SflKxwRJSMeKKF2QT4",
-    "ghp_abcdefghijklmnopqrstuvwxyz0123456789",
-    "gsk_abcdefghijklmnopqrstuvwx",
-    "Bearer abc.def-ghi_jkl",
-    "hunter2hunter2",
-)
-CONTENT = (
-    "gen_ai.input.messages",
-    "gen_ai.output.messages",
-    "gen_ai.system_instructions",
-    "gen_ai.tool.definitions",
-    "gen_ai.tool.call.arguments",
-    "gen_ai.tool.call.result",
-    "tracemind.function.arguments",
-    "tracemind.function.result",
-    "gen_ai.prompt",
-    "gen_ai.prompt.0.content",
-    "gen_ai.completion.0.content",
-    "gen_ai.prompt.variable.name",
-    "input.value",
-    "output.value",
-    "llm.input_messages.0.message.content",
-    "traceloop.entity.input",
-    "mlflow.spanInputs",
-)
-KEPT: dict[str, otlp.Value] = {
-    "gen_ai.operation.name": "chat",
-    "gen_ai.request.model": "gpt-5",
-    "gen_ai.request.max_tokens": 4096,
-    "gen_ai.usage.input_tokens": 1234567890123456,
-    "gen_ai.usage.output_tokens": 7,
-    "gen_ai.usage.cache_read.input_tokens": 3,
-    "gen_ai.usage.cost": 0.0125,
-    "gen_ai.token.type": "input",
-    "llm.token_count.prompt": 5,
-    "gen_ai.prompt.name": "greeting",
-    "gen_ai.prompt.version": "3",
-    "gen_ai.response.id": "chatcmpl-9x8y7z6w5v4u3t2s1r",
-    "tracemind.flow.id": "0197f3c2-7d3e-7cc0-98c4-dc0c0c07398f",
-    "server.address": "api.openai.com",
-    "note": "the task-force-of-the-department asks for basic understanding, npmjs and a secret garden",
-}
-
-
-def test_content_and_keys_are_gone_before_any_destination(program: Path, tmp_path: Path, sink: Sink) -> None:
-    """Prompts and answers are removed from attributes and events of spans and from events; key-shaped values are masked
-    wherever a string can stand; every count of tokens stays as it was."""
-    prompt = "the patient's diagnosis"
-    hidden: dict[str, otlp.Value] = dict.fromkeys(CONTENT, prompt)
-    leaks: dict[str, otlp.Value] = {f"note.{i}": f"with {secret}!" for i, secret in enumerate(SECRETS[:-1])}
-    leaks |= {
-        "password.note": f"api_key='{SECRETS[-1]}'",
-        "http.url": f"https://me:{SECRETS[-1]}@host/",
-        "header.note": f'{{"authorization": "Basic {SECRETS[-1]}"}}',
-        "list": ["plain", SECRETS[0]],
-    }
-    sent = otlp.span(
-        {**KEPT, **hidden, **leaks},
-        name=f"chat {SECRETS[0]}",
-        events={"tracemind.retry": {**hidden, **leaks, "tracemind.retry.attempt": 1}},
-        error=f"refused: {SECRETS[1]}",
-    )
-    with collecting(program, tmp_path, "redaction", "otlp", settings=to_sink(sink)) as collector:
-        assert collector.send("/v1/traces", otlp.traces([sent], {"deployment.key": SECRETS[3]})) == 200
-        event = otlp.logs("gen_ai.client.inference.operation.details", {**KEPT, **hidden, **leaks}, prompt)
-        assert collector.send("/v1/logs", event) == 200
-        assert collector.send("/v1/metrics", otlp.metrics(1.5, 1, {"team": SECRETS[0]})) == 200
-        await_spans(sink, 1)
-        assert wait_until(lambda: {"/v1/logs", "/v1/metrics"} <= sink.paths, WAIT_S)
-
-    everything = b"".join(post.body for post in sink.posts).decode("utf-8", "replace")
-    assert prompt not in everything
-    assert [secret for secret in SECRETS if secret in everything] == []
-    (arrived,), (record,) = sink.spans(), sink.events()
-    for found in (plain(arrived.attributes), plain(record.attributes)):
-        assert {key: found.get(key) for key in KEPT} == KEPT
-    assert set(plain(arrived.attributes)) == {*KEPT, *leaks}
-    assert plain(arrived.events[0].attributes)["tracemind.retry.attempt"] == 1
-    assert (arrived.name, arrived.status.message) == ("chat ****", "refused: ****")
-
-
-def test_without_the_overlay_content_arrives(program: Path, tmp_path: Path, sink: Sink) -> None:
-    """base.yaml alone changes nothing: redaction is the overlay's work."""
-    values: dict[str, otlp.Value] = {**KEPT, **dict.fromkeys(CONTENT, SECRETS[0])}
-    with collecting(program, tmp_path, "otlp", settings=to_sink(sink)) as collector:
-        assert collector.send("/v1/traces", otlp.traces([otlp.span(values)])) == 200
-        await_spans(sink, 1)
-
-    assert plain(sink.spans()[0].attributes) == values
-    assert sink.posts[0].headers["authorization"] == "Bearer apm"
 
 
 # --- destinations
@@ -267,8 +171,8 @@ def test_each_apm_gets_its_path_headers_and_temporality(program: Path, tmp_path:
             settings |= {destination.setting: sinks[name].url + destination.base, **destination.secrets}
         with collecting(program, tmp_path, *DESTINATIONS, settings=settings) as collector:
             began = time.time_ns()
-            assert collector.send("/v1/traces", otlp.traces([otlp.span(KEPT)])) == 200
-            assert collector.send("/v1/logs", otlp.logs("gen_ai.test", KEPT)) == 200
+            assert collector.send("/v1/traces", otlp.traces([otlp.span(otlp.KEPT)])) == 200
+            assert collector.send("/v1/logs", otlp.logs("gen_ai.test", otlp.KEPT)) == 200
             for cost, calls in ((1.5, 1), (4.0, 3)):
                 assert collector.send("/v1/metrics", otlp.metrics(cost, calls, began=began)) == 200
 
@@ -350,11 +254,11 @@ def test_a_killed_collector_loses_nothing_while_its_destination_is_away(program:
     with listening() as placeholder:
         port = int(placeholder.url.rpartition(":")[2])
     settings = {"TRACEMIND_APM_ENDPOINT": f"http://127.0.0.1:{port}"}
-    spans = [otlp.span({**KEPT, "number": number}) for number in range(1000)]
+    spans = [otlp.span({**otlp.KEPT, "number": number}) for number in range(1000)]
     with collecting(program, tmp_path, *overlays, settings=settings) as collector:
         for start in range(0, 1000, 10):
             assert collector.send("/v1/traces", otlp.traces(spans[start : start + 10])) == 200
-        assert collector.send("/v1/logs", otlp.logs("gen_ai.test", KEPT)) == 200
+        assert collector.send("/v1/logs", otlp.logs("gen_ai.test", otlp.KEPT)) == 200
         assert collector.send("/v1/metrics", otlp.metrics(4.0, 3)) == 200
         collector.kill()
 
@@ -366,7 +270,7 @@ def test_a_killed_collector_loses_nothing_while_its_destination_is_away(program:
 
 def test_a_full_queue_is_told_to_the_sender(program: Path, tmp_path: Path) -> None:
     """A Collector whose queue is full answers 503, so that the sender keeps what it has."""
-    large: dict[str, otlp.Value] = {**KEPT, "note": "x" * 300_000}
+    large: dict[str, otlp.Value] = {**otlp.KEPT, "note": "x" * 300_000}
     settings = {"TRACEMIND_COLLECTOR_QUEUE_SIZE": "5"}
     with collecting(program, tmp_path, "persistent-queue", "otlp", settings=settings) as collector:
         answered = Counter(collector.send("/v1/traces", otlp.traces([otlp.span(large)])) for _ in range(20))
@@ -417,14 +321,14 @@ def test_more_traces_than_the_sampler_holds_make_senders_wait(program: Path, tmp
     settings = to_sink(sink, TRACEMIND_COLLECTOR_DECISION_WAIT="1s", TRACEMIND_COLLECTOR_SAMPLED_TRACES="100")
     with collecting(program, tmp_path, "tail-sampling", "otlp", settings=settings) as collector:
         for _ in range(2):
-            failed = [otlp.span(KEPT, error="refused") for _ in range(100)]
+            failed = [otlp.span(otlp.KEPT, error="refused") for _ in range(100)]
             assert collector.send("/v1/traces", otlp.traces(failed)) == 200
         await_spans(sink, 200)
 
 
 def two_spans(kind: str, number: int) -> tuple[Span, Span]:
     """A model call of this kind, and the flow around it."""
-    values: dict[str, otlp.Value] = {**KEPT, "kind": kind, "number": number, "gen_ai.usage.cost": 0.001}
+    values: dict[str, otlp.Value] = {**otlp.KEPT, "kind": kind, "number": number, "gen_ai.usage.cost": 0.001}
     flow_values: dict[str, otlp.Value] = {"gen_ai.operation.name": "invoke_workflow", "kind": kind}
     match kind:
         case "named error":
@@ -458,7 +362,7 @@ def test_the_receiver_refuses_a_wrong_token_and_accepts_the_right_one(
 ) -> None:
     """Over HTTP and gRPC, data without the token or with another one is rejected, and with the right one arrives."""
     settings = to_sink(sink, TRACEMIND_COLLECTOR_TOKEN="right")
-    request = otlp.traces([otlp.span(KEPT)])
+    request = otlp.traces([otlp.span(otlp.KEPT)])
     with collecting(program, tmp_path, "receiver-token", "otlp", settings=settings) as collector:
         for header in ({}, {"authorization": "Bearer wrong"}, {"authorization": "right"}):
             assert collector.send("/v1/traces", request, header) == 401
@@ -489,7 +393,7 @@ def test_the_receiver_takes_tls_only_and_asks_for_certificates_where_told(
     _, trusted = server_context(tmp_path)
     pem = str(tmp_path / "server.pem")
     settings = to_sink(sink, TRACEMIND_COLLECTOR_TLS_CERT=pem, TRACEMIND_COLLECTOR_TLS_KEY=pem)
-    body = otlp.traces([otlp.span(KEPT)]).SerializeToString()
+    body = otlp.traces([otlp.span(otlp.KEPT)]).SerializeToString()
     stranger, known = (ssl.create_default_context(cafile=str(trusted)) for _ in range(2))
     known.load_cert_chain(pem)
     with collecting(program, tmp_path, "receiver-tls", "otlp", settings=settings) as collector:
@@ -638,7 +542,7 @@ def test_jaegers_monitor_tab_finds_its_series(program: Path, tmp_path: Path) -> 
     """Rates and durations have the names and labels that Jaeger asks Prometheus for."""
     settings = {"TRACEMIND_COLLECTOR_MONITOR_INTERVAL": "200ms"}
     with collecting(program, tmp_path, "monitor", "prometheus-scrape", settings=settings) as collector:
-        assert collector.send("/v1/traces", otlp.traces([otlp.span(KEPT, error="refused")])) == 200
+        assert collector.send("/v1/traces", otlp.traces([otlp.span(otlp.KEPT, error="refused")])) == 200
         assert wait_until(lambda: "traces_span_metrics" in read(collector.metrics), WAIT_S)
         page = read(collector.metrics)
 
@@ -661,7 +565,7 @@ def test_jaegers_monitor_tab_shows_calls_and_errors(program: Path, tmp_path: Pat
         with collecting(program, tmp_path, "monitor", "prometheus-remote-write", settings=settings) as collector:
 
             def shown() -> dict[str, float]:
-                assert collector.send("/v1/traces", otlp.traces([otlp.span(KEPT, error="refused")])) == 200
+                assert collector.send("/v1/traces", otlp.traces([otlp.span(otlp.KEPT, error="refused")])) == 200
                 return {what: rate_in_monitor(jaeger.http, what) for what in ("calls", "errors")}
 
             assert wait_until(lambda: shown()["calls"] > 0 and shown()["errors"] == 1, WAIT_S), shown()
@@ -684,8 +588,8 @@ def test_a_prompt_of_5_megabytes_passes_or_is_cut_cleanly(program: Path, tmp_pat
     """A prompt of 5 MB passes whole; with truncation.yaml it becomes a short conversation of valid JSON, other strings
     end between two characters, and the other spans of its batch are untouched."""
     prompt = json.dumps([{"role": "user", "parts": [{"type": "text", "content": "x" * 5_000_000}]}])
-    long: dict[str, otlp.Value] = {**KEPT, "gen_ai.input.messages": prompt, "note": "é" * 40_000}
-    spans = [otlp.span(KEPT), otlp.span(long, events={"details": long}), otlp.span(KEPT)]
+    long: dict[str, otlp.Value] = {**otlp.KEPT, "gen_ai.input.messages": prompt, "note": "é" * 40_000}
+    spans = [otlp.span(otlp.KEPT), otlp.span(long, events={"details": long}), otlp.span(otlp.KEPT)]
     for overlays in (("otlp",), ("truncation", "otlp")):
         with collecting(program, tmp_path, *overlays, settings=to_sink(sink)) as collector:
             assert collector.send("/v1/traces", otlp.traces(spans)) == 200
@@ -693,9 +597,9 @@ def test_a_prompt_of_5_megabytes_passes_or_is_cut_cleanly(program: Path, tmp_pat
 
     assert [whole.get(span.span_id) == span for span in spans] == [True, True, True]
     before, shortened, after = (cut[span.span_id] for span in spans)
-    assert [plain(before.attributes), plain(after.attributes)] == [KEPT, KEPT]
+    assert [plain(before.attributes), plain(after.attributes)] == [otlp.KEPT, otlp.KEPT]
     for values in (plain(shortened.attributes), plain(shortened.events[0].attributes)):
         (message,) = json.loads(values["gen_ai.input.messages"])
         assert message["parts"][0]["content"] == f"removed by the Collector, length {len(prompt)}"
         assert values["note"] == "é" * 32_768
-        assert values["gen_ai.usage.input_tokens"] == KEPT["gen_ai.usage.input_tokens"]
+        assert values["gen_ai.usage.input_tokens"] == otlp.KEPT["gen_ai.usage.input_tokens"]
