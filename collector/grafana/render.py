@@ -201,8 +201,9 @@ def _table(panel: Panel) -> Json:
     if len(panel.queries) == 1:
         fields = {panel.queries[0].legend: "Value"}
     shown = {fields.get(source, source): column for source, column in panel.columns.items()}
+    hidden = ["Time", "__name__", "instance", "alertstate", *(set(fields.values()) - shown.keys())]
     organize = {
-        "excludeByName": {"Time": True, "__name__": True, "instance": True, "alertstate": True},
+        "excludeByName": dict.fromkeys(hidden, True),
         "indexByName": {name: place for place, name in enumerate(shown)},
         "renameByName": {name: column.title for name, column in shown.items()},
     }
