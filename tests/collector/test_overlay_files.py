@@ -32,13 +32,13 @@ def read(path: Path) -> Json:
     return cast("Json", yaml.safe_load(path.read_text()))
 
 
-def lists_in(config: Json, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The path of each list, which the Collector replaces as a whole."""
+def keys_in(config: Json, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of each value that is no map: the Collector merges maps and replaces all else, lists as a whole."""
     for key, value in config.items():
-        if isinstance(value, list):
+        if isinstance(value, dict) and value:
+            yield from keys_in(cast("Json", value), (*path, key))
+        else:
             yield (*path, key)
-        elif isinstance(value, dict):
-            yield from lists_in(cast("Json", value), (*path, key))
 
 
 def components(path: Path, kind: str) -> dict[str, Json]:
@@ -61,26 +61,27 @@ def pipelines_of(path: Path) -> dict[str, dict[str, list[str]]]:
     return cast("dict[str, dict[str, list[str]]]", read(path).get("service", {}).get("pipelines") or {})
 
 
-def test_no_two_overlays_replace_the_same_list() -> None:
-    """Any two overlays can be combined in any order: neither replaces what the other set."""
-    lists = {path.stem: set(lists_in(read(path))) for path in OVERLAYS}
+def test_no_two_overlays_set_the_same_key() -> None:
+    """Any overlays can be combined in any order: none replaces what another one set."""
+    keys = {path.stem: set(keys_in(read(path))) for path in OVERLAYS}
 
-    shared = {(a, b): lists[a] & lists[b] for a, b in itertools.combinations(lists, 2) if lists[a] & lists[b]}
+    shared = {(a, b): keys[a] & keys[b] for a, b in itertools.combinations(keys, 2) if keys[a] & keys[b]}
     assert shared == {}
 
 
-def test_an_overlay_replaces_only_the_extensions_and_the_way_of_metrics() -> None:
-    """The base's pipelines stay as they are but for the detour of aggregate-instances.yaml, and the one overlay that
-    sets the extensions keeps those of the base."""
-    base = read(COLLECTOR / "base.yaml")
-    replaced = {(path.stem, *where) for path in OVERLAYS for where in set(lists_in(read(path))) & set(lists_in(base))}
+def test_an_overlay_replaces_only_the_token_the_extensions_and_the_way_of_metrics() -> None:
+    """The base stays as it is but for the token that it has as a placeholder, the detour of aggregate-instances.yaml,
+    and the list of extensions, to which the one overlay that sets it adds."""
+    base = set(keys_in(read(COLLECTOR / "base.yaml")))
+    replaced = {(path.stem, *where) for path in OVERLAYS for where in set(keys_in(read(path))) & base}
 
     assert replaced == {
+        ("receiver-token", "extensions", "bearertokenauth/receiver", "token"),
         ("persistent-queue", "service", "extensions"),
         ("aggregate-instances", "service", "pipelines", "metrics/redact", "exporters"),
     }
     extensions = read(COLLECTOR / "overlays" / "persistent-queue.yaml")["service"]["extensions"]
-    assert extensions[:-1] == base["service"]["extensions"]
+    assert extensions[:-1] == read(COLLECTOR / "base.yaml")["service"]["extensions"]
 
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.stem)

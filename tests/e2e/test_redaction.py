@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from collector.stack.processes import wait_until
@@ -222,7 +222,9 @@ def test_without_the_overlay_content_arrives(program: Path, tmp_path: Path, sink
 def nested(values: Mapping[str, Any]) -> AnyValue:
     """A map as an OTLP value."""
     items = [
-        KeyValue(key=key, value=nested(value) if isinstance(value, dict) else otlp.any_value(value))
+        KeyValue(
+            key=key, value=nested(cast("dict[str, Any]", value)) if isinstance(value, dict) else otlp.any_value(value)
+        )
         for key, value in values.items()
     ]
     return AnyValue(kvlist_value=KeyValueList(values=items))
