@@ -160,9 +160,13 @@ def installed(tmp_path: Path, stack: Stack) -> dict[str, str]:
     built = {line.split()[0]: line.split(maxsplit=1)[1] for line in stack.run("build").stdout.splitlines()}
     for folder in ("broken", "bin"):
         (tmp_path / folder).mkdir()
-    for name, program in {**built, "otelcol-contrib": built["otelcol"]}.items():
-        if name != "otelcol":
-            (tmp_path / "bin" / name).symlink_to(program)
+    programs = {
+        "otelcol-contrib": go_program("otelcol"),
+        "jaeger": go_program("jaeger"),
+        "prometheus": Path(built["prometheus"]),
+    }
+    for name, program in programs.items():
+        (tmp_path / "bin" / name).symlink_to(program)
     (tmp_path / "broken" / "jaeger").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "broken" / "jaeger").chmod(0o755)
     folders = [tmp_path / "broken", tmp_path / "bin"]
