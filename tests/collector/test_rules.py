@@ -43,7 +43,8 @@ RECORDING = {
     for name in ("recording.yml", "dashboards.yml")
     for rule in rules_in(RULES / name)
 }
-ALERTS = {str(rule["alert"]): str(rule["expr"]) for rule in rules_in(RULES / "alerts.yml")}
+EVERY_ALERT = {str(rule["alert"]): rule for rule in rules_in(RULES / "alerts.yml")}
+ALERTS = {name: str(rule["expr"]) for name, rule in EVERY_ALERT.items()}
 EVERY_RULE = RECORDING | ALERTS
 
 
@@ -111,7 +112,7 @@ def test_the_unit_tests_find_a_planted_fault(promtool: Path, tmp_path: Path, rig
 
 
 def test_every_rule_has_a_unit_test() -> None:
-    """Each recorded series is asked for by a unit test, and each alert fires in one."""
+    """Each recorded series is asked for by a unit test, and each alert fires in one and is quiet in one."""
     tests = [test for path in UNIT_TESTS for test in read(path)["tests"]]
     asked = {
         name
@@ -120,11 +121,28 @@ def test_every_rule_has_a_unit_test() -> None:
         if each["exp_samples"]
         for name in metric_names(each["expr"])
     }
-    fired = {each["alertname"] for test in tests for each in test.get("alert_rule_test", ()) if each["exp_alerts"]}
+    alerts = [each for test in tests for each in test.get("alert_rule_test", ())]
+    fired = {each["alertname"] for each in alerts if each["exp_alerts"]}
+    quiet = {each["alertname"] for each in alerts if not each["exp_alerts"]}
     read_by_asked = {name for asked_name in asked & RECORDING.keys() for name in metric_names(RECORDING[asked_name])}
 
     assert RECORDING.keys() - asked - read_by_asked == set()
     assert ALERTS.keys() - fired == set()
+    assert ALERTS.keys() - quiet == set()
+
+
+@pytest.mark.parametrize("alert", EVERY_ALERT)
+def test_an_alert_says_what_to_do(alert: str) -> None:
+    """Each alert has a severity, a summary, a description, and a section of docs/how-to/alerts.md that says what it
+    means, where to look, what to do, and when it is a false alarm."""
+    rule, (page, _, anchor) = EVERY_ALERT[alert], EVERY_ALERT[alert]["annotations"]["runbook_url"].partition("#")
+    sections = (RULES.parents[1] / page).read_text().split("\n## ")
+    (section,) = [section for section in sections if section.partition("\n")[0].lower() == anchor]
+
+    assert rule["labels"]["severity"] in ("page", "ticket")
+    assert {"summary", "description"} < rule["annotations"].keys()
+    for part in ("**It means**", "**Look**", "**Do**", "**False alarms**"):
+        assert part in section
 
 
 @pytest.mark.parametrize(("name", "expression"), EVERY_RULE.items(), ids=EVERY_RULE.keys())

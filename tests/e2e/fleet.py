@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e import otlp_requests as otlp
 from tests.e2e.backends import Sample, Stack, wait_for_metric
+from tests.e2e.collectors import post
 from tests.e2e.prometheus_server import prometheus_program, serving
 from tests.programs import clean_environment
 
@@ -134,6 +136,14 @@ def run_fleet(endpoint: str) -> Truth:
     return Truth((*facts, *run_member(endpoint, RESTARTED)))
 
 
+def send_embeddings(endpoint: str) -> None:
+    """Send the duration of an embedding under its newest name, as a process with the SDK of a provider does."""
+    _, durations = otlp.metrics(0.0, 1).resource_metrics[0].scope_metrics[0].metrics
+    durations.name = "gen_ai.client.embeddings.duration"
+    request = otlp.metrics_of([durations], {"service.name": "embeddings-of-nobody"})
+    assert post(f"{endpoint}/v1/metrics", request.SerializeToString()) == 200
+
+
 @contextmanager
 def running_fleet(stack: Stack, folder: Path) -> Iterator[Fleet]:
     """Run the fleet against the stack's Collector, and a Prometheus of its own that is configured as the stack's."""
@@ -144,6 +154,7 @@ def running_fleet(stack: Stack, folder: Path) -> Iterator[Fleet]:
     for path in (folder / "rules").glob("*.yml"):
         path.write_text(re.sub(r"interval: \d+m", "interval: 1s", path.read_text()))
     truth = run_fleet(stack.otlp_http)
+    send_embeddings(stack.otlp_http)
     with serving(program, folder / "prometheus.yml", "--enable-feature=exemplar-storage") as address:
         yield _ready(Fleet(address, truth))
 
