@@ -132,7 +132,7 @@ def test_secrets_and_addresses_come_from_the_environment(path: Path) -> None:
 def test_each_destination_batches_in_a_queue_that_can_be_on_disk(path: Path) -> None:
     """Each OTLP destination retries, makes batches in its queue, and can keep that queue on disk."""
     for name, exporter in destinations_of(path).items():
-        assert exporter["sending_queue"]["storage"] == "${env:TRACEMIND_COLLECTOR_QUEUE:-}", name
+        assert exporter["sending_queue"]["storage"] == "${env:TRACEMIND_COLLECTOR_QUEUE:-null}", name
         assert exporter["sending_queue"]["batch"]["sizer"] == "bytes", name
         assert exporter["retry_on_failure"], name
 
