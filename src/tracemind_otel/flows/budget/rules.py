@@ -106,7 +106,7 @@ def limit_exceeded(
     said = f"{'is spent' if is_spent else 'has too little left for this call'}: {', '.join(parts)}"
     instead = "stop here" if is_spent or kind == "llm_calls" else "request less"
     if retry_after_s is not None:
-        instead = f"wait {math.ceil(retry_after_s)} s until the window ends"
+        instead = f"wait {_duration(retry_after_s)} until the window ends"
     remedy = f"Raise max_{kind}, or {instead}"
     return _denial(standing, kind, limit, f"{said}; this call was not sent. {remedy}", retry_after_s)
 
@@ -124,6 +124,14 @@ def _denial(
         spent_on={model.model: getattr(model, kind) for model in _most_first(kind, spent)},
         retry_after_s=retry_after_s,
     )
+
+
+def _duration(seconds: float) -> str:
+    """A time to wait for a person: rounded up, in the largest unit of which it has two or more."""
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{math.ceil(seconds / length)} {unit}"
+    return f"{math.ceil(seconds)} s"
 
 
 def _on_models(kind: BudgetKind, spent: BudgetSpent) -> str:

@@ -69,6 +69,11 @@ class Outbox:
         return not (self._asked or self._settlements)
 
     @property
+    def unsettled_calls(self) -> int:
+        """Calls whose settlement waits."""
+        return sum(order.used.llm_calls for order, _ in self._settlements)
+
+    @property
     def is_urgent(self) -> bool:
         """Whether a call waits, or a slice is low, or there is enough for a batch."""
         return bool(self._asked) or self._slices.are_low or len(self._settlements) >= _BATCH

@@ -22,6 +22,8 @@ LEASE_S = 60.0
 """Seconds after which what a killed process has reserved counts as spent."""
 TIMEOUT_S = 0.25
 """Seconds that a call waits for the state."""
+FLUSH_S = 2.0
+"""Seconds that the end of a process waits for its settlements to be delivered."""
 _PROBE_S = 1.0
 """Seconds between two tries to reach a state that is away."""
 _SETTLE_S = 0.01
@@ -65,6 +67,7 @@ class StateClient:
         self._outbox = Outbox(self.where)
         self._thread: threading.Thread | None = None
         self._is_closing = False
+        self._is_sending = False
         self._is_away = False
         self._probe_at = 0.0
         self._renew_at = 0.0
@@ -116,7 +119,7 @@ class StateClient:
         until = time.monotonic() + timeout_s
         with self._waiting:
             self._outbox.give_back_slices()
-            while not self._outbox.is_empty:
+            while self._is_sending or not self._outbox.is_empty:
                 left = until - time.monotonic()
                 if left <= 0:
                     return False
@@ -125,15 +128,23 @@ class StateClient:
                 self._waiting.wait(left)
         return True
 
-    def close(self, timeout_s: float = 2.0) -> None:
-        """Deliver the settlements, and end the thread."""
-        self.flush(timeout_s)
+    def close(self, timeout_s: float = FLUSH_S) -> None:
+        """Deliver the settlements, and end the thread; the log says how many could not be delivered."""
+        self.flush(0.0 if self._is_away else timeout_s)
         with self._waiting:
             self._is_closing = True
+            left = self._outbox.unsettled_calls
             thread = self._thread
             self._waiting.notify_all()
         if thread is not None:
             thread.join(timeout_s)
+        if left:
+            log.warning(
+                "the shared state at %s did not take the spending of %d calls before the end; what these had reserved "
+                "there counts as spent, and what was sent without a reservation is missing from its sums",
+                self.where,
+                left,
+            )
         atexit.unregister(self.close)
 
     def _wake(self) -> None:
@@ -152,7 +163,11 @@ class StateClient:
                     self._tidy_at = time.monotonic() + _TIDY_S
                     self._outbox.tidy()
                 batch = self._outbox.next_batch()
+                self._is_sending = bool(batch.orders)
             self._carry_out(batch)
+            with self._waiting:
+                self._is_sending = False
+                self._waiting.notify_all()
         if self._state is not None:
             self._state.close()
 

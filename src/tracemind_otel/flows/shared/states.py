@@ -8,7 +8,7 @@ from typing import cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ...errors import ConfigError
-from .state_client import LEASE_S, TIMEOUT_S, StateClient
+from .state_client import FLUSH_S, LEASE_S, TIMEOUT_S, StateClient
 from .state_port import SharedState
 
 _FORMS = "sqlite:///relative/file, sqlite:////absolute/file, redis://host:6379/0, rediss://host:6379/0 or valkey://..."
@@ -29,6 +29,15 @@ def use_state(client: StateClient | None) -> None:
         before.close()
     if client is not None:
         client.start()
+
+
+def flush_state(timeout_s: float = FLUSH_S) -> bool:
+    """Deliver what was spent to the shared state, before the process ends; returns whether all was delivered.
+
+    A state that is away is not waited for.
+    """
+    client = _current
+    return client is None or client.flush(0.0 if client.is_away else min(timeout_s, FLUSH_S))
 
 
 def state_at(url: str | None, *, timeout_s: float = TIMEOUT_S, lease_s: float = LEASE_S) -> StateClient | None:

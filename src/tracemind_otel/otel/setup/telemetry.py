@@ -18,6 +18,7 @@ from opentelemetry import metrics, trace
 
 from ..._base.dropped import end_dropped
 from ..._base.fork import in_forked_child
+from ...flows.shared.states import flush_state
 from ...recording.port import Recorder
 from ..current import Providers, use_providers
 from ..export.otlp_variables import Signal
@@ -139,12 +140,14 @@ class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager
         """Send what waits now, waiting at most `timeout_s` seconds.
 
         Returns:
-            Whether all of it arrived. A provider that was joined is flushed by its owner, not here.
+            Whether all of it arrived, at the receivers and in the state of shared budgets. A provider that was joined
+            is flushed by its owner, not here.
         """
         failed_before = self._failed()
         timeout_millis = int(timeout_s * 1000)
         flushes = [OneShot("tracemind-flush", partial(flush, timeout_millis)) for flush in self._pipeline.flushes()]
-        return _run_all(flushes, timeout_s) and self._failed() <= failed_before
+        has_settled = flush_state(timeout_s)
+        return _run_all(flushes, timeout_s) and self._failed() <= failed_before and has_settled
 
     def shutdown(self, timeout_s: float | None = None) -> bool:
         """Send what waits and stop; say on stderr what was lost, or waits on disk for the next process.
@@ -165,6 +168,7 @@ class Telemetry(AbstractContextManager["Telemetry"], AbstractAsyncContextManager
             atexit.unregister(self._at_exit)
             if self._before_shutdown is not None:
                 self._before_shutdown()
+            flush_state()
             _forget(self)
         finished = self._wait_while_it_sends() if timeout_s is None else _run_all(self._shutdowns, timeout_s)
         finished = finished or self._interrupt()
