@@ -31,7 +31,9 @@ NOTHING_NEEDED = (
 def nothing_to_run_with(mode: str, missing: Sequence[str]) -> StackError:
     """The error that says what is missing, and how to install it on the usual systems."""
     natively, in_docker = mode != "docker", mode != "native"
-    faults, remedies, ways = [], [], []
+    faults: list[str] = []
+    remedies: list[str] = []
+    ways: list[dict[str, str]] = []
     if natively:
         faults += native_faults(missing)
         remedies.append(native_remedy(missing))

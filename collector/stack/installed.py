@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .console import StackError, output_of, say
-from .programs import REQUIREMENTS, Requirement, Source
+from .programs import COLLECTOR_DIR, REQUIREMENTS, Requirement, Source
 
 BUILD = "build"
 ANSWER_TIMEOUT_S = 10.0
@@ -120,4 +120,4 @@ def check_files(path: Path, files: Sequence[Path]) -> None:
         raise UnfitError(f"cannot check the files: {error}") from error
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines() or ["no reason given"]
-        raise UnfitError(f"rejects {files[-1].relative_to(files[-1].parents[1])}: {reason[-1].strip()}")
+        raise UnfitError(f"rejects {files[-1].relative_to(COLLECTOR_DIR.parent)}: {reason[-1].strip()}")

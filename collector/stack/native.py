@@ -29,6 +29,7 @@ from .programs import (
 from .prometheus import can_fetch_prometheus, fetch_prometheus, prometheus_source, unpacked_source
 
 AUTO_PORT_TRIES = 3
+BADGER_VARIABLE = "TRACEMIND_JAEGER_BADGER_DIR"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,8 +122,8 @@ def native_programs(binaries: Binaries, ports: Ports, options: UpOptions) -> lis
 
 def native_environment(ports: Ports, state: Path) -> dict[str, str]:
     return {
-        "TRACEMIND_JAEGER_BADGER_DIR": str(state / "badger"),
         **os.environ,
+        BADGER_VARIABLE: str(Path(os.environ.get(BADGER_VARIABLE) or state / "badger").absolute()),
         **port_environment(ports),
         "TRACEMIND_LISTEN_HOST": HOST,
         "TRACEMIND_JAEGER_OTLP_ENDPOINT": f"{HOST}:{ports['jaeger_otlp']}",

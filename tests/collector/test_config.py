@@ -417,7 +417,8 @@ here, words = pathlib.Path(__file__).parent, sys.argv[1:]
 names = ("TRACEMIND_JAEGER_HTTP_PORT", "TRACEMIND_COLLECTOR_HEALTH_PORT", "TRACEMIND_PROMETHEUS_PORT")
 with (here / "calls").open("a") as calls:
     targets = os.environ.get("TRACEMIND_PROMETHEUS_TARGETS")
-    print(json.dumps({{"words": words, "targets": targets}}), file=calls)
+    storage = [os.environ.get("TRACEMIND_JAEGER_" + name) for name in ("STORAGE", "FEATURE_GATES")]
+    print(json.dumps({{"words": words, "targets": targets, "storage": storage}}), file=calls)
 if "up" in words:
     servers = [subprocess.Popen([sys.executable, str(here / "ready.py"), os.environ[name]]) for name in names]
     (here / "pids").write_text(" ".join(str(server.pid) for server in servers))
@@ -467,6 +468,20 @@ def test_without_go_the_stack_runs_in_docker(docker_only: dict[str, str], tmp_pa
     targets: list[Json] = json.loads((tmp_path / "state" / "targets.json").read_text())
     assert started["targets"] == str(tmp_path / "state" / "targets.json")
     assert {group["labels"]["__scrape_interval__"] for group in targets} == {"1s"}
+
+
+def test_docker_gets_the_storage_and_status_names_the_images(docker_only: dict[str, str], tmp_path: Path) -> None:
+    """With Docker too, --storage says where traces are kept, and `status` says what runs."""
+    state = ("--state", str(tmp_path / "state"))
+    run_stack("up", "--ports", "auto", "--storage", "clickhouse", *state, env=docker_only)
+    status = run_stack("status", *state, env=docker_only)
+    run_stack("down", *state, env=docker_only)
+
+    calls = [json.loads(line) for line in (Path(docker_only["PATH"]) / "calls").read_text().splitlines()]
+    assert [call["storage"] for call in calls if "up" in call["words"]] == [["clickhouse", "storage.clickhouse"]]
+    assert re.search(r"^Jaeger's storage +clickhouse$", status.stdout, re.MULTILINE)
+    for name in ("otelcol", "jaeger", "prometheus"):
+        assert re.search(rf"^{name} +running .*, image {services()[name]['image']}$", status.stdout, re.MULTILINE)
 
 
 def test_a_number_that_is_no_port_is_rejected(docker_only: dict[str, str]) -> None:

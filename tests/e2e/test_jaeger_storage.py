@@ -61,6 +61,14 @@ def test_jaeger_accepts_the_file_of_each_storage(storage: str) -> None:
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("storage", sorted(set(STORAGES) - NEWER_KEYS.keys()))
+def test_each_storage_goes_together_with_the_monitor_tab(storage: str) -> None:
+    """The metrics of the Monitor tab stay in Prometheus, wherever traces are kept."""
+    done = run_jaeger("validate", storage, f"--config={COLLECTOR / 'jaeger-monitor.yaml'}")
+
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("storage", ["cassandra", "opensearch"])
 def test_a_password_of_digits_reaches_the_storage_as_it_is(storage: str) -> None:
     """A password that looks like a number is a string in Jaeger."""
@@ -102,8 +110,9 @@ def send(stack: Stack, service: str) -> str:
 def found(stack: Stack, service: str, **tags: str) -> set[str]:
     """The ids of the traces of a service with a span that has these attributes."""
     parameters = {"service": service, "limit": "20", "lookback": "1h", "tags": json.dumps(tags)}
-    answer: dict[str, Any] = get_json(stack.jaeger_http, "/api/traces", parameters) or {}
-    return {trace["traceID"] for trace in answer.get("data") or []}
+    answer = get_json(stack.jaeger_http, "/api/traces", parameters)
+    traces: list[dict[str, Any]] = answer["data"] if answer else []
+    return {trace["traceID"] for trace in traces}
 
 
 def assert_kept(stack: Stack, service: str, *traces: str) -> None:
@@ -148,9 +157,9 @@ def test_a_storage_that_this_jaeger_does_not_know_is_named_before_anything_start
     named = run_stack("up", "--storage", "clickhouse", *state, env=built)
 
     assert done.returncode == named.returncode == 1
-    assert "rejects jaeger/clickhouse.yaml: 'clickhouse' has invalid keys: tls, ttl" in done.stderr
+    assert "rejects collector/jaeger/clickhouse.yaml: 'clickhouse' has invalid keys: tls, ttl" in done.stderr
     assert "put a newer jaeger on the PATH, or use Docker" in done.stderr
-    assert f"TRACEMIND_STACK_JAEGER={go_program('jaeger')} rejects jaeger/clickhouse.yaml" in named.stderr
+    assert f"TRACEMIND_STACK_JAEGER={go_program('jaeger')} rejects collector/jaeger/clickhouse.yaml" in named.stderr
     assert list(tmp_path.glob("*.pid")) == []
 
 
