@@ -82,12 +82,19 @@ def test_the_next_process_sends_spans_and_sums(tmp_path: Path, sink: Sink, envir
 @AS_PROCESS_1
 def test_a_container_that_starts_again_sends_what_the_one_before_left(tmp_path: Path, sink: Sink) -> None:
     """Each container's program is process 1: a number that is taken again is not taken for a process that lives."""
-    environment = clean_environment(**UNSENT)
-    for source in (KILLED, NEXT):
-        program = [*IN_A_CONTAINER, sys.executable, "-c", "import os; assert os.getpid() == 1\n" + source]
-        command = [*program, sink.url, str(tmp_path)]
-        done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    killed, following = (
+        subprocess.run(
+            [*IN_A_CONTAINER, sys.executable, "-c", source, sink.url, str(tmp_path)],
+            env=clean_environment(**UNSENT),
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for source in (KILLED.replace("SIGKILL)", "SIGKILL) or os._exit(9)"), NEXT)
+    )
+    assert killed.returncode == 9, killed.stderr
+    assert (following.returncode, following.stderr) == (0, "")
     assert len(sink.spans()) == 4
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 

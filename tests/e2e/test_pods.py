@@ -26,7 +26,11 @@ AGENT, GATEWAY, SIDECAR = (
     COLLECTORS[name]
     for name in ("DaemonSet-otelcol-agent-otelcol", "StatefulSet-otelcol-gateway-otelcol", "CronJob-nightly-otelcol")
 )
-CALL = {"gen_ai.operation.name": "chat", "gen_ai.input.messages": "a prompt", "gen_ai.usage.input_tokens": 7}
+CALL: dict[str, otlp.Value] = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.input.messages": "a prompt",
+    "gen_ai.usage.input_tokens": 7,
+}
 
 
 @contextmanager
@@ -82,16 +86,19 @@ def test_what_an_agent_takes_arrives_behind_the_gateway(tmp_path: Path) -> None:
     assert plain(span.attributes) == {name: value for name, value in CALL.items() if "messages" not in name}
 
 
-def test_an_agent_that_is_killed_while_the_gateway_is_away_loses_nothing(tmp_path: Path, sink: Sink) -> None:
-    """The container of an agent that is out of memory starts anew beside its queue, and sends what is in it."""
-    state = tmp_path / "agent"
-    with running(AGENT, state, TRACEMIND_APM_ENDPOINT="http://127.0.0.1:9") as agent:
+@pytest.mark.parametrize("is_killed", [False, True], ids=["stopped", "killed"])
+def test_an_agent_that_ends_while_the_gateway_is_away_loses_nothing(
+    tmp_path: Path, sink: Sink, is_killed: bool
+) -> None:
+    """The container of an agent starts anew beside its queue and sends what is in it, also where the log of the one
+    before says `Dropping data` at its stop."""
+    queue = {"TRACEMIND_COLLECTOR_QUEUE_DIR": str(tmp_path / "queue")}
+    with running(AGENT, tmp_path / "before", **queue, TRACEMIND_APM_ENDPOINT="http://127.0.0.1:9") as agent:
         assert agent.send("/v1/traces", otlp.traces([otlp.span(CALL)])) == 200
-        agent.kill()
-    state.rename(tmp_path / "kept")
-    with running(
-        AGENT, state, TRACEMIND_APM_ENDPOINT=sink.url, TRACEMIND_COLLECTOR_QUEUE_DIR=str(tmp_path / "kept" / "queue")
-    ):
+        if is_killed:
+            agent.kill()
+    with running(AGENT, tmp_path / "after", **queue, TRACEMIND_APM_ENDPOINT=sink.url):
         assert wait_until(lambda: len(sink.spans()) == 1, 20)
 
     assert sink.posts[0].headers["authorization"] == f"Bearer {SECRET}"
+    assert is_killed or "Dropping data" in (tmp_path / "before" / "collector.log").read_text()
