@@ -8,6 +8,7 @@ import json
 import math
 import random
 import re
+import shutil
 import ssl
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from collections import Counter
 from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,8 @@ class Destination:
     secrets: Mapping[str, str]
     is_delta: bool = False
     paths: tuple[str, ...] = ("/v1/traces", "/v1/metrics", "/v1/logs")
+    metric_headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Headers of requests with metrics only."""
 
 
 DESTINATIONS = {
@@ -125,7 +128,13 @@ DESTINATIONS = {
     "elastic": Destination(
         "ELASTIC_OTLP_ENDPOINT", "", {"authorization": "ApiKey s6"}, {"ELASTIC_API_KEY": "s6"}, is_delta=True
     ),
-    "honeycomb": Destination("HONEYCOMB_ENDPOINT", "", {"x-honeycomb-team": "s7"}, {"HONEYCOMB_API_KEY": "s7"}),
+    "honeycomb": Destination(
+        "HONEYCOMB_ENDPOINT",
+        "",
+        {"x-honeycomb-team": "s7"},
+        {"HONEYCOMB_API_KEY": "s7"},
+        metric_headers={"x-honeycomb-dataset": "tracemind-metrics"},
+    ),
     "signoz": Destination("SIGNOZ_ENDPOINT", "", {"signoz-ingestion-key": "s8"}, {"SIGNOZ_INGESTION_KEY": "s8"}),
     "splunk": Destination(
         "SPLUNK_INGEST_URL",
@@ -146,6 +155,8 @@ DESTINATIONS = {
 
 
 DELTA, CUMULATIVE = 1, 2
+FORM = {"content-type": "application/x-protobuf", "content-encoding": "gzip"}
+SENT_METRICS = ("tracemind.llm.cost", "gen_ai.client.operation.duration")
 
 
 def metric_points(sink: Sink) -> list[tuple[str, int, float]]:
@@ -166,34 +177,72 @@ def metric_points(sink: Sink) -> list[tuple[str, int, float]]:
 
 
 def test_each_apm_gets_its_path_headers_and_temporality(program: Path, tmp_path: Path) -> None:
-    """All destinations at once: each gets every signal that it takes, at its own path, with its own secret and no
-    other's, and metrics of the temporality that it stores, whose sum is the application's."""
+    """All destinations at once: each gets every signal that it takes, compressed, at its own path, with its own secret
+    and no other's, and metrics of the temporality that it stores, whose sum is the application's."""
+    assert mistakes_at_destinations(program, tmp_path, OVERLAYS) == {}
+
+
+WRONG = {
+    "newrelic": ("processors: [cumulativetodelta/newrelic]", "processors: []"),
+    "datadog": ("dd-api-key:", "dd-app-key:"),
+    "elastic": ('"ApiKey ${env:ELASTIC_API_KEY}"', '"ApiKey ${env:DT_API_TOKEN}"'),
+    "dynatrace": ("/api/v2/otlp", ""),
+    "honeycomb": ("x-honeycomb-dataset:", "x-dataset:"),
+    "grafana-cloud": ("sending_queue:", "compression: none\n    sending_queue:"),
+    "signoz": ("    metrics/signoz:\n", "    metrics/signoz:\n      processors: [cumulativetodelta/dynatrace]\n"),
+    "splunk": ("traces_endpoint:", "endpoint: http://127.0.0.1:1\n    logs_endpoint:"),
+}
+"""A mistake in each file of an APM: what stands there, and what would be wrong in its place."""
+
+
+def test_a_mistake_in_any_file_of_an_apm_is_found(program: Path, tmp_path: Path) -> None:
+    """A wrong temporality, header, path, secret or compression is found at each APM."""
+    changed = tmp_path / "overlays"
+    shutil.copytree(OVERLAYS, changed)
+    for name, (right, wrong) in WRONG.items():
+        path = changed / f"{name}.yaml"
+        assert right in path.read_text(), name
+        path.write_text(path.read_text().replace(right, wrong))
+
+    assert mistakes_at_destinations(program, tmp_path, changed).keys() == WRONG.keys()
+
+
+def mistakes_at_destinations(program: Path, state: Path, folder: Path) -> dict[str, str]:
+    """What is wrong in the requests that each destination gets by the overlays of a folder, by its name."""
     with ExitStack() as stack:
         sinks = {name: stack.enter_context(listening()) for name in DESTINATIONS}
         settings: dict[str, str] = {}
         for name, destination in DESTINATIONS.items():
             settings |= {destination.setting: sinks[name].url + destination.base, **destination.secrets}
-        with collecting(program, tmp_path, *DESTINATIONS, settings=settings) as collector:
+        overlays = [str(folder / name) for name in DESTINATIONS]
+        with collecting(program, state, *overlays, settings=settings) as collector:
             began = time.time_ns()
             assert collector.send("/v1/traces", otlp.traces([otlp.span(otlp.KEPT)])) == 200
             assert collector.send("/v1/logs", otlp.logs("gen_ai.test", otlp.KEPT)) == 200
             for cost, calls in ((1.5, 1), (4.0, 3)):
                 assert collector.send("/v1/metrics", otlp.metrics(cost, calls, began=began)) == 200
+    found = {name: mistake_at(destination, sinks[name]) for name, destination in DESTINATIONS.items()}
+    return {name: mistake for name, mistake in found.items() if mistake}
 
-    for name, destination in DESTINATIONS.items():
-        posts = sinks[name].posts
-        assert {request.path for request in posts} == set(destination.paths), name
-        for request in posts:
-            assert {key: request.headers.get(key) for key in destination.headers} == destination.headers, name
-            assert request.headers["content-type"] == "application/x-protobuf"
-        points = metric_points(sinks[name])
-        delta, cumulative = ({metric for metric, kind, _ in points if kind == wanted} for wanted in (DELTA, CUMULATIVE))
-        both = {"tracemind.llm.cost", "gen_ai.client.operation.duration"}
-        assert (delta, cumulative) == ((both, set()) if destination.is_delta else (set(), both)), name
-        costs = [value for metric, _, value in points if metric == "tracemind.llm.cost"]
-        assert (sum(costs) if destination.is_delta else max(costs)) == pytest.approx(4.0), name
-    datasets = {post.path: post.headers.get("x-honeycomb-dataset") for post in sinks["honeycomb"].posts}
-    assert datasets == {"/v1/traces": None, "/v1/logs": None, "/v1/metrics": "tracemind-metrics"}
+
+def mistake_at(destination: Destination, sink: Sink) -> str:
+    """The first mistake in what one destination got; empty if there is none."""
+    if sink.paths != set(destination.paths):
+        return f"paths {sink.paths}"
+    for request in sink.posts:
+        datasets = destination.metric_headers if request.path.endswith("/v1/metrics") else {}
+        wanted = {**FORM, **destination.headers, **datasets}
+        if {name: request.headers.get(name) for name in wanted} != wanted:
+            return f"headers {request.headers}"
+        if not datasets and destination.metric_headers.keys() & request.headers.keys():
+            return f"headers of metrics at {request.path}"
+    points = metric_points(sink)
+    kind = DELTA if destination.is_delta else CUMULATIVE
+    if {(metric, found) for metric, found, _ in points} != {(metric, kind) for metric in SENT_METRICS}:
+        return f"temporality {points}"
+    costs = [value for metric, _, value in points if metric == "tracemind.llm.cost"]
+    total = sum(costs) if destination.is_delta else max(costs)
+    return "" if math.isclose(total, 4.0) else f"cost {total}"
 
 
 def test_metrics_are_written_to_and_scraped_by_prometheus(program: Path, tmp_path: Path) -> None:
