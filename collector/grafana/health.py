@@ -47,9 +47,10 @@ _FIGURES = Row(
             warn_from=1,
         ),
         stat(
-            "Spans lost on the way out",
+            "Spans not delivered",
             _sum("1h", *_NOT_SENT),
-            "Spans for which an exporter gave up, or whose queue was full. They are lost at that destination.",
+            "Spans for which an exporter gave up are lost at its destination. Spans that found a queue full are lost "
+            "too behind tail sampling; otherwise the sender sends them again.",
             warn_from=1,
         ),
         stat(
@@ -90,7 +91,7 @@ _FLOW_ROW = Row(
                 ("given up", "exporter_send_failed_spans"),
                 ("queue full", "exporter_enqueue_failed_spans"),
             ),
-            "Given up and queue full are lost at that destination.",
+            "Given up is lost at that destination. Queue full is lost behind tail sampling; else the sender repeats.",
         ),
         _flow_of(
             "Metric points received",

@@ -8,10 +8,11 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,7 @@ def run_member(endpoint: str, member: Member) -> list[Fact]:
 def run_fleet(endpoint: str) -> Truth:
     """Run all processes at once, and one of them again."""
     with ThreadPoolExecutor() as pool:
-        facts = [fact for found in pool.map(lambda member: run_member(endpoint, member), FLEET) for fact in found]
+        facts = [fact for found in pool.map(partial(run_member, endpoint), FLEET) for fact in found]
     return Truth((*facts, *run_member(endpoint, RESTARTED)))
 
 
@@ -145,7 +146,7 @@ def send_embeddings(endpoint: str) -> None:
 
 
 @contextmanager
-def running_fleet(stack: Stack, folder: Path) -> Iterator[Fleet]:
+def running_fleet(stack: Stack, folder: Path) -> Generator[Fleet]:
     """Run the fleet against the stack's Collector, and a Prometheus of its own that is configured as the stack's."""
     if stack.mode != "native":
         pytest.skip("needs the stack without Docker")

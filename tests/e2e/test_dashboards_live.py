@@ -18,12 +18,15 @@ from tests.e2e.fleet_process import SPIKE_USD
 pytestmark = pytest.mark.e2e
 
 Json = dict[str, Any]
-EXPRESSIONS = {f"{each.dashboard}-{each.panel}-{each.reference}": each for each in every_expression()}
+EXPRESSIONS = {
+    f"{each.dashboard}-{each.panel}-{each.reference}": each
+    for each in every_expression()
+    if each.dashboard != "collector"  # test_collector_dashboard.py
+}
 ABOUT_CALLS = {
     name: each for name, each in EXPRESSIONS.items() if (each.dashboard, each.panel, each.reference) in TRUTH
 }
 ALERTS = {name: each for name, each in EXPRESSIONS.items() if "ALERTS" in each.text}
-ABOUT_COLLECTORS = {name: each for name, each in EXPRESSIONS.items() if each.dashboard == "collector"}
 WITH_EXEMPLARS = {name: each for name, each in EXPRESSIONS.items() if each.has_exemplars}
 DATA_SOURCES: list[Json] = yaml.safe_load(
     (ROOT / "collector" / "grafana" / "provisioning" / "datasources" / "tracemind.yaml").read_text()
@@ -48,7 +51,7 @@ def wait_until_right(expression: Expression, fleet: Fleet, known: Known, values:
 def test_the_truth_of_every_panel_is_known() -> None:
     """A panel that is added without a truth to compare it with fails here, and so does a truth without a panel."""
     named = {(each.dashboard, each.panel, each.reference) for each in EXPRESSIONS.values()}
-    others = {(each.dashboard, each.panel, each.reference) for each in (*ALERTS.values(), *ABOUT_COLLECTORS.values())}
+    others = {(each.dashboard, each.panel, each.reference) for each in ALERTS.values()}
 
     assert named - others == set(TRUTH)
 
@@ -152,20 +155,6 @@ def assert_found(wrong: Expression, right: Expression, fleet: Fleet, what: str) 
     for fault in found:
         assert fault.startswith(f"{right.dashboard}.json, panel {right.panel!r}, query {right.reference}: ")
         assert fault.endswith(f"in {' '.join(wrong.text.split())}")
-
-
-# --- the Collector
-
-
-@pytest.mark.parametrize("expression", ABOUT_COLLECTORS.values(), ids=ABOUT_COLLECTORS.keys())
-def test_each_panel_of_the_collector_is_accepted(fleet: Fleet, expression: Expression) -> None:
-    """Each expression about the Collector is valid, and has data if the Collector has counted any."""
-    counters = {"exporter_send_failed", "exporter_enqueue_failed"}
-    query = expression.query({})
-    if any(counter in query for counter in counters) and "vector(0)" not in query:
-        prometheus_query(fleet.prometheus, query)
-    else:
-        poll(lambda: prometheus_query(fleet.prometheus, query), bool, 30.0, str(expression))
 
 
 # --- exemplars
