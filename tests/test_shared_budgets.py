@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,8 +21,8 @@ import redis
 import tracemind_otel as tm
 from tests.programs import REPOSITORY, clean_environment, run_program
 from tests.servers.billing_server import running_billing_server
+from tests.servers.state_servers import PASSWORD, running
 from tests.shared_spender import LIMIT_USD, MAX_TOKENS, NAME
-from tests.wire.certificates import server_context
 from tracemind_otel.flows.budget import OnStateAway
 from tracemind_otel.flows.shared.redis_state import RedisState
 from tracemind_otel.flows.shared.sqlite_state import SqliteState
@@ -43,7 +39,6 @@ from tracemind_otel.flows.shared.state_port import (
 )
 from tracemind_otel.flows.shared.states import state_at, use_state
 
-PASSWORD = "kept-to-itself"
 YEAR = Account(NAME, "", 365 * 86_400)
 
 
@@ -95,44 +90,11 @@ def test_eight_processes_never_overspend_a_budget_in_sqlite(tmp_path: Path) -> N
     eight_processes_four_killed(f"sqlite:///{path}", SqliteState(path, timeout_s=5))
 
 
-@contextmanager
-def running_redis(directory: Path, port_option: str, *options: str) -> Generator[int]:
-    """The port of a Redis server with a password."""
-    program = shutil.which("redis-server") or shutil.which("valkey-server")
-    if program is None:
-        pytest.skip("neither redis-server nor valkey-server is installed")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [program, *options, port_option, str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
-    with subprocess.Popen([*command, "--requirepass", PASSWORD], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        while "ready to accept connections" not in process.stdout.readline().lower():
-            assert process.poll() is None
-        threading.Thread(target=process.stdout.read, daemon=True).start()
-        yield port
-        process.kill()
-
-
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Generator[str]:
     """The URL of a Redis server with a password, which ends with the test."""
-    with running_redis(tmp_path, "--port") as port:
-        yield f"redis://:{PASSWORD}@127.0.0.1:{port}/0"
-
-
-@pytest.mark.slow
-def test_a_redis_server_is_reached_by_tls(tmp_path: Path) -> None:
-    """The certificate is checked: without the one to trust, the state is away."""
-    _, trusted = server_context(tmp_path)
-    both = str(tmp_path / "server.pem")
-    files = ("--tls-cert-file", both, "--tls-key-file", both, "--tls-ca-cert-file", str(trusted))
-    with running_redis(tmp_path, "--tls-port", "--port", "0", "--tls-auth-clients", "no", *files) as port:
-        url = f"rediss://:{PASSWORD}@127.0.0.1:{port}/0"
-        with pytest.raises(StateAwayError):
-            RedisState(url, timeout_s=5)
-        state = RedisState(f"{url}?ssl_ca_certs={trusted}", timeout_s=5)
-        assert state.apply("a", [reserve(Sums(0, 60, 1))], 60)[0].denied_by is None
-        state.close()
+    with running("redis", tmp_path) as server:
+        yield server.url
 
 
 @pytest.mark.slow
@@ -351,6 +313,12 @@ async def test_no_message_has_the_password(
         "sqlite:////no/such/directory/x.db",
         "http://user:hidden@host",
         "redis://",
+        "sqlite:///limits.db?timeout=soon",
+        "sqlite:///limits.db?lease=0",
+        "sqlite:///limits.db?timout=1",
+        "redis://:hidden@host?timeout=90",
+        "redis://:hidden@host?timout=1",
+        "redis://:hidden@host?db=first",
     ],
 )
 def test_a_state_that_is_no_url_is_rejected(wrong: str) -> None:
@@ -358,6 +326,18 @@ def test_a_state_that_is_no_url_is_rejected(wrong: str) -> None:
     with pytest.raises(tm.ConfigError, match="state") as caught:
         tm.configure(state=wrong)
     assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///limits.db", "redis://:secret@host:6379/0", "valkeys://u:secret@host"])
+def test_the_url_sets_the_times(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In seconds, beside the parameters of the client; each has a default."""
+    monkeypatch.chdir(tmp_path)
+    plain, timed = state_at(url), state_at(f"{url}?timeout=1.5&lease=120")
+    assert plain is not None
+    assert timed is not None
+    assert (plain.timeout_s, plain.lease_s) == (0.25, 60)
+    assert (timed.timeout_s, timed.lease_s) == (1.5, 120)
+    assert "secret" not in timed.where
 
 
 @pytest.mark.parametrize(

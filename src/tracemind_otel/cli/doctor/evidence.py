@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...errors import ConfigError
+from ...flows.shared.state_client import Examined
 from ...front.configure import SetUp
 from ...otel.export.otlp_variables import Signal
 from ..otlp_file import FileSpan
@@ -90,6 +91,8 @@ class Evidence:
     """The providers of the SDK in this process."""
     replies: tuple[Reply, ...] = ()
     """What the receivers answered."""
+    state: Examined | None = None
+    """The state in which processes share budgets; `None` without one."""
     keys: tuple[ProviderKeys, ...] = ()
     """The model providers whose keys are set."""
     price_table: str = ""

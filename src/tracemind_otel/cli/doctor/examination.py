@@ -17,10 +17,12 @@ from typing import Any
 
 from ...ai.llm.pricing import is_in_wrong_unit, prices_set
 from ...errors import ConfigError
+from ...flows.shared.state_client import Examined, examined
+from ...flows.shared.states import current_state
 from ...front.configure import SetUp, configure, latest_set_up
 from ...otel.export.otlp_variables import Signal
 from ...otel.setup.settings import sdk_is_disabled
-from . import receiver_checks, setup_checks, span_checks
+from . import receiver_checks, setup_checks, span_checks, state_checks
 from .application import Ran, UnusableAppError, run_application
 from .evidence import Evidence, MadeProvider, SpanSource
 from .finding import Finding
@@ -42,6 +44,8 @@ CHECKS: tuple[Check, ...] = (
     setup_checks.failed_exports_of_others,
     setup_checks.not_delivered,
     receiver_checks.different_clocks,
+    state_checks.state_is_away,
+    state_checks.state_is_slow,
     setup_checks.unusable_keys,
     setup_checks.wrong_unit,
     setup_checks.doubling_instrumentations,
@@ -147,6 +151,7 @@ def _with_configuration(evidence: Evidence, *, has_files: bool) -> Evidence:
         service=str(attributes.get("service.name", "")),
         providers=tuple(replace(provider, place=_place_here(provider)) for provider in watch.providers()),
         replies=_replies(set_up),
+        state=_state(),
         instrumentations=_instrumentations(),
         logged=tuple(logged.of_set_up),
     )
@@ -160,6 +165,12 @@ def _place_here(provider: MadeProvider) -> str:
 def _replies(set_up: SetUp | None) -> tuple[Reply, ...]:
     """What the receivers of our own providers answer; those of others are not known."""
     return () if set_up is None else tuple(ask_receivers(set_up.config, set_up.config.signals & set_up.made))
+
+
+def _state() -> Examined | None:
+    """How the shared state of this process answers."""
+    client = current_state()
+    return None if client is None else examined(client)
 
 
 # --- An application
@@ -182,6 +193,7 @@ def _with_application(evidence: Evidence, app: str) -> Evidence:
         service=next((span.service for span in ran.recorded.spans), ""),
         providers=ran.providers,
         replies=_replies(set_up),
+        state=_state(),
         wrong_units=tuple(price.model for price in prices_set() if is_in_wrong_unit(price)),
         instrumentations=_instrumentations(),
         servers=_servers(is_loaded=True),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from ..._version import __version__
+from ...flows.shared.state_client import Examined
 from ...front.configure import SetUp
 from ...otel.export.otlp_variables import Signal
 from ...otel.setup.settings import ExportConfig
@@ -64,6 +65,15 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def _state(state: Examined) -> str:
+    """Budgets choose what happens while it is away, so only the default is known here."""
+    if state.fault is not None:
+        return f"{state.where} cannot be asked"
+    waits = f"a call waits for {state.timeout_s:g} s, then budgets deny unless on_state_away says otherwise"
+    answers = f"answers in {state.round_trip_s * 1e3:.2f} ms, {_count(state.accounts, 'account')} in use"
+    return f"{state.where} {answers}; {waits}; leases of {state.lease_s:g} s"
+
+
 def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
     yield "variables", ", ".join(evidence.variables) or "no OTEL_* variable is set, so defaults hold"
     if evidence.service:
@@ -76,6 +86,8 @@ def _facts(evidence: Evidence) -> Iterator[tuple[str, str]]:
         yield "sampler", "; ".join(samplers)
     for receiver in dict.fromkeys(reply.receiver for reply in evidence.replies if reply.receiver):
         yield receiver, _answers([reply for reply in evidence.replies if reply.receiver == receiver])
+    if evidence.state is not None:
+        yield "state", _state(evidence.state)
     yield "prices", evidence.price_table
     yield "keys", ", ".join(map(_key, evidence.keys)) or "no provider's key is set; fake needs none"
     for server in evidence.servers:

@@ -11,6 +11,8 @@ from redis.exceptions import NoScriptError
 
 from .state_port import Account, Answer, Order, Settle, StateAwayError, Sums
 
+_PREFIX = "tracemind:budget"
+"""What every key begins with."""
 _KEPT_S = 86_400
 """How long a window is kept after its end, for calls that began in it."""
 
@@ -59,8 +61,8 @@ local function settle()
     local freed = math.min(has, held)
     add(mine, kind, -freed)
     add(sums, 'held_' .. kind, -freed)
-    -- Where the lease had expired, the rest of what was held is spent already.
-    add(sums, kind, tonumber(ARGV[15 + i]) - (held - freed))
+    -- Where the lease had expired, the rest of what was held is spent already, unless the server lost its data.
+    add(sums, kind, tonumber(ARGV[15 + i]) - math.min(held - freed, amount(sums, kind)))
     is_left = is_left or has > freed
   end
   if not is_left then
@@ -106,6 +108,41 @@ return answer
 """
 
 
+_REASONS = {
+    "ConnectionError": "ConnectionError: no server can be reached there",
+    "TimeoutError": "TimeoutError: the server did not answer in time",
+    "AuthenticationError": "AuthenticationError: the server rejects the user or the password of the URL",
+    "AuthenticationWrongNumberOfArgsError": "AuthenticationError: the server knows no users; pass a password alone",
+    "NoPermissionError": "NoPermissionError: the user's ACL must allow the keys tracemind:budget:* and the commands",
+    "OutOfMemoryError": "OutOfMemoryError: the server's maxmemory is reached; raise it",
+    "ReadOnlyError": "ReadOnlyError: the server is a read-only replica; use the URL of its primary",
+    "MovedError": "MovedError: the server is a node of a cluster; use a server that is no cluster",
+    "ClusterDownError": "ClusterDownError: the server is a node of a cluster that is down",
+    "BusyLoadingError": "BusyLoadingError: the server loads its data",
+}
+"""What is wrong, and what to do, for the errors of the client."""
+
+
+def knows_options_of(url: str) -> bool:
+    """Whether every parameter of a URL is one of the client's, with a value that it takes."""
+    try:
+        _client(url, 1.0).connection_pool.make_connection()
+    except (TypeError, ValueError, redis.RedisError):
+        return False
+    return True
+
+
+def _client(url: str, timeout_s: float) -> Any:
+    scheme, rest = url.split("://", 1)
+    return cast("Any", redis.Redis).from_url(
+        f"{scheme.replace('valkey', 'redis')}://{rest}",
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=None,
+        client_name="tracemind-otel",
+    )
+
+
 class RedisState:
     """Sums in Redis 6 or later, or in Valkey.
 
@@ -115,16 +152,8 @@ class RedisState:
     """
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
-        scheme, rest = url.split("://", 1)
-        url = f"{scheme.replace('valkey', 'redis')}://{rest}"
         try:
-            self._redis: Any = cast("Any", redis.Redis).from_url(
-                url,
-                socket_timeout=timeout_s,
-                socket_connect_timeout=timeout_s,
-                retry=None,
-                client_name="tracemind-otel",
-            )
+            self._redis = _client(url, timeout_s)
             self._script = str(self._redis.script_load(_SCRIPT))
         except (redis.RedisError, ValueError) as error:
             raise _away(error) from None
@@ -152,6 +181,14 @@ class RedisState:
             raise _away(error) from None
         self._holding = {place for place, held in zip(holding, is_held, strict=True) if held}
 
+    def accounts(self) -> int:
+        """How many accounts have sums."""
+        try:
+            found = self._redis.scan_iter(match=f"{_PREFIX}:{{*}}:*:sums", count=1_000)
+            return len({bytes(key).partition(b"}")[0] for key in found})
+        except redis.RedisError as error:
+            raise _away(error) from None
+
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()
@@ -177,7 +214,7 @@ class RedisState:
 def _key(account: Account) -> str:
     """The part in braces keeps an account's keys on one node of a cluster."""
     names = f"{len(account.name)}:{account.name}:{account.key}:{account.window_s}"
-    return f"tracemind:budget:{{{hashlib.sha256(names.encode()).hexdigest()[:32]}}}"
+    return f"{_PREFIX}:{{{hashlib.sha256(names.encode()).hexdigest()[:32]}}}"
 
 
 def _arguments(owner: str, order: Order, lease_s: float) -> list[str | int | float]:
@@ -200,5 +237,6 @@ def _answer(row: list[bytes | int]) -> Answer:
 
 
 def _away(error: Exception) -> StateAwayError:
-    """The kind of the error alone: its message may repeat the URL."""
-    return StateAwayError(type(error).__name__)
+    """A reason in our words: the error's own message may repeat the URL, and with it a password."""
+    name = type(error).__name__
+    return StateAwayError(_REASONS.get(name, name))

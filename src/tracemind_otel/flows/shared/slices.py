@@ -223,5 +223,6 @@ class Slices:
         return freed
 
     def give_back_all(self) -> list[Settle]:
-        """Free every slice."""
+        """Free every slice, and fill none until the next call."""
+        self._low.clear()
         return [order for own in self._slices.values() for order in own.give_back()]

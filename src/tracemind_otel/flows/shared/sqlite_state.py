@@ -44,6 +44,8 @@ _DROP_OWN = f"DELETE FROM held WHERE {_HERE} AND owner = ?"  # noqa: S608
 _HOLD = f"""INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET expires_at = excluded.expires_at, {_ADDED}"""  # noqa: S608
 _SPEND = f"INSERT INTO spent VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {_ADDED}"  # noqa: S608
+_ACCOUNTS = """SELECT COUNT(*) FROM (
+    SELECT name, key, window_s FROM spent UNION SELECT name, key, window_s FROM held)"""
 
 _CHECKPOINT_EVERY = 300
 """Commits after which the log, of about four pages each, is moved into the file."""
@@ -98,6 +100,13 @@ class SqliteState:
             with self._transaction():
                 self._db.execute("UPDATE held SET expires_at = ? WHERE owner = ?", (now + lease_s, owner))
                 self._db.execute("DELETE FROM spent WHERE ends_at < ?", (now - _KEPT_S,))
+        except sqlite3.Error as error:
+            raise StateAwayError(f"{type(error).__name__}: {error}") from error
+
+    def accounts(self) -> int:
+        """How many accounts have sums."""
+        try:
+            return int(self._db.execute(_ACCOUNTS).fetchone()[0])
         except sqlite3.Error as error:
             raise StateAwayError(f"{type(error).__name__}: {error}") from error
 
@@ -164,7 +173,10 @@ class SqliteState:
             self._db.execute(_DROP_EXPIRED, (*place, now))
 
     def _settle(self, owner: str, order: Settle, place: _Place) -> None:
-        """Where the lease had expired, what was held is spent already: only the difference is counted then."""
+        """Where the lease had expired, what was held is spent already: only the difference is counted then.
+
+        Nothing is subtracted that the file does not have, because it may be a new one in place of one that was lost.
+        """
         row = self._db.execute(_OWN, (*place, owner)).fetchone()
         still_held = Sums(*row) if row else Sums()
         freed = Sums(*map(min, still_held, order.held))
@@ -173,7 +185,8 @@ class SqliteState:
             self._db.execute(_SET_OWN, (*left, *place, owner))
         elif row:
             self._db.execute(_DROP_OWN, (*place, owner))
-        self._spend(place, order.account, minus(order.used, minus(order.held, freed)))
+        spent_already = Sums(*map(min, minus(order.held, freed), self._spent(place)))
+        self._spend(place, order.account, minus(order.used, spent_already))
 
     def _spend(self, place: _Place, account: Account, amount: Sums) -> None:
         if any(amount):

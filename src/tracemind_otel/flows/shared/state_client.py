@@ -5,16 +5,19 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import statistics
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, replace
+from functools import partial
 
 from ..._base.fork import in_forked_child
 from ..._base.once import report_fault
 from .outbox import Batch, Listener, Outbox, fail, tell
-from .state_port import Answer, Order, Reserve, Settle, SharedState, StateAwayError, Sums
+from .state_port import Account, Answer, Order, Reserve, Settle, SharedState, StateAwayError, Sums
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,8 @@ _PROBE_S = 1.0
 """Seconds between two tries to reach a state that is away."""
 _SETTLE_S = 0.01
 """Seconds that a settlement waits for others, so that they share a transaction."""
+_ROUND_TRIPS = 9
+"""Round trips that `examined` times."""
 _TIDY_S = 0.25
 """Seconds between two looks at what is reserved ahead."""
 
@@ -50,8 +55,8 @@ class StateClient:
         timeout_s: float = TIMEOUT_S,
         lease_s: float = LEASE_S,
     ) -> None:
-        self._connect = connect
-        self._lease_s = lease_s
+        self.connect = connect
+        self.lease_s = lease_s
         self.where = where
         self.timeout_s = timeout_s
         self._begin_anew()
@@ -118,15 +123,16 @@ class StateClient:
         """Deliver all settlements, give back all slices, and wait for that; returns whether it was done in time."""
         until = time.monotonic() + timeout_s
         with self._waiting:
-            self._outbox.give_back_slices()
-            while self._is_sending or not self._outbox.is_empty:
+            while True:
+                self._outbox.give_back_slices()
+                if self._outbox.is_empty and not self._is_sending:
+                    return True
                 left = until - time.monotonic()
                 if left <= 0:
                     return False
                 self._settle_at = 0.0
                 self._wake()
                 self._waiting.wait(left)
-        return True
 
     def close(self, timeout_s: float = FLUSH_S) -> None:
         """Deliver the settlements, and end the thread; the log says how many could not be delivered."""
@@ -212,12 +218,12 @@ class StateClient:
 
     def _apply(self, orders: list[Order]) -> list[Answer]:
         if self._state is None:
-            self._state = self._connect()
+            self._state = self.connect()
         now = time.monotonic()
         if now >= self._renew_at:
-            self._state.renew(self._owner, self._lease_s)
-            self._renew_at = now + self._lease_s / 3
-        return self._state.apply(self._owner, orders, self._lease_s) if orders else []
+            self._state.renew(self._owner, self.lease_s)
+            self._renew_at = now + self.lease_s / 3
+        return self._state.apply(self._owner, orders, self.lease_s) if orders else []
 
     def _note_away(self, error: StateAwayError, batch: Batch) -> None:
         with self._waiting:
@@ -239,6 +245,45 @@ class StateClient:
             was_away, self._is_away = self._is_away, False
         if was_away:
             log.warning("the shared state at %s is back", self.where)
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a look at a shared state found."""
+
+    where: str
+    """Its place, without credentials."""
+    timeout_s: float
+    """Seconds that a call waits for it."""
+    lease_s: float
+    """Seconds after which what a killed process has reserved counts as spent."""
+    fault: str | None
+    """Why it cannot be asked; `None` where it can."""
+    round_trip_s: float = 0.0
+    """Seconds of an order that changes nothing, the median of some."""
+    accounts: int = 0
+    """How many accounts have sums."""
+
+
+def examined(client: StateClient) -> Examined:
+    """Ask the state of a client, over a connection of its own."""
+    found = Examined(client.where, client.timeout_s, client.lease_s, None)
+    nothing = Settle(Account("doctor", "", 0), None, Sums(), Sums())
+    try:
+        state = client.connect()
+        try:
+            took = [_seconds(partial(state.apply, "doctor", [nothing], client.lease_s)) for _ in range(_ROUND_TRIPS)]
+            return replace(found, round_trip_s=statistics.median(took), accounts=state.accounts())
+        finally:
+            state.close()
+    except StateAwayError as error:
+        return replace(found, fault=str(error))
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
 
 
 def give_up(client: StateClient, order: Reserve, asked: Future[Answer]) -> None:

@@ -123,6 +123,10 @@ class SharedState(Protocol):
         """Extend the lease of an owner by so many seconds from now on."""
         ...
 
+    def accounts(self) -> int:
+        """How many accounts have sums."""
+        ...
+
     def close(self) -> None:
         """Close the connection."""
         ...

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import cast
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from ...errors import ConfigError
 from .state_client import FLUSH_S, LEASE_S, TIMEOUT_S, StateClient
@@ -57,18 +59,61 @@ def state_at(url: str | None, *, timeout_s: float = TIMEOUT_S, lease_s: float = 
         port = parts.port
     except ValueError:
         raise ConfigError(f"{field} is no URL; it must be one such as {_FORMS}") from None
+    parts, options = _split_options(field, parts, _Options(timeout_s, lease_s))
     if parts.scheme == "sqlite":
-        return _sqlite(field, parts, timeout_s, lease_s)
+        return _sqlite(field, parts, options)
     if parts.scheme in ("redis", "rediss", "valkey", "valkeys") and parts.hostname:
         where = f"{parts.scheme}://{parts.hostname}:{port or 6379}{parts.path}"
-        return StateClient(_redis(value, timeout_s), where, timeout_s=timeout_s, lease_s=lease_s)
+        return _client(_redis(field, urlunsplit(parts), options.timeout_s), where, options)
     raise ConfigError(f"{field} names no state that is known; it must be a URL such as {_FORMS}")
 
 
-def _sqlite(field: str, parts: SplitResult, timeout_s: float, lease_s: float) -> StateClient:
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """The parameters of a state's URL that are ours."""
+
+    timeout_s: float
+    """`timeout`: the most seconds that a call waits for the state."""
+    lease_s: float
+    """`lease`: seconds after which what a killed process has reserved counts as spent."""
+
+
+_RANGES = {"timeout": (0.01, 60.0), "lease": (1.0, 86_400.0)}
+"""The least and the most seconds of each parameter."""
+
+
+def _split_options(field: str, parts: SplitResult, options: _Options) -> tuple[SplitResult, _Options]:
+    """The URL without our parameters, and these."""
+    others: list[tuple[str, str]] = []
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name in _RANGES:
+            options = replace(options, **{f"{name}_s": _seconds(field, name, value)})
+        else:
+            others.append((name, value))
+    return parts._replace(query=urlencode(others)), options
+
+
+def _seconds(field: str, name: str, value: str) -> float:
+    least, most = _RANGES[name]
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not least <= seconds <= most:
+        raise ConfigError(f"{field} has {name}={value!r}; it must be {least:g} to {most:g} seconds")
+    return seconds
+
+
+def _client(connect: Callable[[], SharedState], where: str, options: _Options) -> StateClient:
+    return StateClient(connect, where, timeout_s=options.timeout_s, lease_s=options.lease_s)
+
+
+def _sqlite(field: str, parts: SplitResult, options: _Options) -> StateClient:
     path = unquote(parts.path)[1:]
     if parts.netloc or not path:
         raise ConfigError(f"{field} names no file; write it as sqlite:///relative/file or sqlite:////absolute/file")
+    if parts.query:
+        raise ConfigError(f"{field} has a parameter that is not known; a SQLite file has only timeout and lease")
     path = os.path.abspath(path)
     if not os.path.isdir(os.path.dirname(path)):
         raise ConfigError(f"{field} names a file in {os.path.dirname(path)!r}, which is no directory; make it first")
@@ -76,16 +121,20 @@ def _sqlite(field: str, parts: SplitResult, timeout_s: float, lease_s: float) ->
     def connect() -> SharedState:
         from .sqlite_state import SqliteState
 
-        return SqliteState(path, timeout_s=timeout_s)
+        return SqliteState(path, timeout_s=options.timeout_s)
 
-    return StateClient(connect, path, timeout_s=timeout_s, lease_s=lease_s)
+    return _client(connect, path, options)
 
 
-def _redis(url: str, timeout_s: float) -> Callable[[], SharedState]:
+def _redis(field: str, url: str, timeout_s: float) -> Callable[[], SharedState]:
     try:
-        from .redis_state import RedisState
+        from .redis_state import RedisState, knows_options_of
     except ImportError:
         raise ConfigError(
-            "state is a Redis server, but its client is missing: pip install 'tracemind-otel[redis]'"
+            f"{field} is a Redis server, but its client is missing: pip install 'tracemind-otel[redis]'"
         ) from None
+    if not knows_options_of(url):
+        raise ConfigError(
+            f"{field} has a parameter or value that is not known; there are timeout, lease, and those of redis-py"
+        )
     return lambda: RedisState(url, timeout_s=timeout_s)
