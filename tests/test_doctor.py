@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -458,3 +460,36 @@ def test_an_active_instrumentation_of_a_model_sdk_is_found(tmp_path: Path, sink:
     report = examined(tmp_path, "--app", app, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url)
     assert [finding["check"] for finding in report["findings"]] == ["doubled-spans"]
     assert "OpenAIInstrumentor" in report["findings"][0]["what"]
+
+
+# --- The state of shared budgets
+
+
+def test_a_shared_state_is_described(tmp_path: Path, sink: Sink) -> None:
+    """How long it takes, how many accounts it has, and what holds while it is away; nothing is spent by asking."""
+    state = {"TRACEMIND_STATE": f"sqlite:///{tmp_path / 'limits.db'}?timeout=30"}
+    source = """
+        import tracemind_otel as tm
+
+        def main():
+            tm.configure()
+            with tm.budget(name="team-a", per="1d", max_llm_calls=10):
+                tm.llm_call_sync("fake/toy-1", "hi", max_tokens=5)
+    """
+    app = write_app(tmp_path, textwrap.dedent(source))
+    report = examined(tmp_path, "--app", app, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url, **state)
+    assert "state-away" not in errors(report)
+    assert re.search(
+        r"limits\.db answers in [\d.]+ ms, 1 account in use; a call waits for 30 s", report["facts"]["state"]
+    )
+    assert "limits.db" in examined(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=sink.url, **state)["facts"]["state"]
+
+
+def test_a_shared_state_that_is_away_is_found(tmp_path: Path, sink: Sink) -> None:
+    """The finding says where and why, and what budgets do; no output has the password."""
+    url = f"redis://app:not-shown@127.0.0.1:{closed_port()}/0"
+    done = doctor(tmp_path, environment={"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url, "TRACEMIND_STATE": url})
+    assert done.returncode == 1
+    assert "state-away" in done.stdout
+    assert "no server can be reached there" in done.stdout
+    assert "not-shown" not in done.stdout + done.stderr
