@@ -6,11 +6,13 @@ import dataclasses
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from collector.stack.console import StackError, run_step, say, tail
 from collector.stack.golang import build_program, find_built, find_go
+from collector.stack.native import has_gate
 from collector.stack.processes import PidFile, answers, send, start, wait_until
 from collector.stack.programs import COLLECTOR_DIR, GO_PROGRAMS, HOST, GoProgram, Program
 
@@ -20,6 +22,8 @@ from .maven import CASSANDRA, KAFKA, fetch, find_java
 
 OTELCOL_GATEWAY = GoProgram("otelcol-gateway", ".", generated=True, version="0.159.0")
 KAFKA_CLUSTER_ID = "dHJhY2VtaW5kLWNoYWlu"
+FRANZ_GO = "receiver.kafkareceiver.UseFranzGo"
+"""A gate of the Jaegers whose Kafka receiver needs it to be off: see ingester.yaml."""
 READY_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0
 
@@ -69,6 +73,8 @@ class Chain:
     """A folder with one folder for each program: its log, process id, queue and data."""
     settings: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
     """Variables of the configuration files that differ from their defaults."""
+    started: dict[str, subprocess.Popen[bytes]] = dataclasses.field(default_factory=dict[str, subprocess.Popen[bytes]])
+    """The processes that this object started, by program."""
 
     def start(self, *names: str) -> None:
         """Start these programs in the order of the layout, each once the one before it is ready."""
@@ -83,7 +89,7 @@ class Chain:
         log = folder / f"{name}.log"
         if log.exists():
             log.replace(folder / f"{name}.old.log")
-        start(Program(name, self.command(name), ()), folder, self.environment(name))
+        self.started[name] = start(Program(name, self.command(name), ()), folder, self.environment(name))
 
     def wait_ready(self, name: str) -> None:
         log = self.folder(name) / f"{name}.log"
@@ -112,17 +118,24 @@ class Chain:
     def kill(self, name: str) -> None:
         """Kill a program with no chance to clean up."""
         self.signal(name, signal.SIGKILL)
-        wait_until(lambda: self.pid(name) is None, STOP_TIMEOUT_S)
+        self.wait_end(name)
 
     def stop(self, *names: str) -> list[str]:
         """Stop programs in turn, those that send before those that receive; returns those that ran."""
         stopped = [name for name in reversed(ordered(names)) if self.pid(name) is not None]
         for name in stopped:
             self.signal(name, signal.SIGTERM)
-            if not wait_until(lambda name=name: self.pid(name) is None, STOP_TIMEOUT_S):  # type: ignore[misc]
+            if not self.wait_end(name):
                 say(f"{name} did not stop within {STOP_TIMEOUT_S:.0f} s and was killed")
                 self.kill(name)
         return stopped
+
+    def wait_end(self, name: str) -> bool:
+        """Whether a program that was told to stop has ended in time."""
+        ended = wait_until(lambda: self.pid(name) is None, STOP_TIMEOUT_S)
+        if ended and (process := self.started.pop(name, None)) is not None:
+            process.wait()
+        return ended
 
     def folder(self, name: str) -> Path:
         return self.state / name
@@ -138,8 +151,14 @@ class Chain:
             return [str(self.binaries.otelcol), *configs(AGENT_FILES)]
         if name in SAMPLERS:
             return [str(self.binaries.otelcol), *configs(SAMPLER_FILES)]
-        own = "query.yaml" if name == "query" else "ingester.yaml"
-        return [str(self.binaries.jaeger), *configs((*JAEGER_FILES, GATEWAY / own))]
+        if name == "query":
+            return [str(self.binaries.jaeger), *configs((*JAEGER_FILES, GATEWAY / "query.yaml"))]
+        return self.ingester_command()
+
+    def ingester_command(self) -> Sequence[str]:
+        jaeger = self.binaries.jaeger
+        command = [str(jaeger), *configs((*JAEGER_FILES, GATEWAY / "ingester.yaml"))]
+        return [*command, f"--feature-gates=-{FRANZ_GO}"] if has_gate(jaeger, FRANZ_GO) else command
 
     def kafka_command(self) -> Sequence[str]:
         folder = self.folder("kafka")

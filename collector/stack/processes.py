@@ -56,7 +56,7 @@ class PidFile:
         return pid if identity(pid) == known.rstrip("\n") else None
 
 
-def start(program: Program, state: Path, env: Mapping[str, str]) -> None:
+def start(program: Program, state: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     with SIGNALS.held(), (state / f"{program.name}.log").open("wb") as log:
         try:
             process = subprocess.Popen(
@@ -73,6 +73,7 @@ def start(program: Program, state: Path, env: Mapping[str, str]) -> None:
                 f"{program.name} cannot be started: {error}; delete its folder in the cache to build it again"
             ) from error
         PidFile(state / f"{program.name}.pid").write(process.pid)
+        return process
 
 
 def send(pid: int, number: signal.Signals) -> None:
