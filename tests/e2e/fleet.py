@@ -145,6 +145,12 @@ def send_embeddings(endpoint: str) -> None:
     assert post(f"{endpoint}/v1/metrics", request.SerializeToString()) == 200
 
 
+def evaluate_each_second(rules: Path) -> None:
+    """Change the intervals of the rules in a folder."""
+    for path in rules.glob("*.yml"):
+        path.write_text(re.sub(r"interval: \d+m", "interval: 1s", path.read_text()))
+
+
 @contextmanager
 def running_fleet(stack: Stack, folder: Path) -> Generator[Fleet]:
     """Run the fleet against the stack's Collector, and a Prometheus of its own that is configured as the stack's."""
@@ -152,8 +158,7 @@ def running_fleet(stack: Stack, folder: Path) -> Generator[Fleet]:
         pytest.skip("needs the stack without Docker")
     program = prometheus_program()
     shutil.copytree(stack.state / "prometheus", folder, ignore=shutil.ignore_patterns("data"))
-    for path in (folder / "rules").glob("*.yml"):
-        path.write_text(re.sub(r"interval: \d+m", "interval: 1s", path.read_text()))
+    evaluate_each_second(folder / "rules")
     truth = run_fleet(stack.otlp_http)
     send_embeddings(stack.otlp_http)
     with serving(program, folder / "prometheus.yml", "--enable-feature=exemplar-storage") as address:
