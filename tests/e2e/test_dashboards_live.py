@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 import yaml
+from collector.grafana.rules import RULES
 
 from tests.dashboards import Expression, Known, every_expression, faults_of_answer, planted
 from tests.e2e.backends import ROOT, Sample, Stack, get_json, poll, prometheus_query
@@ -101,6 +103,23 @@ def test_a_panel_of_alerts_shows_those_that_fire(fleet: Fleet, expression: Expre
         return {each["labels"]["job"] for each in samples if each["labels"]["severity"] == "ticket"} >= jobs
 
     poll(lambda: prometheus_query(fleet.prometheus, query), shows_all, 30.0, str(expression))
+
+
+def test_the_rules_of_the_dashboards_record_as_many_series_as_the_page_says(fleet: Fleet) -> None:
+    """The page states how many series a job, flow, model and team have, and how many more with streams."""
+    page = (ROOT / "docs" / "how-to" / "dashboards.md").read_text(encoding="utf-8")
+    few, more = map(int, re.findall(r"records about (\d+) series .*?, and (\d+) more if", page, re.DOTALL)[0])
+    names = "|".join(rule.name for rule in RULES)
+
+    def count(matchers: str) -> list[Sample]:
+        return prometheus_query(fleet.prometheus, f'count({{__name__=~"{names}", job="fleet-script", {matchers}}})')
+
+    def is_stated(expected: int) -> Callable[[list[Sample]], bool]:
+        return lambda samples: bool(samples) and abs(samples[0]["value"] - expected) <= 2
+
+    poll(lambda: count('gen_ai_request_model="toy-embed"'), is_stated(few), 30.0, "series without streams")
+    of_streams = '__name__="job_flow_model_team_le:llm_first_chunk_seconds:15m"'
+    poll(lambda: count(f'gen_ai_request_model="toy-1", {of_streams}'), is_stated(more), 30.0, "series of streams")
 
 
 # --- a planted fault
