@@ -47,9 +47,9 @@ def standing(state: SharedState, account: Account = YEAR) -> Answer:
     return state.apply("reader", [Settle(account, None, Sums(), Sums())], 60)[0]
 
 
-def spender(state: str, base_url: str, script: str, *, lease_s: float) -> subprocess.Popen[str]:
+def spender(state: str, base_url: str, script: str, limit: str, *, lease_s: float) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.shared_spender", state, base_url, script, "100", str(lease_s)],
+        [sys.executable, "-m", "tests.shared_spender", state, base_url, script, "100", str(lease_s), limit],
         cwd=REPOSITORY,
         env=clean_environment(),
         stdout=subprocess.PIPE,
@@ -57,14 +57,14 @@ def spender(state: str, base_url: str, script: str, *, lease_s: float) -> subpro
     )
 
 
-def eight_processes_four_killed(url: str, read: SharedState) -> None:
+def eight_processes_four_killed(url: str, read: SharedState, limit: str) -> None:
     """Spend one budget by 8 processes of 100 calls at once, and kill four of them while all their calls are sent."""
     lease_s = 2.0
     with running_billing_server() as server:
         base_url = server.base_url(MAX_TOKENS)
-        killed = [spender(url, base_url, "hang", lease_s=lease_s) for _ in range(4)]
+        killed = [spender(url, base_url, "hang", limit, lease_s=lease_s) for _ in range(4)]
         server.wait_for_requests(400)
-        survivors = [spender(url, base_url, "answer", lease_s=lease_s) for _ in range(4)]
+        survivors = [spender(url, base_url, "answer", limit, lease_s=lease_s) for _ in range(4)]
         server.wait_for_requests(500)
         for process in killed:
             os.kill(process.pid, signal.SIGKILL)
@@ -84,10 +84,14 @@ def eight_processes_four_killed(url: str, read: SharedState) -> None:
 
 
 @pytest.mark.slow
-def test_eight_processes_never_overspend_a_budget_in_sqlite(tmp_path: Path) -> None:
-    """The provider's bill stays below the limit, and the calls of the four that are killed count as spent."""
+@pytest.mark.parametrize("limit", ["max_tokens", "reserve"])
+def test_eight_processes_never_overspend_a_budget_in_sqlite(tmp_path: Path, limit: str) -> None:
+    """The provider's bill stays below the limit, and the calls of the four that are killed count as spent.
+
+    So it does where no call sets `max_tokens` and each reserves what the budget declares.
+    """
     path = tmp_path / "limits.db"
-    eight_processes_four_killed(f"sqlite:///{path}", SqliteState(path, timeout_s=5))
+    eight_processes_four_killed(f"sqlite:///{path}", SqliteState(path, timeout_s=5), limit)
 
 
 @pytest.fixture
@@ -98,9 +102,10 @@ def redis_server(tmp_path: Path) -> Generator[str]:
 
 
 @pytest.mark.slow
-def test_eight_processes_never_overspend_a_budget_in_redis(redis_server: str) -> None:
+@pytest.mark.parametrize("limit", ["max_tokens", "reserve"])
+def test_eight_processes_never_overspend_a_budget_in_redis(redis_server: str, limit: str) -> None:
     """The same as in SQLite."""
-    eight_processes_four_killed(redis_server, RedisState(redis_server, timeout_s=5))
+    eight_processes_four_killed(redis_server, RedisState(redis_server, timeout_s=5), limit)
 
 
 @pytest.fixture(params=["sqlite", "redis"])

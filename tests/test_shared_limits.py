@@ -7,7 +7,7 @@ import contextlib
 import pickle
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -63,7 +63,10 @@ def sums_of(path: Path, name: str, key: str = "", window_s: int = YEAR_S) -> Ans
 def test_a_flow_has_an_account_for_each_user_and_window(client: StateClient, path: Path) -> None:
     """The key is computed from the arguments, like an id; its default argument counts too."""
 
-    @tm.flow(name="ask", key=lambda user, team="red": f"{team}/{user}", per="365d", max_llm_calls=2)
+    def team_and_user(user: str, team: str = "red") -> str:
+        return f"{team}/{user}"
+
+    @tm.flow(name="ask", key=team_and_user, per="365d", max_llm_calls=2)
     def ask(user: str, team: str = "red") -> str:
         return tm.llm_call_sync("fake/toy-1", "hi", max_tokens=5).text
 
@@ -101,7 +104,23 @@ async def test_every_kind_of_flow_is_limited(client: StateClient) -> None:
             pass
 
 
-@pytest.mark.parametrize("key", [lambda user: None, lambda user: 1 / 0, lambda user: "", lambda: "too few arguments"])
+def of_nobody(user: str) -> None:
+    """A key that is missing."""
+
+
+def that_fails(user: str) -> str:
+    raise LookupError(user)
+
+
+def that_is_empty(user: str) -> str:
+    return ""
+
+
+def that_takes_nothing() -> str:
+    return "all"
+
+
+@pytest.mark.parametrize("key", [of_nobody, that_fails, that_is_empty, that_takes_nothing])
 def test_a_flow_without_a_key_does_not_begin(client: StateClient, key: Any) -> None:
     """A limit that cannot be held is no limit: the error names the field, and the function has not run."""
     began: list[str] = []
@@ -166,6 +185,19 @@ def test_a_denial_says_when_the_window_ends(client: StateClient) -> None:
     ask()
 
 
+async def test_the_result_of_a_denied_call_says_it_too(client: StateClient) -> None:
+    """Whoever reads results instead of errors can wait as well."""
+    cfg = tm.LLMCallConfig("fake", "toy-1", "hi", max_tokens=5)
+    with tm.budget(name="rate", per="1h", max_llm_calls=0):
+        result = await tm.run_llm_call("flow", "step", cfg, tm.Recorder())
+    assert result["budget"]["name"] == "rate"
+    assert "retry_after_s" not in result["budget"]  # no window has room for a call
+    with tm.budget(name="rate", per="1h", max_llm_calls=1):
+        await tm.run_llm_call("flow", "step", cfg, tm.Recorder())
+        result = await tm.run_llm_call("flow", "step", cfg, tm.Recorder())
+    assert 0 < result["budget"]["retry_after_s"] <= 3_600
+
+
 @pytest.mark.parametrize("limits", [{"per": "1h", "max_tokens": 10}, {"key": "ada", "max_llm_calls": 0}])
 def test_a_denial_that_no_wait_ends_says_so(client: StateClient, limits: dict[str, Any]) -> None:
     """A call that never fits, and a limit without a window, have no end to wait for."""
@@ -204,7 +236,7 @@ async def test_a_call_with_max_tokens_reserves_no_more_than_that() -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Generator[None]:
     """A block in which another process holds the file."""
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -406,8 +438,11 @@ def test_one_process_has_one_sum_on_every_event_loop(client: StateClient, path: 
 
         return sum(await asyncio.gather(*(call() for _ in range(20))))
 
+    def on_its_own_loop(_: int) -> int:
+        return asyncio.run(main())
+
     with ThreadPoolExecutor(3) as pool:
-        sent = sum(pool.map(lambda _: asyncio.run(main()), range(3)))
+        sent = sum(pool.map(on_its_own_loop, range(3)))
     assert sent == 30
     assert client.flush(5)
     assert sums_of(path, "loops").spent.llm_calls == 30

@@ -69,7 +69,9 @@ def storage_environment(storage: str) -> dict[str, str]:
 
 def images() -> dict[str, str]:
     """The image of each program, as docker-compose.yml names it."""
-    services = re.findall(r"^  (\w+):\n(?:    .*\n)*?    image: (?:&\S+ )?(\S+)$", COMPOSE_FILE.read_text(), re.MULTILINE)
+    services = re.findall(
+        r"^  (\w+):\n(?:    .*\n)*?    image: (?:&\S+ )?(\S+)$", COMPOSE_FILE.read_text(), re.MULTILINE
+    )
     return {name: f"image {image}" for name, image in services if name in PROGRAM_NAMES}
 
 

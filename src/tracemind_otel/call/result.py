@@ -85,4 +85,5 @@ def _plain_call(call: ToolCall) -> Result:
 
 def _budget_of(error: BudgetExceededError) -> Result:
     figures = {"kind": error.kind, "limit": error.limit, "spent": error.spent, "spent_on": dict(error.spent_on)}
-    return {"name": error.budget, **figures}
+    when = {} if error.retry_after_s is None else {"retry_after_s": error.retry_after_s}
+    return {"name": error.budget, **figures, **when}
