@@ -324,6 +324,12 @@ async def test_no_message_has_the_password(
         "redis://:hidden@host?timeout=90",
         "redis://:hidden@host?timout=1",
         "redis://:hidden@host?db=first",
+        "redis://user:1/hidden@host/0",
+        "redis://user:1#hidden@host/0",
+        "redis://user:1?hidden@host/0",
+        "redis://:hidden@host/first",
+        "redis://:hidden@host:port/0",
+        "",
     ],
 )
 def test_a_state_that_is_no_url_is_rejected(wrong: str) -> None:

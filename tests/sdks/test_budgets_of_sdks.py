@@ -72,6 +72,15 @@ def test_a_limit_in_usd(client: OpenAI, capture: Captured) -> None:
     assert spent == [0.5, 0.8]
 
 
+def test_every_choice_that_is_asked_for_is_held(client: OpenAI, openai_server: OpenAIServer) -> None:
+    """Three replies to one request may cost three times the limit of output."""
+    with tm.flow("work", max_tokens=500), pytest.raises(DENIED) as caught:
+        client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, max_completion_tokens=200, n=3)
+    assert tm.BudgetExceededError in causes(caught.value)
+    with tm.flow("work", max_tokens=500):
+        client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, max_completion_tokens=200, n=2)
+
+
 def test_a_price_that_nobody_knows(client: OpenAI, openai_server: OpenAIServer) -> None:
     """Under a limit in USD a call to an unknown host is denied, since nobody can say what it costs."""
     tm.uninstrument()

@@ -297,6 +297,13 @@ class ModelCall:
     """Whether a stream is asked for."""
     sampling: Mapping[str, Any]
     """The sampling options that the request names, by field of `SamplingOptions`."""
+    choices: int = 1
+    """The replies that the request asks for; each may be as long as the limit of output allows."""
+
+    @property
+    def max_output(self) -> int:
+        """The most output tokens that the request allows; 0 where it sets no limit."""
+        return (self.sampling.get("max_tokens") or 0) * self.choices
 
 
 def recognized(
@@ -324,6 +331,7 @@ def recognized(
         model=model if isinstance(model, str) else "",
         is_stream=endpoint.streams_by(path, document),
         sampling=_sampling_in(document, endpoint.options),
+        choices=_choices_in(document),
     )
 
 
@@ -386,6 +394,12 @@ def _sampling_in(body: Mapping[str, Any], options: Mapping[str, tuple[str, ...]]
         if SAMPLING_RULES[option].allows(value):
             found[option] = value
     return found
+
+
+def _choices_in(body: Mapping[str, Any]) -> int:
+    """Of chat completions `n`, of older completions also `best_of`, of Gemini `candidateCount`."""
+    asked = body.get("n"), body.get("best_of"), mapped(body.get("generationConfig")).get("candidateCount")
+    return max([1, *(count for count in asked if type(count) is int)])
 
 
 def _value_at(body: Mapping[str, Any], keys: tuple[str, ...]) -> object:

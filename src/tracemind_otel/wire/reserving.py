@@ -23,8 +23,7 @@ def reserve_for(seen: ModelCall, body: bytes | None) -> Reservation | None:
     if current_budget() is None:
         return None
     prompt = CharacterTokenizer().count(strings_in(body), seen.model)
-    output = seen.sampling.get("max_tokens") or 0
-    return held_for(seen.provider, seen.model, prompt, output, reports_cost=seen.wire.reports_cost)
+    return held_for(seen.provider, seen.model, prompt, seen.max_output, reports_cost=seen.wire.reports_cost)
 
 
 def held_for(

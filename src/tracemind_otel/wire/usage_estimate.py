@@ -64,7 +64,7 @@ class UsageEstimate:
 def expected_in(seen: ModelCall, body: bytes | None) -> LLMUsage:
     """What a call is expected to use: the input by a rule of thumb, and as much output as the request allows."""
     prompt = UsageEstimate.of_request(seen.model, body).prompt_tokens
-    output = seen.sampling.get("max_tokens") or 0
+    output = seen.max_output
     return LLMUsage(prompt, output, prompt + output, estimated=True)
 
 

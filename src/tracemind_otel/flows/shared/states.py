@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
@@ -14,6 +15,8 @@ from .state_client import FLUSH_S, LEASE_S, TIMEOUT_S, StateClient
 from .state_port import SharedState
 
 _FORMS = "sqlite:///relative/file, sqlite:////absolute/file, redis://host:6379/0, rediss://host:6379/0 or valkey://..."
+
+_SERVERS = ("redis", "rediss", "valkey", "valkeys")
 
 _current: StateClient | None = None
 
@@ -59,10 +62,15 @@ def state_at(url: str | None, *, timeout_s: float = TIMEOUT_S, lease_s: float = 
         port = parts.port
     except ValueError:
         raise ConfigError(f"{field} is no URL; it must be one such as {_FORMS}") from None
+    if parts.fragment or (parts.scheme in _SERVERS and not re.fullmatch(r"(/[0-9]*)?", parts.path)):
+        raise ConfigError(
+            f"{field} has a path or a fragment that is no database; it must be a URL such as {_FORMS}, "
+            "in whose user and password /, ?, # and @ are written as %2F, %3F, %23 and %40"
+        )
     parts, options = _split_options(field, parts, _Options(timeout_s, lease_s))
     if parts.scheme == "sqlite":
         return _sqlite(field, parts, options)
-    if parts.scheme in ("redis", "rediss", "valkey", "valkeys") and parts.hostname:
+    if parts.scheme in _SERVERS and parts.hostname:
         where = f"{parts.scheme}://{parts.hostname}:{port or 6379}{parts.path}"
         return _client(_redis(field, urlunsplit(parts), options.timeout_s), where, options)
     raise ConfigError(f"{field} names no state that is known; it must be a URL such as {_FORMS}")
@@ -88,6 +96,8 @@ def _split_options(field: str, parts: SplitResult, options: _Options) -> tuple[S
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name in _RANGES:
             options = replace(options, **{f"{name}_s": _seconds(field, name, value)})
+        elif not value:  # the client would ignore it
+            raise ConfigError(f"{field} has a parameter without a value; give it one, or leave it out")
         else:
             others.append((name, value))
     return parts._replace(query=urlencode(others)), options
