@@ -71,6 +71,15 @@ def test_the_collectors_image_is_the_one_of_compose(container: Container) -> Non
     assert container.spec["image"] == compose["services"]["otelcol"]["image"]
 
 
+def test_the_images_of_the_chain_are_those_of_compose() -> None:
+    """The Helm values of the chain name the versions with which it is tested."""
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    for path in (COLLECTOR / "gateway" / "helm").glob("*.yaml"):
+        (values,) = read_all(path)
+        service, image = ("jaeger", values["jaeger"]["image"]) if "jaeger" in values else ("otelcol", values["image"])
+        assert compose[service]["image"].partition(":")[2] == str(image["tag"]), path.name
+
+
 @pytest.mark.parametrize("container", COLLECTORS, ids=str)
 def test_a_collector_gets_the_variables_that_its_files_read(container: Container) -> None:
     """Nothing that has no default is missing, and no variable is set that nobody reads."""
