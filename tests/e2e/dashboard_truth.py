@@ -81,24 +81,29 @@ def share_by(
 
 
 def within_bucket(measure: str, boundaries: tuple[float, ...], *labels: str) -> Rule:
-    """Between the ends of the buckets of the smallest and of the largest value, as a quantile of a histogram is."""
+    """Between the ends of the buckets of the smallest and of the largest value, as a quantile of a histogram is.
+
+    Seconds are taken around a call and may be too large; `least_...` is what it waited at least.
+    """
 
     def rule(truth: Truth) -> Known | None:
         lows: dict[tuple[str, ...], float] = {}
         highs: dict[tuple[str, ...], float] = {}
         for key in truth.sums(measure, *labels):
-            values = truth.where(**dict(zip(labels, key, strict=True))).values(measure)
-            lows[key], highs[key] = _ends(min(values), max(values), boundaries)
+            facts = truth.where(**dict(zip(labels, key, strict=True)))
+            values = facts.values(measure)
+            least = facts.values(f"least_{measure}") if measure.endswith("seconds") else values
+            lows[key] = _bucket(min(least, default=0.0), boundaries)[0]
+            highs[key] = _bucket(max(values), boundaries)[1]
         return Known(labels, lows, highs) if lows else None
 
     return rule
 
 
-def _ends(low: float, high: float, boundaries: tuple[float, ...]) -> tuple[float, float]:
-    buckets = list(pairwise((0.0, *boundaries)))
-    # Times were taken around the call, so that the call itself may be in the bucket below.
-    lower = max((start for start, end in buckets if end < low), default=0.0)
-    return lower, next((end for _, end in buckets if end >= high), boundaries[-1])
+def _bucket(value: float, boundaries: tuple[float, ...]) -> tuple[float, float]:
+    """The ends of the bucket of a value; Prometheus takes the last boundary for all above it."""
+    buckets = pairwise((0.0, *boundaries))
+    return next((ends for ends in buckets if value <= ends[1]), (boundaries[-1], boundaries[-1]))
 
 
 _SECONDS = tuple(semconv.DURATION_BOUNDARIES_S)

@@ -55,12 +55,22 @@ class Process:
     def fact(self, measure: str, value: float, **labels: str) -> None:
         self.facts.append({"measure": measure, "value": value, "labels": {**self.labels, **labels}})
 
-    def ask(self, client: FakeLLMClient, *, model: str = "toy-1", step: str = "draft", error: str = "") -> None:
+    def ask(
+        self,
+        client: FakeLLMClient,
+        *,
+        model: str = "toy-1",
+        step: str = "draft",
+        error: str = "",
+        at_least_ms: float = 1,
+        timeout_ms: int = 30_000,
+    ) -> None:
         """One call, which fails if an error is given."""
         labels = {"gen_ai_request_model": model, "tracemind_step_id": step}
+        self.fact("least_seconds", at_least_ms / 1000, **labels)
         started = time.monotonic()
         try:
-            result = tm.llm_call_sync(model, "one two three", client=client, step=step, timeout_ms=300)
+            result = tm.llm_call_sync(model, "one two three", client=client, step=step, timeout_ms=timeout_ms)
         except tm.LLMError:
             assert error
             self.ended(started, None, error, labels)
@@ -71,6 +81,8 @@ class Process:
     def stream(self, *, model: str, step: str) -> None:
         """One streamed call."""
         labels = {"gen_ai_request_model": model, "tracemind_step_id": step}
+        self.fact("least_seconds", 0.02, **labels)
+        self.fact("least_first_chunk_seconds", 0.02, **labels)
         started = time.monotonic()
         stream = tm.llm_stream_sync(model, "one two three", client=FakeLLMClient(20), step=step)
         for number, _ in enumerate(stream):
@@ -99,11 +111,11 @@ class Process:
     def retried(self, reason: str) -> None:
         """A call that succeeds at its second attempt."""
         self.fact("retries", 1, tracemind_retry_reason=reason, gen_ai_request_model="toy-1")
-        self.ask(FakeLLMClient(1, script=[RETRIED[reason]]))
+        self.ask(FakeLLMClient(1, script=[RETRIED[reason]]), timeout_ms=1000)
 
     def usual_calls(self) -> None:
         for _ in range(PLAIN_CALLS):
-            self.ask(FakeLLMClient(20))
+            self.ask(FakeLLMClient(20), at_least_ms=20)
         self.stream(model="toy-1", step="draft")
         self.ask(FakeLLMClient(1, usage=CACHED), step="review")
         self.ask(Embedder(1, usage=EMBEDDED), model="toy-embed", step="search")

@@ -187,7 +187,7 @@ def test_an_exemplar_leads_to_its_trace(fleet: Fleet, stack: Stack, expression: 
 
     def ask() -> list[Json]:
         now = time.time()
-        parameters = {"query": expression.query({"job": JOBS}), "start": str(now - 600), "end": str(now)}
+        parameters = {"query": expression.query({"job": JOBS}), "start": str(now - 3600), "end": str(now)}
         answer = get_json(fleet.prometheus, "/api/v1/query_exemplars", parameters)
         assert answer is not None
         return [each for series in answer["data"] for each in series["exemplars"]]
@@ -205,7 +205,7 @@ def test_a_cost_spike_leads_to_the_call_that_made_it(fleet: Fleet, stack: Stack)
 
     def spikes() -> list[Json]:
         now = time.time()
-        parameters = {"query": expression.query({"job": JOBS}), "start": str(now - 600), "end": str(now)}
+        parameters = {"query": expression.query({"job": JOBS}), "start": str(now - 3600), "end": str(now)}
         answer = get_json(fleet.prometheus, "/api/v1/query_exemplars", parameters)
         assert answer is not None
         found = [each for series in answer["data"] for each in series["exemplars"]]
