@@ -15,6 +15,7 @@ from pathlib import Path
 from .commands import AUTO_SCRAPE_INTERVAL, command_build, command_down, command_logs, command_status, command_up
 from .console import EXIT_INTERRUPTED, SIGNALS, Interrupted, StackError, say
 from .installed import BUILD
+from .overlays import OVERLAYS_VARIABLE, overlay_names
 from .programs import DEFAULT_STORAGE, PORTS, PROGRAM_NAMES, REQUIREMENTS, STORAGE_VARIABLE, storages
 
 
@@ -62,6 +63,13 @@ def add_up(up_parser: argparse.ArgumentParser) -> None:
         choices=storages(),
         help=f"where Jaeger keeps traces: a file of collector/jaeger (default: {STORAGE_VARIABLE}, "
         f"otherwise {DEFAULT_STORAGE})",
+    )
+    up_parser.add_argument(
+        "--overlay",
+        action="append",
+        choices=overlay_names(),
+        help="a file of collector/overlays for the Collector, which then runs base.yaml with it in place of "
+        f"otelcol.yaml; may be repeated (default: {OVERLAYS_VARIABLE}, names with commas between)",
     )
     up_parser.add_argument(
         "--scrape-interval",

@@ -17,6 +17,7 @@ from .console import EXIT_FAILED, SIGNALS, StackError, output_of, say
 from .docker import compose, docker_answers, images, stop_docker, up_docker
 from .golang import Go, find_go
 from .native import Binaries, Found, check_storage, complete, find_all, up_native
+from .overlays import chosen_overlays, collector_files, overlay_environment
 from .ports import addresses
 from .processes import PidFile, stop_processes
 from .programs import (
@@ -75,7 +76,7 @@ def state_lock(state: Path) -> contextlib.AbstractContextManager[None]:
 
 def command_build(_arguments: argparse.Namespace) -> int:
     go = find_go()
-    binaries = complete(find_all(go, jaeger_files(DEFAULT_STORAGE)), go)
+    binaries = complete(find_all(go, collector_files(()), jaeger_files(DEFAULT_STORAGE)), go)
     for name, source in sources(binaries).items():
         say(f"{name}: {source}")
         print(f"{name:<11} {source.path}")
@@ -91,7 +92,7 @@ def command_up(arguments: argparse.Namespace) -> int:
     with state_lock(options.state):
         known = known_addresses(options.state)
         if known is not None:
-            check_same_storage(options)
+            check_same_choice(options)
             say("the stack is already running")
         else:
             known = up(options)
@@ -102,7 +103,8 @@ def command_up(arguments: argparse.Namespace) -> int:
 def up_options(arguments: argparse.Namespace) -> UpOptions:
     auto = arguments.ports == "auto"
     interval: str | None = arguments.scrape_interval or (AUTO_SCRAPE_INTERVAL if auto else None)
-    return UpOptions(state_of(arguments), auto, arguments.mode, interval, storage_of(arguments))
+    overlays = chosen_overlays(arguments.overlay)
+    return UpOptions(state_of(arguments), auto, arguments.mode, interval, storage_of(arguments), overlays)
 
 
 def storage_of(arguments: argparse.Namespace) -> str:
@@ -112,25 +114,37 @@ def storage_of(arguments: argparse.Namespace) -> str:
     return wanted
 
 
-def check_same_storage(options: UpOptions) -> None:
-    """Reject another storage than that of the running stack, which `up` does not change."""
-    running = str(known_programs(options.state).get("storage", options.storage))
-    if running != options.storage:
-        raise StackError(f"the stack runs with the storage {running}; stop it with `down` to choose {options.storage}")
+def check_same_choice(options: UpOptions) -> None:
+    """Reject another storage or other overlays than those of the running stack, which `up` does not change."""
+    known = known_programs(options.state)
+    for name, wanted in chosen(options).items():
+        running = known.get(name, wanted)
+        if running != wanted:
+            message = f"the stack runs with the {name} {running or 'none'}"
+            raise StackError(f"{message}; stop it with `down` to choose {wanted or 'none'}")
+
+
+def chosen(options: UpOptions) -> dict[str, str]:
+    return {"storage": options.storage, "overlays": ", ".join(options.overlays)}
 
 
 def up(options: UpOptions) -> dict[str, str]:
     """Start everything or nothing: an error or an interrupt stops what was started."""
     stop_all(options.state)  # a killed `up` may have left some
+    os.environ.update(overlay_environment(options.overlays, options.state))  # for programs that run or check the files
     go = find_go()
-    found = find_all(go, options.jaeger_files) if options.mode != "docker" else Found(None, None, None)
+    found = (
+        find_all(go, collector_files(options.overlays), options.jaeger_files)
+        if options.mode != "docker"
+        else Found(None, None, None)
+    )
     mode = choose_mode(options.mode, found, go)
     started = time.monotonic()
     try:
         ports, programs = start_native(options, found, go) if mode == "native" else (up_docker(options), images())
         for name, description in programs.items():
             say(f"{name}: {description}")
-        (options.state / "programs.json").write_text(json.dumps({**programs, "storage": options.storage}) + "\n")
+        (options.state / "programs.json").write_text(json.dumps({**programs, **chosen(options)}) + "\n")
         known = addresses(ports, mode)
         (options.state / "stack.json").write_text(json.dumps(known) + "\n")
     except BaseException:
@@ -149,7 +163,7 @@ def start_native(options: UpOptions, found: Found, go: Go | None) -> tuple[Ports
 
 
 def known_programs(state: Path) -> dict[str, str]:
-    """Version and origin of each program of the last `up`, and Jaeger's storage."""
+    """Version and origin of each program of the last `up`, Jaeger's storage and the overlays."""
     try:
         known: dict[str, str] = json.loads((state / "programs.json").read_text())
     except (FileNotFoundError, ValueError):
@@ -159,7 +173,9 @@ def known_programs(state: Path) -> dict[str, str]:
 
 def table(known: Mapping[str, str], state: Path) -> str:
     rows = {port.used_for: known[port.name] for port in SHOWN_PORTS}
-    rows |= {"runs by": known["mode"], "Jaeger's storage": known_programs(state).get("storage", DEFAULT_STORAGE)}
+    programs = known_programs(state)
+    rows |= {"runs by": known["mode"], "Jaeger's storage": programs.get("storage", DEFAULT_STORAGE)}
+    rows |= {"overlays": programs["overlays"]} if programs.get("overlays") else {}
     return "\n".join(f"{name:<18} {value}" for name, value in (rows | {"state and logs": str(state)}).items())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from .cache import default_state
 from .console import LOG_TAIL_LINES, output_of, run_step
+from .overlays import compose_override
 from .ports import default_ports, free_ports, port_environment, url
 from .processes import wait_ready
 from .programs import (
@@ -38,7 +40,10 @@ def compose_project(state: Path) -> str:
 
 
 def compose(state: Path, *arguments: str) -> list[str]:
-    return ["docker", "compose", "-f", str(COMPOSE_FILE), "-p", compose_project(state), *arguments]
+    override = state / "overlays.json"
+    files = [COMPOSE_FILE, override] if override.exists() else [COMPOSE_FILE]
+    named = [word for file in files for word in ("-f", str(file))]
+    return ["docker", "compose", *named, "-p", compose_project(state), *arguments]
 
 
 def compose_logs(state: Path, service: str) -> str:
@@ -55,6 +60,10 @@ def up_docker(options: UpOptions) -> Ports:
         write_targets(targets, inside, options.scrape_interval)
         targets.chmod(0o644)
         env["TRACEMIND_PROMETHEUS_TARGETS"] = str(targets)
+    override = options.state / "overlays.json"
+    override.unlink(missing_ok=True)
+    if options.overlays:
+        override.write_text(json.dumps(compose_override(options.overlays)))
     (options.state / "docker").touch()
     up_command = compose(options.state, "up", "-d")
     run_step("docker compose up -d", up_command, COMPOSE_FILE.parent, options.state / "compose.log", env)

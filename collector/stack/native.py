@@ -12,6 +12,7 @@ from pathlib import Path
 from .console import StackError, output_of, tail
 from .golang import Go, build_program, built_source, find_built
 from .installed import UnfitError, check_files, find_installed
+from .overlays import collector_files
 from .ports import default_ports, free_ports, port_environment, url
 from .processes import PidFile, start, stop_processes, wait_ready
 from .programs import (
@@ -46,10 +47,10 @@ class Found:
         return [name for name, possible in obtainable.items() if getattr(self, name) is None and not possible]
 
 
-def find_all(go: Go | None, jaeger_files: Sequence[Path]) -> Found:
+def find_all(go: Go | None, collector_files: Sequence[Path], jaeger_files: Sequence[Path]) -> Found:
     otelcol, jaeger = GO_PROGRAMS
     return Found(
-        find_program(otelcol, go, [COLLECTOR_DIR / "otelcol.yaml"]),
+        find_program(otelcol, go, collector_files),
         find_program(jaeger, go, jaeger_files),
         prometheus_source(),
     )
@@ -113,20 +114,21 @@ def native_programs(binaries: Binaries, ports: Ports, options: UpOptions) -> lis
         Program("jaeger", jaeger_command(binaries.jaeger, options), jaeger_ready),
         Program(
             "otelcol",
-            [str(binaries.otelcol.path), f"--config={COLLECTOR_DIR / 'otelcol.yaml'}"],
+            [str(binaries.otelcol.path), *(f"--config={file}" for file in collector_files(options.overlays))],
             [url(ports["collector_health"], "/")],
         ),
         Program("prometheus", prometheus_command, [url(ports["prometheus"], "/-/ready")]),
     ]
 
 
-def native_environment(ports: Ports, state: Path) -> dict[str, str]:
+def native_environment(ports: Ports, options: UpOptions) -> dict[str, str]:
     return {
         **os.environ,
-        BADGER_VARIABLE: str(Path(os.environ.get(BADGER_VARIABLE) or state / "badger").absolute()),
+        BADGER_VARIABLE: str(Path(os.environ.get(BADGER_VARIABLE) or options.state / "badger").absolute()),
         **port_environment(ports),
         "TRACEMIND_LISTEN_HOST": HOST,
         "TRACEMIND_JAEGER_OTLP_ENDPOINT": f"{HOST}:{ports['jaeger_otlp']}",
+        "TRACEMIND_PROMETHEUS_URL": url(ports["prometheus"]),
         "TRACEMIND_JAEGER_UI_CONFIG": str(COLLECTOR_DIR / "jaeger-ui.json"),
     }
 
@@ -151,7 +153,7 @@ class PortLostError(StackError):
 def start_native(binaries: Binaries, ports: Ports, options: UpOptions) -> Ports:
     prepare_prometheus(options.state, ports, options.scrape_interval)
     programs = native_programs(binaries, ports, options)
-    env = native_environment(ports, options.state)
+    env = native_environment(ports, options)
     for program in programs:  # Jaeger first: the Collector waits for seconds before it retries
         start(program, options.state, env)
         wait_program(program, options.state)

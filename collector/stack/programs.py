@@ -153,10 +153,13 @@ class UpOptions:
     scrape_interval: str | None
     storage: str
     """The file of collector/jaeger/ that says where Jaeger keeps traces."""
+    overlays: Sequence[str] = ()
+    """The files of collector/overlays/ for the Collector; without any it runs otelcol.yaml."""
 
     @property
     def jaeger_files(self) -> list[Path]:
-        return jaeger_files(self.storage)
+        monitor = [COLLECTOR_DIR / "jaeger-monitor.yaml"] if "monitor" in self.overlays else []
+        return [*jaeger_files(self.storage), *monitor]
 
 
 def jaeger_files(storage: str) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from collector.stack.console import StackError
 from collector.stack.golang import build_program, find_built, find_go
+from collector.stack.overlays import compose_override
 from collector.stack.programs import GoProgram
 
 from tests.pages import ROOT
@@ -92,6 +93,23 @@ def test_each_image_has_one_exact_version(compose: Path) -> None:
 
     assert len(versions) == len(images)
     assert [tag for tag in versions.values() if not re.fullmatch(r"v?\d+\.\d+\.\d+", tag)] == []
+
+
+def test_the_stack_with_overlays_is_valid_in_docker(compose: Path, tmp_path: Path) -> None:
+    """`collector.stack --overlay` gives Docker the files in their order, and the variables that they read."""
+    override = tmp_path / "overlays.json"
+    override.write_text(json.dumps(compose_override(["redaction", "datadog"])))
+
+    done = load(compose, "docker-compose.yml", override)
+
+    assert done.returncode == 0, done.stderr
+    collector = json.loads(done.stdout)["services"]["otelcol"]
+    files = ("base", "overlays/redaction", "overlays/datadog", "overlays/jaeger", "overlays/prometheus-scrape")
+    assert collector["command"] == [f"--config=/etc/collector/{name}.yaml" for name in files]
+    variables = {str(each).partition("=")[0] for each in collector["environment"]}
+    assert {"DD_API_KEY", "TRACEMIND_COLLECTOR_RETRY_FOR"} <= variables
+    assert "TRACEMIND_LISTEN_HOST=0.0.0.0" in collector["environment"]
+    assert "TRACEMIND_OTLP_HTTP_PORT" not in variables
 
 
 @pytest.mark.parametrize(

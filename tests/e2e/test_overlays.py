@@ -230,11 +230,11 @@ def mistake_at(destination: Destination, sink: Sink) -> str:
     if sink.paths != set(destination.paths):
         return f"paths {sink.paths}"
     for request in sink.posts:
-        datasets = destination.metric_headers if request.path.endswith("/v1/metrics") else {}
-        wanted = {**FORM, **destination.headers, **datasets}
+        has_metrics = request.path.endswith("/v1/metrics")
+        wanted = {**FORM, **destination.headers, **(destination.metric_headers if has_metrics else {})}
         if {name: request.headers.get(name) for name in wanted} != wanted:
             return f"headers {request.headers}"
-        if not datasets and destination.metric_headers.keys() & request.headers.keys():
+        if not has_metrics and destination.metric_headers.keys() & request.headers.keys():
             return f"headers of metrics at {request.path}"
     points = metric_points(sink)
     kind = DELTA if destination.is_delta else CUMULATIVE
