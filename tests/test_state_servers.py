@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
-import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
-import tracemind_otel as tm
+from tests import away_state
+from tests.away_state import YEAR
 from tests.programs import REPOSITORY
 from tests.servers.state_servers import PASSWORD, Kind, StateServer, free_port, running, wait_until
 from tests.wire.certificates import server_context
-from tracemind_otel.flows.budget import OnStateAway
 from tracemind_otel.flows.shared.redis_state import RedisState
-from tracemind_otel.flows.shared.state_client import StateClient
-from tracemind_otel.flows.shared.state_port import Account, Answer, Reserve, Settle, StateAwayError, Sums
-from tracemind_otel.flows.shared.states import state_at, use_state
+from tracemind_otel.flows.shared.state_port import Reserve, Settle, StateAwayError, Sums
 
 pytestmark = pytest.mark.slow
-
-YEAR = Account("team-a", "", 365 * 86_400)
-TIMEOUT_S = 0.25
-ROOM_S = 2.0
-"""For a machine that does much else."""
-
-
-def standing(server: StateServer) -> Answer:
-    state = RedisState(server.url, timeout_s=5)
-    try:
-        return state.apply("reader", [Settle(YEAR, None, Sums(), Sums())], 60)[0]
-    finally:
-        state.close()
 
 
 @pytest.fixture(params=get_args(Kind))
@@ -52,42 +34,6 @@ def server(kind: Kind, tmp_path: Path) -> Generator[StateServer]:
         yield started
 
 
-@contextmanager
-def used(url: str) -> Generator[StateClient]:
-    client = state_at(f"{url}{'&' if '?' in url else '?'}timeout={TIMEOUT_S}")
-    assert client is not None
-    use_state(client)
-    try:
-        yield client
-    finally:
-        use_state(None)
-
-
-async def calls(count: int, policy: OnStateAway = "deny") -> int:
-    """Make calls at once; returns how many were sent. None may take longer than the time-out and some room."""
-    limits: dict[str, Any] = {"name": "team-a", "per": "365d", "max_llm_calls": 100_000}
-
-    async def one() -> bool:
-        began = time.monotonic()
-        try:
-            await tm.llm_call("fake/toy-1", "hi", max_tokens=5)
-        except tm.BudgetExceededError as error:
-            if "cannot be asked" not in str(error):
-                raise
-            return False
-        finally:
-            assert time.monotonic() - began < TIMEOUT_S + ROOM_S
-        return True
-
-    with tm.budget(**limits, on_state_away=policy):
-        return sum(await asyncio.gather(*(one() for _ in range(count))))
-
-
-def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What the log says of the state."""
-    return [row.getMessage() for row in caplog.records if "shared state" in row.getMessage()]
-
-
 async def goes_away_and_comes_back(
     server: StateServer,
     caplog: pytest.LogCaptureFixture,
@@ -95,22 +41,10 @@ async def goes_away_and_comes_back(
     take_away: Callable[[], object],
     bring_back: Callable[[], object],
 ) -> None:
-    """Both policies hold for 100 calls at once, the log has one line, and afterwards every call is counted once."""
-    with used(server.url) as client:
-        assert await calls(1) == 1
-        assert await asyncio.to_thread(client.flush, 10)
-        take_away()
-        assert await calls(100, "deny") == 0
-        assert await calls(100, "allow") == 100
-        (line,) = lines(caplog)
-        assert reason in line
-        assert PASSWORD not in caplog.text
-        bring_back()
-        assert await asyncio.to_thread(client.flush, 20)
-        left = standing(server)
-        assert (left.spent.llm_calls, left.held) == (101, Sums())
-        assert await calls(1) == 1
-        assert [line.rpartition(" is ")[2] for line in lines(caplog)[1:]] == ["back"]
+    await away_state.goes_away_and_comes_back(
+        server.url, lambda: RedisState(server.url, timeout_s=5), caplog, reason, take_away, bring_back
+    )
+    assert PASSWORD not in caplog.text
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

@@ -47,8 +47,10 @@ _SPEND = f"INSERT INTO spent VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDA
 _ACCOUNTS = """SELECT COUNT(*) FROM (
     SELECT name, key, window_s FROM spent UNION SELECT name, key, window_s FROM held)"""
 
-_CHECKPOINT_EVERY = 300
-"""Commits after which the log, of about four pages each, is moved into the file."""
+_LOG_BYTES = 4 * 1024**2
+"""The size of the log above which it is moved into the file."""
+_LOOK_EVERY = 64
+"""Commits between two looks at the size of the log."""
 _KEPT_S = 86_400.0
 """How long a window is kept after its end, for calls that began in it."""
 _RETRY_S = 0.000_3
@@ -70,9 +72,16 @@ class SqliteState:
         self._timeout_s = timeout_s
         self._commits = 0
         self._checkpoint: threading.Thread | None = None
+        self._file: tuple[int, int] | None = None
+        """Which file is open; `None` where opening it failed."""
+        self._open()
+
+    def _open(self) -> None:
         try:
+            path = self._path
             os.close(os.open(Path(path), os.O_RDWR | os.O_CREAT, 0o600))  # its -wal and -shm get the same mode
-            self._db = sqlite3.connect(path, timeout=timeout_s, isolation_level=None)
+            self._db = sqlite3.connect(path, timeout=self._timeout_s, isolation_level=None)
+            self._file = _identity(path)
             self._db.execute("PRAGMA journal_mode = WAL")
             # Without a sync for each commit: a crash of the host may lose the last commits, never the file.
             self._db.execute("PRAGMA synchronous = NORMAL")
@@ -82,7 +91,8 @@ class SqliteState:
             self._db.execute("PRAGMA busy_timeout = 0")
             self._db.execute("PRAGMA wal_autocheckpoint = 0")
         except (OSError, sqlite3.Error) as error:
-            raise StateAwayError(f"{type(error).__name__}: {error}") from error
+            self._file = None
+            raise _away(error) from error
 
     def apply(self, owner: str, orders: Sequence[Order], lease_s: float) -> list[Answer]:
         """Carry out orders in one transaction."""
@@ -90,8 +100,8 @@ class SqliteState:
             with self._transaction():
                 now = time.time()
                 return [self._carry_out(owner, order, now, lease_s) for order in orders]
-        except sqlite3.Error as error:
-            raise StateAwayError(f"{type(error).__name__}: {error}") from error
+        except (OSError, sqlite3.Error) as error:
+            raise _away(error) from error
 
     def renew(self, owner: str, lease_s: float) -> None:
         """Extend the lease of an owner, and drop the windows that nobody needs any more."""
@@ -100,15 +110,15 @@ class SqliteState:
             with self._transaction():
                 self._db.execute("UPDATE held SET expires_at = ? WHERE owner = ?", (now + lease_s, owner))
                 self._db.execute("DELETE FROM spent WHERE ends_at < ?", (now - _KEPT_S,))
-        except sqlite3.Error as error:
-            raise StateAwayError(f"{type(error).__name__}: {error}") from error
+        except (OSError, sqlite3.Error) as error:
+            raise _away(error) from error
 
     def accounts(self) -> int:
         """How many accounts have sums."""
         try:
             return int(self._db.execute(_ACCOUNTS).fetchone()[0])
-        except sqlite3.Error as error:
-            raise StateAwayError(f"{type(error).__name__}: {error}") from error
+        except (OSError, sqlite3.Error) as error:
+            raise _away(error) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -121,25 +131,46 @@ class SqliteState:
         self._begin()
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # a full disk ends it
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
         self._commits += 1
-        if self._commits % _CHECKPOINT_EVERY == 0 and (self._checkpoint is None or not self._checkpoint.is_alive()):
+        if self._commits % _LOOK_EVERY == 0 and self._log_is_long():
             self._checkpoint = threading.Thread(target=self._move_log, name="tracemind-checkpoint", daemon=True)
             self._checkpoint.start()
 
-    def _move_log(self) -> None:
-        """Move the log into the file, in a thread of its own: its sync takes milliseconds and stops no transaction."""
+    def _log_is_long(self) -> bool:
+        if self._checkpoint is not None and self._checkpoint.is_alive():
+            return False
         try:
-            with contextlib.closing(sqlite3.connect(self._path)) as db:
+            return os.stat(f"{self._path}-wal").st_size > _LOG_BYTES
+        except OSError:
+            return False
+
+    def _move_log(self) -> None:
+        """Move the log into the file, in a thread of its own: its sync takes milliseconds.
+
+        The first step stops no transaction, but new ones follow it. The second moves these few, while they wait, and
+        empties the log, which without it would grow as long as any process writes.
+        """
+        try:
+            with contextlib.closing(sqlite3.connect(self._path, timeout=self._timeout_s)) as db:
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:
             log.debug("the log of %s was not moved: %s", self._path, error)
 
     def _begin(self) -> None:
-        """Begin to write; waits for the other processes' transactions."""
+        """Begin to write; waits for the other processes' transactions.
+
+        A file that was deleted could be written for ever, beside the new one that other processes use.
+        """
+        if self._file is None or _identity(self._path) != self._file:
+            self.close()
+            self._open()
+            raise StateAwayError("its file was deleted or replaced; the sums are those of the new one")
         until = time.monotonic() + self._timeout_s
         while True:
             try:
@@ -198,6 +229,34 @@ class SqliteState:
 
     def _held(self, place: _Place) -> Sums:
         return Sums(*self._db.execute(_HELD, place).fetchone())
+
+
+_ADVICE = {
+    "not a database": "move the file away, and its sums begin anew",
+    "malformed": "move the file away, and its sums begin anew",
+    "readonly": "let this user write the file and its directory",
+    "unable to open": "let this user write the file and its directory",
+    "Permission denied": "let this user write the file and its directory",
+    "is full": "make room on its disk",
+    "No space": "make room on its disk",
+    "locked": "another process holds it for long",
+}
+"""What to do, by a part of SQLite's or the system's message."""
+
+
+def _away(error: Exception) -> StateAwayError:
+    what = f"{type(error).__name__}: {error}"
+    advice = next((f"; {advice}" for part, advice in _ADVICE.items() if part in what), "")
+    return StateAwayError(what + advice)
+
+
+def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Which file is at a path; `None` where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _window_of(order: Order, now: float) -> int:
