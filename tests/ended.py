@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -121,3 +123,9 @@ def _can_be_process_1() -> bool:
 
 
 AS_PROCESS_1 = pytest.mark.skipif(not _can_be_process_1(), reason="this user may start no process namespace")
+
+
+def stop_process_1(namespace: int) -> None:
+    """Send SIGTERM to the program in a namespace, as the end of a container does; `unshare` passes no signal on."""
+    children = Path(f"/proc/{namespace}/task/{namespace}/children").read_text()
+    os.kill(int(children), signal.SIGTERM)

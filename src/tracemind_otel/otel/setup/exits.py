@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -147,10 +148,15 @@ def run_before_sigterm(shut_down: Action, flush: Action, timeout_s: float) -> No
     signal.signal(signal.SIGTERM, end)
 
 
+_STILL_THERE_S = 2.0
+"""Seconds after SIGTERM and the flush in which a program ends that handles the signal in its own way."""
+
+
 def _flush_process_1(flush: Action) -> None:
     """Send what waits before the container is killed, and say why it will be."""
     flush()
+    time.sleep(_STILL_THERE_S)
     log.warning(
-        "SIGTERM does not end this program, because it is process 1 of its container: it is killed after the grace "
+        "SIGTERM did not end this program, because it is process 1 of its container: it is killed after the grace "
         "period. Handle the signal by sys.exit(), or start the program by an init process such as tini"
     )
