@@ -244,6 +244,15 @@ def test_alerts_are_marked_in_every_dashboard() -> None:
             assert [each for each in names if re.fullmatch(found[1], each)]
 
 
+def test_the_config_map_has_every_dashboard() -> None:
+    """A Grafana in Kubernetes gets all dashboards, in a ConfigMap that the API server takes."""
+    (generated,) = yaml.safe_load((COLLECTOR / "grafana" / "kustomization.yaml").read_text())["configMapGenerator"]
+
+    assert generated["files"] == [f"dashboards/{name}.json" for name in NAMES]
+    # `kubectl apply` keeps a copy in an annotation, which may have 256 KiB.
+    assert sum(path.stat().st_size for path in dashboard_files()) < 250 * 1024
+
+
 # --- what Grafana is told
 
 

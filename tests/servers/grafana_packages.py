@@ -15,6 +15,10 @@ REACT = "18.3.1"
 """What @grafana/data needs beside itself."""
 
 
+PROMETHEUS_TYPES = ("types.d.ts", "dataquery.d.ts", "querybuilder/shared/types.d.ts")
+"""The files of @grafana/prometheus with the types of a query and of a data source."""
+
+
 def pinned_version() -> str:
     """The version of the image."""
     compose = (REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8")
@@ -25,7 +29,7 @@ def pinned_version() -> str:
 def installed() -> Path:
     """The folder with `node_modules`, installed the first time."""
     name = f"grafana-packages-{pinned_version()}"
-    return installs.installed(name, "node_modules/.bin/tsc", _install).parents[2]
+    return installs.installed(name, "prometheus/types.d.ts", _install).parents[1]
 
 
 def _install(folder: Path) -> None:
@@ -39,12 +43,15 @@ def _install(folder: Path) -> None:
         f"typescript@{TYPESCRIPT}",
     ]
     installs.run_step(f"Grafana's packages {version}: installing", [npm, "install", *options, *packages], folder)
-    # Of this package only the types of a query are needed; its dependencies are most of Grafana.
+    # Of this package only some types are needed; its dependencies are most of Grafana.
     pack = [npm, "pack", f"@grafana/prometheus@{version}", "--pack-destination", str(folder)]
-    installs.run_step(f"Grafana's types of a query {version}: fetching", pack, folder)
+    installs.run_step(f"Grafana's types for Prometheus {version}: fetching", pack, folder)
     (archive,) = folder.glob("grafana-prometheus-*.tgz")
     with tarfile.open(archive) as packed:
-        member = packed.extractfile("package/dist/types/dataquery.d.ts")
-        assert member is not None
-        (folder / "prometheus_query.d.ts").write_bytes(member.read())
+        for path in PROMETHEUS_TYPES:
+            member = packed.extractfile(f"package/dist/types/{path}")
+            assert member is not None
+            target = folder / "prometheus" / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(member.read())
     archive.unlink()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import yaml
 from collector.grafana.render import SCHEMA_VERSION
 
 from tests.dashboards import DASHBOARDS, dashboard_files
@@ -29,16 +30,16 @@ def packages() -> Path:
     return grafana_packages.installed()
 
 
-def compiled(packages: Path, folder: Path, dashboards: dict[str, str]) -> str:
-    """The errors of the compiler for dashboards as values of Grafana's types."""
+def compiled(packages: Path, folder: Path, values: dict[str, str], kind: str = "PlainDashboard") -> str:
+    """The errors of the compiler for JSON as values of one of Grafana's types."""
     shutil.copy(SOURCES / "dashboard.ts", folder)
-    shutil.copy(packages / "prometheus_query.d.ts", folder)
+    shutil.copytree(packages / "prometheus", folder / "prometheus")
     (folder / "node_modules").symlink_to(packages / "node_modules")
-    for name, text in dashboards.items():
-        source = f'import type {{ PlainDashboard }} from "./dashboard";\nexport const board: PlainDashboard = {text};\n'
+    for name, text in values.items():
+        source = f'import type {{ {kind} }} from "./dashboard";\nexport const value: {kind} = {text};\n'
         (folder / f"{name}.ts").write_text(source, encoding="utf-8")
     options = ["--noEmit", "--strict", "--skipLibCheck", "--module", "esnext", "--moduleResolution", "bundler"]
-    command = [str(packages / "node_modules" / ".bin" / "tsc"), *options, *(f"{name}.ts" for name in dashboards)]
+    command = [str(packages / "node_modules" / ".bin" / "tsc"), *options, *(f"{name}.ts" for name in values)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
     assert (done.returncode == 0) == (not done.stdout), done.stderr
     return done.stdout
@@ -67,6 +68,19 @@ def test_fields_and_values_that_grafana_does_not_know_are_found(packages: Path, 
     errors = compiled(packages, tmp_path, {name: text.replace(*change) for name, change in PLANTED.items()})
 
     assert {name for name in PLANTED if f"{name}.ts" in errors} == set(PLANTED)
+
+
+def test_the_data_source_has_the_options_that_grafana_knows(packages: Path, tmp_path: Path) -> None:
+    """Each option of the provisioned Prometheus is one of Grafana's; a misspelt one is found."""
+    path = DASHBOARDS.parent / "provisioning" / "datasources" / "tracemind.yaml"
+    (source,) = [each for each in yaml.safe_load(path.read_text())["datasources"] if each["type"] == "prometheus"]
+    options = json.dumps(source["jsonData"])
+    wrong = options.replace("exemplarTraceIdDestinations", "exemplarTraceIDDestinations")
+
+    errors = compiled(packages, tmp_path, {"right": options, "wrong": wrong}, "PlainOptions")
+
+    assert "right.ts" not in errors
+    assert "exemplarTraceIDDestinations" in errors
 
 
 @pytest.fixture(scope="module")

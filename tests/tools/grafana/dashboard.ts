@@ -5,7 +5,8 @@ import type * as bars from "@grafana/schema/dist/esm/raw/composable/bargauge/pan
 import type * as stat from "@grafana/schema/dist/esm/raw/composable/stat/panelcfg/x/StatPanelCfg_types.gen";
 import type * as table from "@grafana/schema/dist/esm/raw/composable/table/panelcfg/x/TablePanelCfg_types.gen";
 import type * as lines from "@grafana/schema/dist/esm/raw/composable/timeseries/panelcfg/x/TimeSeriesPanelCfg_types.gen";
-import type { Prometheus } from "./prometheus_query";
+import type { PromOptions, PromVariableQuery } from "./prometheus/types";
+import type { Prometheus } from "./prometheus/dataquery";
 
 /** The same type for values from JSON, where a member of an enumeration is its string. */
 type Plain<T> = T extends string
@@ -67,14 +68,8 @@ interface Annotation extends Omit<model.AnnotationQuery, "target"> {
   tagKeys?: string;
 }
 
-interface LabelValues {
-  qryType: 1;
-  query: string;
-  refId: string;
-}
-
 interface Variable extends Omit<model.VariableModel, "query"> {
-  query: string | LabelValues;
+  query: string | PromVariableQuery;
 }
 
 interface Dashboard extends Omit<model.Dashboard, "panels" | "annotations" | "templating"> {
@@ -84,3 +79,4 @@ interface Dashboard extends Omit<model.Dashboard, "panels" | "annotations" | "te
 }
 
 export type PlainDashboard = Plain<Dashboard>;
+export type PlainOptions = Plain<PromOptions>;
