@@ -142,9 +142,15 @@ def test_a_thousand_values_by_default(capture: Captured) -> None:
     ("options", "message"),
     [
         ({"metric_attributes": "team"}, "metric_attributes is 'team'; it must be a list of names"),
-        ({"metric_attributes": ["team", ""]}, "metric_attributes has ''; a name must be a string that is not empty"),
+        (
+            {"metric_attributes": ["team", ""]},
+            "metric_attributes has ''; a name must be a string without spaces, not empty",
+        ),
+        ({"metric_attributes": ["x y"]}, "metric_attributes has 'x y'; a name must be a string without spaces"),
         ({"metric_attributes": [7]}, "metric_attributes has 7; a name must be a string"),
         ({"metric_attribute_limit": 0}, "metric_attribute_limit is 0; it must be a whole number from 1 on"),
+        ({"service_name": ""}, "service_name is ''; it must be a string that is not empty"),
+        ({"service_name": 5}, "service_name is 5"),
         ({"metric_attribute_limit": "9"}, "metric_attribute_limit is '9'"),
     ],
 )

@@ -35,6 +35,13 @@ def ask(client: OpenAI, model: str = "gpt-4o-mini", max_tokens: int = 200) -> No
     client.chat.completions.create(model=model, messages=MESSAGES, max_completion_tokens=max_tokens)
 
 
+def messages(error: BaseException | None) -> str:
+    found = ""
+    while error is not None:
+        found, error = f"{found}{error}\n", error.__cause__ or error.__context__
+    return found
+
+
 def causes(error: BaseException | None) -> list[type[BaseException]]:
     found: list[type[BaseException]] = []
     while error is not None:
@@ -88,6 +95,8 @@ def test_a_price_that_nobody_knows(client: OpenAI, openai_server: OpenAIServer) 
     with tm.flow("work", max_cost_usd=1.0), pytest.raises(DENIED) as caught:
         ask(client)
     assert tm.BudgetExceededError in causes(caught.value)
+    host = f"127.0.0.1:{openai_server.port}"
+    assert f"Name the provider of {host} by configure(hosts=...) or TRACEMIND_HOSTS" in messages(caught.value)
 
 
 def test_a_new_call_after_a_denied_one(client: OpenAI, capture: Captured) -> None:

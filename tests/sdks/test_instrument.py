@@ -260,5 +260,7 @@ def test_uninstrument_puts_everything_back(capture: Captured, openai_server: Ope
 
 def test_a_wrong_host_table_is_named() -> None:
     """A mistake in the hosts is a ConfigError."""
+    with pytest.raises(tm.ConfigError, match=r"hosts gives 'a\.example' the provider 'b c'; it must be a name without"):
+        tm.instrument(hosts={"a.example": "b c"})
     with pytest.raises(tm.ConfigError, match="hosts must be a mapping of host or host:port to a provider's name"):
         tm.instrument(hosts={"gateway": 5})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]

@@ -228,6 +228,9 @@ def _check_kinds(arguments: Mapping[str, object]) -> None:
             raise ConfigError(f"{name} is {type(provider).__name__}; it must be a provider with a {method}()")
     if (resource := arguments["resource"]) is not None and not isinstance(resource, Mapping):
         raise ConfigError(f"resource is {type(resource).__name__}; it must be a mapping of attributes")
+    service = arguments["service_name"]
+    if service is not None and (not isinstance(service, str) or not service.strip()):
+        raise ConfigError(f"service_name is {service!r}; it must be a string that is not empty")
     limit = arguments["metric_attribute_limit"]
     if type(limit) is not int or limit < 1:
         raise ConfigError(f"metric_attribute_limit is {limit!r}; it must be a whole number from 1 on")

@@ -72,8 +72,8 @@ class MetricLabels:
         if isinstance(names, str) or not isinstance(names, Sequence):
             raise ConfigError(f"metric_attributes is {names!r}; it must be a list of names")
         for name in cast("Sequence[object]", names):
-            if not isinstance(name, str) or not name:
-                raise ConfigError(f"metric_attributes has {name!r}; a name must be a string that is not empty")
+            if not isinstance(name, str) or not name or any(map(str.isspace, name)):
+                raise ConfigError(f"metric_attributes has {name!r}; a name must be a string without spaces, not empty")
         self._sources = tuple(dict.fromkeys(cast("Sequence[str]", names)))
         self.names = tuple(semconv.TRACEMIND_STEP_ID if name == STEP else name for name in self._sources)
         self._values = values or DistinctValues()

@@ -119,9 +119,17 @@ def named_hosts(hosts: Mapping[str, str] | None) -> Mapping[str, str]:
     if not _is_of_strings(known):
         raise ConfigError("hosts must be a mapping of host or host:port to a provider's name")
     for name in known:
-        if not name or "/" in name or "@" in name or name != name.strip():
+        if not name or "/" in name or "@" in name or _has_space(name):
             raise ConfigError(f"hosts names {name!r}; it must be a host or host:port, such as gateway.acme.example")
+        if not known[name] or _has_space(known[name]):
+            raise ConfigError(
+                f"hosts gives {name!r} the provider {known[name]!r}; it must be a name without spaces, such as openai"
+            )
     return known
+
+
+def _has_space(name: str) -> bool:
+    return any(character.isspace() for character in name)
 
 
 def is_estimate_asked(argument: bool | None) -> bool:

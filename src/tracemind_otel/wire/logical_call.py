@@ -64,7 +64,8 @@ class LogicalCall(CountedCall):
         if not self.is_counted:
             return
         try:
-            self.reservation = reserve_for(self.seen, body)
+            unknown = None if self.unknown_server is None else self.unknown_server.name
+            self.reservation = reserve_for(self.seen, body, unknown)
         except BudgetExceededError as error:
             self.deny(error)
 

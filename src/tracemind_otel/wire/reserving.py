@@ -14,7 +14,7 @@ from ..flows.budget import Estimate, Reservation, current_budget, needs_price, r
 from .recognition import ModelCall
 
 
-def reserve_for(seen: ModelCall, body: bytes | None) -> Reservation | None:
+def reserve_for(seen: ModelCall, body: bytes | None, server: str | None = None) -> Reservation | None:
     """Hold what a call is expected to use; `None` where there is no budget. Shared ones have yet to be asked.
 
     Raises:
@@ -23,11 +23,19 @@ def reserve_for(seen: ModelCall, body: bytes | None) -> Reservation | None:
     if current_budget() is None:
         return None
     prompt = CharacterTokenizer().count(strings_in(body), seen.model)
-    return held_for(seen.provider, seen.model, prompt, seen.max_output, reports_cost=seen.wire.reports_cost)
+    return held_for(
+        seen.provider, seen.model, prompt, seen.max_output, reports_cost=seen.wire.reports_cost, server=server
+    )
 
 
 def held_for(
-    provider: str, model: str, prompt: int = 0, output: int = 0, *, reports_cost: bool = False
+    provider: str,
+    model: str,
+    prompt: int = 0,
+    output: int = 0,
+    *,
+    reports_cost: bool = False,
+    server: str | None = None,
 ) -> Reservation | None:
     """Hold so many input and output tokens; `None` where there is no budget. Shared ones have yet to be asked.
 
@@ -44,6 +52,7 @@ def held_for(
         tokens=prompt + output,
         cost_usd=None if cost is None else cost.cost_usd,
         reports_cost=reports_cost,
+        server=server,
         is_bounded=output > 0,
     )
     return reserve_here(budget, estimate)

@@ -46,8 +46,13 @@ def price_is_known(standing: Standing) -> BudgetExceededError | None:
         return None
     if standing.llm_calls and estimate.reports_cost and not standing.is_shared:
         return None
-    also = ", pass reserve_cost_usd" if estimate.reports_cost else ""
-    remedy = f"Add a price by set_prices(){also}, or pass on_unknown_price='zero'"
+    remedies = ["add a price by set_prices()", "pass on_unknown_price='zero'"]
+    if estimate.server is not None:
+        remedies.insert(0, f"name the provider of {estimate.server} by configure(hosts=...) or TRACEMIND_HOSTS")
+    if estimate.reports_cost:
+        remedies.insert(1, "pass reserve_cost_usd")
+    remedy = f"{', '.join(remedies[:-1])}, or {remedies[-1]}"
+    remedy = remedy[0].upper() + remedy[1:]
     return _unknown_price(standing, f"the price of {estimate.model} is unknown", remedy)
 
 

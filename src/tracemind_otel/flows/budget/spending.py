@@ -19,6 +19,8 @@ class Estimate:
     """USD for these tokens; `None` when the price is unknown."""
     reports_cost: bool = False
     """Whether the client's replies name their cost, so that no price needs to be known before."""
+    server: str | None = None
+    """The host whose provider nobody has named, so that the price is unknown."""
     is_bounded: bool = False
     """Whether the request limits its output, so that the call uses no more than this."""
 
