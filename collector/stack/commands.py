@@ -22,8 +22,8 @@ from .ports import addresses
 from .processes import PidFile, stop_processes
 from .programs import (
     DEFAULT_STORAGE,
+    PORTS,
     PROGRAM_NAMES,
-    SHOWN_PORTS,
     STORAGE_VARIABLE,
     Mode,
     Ports,
@@ -172,7 +172,7 @@ def known_programs(state: Path) -> dict[str, str]:
 
 
 def table(known: Mapping[str, str], state: Path) -> str:
-    rows = {port.used_for: known[port.name] for port in SHOWN_PORTS}
+    rows = {port.used_for: known[port.name] for port in PORTS if port.name in known}
     programs = known_programs(state)
     rows |= {"runs by": known["mode"], "Jaeger's storage": programs.get("storage", DEFAULT_STORAGE)}
     rows |= {"overlays": programs["overlays"]} if programs.get("overlays") else {}

@@ -52,7 +52,8 @@ def port_environment(ports: Ports) -> dict[str, str]:
 
 
 def addresses(ports: Ports, mode: Mode) -> dict[str, str]:
-    return {**{port.name: url(ports[port.name]) for port in SHOWN_PORTS}, "mode": mode}
+    shown = [*SHOWN_PORTS, *(port for port in PORTS if mode == "docker" and not port.natively)]
+    return {**{port.name: url(ports[port.name]) for port in shown}, "mode": mode}
 
 
 def url(port: int, path: str = "") -> str:

@@ -457,7 +457,9 @@ def test_without_go_the_stack_runs_in_docker(docker_only: dict[str, str], tmp_pa
     down = run_stack("down", "--state", state, env=docker_only)
 
     assert up.returncode == 0, up.stderr
-    assert json.loads(up.stdout)["mode"] == "docker"
+    shown = json.loads(up.stdout)
+    assert shown["mode"] == "docker"
+    assert shown["grafana"].startswith("http://127.0.0.1:")
     assert again.stdout == up.stdout
     assert down.stdout == "stopped otelcol, jaeger, prometheus\n"
     calls = [json.loads(line) for line in (Path(docker_only["PATH"]) / "calls").read_text().splitlines()]

@@ -69,6 +69,8 @@ class Stack:
     collector_metrics: str
     mode: str
     state: Path
+    grafana: str = ""
+    """With Docker only."""
 
     def wait_for_trace(
         self,
