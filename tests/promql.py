@@ -16,7 +16,8 @@ _NAME = re.compile(r"[A-Za-z_:][\w:]*(?!\s*\(|[\w:])")
 _WHOLE = re.compile(
     r"\( \( last_over_time\((?P<metric>\w+(?:\{[^}]*\})?)\[(?P<window>\w+)\]\) - "
     r"last_over_time\((?P=metric)\[1h\] offset (?P=window)\) >= 0 unless resets\((?P=metric)\[\w+\]\) > 0 \) "
-    r"or \(increase\((?P=metric)\[(?P=window)\]\) >= 0 and last_over_time\((?P=metric)\[1h\] offset (?P=window)\)\) "
+    r"or \(increase\((?P=metric)\[(?P=window)\]\) >= 0 and resets\((?P=metric)\[\w+\]\) > 0 "
+    r"and last_over_time\((?P=metric)\[1h\] offset (?P=window)\)\) "
     r"or last_over_time\((?P=metric)\[(?P=window)\]\) >= 0 \)"
 )
 """The form that counts a process of any age."""

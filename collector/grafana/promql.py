@@ -29,7 +29,8 @@ def exact(counter: str, window: str, matchers: str = "") -> str:
         f"      last_over_time({series}[{window}]) - last_over_time({series}[1h] offset {window}) >= 0\n"
         f"      unless resets({series}[{_AND_FIVE_MINUTES[window]}]) > 0\n"
         f"    )\n"
-        f"  or (increase({series}[{window}]) >= 0 and last_over_time({series}[1h] offset {window}))\n"
+        f"  or (increase({series}[{window}]) >= 0 and resets({series}[{_AND_FIVE_MINUTES[window]}]) > 0 "
+        f"and last_over_time({series}[1h] offset {window}))\n"
         f"  or last_over_time({series}[{window}]) >= 0\n"
         f")"
     )
