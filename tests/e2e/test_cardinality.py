@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 import yaml
-from collector.stack.ports import free_ports
+from collector.stack.ports import free_ports, url
 from collector.stack.processes import wait_until
+from collector.stack.programs import Ports
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Gauge, Metric, NumberDataPoint, Sum
 
@@ -115,6 +116,19 @@ with tm.configure(service_name="users", endpoint=sys.argv[1], prices=prices, **n
 """
 
 
+LONG_LIVED = """
+import sys
+import tracemind_otel as tm
+
+prices = [{"provider": "fake", "model": "toy-1", "input": 150, "output": 600}]
+with tm.configure(service_name="long-lived", endpoint=sys.argv[1], prices=prices) as telemetry:
+    for line in sys.stdin:
+        cost_usd = tm.llm_call_sync("fake/toy-1", line.strip()).cost_usd
+        telemetry.flush(2.0)
+        print(cost_usd, flush=True)
+"""
+
+
 @dataclass(frozen=True)
 class Point:
     """One series of the page that Prometheus scrapes."""
@@ -185,9 +199,10 @@ def program() -> Path:
 
 
 @contextmanager
-def aggregating(program: Path, state: Path) -> Iterator[Collector]:
+def aggregating(program: Path, state: Path, ports: Ports | None = None) -> Generator[Collector]:
     settings = {"TRACEMIND_COLLECTOR_INSTANCES_PORT": str(free_ports()["otlp_grpc"])}
-    with collecting(program, state, "prometheus-scrape", "aggregate-instances", settings=settings) as collector:
+    overlays = ("prometheus-scrape", "aggregate-instances")
+    with collecting(program, state, *overlays, settings=settings, ports=ports) as collector:
         yield collector
 
 
@@ -451,3 +466,37 @@ def test_a_cumulative_process_older_than_the_collector_counts_from_its_first_exp
         assert aggregator.send("/v1/metrics", request) == 200
 
     await_total(aggregator, "older", 0.25)
+
+
+def spend(process: subprocess.Popen[str], prompt: str) -> float:
+    """Let the process make a call and export; returns what the call cost."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{prompt}\n")
+    process.stdin.flush()
+    return float(process.stdout.readline())
+
+
+def test_a_process_with_delta_metrics_loses_nothing_while_the_collector_starts_anew(
+    program: Path, tmp_path: Path
+) -> None:
+    """What a process spends before, during and after a restart of the Collector is in the sums of both, to the cent."""
+    environment = clean_environment(OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE="delta")
+    ports = free_ports()
+    endpoint = url(ports["otlp_http"])
+    command = [sys.executable, "-c", LONG_LIVED, endpoint]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            with aggregating(program, tmp_path, ports) as first:
+                await_total(first, "long-lived", before := spend(process, "one"))
+            away = spend(process, "one two three four")
+            with aggregating(program, tmp_path, ports) as second:
+                after = spend(process, "one two")
+                process.communicate(timeout=WAIT_S)
+                await_total(second, "long-lived", away + after)
+        finally:
+            process.kill()
+
+    assert len({before, away, after}) == 3
