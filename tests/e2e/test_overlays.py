@@ -245,6 +245,21 @@ def mistake_at(destination: Destination, sink: Sink) -> str:
     return "" if math.isclose(total, 4.0) else f"cost {total}"
 
 
+def test_deltas_become_sums_at_prometheus(program: Path, tmp_path: Path, sink: Sink) -> None:
+    """Deltas of an application reach Prometheus as one growing sum: by scrape, and as OTLP."""
+    settings = {"GRAFANA_OTLP_ENDPOINT": f"{sink.url}/otlp", "GRAFANA_OTLP_BASIC": "b"}
+    with collecting(program, tmp_path, "grafana-cloud", "prometheus-scrape", settings=settings) as collector:
+        since = time.time_ns()
+        for cost in (1.0, 2.0, 3.0):
+            request = otlp.metrics(cost, 1, temporality=otlp.DELTA, began=since)
+            assert collector.send("/v1/metrics", request) == 200
+            since = time.time_ns()
+        assert wait_until(lambda: "} 6" in read(collector.metrics), WAIT_S), read(collector.metrics)
+        assert wait_until(lambda: ("tracemind.llm.cost", CUMULATIVE, 6.0) in metric_points(sink), WAIT_S)
+
+    assert {kind for _, kind, _ in metric_points(sink)} == {CUMULATIVE}
+
+
 def test_metrics_are_written_to_and_scraped_by_prometheus(program: Path, tmp_path: Path) -> None:
     """Remote write reaches the address as it is, with its header; the page to scrape shows the sum."""
     with listening() as prometheus:

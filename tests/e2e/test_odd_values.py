@@ -1,0 +1,129 @@
+"""Overlays meet values and requests that no SDK should send, and lose nothing else over them."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from pathlib import Path
+
+import pytest
+from collector.stack.processes import wait_until
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+
+from tests.e2e import otlp_requests as otlp
+from tests.e2e.collectors import WAIT_S, await_spans, collecting, go_program, post, to_sink
+from tests.servers.otlp_sink import Sink, plain
+from tests.servers.otlp_sink import sink as sink
+
+pytestmark = pytest.mark.e2e
+
+STEPS = ("normalize", "redaction", "truncation", "derived-metrics", "tail-sampling", "otlp")
+KEEP_ALL = {"TRACEMIND_COLLECTOR_DECISION_WAIT": "1s", "TRACEMIND_COLLECTOR_SAMPLE_PERCENT": "100"}
+CALL: dict[str, otlp.Value] = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}
+MIB = 2**20
+NO_AMOUNTS: list[otlp.Value] = [math.nan, math.inf, -1.0, -5, True, "free", ["1"], 2**62]
+
+
+@pytest.fixture(scope="module")
+def program() -> Path:
+    return go_program("otelcol")
+
+
+def last_values(sink: Sink) -> dict[str, float]:
+    """The last value of each derived counter, of all series."""
+    series: dict[tuple[str, bytes], float] = {}
+    for request in sink.metric_requests():
+        for metric in (m for part in request.resource_metrics for scope in part.scope_metrics for m in scope.metrics):
+            for point in metric.sum.data_points:
+                labels = b"".join(sorted(item.SerializeToString() for item in point.attributes))
+                series[metric.name, labels] = point.as_double or point.as_int
+    return {
+        name: sum(value for (other, _), value in series.items() if other == f"tracemind.derived.llm.{name}")
+        for name in ("calls", "cost", "input_tokens", "output_tokens")
+    }
+
+
+def test_what_is_no_amount_is_in_no_sum(program: Path, tmp_path: Path, sink: Sink) -> None:
+    """A cost or a number of tokens that is NaN, infinite, negative, a boolean, a word or a list is left out of the
+    derived metrics; the call counts, and so does a cost under another name. A number in a string counts."""
+    spans = [otlp.span({**CALL, "tracemind.cost_usd": 0.5, "gen_ai.usage.input_tokens": 3})]
+    spans += [otlp.span({**CALL, "tracemind.cost_usd": odd, "gen_ai.usage.cost": 0.25}) for odd in NO_AMOUNTS]
+    spans += [otlp.span({**CALL, "gen_ai.usage.input_tokens": odd}) for odd in NO_AMOUNTS]
+    spans += [otlp.span({**CALL, "gen_ai.usage.output_tokens": odd}) for odd in NO_AMOUNTS]
+    spans += [otlp.span({**CALL, "tracemind.cost_usd": "0.125", "gen_ai.usage.output_tokens": "7"})]
+    sums = {
+        "calls": 2 + 3 * len(NO_AMOUNTS),
+        "cost": 0.5 + 0.25 * len(NO_AMOUNTS) + 0.125,
+        "input_tokens": 3,
+        "output_tokens": 7,
+    }
+    with collecting(program, tmp_path, *STEPS, settings=to_sink(sink, **KEEP_ALL)) as collector:
+        assert collector.send("/v1/traces", otlp.traces(spans)) == 200
+        await_spans(sink, len(spans))
+        wait_until(lambda: last_values(sink) == sums, WAIT_S)
+        assert last_values(sink) == sums
+        assert "\terror\t" not in collector.log.read_text()
+
+
+def test_odd_requests_are_answered_and_nothing_else_is_lost(program: Path, tmp_path: Path, sink: Sink) -> None:
+    """A request that is no OTLP, too large, or unpacks to 100 MB is rejected in little memory. One that is empty,
+    without a resource or without ids is accepted. What is sent after them arrives."""
+    bomb = gzip.compress(otlp.traces([otlp.span({"note": "x" * 100_000_000})]).SerializeToString(), compresslevel=1)
+    bare = ExportTraceServiceRequest(
+        resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=[otlp.span(CALL), Span()])]), ResourceSpans()]
+    )
+    no_resource = otlp.metrics(1.5, 1)
+    no_resource.resource_metrics[0].ClearField("resource")
+    with collecting(program, tmp_path, *STEPS, settings=to_sink(sink, **KEEP_ALL)) as collector:
+        address = f"{collector.otlp_http}/v1/traces"
+        assert post(address, b"\xff no OTLP") == 400
+        assert post(address, b"no gzip", {"content-encoding": "gzip"}) == 400
+        assert post(address, bomb, {"content-encoding": "gzip"}) == 400
+        assert post(address, bytes(16 * MIB + 1)) == 400
+        for empty in (ExportTraceServiceRequest(), bare):
+            assert collector.send("/v1/traces", empty) == 200
+        for metrics in (ExportMetricsServiceRequest(), no_resource):
+            assert collector.send("/v1/metrics", metrics) == 200
+        assert collector.send("/v1/traces", otlp.traces([otlp.span({"last": True})])) == 200
+        assert wait_until(lambda: any("last" in plain(span.attributes) for span in sink.spans()), WAIT_S)
+        assert peak_memory(collector.process.pid) < 300 * MIB
+
+
+def peak_memory(pid: int) -> int:
+    """The largest resident memory of a process so far; 0 where the system does not tell."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return 0
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+
+def test_a_second_collector_changes_nothing(program: Path, tmp_path: Path, sink: Sink) -> None:
+    """Two Collectors in a row, each with all the steps, give what one gives: names, masks and cuts are made once."""
+    values: dict[str, otlp.Value] = {
+        "gen_ai.system": "az.ai.openai",
+        "gen_ai.usage.prompt_tokens": 10,
+        "llm.request.type": "chat",
+        "note": "key sk-proj-abcdefghijklmnop1234",
+        "long": "é" * 50_000,
+        "gen_ai.input.messages": "the prompt",
+    }
+    steps = ("normalize", "redaction", "truncation", "otlp")
+    (tmp_path / "second").mkdir()
+    (tmp_path / "first").mkdir()
+    with collecting(program, tmp_path / "second", *steps, settings=to_sink(sink)) as second:
+        onward = {"TRACEMIND_APM_ENDPOINT": second.otlp_http}
+        with collecting(program, tmp_path / "first", *steps, settings=onward) as first:
+            for collector in (second, first):
+                sent = otlp.traces([otlp.span(values, name=f"chat {values['note']}", events={"asked": values})])
+                assert collector.send("/v1/traces", sent) == 200
+                await_spans(sink, 1 if collector is second else 2)
+
+    once, twice = sink.spans()
+    assert plain(twice.attributes) == plain(once.attributes)
+    assert plain(twice.events[0].attributes) == plain(once.events[0].attributes)
+    assert (twice.name, twice.events[0].name) == (once.name, once.events[0].name) == ("chat key ****", "asked")
+    assert plain(once.attributes)["gen_ai.usage.input_tokens"] == 10
