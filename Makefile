@@ -53,6 +53,10 @@ quick: $(VENV)/.done  ## Run the tests that start no processes and no servers
 test-all: $(VENV)/.done  ## Run the tests with other tools: gunicorn, Celery, RQ, Django, Jupyter, a browser, SDKs
 	@$(BIN)/python -m pytest -m tools --durations=5 tests/tools tests/e2e
 
+.PHONY: chain
+chain: $(VENV)/.done  ## Kill programs of the chain with Kafka and Cassandra, and account for every trace (8 minutes)
+	@$(BIN)/python -m pytest -m chain --durations=10 tests/chain
+
 .PHONY: nightly
 nightly: $(VENV)/.done  ## Run the tests with llama.cpp and LiteLLM, which are built the first time (half an hour)
 	@$(BIN)/python -m pytest -m nightly --durations=10 tests/nightly

@@ -28,7 +28,7 @@ _KEYS_AND_ADDRESSES = (
 """The endings of the variables that providers read."""
 
 
-_APART = ("nightly", "tools")
+_APART = ("chain", "nightly", "tools")
 """The marks of tests that install or build much."""
 
 
@@ -111,7 +111,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _mark(item)
     apart = [(item, mark) for item in items for mark in _APART if item.get_closest_marker(mark)]
     for item, _ in apart:
-        item.add_marker(pytest.mark.timeout(300, func_only=True))
+        if not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(300, func_only=True))
     if deselected := [item for item, mark in apart if mark not in config.option.markexpr]:
         items[:] = [item for item in items if item not in deselected]
         config.hook.pytest_deselected(items=deselected)

@@ -36,7 +36,8 @@ def parser() -> argparse.ArgumentParser:
         "--ports",
         choices=("default", "auto"),
         default="default",
-        help="default: 4317, 4318 and 16686 or those of the TRACEMIND_*_PORT variables; auto: free ports",
+        help="default: 4317, 4318 and 16686 or those of the TRACEMIND_*_PORT variables; auto: free ports. "
+        "A folder that was used before keeps its ports if they are free",
     )
     up.add_argument("--json", action="store_true", help="print the ports of each program as one JSON object")
     down = commands.add_parser("down", help="stop the chain, those that send first, and keep its data")
@@ -74,7 +75,8 @@ def up(state: Path, before: Chain | None, *, auto: bool) -> Chain:
     if before is not None:
         before.stop()  # a killed `up` may have left some
     binaries = prepare()
-    chain = Chain(binaries, choose_ports(auto=auto), state)
+    known = before.layout if before is not None and before.layout.is_free() else None
+    chain = Chain(binaries, known or choose_ports(auto=auto), state)
     chain.layout.write(layout_file(state))
     started = time.monotonic()
     try:

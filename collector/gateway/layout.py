@@ -56,6 +56,10 @@ class Layout:
     def url(self, program: str, use: str) -> str:
         return f"http://{self.address(program, use)}"
 
+    def is_free(self) -> bool:
+        """Whether no program listens on any of these ports."""
+        return all(is_free(port) for ports in self.ports.values() for port in ports.values())
+
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(self.ports, indent=2) + "\n")
 
