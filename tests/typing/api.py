@@ -139,6 +139,11 @@ def limited(a: int) -> str:
     return str(a)
 
 
+@tm.flow(per="1d", key=session_of, max_cost_usd=5, reserve_cost_usd=0.1, reserve_tokens=None, on_state_away="allow")
+def limited_by_key(a: int) -> str:
+    return str(a)
+
+
 class Reader:
     @tm.tool
     async def lines(self, path: str) -> AsyncGenerator[bytes, None]:
@@ -166,6 +171,7 @@ async def every_kind() -> None:
     opened()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     Reader().lines(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     tm.tool(session_id="only flows have one")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    tm.flow(on_state_away="wait")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     tm.flow(on_unknown_price="guess")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     tm.budget(max_cost_usd="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
