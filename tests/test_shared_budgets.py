@@ -193,6 +193,38 @@ def test_what_was_held_in_a_window_is_settled_in_it(state: SharedState) -> None:
 
 
 @pytest.mark.slow
+def test_hosts_whose_clocks_differ_share_a_window_in_redis(redis_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is the server's: a host that is a day ahead has the same window and the same end of it."""
+    hour = Account(NAME, "", 3_600)
+    state = RedisState(redis_server, timeout_s=5)
+    state.apply("a", [reserve(Sums(0, 60, 1), account=hour)], 60)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 86_400)
+    ahead = state.apply("b", [reserve(Sums(0, 60, 1), account=hour)], 60)[0]
+    state.close()
+    assert (ahead.denied_by, ahead.held) == (1, Sums(0, 60, 1))
+    assert ahead.window == now // 3_600
+    assert ahead.ends_in_s == pytest.approx(3_600 - now % 3_600, abs=5)
+
+
+@pytest.mark.slow
+def test_a_day_begins_at_midnight_utc_everywhere(state: SharedState, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host's time zone, and its change to summer time, move no window."""
+    day = Account(NAME, "", 86_400)
+    windows: list[int] = []
+    try:
+        for zone in ("UTC", "Europe/Berlin", "Pacific/Kiritimati"):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            windows += [standing(state, day).window]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert set(windows) <= {int(time.time() // 86_400), int(time.time() // 86_400) - 1}
+    assert len(set(windows)) == 1
+
+
+@pytest.mark.slow
 def test_an_order_that_is_sent_again_counts_once(redis_server: str) -> None:
     """After a lost answer nobody knows whether the server carried the order out."""
     state = RedisState(redis_server, timeout_s=5)
