@@ -120,6 +120,26 @@ def that_takes_nothing() -> str:
     return "all"
 
 
+async def test_a_flow_inside_itself_counts_a_call_once(client: StateClient, path: Path) -> None:
+    """All its blocks have one account; of different limits the lower one holds."""
+
+    @tm.flow(name="deep", per="365d", max_llm_calls=5, max_tokens=10_000)
+    async def ask(depth: int) -> None:
+        if depth:
+            await ask(depth - 1)
+        else:
+            await tm.llm_call("fake/toy-1", "hi", max_tokens=5)
+
+    await ask(3)
+    assert client.flush(5)
+    assert sums_of(path, "deep").spent.llm_calls == 1
+    with tm.budget(name="deep", per="365d", max_llm_calls=2):
+        await ask(0)
+        with pytest.raises(tm.BudgetExceededError, match="2 of 2 calls"):
+            await ask(0)
+    await ask(0)
+
+
 @pytest.mark.parametrize("key", [of_nobody, that_fails, that_is_empty, that_takes_nothing])
 def test_a_flow_without_a_key_does_not_begin(client: StateClient, key: Any) -> None:
     """A limit that cannot be held is no limit: the error names the field, and the function has not run."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from ...errors import BudgetKind, ConfigError
 from .spending import Estimate
+
+N = TypeVar("N", int, float)
 
 OnUnknownPrice = Literal["refuse", "zero"]
 """How a budget with a limit in USD treats a call whose price is unknown."""
@@ -68,6 +70,19 @@ def _check_number(field: str, value: float | None, kinds: tuple[type, ...], allo
         return
     if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value < _BELOW:
         raise ConfigError(f"{field} is {value!r}; it must be a {allowed} of zero or more, and below 2**53")
+
+
+def strictest(one: BudgetLimits, other: BudgetLimits) -> BudgetLimits:
+    """Of each kind the lower limit of two."""
+    return BudgetLimits(
+        max_cost_usd=_lower(one.max_cost_usd, other.max_cost_usd),
+        max_tokens=_lower(one.max_tokens, other.max_tokens),
+        max_llm_calls=_lower(one.max_llm_calls, other.max_llm_calls),
+    )
+
+
+def _lower(one: N | None, other: N | None) -> N | None:
+    return min((limit for limit in (one, other) if limit is not None), default=None)
 
 
 def _check_reserve(of: str, reserve: float | None, limit: float | None, kinds: tuple[type, ...], allowed: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from ...ai.llm.usage import LLMUsage
 from ...errors import BudgetExceededError
 from .budgets import Budget
-from .shares import Asking, Lease, ask_async, ask_blocking, asking
+from .shares import Asking, Lease, Share, ask_async, ask_blocking, asking, each_account_once
 from .spending import Estimate, Use
 
 
@@ -45,10 +45,14 @@ def spend(budget: Budget, model: str, usage: LLMUsage | None) -> None:
     uses = [Use.of_call(estimate, usage, assume_billed=False) for _, estimate in ended]
     for (each, estimate), use in zip(ended, uses, strict=True):
         each.add(estimate, use)
-        if each.share is not None:
-            each.share.spend(use, 1)
+    for share, estimate in _accounts(ended):
+        share.spend(Use.of_call(estimate, usage, assume_billed=False), 1)
     for (each, estimate), use in zip(ended, uses, strict=True):
         each.report(estimate, use, llm_calls=1)
+
+
+def _accounts(budgets: Sequence[tuple[Budget, Estimate]]) -> list[tuple[Share, Estimate]]:
+    return each_account_once([(budget.share, own) for budget, own in budgets if budget.share is not None])
 
 
 class Reservation:
@@ -63,7 +67,7 @@ class Reservation:
 
     def __init__(self, budgets: Sequence[Budget], estimate: Estimate) -> None:
         self._budgets = [(budget, budget.limits.reserved(estimate)) for budget in budgets]
-        self._shares = [(budget.share, own) for budget, own in self._budgets if budget.share is not None]
+        self._shares = _accounts(self._budgets)
         self._leases: list[Lease] = []
         self._again: list[list[Lease]] = []
         """The leases of requests that were sent again, the latest last."""

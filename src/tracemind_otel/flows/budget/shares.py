@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from ..._base.waiting import is_on_event_loop, is_on_trio
 from ...errors import BudgetExceededError, BudgetKind
 from ..shared.state_client import StateClient, give_up
 from ..shared.state_port import NANO, Account, Answer, Reserve, Settle, StateAwayError, Sums, minus, nano_usd
-from .limits import BudgetLimits
+from .limits import BudgetLimits, strictest
 from .rules import Standing, limit_exceeded, state_is_away
 from .spending import Amounts, Estimate, Spending, Use
 
@@ -79,6 +79,30 @@ class Share:
     def denial_unasked(self, estimate: Estimate, llm_calls: int, why: str) -> BudgetExceededError:
         """Why a call is denied while the state is away."""
         return state_is_away(Standing(self.name, self.limits, Spending(), None, estimate, llm_calls), why)
+
+
+def each_account_once(shares: Sequence[tuple[Share, Estimate]]) -> list[tuple[Share, Estimate]]:
+    """The accounts of the budgets around a call, the innermost first.
+
+    Where a block is inside another of the same account, as in a flow that calls itself, a call counts once there. The
+    lower limits hold, and the larger reservation.
+    """
+    if len(shares) < 2:
+        return list(shares)
+    found: dict[Account, tuple[Share, Estimate]] = {}
+    for share, estimate in shares:
+        inner = found.get(share.account)
+        found[share.account] = (share, estimate) if inner is None else _merged(inner, (share, estimate))
+    return list(found.values())
+
+
+def _merged(inner: tuple[Share, Estimate], outer: tuple[Share, Estimate]) -> tuple[Share, Estimate]:
+    (share, estimate), (around, larger) = inner, outer
+    is_allowed = share.on_state_away == around.on_state_away == "allow"
+    merged = replace(
+        share, limits=strictest(share.limits, around.limits), on_state_away="allow" if is_allowed else "deny"
+    )
+    return merged, estimate.at_least_as(larger)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,11 @@ class Estimate:
             cost_usd=max(self.cost_usd or 0.0, cost_usd or 0.0) if holds_cost else self.cost_usd,
         )
 
+    def at_least_as(self, other: Estimate) -> Estimate:
+        """Of each amount the larger of two."""
+        costs = [cost for cost in (self.cost_usd, other.cost_usd) if cost is not None]
+        return replace(self, tokens=max(self.tokens, other.tokens), cost_usd=max(costs, default=None))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Use:
