@@ -175,6 +175,13 @@ def _source_files() -> list[str]:
     return [path.relative_to(ROOT).as_posix() for top in ("src", "tests") for path in (ROOT / top).rglob("*.py")]
 
 
+def test_the_page_about_production_names_tests_that_exist() -> None:
+    """Whoever doubts a line of docs/production.md finds the test that shows it."""
+    named = set(re.findall(r"`(tests/[\w/]+\.py)`", (DOCS / "production.md").read_text(encoding="utf-8")))
+    assert named
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
 @pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
 def test_a_page_about_the_source_names_files_that_exist(page: str) -> None:
     """Whoever looks for a file that the page names finds it."""
