@@ -221,6 +221,14 @@ def test_links_lead_to_dashboards_that_are_there() -> None:
         assert set(re.findall(r"var-(\w+)=", query)) <= variables
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_links_of_a_table_use_its_columns(name: str) -> None:
+    """Each value in a link is that of a column of the same table."""
+    for panel in panels(dashboard(name)):
+        columns = {each["matcher"]["options"] for each in panel["fieldConfig"]["overrides"]}
+        assert set(re.findall(r"__data\.fields\.(\w+)", json.dumps(panel))) <= columns, panel["title"]
+
+
 def test_links_to_jaeger_search_by_attributes_that_spans_have() -> None:
     """Each search on Jaeger's page is for names that we record."""
     names = {value for value in vars(semconv).values() if isinstance(value, str)}

@@ -6,12 +6,13 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 import yaml
 from collector.grafana.rules import RULES
 
-from tests.dashboards import Expression, Known, every_expression, faults_of_answer, planted
+from tests.dashboards import Expression, Known, dashboard_files, every_expression, faults_of_answer, planted
 from tests.e2e.backends import ROOT, Sample, Stack, get_json, poll, prometheus_query
 from tests.e2e.dashboard_truth import TRUTH
 from tests.e2e.fleet import JOBS, Fleet
@@ -30,6 +31,9 @@ ABOUT_CALLS = {
 }
 ALERTS = {name: each for name, each in EXPRESSIONS.items() if "ALERTS" in each.text}
 WITH_EXEMPLARS = {name: each for name, each in EXPRESSIONS.items() if each.has_exemplars}
+SEARCHES = {
+    found for path in dashboard_files() for found in re.findall(r"\$\{jaeger\}/search\?[^\"]*", path.read_text("utf-8"))
+}
 DATA_SOURCES: list[Json] = yaml.safe_load(
     (ROOT / "collector" / "grafana" / "provisioning" / "datasources" / "tracemind.yaml").read_text()
 )["datasources"]
@@ -197,6 +201,21 @@ def test_an_exemplar_leads_to_its_trace(fleet: Fleet, stack: Stack, expression: 
     slowest = max(exemplars, key=lambda each: float(each["value"]))
     spans = stack.wait_for_trace(slowest["labels"][label])
     assert slowest["labels"]["span_id"] in {span["span_id"] for span in spans}
+
+
+@pytest.mark.parametrize("link", sorted(SEARCHES))
+def test_a_link_of_a_table_finds_traces_in_jaeger(fleet: Fleet, stack: Stack, link: str) -> None:
+    """The search to which a row of the fleet leads has results: traces of a flow, and of a budget's thresholds."""
+    row = dict.fromkeys(("Job", "Flow", "Budget"), "fleet-answer")
+    search = re.sub(r"\$\{__data\.fields\.(\w+):percentencode\}", lambda found: row[found[1]], link)
+    query = {name: values[0] for name, values in parse_qs(search.partition("?")[2]).items()}
+    parameters = {"service": query["service"], "tags": query["tags"], "lookback": query["lookback"], "limit": "5"}
+
+    def found() -> list[Json]:
+        answer = get_json(stack.jaeger_http, "/api/traces", parameters)
+        return answer["data"] if answer else []
+
+    assert poll(found, bool, 30.0, search)
 
 
 def test_a_cost_spike_leads_to_the_call_that_made_it(fleet: Fleet, stack: Stack) -> None:
