@@ -65,6 +65,14 @@ class Block:
         return not self.mark.startswith(("needs: ", "run by: "))
 
     @property
+    def programs(self) -> set[str]:
+        """What each line of a shell block runs: a program, or the file or module that Python runs."""
+        lines = [
+            re.sub(r"^(?:export )?(?:\w+=\S* *)*(?:python3? (?:-m )?)?", "", line) for line in self.code.splitlines()
+        ]
+        return {Path(line.split()[0]).name for line in lines if line and line[0] not in " #"}
+
+    @property
     def problem(self) -> str:
         """Why nobody knows whether the block works; empty if a test runs it or a mark says why none does."""
         kind, _, value = self.mark.partition(": ")
@@ -75,6 +83,10 @@ class Block:
                 return f"no command in it needs: {value}"
             case "run by" if not (ROOT / value).is_file():
                 return f"the file {value} does not exist"
+            case "run by" if unnamed := {
+                each for each in self.programs if each not in (ROOT / value).read_text("utf-8")
+            }:
+                return f"{value} does not name {', '.join(sorted(unnamed))}"
             case "needs" | "run by" | "shows":
                 return ""
             case "" if self.language in ("bash", "promql", "python", "yaml"):

@@ -49,6 +49,7 @@ def test_every_block_about_production_is_run_or_says_why_not() -> None:
         ("<!-- needs: docker -->\n```bash\nls\n```\n", "no command in it needs: docker"),
         ("<!-- needs: luck -->\n```bash\nls\n```\n", "needs what? Known are account, cluster, docker"),
         ("<!-- run by: tests/test_nothing.py -->\n```bash\nls\n```\n", "the file tests/test_nothing.py does not exist"),
+        ("<!-- run by: tests/pages.py -->\n```bash\nA=1 uvicorn x\n```\n", "tests/pages.py does not name uvicorn"),
         ("1. A step:\n\n   ```console\n   $ ls\n   ```\n", "make it a block of bash"),
     ],
 )

@@ -68,9 +68,9 @@ def test_what_is_no_amount_is_in_no_sum(program: Path, tmp_path: Path, sink: Sin
 
 
 def test_odd_requests_are_answered_and_nothing_else_is_lost(program: Path, tmp_path: Path, sink: Sink) -> None:
-    """A request that is no OTLP, too large, or unpacks to 100 MB is rejected in little memory. One that is empty,
+    """A request that is no OTLP, too large, or unpacks to 40 MB is rejected in little memory. One that is empty,
     without a resource or without ids is accepted. What is sent after them arrives."""
-    bomb = gzip.compress(otlp.traces([otlp.span({"note": "x" * 100_000_000})]).SerializeToString(), compresslevel=1)
+    bomb = gzip.compress(otlp.traces([otlp.span({"note": "x" * 40_000_000})]).SerializeToString(), compresslevel=1)
     bare = ExportTraceServiceRequest(
         resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=[otlp.span(CALL), Span()])]), ResourceSpans()]
     )

@@ -441,11 +441,19 @@ def test_the_receiver_refuses_a_wrong_token_and_accepts_the_right_one(
     assert len(sink.spans()) == 2
 
 
-def export_by_grpc(collector: Collector, request: ExportTraceServiceRequest, token: str) -> str:
-    """Send one request; returns the name of its status."""
+def export_by_grpc(
+    collector: Collector, request: ExportTraceServiceRequest, token: str, *, trusted: Path | None = None, own: str = ""
+) -> str:
+    """Send one request, over TLS with a file of trusted certificates; returns the name of its status."""
     grpc: Any = importlib.import_module("grpc")
     stubs: Any = importlib.import_module("opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc")
-    with grpc.insecure_channel(collector.otlp_grpc.removeprefix("http://")) as channel:
+    target = collector.otlp_grpc.removeprefix("http://")
+    if trusted is None:
+        channel = grpc.insecure_channel(target)
+    else:
+        pair = Path(own).read_bytes() if own else None
+        channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(trusted.read_bytes(), pair, pair))
+    with channel:
         metadata = [("authorization", f"Bearer {token}")]
         try:
             stubs.TraceServiceStub(channel).Export(request, metadata=metadata, timeout=WAIT_S)
@@ -457,18 +465,22 @@ def export_by_grpc(collector: Collector, request: ExportTraceServiceRequest, tok
 def test_the_receiver_takes_tls_only_and_asks_for_certificates_where_told(
     program: Path, tmp_path: Path, sink: Sink
 ) -> None:
-    """Data over TLS arrives and plain HTTP is refused; with an authority, so is a client without its certificate."""
+    """Data over TLS arrives, by HTTP and gRPC, and without TLS it is refused; with an authority, so is a client without
+    its certificate."""
     _, trusted = server_context(tmp_path)
     pem = str(tmp_path / "server.pem")
     settings = to_sink(sink, TRACEMIND_COLLECTOR_TLS_CERT=pem, TRACEMIND_COLLECTOR_TLS_KEY=pem)
-    body = otlp.traces([otlp.span(otlp.KEPT)]).SerializeToString()
+    request = otlp.traces([otlp.span(otlp.KEPT)])
+    body = request.SerializeToString()
     stranger, known = (ssl.create_default_context(cafile=str(trusted)) for _ in range(2))
     known.load_cert_chain(pem)
     with collecting(program, tmp_path, "receiver-tls", "otlp", settings=settings) as collector:
         address = collector.otlp_http.replace("http:", "https:") + "/v1/traces"
         assert post(address, body, tls=stranger) == 200
         assert post(collector.otlp_http + "/v1/traces", body) == 400
-        await_spans(sink, 1)
+        assert export_by_grpc(collector, request, "none", trusted=trusted) == "OK"
+        assert export_by_grpc(collector, request, "none") == "UNAVAILABLE"
+        await_spans(sink, 2)
 
     settings["TRACEMIND_COLLECTOR_TLS_CLIENT_CA"] = str(trusted)
     with collecting(program, tmp_path, "receiver-tls", "otlp", settings=settings) as collector:
@@ -476,7 +488,9 @@ def test_the_receiver_takes_tls_only_and_asks_for_certificates_where_told(
         with pytest.raises(OSError, match=r"(?i)certificate required|EOF|reset|broken pipe"):
             post(address, body, tls=stranger)
         assert post(address, body, tls=known) == 200
-    assert len(sink.spans()) == 2
+        assert export_by_grpc(collector, request, "none", trusted=trusted) == "UNAVAILABLE"
+        assert export_by_grpc(collector, request, "none", trusted=trusted, own=pem) == "OK"
+    assert len(sink.spans()) == 4
 
 
 def test_the_inert_token_of_the_base_opens_nothing(program: Path, tmp_path: Path) -> None:
