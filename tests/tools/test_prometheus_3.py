@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -115,15 +116,32 @@ def check_fleet(prometheus: str, truth: Truth) -> None:
     assert [rule for rule in rules if rule["health"] == "err"] == []
 
 
+def compose_options() -> list[str]:
+    """The options of the compose file but for its paths."""
+    compose = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
+    options: list[str] = compose["services"]["prometheus"]["command"]
+    return [option for option in options if not option.startswith(("--config.file", "--storage.tsdb.path"))]
+
+
+def has_exemplars(prometheus: str) -> bool:
+    """Whether a point of the cost histogram leads to its trace."""
+    now = time.time()
+    query = {"query": "tracemind_llm_call_cost_USD_bucket", "start": str(now - 600), "end": str(now + 60)}
+    answer = get_json(prometheus, "/api/v1/query_exemplars", query)
+    assert answer is not None
+    return any("trace_id" in point["labels"] for series in answer["data"] for point in series["exemplars"])
+
+
 @pytest.mark.parametrize("way", ["scrape", "otlp", "remote-write"])
 @pytest.mark.parametrize("overlays", [(), ("aggregate-instances",)], ids=["plain", "aggregate-instances"])
 def test_the_rules_give_the_truth_by_each_way_into_prometheus(
     programs: dict[str, Path], tmp_path: Path, way: str, overlays: tuple[str, ...]
 ) -> None:
-    """Scraped, by OTLP and by remote write, metrics have the same names, and costs are those of the replies."""
+    """Scraped, by OTLP and by remote write, metrics have the same names, costs are those of the replies, and points
+    lead to traces unless the processes are added up."""
     ports = free_ports()
     config = configured(tmp_path, ports)
-    options = ["--web.enable-otlp-receiver", "--web.enable-remote-write-receiver"]
+    options = [*compose_options(), "--web.enable-otlp-receiver", "--web.enable-remote-write-receiver"]
     with serving(programs["prometheus"], config, *options) as prometheus:
         settings = {
             "PROMETHEUS_URL": prometheus,
@@ -139,3 +157,4 @@ def test_the_rules_give_the_truth_by_each_way_into_prometheus(
             check_fleet(prometheus, run_fleet(collector.otlp_http))
 
         assert missing_names(prometheus) == set()
+        assert has_exemplars(prometheus) or overlays
