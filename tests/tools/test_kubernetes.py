@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 from collector.stack.prometheus import find_prometheus
 
 from tests.e2e.collectors import go_program
+from tests.ended import serving
 from tests.manifests import (
     CONFIG_FOLDER,
     EXAMPLES,
@@ -24,10 +27,14 @@ from tests.manifests import (
     Json,
     containers,
     helm_container,
+    objects,
     pods_in,
 )
-from tests.pages import ROOT
+from tests.pages import ROOT, files, write_files
+from tests.programs import clean_environment
 from tests.servers import kubernetes_tools
+from tests.servers.otlp_sink import Sink
+from tests.servers.otlp_sink import sink as sink
 
 pytestmark = pytest.mark.tools
 
@@ -165,3 +172,72 @@ def test_the_chart_accepts_the_values(validator: list[str | Path], tmp_path: Pat
     assert made.spec["securityContext"] == given["securityContext"]
     assert made.pod["securityContext"] == given["podSecurityContext"]
     assert given["extraVolumes"] == [each for each in made.pod["volumes"] if each in given["extraVolumes"]]
+
+
+# --- The commands of the applications ---
+
+APPLICATIONS = {each.spec["name"]: each for each in containers() if not each.is_collector}
+
+
+def started(name: str, directory: Path, sink: Sink) -> tuple[list[str], dict[str, str]]:
+    """The command of an application after its program, and its variables with addresses of the test."""
+    (settings,) = (each["data"] for each in objects() if each["kind"] == "ConfigMap")
+    changes = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": sink.url,
+        "TRACEMIND_SPOOL_DIR": str(directory / "spool"),
+        "CELERY_BROKER_URL": "filesystem://",
+        "PYTHONPATH": f"{ROOT / 'src'}:.",
+    }
+    container = APPLICATIONS[name]
+    return container.spec["command"], settings | container.environment() | changes
+
+
+def test_the_command_of_the_web_service_serves_and_says_which_pod_it_is(
+    python: Path, tmp_path: Path, sink: Sink
+) -> None:
+    """gunicorn takes the options of the manifest, and its spans have the pod in their resource."""
+    write_files("docs/how-to/fastapi.md", tmp_path)
+    (program, *options), environment = started("web", tmp_path, sink)
+    options = [re.sub(r"--bind=.*", "--bind=127.0.0.1:0", option) for option in options]
+    with serving(tmp_path, "-m", program, *options, python=[python], **environment) as server:
+        assert httpx.post(f"{server.url}/ask", params={"question": "why?"}, trust_env=False).status_code == 200
+        code, log = server.stop(signal.SIGTERM)
+
+    assert (code, "lost" in log) == (0, False)
+    assert {"invoke_workflow ask", "chat toy-1"} <= {span.name for span in sink.spans()}
+    resource = sink.resource()
+    assert resource["service.name"] == "support"
+    assert {"k8s.namespace.name", "k8s.pod.name", "k8s.node.name", "service.version"} <= resource.keys()
+
+
+def test_the_command_of_the_worker_runs_a_task(python: Path, tmp_path: Path, sink: Sink) -> None:
+    """Celery takes the options of the manifest, and its children deliver when the pod ends."""
+    for folder in ("queue", "control", "results"):
+        (tmp_path / folder).mkdir()
+    tasks = files("docs/how-to/celery.md")["tasks.py"].replace('broker="filesystem://", ', "") + FOLDERS
+    (tmp_path / "tasks.py").write_text(tasks)
+    (program, *options), variables = started("worker", tmp_path, sink)
+    environment = clean_environment(**variables)
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(
+            [python, "-m", program, *options], cwd=tmp_path, env=environment, stdout=log, stderr=log
+        ) as worker,
+    ):
+        try:
+            send = "from tasks import translate; translate.delay('A lamp').get(timeout=60)"
+            subprocess.run([python, "-c", send], cwd=tmp_path, env=environment, check=True, timeout=90)
+            worker.terminate()
+            assert worker.wait(60) == 0
+        finally:
+            worker.kill()
+
+    assert [span.name for span in sink.spans() if span.name.startswith("invoke")] == ["invoke_workflow translate"]
+    assert sink.resource()["service.name"] == "worker"
+
+
+FOLDERS = """
+app.conf.broker_transport_options = {
+    "data_folder_in": "queue", "data_folder_out": "queue", "control_folder": "control"
+}
+"""
