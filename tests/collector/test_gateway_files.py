@@ -47,7 +47,7 @@ def test_the_collector_that_is_built_has_what_the_chain_uses(path: Path) -> None
     """The native build for the chain has every component of the files of agents and samplers."""
     modules = (OTELCOL_GATEWAY.lock_dir / "builder.yaml").read_text()
     for kind, suffix in {**PARTS, "extensions": "extension"}.items():
-        for name in read(path).get(kind) or {}:
+        for name in cast("Json", read(path).get(kind) or {}):
             module = name.partition("/")[0].replace("otlp_grpc", "otlp").replace("_", "")
             assert re.search(rf"/{module}({suffix})? v", modules), name
 
