@@ -28,11 +28,32 @@ _Settlement = tuple[Settle, Listener | None]
 class Asked:
     """A reservation that a call waits for."""
 
-    __slots__ = ("answer", "order")
+    __slots__ = ("answer", "is_single", "order")
 
     def __init__(self, order: Reserve) -> None:
         self.order = order
         self.answer: Future[Answer] = Future()
+        self.is_single = False
+        """Whether it is asked by itself, because there is no room for all that waited with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Reservations of one account that wait at the same time, and are asked as one."""
+
+    order: Reserve
+    """What all of them want."""
+    members: Sequence[Asked]
+    """Those that wait."""
+
+    @classmethod
+    def of(cls, members: Sequence[Asked]) -> Group:
+        """The reservations, as one."""
+        first = members[0].order
+        if len(members) == 1:
+            return cls(first, members)
+        wanted = Sums(*map(sum, zip(*(each.order.wanted for each in members), strict=True)))
+        return cls(Reserve(first.account, first.limits, wanted, first.is_call), members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +62,7 @@ class Batch:
 
     settlements: Sequence[_Settlement]
     """What was used, and what is given back."""
-    asked: Sequence[Asked]
+    asked: Sequence[Group]
     """What calls wait for."""
     refills: Sequence[Reserve]
     """What is reserved ahead."""
@@ -113,7 +134,7 @@ class Outbox:
         freed = self._slices.before_asking(orders)
         self._settlements.extendleft((order, None) for order in freed)
         settlements = [self._settlements[i] for i in range(min(len(self._settlements), _BATCH + len(freed)))]
-        return Batch(settlements, asked, self._slices.refills(orders), time.monotonic())
+        return Batch(settlements, _grouped(asked), self._slices.refills(orders), time.monotonic())
 
     def carried_out(self, batch: Batch, answers: Sequence[Answer]) -> list[tuple[Asked, Answer]]:
         """Take note of the answers to a batch; returns those that calls wait for."""
@@ -125,7 +146,19 @@ class Outbox:
         for order, answer in zip(batch.refills, answers[first:], strict=True):
             if answer.denied_by is None:
                 self._settle_all(self._slices.fill(order, answer))
-        return list(zip(batch.asked, answers[len(batch.settlements) : first], strict=True))
+        answered: list[tuple[Asked, Answer]] = []
+        for group, answer in zip(batch.asked, answers[len(batch.settlements) : first], strict=True):
+            if answer.denied_by is None or len(group.members) == 1:
+                answered += [(each, answer) for each in group.members]
+            else:
+                self._ask_singly(group)
+        return answered
+
+    def _ask_singly(self, group: Group) -> None:
+        """Ask again: there may be room for some of them."""
+        for each in group.members:
+            each.is_single = True
+        self._asked.extendleft(reversed(group.members))
 
     def failed(self, batch: Batch) -> list[Asked]:
         """Take note that the state did not answer; returns the reservations for which no call should wait.
@@ -136,7 +169,7 @@ class Outbox:
         for order in (*(each.order for each in batch.asked), *batch.refills):
             self.settle(Settle(order.account, None, order.wanted, Sums(), if_granted=order.number))
         self.give_back_slices()
-        return [*batch.asked, *late]
+        return [*(each for group in batch.asked for each in group.members), *late]
 
     def tidy(self) -> None:
         """Give back what is reserved ahead and no longer needed."""
@@ -149,6 +182,15 @@ class Outbox:
     def _settle_all(self, orders: Sequence[Settle]) -> None:
         for order in orders:
             self.settle(order)
+
+
+def _grouped(asked: Sequence[Asked]) -> list[Group]:
+    together: dict[object, list[Asked]] = {}
+    for each in asked:
+        order = each.order
+        key = each if each.is_single else (order.account, order.limits, order.is_call)
+        together.setdefault(key, []).append(each)
+    return [Group.of(members) for members in together.values()]
 
 
 def tell(batch: Batch, answers: Sequence[Answer]) -> None:
