@@ -49,6 +49,9 @@ FIGURES = (
     Figure("start", "first_call_stall_ms", "longest stall of the event loop by the first call, ms", 20.0),
     Figure("start", "peak_over_idle_mib", "peak memory over the idle interpreter, MiB", 30.0),
     Figure("config", "us", "LLMCallConfig() and request(), us of CPU", 12.0),
+    Figure("shared_budget", "sqlite.p99_ms", "a reservation in a shared SQLite file, 8 processes, 99 of 100, ms", 2.0),
+    Figure("shared_budget", "redis.p99_ms", "the same in a Redis server of this machine, ms", 2.0),
+    Figure("shared_budget", "redis.hop_p99_ms", "meanwhile, a round trip through a thread that does nothing, ms"),
     Figure("decorators", "function_us.flow", "a decorated function where nothing is traced, us of CPU", 3.0),
 )  # fmt: skip
 

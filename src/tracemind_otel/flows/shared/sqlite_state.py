@@ -47,7 +47,7 @@ _SPEND = f"INSERT INTO spent VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDA
 _ACCOUNTS = """SELECT COUNT(*) FROM (
     SELECT name, key, window_s FROM spent UNION SELECT name, key, window_s FROM held)"""
 
-_LOG_BYTES = 4 * 1024**2
+_LOG_BYTES = 16 * 1024**2
 """The size of the log above which it is moved into the file."""
 _LOOK_EVERY = 64
 """Commits between two looks at the size of the log."""
