@@ -81,7 +81,8 @@ _BY = Row(
             "Cost of one call, 95th percentile, with traces",
             (Query(quantile(0.95, _CALL_COST), "95 of 100 calls cost less", has_exemplars=True),),
             "The line is an estimate from buckets, of the 15 minutes before each point. Each mark is one call at its "
-            "exact cost: click on it to open its trace in Jaeger.",
+            "exact cost: click on it to open its trace in Jaeger. Not every call has a mark: of the calls of an export "
+            "that are in one bucket, the last has.",
             unit="currencyUSD",
         ),
     ),

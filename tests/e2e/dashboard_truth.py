@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 
-from tests.dashboards import Known
-from tests.e2e.fleet import Truth
+from tests.dashboards import Expression, Known, every_expression, faults_of_answer
+from tests.e2e.backends import poll, prometheus_query
+from tests.e2e.fleet import JOBS, Truth
 from tracemind_otel.otel import semconv
 
 JOB, FLOW, MODEL, TEAM = "job", "gen_ai_workflow_name", "gen_ai_request_model", "team"
@@ -227,3 +228,23 @@ TRUTH: Mapping[tuple[str, str, str], Rule] = {
     for (panel, reference), rule in rules.items()
 }
 """What is known of each expression about the fleet's calls, by dashboard, panel and letter."""
+
+
+def wait_until_true(prometheus: str, expression: Expression, known: Known, values: Mapping[str, str]) -> None:
+    """Wait until the answer is what is known: the last scrape or evaluation may be on its way."""
+    query = expression.query(values)
+    poll(
+        lambda: faults_of_answer(expression, prometheus_query(prometheus, query), known),
+        lambda faults: not faults,
+        30.0,
+        str(expression),
+    )
+
+
+def wait_for_every_panel(prometheus: str, truth: Truth) -> None:
+    """Wait until every panel about calls shows what is true of the fleet."""
+    for expression in every_expression():
+        rule = TRUTH.get((expression.dashboard, expression.panel, expression.reference))
+        known = rule(truth) if rule else None
+        if known:
+            wait_until_true(prometheus, expression, known, {"job": JOBS})

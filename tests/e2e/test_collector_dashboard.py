@@ -14,10 +14,11 @@ import pytest
 from collector.stack.ports import free_ports
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.dashboards import DASHBOARDS, Expression, Known, expressions, faults_of_answer
+from tests.dashboards import DASHBOARDS, Known, expressions
 from tests.e2e import otlp_requests as otlp
-from tests.e2e.backends import ROOT, poll, prometheus_query
+from tests.e2e.backends import ROOT, poll
 from tests.e2e.collectors import Collector, collecting, go_program
+from tests.e2e.dashboard_truth import wait_until_true
 from tests.e2e.fleet import FLEET, RESTARTED, Fleet
 from tests.e2e.prometheus_server import prometheus_program, serving
 
@@ -153,16 +154,6 @@ TRUTH: Mapping[str, Truth] = {
 OF_THE_FLEET = "Processes that send metrics, by job-A"
 
 
-def wait_until_right(expression: Expression, prometheus: str, known: Known, values: Mapping[str, str]) -> None:
-    query = expression.query(values)
-    poll(
-        lambda: faults_of_answer(expression, prometheus_query(prometheus, query), known),
-        lambda found: not found,
-        30.0,
-        str(expression),
-    )
-
-
 def test_the_truth_of_every_panel_is_known() -> None:
     """A panel that is added without a truth to compare it with fails here."""
     assert set(EXPRESSIONS) == {*TRUTH, OF_THE_FLEET}
@@ -171,18 +162,18 @@ def test_the_truth_of_every_panel_is_known() -> None:
 @pytest.mark.parametrize("name", TRUTH)
 def test_each_panel_shows_what_the_collectors_did(troubled: Troubled, name: str) -> None:
     """Each figure is what was accepted, rejected, given up or kept waiting."""
-    wait_until_right(EXPRESSIONS[name], troubled.prometheus, TRUTH[name](troubled), {})
+    wait_until_true(troubled.prometheus, EXPRESSIONS[name], TRUTH[name](troubled), {})
 
 
 def test_a_chosen_collector_is_the_only_one_in_a_panel(troubled: Troubled) -> None:
     """The list at the top filters by Collector."""
     expression = EXPRESSIONS["Spans accepted-A"]
 
-    wait_until_right(expression, troubled.prometheus, one(ACCEPTED), {"collector": troubled.gives_up})
+    wait_until_true(troubled.prometheus, expression, one(ACCEPTED), {"collector": troubled.gives_up})
 
 
 def test_processes_are_counted_by_job(fleet: Fleet) -> None:
     """Each process of the fleet is counted, and the one that started again twice."""
     counts: dict[tuple[str, ...], float] = dict(Counter((member.job,) for member in (*FLEET, RESTARTED)))
 
-    wait_until_right(EXPRESSIONS[OF_THE_FLEET], fleet.prometheus, Known(("job",), counts, only=False), {})
+    wait_until_true(fleet.prometheus, EXPRESSIONS[OF_THE_FLEET], Known(("job",), counts, only=False), {})

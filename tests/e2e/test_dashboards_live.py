@@ -14,7 +14,7 @@ from collector.grafana.rules import RULES
 
 from tests.dashboards import Expression, Known, dashboard_files, every_expression, faults_of_answer, planted
 from tests.e2e.backends import ROOT, Sample, Stack, get_json, poll, prometheus_query
-from tests.e2e.dashboard_truth import TRUTH
+from tests.e2e.dashboard_truth import TRUTH, wait_until_true
 from tests.e2e.fleet import JOBS, Fleet
 from tests.e2e.fleet_process import SPIKE_USD
 
@@ -49,11 +49,6 @@ def faults(expression: Expression, fleet: Fleet, known: Known, values: Mapping[s
     return faults_of_answer(expression, prometheus_query(fleet.prometheus, expression.query(values)), known)
 
 
-def wait_until_right(expression: Expression, fleet: Fleet, known: Known, values: Mapping[str, str]) -> None:
-    """Wait until the answer is true: the last scrape or evaluation may be on its way."""
-    poll(lambda: faults(expression, fleet, known, values), lambda found: not found, 30.0, str(expression))
-
-
 def test_the_truth_of_every_panel_is_known() -> None:
     """A panel that is added without a truth to compare it with fails here, and so does a truth without a panel."""
     named = {(each.dashboard, each.panel, each.reference) for each in EXPRESSIONS.values()}
@@ -68,7 +63,7 @@ def test_each_panel_shows_what_is_true(fleet: Fleet, expression: Expression) -> 
     known = known_of(expression, fleet, {})
 
     assert known
-    wait_until_right(expression, fleet, known, {"job": JOBS})
+    wait_until_true(fleet.prometheus, expression, known, {"job": JOBS})
 
 
 @pytest.mark.parametrize(
@@ -88,7 +83,7 @@ def test_each_panel_is_filtered_by_the_variables(fleet: Fleet, variable: str, la
         if f"${variable}" in expression.text:
             known = known_of(expression, fleet, {label: value})
             if known is not None:
-                wait_until_right(expression, fleet, known, values)
+                wait_until_true(fleet.prometheus, expression, known, values)
                 checked += 1
             else:
                 assert prometheus_query(fleet.prometheus, expression.query(values)) == [], expression
@@ -170,7 +165,7 @@ def assert_found(wrong: Expression, right: Expression, fleet: Fleet, what: str) 
     """The right expression passes, and the wrong one does not, with a message by which it can be found."""
     known = known_of(right, fleet, {})
     assert known
-    wait_until_right(right, fleet, known, {"job": JOBS})
+    wait_until_true(fleet.prometheus, right, known, {"job": JOBS})
 
     found = faults(wrong, fleet, known, {"job": JOBS})
 

@@ -19,6 +19,7 @@ from collector.stack.programs import GoProgram, Ports
 
 from tests.e2e.backends import get_json
 from tests.e2e.collectors import collecting, go_program
+from tests.e2e.dashboard_truth import wait_for_every_panel
 from tests.e2e.fleet import Fleet, Truth, evaluate_each_second, run_fleet
 from tests.e2e.prometheus_server import serving
 from tests.programs import REPOSITORY
@@ -102,7 +103,7 @@ def missing_names(prometheus: str) -> set[str]:
 
 
 def check_fleet(prometheus: str, truth: Truth) -> None:
-    """The rules give the truth by job, flow, model and team, and none of them fails."""
+    """The rules give the truth by job, flow, model and team, and so does every panel; none of the rules fails."""
     fleet = Fleet(prometheus, truth)
     for series, label in (
         ("job:tracemind_llm_cost_usd:1h", "job"),
@@ -110,6 +111,7 @@ def check_fleet(prometheus: str, truth: Truth) -> None:
         ("team:tracemind_llm_cost_usd:1d", "team"),
     ):
         fleet.wait_for(series, label, fleet.by("cost_usd", label))
+    wait_for_every_panel(prometheus, truth)
     answer = get_json(prometheus, "/api/v1/rules")
     assert answer is not None
     rules = [rule for group in answer["data"]["groups"] for rule in group["rules"]]
