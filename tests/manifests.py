@@ -69,8 +69,8 @@ def read_all(path: Path) -> list[Json]:
 
 @cache
 def objects() -> list[Json]:
-    """Every object of the examples, as it is written in the files."""
-    paths = [path for path in EXAMPLES.rglob("*.yaml") if path.parent.name != "helm"]
+    """Every object of the examples, as it is written in the files; patches and values are none."""
+    paths = [path for path in EXAMPLES.rglob("*.yaml") if path.parent.name not in ("helm", "sidecar")]
     return [each for path in sorted(paths) if path.name != "kustomization.yaml" for each in read_all(path)]
 
 

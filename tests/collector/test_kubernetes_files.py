@@ -60,7 +60,8 @@ def test_every_manifest_belongs_to_a_kustomization() -> None:
     for folder in KUSTOMIZATIONS:
         (kustomization,) = read_all(folder / "kustomization.yaml")
         beside = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml", "podmonitor.yaml"}
-        assert {name for name in kustomization["resources"] if "/" not in name} == beside
+        named = {*kustomization["resources"], *(patch["path"] for patch in kustomization.get("patches", []))}
+        assert {name for name in named if "/" not in name} == beside
 
 
 @pytest.mark.parametrize("container", COLLECTORS, ids=str)
@@ -232,6 +233,17 @@ def test_a_sidecar_outlives_its_job() -> None:
     for each in sidecars:
         assert each.spec["restartPolicy"] == "Always"
         assert "startupProbe" in each.spec
+
+
+def test_the_sidecar_of_a_service_is_that_of_the_job() -> None:
+    """Services and jobs that have a Collector in their pod have the same, which the tests run."""
+    (patch,) = read_all(EXAMPLES / "sidecar" / "sidecar.yaml")
+    (settings,) = read_all(EXAMPLES / "sidecar" / "settings.yaml")
+    (of_the_job,) = [each for each in COLLECTORS if each.owner == "CronJob-nightly"]
+    job = next(each for each in APPLICATIONS if each.owner == "CronJob-nightly")
+
+    assert patch["spec"]["template"]["spec"]["initContainers"] == [of_the_job.spec]
+    assert settings["data"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == job.environment()["OTEL_EXPORTER_OTLP_ENDPOINT"]
 
 
 def test_the_grace_period_is_longer_than_what_a_process_takes_to_end() -> None:
