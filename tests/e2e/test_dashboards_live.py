@@ -201,7 +201,8 @@ def test_an_exemplar_leads_to_its_trace(fleet: Fleet, stack: Stack, expression: 
 @pytest.mark.parametrize("link", sorted(SEARCHES))
 def test_a_link_of_a_table_finds_traces_in_jaeger(fleet: Fleet, stack: Stack, link: str) -> None:
     """The search to which a row of the fleet leads has results: traces of a flow, and of a budget's thresholds."""
-    row = dict.fromkeys(("Job", "Flow", "Budget"), "fleet-answer")
+    headings: list[str] = ["Job", "Flow", "Budget"]
+    row = dict.fromkeys(headings, "fleet-answer")
     search = re.sub(r"\$\{__data\.fields\.(\w+):percentencode\}", lambda found: row[found[1]], link)
     query = {name: values[0] for name, values in parse_qs(search.partition("?")[2]).items()}
     parameters = {"service": query["service"], "tags": query["tags"], "lookback": query["lookback"], "limit": "5"}
