@@ -261,7 +261,7 @@ async def test_a_state_that_hangs_delays_no_call_beyond_its_time_out(
 ) -> None:
     """The policy decides, the loop goes on, the log has one line, and what was sent meanwhile is counted later."""
     path = tmp_path / "limits.db"
-    client = state_at(f"sqlite:///{path}", timeout_s=0.2)
+    client = state_at(f"sqlite:///{path}", timeout_s=1.0)
     assert client is not None
     use_state(client)
     limits: dict[str, Any] = {"name": "team-a", "per": "365d", "max_llm_calls": 1_000}
@@ -282,7 +282,7 @@ async def test_a_state_that_hangs_delays_no_call_beyond_its_time_out(
     assert not longest.done()
     longest.cancel()
     assert all(isinstance(end, tm.BudgetExceededError) and "on_state_away='allow'" in str(end) for end in ends)
-    assert took_s < 1.5  # one time-out for all that waited; later calls do not wait
+    assert took_s < 2.5  # one time-out for all that waited; later calls do not wait
     assert len([row for row in caplog.messages if "is away" in row]) == 1
     locked.execute("ROLLBACK")
     locked.close()
@@ -301,7 +301,7 @@ async def test_a_server_that_hangs_delays_no_call_beyond_its_time_out(redis_serv
     with tm.budget(**limits):
         await tm.llm_call("fake/toy-1", "hi", max_tokens=5)
     assert client.flush(5)
-    cast("Any", redis.Redis).from_url(redis_server).client_pause(1_500)
+    cast("Any", redis.Redis).from_url(redis_server).client_pause(4_000)
     began = time.monotonic()
     policies: tuple[tuple[OnStateAway, bool], ...] = (("deny", False), ("allow", True))
     for policy, is_sent in policies:
@@ -310,7 +310,7 @@ async def test_a_server_that_hangs_delays_no_call_beyond_its_time_out(redis_serv
                 *(tm.llm_call("fake/toy-1", "hi", max_tokens=5) for _ in range(50)), return_exceptions=True
             )
         assert [isinstance(end, tm.LLMResult) for end in ends] == [is_sent] * 50
-    assert time.monotonic() - began < 1.2
+    assert time.monotonic() - began < 3
     assert client.flush(10)
     left = standing(RedisState(redis_server, timeout_s=5))
     assert left.spent.llm_calls == 51
@@ -322,7 +322,7 @@ async def longest_block_s() -> None:
     while True:
         before = time.monotonic()
         await asyncio.sleep(0.01)
-        assert time.monotonic() - before < 0.2
+        assert time.monotonic() - before < 0.9
 
 
 @pytest.mark.slow

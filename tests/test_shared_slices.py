@@ -6,6 +6,7 @@ import itertools
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -18,7 +19,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,  # pyright: ignore[reportUnknownVariableType]
 )
 
+from tests.servers.state_servers import Kind, running
 from tracemind_otel.flows.shared.outbox import Outbox
+from tracemind_otel.flows.shared.redis_state import RedisState
 from tracemind_otel.flows.shared.sqlite_state import SqliteState
 from tracemind_otel.flows.shared.state_port import Account, Answer, Reserve, Settle, SharedState, Sums
 
@@ -178,3 +181,13 @@ def test_no_order_of_events_overspends_a_budget_in_sqlite(tmp_path: Path) -> Non
     state = SqliteState(tmp_path / "limits.db", timeout_s=5)
     check(state, answers_get_lost=False, examples=60)
     state.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_no_order_of_events_overspends_a_budget_in_a_server(kind: Kind, tmp_path: Path) -> None:
+    """An order whose answer was lost may have been carried out; it is sent again and counts once."""
+    with running(kind, tmp_path) as server:
+        state = RedisState(server.url, timeout_s=5)
+        check(state, answers_get_lost=True, examples=20)
+        state.close()
