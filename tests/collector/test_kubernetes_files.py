@@ -252,7 +252,7 @@ def test_the_grace_period_is_longer_than_what_a_process_takes_to_end() -> None:
         command = " ".join(each.spec["command"])
         requests = re.search(r"--graceful-timeout=(\d+)", command)
         before = each.spec.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-        needed = before + (int(requests[1]) if requests else 30) + 10
+        needed = before + (int(requests[1]) if requests else 30 + 10)
         assert each.pod["terminationGracePeriodSeconds"] >= needed, str(each)
 
 
