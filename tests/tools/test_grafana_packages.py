@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,11 +25,12 @@ SOURCES = Path(__file__).with_name("grafana")
 
 
 @pytest.fixture(scope="module")
-def packages() -> Path:
+def packages(visibly: Callable[[], AbstractContextManager[None]]) -> Path:
     """The folder of Grafana's packages; without npm the tests are skipped."""
     if shutil.which("npm") is None and os.environ.get("TRACEMIND_E2E_REQUIRED") != "1":
         pytest.skip("needs npm")
-    return grafana_packages.installed()
+    with visibly():
+        return grafana_packages.installed()
 
 
 def compiled(packages: Path, folder: Path, values: dict[str, str], kind: str = "PlainDashboard") -> str:
