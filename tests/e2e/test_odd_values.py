@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import gzip
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from collector.stack.processes import wait_until
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from tests.e2e import otlp_requests as otlp
 from tests.e2e.collectors import WAIT_S, await_spans, collecting, go_program, post, to_sink
-from tests.servers.otlp_sink import Sink, plain
+from tests.servers.otlp_sink import Sink, listening, plain
 from tests.servers.otlp_sink import sink as sink
 
 pytestmark = pytest.mark.e2e
@@ -99,6 +101,61 @@ def peak_memory(pid: int) -> int:
         return 0
     (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1]) * 1024
+
+
+def value_of(text: str) -> Mapping[str, AnyValue]:
+    """What a string is in each type that can be large."""
+    return {
+        "string": AnyValue(string_value=text),
+        "bytes": AnyValue(bytes_value=text.encode()),
+        "list": AnyValue(array_value=ArrayValue(values=[AnyValue(string_value=text[:1000])] * (len(text) // 1000))),
+        "map": AnyValue(kvlist_value=KeyValueList(values=[KeyValue(key="a", value=AnyValue(string_value=text))])),
+    }
+
+
+def large_spans(text: str) -> list[Span]:
+    """A span for each place that can be too large."""
+    spans = [otlp.span(CALL, name=text), otlp.span(CALL, error=text), otlp.span(CALL, events={text: {}})]
+    for value in value_of(text).values():
+        item = KeyValue(key="note", value=value)
+        span, with_event = otlp.span(CALL), otlp.span(CALL, events={"asked": {}})
+        span.attributes.append(item)
+        with_event.events[0].attributes.append(item)
+        spans += [span, with_event]
+    return [*spans, otlp.span({**CALL, **{f"note.{number}": text[:1000] for number in range(len(text) // 1000)}})]
+
+
+def await_logs(sink: Sink, count: int) -> None:
+    assert wait_until(lambda: len(sink.events()) == count, WAIT_S), f"{len(sink.events())} of {count} logs came"
+
+
+def test_one_value_that_is_too_large_takes_nothing_with_it(program: Path, tmp_path: Path) -> None:
+    """At APMs with small requests a span or log with 5 MB anywhere is cut, and arrives with the rest of its batch."""
+    text = "é" * 2_500_000
+    spans = large_spans(text)
+    logs = [otlp.logs("asked", CALL), otlp.logs(text, CALL), *(otlp.logs("asked", CALL) for _ in value_of(text))]
+    for request, value in zip(logs[2:], value_of(text).values(), strict=True):
+        request.resource_logs[0].scope_logs[0].log_records[0].body.CopyFrom(value)
+    limits = {"newrelic": 943_718, "datadog": 4_194_304}
+    with listening() as newrelic, listening() as datadog:
+        settings = {"NEW_RELIC_OTLP_ENDPOINT": newrelic.url, "DD_OTLP_ENDPOINT": datadog.url}
+        with collecting(program, tmp_path, *limits, settings=settings) as collector:
+            for span in spans:
+                assert collector.send("/v1/traces", otlp.traces([otlp.span({**CALL, "small": True}), span])) == 200
+            in_large_resource = otlp.traces([otlp.span(CALL)], {"note": text})
+            in_large_resource.MergeFrom(otlp.traces([otlp.span({**CALL, "small": True})]))
+            assert collector.send("/v1/traces", in_large_resource) == 200
+            for request in logs:
+                assert collector.send("/v1/logs", request) == 200
+            for sink in (newrelic, datadog):
+                await_spans(sink, 2 * (len(spans) + 1))
+                await_logs(sink, len(logs))
+
+    for sink, limit in ((newrelic, limits["newrelic"]), (datadog, limits["datadog"])):
+        assert max(len(post.body) for post in sink.posts) <= limit
+        found = [plain(span.attributes) for span in sink.spans()]
+        assert sum("small" in values for values in found) == len(spans) + 1
+        assert [values for values in found if not CALL.items() <= values.items()] == []
 
 
 def test_a_second_collector_changes_nothing(program: Path, tmp_path: Path, sink: Sink) -> None:
