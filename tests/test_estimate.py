@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
 
 from tracemind_otel import LLMClientFactory
 from tracemind_otel.ai.llm.types import Image, LLMRequest, Message, Text, ToolCall
-from tracemind_otel.call.estimate import expected_usage
+from tracemind_otel.call.estimate import cautious_usage, expected_usage
 
 
 def expected(prompt: str = "x" * 40, **options: Any) -> tuple[int | None, int | None]:
@@ -55,6 +56,32 @@ def test_whatever_is_sent_is_counted(options: dict[str, Any], at_least: int) -> 
 def test_the_limit_of_the_output(options: dict[str, Any], output: int) -> None:
     """The output limit counts wherever the request sets it, under any name, for all choices together."""
     assert expected(**options)[1] == output
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tokens"),
+    [
+        ("ping", 1),
+        ("今天北京的天气怎么样？请用一句话回答我。", 23),
+        ("오늘 날씨가 어때요? 짧게 답해 주세요.", 24),
+        ("आज मौसम कैसा है? संक्षेप में उत्तर दें", 38),
+        ('{"a": 1, "b": [2, 3], "c": {"d": null}}' * 10, 230),
+        (hashlib.sha512(b"x").hexdigest() * 8, 504),
+        ("!?;:,.-_" * 40, 200),
+    ],
+    ids=["English", "Chinese", "Korean", "Hindi", "JSON", "hexadecimal", "marks"],
+)
+def test_a_shared_budget_reserves_more_than_a_prompt_has(prompt: str, tokens: int) -> None:
+    """More than GPT-4's tokenizer (cl100k_base) makes of it, with the marks of the format, and less than three times that."""
+    usage = cautious_usage(LLMRequest("acme", "m", prompt, max_tokens=7))
+    assert usage.completion_tokens == 7
+    assert tokens + 7 <= (usage.prompt_tokens or 0) <= 3 * (tokens + 7)
+
+
+def test_each_message_has_marks() -> None:
+    """A conversation of short messages is mostly marks: four tokens for each."""
+    short = LLMRequest("acme", "m", "", messages=tuple(Message(role="user", content="ok") for _ in range(50)))
+    assert (cautious_usage(short).prompt_tokens or 0) >= 50 * 5
 
 
 def test_a_limit_that_the_client_sets() -> None:

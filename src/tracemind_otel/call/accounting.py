@@ -10,11 +10,11 @@ from .._base.once import report_fault
 from ..ai.llm.pricing import find_price, price_reply, price_reply_now
 from ..ai.llm.types import LLMResponse, LLMUsage
 from ..flows.agents import current_agent
-from ..flows.budget import Estimate, Reservation, current_budget, needs_price, reserve_soon
+from ..flows.budget import Budget, Estimate, Reservation, current_budget, is_shared, needs_price, reserve_soon
 from ..flows.totals import current_flow
 from ..recording.port import StepEnd
 from .config import CallTarget
-from .estimate import expected_usage
+from .estimate import cautious_usage, expected_usage
 from .lost_replies import presumed_cost, usual_output
 from .result import is_response
 
@@ -42,16 +42,17 @@ class CallAccount:
             TimeoutError: the price was not found within `within_s` seconds.
         """
         if self._budget is not None:
-            estimate = await self._estimate(within_s, with_price=needs_price(self._budget))
+            estimate = await self._estimate(self._budget, within_s)
             self.reservation = await reserve_soon(self._budget, estimate)
 
-    async def _estimate(self, within_s: float | None, *, with_price: bool) -> Estimate:
+    async def _estimate(self, budget: Budget, within_s: float | None) -> Estimate:
         target = self._target
-        usage = expected_usage(target.request, target.client.default_max_tokens)
+        expect = cautious_usage if is_shared(budget) else expected_usage
+        usage = expect(target.request, target.client.default_max_tokens)
         return Estimate(
             model=target.priced_name,
             tokens=usage.total_tokens or 0,
-            cost_usd=await self._expected_cost(usage, within_s) if with_price else None,
+            cost_usd=await self._expected_cost(usage, within_s) if needs_price(budget) else None,
             reports_cost=target.client.reports_cost,
             is_bounded=bool(usage.completion_tokens),
         )

@@ -9,8 +9,8 @@ from typing import cast
 
 from ..ai.llm.pricing import price_now
 from ..ai.llm.usage import LLMUsage
-from ..call.estimate import CharacterTokenizer
-from ..flows.budget import Estimate, Reservation, current_budget, needs_price, reserve_here
+from ..call.estimate import RULE_OF_THUMB, CautiousTokenizer
+from ..flows.budget import Estimate, Reservation, current_budget, is_shared, needs_price, reserve_here
 from .recognition import ModelCall
 
 
@@ -20,9 +20,11 @@ def reserve_for(seen: ModelCall, body: bytes | None, server: str | None = None) 
     Raises:
         BudgetExceededError: the budget has less left; the call must not be sent.
     """
-    if current_budget() is None:
+    budget = current_budget()
+    if budget is None:
         return None
-    prompt = CharacterTokenizer().count(strings_in(body), seen.model)
+    tokenizer = CautiousTokenizer() if is_shared(budget) else RULE_OF_THUMB
+    prompt = tokenizer.count(strings_in(body), seen.model)
     return held_for(
         seen.provider, seen.model, prompt, seen.max_output, reports_cost=seen.wire.reports_cost, server=server
     )

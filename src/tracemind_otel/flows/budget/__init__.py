@@ -18,6 +18,7 @@ from .budgets import (
     Budget,
     current_budget,
     enter_budget,
+    is_shared,
     needs_price,
 )
 from .limits import BudgetLimits, OnUnknownPrice
@@ -42,6 +43,7 @@ __all__ = [
     "Use",
     "current_budget",
     "enter_budget",
+    "is_shared",
     "needs_price",
     "reserve",
     "reserve_here",

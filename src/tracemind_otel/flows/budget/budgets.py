@@ -146,6 +146,11 @@ def enter_budget(budget: Budget) -> Setting:
 in_forked_child(lambda: _current.set(None))
 
 
+def is_shared(budget: Budget) -> bool:
+    """Whether this budget, or one around it, is shared by many processes."""
+    return any(each.share is not None for each in budget.and_outer())
+
+
 def needs_price(budget: Budget) -> bool:
     """Whether this budget, or one around it, has a limit in USD."""
     return any(each.limits.max_cost_usd is not None for each in budget.and_outer())

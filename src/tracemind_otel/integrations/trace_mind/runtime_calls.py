@@ -16,9 +16,9 @@ from ..._base.once import report_fault
 from ...ai.llm.providers._chat_reply import from_payload
 from ...ai.llm.types import LLMResponse, LLMUsage
 from ...ai.llm.usage import ReportedCost
-from ...call.estimate import CharacterTokenizer
+from ...call.estimate import RULE_OF_THUMB, CautiousTokenizer
 from ...errors import BudgetExceededError, LLMClientError, LLMError, LLMRateLimitError, LLMTimeoutError
-from ...flows.budget import current_budget, needs_price
+from ...flows.budget import current_budget, is_shared, needs_price
 from ...flows.correlation import current_correlation, current_step
 from ...recording.port import StepRetry, StepStart
 from ...wire.counted_call import CountedCall
@@ -101,7 +101,8 @@ async def _reserve(made: RuntimeCall, provider: object, kwargs: Mapping[str, Any
     try:
         if needs_price(budget):
             await until_priceable()
-        prompt = CharacterTokenizer().count(str(kwargs.get("prompt")), str(kwargs.get("model")))
+        tokenizer = CautiousTokenizer() if is_shared(budget) else RULE_OF_THUMB
+        prompt = tokenizer.count(str(kwargs.get("prompt")), str(kwargs.get("model")))
         is_own = name in _PROVIDERS.values()
         made.reservation = held_for(name, str(kwargs.get("model")), prompt, reports_cost=not is_own)
         if made.reservation is not None:
