@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import signal
 import ssl
@@ -12,6 +13,7 @@ import urllib.request
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from collector.stack.console import StackError
@@ -217,3 +219,30 @@ def to_sink(sink: Sink, **more: str) -> dict[str, str]:
 
 def await_spans(sink: Sink, count: int) -> None:
     assert wait_until(lambda: len(sink.spans()) >= count, WAIT_S), f"{len(sink.spans())} of {count} spans came"
+
+
+def export_by_grpc(
+    collector: Collector,
+    request: ExportTraceServiceRequest,
+    token: str = "none",
+    *,
+    trusted: Path | None = None,
+    own: str = "",
+    gzip: bool = False,
+) -> str:
+    """Send one request, over TLS with a file of trusted certificates; returns the name of its status."""
+    grpc: Any = importlib.import_module("grpc")
+    stubs: Any = importlib.import_module("opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc")
+    target = collector.otlp_grpc.removeprefix("http://")
+    if trusted is None:
+        channel = grpc.insecure_channel(target, compression=grpc.Compression.Gzip if gzip else None)
+    else:
+        pair = Path(own).read_bytes() if own else None
+        channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(trusted.read_bytes(), pair, pair))
+    with channel:
+        metadata = [("authorization", f"Bearer {token}")]
+        try:
+            stubs.TraceServiceStub(channel).Export(request, metadata=metadata, timeout=WAIT_S)
+        except grpc.RpcError as error:
+            return str(error.code().name)
+    return "OK"

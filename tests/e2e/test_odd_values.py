@@ -15,7 +15,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyVa
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from tests.e2e import otlp_requests as otlp
-from tests.e2e.collectors import WAIT_S, await_spans, collecting, go_program, post, to_sink
+from tests.e2e.collectors import WAIT_S, await_spans, collecting, export_by_grpc, go_program, post, to_sink
 from tests.servers.otlp_sink import Sink, listening, plain
 from tests.servers.otlp_sink import sink as sink
 
@@ -72,7 +72,8 @@ def test_what_is_no_amount_is_in_no_sum(program: Path, tmp_path: Path, sink: Sin
 def test_odd_requests_are_answered_and_nothing_else_is_lost(program: Path, tmp_path: Path, sink: Sink) -> None:
     """A request that is no OTLP, too large, or unpacks to 40 MB is rejected in little memory. One that is empty,
     without a resource or without ids is accepted. What is sent after them arrives."""
-    bomb = gzip.compress(otlp.traces([otlp.span({"note": "x" * 40_000_000})]).SerializeToString(), compresslevel=1)
+    large = otlp.traces([otlp.span({"note": "x" * 40_000_000})])
+    bomb = gzip.compress(large.SerializeToString(), compresslevel=1)
     bare = ExportTraceServiceRequest(
         resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=[otlp.span(CALL), Span()])]), ResourceSpans()]
     )
@@ -84,6 +85,8 @@ def test_odd_requests_are_answered_and_nothing_else_is_lost(program: Path, tmp_p
         assert post(address, b"no gzip", {"content-encoding": "gzip"}) == 400
         assert post(address, bomb, {"content-encoding": "gzip"}) == 400
         assert post(address, bytes(16 * MIB + 1)) == 400
+        assert export_by_grpc(collector, large) == "RESOURCE_EXHAUSTED"
+        assert export_by_grpc(collector, large, gzip=True) == "RESOURCE_EXHAUSTED"
         for empty in (ExportTraceServiceRequest(), bare):
             assert collector.send("/v1/traces", empty) == 200
         for metrics in (ExportMetricsServiceRequest(), no_resource):

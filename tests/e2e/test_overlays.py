@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import json
 import math
@@ -20,14 +19,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from collector.stack.ports import free_ports, url
 from collector.stack.processes import answers, wait_until
 from collector.stack.prometheus import fetch_prometheus, find_prometheus
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.e2e import otlp_requests as otlp
@@ -38,6 +35,7 @@ from tests.e2e.collectors import (
     Collector,
     await_spans,
     collecting,
+    export_by_grpc,
     go_program,
     post,
     read,
@@ -441,27 +439,6 @@ def test_the_receiver_refuses_a_wrong_token_and_accepts_the_right_one(
     assert len(sink.spans()) == 2
 
 
-def export_by_grpc(
-    collector: Collector, request: ExportTraceServiceRequest, token: str, *, trusted: Path | None = None, own: str = ""
-) -> str:
-    """Send one request, over TLS with a file of trusted certificates; returns the name of its status."""
-    grpc: Any = importlib.import_module("grpc")
-    stubs: Any = importlib.import_module("opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc")
-    target = collector.otlp_grpc.removeprefix("http://")
-    if trusted is None:
-        channel = grpc.insecure_channel(target)
-    else:
-        pair = Path(own).read_bytes() if own else None
-        channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(trusted.read_bytes(), pair, pair))
-    with channel:
-        metadata = [("authorization", f"Bearer {token}")]
-        try:
-            stubs.TraceServiceStub(channel).Export(request, metadata=metadata, timeout=WAIT_S)
-        except grpc.RpcError as error:
-            return str(error.code().name)
-    return "OK"
-
-
 def test_the_receiver_takes_tls_only_and_asks_for_certificates_where_told(
     program: Path, tmp_path: Path, sink: Sink
 ) -> None:
@@ -668,13 +645,16 @@ def rate_in_monitor(jaeger: str, what: str) -> float:
 
 def test_a_prompt_of_5_megabytes_passes_or_is_cut_cleanly(program: Path, tmp_path: Path, sink: Sink) -> None:
     """A prompt of 5 MB passes whole; with truncation.yaml it becomes a short conversation of valid JSON, other strings
-    end between two characters, and the other spans of its batch are untouched."""
+    and bodies of logs end between two characters, and the other spans of its batch are untouched."""
     prompt = json.dumps([{"role": "user", "parts": [{"type": "text", "content": "x" * 5_000_000}]}])
     long: dict[str, otlp.Value] = {**otlp.KEPT, "gen_ai.input.messages": prompt, "note": "é" * 40_000}
     spans = [otlp.span(otlp.KEPT), otlp.span(long, events={"details": long}), otlp.span(otlp.KEPT)]
     for overlays in (("otlp",), ("truncation", "otlp")):
         with collecting(program, tmp_path, *overlays, settings=to_sink(sink)) as collector:
             assert collector.send("/v1/traces", otlp.traces(spans)) == 200
+            assert collector.send("/v1/logs", otlp.logs("details", otlp.KEPT, "a" + "é" * 40_000)) == 200
+    assert [record.body.string_value for record in sink.events()] == ["a" + "é" * 40_000, "a" + "é" * 32_767]
+    assert [plain(record.attributes) for record in sink.events()] == [otlp.KEPT, otlp.KEPT]
     whole, cut = ({span.span_id: span for span in half} for half in (sink.spans()[:3], sink.spans()[3:]))
 
     assert [whole.get(span.span_id) == span for span in spans] == [True, True, True]
