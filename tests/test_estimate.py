@@ -72,7 +72,7 @@ def test_the_limit_of_the_output(options: dict[str, Any], output: int) -> None:
     ids=["English", "Chinese", "Korean", "Hindi", "JSON", "hexadecimal", "marks"],
 )
 def test_a_shared_budget_reserves_more_than_a_prompt_has(prompt: str, tokens: int) -> None:
-    """More than GPT-4's tokenizer (cl100k_base) makes of it, with the marks of the format, and less than three times that."""
+    """More than GPT-4's tokenizer (cl100k_base) makes of it with the marks of the format, and less than three times."""
     usage = cautious_usage(LLMRequest("acme", "m", prompt, max_tokens=7))
     assert usage.completion_tokens == 7
     assert tokens + 7 <= (usage.prompt_tokens or 0) <= 3 * (tokens + 7)
