@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.e2e import otlp_requests as otlp
 from tests.e2e.collectors import WAIT_S, await_spans, collecting, go_program, to_sink
+from tests.programs import REPOSITORY
 from tests.servers.otlp_sink import Sink, plain
 from tests.servers.otlp_sink import sink as sink
 
@@ -188,6 +190,37 @@ def test_content_and_keys_are_gone_wherever_they_stand(program: Path, tmp_path: 
     )
     assert (event.event_name, other.event_name) == ("gen_ai.client.inference.operation.details", "sent ****")
     assert "gpt-5" in str(other.body)
+
+
+ORDINARY: dict[str, otlp.Value] = {
+    "model": "ft:gpt-4o-mini:acme:support-bot:9fK2",
+    "url": "https://api.openai.com/v1/chat/completions?api-version=2026-01-01&stream=true",
+    "url with @": "https://medium.com/@someone/a-post",
+    "e-mail": "me@example.com",
+    "error": "Error code: 401 - Incorrect API key provided. You can find your API key at https://platform.openai.com",
+    "rate": "Rate limit reached: limit 30000, used 29000, tokens: 1500, max_tokens=4096",
+    "trace": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "path": "/srv/app/pa-tools/hf_hub/sk-learn/tokenizer.json",
+    "sentence": "The bearer of the secret asks for a token, a password and basic arithmetic: 12345678",
+    "time": "2026-11-26T07:07:00.000000Z",
+}
+"""Values with words and signs of secrets, and without one."""
+
+
+def test_what_is_no_secret_passes_unchanged(program: Path, tmp_path: Path, sink: Sink) -> None:
+    """All that the SDK writes without content passes as it is, and so do ordinary strings that resemble secrets."""
+    golden = json.loads((REPOSITORY / "tests" / "data" / "golden_telemetry.json").read_text())
+    sent = [otlp.span({**span["attributes"]}, name=span["name"]) for span in golden["spans"]]
+    sent.append(otlp.span(ORDINARY))
+    with collecting(program, tmp_path, "redaction", "otlp", settings=to_sink(sink)) as collector:
+        assert collector.send("/v1/traces", otlp.traces(sent)) == 200
+        await_spans(sink, len(sent))
+
+    arrived = {span.span_id: span for span in sink.spans()}
+    for span in sent:
+        found = arrived[span.span_id]
+        expected = {key: value for key, value in plain(span.attributes).items() if key not in WITH_CONTENT}
+        assert (found.name, plain(found.attributes)) == (span.name, expected)
 
 
 def test_links_and_exemplars_keep_their_attributes(program: Path, tmp_path: Path, sink: Sink) -> None:
