@@ -20,7 +20,7 @@ RENAMED = {
     *("otlp", "otlphttp", "prometheusremotewrite", "spanmetrics", "signaltometrics", "loadbalancing", "logging"),
     "batch",
 }
-HANDOVER = "otlp_grpc/instances"
+HANDOVER = "otlp_http/instances"
 """Hands metrics over to a receiver of the same Collector, and is no destination."""
 WRITTEN_HEADERS = {"dd-otlp-source", "dd-otel-metric-config"}
 """Headers without a secret."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -476,7 +479,8 @@ def spend(process: subprocess.Popen[str], prompt: str) -> float:
 def test_a_process_with_delta_metrics_loses_nothing_while_the_collector_starts_anew(
     program: Path, tmp_path: Path
 ) -> None:
-    """What a process spends before, during and after a restart of the Collector is in the sums of both, to the cent."""
+    """What was scraped before a restart of the Collector, and what a process spends during and after it, is in the sums
+    of both, to the cent."""
     environment = clean_environment(OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE="delta")
     ports = free_ports()
     endpoint = url(ports["otlp_http"])
@@ -496,3 +500,23 @@ def test_a_process_with_delta_metrics_loses_nothing_while_the_collector_starts_a
             process.kill()
 
     assert len({before, away, after}) == 3
+
+
+def test_a_collector_ends_while_processes_send(program: Path, tmp_path: Path) -> None:
+    """SIGTERM ends the Collector within seconds, although requests wait for the hand-over."""
+    is_ended = threading.Event()
+
+    def send(collector: Collector, number: int) -> None:
+        while not is_ended.is_set():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                collector.send("/v1/metrics", delta("ending", number, 1.0))
+
+    with aggregating(program, tmp_path) as collector, ThreadPoolExecutor() as pool:
+        try:
+            for number in range(8):
+                pool.submit(send, collector, number)
+            assert wait_until(lambda: total(series_of(collector, "ending")) > 1500, WAIT_S)
+            collector.process.terminate()
+            assert collector.process.wait(WAIT_S) == 0
+        finally:
+            is_ended.set()
