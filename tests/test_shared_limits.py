@@ -227,6 +227,57 @@ def test_a_denial_that_no_wait_ends_says_so(client: StateClient, limits: dict[st
     assert "wait" not in str(caught.value)
 
 
+PACED = """
+import sys, time
+import tracemind_otel as tm
+
+tm.configure(file=sys.argv[2], state=sys.argv[1])
+
+def ask():
+    while True:
+        try:
+            with tm.budget(name="pace", per="1s", max_llm_calls=6):
+                return tm.llm_call_sync("fake/toy-1", "hi", max_tokens=5)
+        except tm.BudgetExceededError as error:
+            time.sleep(error.retry_after_s)
+
+for _ in range(6):
+    ask()
+"""
+
+
+@pytest.mark.slow
+def test_a_rate_limit_holds_for_all_processes_together(path: Path, tmp_path: Path) -> None:
+    """Three processes that wait as they are told make all their calls, and in no second more than the limit allows."""
+    began = int(time.time())
+    with ThreadPoolExecutor(3) as pool:
+        programs = [
+            pool.submit(run_program, PACED, f"sqlite:///{path}", tmp_path / f"{number}.jsonl") for number in range(3)
+        ]
+    assert [program.result().returncode for program in programs] == [0, 0, 0], programs[0].result().stderr
+    state = SqliteState(path, timeout_s=5)
+    orders = [Settle(Account("pace", "", 1), second, Sums(), Sums()) for second in range(began, int(time.time()) + 1)]
+    calls = [answer.spent.llm_calls for answer in state.apply("reader", orders, 60)]
+    state.close()
+    assert sum(calls) == 18
+    assert max(calls) <= 6
+
+
+def test_a_call_that_one_account_denies_holds_nothing_of_another(client: StateClient, path: Path) -> None:
+    """The team's account is asked first or last: what it granted is free again when the user's account denies."""
+    for outer, inner in (("team", "user"), ("user", "team")):
+        limits = {"team": 100, "user": 0}
+        with (
+            tm.budget(name=outer, per="365d", max_llm_calls=limits[outer]),
+            tm.budget(name=inner, per="365d", max_llm_calls=limits[inner]),
+            pytest.raises(tm.BudgetExceededError, match="'user' is spent"),
+        ):
+            tm.llm_call_sync("fake/toy-1", "hi", max_tokens=5)
+    assert client.flush(5)
+    left = sums_of(path, "team")
+    assert (left.spent, left.held) == (Sums(), Sums())
+
+
 # --- What is reserved ---
 
 
