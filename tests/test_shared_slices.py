@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -19,11 +21,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,  # pyright: ignore[reportUnknownVariableType]
 )
 
-from tests.servers.state_servers import Kind, running
+from tests.servers.state_servers import Kind, running, wait_until
 from tracemind_otel.flows.shared.outbox import Outbox
 from tracemind_otel.flows.shared.redis_state import RedisState
 from tracemind_otel.flows.shared.sqlite_state import SqliteState
 from tracemind_otel.flows.shared.state_port import Account, Answer, Reserve, Settle, SharedState, Sums
+from tracemind_otel.flows.shared.states import state_at
 
 LIMIT = Sums(0, 40_000, 3_000)
 YEAR_S = 365 * 86_400
@@ -189,5 +192,41 @@ def test_no_order_of_events_overspends_a_budget_in_a_server(kind: Kind, tmp_path
     """An order whose answer was lost may have been carried out; it is sent again and counts once."""
     with running(kind, tmp_path) as server:
         state = RedisState(server.url, timeout_s=5)
-        check(state, answers_get_lost=True, examples=20)
+        check(state, answers_get_lost=True, examples=30)
         state.close()
+
+
+@pytest.mark.slow
+def test_a_busy_process_asks_the_state_seldom_and_gives_back_what_it_does_not_need(tmp_path: Path) -> None:
+    """Its reservations are granted at once, even while another process has the file; idle, it holds nothing."""
+    path = tmp_path / "limits.db"
+    client = state_at(f"sqlite:///{path}?timeout=30")
+    assert client is not None
+    account = Account("team-a", "", YEAR_S)
+
+    asked: list[Future[Answer]] = []
+
+    def ask(count: int) -> list[Future[Answer]]:
+        order = [Reserve(account, (None, 10_000_000, None), Sums(0, 10, 1), is_call=True) for _ in range(count)]
+        asked.extend(new := [client.ask(each) for each in order])
+        return new
+
+    def are_granted_at_once() -> bool:
+        ask(50)
+        wait_until(lambda: ask(1)[0].done())
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            granted = all(each.done() for each in ask(20))
+            other.execute("ROLLBACK")
+        return granted
+
+    reader = SqliteState(path, timeout_s=30)
+
+    def held() -> int:
+        return reader.apply("reader", [Settle(account, None, Sums(), Sums())], 60)[0].held.llm_calls
+
+    wait_until(are_granted_at_once)
+    assert all(each.result(30).denied_by is None for each in asked)
+    wait_until(lambda: held() == len(asked))
+    client.close()
+    reader.close()

@@ -7,11 +7,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..._base.once import report_fault
 from .slices import Slices
-from .state_port import Answer, Order, Reserve, Settle, StateAwayError, Sums
+from .state_port import Answer, Order, Reserve, Settle, StateAwayError, Sums, minus, plus, total
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,39 @@ _BACKLOG = 100_000
 
 Listener = Callable[[Answer], None]
 """Is told how an account stands after a settlement."""
-_Settlement = tuple[Settle, Listener | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """A settlement, or many of one account and window as one."""
+
+    order: Settle
+    """What the state is asked; it keeps its number until the state has answered."""
+    parts: Sequence[tuple[Sums, Listener]] = ()
+    """What each part has used, and who is told of it."""
+    was_sent: bool = False
+    """Whether it may have been carried out already, so that it must be sent again as it was."""
+
+    @classmethod
+    def of(cls, settlements: Sequence[Settlement]) -> Settlement:
+        """Many as one."""
+        if len(settlements) == 1:
+            return settlements[0]
+        first = settlements[0].order
+        held = total([each.order.held for each in settlements])
+        used = total([each.order.used for each in settlements])
+        parts = [part for each in settlements for part in each.parts]
+        return cls(Settle(first.account, first.window, held, used), parts)
+
+    def tell(self, answer: Answer) -> None:
+        """Tell each listener how the account stands after its part, as if the parts had been sent in turn."""
+        spent = minus(answer.spent, total([used for used, _ in self.parts]))
+        for used, listener in self.parts:
+            spent = plus(spent, used)
+            try:
+                listener(replace(answer, spent=spent))
+            except Exception:
+                report_fault(log, "StateClient", "settle")
 
 
 class Asked:
@@ -52,7 +84,7 @@ class Group:
         first = members[0].order
         if len(members) == 1:
             return cls(first, members)
-        wanted = Sums(*map(sum, zip(*(each.order.wanted for each in members), strict=True)))
+        wanted = total([each.order.wanted for each in members])
         return cls(Reserve(first.account, first.limits, wanted, first.is_call), members)
 
 
@@ -60,7 +92,7 @@ class Group:
 class Batch:
     """The orders of one transaction, in this order."""
 
-    settlements: Sequence[_Settlement]
+    settlements: Sequence[Settlement]
     """What was used, and what is given back."""
     asked: Sequence[Group]
     """What calls wait for."""
@@ -72,7 +104,7 @@ class Batch:
     @property
     def orders(self) -> list[Order]:
         """All of them."""
-        return [*(order for order, _ in self.settlements), *(each.order for each in self.asked), *self.refills]
+        return [*(each.order for each in self.settlements), *(each.order for each in self.asked), *self.refills]
 
 
 class Outbox:
@@ -81,18 +113,20 @@ class Outbox:
     def __init__(self, where: str) -> None:
         self._where = where
         self._asked: deque[Asked] = deque()
-        self._settlements: deque[_Settlement] = deque()
+        self._settlements: deque[Settlement] = deque()
+        self._sent: Sequence[Settlement] = ()
+        """What is on its way."""
         self._slices = Slices()
 
     @property
     def is_empty(self) -> bool:
         """Whether no call waits, and every settlement is delivered."""
-        return not (self._asked or self._settlements)
+        return not (self._asked or self._settlements or self._sent)
 
     @property
     def unsettled_calls(self) -> int:
         """Calls whose settlement waits."""
-        return sum(order.used.llm_calls for order, _ in self._settlements)
+        return sum(each.order.used.llm_calls for each in (*self._sent, *self._settlements))
 
     @property
     def is_urgent(self) -> bool:
@@ -124,22 +158,21 @@ class Outbox:
         if len(self._settlements) >= _BACKLOG:
             log.error("the shared state at %s has been away too long: a settlement is dropped", self._where)
             return
-        self._settlements.append((order, listener))
+        self._settlements.append(Settlement(order, () if listener is None else [(order.used, listener)]))
 
     def next_batch(self) -> Batch:
-        """What to send now; settlements stay here until `carried_out`."""
+        """What to send now; `carried_out` or `failed` follows."""
         asked = [self._asked.popleft() for _ in range(min(len(self._asked), _BATCH))]
         asked = [each for each in asked if not each.answer.cancelled()]
         orders = [each.order for each in asked]
-        freed = self._slices.before_asking(orders)
-        self._settlements.extendleft((order, None) for order in freed)
-        settlements = [self._settlements[i] for i in range(min(len(self._settlements), _BATCH + len(freed)))]
+        freed = [Settlement(order) for order in self._slices.before_asking(orders)]
+        waiting = [self._settlements.popleft() for _ in range(min(len(self._settlements), _BATCH))]
+        settlements = self._sent = _merged([*freed, *waiting])
         return Batch(settlements, _grouped(asked), self._slices.refills(orders), time.monotonic())
 
     def carried_out(self, batch: Batch, answers: Sequence[Answer]) -> list[tuple[Asked, Answer]]:
         """Take note of the answers to a batch; returns those that calls wait for."""
-        for _ in batch.settlements:
-            self._settlements.popleft()
+        self._sent = ()
         for order, answer in zip(batch.orders, answers, strict=True):
             self._slices.note_answer(order.account, answer, batch.sent_at)
         first = len(batch.settlements) + len(batch.asked)
@@ -165,6 +198,8 @@ class Outbox:
 
         What it may have granted is taken back when it answers again, and so are the slices.
         """
+        self._sent = ()
+        self._settlements.extendleft(replace(each, was_sent=True) for each in reversed(batch.settlements))
         late, self._asked = list(self._asked), deque()
         for order in (*(each.order for each in batch.asked), *batch.refills):
             self.settle(Settle(order.account, None, order.wanted, Sums(), if_granted=order.number))
@@ -193,15 +228,20 @@ def _grouped(asked: Sequence[Asked]) -> list[Group]:
     return [Group.of(members) for members in together.values()]
 
 
+def _merged(settlements: Sequence[Settlement]) -> list[Settlement]:
+    together: dict[object, list[Settlement]] = {}
+    for each in settlements:
+        order = each.order
+        is_alone = each.was_sent or order.if_granted is not None
+        key = order.number if is_alone else (order.account, order.window)
+        together.setdefault(key, []).append(each)
+    return [Settlement.of(same) for same in together.values()]
+
+
 def tell(batch: Batch, answers: Sequence[Answer]) -> None:
     """Tell the listeners of settlements how the accounts stand."""
-    for (_, listener), answer in zip(batch.settlements, answers, strict=False):
-        if listener is None:
-            continue
-        try:
-            listener(answer)
-        except Exception:
-            report_fault(log, "StateClient", "settle")
+    for settlement, answer in zip(batch.settlements, answers, strict=False):
+        settlement.tell(answer)
 
 
 def fail(asked: Asked, error: StateAwayError) -> None:

@@ -16,8 +16,8 @@ _PREFIX = "tracemind:budget"
 _KEPT_S = 86_400
 """How long a window is kept after its end, for calls that began in it."""
 
-_REMEMBERED_S = 3_600
-"""How long the number of an order is remembered."""
+_REMEMBERED_S = 600
+"""How long the number of an order is remembered, which is sent again if the server was away when it answered."""
 
 _SCRIPT = """
 -- KEYS[1]: the account

@@ -39,6 +39,11 @@ def minus(one: Sums, other: Sums) -> Sums:
     return Sums(one[0] - other[0], one[1] - other[1], one[2] - other[2])
 
 
+def total(amounts: Sequence[Sums]) -> Sums:
+    """The sum of all, of each kind."""
+    return Sums(*(sum(each[kind] for each in amounts) for kind in range(len(Sums._fields))))
+
+
 def nano_usd(cost_usd: float | None) -> int:
     """USD in billionths, rounded up so that many small amounts are never counted as less."""
     return min(math.ceil((cost_usd or 0.0) * NANO - 1e-3), MOST)
