@@ -347,6 +347,8 @@ async def test_no_message_has_the_password(
         "limits.db",
         "sqlite://",
         "sqlite:///",
+        "sqlite:/limits.db",
+        "sqlite://limits.db",
         "sqlite:////no/such/directory/x.db",
         "http://user:hidden@host",
         "redis://",

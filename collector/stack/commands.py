@@ -17,7 +17,7 @@ from .console import EXIT_FAILED, SIGNALS, StackError, output_of, say
 from .docker import compose, docker_answers, images, stop_docker, up_docker
 from .golang import Go, find_go
 from .native import Binaries, Found, check_storage, complete, find_all, up_native
-from .overlays import chosen_overlays, collector_files, overlay_environment
+from .overlays import check_variables, chosen_overlays, collector_files, overlay_environment
 from .ports import addresses
 from .processes import PidFile, stop_processes
 from .programs import (
@@ -132,6 +132,7 @@ def up(options: UpOptions) -> dict[str, str]:
     """Start everything or nothing: an error or an interrupt stops what was started."""
     stop_all(options.state)  # a killed `up` may have left some
     os.environ.update(overlay_environment(options.overlays, options.state))  # for programs that run or check the files
+    check_variables(options.overlays)
     go = find_go()
     found = (
         find_all(go, collector_files(options.overlays), options.jaeger_files)

@@ -54,6 +54,14 @@ def overlay_environment(overlays: Sequence[str], state: Path) -> dict[str, str]:
     return {name: value for name, value in needed.items() if not os.environ.get(name)}
 
 
+def check_variables(overlays: Sequence[str]) -> None:
+    """Reject an overlay whose keys or addresses are not set: the Collector would take each as an empty string."""
+    for name in overlays:
+        needed = re.findall(r"\$\{env:(\w+)\}", (OVERLAYS_DIR / f"{name}.yaml").read_text())
+        if missing := sorted({variable for variable in needed if not os.environ.get(variable)}):
+            raise StackError(f"the overlay {name} needs {' and '.join(missing)}; set them first, or leave it out")
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))

@@ -57,3 +57,14 @@ def test_an_unknown_overlay_is_rejected(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "sampling is no overlay; choose from" in done.stderr
     assert "tail-sampling" in done.stderr
+
+
+def test_an_overlay_without_its_variables_is_rejected(tmp_path: Path) -> None:
+    """A destination whose key and address are not set is rejected before anything is started: a Collector would send
+    nothing there, and say so in its log only."""
+    done = run_stack(
+        "up", "--overlay", "dynatrace", "--state", str(tmp_path), env={"DT_API_TOKEN": "", "DT_ENDPOINT": ""}
+    )
+
+    assert done.returncode == 1
+    assert "the overlay dynatrace needs DT_API_TOKEN and DT_ENDPOINT" in done.stderr

@@ -14,7 +14,7 @@ def state_is_away(evidence: Evidence) -> Iterator[Finding]:
     if state is not None and state.fault is not None:
         what = (
             f"the shared state at {state.where} cannot be asked: {state.fault}; its budgets deny every call, "
-            "or with on_state_away='allow' limit none"
+            "or limit nothing with on_state_away='allow'"
         )
         yield Finding("state-away", "error", what, "start it, or correct configure(state=...) or TRACEMIND_STATE")
 

@@ -99,7 +99,7 @@ def checked_string(field: str, value: object) -> str:
         ConfigError: it is no string, or too long or empty.
     """
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST:
-        found = f"a string of {len(value)}" if isinstance(value, str) else type(value).__name__
+        found = f"a string of {len(value)} characters" if isinstance(value, str) else type(value).__name__
         raise ConfigError(f"{field} of a shared budget is {found}; it must be a string of 1 to {_LONGEST} characters")
     return value
 

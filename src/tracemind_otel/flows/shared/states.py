@@ -14,6 +14,8 @@ from ...errors import ConfigError
 from .state_client import FLUSH_S, LEASE_S, TIMEOUT_S, StateClient
 from .state_port import SharedState
 
+_FILES = "sqlite:///relative/file or sqlite:////absolute/file"
+
 _FORMS = "sqlite:///relative/file, sqlite:////absolute/file, redis://host:6379/0, rediss://host:6379/0 or valkey://..."
 
 _SERVERS = ("redis", "rediss", "valkey", "valkeys")
@@ -61,19 +63,21 @@ def state_at(url: str | None, *, timeout_s: float = TIMEOUT_S, lease_s: float = 
         parts = urlsplit(value)
         port = parts.port
     except ValueError:
-        raise ConfigError(f"{field} is no URL; it must be one such as {_FORMS}") from None
+        raise ConfigError(f"{field} is not a URL; write it as {_FORMS}") from None
     if parts.fragment or (parts.scheme in _SERVERS and not re.fullmatch(r"(/[0-9]*)?", parts.path)):
         raise ConfigError(
-            f"{field} has a path or a fragment that is no database; it must be a URL such as {_FORMS}, "
-            "in whose user and password /, ?, # and @ are written as %2F, %3F, %23 and %40"
+            f"{field} has a path or a fragment that is not the number of a database; write it as {_FORMS}. "
+            "In a user or a password, write /, ?, # and @ as %2F, %3F, %23 and %40"
         )
     parts, options = _split_options(field, parts, _Options(timeout_s, lease_s))
     if parts.scheme == "sqlite":
+        if not value[len("sqlite:") :].startswith("///"):
+            raise ConfigError(f"{field} has fewer than three slashes after sqlite:; write it as {_FILES}")
         return _sqlite(field, parts, options)
     if parts.scheme in _SERVERS and parts.hostname:
         where = f"{parts.scheme}://{parts.hostname}:{port or 6379}{parts.path}"
         return _client(_redis(field, urlunsplit(parts), options.timeout_s), where, options)
-    raise ConfigError(f"{field} names no state that is known; it must be a URL such as {_FORMS}")
+    raise ConfigError(f"{field} is not the URL of a state; write it as {_FORMS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +124,13 @@ def _client(connect: Callable[[], SharedState], where: str, options: _Options) -
 
 def _sqlite(field: str, parts: SplitResult, options: _Options) -> StateClient:
     path = unquote(parts.path)[1:]
-    if parts.netloc or not path:
-        raise ConfigError(f"{field} names no file; write it as sqlite:///relative/file or sqlite:////absolute/file")
+    if not path:
+        raise ConfigError(f"{field} names no file; write it as {_FILES}")
     if parts.query:
-        raise ConfigError(f"{field} has a parameter that is not known; a SQLite file has only timeout and lease")
+        raise ConfigError(f"{field} has an unsupported parameter; a SQLite file has only timeout and lease")
     path = os.path.abspath(path)
     if not os.path.isdir(os.path.dirname(path)):
-        raise ConfigError(f"{field} names a file in {os.path.dirname(path)!r}, which is no directory; make it first")
+        raise ConfigError(f"{field} names a file in {os.path.dirname(path)!r}, which is no directory; create it first")
 
     def connect() -> SharedState:
         from .sqlite_state import SqliteState
@@ -145,6 +149,6 @@ def _redis(field: str, url: str, timeout_s: float) -> Callable[[], SharedState]:
         ) from None
     if not knows_options_of(url):
         raise ConfigError(
-            f"{field} has a parameter or value that is not known; there are timeout, lease, and those of redis-py"
+            f"{field} has an unsupported parameter or value; there are timeout, lease, and the parameters of redis-py"
         )
     return lambda: RedisState(url, timeout_s=timeout_s)
