@@ -52,7 +52,7 @@ def port_environment(ports: Ports) -> dict[str, str]:
 
 
 def addresses(ports: Ports, mode: Mode) -> dict[str, str]:
-    shown = [*SHOWN_PORTS, *(port for port in PORTS if mode == "docker" and not port.natively)]
+    shown = [*SHOWN_PORTS, *(port for port in PORTS if mode == "docker" and port.in_docker and not port.natively)]
     return {**{port.name: url(ports[port.name]) for port in shown}, "mode": mode}
 
 

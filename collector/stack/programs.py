@@ -47,6 +47,8 @@ PORTS = (
     Port("jaeger_grpc", "TRACEMIND_JAEGER_GRPC_PORT", 16685, "Jaeger's query API over gRPC", False),
     Port("jaeger_health", "TRACEMIND_JAEGER_HEALTH_PORT", 13134, "Jaeger's health", False),
     Port("grafana", "TRACEMIND_GRAFANA_PORT", 3000, "Grafana", natively=False),
+    # Only with the overlay aggregate-instances.
+    Port("instances", "TRACEMIND_COLLECTOR_INSTANCES_PORT", 4319, "the Collector's hand-over", False, natively=False),
 )
 
 SHOWN_PORTS = PORTS[:5]

@@ -203,9 +203,7 @@ def program() -> Path:
 
 @contextmanager
 def aggregating(program: Path, state: Path, ports: Ports | None = None) -> Generator[Collector]:
-    settings = {"TRACEMIND_COLLECTOR_INSTANCES_PORT": str(free_ports()["otlp_grpc"])}
-    overlays = ("prometheus-scrape", "aggregate-instances")
-    with collecting(program, state, *overlays, settings=settings, ports=ports) as collector:
+    with collecting(program, state, "prometheus-scrape", "aggregate-instances", ports=ports) as collector:
         yield collector
 
 

@@ -148,7 +148,6 @@ def test_the_rules_give_the_truth_by_each_way_into_prometheus(
         settings = {
             "PROMETHEUS_URL": prometheus,
             "PROMETHEUS_REMOTE_WRITE_URL": f"{prometheus}/api/v1/write",
-            "TRACEMIND_COLLECTOR_INSTANCES_PORT": str(ports["jaeger_otlp"]),
         }
         with collecting(
             go_program("otelcol"), tmp_path, f"prometheus-{way}", *overlays, settings=settings
