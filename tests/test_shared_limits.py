@@ -156,6 +156,7 @@ def test_a_flow_without_a_key_does_not_begin(client: StateClient, key: Any) -> N
         ({"per": "1d"}, "pass max_cost_usd, max_tokens or max_llm_calls"),
         ({"per": "1x", "max_llm_calls": 1}, "per is '1x'"),
         ({"key": 7, "max_llm_calls": 1}, "key of a shared budget is int"),
+        ({"key": "ada\ud800", "max_llm_calls": 1}, "key of a shared budget has half of a surrogate pair"),
         ({"key": "k" * 257, "max_llm_calls": 1}, "key of a shared budget is a string of 257"),
         ({"on_state_away": "allow", "max_llm_calls": 1}, "on_state_away='allow' is for a shared budget"),
         ({"per": "1d", "on_state_away": "ask", "max_llm_calls": 1}, "on_state_away is 'ask'"),
@@ -177,6 +178,17 @@ def test_a_shared_flow_needs_a_state() -> None:
     """It would hold in this process only, which is not what was asked for."""
     with pytest.raises(tm.ConfigError, match=r"configure\(state="), tm.flow("ask", per="1d", max_llm_calls=1):
         pass
+
+
+@pytest.mark.parametrize("max_tokens", [2**63, 10**30])
+def test_a_call_of_any_size_can_be_counted(client: StateClient, path: Path, max_tokens: int) -> None:
+    """An amount that no state can add must not make the state look away to all other calls of the process."""
+    with tm.budget(name="ask", key="ada", max_llm_calls=5):
+        for tokens in (max_tokens, 100):
+            tm.llm_call_sync("fake/toy-1", "Hello", max_tokens=tokens)
+    assert client.flush(5)
+    assert sums_of(path, "ask", "ada", 0).spent.llm_calls == 2
+    assert not client.is_away
 
 
 # --- Rate limits ---

@@ -96,11 +96,18 @@ def checked_string(field: str, value: object) -> str:
     """The name or the key of an account.
 
     Raises:
-        ConfigError: it is no string, or too long or empty.
+        ConfigError: it is no string, or too long or empty, or it cannot be stored.
     """
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST:
         found = f"a string of {len(value)} characters" if isinstance(value, str) else type(value).__name__
         raise ConfigError(f"{field} of a shared budget is {found}; it must be a string of 1 to {_LONGEST} characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # json.loads() makes such strings
+        raise ConfigError(
+            f"{field} of a shared budget has half of a surrogate pair, which no state can store; "
+            f"remove it, as {field}.encode(errors='replace').decode() does"
+        ) from None
     return value
 
 

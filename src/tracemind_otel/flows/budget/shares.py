@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ..._base.waiting import is_on_event_loop, is_on_trio
 from ...errors import BudgetExceededError, BudgetKind
 from ..shared.state_client import StateClient, give_up
-from ..shared.state_port import NANO, Account, Answer, Reserve, Settle, StateAwayError, Sums, minus, nano_usd
+from ..shared.state_port import NANO, Account, Answer, Reserve, Settle, StateAwayError, Sums, bounded, minus
 from .limits import BudgetLimits, strictest
 from .rules import Standing, limit_exceeded, state_is_away
 from .spending import Amounts, Estimate, Spending, Use
@@ -54,12 +54,12 @@ class Share:
             limits.max_tokens,
             limits.max_llm_calls,
         )
-        wanted = Sums(nano_usd(estimate.cost_usd), estimate.tokens, llm_calls)
+        wanted = bounded(estimate.cost_usd, estimate.tokens, llm_calls)
         return Reserve(self.account, in_sums, wanted, is_call=bool(llm_calls))
 
     def spend(self, use: Use, llm_calls: int, *, window: int | None = None, held: Sums = _NOTHING) -> None:
         """Count what was used, in place of what is held in a window."""
-        used = Sums(nano_usd(use.cost_usd), use.tokens, llm_calls)
+        used = bounded(use.cost_usd, use.tokens, llm_calls)
         self.client.settle(Settle(self.account, window, held, used), partial(self._spent, used))
 
     def _spent(self, used: Sums, answer: Answer) -> None:

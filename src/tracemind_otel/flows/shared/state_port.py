@@ -44,9 +44,14 @@ def total(amounts: Sequence[Sums]) -> Sums:
     return Sums(*(sum(each[kind] for each in amounts) for kind in range(len(Sums._fields))))
 
 
+def bounded(cost_usd: float | None, tokens: int, llm_calls: int) -> Sums:
+    """Amounts that every state can add: none exceeds `MOST`, whatever a request or a reply says."""
+    return Sums(nano_usd(cost_usd), min(tokens, MOST), llm_calls)
+
+
 def nano_usd(cost_usd: float | None) -> int:
     """USD in billionths, rounded up so that many small amounts are never counted as less."""
-    return min(math.ceil((cost_usd or 0.0) * NANO - 1e-3), MOST)
+    return math.ceil(min((cost_usd or 0.0) * NANO - 1e-3, MOST))
 
 
 @dataclass(frozen=True, slots=True)
