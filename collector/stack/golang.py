@@ -87,7 +87,7 @@ def find_built(program: GoProgram, go: Go | None) -> Path | None:
 
 
 def built_source(program: GoProgram, path: Path) -> Source:
-    return Source(path, program.version, "built from source")
+    return Source(path, program.version, f"built from source{f' without {program.lacks}' if program.lacks else ''}")
 
 
 def go_environment() -> dict[str, str]:

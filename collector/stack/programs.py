@@ -64,6 +64,8 @@ class GoProgram:
     """Whether main.go comes from the Collector's builder."""
     version: str = ""
     """Jaeger's build does not tell it: its module has the version of Jaeger 1 that was released with it."""
+    lacks: str = ""
+    """What the build does not have and the released program has."""
 
     @property
     def lock_dir(self) -> Path:
@@ -72,7 +74,9 @@ class GoProgram:
 
 GO_PROGRAMS = (
     GoProgram("otelcol", ".", generated=True, version="0.155.0"),
-    GoProgram("jaeger", "github.com/jaegertracing/jaeger/cmd/jaeger", generated=False, version="2.13.0"),
+    GoProgram(
+        "jaeger", "github.com/jaegertracing/jaeger/cmd/jaeger", generated=False, version="2.13.0", lacks="the UI"
+    ),
 )
 
 PROGRAM_NAMES = ("otelcol", "jaeger", "prometheus")
