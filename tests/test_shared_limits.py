@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import pickle
+import signal
 import sqlite3
+import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -25,7 +28,7 @@ from tests.servers.billing_server import MODEL, OUTPUT_USD, BillingServer, runni
 from tests.support import Captured
 from tracemind_otel.flows.shared.sqlite_state import SqliteState
 from tracemind_otel.flows.shared.state_client import StateClient
-from tracemind_otel.flows.shared.state_port import Account, Answer, Settle, Sums
+from tracemind_otel.flows.shared.state_port import Account, Answer, Order, Reserve, Settle, Sums
 from tracemind_otel.flows.shared.states import state_at, use_state
 from tracemind_otel.wire.call_span import LLMCallSpans
 
@@ -505,6 +508,50 @@ async def test_a_cancelled_call_takes_back_what_it_asked_for(path: Path) -> None
         use_state(None)
     left = sums_of(path, "own")
     assert (left.spent.llm_calls, left.held) == (1, Sums())
+
+
+class SoftTimeLimit(BaseException):
+    """What a signal handler raises, as the workers of a task queue do."""
+
+
+class InterruptingState(SqliteState):
+    """Sends the process a signal while a call waits for an answer of the account `around`."""
+
+    may_answer = threading.Event()
+
+    def apply(self, owner: str, orders: Sequence[Order], lease_s: float) -> list[Answer]:
+        if any(isinstance(order, Reserve) and order.account.name == "around" for order in orders):
+            self.may_answer.wait(0.1)  # until the call waits
+            os.kill(os.getpid(), signal.SIGUSR1)
+            self.may_answer.wait(20)
+        return super().apply(owner, orders, lease_s)
+
+
+@pytest.fixture
+def interrupted() -> Generator[None]:
+    """Makes SIGUSR1 raise `SoftTimeLimit`."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise SoftTimeLimit
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_an_interrupted_call_takes_back_what_it_asked_for(path: Path, interrupted: None) -> None:
+    """It holds nothing of any account, even while the code handles the exception."""
+    client = StateClient(lambda: InterruptingState(path, timeout_s=5), str(path), timeout_s=20)
+    use_state(client)
+    try:
+        around, own = (tm.budget(name=name, per="365d", max_llm_calls=9) for name in ("around", "own"))
+        with around, own, pytest.raises(SoftTimeLimit) as error, spans():
+            pass
+        InterruptingState.may_answer.set()
+        assert client.flush(10)
+        assert [sums_of(path, name).held for name in ("around", "own")] == [Sums(), Sums()], error
+    finally:
+        use_state(None)
 
 
 def test_one_process_has_one_sum_on_every_event_loop(client: StateClient, path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -25,13 +24,6 @@ def prometheus_program() -> Path:
     if found is None:
         pytest.skip("needs Prometheus")
     return found
-
-
-def promtool_beside(prometheus: Path) -> Path:
-    """The promtool that comes with this Prometheus."""
-    found = shutil.which("promtool", path=prometheus.parent)
-    assert found is not None, f"no promtool beside {prometheus}"
-    return Path(found)
 
 
 @contextmanager

@@ -180,12 +180,13 @@ def ask_blocking(questions: Asking, *, may_block: bool | None = None) -> list[Le
     An event loop does not wait, and there the state counts as away, unless the code blocks it anyway: `may_block`.
     """
     may_block = not (is_on_event_loop() or is_on_trio()) if may_block is None else may_block
+    wait = _answer if may_block else _no_answer
     try:
         question = next(questions)
         while True:
             try:
-                answer = _answer(question) if may_block else _no_answer(question)
-            except StateAwayError as error:
+                answer = wait(question)
+            except BaseException as error:  # interrupted: what was granted before is taken back
                 question = questions.throw(error)
             else:
                 question = questions.send(answer)
@@ -201,11 +202,8 @@ async def ask_async(questions: Asking) -> list[Lease]:
         while True:
             try:
                 answer = await _awaited(question)
-            except StateAwayError as error:
+            except BaseException as error:  # cancelled: what was granted before is taken back
                 question = questions.throw(error)
-            except BaseException as cause:  # cancelled: what was granted before is taken back
-                questions.throw(cause)
-                raise
             else:
                 question = questions.send(answer)
     except StopIteration as done:
