@@ -13,8 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from collector.stack.cache import cache_dir, file_lock
-from collector.stack.console import EXIT_FAILED, EXIT_INTERRUPTED, SIGNALS, Interrupted, StackError, say
+from collector.stack.cache import cache_dir, state_lock
+from collector.stack.console import EXIT_FAILED, SIGNALS, run_command, say
 
 from .chain import Binaries, Chain, prepare
 from .layout import AGENTS, NAMES, Layout, choose_ports
@@ -60,7 +60,7 @@ def command_build(_arguments: argparse.Namespace) -> int:
 
 def command_up(arguments: argparse.Namespace) -> int:
     state = state_of(arguments)
-    with file_lock(state / ".lock", "another command on the same state folder"):
+    with state_lock(state):
         chain = known_chain(state)
         if chain is not None and all(chain.pid(name) for name in NAMES):
             say("the chain is already running")
@@ -93,7 +93,7 @@ def up(state: Path, before: Chain | None, *, auto: bool) -> Chain:
 
 def command_down(arguments: argparse.Namespace) -> int:
     state = state_of(arguments)
-    with file_lock(state / ".lock", "another command on the same state folder"), SIGNALS.held():
+    with state_lock(state), SIGNALS.held():
         chain = known_chain(state)
         stopped = chain.stop() if chain is not None else []
     print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
@@ -134,17 +134,7 @@ def state_of(arguments: argparse.Namespace) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
-    SIGNALS.install()
-    try:
-        code: int = arguments.run(arguments)
-    except StackError as error:
-        say(f"gateway: {error}")
-        return error.exit_code
-    except Interrupted:
-        say("gateway: interrupted; everything it started was stopped")
-        return EXIT_INTERRUPTED
-    return code
+    return run_command("gateway", parser().parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 
 from collector.stack.console import StackError
-from collector.stack.ports import is_free
+from collector.stack.ports import configured_port, is_free, some_free_ports
 from collector.stack.programs import HOST
 
 AGENTS = ("agent-1", "agent-2")
@@ -76,11 +73,7 @@ def choose_ports(*, auto: bool) -> Layout:
     """Free ports, but for the well-known ones unless `auto`."""
     known = {} if auto else {use: configured(*well_known) for use, well_known in WELL_KNOWN.items()}
     uses = [(program, use) for program, names in PORTS.items() for use in names]
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in uses]
-        for each in sockets:
-            each.bind((HOST, 0))
-        free = {use: int(each.getsockname()[1]) for use, each in zip(uses, sockets, strict=True)}
+    free = dict(zip(uses, some_free_ports(len(uses)), strict=True))
     ports: dict[str, dict[str, int]] = {program: {} for program in PORTS}
     for (program, name), port in (free | known).items():
         ports[program][name] = port
@@ -88,11 +81,9 @@ def choose_ports(*, auto: bool) -> Layout:
 
 
 def configured(variable: str, default: int) -> int:
-    text = os.environ.get(variable, str(default))
-    if not text.isdigit() or not 0 < int(text) < 65536:
-        raise StackError(f"{variable}={text} is not a port; set a number from 1 to 65535")
-    if not is_free(int(text)):
+    port = configured_port(variable, default)
+    if not is_free(port):
         raise StackError(
-            f"port {text} is in use by another program; choose another with {variable}=PORT, or pass --ports auto"
+            f"port {port} is in use by another program; choose another with {variable}=PORT, or pass --ports auto"
         )
-    return int(text)
+    return port

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .commands import AUTO_SCRAPE_INTERVAL, command_build, command_down, command_logs, command_status, command_up
-from .console import EXIT_INTERRUPTED, SIGNALS, Interrupted, StackError, say
+from .console import run_command
 from .installed import BUILD
 from .overlays import OVERLAYS_VARIABLE, overlay_names
 from .programs import DEFAULT_STORAGE, PORTS, PROGRAM_NAMES, REQUIREMENTS, STORAGE_VARIABLE, storages
@@ -98,17 +98,7 @@ def add_state(command: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
-    SIGNALS.install()
-    try:
-        code: int = arguments.run(arguments)
-    except StackError as error:
-        say(f"stack: {error}")
-        return error.exit_code
-    except Interrupted:
-        say("stack: interrupted; everything it started was stopped")
-        return EXIT_INTERRUPTED
-    return code
+    return run_command("stack", parser().parse_args(argv))
 
 
 if __name__ == "__main__":

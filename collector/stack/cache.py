@@ -38,6 +38,11 @@ def file_lock(path: Path, waiting_for: str) -> Generator[None]:
         yield
 
 
+def state_lock(state: Path) -> contextlib.AbstractContextManager[None]:
+    """A block in which no other command changes what runs from a state folder."""
+    return file_lock(state / ".lock", "another command on the same state folder")
+
+
 @contextlib.contextmanager
 def work_folder(name: str) -> Generator[Path]:
     """A temporary folder for one build, under a lock; it is removed afterwards."""

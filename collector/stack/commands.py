@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import subprocess
@@ -12,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .advice import nothing_to_run_with
-from .cache import default_state, file_lock
+from .cache import default_state, state_lock
 from .console import EXIT_FAILED, SIGNALS, StackError, output_of, say
 from .docker import compose, docker_answers, images, stop_docker, up_docker
 from .golang import Go, find_go
@@ -47,11 +46,8 @@ def choose_mode(wanted: str, found: Found, go: Go | None) -> Mode:
 
 def known_addresses(state: Path) -> dict[str, str] | None:
     """The addresses of the last `up`, if everything that it started still runs."""
-    try:
-        known: dict[str, str] = json.loads((state / "stack.json").read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-    return known if all(pid for _, pid in process_states(state, known["mode"])) else None
+    known = read_strings(state / "stack.json")
+    return known if known and all(pid for _, pid in process_states(state, known["mode"])) else None
 
 
 def process_states(state: Path, mode: str) -> list[tuple[str, str | None]]:
@@ -68,10 +64,6 @@ def stop_all(state: Path) -> list[str]:
     (state / "stack.json").unlink(missing_ok=True)
     (state / "programs.json").unlink(missing_ok=True)
     return stopped
-
-
-def state_lock(state: Path) -> contextlib.AbstractContextManager[None]:
-    return file_lock(state / ".lock", "another command on the same state folder")
 
 
 def command_build(_arguments: argparse.Namespace) -> int:
@@ -165,11 +157,16 @@ def start_native(options: UpOptions, found: Found, go: Go | None) -> tuple[Ports
 
 def known_programs(state: Path) -> dict[str, str]:
     """Version and origin of each program of the last `up`, Jaeger's storage and the overlays."""
+    return read_strings(state / "programs.json")
+
+
+def read_strings(path: Path) -> dict[str, str]:
+    """What `up` wrote into a file; nothing if there is none."""
     try:
-        known: dict[str, str] = json.loads((state / "programs.json").read_text())
+        written: dict[str, str] = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
         return {}
-    return known
+    return written
 
 
 def table(known: Mapping[str, str], state: Path) -> str:

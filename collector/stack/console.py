@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import signal
@@ -17,7 +18,6 @@ LOG_TAIL_LINES = 25
 
 EXIT_FAILED = 1
 EXIT_NOTHING_TO_RUN_WITH = 3
-
 EXIT_INTERRUPTED = 130
 
 
@@ -118,6 +118,20 @@ class Progress:
 
     def done(self) -> None:
         say(("\r" if self._live else "") + f"{self._what}: done in {self.elapsed}")
+
+
+def run_command(name: str, arguments: argparse.Namespace) -> int:
+    """Run the function `run` of the arguments; a fault or an interrupt becomes a message and an exit code."""
+    SIGNALS.install()
+    try:
+        code: int = arguments.run(arguments)
+    except StackError as error:
+        say(f"{name}: {error}")
+        return error.exit_code
+    except Interrupted:
+        say(f"{name}: interrupted; everything it started was stopped")
+        return EXIT_INTERRUPTED
+    return code
 
 
 def run_step(what: str, command: Sequence[str], cwd: Path, log: Path, env: Mapping[str, str]) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 from .console import StackError
-from .programs import COLLECTOR_DIR, HOST, PORTS
+from .ports import some_free_ports
+from .programs import COLLECTOR_DIR, PORTS
 
 OVERLAYS_VARIABLE = "TRACEMIND_STACK_OVERLAYS"
 OVERLAYS_DIR = COLLECTOR_DIR / "overlays"
@@ -50,7 +50,7 @@ def overlay_environment(overlays: Sequence[str], state: Path) -> dict[str, str]:
         needed["TRACEMIND_COLLECTOR_QUEUE"] = "file_storage/queue"
         needed["TRACEMIND_COLLECTOR_QUEUE_DIR"] = str(state / "queue")
     if "aggregate-instances" in overlays:
-        needed["TRACEMIND_COLLECTOR_INSTANCES_PORT"] = str(free_port())
+        needed["TRACEMIND_COLLECTOR_INSTANCES_PORT"] = str(some_free_ports(1)[0])
     return {name: value for name, value in needed.items() if not os.environ.get(name)}
 
 
@@ -60,12 +60,6 @@ def check_variables(overlays: Sequence[str]) -> None:
         needed = re.findall(r"\$\{env:(\w+)\}", (OVERLAYS_DIR / f"{name}.yaml").read_text())
         if missing := sorted({variable for variable in needed if not os.environ.get(variable)}):
             raise StackError(f"the overlay {name} needs {' and '.join(missing)}; set them first, or leave it out")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def compose_override(overlays: Sequence[str]) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Sequence
 
 from .console import StackError
 from .programs import HOST, PORTS, SHOWN_PORTS, Mode, Ports
@@ -23,12 +24,7 @@ def is_free(port: int) -> bool:
 
 
 def default_ports(mode: Mode) -> Ports:
-    ports: Ports = {}
-    for port in PORTS:
-        text = os.environ.get(port.env, str(port.default))
-        if not text.isdigit() or not 0 < int(text) < 65536:
-            raise StackError(f"{port.env}={text} is not a port; set a number from 1 to 65535")
-        ports[port.name] = int(text)
+    ports: Ports = {port.name: configured_port(port.env, port.default) for port in PORTS}
     for port in PORTS:
         if (port.natively if mode == "native" else port.in_docker) and not is_free(ports[port.name]):
             raise StackError(
@@ -38,13 +34,26 @@ def default_ports(mode: Mode) -> Ports:
     return ports
 
 
+def configured_port(variable: str, default: int) -> int:
+    """The port that a variable names."""
+    text = os.environ.get(variable, str(default))
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise StackError(f"{variable}={text} is not a port; set a number from 1 to 65535")
+    return int(text)
+
+
 def free_ports() -> Ports:
-    """A free port for each use; all are held open until the last is known, so that no two are equal."""
+    """A free port for each use."""
+    return dict(zip((port.name for port in PORTS), some_free_ports(len(PORTS)), strict=True))
+
+
+def some_free_ports(count: int) -> Sequence[int]:
+    """Free ports; all are held open until the last is known, so that no two are equal."""
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in PORTS]
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
             each.bind((HOST, 0))
-        return {port.name: int(each.getsockname()[1]) for port, each in zip(PORTS, sockets, strict=True)}
+        return [int(each.getsockname()[1]) for each in sockets]
 
 
 def port_environment(ports: Ports) -> dict[str, str]:
