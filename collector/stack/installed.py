@@ -38,10 +38,12 @@ def find_installed(name: str, files: Sequence[Path] = ()) -> Source | None:
 
 def chosen_program(needed: Requirement, path: Path, files: Sequence[Path]) -> Source:
     try:
+        if not path.is_file():
+            raise UnfitError("is not a file")
         return Source(path, checked_version(needed, path, files), f"by {needed.variable}")
     except UnfitError as fault:
         raise StackError(
-            f"{needed.variable}={path} {fault}; set the path of another program, or {BUILD} to build one"
+            f"{needed.variable}={path} {fault}; set the path of another program, or {BUILD!r} to build one"
         ) from None
 
 

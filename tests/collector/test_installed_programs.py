@@ -170,7 +170,7 @@ def test_the_next_program_on_the_path_is_used(programs: Path) -> None:
 
 
 def test_a_variable_with_a_program_that_does_not_fit_is_an_error(programs: Path) -> None:
-    """Who names a program gets that one or an error, and never another one."""
+    """A variable with a program gives that program or an error, never another one."""
     collector(programs / "otelcol")
     old = collector(programs.parent / "old" / "otelcol", version="0.99.0")
 
@@ -178,7 +178,17 @@ def test_a_variable_with_a_program_that_does_not_fit_is_an_error(programs: Path)
 
     assert done.returncode == 1
     assert done.stderr.startswith(f"stack: TRACEMIND_STACK_OTELCOL={old} has version 0.99.0, but 0.155.0")
-    assert "set the path of another program, or build to build one" in done.stderr
+    assert "set the path of another program, or 'build' to build one" in done.stderr
+
+
+def test_a_variable_with_a_path_that_does_not_exist_is_an_error(programs: Path) -> None:
+    """A mistyped path is named as such, although a program on the PATH would do."""
+    collector(programs / "otelcol")
+
+    done = stack(environment(programs, TRACEMIND_STACK_OTELCOL="/no/otelcol"), "up")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("stack: TRACEMIND_STACK_OTELCOL=/no/otelcol is not a file")
 
 
 def test_a_variable_can_leave_out_the_path(programs: Path) -> None:
