@@ -82,6 +82,7 @@ class SqliteState:
             os.close(os.open(Path(path), os.O_RDWR | os.O_CREAT, 0o600))  # its -wal and -shm get the same mode
             self._db = sqlite3.connect(path, timeout=self._timeout_s, isolation_level=None)
             self._file = _identity(path)
+            self._db.execute("PRAGMA page_size = 1024")  # of a new file; each commit writes whole pages to the log
             self._db.execute("PRAGMA journal_mode = WAL")
             # Without a sync for each commit: a crash of the host may lose the last commits, never the file.
             self._db.execute("PRAGMA synchronous = NORMAL")

@@ -29,7 +29,7 @@ FLUSH_S = 2.0
 """Seconds that the end of a process waits for its settlements to be delivered."""
 _PROBE_S = 1.0
 """Seconds between two tries to reach a state that is away."""
-_SETTLE_S = 0.05
+_SETTLE_S = 0.1
 """Seconds that a settlement waits for others, so that they share a transaction."""
 _ROUND_TRIPS = 9
 """Round trips that `examined` times."""
