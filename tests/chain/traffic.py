@@ -87,7 +87,7 @@ def model_call(trace_id: bytes, kind: Kind = "plain") -> Span:
             "gen_ai.usage.cost": 0.25 if kind == "expensive" else 0.0004,
             "server.address": "api.openai.com",
             "server.port": 443,
-            "tracemind.flow.name": "chain",
+            "gen_ai.workflow.name": "chain",
             "tracemind.flow.id": secrets.token_hex(16),
             "tracemind.retry.count": 1 if kind == "retry" else 0,
         },
