@@ -815,5 +815,5 @@ def test_what_could_not_be_delivered_is_said_at_the_end(path: Path, tmp_path: Pa
     """The process ends in time, and its log says how many calls the state did not take; they count as reserved."""
     done = run_program(AT_AN_END, path, tmp_path / "spans.jsonl")
     assert done.returncode == 0
-    assert "did not take the spending of 1 calls" in done.stderr
+    assert "did not take the spending of 1 call before the end" in done.stderr
     assert sums_of(path, "end").held.llm_calls == 1

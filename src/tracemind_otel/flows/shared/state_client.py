@@ -146,10 +146,10 @@ class StateClient:
             thread.join(timeout_s)
         if left:
             log.warning(
-                "the shared state at %s did not take the spending of %d calls before the end; what these had reserved "
+                "the shared state at %s did not take the spending of %s before the end; what these had reserved "
                 "there counts as spent, and what was sent without a reservation is missing from its sums",
                 self.where,
-                left,
+                "1 call" if left == 1 else f"{left} calls",
             )
         atexit.unregister(self.close)
 
