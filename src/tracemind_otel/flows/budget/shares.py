@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -181,11 +182,12 @@ def ask_blocking(questions: Asking, *, may_block: bool | None = None) -> list[Le
     """
     may_block = not (is_on_event_loop() or is_on_trio()) if may_block is None else may_block
     wait = _answer if may_block else _no_answer
+    began = time.monotonic()
     try:
         question = next(questions)
         while True:
             try:
-                answer = wait(question)
+                answer = wait(question, _left_s(question, began))
             except BaseException as error:  # interrupted: what was granted before is taken back
                 question = questions.throw(error)
             else:
@@ -197,11 +199,12 @@ def ask_blocking(questions: Asking, *, may_block: bool | None = None) -> list[Le
 
 async def ask_async(questions: Asking) -> list[Lease]:
     """Await the answers."""
+    began = time.monotonic()
     try:
         question = next(questions)
         while True:
             try:
-                answer = await _awaited(question)
+                answer = await _awaited(question, _left_s(question, began))
             except BaseException as error:  # cancelled: what was granted before is taken back
                 question = questions.throw(error)
             else:
@@ -211,13 +214,17 @@ async def ask_async(questions: Asking) -> list[Lease]:
         return leases
 
 
-def _answer(question: Question) -> Answer:
-    timeout_s = question.client.timeout_s
+def _left_s(question: Question, began: float) -> float:
+    """How long a call still waits: the time-out is for all its accounts together."""
+    return max(began + question.client.timeout_s - time.monotonic(), 0.0)
+
+
+def _answer(question: Question, left_s: float) -> Answer:
     try:
-        return question.answer.result(timeout_s)
+        return question.answer.result(left_s)
     except TimeoutError:
         give_up(question.client, question.order, question.answer)
-        raise StateAwayError(f"it did not answer within {timeout_s} s") from None
+        raise question.client.note_late() from None
     except StateAwayError:
         raise
     except BaseException:
@@ -225,23 +232,23 @@ def _answer(question: Question) -> Answer:
         raise
 
 
-def _no_answer(question: Question) -> Answer:
+def _no_answer(question: Question, left_s: float) -> Answer:
     if question.answer.done():
         return question.answer.result()
     give_up(question.client, question.order, question.answer)
     raise StateAwayError("a call that is not awaited must not block the event loop; use `async with` or `async def`")
 
 
-async def _awaited(question: Question) -> Answer:
-    answer, timeout_s = question.answer, question.client.timeout_s
+async def _awaited(question: Question, left_s: float) -> Answer:
+    answer = question.answer
     try:
-        is_answered = answer.done() or await (_done_on_trio if is_on_trio() else _done)(answer, timeout_s)
+        is_answered = answer.done() or await (_done_on_trio if is_on_trio() else _done)(answer, left_s)
     except BaseException:
         give_up(question.client, question.order, answer)
         raise
     if not is_answered:
         give_up(question.client, question.order, answer)
-        raise StateAwayError(f"it did not answer within {timeout_s} s")
+        raise question.client.note_late()
     return answer.result()
 
 

@@ -74,6 +74,8 @@ class StateClient:
         self._is_closing = False
         self._is_sending = False
         self._is_away = False
+        self._is_logged_away = False
+        self._late_since = 0.0
         self._probe_at = 0.0
         self._renew_at = 0.0
         self._settle_at = 0.0
@@ -95,14 +97,33 @@ class StateClient:
         It is done at once where this process has reserved ahead, and while the state is away, when it fails.
         """
         with self._waiting:
-            if self._is_away or self._is_closing:
-                away: Future[Answer] = Future()
-                away.set_exception(StateAwayError("the shared state is away"))
-                return away
-            answer = self._outbox.ask(order)
-            if self._outbox.is_urgent:
-                self._wake()
-        return answer
+            if not (self._is_away or self._is_closing):
+                answer = self._outbox.ask(order)
+                if self._outbox.is_urgent:
+                    self._wake()
+                return answer
+            is_hanging = self._is_away and time.monotonic() - self._late_since > self.timeout_s
+        if is_hanging:
+            self._log_away(self._late())
+        away: Future[Answer] = Future()
+        away.set_exception(StateAwayError("the shared state is away"))
+        return away
+
+    def note_late(self) -> StateAwayError:
+        """A call has waited as long as it may, so no other waits until the state answers; returns the call's error.
+
+        What keeps the thread may have no time-out of its own: a look-up of the host's name, or a disk.
+        """
+        with self._waiting:
+            if not self._is_away:
+                self._is_away = True
+                self._late_since = self._probe_at = time.monotonic()
+                self._renew_at = 0.0
+                self._waiting.notify_all()
+        return self._late()
+
+    def _late(self) -> StateAwayError:
+        return StateAwayError(f"it did not answer within {self.timeout_s} s")
 
     def settle(self, order: Settle, listener: Listener | None = None) -> None:
         """Count what was used, as soon as the state takes it; never waits. The listener is told the answer."""
@@ -136,6 +157,7 @@ class StateClient:
 
     def close(self, timeout_s: float = FLUSH_S) -> None:
         """Deliver the settlements, and end the thread; the log says how many could not be delivered."""
+        until = time.monotonic() + timeout_s
         self.flush(0.0 if self._is_away else timeout_s)
         with self._waiting:
             self._is_closing = True
@@ -143,7 +165,7 @@ class StateClient:
             thread = self._thread
             self._waiting.notify_all()
         if thread is not None:
-            thread.join(timeout_s)
+            thread.join(max(until - time.monotonic(), 0.0))
         if left:
             log.warning(
                 "the shared state at %s did not take the spending of %s before the end; what these had reserved "
@@ -227,23 +249,29 @@ class StateClient:
 
     def _note_away(self, error: StateAwayError, batch: Batch) -> None:
         with self._waiting:
-            was_away, self._is_away = self._is_away, True
+            self._is_away = True
             self._probe_at = time.monotonic() + _PROBE_S
             self._renew_at = 0.0
             unanswered = self._outbox.failed(batch)
-        if not was_away:
+        self._log_away(error)
+        for each in unanswered:
+            fail(each, error)
+
+    def _log_away(self, error: StateAwayError) -> None:
+        with self._waiting:
+            was_logged, self._is_logged_away = self._is_logged_away, True
+        if not was_logged:
             log.warning(
                 "the shared state at %s is away (%s); until it answers again, on_state_away decides what budgets do",
                 self.where,
                 error,
             )
-        for each in unanswered:
-            fail(each, error)
 
     def _note_back(self) -> None:
         with self._waiting:
-            was_away, self._is_away = self._is_away, False
-        if was_away:
+            self._is_away = False
+            was_logged, self._is_logged_away = self._is_logged_away, False
+        if was_logged:
             log.warning("the shared state at %s is back", self.where)
 
 
