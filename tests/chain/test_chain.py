@@ -10,7 +10,6 @@ import math
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,9 +20,10 @@ from collector.gateway.layout import AGENTS, NAMES, SAMPLERS, Layout
 from collector.stack.console import EXIT_NOTHING_TO_RUN_WITH
 
 from tests.chain.account import Account, Topic, account, metric, reading
-from tests.chain.traffic import SPREAD_S, Trace, Traffic, make_trace, sending
+from tests.chain.traffic import SPREAD_S, Trace, Traffic, make_trace, pause, sending
 from tests.e2e.collectors import go_program
 from tests.pages import ROOT
+from tests.required import missing
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(600, func_only=True)]
 
@@ -51,8 +51,8 @@ def chain(
     try:
         with visibly():
             done = subprocess.run(up, cwd=ROOT, env={**os.environ, **settings}, stdout=subprocess.PIPE, check=False)
-        if done.returncode == EXIT_NOTHING_TO_RUN_WITH and os.environ.get("TRACEMIND_E2E_REQUIRED") != "1":
-            pytest.skip("Go, Java 17 or Maven is missing: see above")
+        if done.returncode == EXIT_NOTHING_TO_RUN_WITH:
+            missing("Go, Java 17 or Maven is missing: see above")
         assert done.returncode == 0
         yield Chain(prepare(), Layout(json.loads(done.stdout)), state, settings)
     finally:
@@ -83,10 +83,6 @@ def traffic_to(chain: Chain) -> Generator[Traffic]:
         pause(BEFORE_S)
         yield traffic
         pause(AFTER_S)
-
-
-def pause(seconds: float) -> None:
-    threading.Event().wait(seconds)
 
 
 def assert_complete(result: Account) -> None:

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import pytest
 from collector.gateway.chain import BASE, GATEWAY, OTELCOL_GATEWAY, OVERLAYS, configs
-from collector.stack.golang import build_program, find_built, find_go
 from collector.stack.ports import free_ports, port_environment
 from collector.stack.processes import answers, wait_until
 from collector.stack.programs import HOST
 
-from tests.chain.test_chain import pause
-from tests.chain.traffic import Trace, sending
+from tests.chain.traffic import Trace, pause, sending
+from tests.required import built
 from tests.servers.otlp_sink import Sink, listening
 
 pytestmark = [
@@ -40,11 +39,8 @@ OWN_HOSTS = ("unshare", "--map-root-user", "--mount", "sh", "-c", 'mount --bind 
 
 @pytest.fixture(scope="module")
 def otelcol(visibly: Callable[[], AbstractContextManager[None]]) -> Path:
-    go = find_go()
-    if go is None and find_built(OTELCOL_GATEWAY, None) is None:
-        pytest.skip("needs Go")
     with visibly():
-        return find_built(OTELCOL_GATEWAY, go) or build_program(OTELCOL_GATEWAY, go)
+        return built(OTELCOL_GATEWAY)
 
 
 @contextmanager

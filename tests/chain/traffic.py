@@ -122,13 +122,13 @@ class Traffic:
         first = secrets.randbelow(len(self.agents))
         for number, half in enumerate(trace.halves):
             if number and trace.spread:
-                threading.Event().wait(SPREAD_S)
+                time.sleep(SPREAD_S)
             service = f"service-{number}"
             body = otlp.traces(half, {"service.name": service}).SerializeToString()
             agent = self.agents[(first + number) % len(self.agents)]
             while not accepted(agent, body):
                 self.repeated += 1
-                threading.Event().wait(0.2)
+                time.sleep(0.2)
         trace.ended = time.monotonic()
 
     def run(self, per_second: float) -> None:
@@ -145,6 +145,11 @@ class Traffic:
 
     def stop(self) -> None:
         self._stop.set()
+
+
+def pause(seconds: float) -> None:
+    """Let the traffic flow for some seconds."""
+    time.sleep(seconds)
 
 
 def accepted(agent: str, body: bytes) -> bool:

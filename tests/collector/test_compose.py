@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from collector.stack.console import StackError
-from collector.stack.golang import build_program, find_built, find_go
 from collector.stack.overlays import compose_override
 from collector.stack.programs import GoProgram
 
 from tests.pages import ROOT
+from tests.required import built
 
 pytestmark = pytest.mark.slow
 
@@ -29,14 +27,8 @@ COMMAND = re.compile(r"^# +docker compose ((?:-f \S+ )*)up\b", re.MULTILINE)
 
 @pytest.fixture(scope="module")
 def compose() -> Path:
-    """The loader, built in half a minute the first time; the test is skipped without it and without Go."""
-    go = find_go()
-    try:
-        return find_built(COMPOSE, go) or build_program(COMPOSE, go)
-    except StackError as error:
-        if os.environ.get("TRACEMIND_E2E_REQUIRED") == "1":
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
+    """The loader, built in half a minute the first time."""
+    return built(COMPOSE)
 
 
 def load(compose: Path, *files: Path | str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -14,9 +13,10 @@ import pytest
 import yaml
 from collector.stack.native import prepare_prometheus
 from collector.stack.ports import default_ports
-from collector.stack.prometheus import fetch_prometheus, find_prometheus
+from collector.stack.prometheus import find_prometheus
 
 from tests.promql import loses_first_samples, metric_names
+from tests.required import is_required, missing, prometheus_program
 from tracemind_otel.otel import semconv
 
 RULES = Path(__file__).resolve().parents[2] / "collector" / "rules"
@@ -51,14 +51,9 @@ EVERY_RULE = RECORDING | ALERTS
 @pytest.fixture(scope="module")
 def promtool() -> Path:
     """The promtool that comes with Prometheus; the test is skipped without one."""
-    required = os.environ.get("TRACEMIND_E2E_REQUIRED") == "1"
-    prometheus = find_prometheus() or (fetch_prometheus() if required else None)
+    prometheus = prometheus_program() if is_required() else find_prometheus()
     found = shutil.which("promtool", path=prometheus.parent) if prometheus else None
-    if found is None and required:
-        pytest.fail("found Prometheus without promtool", pytrace=False)
-    if found is None:
-        pytest.skip("needs promtool, which comes with Prometheus")
-    return Path(found)
+    return Path(found) if found else missing("needs promtool, which comes with Prometheus")
 
 
 def run(promtool: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
-import signal
 import ssl
 import subprocess
 import urllib.error
@@ -15,9 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-from collector.stack.console import StackError
-from collector.stack.golang import build_program, find_built, find_go
 from collector.stack.ports import free_ports, port_environment, url
 from collector.stack.processes import answers, wait_until
 from collector.stack.programs import GO_PROGRAMS, HOST, Ports
@@ -26,6 +22,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.programs import REPOSITORY
+from tests.required import built
 from tests.servers.otlp_sink import Sink
 
 BASE = REPOSITORY / "collector" / "base.yaml"
@@ -50,15 +47,9 @@ SETTINGS: Mapping[str, str] = {
 
 
 def go_program(name: str) -> Path:
-    """The program `otelcol` or `jaeger`, built the first time; the test is skipped without it and without Go."""
+    """The program `otelcol` or `jaeger`, built the first time."""
     (program,) = [program for program in GO_PROGRAMS if program.name == name]
-    go = find_go()
-    try:
-        return find_built(program, go) or build_program(program, go)
-    except StackError as error:
-        if os.environ.get("TRACEMIND_E2E_REQUIRED") == "1":
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
+    return built(program)
 
 
 def config_arguments(overlays: Iterable[str]) -> list[str]:
@@ -140,7 +131,7 @@ def collecting(
     settings: Mapping[str, str] | None = None,
     ports: Ports | None = None,
 ) -> Generator[Collector]:
-    """Start the Collector on these or free ports; it is stopped with SIGTERM, so that it flushes, at the end."""
+    """Start the Collector on these or free ports, and stop it at the end."""
     ports = ports or free_ports()
     environment = {
         **settings_for(overlays, settings or {}, state),
@@ -159,13 +150,17 @@ def collecting(
         assert process.poll() is None, log.read_text()
         yield Collector(process, ports, log)
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(WAIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process with SIGTERM, so that it flushes, and kill it if it does not end in time."""
+    process.terminate()
+    try:
+        process.wait(WAIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 @dataclasses.dataclass
@@ -204,12 +199,13 @@ def storing(
     with log.open("ab") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     try:
-        ready = wait_until(lambda: answers(url(ports["jaeger_health"], "/status")), WAIT_S)
+        health = url(ports["jaeger_health"], "/status")
+        ready = wait_until(lambda: process.poll() is not None or answers(health), WAIT_S)
         assert ready, log.read_text()
+        assert process.poll() is None, log.read_text()
         yield Jaeger(process, ports)
     finally:
-        process.terminate()
-        process.wait(WAIT_S)
+        end(process)
 
 
 def to_sink(sink: Sink, **more: str) -> dict[str, str]:

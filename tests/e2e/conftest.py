@@ -14,6 +14,7 @@ import pytest
 
 from tests.e2e.backends import ROOT, STACK_COMMAND, Stack, run_stack
 from tests.e2e.fleet import Fleet, running_fleet
+from tests.required import missing
 
 NEITHER_GO_NOR_DOCKER = 3
 
@@ -48,8 +49,8 @@ def fleet(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fl
 
 def start_stack(config: pytest.Config, state: Path) -> dict[str, str]:
     done = up_visibly(config, state)
-    if done.returncode == NEITHER_GO_NOR_DOCKER and os.environ.get("TRACEMIND_E2E_REQUIRED") != "1":
-        pytest.skip(done.stderr.strip())
+    if done.returncode == NEITHER_GO_NOR_DOCKER:
+        missing(done.stderr.strip())
     if done.returncode != 0:
         pytest.fail(f"the stack did not start (exit code {done.returncode}):\n{done.stderr}", pytrace=False)
     return cast("dict[str, str]", json.loads(done.stdout))

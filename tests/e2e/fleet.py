@@ -20,8 +20,9 @@ import pytest
 from tests.e2e import otlp_requests as otlp
 from tests.e2e.backends import Sample, Stack, wait_for_metric
 from tests.e2e.collectors import post
-from tests.e2e.prometheus_server import prometheus_program, serving
+from tests.e2e.prometheus_server import serving
 from tests.programs import clean_environment
+from tests.required import prometheus_program
 
 PROGRAM = Path(__file__).with_name("fleet_process.py")
 JOBS = "fleet-.*"

@@ -29,8 +29,9 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, G
 from tests.e2e import otlp_requests as otlp
 from tests.e2e.backends import wait_for_metric
 from tests.e2e.collectors import WAIT_S, Collector, collecting, go_program, read
-from tests.e2e.prometheus_server import prometheus_program, serving
+from tests.e2e.prometheus_server import serving
 from tests.programs import REPOSITORY, clean_environment
+from tests.required import prometheus_program
 from tests.servers.otlp_sink import Post, Sink
 from tests.servers.otlp_sink import plain as plain_values
 from tests.servers.otlp_sink import sink as sink

@@ -20,7 +20,8 @@ from tests.e2e.backends import ROOT, poll
 from tests.e2e.collectors import Collector, collecting, go_program
 from tests.e2e.dashboard_truth import wait_until_true
 from tests.e2e.fleet import FLEET, RESTARTED, Fleet
-from tests.e2e.prometheus_server import prometheus_program, serving
+from tests.e2e.prometheus_server import serving
+from tests.required import prometheus_program
 
 pytestmark = pytest.mark.e2e
 

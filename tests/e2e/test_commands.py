@@ -12,11 +12,11 @@ import pytest
 import yaml
 from collector.stack.cache import cache_dir
 from collector.stack.ports import free_ports, port_environment
-from collector.stack.prometheus import fetch_prometheus, find_prometheus
 
 from tests.e2e.collectors import go_program
 from tests.pages import OPERATIONS, ROOT, Block, blocks, write_files
 from tests.programs import clean_environment
+from tests.required import prometheus_program
 
 pytestmark = pytest.mark.e2e
 
@@ -37,7 +37,7 @@ prometheus() { promtool check config "${1#--config.file=}"; }
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the programs that the commands name."""
     folder = tmp_path_factory.mktemp("programs")
-    prometheus = find_prometheus() or fetch_prometheus()
+    prometheus = prometheus_program()
     found = {"otelcol": go_program("otelcol"), "jaeger": go_program("jaeger"), "prometheus": prometheus}
     for name, program in {**found, "promtool": prometheus.parent / "promtool"}.items():
         (folder / name).symlink_to(program)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from collector.stack.console import StackError
 
 from tests.e2e.backends import NO_PROXY, Stack, poll, run_stack
 from tests.e2e.test_jaeger_storage import COLLECTOR, assert_kept, send
+from tests.required import missing
 from tests.servers.opensearch_server import opensearch, secured
 from tests.wire.certificates import server_context
 
@@ -27,21 +27,15 @@ USER, PASSWORD = "jaeger", "12345"
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The HTTP port of OpenSearch; the test is skipped without Java or Maven."""
+    """The HTTP port of OpenSearch, which needs Java and Maven."""
     try:
         find_java()
     except StackError as error:
-        skip_or_fail(str(error))
+        missing(str(error))
     if shutil.which("mvn") is None:
-        skip_or_fail("needs Maven")
+        missing("needs Maven")
     with opensearch(tmp_path_factory.mktemp("opensearch")) as port:
         yield port
-
-
-def skip_or_fail(reason: str) -> None:
-    if os.environ.get("TRACEMIND_E2E_REQUIRED") == "1":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 @pytest.fixture

@@ -13,17 +13,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import pytest
-from collector.stack.ports import free_ports, url
-from collector.stack.processes import answers, wait_until
-from collector.stack.prometheus import fetch_prometheus, find_prometheus
+from collector.stack.processes import wait_until
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
@@ -43,7 +41,9 @@ from tests.e2e.collectors import (
     to_sink,
     validate,
 )
+from tests.e2e.prometheus_server import serving
 from tests.programs import REPOSITORY, clean_environment
+from tests.required import prometheus_program
 from tests.servers.otlp_sink import Sink, listening, plain
 from tests.servers.otlp_sink import sink as sink
 from tests.wire.certificates import server_context
@@ -279,6 +279,13 @@ def test_metrics_are_written_to_and_scraped_by_prometheus(program: Path, tmp_pat
     )
 
 
+def remote_write_prometheus(state: Path) -> AbstractContextManager[str]:
+    """A Prometheus that takes remote writes."""
+    config = state / "prometheus.yml"
+    config.write_text("global: {}\n")
+    return serving(prometheus_program(), config, "--web.enable-remote-write-receiver")
+
+
 def test_a_real_prometheus_takes_what_is_written(program: Path, tmp_path: Path) -> None:
     """Prometheus stores the cost that remote write brings, with the service as its job."""
     with remote_write_prometheus(tmp_path) as address:
@@ -288,27 +295,6 @@ def test_a_real_prometheus_takes_what_is_written(program: Path, tmp_path: Path) 
         (sample,) = wait_for_metric(address, "tracemind_llm_cost_USD_total")
 
     assert (sample["value"], sample["labels"]["job"], sample["labels"]["team"]) == (4.0, "test", "search")
-
-
-@contextmanager
-def remote_write_prometheus(state: Path) -> Generator[str]:
-    """A Prometheus that takes remote writes."""
-    program = find_prometheus() or fetch_prometheus()
-    (state / "prometheus.yml").write_text("global: {}\n")
-    address = url(free_ports()["prometheus"])
-    command = [
-        str(program),
-        f"--config.file={state / 'prometheus.yml'}",
-        f"--storage.tsdb.path={state / 'data'}",
-        f"--web.listen-address={address.removeprefix('http://')}",
-        "--web.enable-remote-write-receiver",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            assert wait_until(lambda: answers(f"{address}/-/ready"), WAIT_S)
-            yield address
-        finally:
-            process.terminate()
 
 
 # --- the queue on disk

