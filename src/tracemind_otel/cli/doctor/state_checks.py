@@ -16,7 +16,8 @@ def state_is_away(evidence: Evidence) -> Iterator[Finding]:
             f"the shared state at {state.where} cannot be asked: {state.fault}; its budgets deny every call, "
             "or limit nothing with on_state_away='allow'"
         )
-        yield Finding("state-away", "error", what, "start it, or correct configure(state=...) or TRACEMIND_STATE")
+        fix = "start the server, repair the file, or correct configure(state=...) or TRACEMIND_STATE"
+        yield Finding("state-away", "error", what, fix)
 
 
 def state_is_slow(evidence: Evidence) -> Iterator[Finding]:

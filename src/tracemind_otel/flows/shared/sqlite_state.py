@@ -233,8 +233,8 @@ class SqliteState:
 
 
 _ADVICE = {
-    "not a database": "move the file away, and its sums begin anew",
-    "malformed": "move the file away, and its sums begin anew",
+    "not a database": "move the file away; a new one starts at zero",
+    "malformed": "move the file away; a new one starts at zero",
     "readonly": "let this user write the file and its directory",
     "unable to open": "let this user write the file and its directory",
     "Permission denied": "let this user write the file and its directory",
