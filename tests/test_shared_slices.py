@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+import time
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -230,3 +231,30 @@ def test_a_busy_process_asks_the_state_seldom_and_gives_back_what_it_does_not_ne
     wait_until(lambda: held() == len(asked))
     client.close()
     reader.close()
+
+
+def test_a_process_that_stops_calling_soon_gives_back_its_slice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However busy it was before: after a second, the others have what it had reserved ahead."""
+    clock = [1_000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    state, outbox = SqliteState(tmp_path / "limits.db", timeout_s=5), Outbox("the state")
+    account = Account("team-a", "", YEAR_S)
+
+    def send() -> Sums:
+        batch = outbox.next_batch()
+        answers = state.apply("busy", batch.orders, 60)
+        outbox.carried_out(batch, answers)
+        nothing = Settle(account, None, Sums(), Sums())
+        return state.apply("reader", [nothing], 60)[0].held
+
+    for _ in range(3):
+        for _ in range(200):
+            outbox.ask(Reserve(account, (None, None, 100_000), Sums(0, 0, 1), is_call=True))
+        held = send()
+    assert held.llm_calls > 600  # what calls hold, and a slice
+    clock[0] += 1
+    outbox.tidy()
+    assert send().llm_calls == 600
+    state.close()

@@ -18,6 +18,8 @@ _MEMORY_S = 1.0
 """Seconds for which a reservation counts as demand; after them it has faded to 37 %."""
 _LEAST_CALLS = 8.0
 """Reservations a second below which nothing is reserved ahead: such a process is not busy, and its calls can wait."""
+_IDLE_S = 0.5
+"""Seconds after its last reservation from which a process needs no slice: others may need what it has parked."""
 _LARGEST_PART = 64
 """A slice is at most the remainder of every limit divided by this."""
 
@@ -81,7 +83,7 @@ class _Slice:
     def target(self) -> Sums:
         """What ought to be reserved ahead: the demand, in a small part of what the account has left."""
         faded, now = self._faded()
-        if self._calls * faded < _LEAST_CALLS:
+        if self._calls * faded < _LEAST_CALLS or now - self._at > _IDLE_S:
             return _NOTHING
         if now >= self.ends_at:
             return _NOTHING
