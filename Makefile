@@ -54,7 +54,7 @@ test-all: $(VENV)/.done  ## Run the tests with other tools: gunicorn, Celery, RQ
 	@$(BIN)/python -m pytest -m tools --durations=5 tests/tools tests/e2e
 
 .PHONY: chain
-chain: $(VENV)/.done  ## Kill programs of the chain with Kafka and Cassandra, and account for every trace (8 minutes)
+chain: $(VENV)/.done  ## Kill programs of the chain with Kafka and Cassandra, and account for every trace (10 minutes)
 	@$(BIN)/python -m pytest -m chain --durations=10 tests/chain
 
 .PHONY: nightly

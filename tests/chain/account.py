@@ -81,7 +81,7 @@ def reading(chain: Chain, otelcol: Path, folder: Path) -> Generator[Topic]:
                 process.terminate()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Account:
     """What became of the traces of one phase."""
 
@@ -102,7 +102,7 @@ class Account:
     twice_in_jaeger: int
     """Spans that Jaeger gives twice."""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         total = sum(map(len, (self.kept, self.dropped, self.partial, self.lost, self.wrongly_kept)))
         return (
             f"{total} traces: {len(self.kept)} kept, {len(self.dropped)} dropped by policy, "

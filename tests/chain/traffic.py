@@ -44,7 +44,7 @@ class Trace:
     kind: Kind
     spread: bool
     """Whether its halves are sent some time apart, as those of a long flow are."""
-    halves: Sequence[Sequence[Span]]
+    halves: Sequence[Sequence[Span]] = field(repr=False)
     began: float = 0.0
     """The time on the monotonic clock at which the first half was about to be sent."""
     ended: float = 0.0
