@@ -17,7 +17,8 @@ from tracemind_otel.flows.shared.state_port import Account, Answer, Settle, Shar
 from tracemind_otel.flows.shared.states import state_at, use_state
 
 YEAR = Account("team-a", "", 365 * 86_400)
-_TIMEOUT_S = 0.25
+_TIMEOUT_S = 1.0
+"""Longer than a state takes to answer on a machine that does much else."""
 _ROOM_S = 2.0
 """For a machine that does much else."""
 

@@ -108,3 +108,8 @@ def helm_container(path: Path) -> Container:
     }
     pod = {"securityContext": values["podSecurityContext"], "volumes": values["extraVolumes"], "containers": [spec]}
     return Container(f"helm-{path.stem}", spec, pod | {"automountServiceAccountToken": False})
+
+
+def all_containers() -> list[Container]:
+    """Those of the manifests, and those that charts make of the values for Helm."""
+    return [*containers(), *map(helm_container, HELM_VALUES)]

@@ -130,6 +130,15 @@ def no_state_left() -> Generator[None]:
     use_state(None)
 
 
+@pytest.fixture
+def client(url: str, no_state_left: None) -> StateClient:
+    """The state of this process."""
+    made = state_at(url, timeout_s=5)
+    assert made is not None
+    use_state(made)
+    return made
+
+
 def reserve(wanted: Sums, *, limit_tokens: int = 100, account: Account = YEAR) -> Reserve:
     return Reserve(account, (None, limit_tokens, None), wanted, is_call=True)
 
@@ -240,11 +249,8 @@ def test_an_order_that_is_sent_again_counts_once(redis_server: str) -> None:
 
 
 @pytest.mark.slow
-async def test_a_call_in_a_shared_budget_is_denied_by_what_another_spent(url: str, no_state_left: None) -> None:
+async def test_a_call_in_a_shared_budget_is_denied_by_what_another_spent(client: StateClient) -> None:
     """Two blocks with the same name, key and window share one sum; the message names them."""
-    client = state_at(url, timeout_s=5)
-    assert client is not None
-    use_state(client)
     for _ in range(2):
         with tm.budget(name="each user", key="ada", per="365d", max_llm_calls=2):
             await tm.llm_call("fake/toy-1", "hi", max_tokens=5)
@@ -409,11 +415,10 @@ def test_a_shared_budget_without_a_state_is_rejected() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_async", [True, False])
-async def test_calls_of_another_sdk_are_held_by_a_shared_budget(url: str, no_state_left: None, is_async: bool) -> None:
+async def test_calls_of_another_sdk_are_held_by_a_shared_budget(
+    client: StateClient, state: SharedState, is_async: bool
+) -> None:
     """OpenAI's clients are denied what another process could have spent, on an event loop as well."""
-    client = state_at(url, timeout_s=5)
-    assert client is not None
-    use_state(client)
     tm.instrument()
     ask: dict[str, Any] = {
         "model": "gpt-4o-mini",
@@ -441,9 +446,7 @@ async def test_calls_of_another_sdk_are_held_by_a_shared_budget(url: str, no_sta
     finally:
         tm.uninstrument()
     assert client.flush(5)
-    opened = RedisState(url, timeout_s=5) if url.startswith("redis") else SqliteState(url[10:], timeout_s=5)
-    left = standing(opened)
-    opened.close()
+    left = standing(state)
     assert (answered, denied) == (4, 2)
     assert left.spent.llm_calls == 4
     assert left.spent.tokens <= 200
@@ -469,24 +472,21 @@ if child:
 
 
 @pytest.mark.slow
-def test_a_forked_process_and_its_parent_each_deliver_what_they_spent(url: str, tmp_path: Path) -> None:
+def test_a_forked_process_and_its_parent_each_deliver_what_they_spent(
+    url: str, state: SharedState, tmp_path: Path
+) -> None:
     """Nothing is lost at exit, nothing counts twice, and nothing stays held."""
     done = run_program(FORKING, url, tmp_path / "spans.jsonl")
     assert done.returncode == 0, done.stderr
-    opened = RedisState(url, timeout_s=5) if url.startswith("redis") else SqliteState(url[10:], timeout_s=5)
-    left = standing(opened)
-    opened.close()
+    left = standing(state)
     assert (left.spent.llm_calls, left.held) == (3, Sums())
 
 
 @pytest.mark.slow
 async def test_each_threshold_of_a_shared_budget_is_reported_once(
-    url: str, no_state_left: None, caplog: pytest.LogCaptureFixture
+    client: StateClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log says once that the limit is spent, though every request has a block of its own."""
-    client = state_at(url, timeout_s=5)
-    assert client is not None
-    use_state(client)
     for _ in range(4):
         with tm.budget(name="each user", key="ada", per="365d", max_llm_calls=4):
             await tm.llm_call("fake/toy-1", "hi", max_tokens=5)

@@ -144,7 +144,8 @@ def test_tls_checks_the_certificate(tmp_path: Path) -> None:
 
 def test_a_cluster_of_one_shard_is_used_and_one_of_many_is_told(kind: Kind, tmp_path: Path) -> None:
     """The keys of an account are on one node; the client does not follow a redirection to another."""
-    with running(kind, tmp_path, "--cluster-enabled", "yes") as server:
+    bus = ("--cluster-port", str(free_port()))  # the default, 10,000 above the other, may be too high
+    with running(kind, tmp_path, "--cluster-enabled", "yes", *bus) as server:
         order = Reserve(YEAR, (None, 100, None), Sums(0, 60, 1), is_call=True)
         server.client().execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
         wait_until(lambda: b"cluster_state:ok" in server.client().execute_command("CLUSTER", "INFO"))

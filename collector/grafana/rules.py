@@ -33,33 +33,34 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A counter, and the label that another set of names has in place of several counters."""
+class Labelled:
+    """One of several counters that stand for one counter with a label; its series get that label."""
 
     counter: str
     """The name in Prometheus."""
-    label: tuple[str, str] | None = None
-    """A label that all of its series get."""
+    label: str
+    """The label."""
+    value: str
+    """The value of the label."""
 
 
-def _rule(name: str, labels: Sequence[str], *sources: str | Source) -> Rule:
+def _rule(name: str, labels: Sequence[str], *sources: str | Labelled) -> Rule:
     """A rule whose window is at the end of its name. The first source of a series wins, so that none counts twice."""
     window = name.rpartition(":")[2]
     return Rule(name, "\nor\n".join(_part(labels, source, window) for source in sources))
 
 
-def _part(labels: Sequence[str], source: str | Source, window: str) -> str:
+def _part(labels: Sequence[str], source: str | Labelled, window: str) -> str:
     if isinstance(source, str):
         return sum_by(labels, exact(source, window))
-    total = sum_by(
-        [label for label in labels if not source.label or label != source.label[0]], exact(source.counter, window)
-    )
-    return f'label_replace({total}, "{source.label[0]}", "{source.label[1]}", "", "")' if source.label else total
+    total = sum_by([label for label in labels if label != source.label], exact(source.counter, window))
+    return f'label_replace({total}, "{source.label}", "{source.value}", "", "")'
 
 
-LATEST = "gen_ai_client_inference"
+EXPERIMENTAL = "gen_ai_client_inference"
 """The beginning of the names that OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental gives the metrics."""
-TODAY = "gen_ai_client_operation"
+DEFAULT = "gen_ai_client_operation"
+"""The beginning of the names without that variable."""
 
 RULES = (
     _rule("job_flow_model_team_step:tracemind_llm_cost_usd:1h", (*CALL_LABELS, STEP), "tracemind_llm_cost_USD_total"),
@@ -72,22 +73,22 @@ RULES = (
         "job_flow_model_team_type:llm_tokens:1h",
         (*CALL_LABELS, TOKEN_TYPE),
         "gen_ai_client_token_usage_sum",
-        Source(f"{LATEST}_usage_input_tokens_total", (TOKEN_TYPE, "input")),
-        Source(f"{LATEST}_usage_output_tokens_total", (TOKEN_TYPE, "output")),
-        Source("gen_ai_client_embeddings_operation_input_tokens_sum", (TOKEN_TYPE, "input")),
+        Labelled(f"{EXPERIMENTAL}_usage_input_tokens_total", TOKEN_TYPE, "input"),
+        Labelled(f"{EXPERIMENTAL}_usage_output_tokens_total", TOKEN_TYPE, "output"),
+        Labelled("gen_ai_client_embeddings_operation_input_tokens_sum", TOKEN_TYPE, "input"),
     ),
     _rule(
         "job_flow_model_team_operation:llm_cache_tokens:1h",
         (*CALL_LABELS, CACHE_OPERATION),
         "tracemind_llm_cache_tokens_total",
-        Source(f"{LATEST}_usage_cache_read_input_tokens_total", (CACHE_OPERATION, "read")),
-        Source(f"{LATEST}_usage_cache_write_input_tokens_total", (CACHE_OPERATION, "write")),
+        Labelled(f"{EXPERIMENTAL}_usage_cache_read_input_tokens_total", CACHE_OPERATION, "read"),
+        Labelled(f"{EXPERIMENTAL}_usage_cache_write_input_tokens_total", CACHE_OPERATION, "write"),
     ),
     _rule(
         "job_flow_model_team_error:llm_calls:15m",
         (*CALL_LABELS, ERROR),
-        f"{TODAY}_duration_seconds_count",
-        f"{LATEST}_duration_seconds_count",
+        f"{DEFAULT}_duration_seconds_count",
+        f"{EXPERIMENTAL}_duration_seconds_count",
         "gen_ai_client_embeddings_duration_seconds_count",
     ),
     _rule(
@@ -101,14 +102,14 @@ RULES = (
     _rule(
         "job_flow_model_team_le:llm_duration_seconds:15m",
         (*CALL_LABELS, "le"),
-        f"{TODAY}_duration_seconds_bucket",
-        f"{LATEST}_duration_seconds_bucket",
+        f"{DEFAULT}_duration_seconds_bucket",
+        f"{EXPERIMENTAL}_duration_seconds_bucket",
     ),
     _rule(
         "job_flow_model_team_le:llm_first_chunk_seconds:15m",
         (*CALL_LABELS, "le"),
-        f"{TODAY}_time_to_first_chunk_seconds_bucket",
-        f"{LATEST}_time_to_first_chunk_seconds_bucket",
+        f"{DEFAULT}_time_to_first_chunk_seconds_bucket",
+        f"{EXPERIMENTAL}_time_to_first_chunk_seconds_bucket",
     ),
     _rule(
         "job_flow_team_le:gen_ai_workflow_duration_seconds:15m",

@@ -11,19 +11,18 @@ import yaml
 
 from tests.manifests import (
     EXAMPLES,
-    HELM_VALUES,
     KUSTOMIZATIONS,
     Container,
     Json,
+    all_containers,
     containers,
-    helm_container,
     objects,
     read_all,
 )
 from tests.pages import DOCS, ROOT
 
 COLLECTOR = ROOT / "collector"
-EVERY = [*containers(), *map(helm_container, HELM_VALUES)]
+EVERY = all_containers()
 COLLECTORS = [each for each in EVERY if each.is_collector]
 APPLICATIONS = [each for each in EVERY if not each.is_collector]
 MEBIBYTES = {"Mi": 1, "MiB": 1, "Gi": 1024, "GiB": 1024}

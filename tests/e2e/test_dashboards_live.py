@@ -178,20 +178,22 @@ def assert_found(wrong: Expression, right: Expression, fleet: Fleet, what: str) 
 # --- exemplars
 
 
+def exemplars_of(fleet: Fleet, expression: Expression) -> list[Json]:
+    """The marks of a panel in the last hour."""
+    now = time.time()
+    parameters = {"query": expression.query({"job": JOBS}), "start": str(now - 3600), "end": str(now)}
+    answer = get_json(fleet.prometheus, "/api/v1/query_exemplars", parameters)
+    assert answer is not None
+    return [each for series in answer["data"] for each in series["exemplars"]]
+
+
 @pytest.mark.parametrize("expression", WITH_EXEMPLARS.values(), ids=WITH_EXEMPLARS.keys())
 def test_an_exemplar_leads_to_its_trace(fleet: Fleet, stack: Stack, expression: Expression) -> None:
     """Each mark of a panel has the id of a trace that Jaeger has, under the label that the data source names."""
     (source,) = [each for each in DATA_SOURCES if each["type"] == "prometheus"]
     (label,) = {each["name"] for each in source["jsonData"]["exemplarTraceIdDestinations"]}
 
-    def ask() -> list[Json]:
-        now = time.time()
-        parameters = {"query": expression.query({"job": JOBS}), "start": str(now - 3600), "end": str(now)}
-        answer = get_json(fleet.prometheus, "/api/v1/query_exemplars", parameters)
-        assert answer is not None
-        return [each for series in answer["data"] for each in series["exemplars"]]
-
-    exemplars = poll(ask, bool, 30.0, str(expression))
+    exemplars = poll(lambda: exemplars_of(fleet, expression), bool, 30.0, str(expression))
 
     slowest = max(exemplars, key=lambda each: float(each["value"]))
     spans = stack.wait_for_trace(slowest["labels"][label])
@@ -219,12 +221,7 @@ def test_a_cost_spike_leads_to_the_call_that_made_it(fleet: Fleet, stack: Stack)
     (expression,) = [each for each in WITH_EXEMPLARS.values() if each.dashboard == "spend"]
 
     def spikes() -> list[Json]:
-        now = time.time()
-        parameters = {"query": expression.query({"job": JOBS}), "start": str(now - 3600), "end": str(now)}
-        answer = get_json(fleet.prometheus, "/api/v1/query_exemplars", parameters)
-        assert answer is not None
-        found = [each for series in answer["data"] for each in series["exemplars"]]
-        return [each for each in found if float(each["value"]) == SPIKE_USD]
+        return [each for each in exemplars_of(fleet, expression) if float(each["value"]) == SPIKE_USD]
 
     spike = poll(spikes, bool, 30.0, str(expression))[0]
     spans = stack.wait_for_trace(

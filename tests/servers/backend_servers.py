@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from collector.stack.ports import some_free_ports
 
 from tests.programs import clean_environment
 from tests.servers import installs
@@ -67,12 +67,6 @@ class BackendServer:
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def _free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
-
-
 @contextmanager
 def _serving(
     command: list[str | Path], folder: Path, port: int, health: str, environment: Mapping[str, str]
@@ -98,12 +92,12 @@ def _serving(
 @contextmanager
 def phoenix(folder: Path) -> Generator[BackendServer]:
     """Phoenix, with its database in a folder."""
-    port = _free_port()
+    (port,) = some_free_ports(1)
     environment = {
         "PHOENIX_WORKING_DIR": str(folder),
         "PHOENIX_HOST": "127.0.0.1",
         "PHOENIX_PORT": str(port),
-        "PHOENIX_GRPC_PORT": str(_free_port()),
+        "PHOENIX_GRPC_PORT": str(some_free_ports(1)[0]),
         "PHOENIX_TELEMETRY_ENABLED": "false",
     }
     command: list[str | Path] = [python("phoenix"), "-m", "phoenix.server.main", "serve"]
@@ -114,7 +108,7 @@ def phoenix(folder: Path) -> Generator[BackendServer]:
 @contextmanager
 def mlflow(folder: Path) -> Generator[BackendServer]:
     """MLflow, with its database in a folder."""
-    port = _free_port()
+    (port,) = some_free_ports(1)
     store = f"sqlite:///{folder / 'mlflow.db'}"
     options = ("--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port), "--workers", "1")
     command: list[str | Path] = [python("mlflow"), "-m", "mlflow", "server", *options]

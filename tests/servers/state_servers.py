@@ -8,15 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import redis
+from collector.stack import processes
 from collector.stack.console import StackError
+from collector.stack.ports import some_free_ports
 
 from tests.required import missing
 from tests.servers import installs
@@ -78,8 +79,7 @@ def fetched_valkey() -> Path:
 
 def free_port() -> int:
     """A port that nobody uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    return some_free_ports(1)[0]
 
 
 @dataclass
@@ -148,9 +148,6 @@ def running(kind: Kind, folder: Path, *options: str, port: int | None = None) ->
         server.process.wait(10)
 
 
-def wait_until(condition: Any, within_s: float = 20.0) -> None:
-    """Wait until something is so."""
-    until = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < until, "it did not come to pass"
-        time.sleep(0.02)
+def wait_until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
+    """Wait until a condition holds."""
+    assert processes.wait_until(condition, within_s), f"the condition did not hold within {within_s:g} s"

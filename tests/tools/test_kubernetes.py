@@ -24,8 +24,8 @@ from tests.manifests import (
     KUSTOMIZATIONS,
     Container,
     Json,
+    all_containers,
     containers,
-    helm_container,
     objects,
     pods_in,
 )
@@ -42,7 +42,7 @@ VERSIONS = ("1.30", "1.37")
 """The oldest version with everything that the examples use, and the newest whose schemas are known."""
 CHARTS = "TRACEMIND_HELM_CHARTS"
 """The variable that names a folder with the charts opentelemetry-collector and jaeger: no package registry has them."""
-COLLECTORS = [each for each in [*containers(), *map(helm_container, HELM_VALUES)] if each.is_collector]
+COLLECTORS = [each for each in all_containers() if each.is_collector]
 
 
 @pytest.fixture(scope="module")
