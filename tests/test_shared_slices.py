@@ -249,6 +249,7 @@ def test_a_process_that_stops_calling_soon_gives_back_its_slice(
         nothing = Settle(account, None, Sums(), Sums())
         return state.apply("reader", [nothing], 60)[0].held
 
+    held = Sums()
     for _ in range(3):
         for _ in range(200):
             outbox.ask(Reserve(account, (None, None, 100_000), Sums(0, 0, 1), is_call=True))
