@@ -554,6 +554,16 @@ def test_an_interrupted_call_takes_back_what_it_asked_for(path: Path, interrupte
         use_state(None)
 
 
+def test_a_call_that_ends_after_its_state_was_closed_is_said(
+    client: StateClient, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its spending cannot be delivered any more, as at the end of a process: what it reserved counts as spent."""
+    with tm.budget(name="own", per="365d", max_llm_calls=9), spans():
+        use_state(None)
+    assert "did not take the spending of 1 call before the end" in caplog.text
+    assert sums_of(path, "own").held.llm_calls == 1
+
+
 def test_one_process_has_one_sum_on_every_event_loop(client: StateClient, path: Path) -> None:
     """Loops in threads, and one after the other, share the state's thread."""
 

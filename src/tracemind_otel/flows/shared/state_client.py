@@ -128,12 +128,19 @@ class StateClient:
     def settle(self, order: Settle, listener: Listener | None = None) -> None:
         """Count what was used, as soon as the state takes it; never waits. The listener is told the answer."""
         with self._waiting:
-            is_first = not self._outbox.has_settlements
-            self._outbox.settle(order, listener)
-            if is_first:
-                self._settle_at = time.monotonic() + _SETTLE_S
-            if is_first or self._outbox.is_urgent:
-                self._wake()
+            if not self._is_closing:
+                self._settle_soon(order, listener)
+                return
+        if order.used.llm_calls:
+            self._log_undelivered(order.used.llm_calls)
+
+    def _settle_soon(self, order: Settle, listener: Listener | None) -> None:
+        is_first = not self._outbox.has_settlements
+        self._outbox.settle(order, listener)
+        if is_first:
+            self._settle_at = time.monotonic() + _SETTLE_S
+        if is_first or self._outbox.is_urgent:
+            self._wake()
 
     def take_back(self, order: Reserve, answer: Answer) -> None:
         """Free what was granted to a call that no longer waits for it."""
@@ -167,13 +174,16 @@ class StateClient:
         if thread is not None:
             thread.join(max(until - time.monotonic(), 0.0))
         if left:
-            log.warning(
-                "the shared state at %s did not take the spending of %s before the end; what these had reserved "
-                "there counts as spent, and what was sent without a reservation is missing from its sums",
-                self.where,
-                "1 call" if left == 1 else f"{left} calls",
-            )
+            self._log_undelivered(left)
         atexit.unregister(self.close)
+
+    def _log_undelivered(self, calls: int) -> None:
+        log.warning(
+            "the shared state at %s did not take the spending of %s before the end; what these had reserved "
+            "there counts as spent, and what was sent without a reservation is missing from its sums",
+            self.where,
+            "1 call" if calls == 1 else f"{calls} calls",
+        )
 
     def _wake(self) -> None:
         if self._thread is None:
