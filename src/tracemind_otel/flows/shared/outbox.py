@@ -168,7 +168,8 @@ class Outbox:
         freed = [Settlement(order) for order in self._slices.before_asking(orders)]
         waiting = [self._settlements.popleft() for _ in range(min(len(self._settlements), _BATCH))]
         settlements = self._sent = _merged([*freed, *waiting])
-        return Batch(settlements, _grouped(asked), self._slices.refills(orders), time.monotonic())
+        refills = self._slices.refills(orders, [each.order.account for each in settlements])
+        return Batch(settlements, _grouped(asked), refills, time.monotonic())
 
     def carried_out(self, batch: Batch, answers: Sequence[Answer]) -> list[tuple[Asked, Answer]]:
         """Take note of the answers to a batch; returns those that calls wait for."""

@@ -179,14 +179,14 @@ class Slices:
                 freed += own.give_back()
         return freed
 
-    def refills(self, asked: Iterable[Reserve]) -> list[Reserve]:
-        """The reservations that fill up what is low, once the state has answered what was asked."""
+    def refills(self, asked: Iterable[Reserve], settled: Iterable[Account]) -> list[Reserve]:
+        """The reservations that fill up what is low, and what the accounts lack that are sent to the state anyway."""
         limits = {order.account: order.limits for order in asked}
         orders: list[Reserve] = []
-        for account in self._low:
+        for account in self._low.union(settled):
             own = self._slices.get(account)
-            if own is None:
-                continue
+            if own is None or not (account in self._low or any(own.left)):
+                continue  # what was given back is not reserved anew
             if not any(own.left):
                 own.limits = limits.get(account, own.limits)
             wanted = Sums(*(max(want - have, 0) for want, have in zip(own.target(), own.left, strict=True)))
