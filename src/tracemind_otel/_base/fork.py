@@ -16,6 +16,14 @@ def in_forked_child(action: Callable[[], object]) -> None:
         os.register_at_fork(after_in_child=action)
 
 
+def around_fork(
+    *, before: Callable[[], object], in_parent: Callable[[], object], in_child: Callable[[], object]
+) -> None:
+    """Run the first whenever this process forks, and the others right after it in both processes."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
+
+
 def hold_over_fork(lock: threading.RLock, timeout_s: float = -1) -> None:
     """Let a thread that forks hold this lock meanwhile, so that no child inherits it from another thread.
 

@@ -189,6 +189,9 @@ class RedisState:
         except redis.RedisError as error:
             raise _away(error) from None
 
+    def before_fork(self) -> None:
+        """Nothing: the child never uses the connections that it inherits."""
+
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()

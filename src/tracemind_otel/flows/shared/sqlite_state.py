@@ -74,13 +74,14 @@ class SqliteState:
         self._checkpoint: threading.Thread | None = None
         self._file: tuple[int, int] | None = None
         """Which file is open; `None` where opening it failed."""
+        self._is_closed_for_fork = False
         self._open()
 
     def _open(self) -> None:
         try:
             path = self._path
             os.close(os.open(Path(path), os.O_RDWR | os.O_CREAT, 0o600))  # its -wal and -shm get the same mode
-            self._db = sqlite3.connect(path, timeout=self._timeout_s, isolation_level=None)
+            self._db = sqlite3.connect(path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False)
             self._file = _identity(path)
             self._db.execute("PRAGMA page_size = 1024")  # of a new file; each commit writes whole pages to the log
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -120,6 +121,14 @@ class SqliteState:
             return int(self._db.execute(_ACCOUNTS).fetchone()[0])
         except (OSError, sqlite3.Error) as error:
             raise _away(error) from error
+
+    def before_fork(self) -> None:
+        """Close the file, or a child would take the locks on it, which no child inherits, for its own.
+
+        When its parent ends, SQLite would then delete a log that the child still writes.
+        """
+        self.close()
+        self._is_closed_for_fork = True
 
     def close(self) -> None:
         """Close the file."""
@@ -168,9 +177,12 @@ class SqliteState:
 
         A file that was deleted could be written for ever, beside the new one that other processes use.
         """
-        if self._file is None or _identity(self._path) != self._file:
+        is_another = self._file is None or _identity(self._path) != self._file
+        if is_another or self._is_closed_for_fork:
             self.close()
+            self._is_closed_for_fork = False
             self._open()
+        if is_another:
             raise StateAwayError("its file was deleted or replaced; the sums are those of the new one")
         until = time.monotonic() + self._timeout_s
         while True:

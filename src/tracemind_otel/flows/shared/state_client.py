@@ -14,7 +14,7 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ..._base.fork import in_forked_child
+from ..._base.fork import around_fork
 from ..._base.once import report_fault
 from .outbox import Batch, Listener, Outbox, fail, tell
 from .state_port import Account, Answer, Order, Reserve, Settle, SharedState, StateAwayError, Sums
@@ -59,8 +59,9 @@ class StateClient:
         self.lease_s = lease_s
         self.where = where
         self.timeout_s = timeout_s
+        self._forking = threading.local()
         self._begin_anew()
-        in_forked_child(self._begin_anew)
+        around_fork(before=self._before_fork, in_parent=self._after_fork, in_child=self._begin_anew)
         atexit.register(self.close)
 
     def _begin_anew(self) -> None:
@@ -68,6 +69,8 @@ class StateClient:
         self._inherited = getattr(self, "_state", None)  # kept, because closing it here could disturb the parent's
         self._state: SharedState | None = None
         self._owner = f"{os.getpid()}-{uuid.uuid4().hex}"
+        self._using = threading.RLock()
+        """Held while the state is used, and by a thread that forks meanwhile."""
         self._waiting = threading.Condition()
         self._outbox = Outbox(self.where)
         self._thread: threading.Thread | None = None
@@ -80,6 +83,16 @@ class StateClient:
         self._renew_at = 0.0
         self._settle_at = 0.0
         self._tidy_at = 0.0
+
+    def _before_fork(self) -> None:
+        """Let no child inherit a client in the middle of its work: its locks would never be free there."""
+        self._forking.has_lock = self._using.acquire(timeout=self.timeout_s)
+        if self._forking.has_lock and self._state is not None:
+            self._state.before_fork()
+
+    def _after_fork(self) -> None:
+        if self._forking.has_lock:
+            self._using.release()
 
     def start(self) -> None:
         """Connect now, in the thread, so that the first call does not wait for it."""
@@ -206,8 +219,9 @@ class StateClient:
             with self._waiting:
                 self._is_sending = False
                 self._waiting.notify_all()
-        if self._state is not None:
-            self._state.close()
+        with self._using:
+            if self._state is not None:
+                self._state.close()
 
     def _wait_for_work(self) -> None:
         while not (self._is_closing or (self._outbox.is_urgent and not self._is_away)):
@@ -249,13 +263,14 @@ class StateClient:
         tell(batch, answers)
 
     def _apply(self, orders: list[Order]) -> list[Answer]:
-        if self._state is None:
-            self._state = self.connect()
-        now = time.monotonic()
-        if now >= self._renew_at:
-            self._state.renew(self._owner, self.lease_s)
-            self._renew_at = now + self.lease_s / 3
-        return self._state.apply(self._owner, orders, self.lease_s) if orders else []
+        with self._using:
+            if self._state is None:
+                self._state = self.connect()
+            now = time.monotonic()
+            if now >= self._renew_at:
+                self._state.renew(self._owner, self.lease_s)
+                self._renew_at = now + self.lease_s / 3
+            return self._state.apply(self._owner, orders, self.lease_s) if orders else []
 
     def _note_away(self, error: StateAwayError, batch: Batch) -> None:
         with self._waiting:

@@ -137,6 +137,10 @@ class SharedState(Protocol):
         """How many accounts have sums."""
         ...
 
+    def before_fork(self) -> None:
+        """Close what a forked child must not inherit; the next order opens it again."""
+        ...
+
     def close(self) -> None:
         """Close the connection."""
         ...
