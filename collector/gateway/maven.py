@@ -14,7 +14,8 @@ from collector.stack.cache import cache_dir, publish, work_folder
 from collector.stack.console import EXIT_NOTHING_TO_RUN_WITH, StackError, run_step
 
 GATEWAY_DIR = Path(__file__).resolve().parent
-JAVA_MIN, JAVA_MAX = 17, 21
+JAVA = 17
+"""The one version that both support: Kafka 4 needs 17 or newer, Cassandra 5 runs on 11 and 17."""
 COPY_DEPENDENCIES = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 
 
@@ -44,10 +45,10 @@ def find_java() -> str:
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
     version = java_version(java) if java else None
-    if java is None or version is None or not JAVA_MIN <= version <= JAVA_MAX:
-        found = "was not found" if version is None else f"{version} is not supported by Kafka 4 and Cassandra 5"
+    if java is None or version != JAVA:
+        found = "was not found" if version is None else f"{version} is not supported by both Kafka 4 and Cassandra 5"
         raise StackError(
-            f"Java {found}; install Java {JAVA_MIN}, for example with `apt-get install openjdk-17-jre-headless`, or set"
+            f"Java {found}; install Java {JAVA}, for example with `apt-get install openjdk-17-jre-headless`, or set"
             " JAVA_HOME",
             EXIT_NOTHING_TO_RUN_WITH,
         )
