@@ -31,7 +31,7 @@ def chosen_overlays(given: Sequence[str] | None) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(filter(None, wanted)))
     for name in names:
         if name not in overlay_names():
-            raise StackError(f"{OVERLAYS_VARIABLE}: {name} is no overlay; choose from {', '.join(overlay_names())}")
+            raise StackError(f"{OVERLAYS_VARIABLE}: {name} is not an overlay; choose from {', '.join(overlay_names())}")
     return names
 
 

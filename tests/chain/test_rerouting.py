@@ -16,7 +16,7 @@ import pytest
 from collector.gateway.chain import BASE, GATEWAY, OTELCOL_GATEWAY, OVERLAYS, configs
 from collector.stack.ports import free_ports, port_environment
 from collector.stack.processes import answers, wait_until
-from collector.stack.programs import HOST
+from collector.stack.programs import HOST, Ports
 
 from tests.chain.traffic import Trace, pause, sending
 from tests.required import built
@@ -61,51 +61,57 @@ def write_hosts(path: Path, addresses: Sequence[str]) -> None:
     path.write_text("127.0.0.1 localhost\n" + "".join(f"{address} {NAME}\n" for address in addresses))
 
 
+@pytest.fixture
+def hosts(tmp_path: Path) -> Path:
+    """The agent's own /etc/hosts, which names all samplers."""
+    path = tmp_path / "hosts"
+    write_hosts(path, ADDRESSES)
+    if subprocess.run([*OWN_HOSTS, str(path), "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs a mount namespace of its own (unshare)")
+    return path
+
+
+def sampler(otelcol: Path, folder: Path, address: str, ports: Ports, sink: Sink) -> AbstractContextManager[int]:
+    """A sampler at an address, which sends to a receiver of the test."""
+    files = (BASE, OVERLAYS / "tail-sampling.yaml", OVERLAYS / "persistent-queue.yaml", OVERLAYS / "otlp.yaml")
+    variables = {
+        **port_environment(ports),
+        "TRACEMIND_LISTEN_HOST": address,
+        "TRACEMIND_APM_ENDPOINT": sink.url,
+        "TRACEMIND_COLLECTOR_DECISION_WAIT": f"{DECISION_WAIT_S:.0f}s",
+        "TRACEMIND_COLLECTOR_QUEUE_DIR": str(folder / address),
+    }
+    health = f"http://{address}:{ports['collector_health']}"
+    return running([str(otelcol), *configs(files)], variables, folder / f"{address}.log", health)
+
+
+def agent(otelcol: Path, folder: Path, hosts: Path, own: Ports, sampler_port: int) -> AbstractContextManager[int]:
+    """An agent that asks for the addresses of the samplers by their name."""
+    files = (BASE, OVERLAYS / "persistent-queue.yaml", GATEWAY / "agent.yaml", GATEWAY / "samplers-dns.yaml")
+    variables = {
+        **port_environment(own),
+        "TRACEMIND_COLLECTOR_QUEUE_DIR": str(folder / "agent"),
+        "TRACEMIND_SAMPLERS_HOSTNAME": NAME,
+        "TRACEMIND_SAMPLERS_PORT": str(sampler_port),
+        "TRACEMIND_SAMPLER_RETRY_FOR": "2s",
+    }
+    command = [*OWN_HOSTS, str(hosts), str(otelcol), *configs(files)]
+    return running(command, variables, folder / "agent.log", f"http://{HOST}:{own['collector_health']}")
+
+
 def test_traces_of_a_dead_sampler_go_to_the_others(
-    otelcol: Path, tmp_path: Path, request: pytest.FixtureRequest, visibly: Callable[[], AbstractContextManager[None]]
+    otelcol: Path,
+    hosts: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    visibly: Callable[[], AbstractContextManager[None]],
 ) -> None:
     """When a sampler is killed and leaves the list, the agent sends what was for it to the others: every trace that
     began after its end is whole, and of the earlier ones no more than its third, which it held, is hit."""
-    hosts = tmp_path / "hosts"
-    write_hosts(hosts, ADDRESSES)
-    if subprocess.run([*OWN_HOSTS, str(hosts), "true"], capture_output=True, check=False).returncode != 0:
-        pytest.skip("needs a mount namespace of its own (unshare)")
+    ports, own = free_ports(), free_ports()
     with listening() as sink, ExitStack() as stack:
-        ports = free_ports()
-        common = {**port_environment(ports), "TRACEMIND_APM_ENDPOINT": sink.url}
-        common["TRACEMIND_COLLECTOR_DECISION_WAIT"] = f"{DECISION_WAIT_S:.0f}s"
-        files = (BASE, OVERLAYS / "tail-sampling.yaml", OVERLAYS / "persistent-queue.yaml", OVERLAYS / "otlp.yaml")
-        pids = [
-            stack.enter_context(
-                running(
-                    [str(otelcol), *configs(files)],
-                    {
-                        **common,
-                        "TRACEMIND_LISTEN_HOST": address,
-                        "TRACEMIND_COLLECTOR_QUEUE_DIR": f"{tmp_path}/{address}",
-                    },
-                    tmp_path / f"{address}.log",
-                    f"http://{address}:{ports['collector_health']}",
-                )
-            )
-            for address in ADDRESSES
-        ]
-        own = free_ports()
-        agent_files = (BASE, OVERLAYS / "persistent-queue.yaml", GATEWAY / "agent.yaml", GATEWAY / "samplers-dns.yaml")
-        stack.enter_context(
-            running(
-                [*OWN_HOSTS, str(hosts), str(otelcol), *configs(agent_files)],
-                {
-                    **port_environment(own),
-                    "TRACEMIND_COLLECTOR_QUEUE_DIR": str(tmp_path / "agent"),
-                    "TRACEMIND_SAMPLERS_HOSTNAME": NAME,
-                    "TRACEMIND_SAMPLERS_PORT": str(ports["otlp_grpc"]),
-                    "TRACEMIND_SAMPLER_RETRY_FOR": "2s",
-                },
-                tmp_path / "agent.log",
-                f"http://{HOST}:{own['collector_health']}",
-            )
-        )
+        pids = [stack.enter_context(sampler(otelcol, tmp_path, address, ports, sink)) for address in ADDRESSES]
+        stack.enter_context(agent(otelcol, tmp_path, hosts, own, ports["otlp_grpc"]))
         with sending([f"http://{HOST}:{own['otlp_http']}"], 40.0) as traffic:
             pause(6.0)
             os.kill(pids[1], signal.SIGKILL)

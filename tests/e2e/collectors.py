@@ -23,6 +23,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tests.programs import REPOSITORY
 from tests.required import built
+from tests.servers.installs import stop
 from tests.servers.otlp_sink import Sink
 
 BASE = REPOSITORY / "collector" / "base.yaml"
@@ -150,17 +151,7 @@ def collecting(
         assert process.poll() is None, log.read_text()
         yield Collector(process, ports, log)
     finally:
-        end(process)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Stop a process with SIGTERM, so that it flushes, and kill it if it does not end in time."""
-    process.terminate()
-    try:
-        process.wait(WAIT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        stop(process, WAIT_S)
 
 
 @dataclasses.dataclass
@@ -205,7 +196,7 @@ def storing(
         assert process.poll() is None, log.read_text()
         yield Jaeger(process, ports)
     finally:
-        end(process)
+        stop(process, WAIT_S)
 
 
 def to_sink(sink: Sink, **more: str) -> dict[str, str]:

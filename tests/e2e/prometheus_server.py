@@ -10,7 +10,8 @@ from pathlib import Path
 from collector.stack.ports import free_ports, url
 from collector.stack.processes import answers, wait_until
 
-from tests.e2e.collectors import WAIT_S, end
+from tests.e2e.collectors import WAIT_S
+from tests.servers.installs import stop
 
 
 @contextmanager
@@ -33,4 +34,4 @@ def serving(program: Path, config: Path, *options: str) -> Generator[str]:
         assert process.poll() is None, log.read_text()
         yield address
     finally:
-        end(process)
+        stop(process, WAIT_S)

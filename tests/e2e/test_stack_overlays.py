@@ -51,11 +51,11 @@ def test_the_stack_runs_with_overlays(tmp_path: Path) -> None:
 
 
 def test_an_unknown_overlay_is_rejected(tmp_path: Path) -> None:
-    """A name of no overlay is rejected before anything is started, with the names that there are."""
+    """A name that is not an overlay's is rejected before anything is started, with the names that there are."""
     done = run_stack("up", "--state", str(tmp_path), env={"TRACEMIND_STACK_OVERLAYS": "redaction, sampling"})
 
     assert done.returncode == 1
-    assert "sampling is no overlay; choose from" in done.stderr
+    assert "sampling is not an overlay; choose from" in done.stderr
     assert "tail-sampling" in done.stderr
 
 

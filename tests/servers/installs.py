@@ -55,10 +55,11 @@ def wait_until_ready(
     raise RuntimeError(f"the server did not start; the end of its log:\n{tail(log)}")
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a server, at once if it does not end by itself."""
+def stop(process: subprocess.Popen[bytes], within_s: float = _STOP_S) -> None:
+    """Stop a process with SIGTERM, so that it flushes, and kill it if it does not end in time."""
     process.terminate()
     try:
-        process.wait(_STOP_S)
+        process.wait(within_s)
     except subprocess.TimeoutExpired:
         process.kill()
+        process.wait()

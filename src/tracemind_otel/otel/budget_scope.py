@@ -147,7 +147,7 @@ class budget(Block["budget"]):  # noqa: N801  used like a function
             state does not answer.
 
     Raises:
-        ConfigError: no limit is given, or one is no number of zero or more, or the shared budget has no name or state.
+        ConfigError: no limit is given, one is not a number of zero or more, or a shared budget has no name or state.
 
     Example:
         >>> with budget(max_llm_calls=10) as spending:

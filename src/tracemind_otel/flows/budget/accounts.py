@@ -41,7 +41,7 @@ class Sharing:
         """The same for a key.
 
         Raises:
-            ConfigError: it is no string, or too long or empty.
+            ConfigError: it is not a string, or it is too long or empty.
         """
         return replace(self, key=checked_string("key", key))
 
@@ -96,7 +96,7 @@ def checked_string(field: str, value: object) -> str:
     """The name or the key of an account.
 
     Raises:
-        ConfigError: it is no string, or too long or empty, or it cannot be stored.
+        ConfigError: it is not a string, is too long or empty, or cannot be stored.
     """
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST:
         found = f"a string of {len(value)} characters" if isinstance(value, str) else type(value).__name__

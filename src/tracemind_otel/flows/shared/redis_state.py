@@ -102,7 +102,7 @@ for i, kind in ipairs(KINDS) do
   answer[2 + i] = string.format('%.0f', amount(sums, kind))
   answer[5 + i] = string.format('%.0f', amount(sums, 'held_' .. kind))
 end
--- Rounded up, so that who waits for so long does not come too early.
+-- Rounded up, so that a caller that waits this long is not too early.
 answer[9] = seconds == 0 and -1 or math.ceil(math.max((tonumber(window) + 1) * seconds - now, 0) * 1000)
 return answer
 """
@@ -116,7 +116,7 @@ _REASONS = {
     "NoPermissionError": "NoPermissionError: the user's ACL must allow the keys tracemind:budget:* and the commands",
     "OutOfMemoryError": "OutOfMemoryError: the server's maxmemory is reached; raise it",
     "ReadOnlyError": "ReadOnlyError: the server is a read-only replica; use the URL of its primary",
-    "MovedError": "MovedError: the server is a node of a cluster; use a server that is no cluster",
+    "MovedError": "MovedError: the server is a node of a cluster; use a server outside of a cluster",
     "ClusterDownError": "ClusterDownError: the server is a node of a cluster that is down",
     "BusyLoadingError": "BusyLoadingError: the server loads its data",
 }

@@ -51,7 +51,7 @@ def state_at(url: str | None, *, timeout_s: float = TIMEOUT_S, lease_s: float = 
     """The shared state at a URL, else at that of `TRACEMIND_STATE`; it connects with the first call.
 
     Raises:
-        ConfigError: the URL has no form that is known; its message does not repeat the URL, which may have a password.
+        ConfigError: the URL has an unknown form; the message does not repeat the URL, which may have a password.
     """
     field = "TRACEMIND_STATE" if url is None else "state"
     value = cast("object", os.getenv("TRACEMIND_STATE") or None if url is None else url)
@@ -129,8 +129,9 @@ def _sqlite(field: str, parts: SplitResult, options: _Options) -> StateClient:
     if parts.query:
         raise ConfigError(f"{field} has an unsupported parameter; a SQLite file has only timeout and lease")
     path = os.path.abspath(path)
-    if not os.path.isdir(os.path.dirname(path)):
-        raise ConfigError(f"{field} names a file in {os.path.dirname(path)!r}, which is no directory; create it first")
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise ConfigError(f"{field} names a file in {folder!r}, which is not a directory; create it first")
 
     def connect() -> SharedState:
         from .sqlite_state import SqliteState
