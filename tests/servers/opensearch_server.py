@@ -54,7 +54,6 @@ def opensearch(folder: Path) -> Generator[int]:
         yield http_port
     finally:
         installs.stop(process)
-        process.wait()
 
 
 @contextmanager
