@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import tracemind_otel as tm
+from tests.servers.state_servers import wait_until
 from tracemind_otel.flows.budget import OnStateAway
 from tracemind_otel.flows.shared.state_client import StateClient
 from tracemind_otel.flows.shared.state_port import Account, Answer, Settle, SharedState, Sums
@@ -83,6 +84,7 @@ async def goes_away_and_comes_back(
         take_away()
         assert await calls(100, "deny") == 0
         assert await calls(100, "allow") == 100
+        await asyncio.to_thread(wait_until, lambda: bool(lines(caplog)))
         (line,) = lines(caplog)
         assert reason in line
         assert url.split("@")[0] not in caplog.text

@@ -21,7 +21,7 @@ import redis
 import tracemind_otel as tm
 from tests.programs import REPOSITORY, clean_environment, run_program
 from tests.servers.billing_server import running_billing_server
-from tests.servers.state_servers import PASSWORD, running
+from tests.servers.state_servers import PASSWORD, running, wait_until
 from tests.shared_spender import LIMIT_USD, MAX_TOKENS, NAME
 from tracemind_otel.flows.budget import OnStateAway
 from tracemind_otel.flows.shared.redis_state import RedisState
@@ -289,7 +289,7 @@ async def test_a_state_that_hangs_delays_no_call_beyond_its_time_out(
     longest.cancel()
     assert all(isinstance(end, tm.BudgetExceededError) and "on_state_away='allow'" in str(end) for end in ends)
     assert took_s < 2.5  # one time-out for all that waited; later calls do not wait
-    assert len([row for row in caplog.messages if "is away" in row]) == 1
+    await asyncio.to_thread(wait_until, lambda: len([row for row in caplog.messages if "is away" in row]) == 1)
     locked.execute("ROLLBACK")
     locked.close()
     assert client.flush(10)

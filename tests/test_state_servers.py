@@ -77,6 +77,17 @@ async def test_a_server_without_memory_is_away(server: StateServer, caplog: pyte
     )
 
 
+async def test_a_server_with_too_few_replicas_is_away(server: StateServer, caplog: pytest.LogCaptureFixture) -> None:
+    """The line names the option by which the server does not write, though the client has no error for that."""
+    await goes_away_and_comes_back(
+        server,
+        caplog,
+        "fewer replicas than min-replicas-to-write",
+        lambda: server.client().config_set("min-replicas-to-write", "1"),
+        lambda: server.client().config_set("min-replicas-to-write", "0"),
+    )
+
+
 async def test_a_read_only_replica_is_away(
     kind: Kind, server: StateServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

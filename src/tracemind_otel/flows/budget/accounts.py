@@ -56,7 +56,7 @@ class Sharing:
         if client is None:
             raise ConfigError(
                 f"budget {name!r} is shared by its per or key, and this process has no state; "
-                "call configure(state='sqlite:///limits.db') or set TRACEMIND_STATE first"
+                "call configure(state='sqlite:///limits.db') first, or configure() where TRACEMIND_STATE is set"
             )
         if (limits.max_cost_usd or 0.0) * NANO > MOST:
             raise ConfigError(

@@ -118,9 +118,17 @@ _REASONS = {
     "ReadOnlyError": "ReadOnlyError: the server is a read-only replica; use the URL of its primary",
     "MovedError": "MovedError: the server is a node of a cluster; use a server outside of a cluster",
     "ClusterDownError": "ClusterDownError: the server is a node of a cluster that is down",
+    "MasterDownError": "MasterDownError: the server is a replica that has lost its primary; use the URL of its primary",
     "BusyLoadingError": "BusyLoadingError: the server loads its data",
 }
 """What is wrong, and what to do, for the errors of the client."""
+
+_CODES = {
+    "BUSY": "BUSY: the server runs another client's script; end it by SCRIPT KILL",
+    "MISCONF": "MISCONF: the server cannot save its data; make room on its disk",
+    "NOREPLICAS": "NOREPLICAS: the server has fewer replicas than min-replicas-to-write asks for",
+}
+"""The same for codes of a server that the client has no error for."""
 
 
 def knows_options_of(url: str) -> bool:
@@ -241,5 +249,6 @@ def _answer(row: list[bytes | int]) -> Answer:
 
 def _away(error: Exception) -> StateAwayError:
     """A reason in our words: the error's own message may repeat the URL, and with it a password."""
-    name = type(error).__name__
-    return StateAwayError(_REASONS.get(name, name))
+    name, said = type(error).__name__, str(error)
+    by_code = (reason for code, reason in _CODES.items() if f"{code} " in said)
+    return StateAwayError(_REASONS.get(name) or next(by_code, name))

@@ -80,7 +80,8 @@ class SqliteState:
     def _open(self) -> None:
         try:
             path = self._path
-            os.close(os.open(Path(path), os.O_RDWR | os.O_CREAT, 0o600))  # its -wal and -shm get the same mode
+            if _identity(path) is None:  # closing one that is in use would end this process's locks on it
+                os.close(os.open(Path(path), os.O_RDWR | os.O_CREAT, 0o600))  # its -wal and -shm get the same mode
             self._db = sqlite3.connect(path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False)
             self._file = _identity(path)
             self._db.execute("PRAGMA page_size = 1024")  # of a new file; each commit writes whole pages to the log
