@@ -38,5 +38,4 @@ def hold_over_fork(lock: threading.RLock, timeout_s: float = -1) -> None:
         if held.here:
             lock.release()
 
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=before, after_in_parent=after, after_in_child=after)
+    around_fork(before=before, in_parent=after, in_child=after)
