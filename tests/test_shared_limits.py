@@ -406,7 +406,7 @@ def test_a_state_that_hangs_does_not_block_the_loop(
     path: Path, manner: Callable[[], Any], on_loop: Callable[[Callable[[], Any]], None]
 ) -> None:
     """The call waits for its time-out and is denied; other tasks go on meanwhile."""
-    client = state_at(f"sqlite:///{path}", timeout_s=0.3)
+    client = state_at(f"sqlite:///{path}", timeout_s=1.0)
     assert client is not None
     use_state(client)
     turns: list[float] = []
